@@ -1,0 +1,267 @@
+"""`Clip`, the one declaration of the record.
+
+The Arrow schema, the Parquet manifests, the ``json`` member of the tars and the column table in
+``manifests/COLUMNS.md`` all derive from the fields below. Change a column, raise `SCHEMA_VERSION`.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import types
+import typing
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from typing import Any, Literal, get_args, get_origin, get_type_hints
+
+import pyarrow as pa
+
+from vidal.work import Work
+
+SCHEMA_VERSION = 1
+
+Status = Literal["candidate", "kept", "rejected", "failed"]
+
+# The machinery's own groups stay out of the json member: they say how the row came to be, not what the clip is.
+_MANIFEST_ONLY_GROUPS = ("outcome", "provenance", "members", "fingerprints")
+
+
+@dataclass(slots=True, kw_only=True)
+class OcrLine:
+    """One line of text read in one frame; ``box`` is x0, y0, x1, y1 as shares of the frame."""
+
+    frame: int
+    text: str
+    score: float
+    box: list[float]
+
+
+@dataclass(slots=True, kw_only=True)
+class Segment:
+    """One stretch of speech; times in seconds of the clip."""
+
+    start_s: float
+    end_s: float
+    text: str
+    confidence: float
+
+
+@dataclass(slots=True, kw_only=True)
+class MemberRecord:
+    """One tar member: ``offset`` and ``size`` in bytes within ``<layer>/<shard>.tar``."""
+
+    layer: str
+    name: str
+    offset: int
+    size: int
+    sha256: str
+
+
+def _column(group: str, doc: str, default: Any = None) -> Any:
+    metadata = {"group": group, "doc": doc}
+    if default in ([], {}):
+        return field(default_factory=type(default), metadata=metadata)
+    return field(default=default, metadata=metadata)
+
+
+@dataclass(slots=True, kw_only=True)
+class Clip:
+    """One short video under way: its manifest row, plus `work`, which is never stored."""
+
+    # identity
+    clip_id: str = _column("identity", "key of the clip in every layer; letters, digits, _ and -", "")
+    url: str = _column("identity", "path or address as the source gave it", "")
+    shard: int = _column("identity", "number of the shard of the plan", 0)
+    position: int = _column("identity", "place in the plan's order", 0)
+
+    # crawl
+    title: str | None = _column("crawl", "raw title")
+    hashtags: list[str] = _column("crawl", "raw hashtags, without #", [])
+    uploader: str | None = _column("crawl", "who published it")
+    licence: str | None = _column("crawl", "licence as the source states it")
+    attribution: str | None = _column("crawl", "credit line that the licence asks for")
+    search_term: str | None = _column("crawl", "term that found it")
+    crawled_at: str | None = _column("crawl", "ISO 8601 time of the crawl")
+
+    # media
+    source_sha256: str | None = _column("media", "SHA-256 of the bytes as they came")
+    source_bytes: int | None = _column("media", "size of the file as it came, in bytes")
+    container: str | None = _column("media", "container of the source, in FFmpeg's word")
+    video_codec: str | None = _column("media", "video codec of the source")
+    audio_codec: str | None = _column("media", "audio codec of the source; null without audio")
+    duration_s: float | None = _column("media", "length of the picture, in seconds")
+    width: int | None = _column("media", "width of the source as displayed, in pixels")
+    height: int | None = _column("media", "height of the source as displayed, in pixels")
+    fps: float | None = _column("media", "mean frames per second of the source")
+    frame_count: int | None = _column("media", "frames of the source")
+    is_variable_fps: bool | None = _column("media", "whether frame intervals differ")
+    rotation_deg: int | None = _column("media", "rotation that the source's display matrix asks for")
+    is_hdr: bool | None = _column("media", "whether the source has a high-dynamic-range transfer curve")
+    has_audio: bool | None = _column("media", "whether there is a sound track; false means no audio member")
+    audio_start_s: float | None = _column("media", "when the source's sound starts, in seconds after the picture")
+    audio_duration_s: float | None = _column("media", "length of the source's sound, in seconds")
+    frame_times: list[float] = _column("media", "presentation times of the stored frames, in seconds", [])
+    frame_width: int | None = _column("media", "width of the stored frames, in pixels")
+    frame_height: int | None = _column("media", "height of the stored frames, in pixels")
+
+    # texts, each with the model that made it
+    clean_title: str | None = _column("texts", "title without platform words and hashtags")
+    title_language: str | None = _column("texts", "language of the title")
+    ocr_text: str | None = _column("texts", "text written in the frames, repeated lines once")
+    ocr_lines: list[OcrLine] = _column("texts", "every line read, with frame, score and box", [])
+    ocr_model: str | None = _column("texts", "model that read the frames")
+    transcript: str | None = _column("texts", "what is said; null where no speech was found")
+    transcript_language: str | None = _column("texts", "language of the speech")
+    transcript_segments: list[Segment] = _column("texts", "speech with times and confidence", [])
+    transcript_model: str | None = _column("texts", "models that found and transcribed the speech")
+    frame_captions: list[str] = _column("texts", "caption of each stored frame", [])
+    video_caption: str | None = _column("texts", "caption of the whole clip")
+    frame_caption_model: str | None = _column("texts", "model that captioned frames and clip")
+    sound_caption: str | None = _column("texts", "caption of the sound, made from the sound")
+    sound_caption_model: str | None = _column("texts", "model that captioned the sound")
+    caption: str | None = _column("texts", "the enhanced caption")
+    caption_source: str | None = _column("texts", "llm, or merge where the guard refused the LLM's text")
+    caption_refusal: str | None = _column("texts", "why the guard refused the LLM's text")
+    caption_model: str | None = _column("texts", "model or rule that wrote the caption, with its prompt's hash")
+
+    # scores: a filter's number is always stored, so that a threshold can be moved by a query
+    title_words: int | None = _column("scores", "words of the cleaned title and hashtags")
+    title_language_score: float | None = _column("scores", "confidence of title_language")
+    motion: float | None = _column("scores", "mean temporal information (ITU-T P.910) of the frames, 0 = still")
+    spatial_information: float | None = _column("scores", "mean spatial information (ITU-T P.910)")
+    scene_changes: int | None = _column("scores", "hard cuts found")
+    freeze_share: float | None = _column("scores", "share of the clip that is frozen")
+    black_share: float | None = _column("scores", "share of the clip that is black")
+    luma_mean: float | None = _column("scores", "mean brightness, 0 to 1")
+    blur: float | None = _column("scores", "FFmpeg's blurdetect, higher is blurrier")
+    corrupt_frames: int | None = _column("scores", "frames that the decoder concealed or dropped")
+    loudness_lufs: float | None = _column("scores", "integrated loudness (EBU R128)")
+    silence_share: float | None = _column("scores", "share of the sound that is silent")
+    speech_share: float | None = _column("scores", "share of the clip in which somebody speaks")
+    transcript_confidence: float | None = _column("scores", "mean probability of the transcript's words")
+    ocr_area_share: float | None = _column("scores", "largest share of a frame that text covers")
+    frame_caption_score: float | None = _column("scores", "mean confidence of the frame captions")
+    depth_saturation_share: float | None = _column("scores", "share of depth pixels at either end of the range")
+    depth_flicker: float | None = _column("scores", "mean change of depth where the colour picture stands still")
+    infrared_flicker: float | None = _column("scores", "mean change of infrared where the colour stands still")
+    infrared_edge_agreement: float | None = _column("scores", "correlation of infrared edges with colour edges")
+    depth_scale: str | None = _column("modalities", "metric: millimetres; relative: order only, nominal scale")
+    depth_model: str | None = _column("modalities", "model that estimated the depth")
+    infrared_model: str | None = _column("modalities", "model that generated the infrared")
+    synthetic_layers: list[str] = _column(
+        "modalities", "layers that a model made: estimated depth, generated infrared", []
+    )
+
+    # fingerprints
+    frame_hash: str | None = _column("fingerprints", "perceptual hashes of the stored frames, 16 hex digits each")
+    audio_fingerprint: list[int] = _column("fingerprints", "chromaprint of the sound", [])
+
+    # outcome
+    status: Status = _column("outcome", "kept, rejected or failed", "candidate")
+    stage: str | None = _column("outcome", "stage that rejected or failed the clip")
+    reason: str | None = _column("outcome", "one word: why")
+    detail: str | None = _column("outcome", "the number it was decided on, or the error's text")
+    is_transient: bool | None = _column("outcome", "for a failure: whether another try may succeed")
+    attempts: int = _column("outcome", "tries this row took; more than one after `vidal retry` or a worker's death", 1)
+    duplicate_of: str | None = _column("outcome", "clip that this one repeats")
+    duplicate_kind: str | None = _column("outcome", "file, frames or audio: what the two have in common")
+    cluster: str | None = _column("outcome", "first clip of the near-duplicate cluster, for splits that leak nothing")
+
+    # provenance
+    media_model: str | None = _column("provenance", "FFmpeg version and settings that made video, frames and sound")
+    fingerprint: str | None = _column("provenance", "fingerprint of the recipe that wrote the row")
+
+    # members
+    layers: list[str] = _column("members", "layers in which the clip has members", [])
+    members: list[MemberRecord] = _column("members", "its tar members with offset, size and SHA-256", [])
+
+    # crawl columns of the source that vidal has no name for, and working state
+    extra: dict[str, Any] = field(default_factory=dict, metadata={"group": "extra"})
+    work: Work = field(default_factory=Work, repr=False, compare=False, metadata={"group": "work"})
+
+    def reject(self, reason: str, detail: str) -> None:
+        """Decide against the clip; ``detail`` holds the number and the limit it was held against."""
+        self.status, self.reason, self.detail = "rejected", reason, detail
+
+    def fail(self, reason: str, detail: str, *, is_transient: bool = False) -> None:
+        """Record that the clip could not be processed."""
+        self.status, self.reason, self.detail, self.is_transient = "failed", reason, detail, is_transient
+
+    @property
+    def is_open(self) -> bool:
+        """Whether no stage has turned the clip away."""
+        return self.status == "candidate"
+
+
+def columns() -> list[dataclasses.Field[Any]]:
+    """The stored fields of `Clip`, in schema order."""
+    return [f for f in dataclasses.fields(Clip) if f.metadata["group"] not in ("extra", "work")]
+
+
+def column_names() -> list[str]:
+    return [f.name for f in columns()]
+
+
+def crawl_columns() -> list[str]:
+    """The columns that a source may fill."""
+    return [f.name for f in columns() if f.metadata["group"] == "crawl"]
+
+
+def schema(extra: Iterable[pa.Field] = ()) -> pa.Schema:
+    """The manifest's Arrow schema; ``extra`` are the source's own crawl columns."""
+    hints = get_type_hints(Clip)
+    fields = [pa.field(f.name, arrow_type(hints[f.name]), metadata={"group": f.metadata["group"]}) for f in columns()]
+    return pa.schema([*fields, *extra], metadata={"vidal.schema_version": str(SCHEMA_VERSION)})
+
+
+_SCALARS: dict[Any, pa.DataType] = {
+    str: pa.string(),
+    int: pa.int64(),
+    float: pa.float64(),
+    bool: pa.bool_(),
+}
+
+
+def arrow_type(hint: Any) -> pa.DataType:
+    """The Arrow type of a Python annotation of a column."""
+    if hint in _SCALARS:
+        return _SCALARS[hint]
+    origin = get_origin(hint)
+    if origin is Literal:
+        return pa.string()
+    if origin in (types.UnionType, typing.Union):
+        return arrow_type(next(a for a in get_args(hint) if a is not type(None)))
+    if origin is list:
+        return pa.list_(arrow_type(get_args(hint)[0]))
+    if dataclasses.is_dataclass(hint):
+        hints = get_type_hints(hint)
+        return pa.struct([pa.field(f.name, arrow_type(hints[f.name])) for f in dataclasses.fields(hint)])
+    raise TypeError(f"no Arrow type for {hint!r}")
+
+
+_STRUCT_COLUMNS = {"ocr_lines": OcrLine, "transcript_segments": Segment, "members": MemberRecord}
+
+
+def to_row(clip: Clip) -> dict[str, Any]:
+    """The clip as one manifest row, crawl columns of the source included."""
+    row = {name: getattr(clip, name) for name in column_names()}
+    for name, kind in _STRUCT_COLUMNS.items():
+        row[name] = [{f.name: getattr(part, f.name) for f in dataclasses.fields(kind)} for part in row[name]]
+    return {**row, **clip.extra}
+
+
+def from_row(row: dict[str, Any]) -> Clip:
+    """The clip of a manifest or plan row; columns that `Clip` does not know become ``extra``."""
+    known = set(column_names())
+    given = {name: value for name, value in row.items() if name in known and value is not None}
+    for name, kind in _STRUCT_COLUMNS.items():
+        if name in given:
+            given[name] = [kind(**part) for part in given[name]]
+    return Clip(**given, extra={name: value for name, value in row.items() if name not in known})
+
+
+def to_json(clip: Clip) -> dict[str, Any]:
+    """What the ``json`` member holds: what the clip is and every text about it, empty fields left out."""
+    row = to_row(clip)
+    kept = [f.name for f in columns() if f.metadata["group"] not in _MANIFEST_ONLY_GROUPS]
+    kept = [name for name in kept if name not in ("shard", "position")]
+    return {name: row[name] for name in [*kept, *sorted(clip.extra)] if row[name] not in (None, [])}

@@ -1,0 +1,108 @@
+"""`ShardWriter`: the one way members and rows get into a data set.
+
+Tars are written under temporary names while clips come in; `commit` syncs and renames them and then
+writes the manifest. Whatever dies before that leaves a shard that is simply not there.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from types import TracebackType
+from typing import BinaryIO
+
+import pyarrow as pa
+
+from vidal.clip import Clip, to_json
+from vidal.dataset import alignment, manifest
+from vidal.dataset.storage import Storage
+from vidal.dataset.tars import TarWriter, member_order
+from vidal.errors import ClipError, StorageError, machine_error
+
+
+class ShardWriter:
+    """Writes one shard; use as a context manager, so that an unfinished one leaves nothing."""
+
+    def __init__(self, storage: Storage, shard: int, layers: Sequence[str], scratch: Path) -> None:
+        self._storage = storage
+        self._shard = shard
+        self._clips: list[Clip] = []
+        self._files: dict[str, tuple[Path, BinaryIO, TarWriter]] = {}
+        for layer in layers:
+            name = f"{layer}/{manifest.stem_of(shard)}.tar"
+            path = storage.temporary(name) if storage.is_local else scratch / f"{layer}-{manifest.stem_of(shard)}.tar"
+            with self._errors():
+                handle = path.open("wb")
+            self._files[layer] = (path, handle, TarWriter(handle, layer))
+
+    def add(self, clip: Clip) -> None:
+        """Write the clip's members if it is kept, and take its row; a misaligned clip becomes a failed row."""
+        clip.members, clip.layers = [], []
+        if clip.status == "kept":
+            try:
+                alignment.check(clip)
+            except ClipError as error:
+                clip.stage = "pack"
+                clip.fail(error.reason, error.detail)
+        if clip.status == "kept":
+            self._write_members(clip)
+        clip.work.members = []
+        clip.work.forget_decoded()
+        self._clips.append(clip)
+
+    def _write_members(self, clip: Clip) -> None:
+        text = json.dumps(to_json(clip), ensure_ascii=False, sort_keys=True, default=str).encode()
+        with self._errors():
+            for layer, (_, _, tar) in self._files.items():
+                data = {m.suffix: m.data for m in clip.work.members if m.layer == layer}
+                if not data:
+                    continue
+                data["json"] = text
+                clip.layers.append(layer)
+                clip.members += [tar.add(clip.clip_id, suffix, data[suffix]) for suffix in member_order(data)]
+
+    def commit(self, extra: pa.Schema, metadata: dict[str, str]) -> None:
+        """Make the shard visible, whole: tars first, the manifest last."""
+        rows = manifest.to_parquet(self._clips, extra, {**metadata, "shard": str(self._shard)})
+        with self._errors():
+            for _, handle, tar in self._files.values():
+                tar.close()
+                handle.flush()
+                os.fsync(handle.fileno())
+                handle.close()
+        name = manifest.name_of(self._shard)
+        if self._storage.exists(name):
+            # Rewriting a shard: take the commit back before its tars change under it.
+            self._storage.remove(name)
+        for layer, (path, _, _) in self._files.items():
+            final = f"{layer}/{manifest.stem_of(self._shard)}.tar"
+            if self._storage.is_local:
+                self._storage.rename_temporary(path, final)
+            else:
+                self._storage.upload(path, final)
+                path.unlink()
+        self._files.clear()
+        self._storage.write(name, rows)
+
+    @contextlib.contextmanager
+    def _errors(self) -> Iterator[None]:
+        try:
+            yield
+        except OSError as error:
+            place = f"{self._storage.address} (shard {manifest.stem_of(self._shard)})"
+            raise machine_error(error, place) or StorageError(f"{place}: {error}") from error
+
+    def __enter__(self) -> ShardWriter:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        for path, handle, _ in self._files.values():
+            with contextlib.suppress(OSError):
+                handle.close()
+            path.unlink(missing_ok=True)
+        self._files.clear()

@@ -1,0 +1,130 @@
+"""`Dataset`: a folder with a frozen plan, manifests and one tar per layer and shard."""
+
+from __future__ import annotations
+
+import functools
+import json
+from collections.abc import Iterator
+from typing import Any
+
+import pyarrow as pa
+from pydantic import BaseModel, ValidationError
+
+from vidal.clip import SCHEMA_VERSION
+from vidal.dataset import manifest
+from vidal.dataset.plan import Plan
+from vidal.dataset.storage import Storage
+from vidal.errors import OutputError, SourceError
+
+INFO_NAME = "dataset.json"
+
+
+class DatasetInfo(BaseModel):
+    """``dataset.json``: what the data set is and what made it."""
+
+    name: str
+    schema_version: int
+    fingerprint: str
+    layers: list[str]
+    candidates: int
+    shards: int
+    recipe: dict[str, Any]
+    """The resolved recipe: every setting with its value, every model with its identity."""
+    definition: dict[str, Any]
+    """The recipe as it was given, overrides applied: what `vidal retry` runs again."""
+    created_by: str
+
+
+class Dataset:
+    """A data set that is there to be read, be it complete or under way."""
+
+    def __init__(self, storage: Storage, info: DatasetInfo) -> None:
+        self.storage = storage
+        self.info = info
+
+    @classmethod
+    def open(cls, address: str) -> Dataset:
+        """Open a data set by its folder; raises `SourceError` where there is none."""
+        storage = Storage(str(address))
+        info = read_info(storage)
+        if info is None:
+            raise SourceError(f"{address}: no data set there (no {INFO_NAME})")
+        return cls(storage, info)
+
+    @functools.cached_property
+    def plan(self) -> Plan:
+        return Plan(self.storage)
+
+    def committed(self) -> list[int]:
+        """The shards that are there: those with a manifest."""
+        return committed(self.storage)
+
+    @staticmethod
+    def manifest_name(shard: int) -> str:
+        return manifest.name_of(shard)
+
+    def table(self, shard: int, columns: list[str] | None = None) -> pa.Table:
+        """The manifest of one shard."""
+        return manifest.read(self.storage.read(manifest.name_of(shard)), columns)
+
+    def tables(self, columns: list[str] | None = None) -> Iterator[pa.Table]:
+        """The manifests of all committed shards, in plan order."""
+        for shard in self.committed():
+            yield self.table(shard, columns)
+
+    def rows(self, columns: list[str] | None = None) -> Iterator[dict[str, Any]]:
+        """The rows of all committed shards, in plan order."""
+        for table in self.tables(columns):
+            yield from table.to_pylist()
+
+    def find(self, clip_id: str) -> dict[str, Any] | None:
+        """The row of one clip; None for one that is not there (yet)."""
+        for shard in self.committed():
+            ids = self.table(shard, ["clip_id"]).column("clip_id").to_pylist()
+            if clip_id in ids:
+                row: dict[str, Any] = self.table(shard).slice(ids.index(clip_id), 1).to_pylist()[0]
+                return row
+        return None
+
+    def read_member(self, row: dict[str, Any], name: str) -> bytes:
+        """The bytes of one member of a row, read from its place in the tar."""
+        member = next((m for m in row["members"] if m["name"] == name), None)
+        if member is None:
+            raise KeyError(name)
+        tar = tar_name(member["layer"], row["shard"])
+        return self.storage.read_range(tar, member["offset"], member["size"])
+
+
+def tar_name(layer: str, shard: int) -> str:
+    """``depth/000123.tar``."""
+    return f"{layer}/{manifest.stem_of(shard)}.tar"
+
+
+def committed(storage: Storage) -> list[int]:
+    """The numbers of the shards that have a manifest."""
+    names = storage.names(manifest.FOLDER)
+    return [int(name.removesuffix(".parquet")) for name in names if name.endswith(".parquet")]
+
+
+def read_info(storage: Storage) -> DatasetInfo | None:
+    """``dataset.json``, or None where there is none; raises `OutputError` where it cannot be read as one."""
+    try:
+        raw = storage.read(INFO_NAME)
+    except FileNotFoundError:
+        return None
+    try:
+        info = DatasetInfo.model_validate_json(raw)
+    except ValidationError as error:
+        raise OutputError(
+            f"{storage.address}/{INFO_NAME}: not a vidal data set ({error.error_count()} errors)"
+        ) from None
+    if info.schema_version != SCHEMA_VERSION:
+        raise OutputError(
+            f"{storage.address}: written with schema version {info.schema_version}, this vidal reads {SCHEMA_VERSION}"
+        )
+    return info
+
+
+def write_info(storage: Storage, info: DatasetInfo) -> None:
+    text = json.dumps(info.model_dump(mode="json"), indent=2, ensure_ascii=False, sort_keys=True)
+    storage.write(INFO_NAME, (text + "\n").encode())

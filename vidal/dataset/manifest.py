@@ -1,0 +1,49 @@
+"""Manifest files: Parquet, one row per candidate of a shard. Their presence is the commit."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Sequence
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from vidal.clip import Clip, schema, to_row
+
+FOLDER = "manifest"
+
+
+def name_of(shard: int) -> str:
+    """``manifest/000123.parquet``."""
+    return f"{FOLDER}/{stem_of(shard)}.parquet"
+
+
+def stem_of(shard: int) -> str:
+    return f"{shard:06d}"
+
+
+def to_parquet(clips: Sequence[Clip], extra: pa.Schema, metadata: dict[str, str]) -> bytes:
+    """The bytes of a shard's manifest; ``extra`` is the schema of the source's own crawl columns."""
+    full = schema(extra)
+    full = full.with_metadata({**(full.metadata or {}), **{f"vidal.{k}": v for k, v in metadata.items()}})
+    table = pa.Table.from_pylist([to_row(clip) for clip in clips], schema=full)
+    return table_to_parquet(table)
+
+
+def table_to_parquet(table: pa.Table, row_group_size: int | None = None) -> bytes:
+    """Parquet bytes that depend on the table alone."""
+    sink = io.BytesIO()
+    pq.write_table(table, sink, compression="zstd", row_group_size=row_group_size)
+    return sink.getvalue()
+
+
+def read(data: bytes, columns: list[str] | None = None) -> pa.Table:
+    """The table of a manifest file; raises `pyarrow.ArrowInvalid` for damaged bytes."""
+    return pq.read_table(pa.BufferReader(data), columns=columns)
+
+
+def read_metadata(data: bytes) -> dict[str, str]:
+    """What the writer noted in the file's footer, without the ``vidal.`` prefix."""
+    raw: dict[bytes, Any] = pq.read_schema(pa.BufferReader(data)).metadata or {}
+    return {k.decode().removeprefix("vidal."): v.decode() for k, v in raw.items() if k.startswith(b"vidal.")}

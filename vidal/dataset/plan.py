@@ -1,0 +1,145 @@
+"""The plan: every candidate, frozen in a seeded order and cut into shards of a fixed size.
+
+A shard is a slice of the plan, so it is the same whoever makes it and whenever.
+"""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+from vidal.clip import crawl_columns, schema
+from vidal.dataset.manifest import table_to_parquet
+from vidal.dataset.storage import Storage
+from vidal.dataset.tars import KEY_PATTERN
+
+NAME = "plan.parquet"
+SOURCE_PLACE = ("_source_shard", "_source_row")
+"""Where a candidate's row is in the data set that it comes from; not in the manifest."""
+
+_DECIDED = ("status", "stage", "reason", "detail", "is_transient", "duplicate_of", "duplicate_kind", "cluster")
+PLAN_COLUMNS = ("clip_id", "url", "shard", "position", *crawl_columns(), *_DECIDED)
+_ROW_GROUP_ROWS = 10_000
+
+
+def make(candidates: pa.Table, *, shard_size: int, seed: int) -> pa.Table:
+    """The plan of a source's candidates: ids checked and made, order shuffled, shards cut."""
+    table = _with_ids(candidates)
+    order = np.random.default_rng(seed).permutation(table.num_rows)
+    table = table.take(pa.array(order))
+    position = np.arange(table.num_rows)
+    table = table.append_column("position", pa.array(position))
+    table = table.append_column("shard", pa.array(position // shard_size))
+    return _in_order(table)
+
+
+def _in_order(table: pa.Table) -> pa.Table:
+    """Clip's own columns first, all of them there, then the source's."""
+    wanted = schema()
+    columns = {
+        name: table.column(name) if name in table.column_names else pa.nulls(table.num_rows, wanted.field(name).type)
+        for name in PLAN_COLUMNS
+    }
+    extra = {name: table.column(name) for name in table.column_names if name not in columns}
+    return pa.table({**columns, **extra})
+
+
+def _with_ids(candidates: pa.Table) -> pa.Table:
+    """Give every candidate a safe, unique id; one that brings a bad or a used one is a row that says so."""
+    urls = candidates.column("url").to_pylist()
+    given = candidates.column("clip_id").to_pylist() if "clip_id" in candidates.column_names else [None] * len(urls)
+    seen: dict[str, int] = {}
+    ids: list[str] = []
+    outcome: dict[int, tuple[str, str, str]] = {}
+    for row, (url, wanted) in enumerate(zip(urls, given, strict=True)):
+        if not url:
+            outcome[row] = ("failed", "no_url", "the list names no url")
+        elif wanted is not None and not KEY_PATTERN.fullmatch(wanted):
+            outcome[row] = ("failed", "bad_clip_id", f"{wanted[:100]!r} is not {KEY_PATTERN.pattern}")
+        clip_id = wanted if wanted is not None and row not in outcome else _hash(f"{url}")
+        if clip_id in seen:
+            outcome.setdefault(row, ("rejected", "repeated", f"row {seen[clip_id] + 1} of the source has this id"))
+            clip_id = _hash(f"{row}:{clip_id}:{url}")
+        elif row in outcome:
+            clip_id = _hash(f"{row}:{clip_id}:{url}")
+        seen[clip_id] = row
+        ids.append(clip_id)
+    return _set_outcomes(candidates, ids, outcome)
+
+
+def _set_outcomes(table: pa.Table, ids: list[str], outcome: dict[int, tuple[str, str, str]]) -> pa.Table:
+    if "clip_id" in table.column_names:
+        table = table.drop_columns(["clip_id"])
+    table = table.append_column("clip_id", pa.array(ids, pa.string()))
+    for index, name in enumerate(("status", "reason", "detail")):
+        values: list[str | None] = [None] * len(ids)
+        for row, parts in outcome.items():
+            values[row] = parts[index]
+        table = table.append_column(name, pa.array(values, pa.string()))
+    stages = ["plan" if row in outcome else None for row in range(len(ids))] if outcome else [None] * len(ids)
+    return table.append_column("stage", pa.array(stages, pa.string()))
+
+
+def _hash(text: str) -> str:
+    return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()[:16]
+
+
+def decide(plan: pa.Table, decided: pa.Table) -> pa.Table:
+    """The plan with the columns of a global decision set for the clips that it names."""
+    if decided.num_rows == 0:
+        return plan
+    place = pc.index_in(plan.column("clip_id"), value_set=decided.column("clip_id").combine_chunks())
+    for name in (n for n in decided.column_names if n != "clip_id"):
+        chosen = decided.column(name).cast(plan.schema.field(name).type).combine_chunks().take(place.combine_chunks())
+        column = pc.if_else(pc.is_valid(chosen), chosen, plan.column(name).combine_chunks())
+        plan = plan.set_column(plan.column_names.index(name), name, column)
+    return plan
+
+
+def write(storage: Storage, plan: pa.Table, shard_size: int) -> None:
+    """Freeze the plan; row groups end where shards end, so that a shard is read without the rest."""
+    rows = shard_size * max(1, _ROW_GROUP_ROWS // shard_size)
+    plan = plan.replace_schema_metadata({"vidal.shard_size": str(shard_size)})
+    storage.write(NAME, table_to_parquet(plan, row_group_size=rows))
+
+
+class Plan:
+    """A frozen plan, read a row group at a time."""
+
+    def __init__(self, storage: Storage) -> None:
+        self._file = pq.ParquetFile(storage.fs.open(storage.path(NAME)))
+        metadata = self._file.schema_arrow.metadata or {}
+        self.shard_size = int(metadata[b"vidal.shard_size"])
+        self.columns = list(self._file.schema_arrow.names)
+        self.candidate_count = int(self._file.metadata.num_rows)
+        self.shard_count = -(-self.candidate_count // self.shard_size)
+        self._group = functools.lru_cache(maxsize=2)(self._read_group)
+
+    def extra_schema(self) -> pa.Schema:
+        """The schema of the source's own crawl columns."""
+        known = {*PLAN_COLUMNS, *SOURCE_PLACE}
+        return pa.schema([f for f in self._file.schema_arrow if f.name not in known])
+
+    def rows(self, shard: int) -> list[dict[str, Any]]:
+        """The candidates of a shard, in plan order."""
+        first = shard * self.shard_size
+        per_group = self.shard_size * max(1, _ROW_GROUP_ROWS // self.shard_size)
+        group = self._group(first // per_group)
+        rows: list[dict[str, Any]] = group.slice(first % per_group, self.shard_size).to_pylist()
+        return rows
+
+    def clip_ids(self, shard: int) -> list[str]:
+        return [row["clip_id"] for row in self.rows(shard)]
+
+    def _read_group(self, group: int) -> pa.Table:
+        return self._file.read_row_group(group)
+
+    def table(self) -> pa.Table:
+        """The whole plan."""
+        return self._file.read()

@@ -1,0 +1,132 @@
+"""`verify`: everything that a data set promises, checked against its bytes."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import pyarrow as pa
+
+from vidal.clip import from_row
+from vidal.dataset import alignment, manifest
+from vidal.dataset.dataset import Dataset, tar_name
+from vidal.dataset.tars import KEY_PATTERN
+from vidal.errors import ClipError, StorageError
+from vidal.work import Member
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Problem:
+    """One thing that is wrong, and where."""
+
+    what: str
+    shard: int | None = None
+    key: str | None = None
+
+    def __str__(self) -> str:
+        where = "" if self.shard is None else f"shard {manifest.stem_of(self.shard)}: "
+        return where + (f"{self.key}: " if self.key else "") + self.what
+
+
+def verify(dataset: Dataset) -> Iterator[Problem]:
+    """Every problem, shard by shard; nothing where all is well."""
+    info, there = dataset.info, dataset.committed()
+    expected = set(range(info.shards))
+    for shard in sorted(expected - set(there)):
+        yield Problem(what="not built yet (no manifest)", shard=shard)
+    for shard in sorted(set(there) - expected):
+        yield Problem(what="is in no plan", shard=shard)
+    for layer in info.layers:
+        stems = {name.removesuffix(".tar") for name in dataset.storage.names(layer)}
+        for stem in sorted(stems - {manifest.stem_of(shard) for shard in there}):
+            yield Problem(what=f"{layer}/{stem}.tar has no manifest")
+    for shard in sorted(expected & set(there)):
+        yield from _verify_shard(dataset, shard)
+
+
+def _verify_shard(dataset: Dataset, shard: int) -> Iterator[Problem]:
+    try:
+        data = dataset.storage.read(manifest.name_of(shard))
+        rows = manifest.read(data).to_pylist()
+        written_for = manifest.read_metadata(data).get("fingerprint")
+    except (pa.ArrowException, OSError, ValueError) as error:
+        yield Problem(what=f"the manifest cannot be read: {' '.join(str(error).split())[:200]}", shard=shard)
+        return
+    if written_for != dataset.info.fingerprint:
+        yield Problem(what=f"written for fingerprint {written_for}, not {dataset.info.fingerprint}", shard=shard)
+    if [row["clip_id"] for row in rows] != dataset.plan.clip_ids(shard):
+        yield Problem(what="its rows are not the plan's candidates in the plan's order", shard=shard)
+    tars: dict[str, bytes] = {}
+    for layer in dataset.info.layers:
+        try:
+            tars[layer] = dataset.storage.read(tar_name(layer, shard))
+        except (FileNotFoundError, StorageError) as error:
+            yield Problem(what=f"{layer}: the tar cannot be read: {error}", shard=shard)
+    for row in rows:
+        for what in _row_problems(row, tars):
+            yield Problem(what=what, shard=shard, key=row["clip_id"])
+    yield from _tar_problems(rows, tars, shard)
+
+
+def _row_problems(row: dict[str, Any], tars: dict[str, bytes]) -> Iterator[str]:
+    if row["status"] not in ("kept", "rejected", "failed"):
+        yield f"status is {row['status']!r}"
+    if row["status"] != "kept":
+        if row["members"] or row["layers"]:
+            yield f"is {row['status']} but has members"
+        if not row["reason"] or not row["stage"]:
+            yield f"is {row['status']} without stage and reason"
+        return
+    if not KEY_PATTERN.fullmatch(row["clip_id"]):
+        yield "is not a safe key"
+    if sorted({m["layer"] for m in row["members"]}) != sorted(row["layers"]):
+        yield "its layers are not those of its members"
+    clip = from_row(row)
+    for record in (record for record in clip.members if record.layer in tars):
+        data = tars[record.layer][record.offset : record.offset + record.size]
+        if hashlib.sha256(data).hexdigest() != record.sha256:
+            yield f"{record.name} in {record.layer} is not what the manifest says"
+            continue
+        suffix = record.name.removeprefix(f"{clip.clip_id}.")
+        if suffix == "json":
+            if not _is_json_of(data, clip.clip_id):
+                yield f"{record.name} in {record.layer} is not the clip's json"
+            continue
+        index = alignment.picture_index(suffix)
+        known = index is not None and index < len(clip.frame_times)
+        time_s = clip.frame_times[index] if known and index is not None else None
+        clip.work.members.append(Member(layer=record.layer, suffix=suffix, data=data, time_s=time_s))
+    try:
+        alignment.check(clip)
+    except ClipError as error:
+        yield error.detail
+
+
+def _is_json_of(data: bytes, clip_id: str) -> bool:
+    try:
+        return bool(json.loads(data)["clip_id"] == clip_id)
+    except (ValueError, KeyError, TypeError):
+        return False
+
+
+def _tar_problems(rows: list[dict[str, Any]], tars: dict[str, bytes], shard: int) -> Iterator[Problem]:
+    """A member is in a tar exactly when a row says so, in the rows' order, and nothing else is in it."""
+    import io
+    import tarfile
+
+    for layer, data in tars.items():
+        promised = [(m["name"], m["offset"], m["size"]) for row in rows for m in row["members"] if m["layer"] == layer]
+        try:
+            with tarfile.open(fileobj=io.BytesIO(data), mode="r:") as tar:
+                found = [(m.name, m.offset_data, m.size) for m in tar]
+        except tarfile.TarError as error:
+            yield Problem(what=f"{layer}: not a tar: {error}", shard=shard)
+            continue
+        if found != promised:
+            odd = sorted({name for name, _, _ in set(found) ^ set(promised)})[:3]
+            yield Problem(
+                what=f"{layer}: the tar's members are not those of the manifest ({', '.join(odd)})", shard=shard
+            )

@@ -1,0 +1,297 @@
+"""A recipe: a YAML file that maps a source through stages to a data set, checked before anything runs.
+
+name: shorts
+source: {list: candidates.csv}
+shards: {size: 128, seed: 0}
+stages:
+  - fetch
+  - probe
+  - too_long: {max_s: 20}
+  - media
+  - fingerprints
+  - duplicates        # a global decision: everything before it runs first, over all shards
+  - depth: {model: vinvino02/glpn-nyu}
+"""
+
+from __future__ import annotations
+
+import copy
+import difflib
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TypeVar
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from vidal.clip import SCHEMA_VERSION
+from vidal.errors import RecipeError
+from vidal.sources import SOURCES
+from vidal.sources.source import Source
+from vidal.stage import Decision, Stage, Step, digest
+from vidal.stages import CATALOGUE, step_class
+
+Model = TypeVar("Model", bound=BaseModel)
+
+
+class Shards(BaseModel):
+    """How the plan is cut."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    size: int = Field(128, ge=1, le=100_000)
+    """Candidates per shard."""
+    seed: int = 0
+    """Seed of the shuffle."""
+
+
+class Engine(BaseModel):
+    """How the work is run; changes no byte of the output, so it is no part of the fingerprint."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    window: int = Field(16, ge=1)
+    """Clips of a shard that are in memory at once in a worker."""
+    gpu_workers: int | None = Field(None, ge=1)
+    """Workers of a GPU group; by default one per GPU."""
+    dashboard: bool = False
+    """Start Ray's dashboard."""
+    object_store_bytes: int = Field(512 * 1024**2, ge=100 * 1024**2)
+    """Object store of the Ray that the run starts."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Phase:
+    """Stages between two global decisions; ``decision`` is made over what they wrote."""
+
+    stages: tuple[Stage, ...]
+    decision: Decision | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Recipe:
+    """A checked recipe."""
+
+    name: str
+    source: Source
+    shards: Shards
+    engine: Engine
+    steps: tuple[Step, ...]
+    definition: dict[str, Any]
+    """The mapping it was read from, without what changes no byte of the output."""
+
+    @property
+    def stages(self) -> list[Stage]:
+        return [step for step in self.steps if isinstance(step, Stage)]
+
+    def phases(self) -> list[Phase]:
+        """The stages, cut at each global decision."""
+        phases: list[Phase] = []
+        stages: list[Stage] = []
+        for step in self.steps:
+            if isinstance(step, Decision):
+                phases.append(Phase(stages=tuple(stages), decision=step))
+                stages = []
+            elif isinstance(step, Stage):
+                stages.append(step)
+        return [*phases, Phase(stages=tuple(stages), decision=None)]
+
+    def layers(self, up_to_phase: int | None = None) -> list[str]:
+        """The layers that stages of the first phases write, and those that the source brings."""
+        phases = self.phases()[: None if up_to_phase is None else up_to_phase + 1]
+        brought = self.source.layers()
+        written = [layer for phase in phases for stage in phase.stages for layer in stage.layers]
+        return list(dict.fromkeys([*brought, *written]))
+
+    def resolved(self, steps: Sequence[Step] | None = None) -> dict[str, Any]:
+        """Everything that the output depends on."""
+        return {
+            "source": self.source.identity(),
+            "shards": self.shards.model_dump(),
+            "stages": [step.identity() for step in (self.steps if steps is None else steps)],
+        }
+
+
+def fingerprint(resolved: dict[str, Any]) -> str:
+    """Identity of the output: schema, stages with versions, settings and models, source; no resources."""
+    return digest({"schema": SCHEMA_VERSION, **resolved})
+
+
+def load(path: str | Path, overrides: Iterable[str] = ()) -> Recipe:
+    """Read and check a recipe file; ``overrides`` are ``key.path=value``. Raises `RecipeError`."""
+    path = Path(path)
+    try:
+        raw = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise RecipeError(f"{path}: no such recipe file") from None
+    except (OSError, UnicodeDecodeError) as error:
+        raise RecipeError(f"{path}: cannot be read: {error}") from error
+    except yaml.YAMLError as error:
+        raise RecipeError(f"{path}: not YAML: {' '.join(str(error).split())}") from error
+    if not isinstance(raw, dict):
+        raise RecipeError(f"{path}: a recipe is a mapping with `source` and `stages`")
+    _resolve_source_paths(raw, path.parent)
+    for override in overrides:
+        _override(raw, override)
+    _resolve_source_paths(raw, Path())
+    return check(raw, str(path))
+
+
+def check(raw: dict[str, Any], place: str) -> Recipe:
+    """The recipe of a mapping, or one clear line about what is wrong with it."""
+    unknown = sorted(set(raw) - {"name", "source", "shards", "engine", "stages"})
+    if unknown:
+        raise RecipeError(f"{place}: unknown key `{unknown[0]}`; a recipe has name, source, shards, engine, stages")
+    source = _source(raw.get("source"), place)
+    steps = tuple(_steps(raw.get("stages"), place))
+    _check_flow(source, steps, place)
+    return Recipe(
+        name=str(raw.get("name") or Path(place).stem),
+        source=source,
+        shards=_validate(Shards, raw.get("shards") or {}, f"{place}: shards"),
+        engine=_validate(Engine, raw.get("engine") or {}, f"{place}: engine"),
+        steps=steps,
+        definition=_definition(raw),
+    )
+
+
+def _definition(raw: dict[str, Any]) -> dict[str, Any]:
+    """The recipe's mapping without engine settings and resources."""
+    definition = copy.deepcopy({key: value for key, value in raw.items() if key != "engine"})
+    for line in definition["stages"]:
+        if isinstance(line, dict):
+            for settings in line.values():
+                (settings or {}).pop("resources", None)
+    return definition
+
+
+def _source(raw: Any, place: str) -> Source:
+    if not isinstance(raw, dict) or not (kinds := [kind for kind in SOURCES if kind in raw]):
+        raise RecipeError(f"{place}: `source` names one of {', '.join(SOURCES)}")
+    if len(kinds) > 1:
+        raise RecipeError(f"{place}: `source` has both {' and '.join(kinds)}; name one")
+    return _validate(SOURCES[kinds[0]], raw, f"{place}: source")
+
+
+def _steps(raw: Any, place: str) -> list[Step]:
+    if not isinstance(raw, list) or not raw:
+        raise RecipeError(f"{place}: `stages` is a list of at least one stage")
+    steps: list[Step] = []
+    for index, line in enumerate(raw):
+        name, settings = _line(line, f"{place}: stages[{index}]")
+        try:
+            kind = step_class(name)
+        except (ImportError, AttributeError, TypeError, ValueError) as error:
+            near = difflib.get_close_matches(name, CATALOGUE, n=1)
+            hint = f"did you mean `{near[0]}`?" if near else f"known: {', '.join(CATALOGUE)}"
+            because = f" ({error})" if ":" in name else ""
+            raise RecipeError(f"{place}: stages[{index}]: no stage `{name}`{because}; {hint}") from None
+        steps.append(_validate(kind, settings, f"{place}: stages[{index}].{name}"))
+    names = [step.step_name() for step in steps]
+    repeated = next((name for name in names if names.count(name) > 1), None)
+    if repeated:
+        raise RecipeError(f"{place}: stage `{repeated}` stands twice; each stage stands once")
+    return steps
+
+
+def _line(line: Any, place: str) -> tuple[str, dict[str, Any]]:
+    if isinstance(line, str):
+        return line, {}
+    if isinstance(line, dict) and len(line) == 1:
+        name, settings = next(iter(line.items()))
+        if settings is None or isinstance(settings, dict):
+            return str(name), settings or {}
+    raise RecipeError(f"{place}: a stage is `name` or `name: {{setting: value}}`, not {line!r}")
+
+
+def _validate(kind: type[Model], raw: Any, place: str) -> Model:
+    try:
+        return kind.model_validate(raw)
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(str(part) for part in first["loc"])
+        if first["type"] == "extra_forbidden":
+            known = [f.alias or name for name, f in kind.model_fields.items()]
+            raise RecipeError(f"{place}: unknown setting `{where}`; it has {', '.join(known)}") from None
+        raise RecipeError(f"{place}.{where}: {first['msg']} (got {first.get('input')!r})") from None
+
+
+def _check_flow(source: Source, steps: Sequence[Step], place: str) -> None:
+    """Refuse a stage that reads what nobody before it wrote."""
+    there = source.columns()
+    for index, step in enumerate(steps):
+        missing = next((name for name in step.reads if name not in there), None)
+        if missing:
+            writers = [name for name in CATALOGUE if missing in step_class(name).writes]
+            hint = f"put `{writers[0]}` before it" if writers else "no stage writes it"
+            raise RecipeError(
+                f"{place}: stages[{index}].{step.step_name()} reads `{missing}`, which nothing before it writes; {hint}"
+            )
+        there |= {*step.writes, *(step.layers if isinstance(step, Stage) else ())}
+
+
+def _resolve_source_paths(raw: dict[str, Any], folder: Path) -> None:
+    """Paths in a recipe start from the recipe's folder; addresses and overrides are taken as they are."""
+    source = raw.get("source")
+    if isinstance(source, dict):
+        for key, value in source.items():
+            if isinstance(value, str) and key in (*SOURCES, "media") and "://" not in value:
+                source[key] = str((folder / Path(value).expanduser()).resolve())
+
+
+def _override(raw: dict[str, Any], text: str) -> None:
+    """Apply ``shards.size=4`` or ``too_long.max_s=30``."""
+    key, equals, value = text.partition("=")
+    parts = key.strip().removeprefix("stages.").split(".")
+    if not equals or len(parts) < 2:
+        raise RecipeError(f"--set {text}: write key.path=value, such as shards.size=4 or too_long.max_s=30")
+    try:
+        parsed = yaml.safe_load(value)
+    except yaml.YAMLError:
+        raise RecipeError(f"--set {text}: the value is not YAML") from None
+    if parts[0] == "source" and parts[1] in SOURCES:
+        raw["source"] = {k: v for k, v in (raw.get("source") or {}).items() if k not in SOURCES}
+    target = _stage_settings(raw, parts[0]) if parts[0] not in ("source", "shards", "engine") else raw
+    path = parts if target is raw else parts[1:]
+    if target is None:
+        raise RecipeError(f"--set {text}: the recipe has no stage `{parts[0]}`")
+    for part in path[:-1]:
+        if target.get(part) is None:
+            target[part] = {}
+        target = target[part]
+        if not isinstance(target, dict):
+            raise RecipeError(f"--set {text}: `{part}` holds no settings")
+    target[path[-1]] = parsed
+
+
+def _stage_settings(raw: dict[str, Any], name: str) -> dict[str, Any] | None:
+    stages = raw.get("stages")
+    if not isinstance(stages, list):
+        return None
+    for index, line in enumerate(stages):
+        if line == name:
+            settings: dict[str, Any] = {}
+            stages[index] = {name: settings}
+            return settings
+        if isinstance(line, dict) and name in line:
+            line[name] = line[name] or {}
+            return line[name] if isinstance(line[name], dict) else None
+    return None
+
+
+def differences(old: dict[str, Any], new: dict[str, Any]) -> list[str]:
+    """What differs between two resolved recipes, one line each."""
+    before, after = _flat(old), _flat(new)
+    keys = [key for key in dict.fromkeys([*before, *after]) if before.get(key) != after.get(key)]
+    return [f"{key}: {before.get(key, 'absent')} → {after.get(key, 'absent')}" for key in keys]
+
+
+def _flat(value: Any, prefix: str = "") -> dict[str, Any]:
+    if isinstance(value, dict):
+        parts = {k: v for k, v in value.items() if k != "name"}
+        return {k: v for key, part in parts.items() for k, v in _flat(part, f"{prefix}.{key}".strip(".")).items()}
+    if isinstance(value, list) and value and all(isinstance(part, dict) and "name" in part for part in value):
+        named = {part["name"]: {k: v for k, v in part.items() if k != "name"} for part in value}
+        return {f"{prefix}.{name}": "present" for name in named} | _flat(named, prefix)
+    return {prefix: value}

@@ -1,0 +1,14 @@
+"""Where candidates come from: the kinds of source that a recipe can name, one line each."""
+
+from vidal.sources.dataset import DatasetSource
+from vidal.sources.folder import FolderSource
+from vidal.sources.list import ListSource
+from vidal.sources.source import Source
+from vidal.sources.vidal_json import VidalJsonSource
+
+SOURCES: dict[str, type[Source]] = {
+    "list": ListSource,
+    "folder": FolderSource,
+    "dataset": DatasetSource,
+    "vidal_json": VidalJsonSource,
+}

@@ -1,0 +1,64 @@
+"""The kept clips of another data set: their rows as they stand, and their members."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.compute as pc
+from pydantic import Field
+
+from vidal.dataset.dataset import Dataset
+from vidal.dataset.plan import PLAN_COLUMNS
+from vidal.errors import SourceError
+from vidal.sources.source import Source
+from vidal.stage import digest
+
+
+class DatasetSource(Source):
+    """``{dataset: DIR}``; the data set must be complete, so that the plan is of all of it."""
+
+    dataset: str = Field()
+
+    def candidates(self) -> pa.Table:
+        earlier = self._open()
+        tables = []
+        for shard in earlier.committed():
+            table = earlier.table(shard)
+            place = pa.table({"_source_shard": pa.array([shard] * table.num_rows),
+                              "_source_row": pa.array(range(table.num_rows))})  # fmt: skip
+            wanted = [n for n in self._plan_columns(earlier) if n in table.column_names]
+            columns = {**{n: table.column(n) for n in wanted}, **dict(zip(place.column_names, place, strict=True))}
+            kept = pc.equal(table.column("status"), "kept")
+            tables.append(pa.table(columns).filter(kept))
+        kept_clips = pa.concat_tables(tables) if tables else None
+        if kept_clips is None or kept_clips.num_rows == 0:
+            raise SourceError(f"{self.dataset}: the data set has no kept clip")
+        return kept_clips
+
+    @staticmethod
+    def _plan_columns(earlier: Dataset) -> list[str]:
+        """What the plan repeats; everything else is read from the earlier manifest when the clip's turn comes."""
+        outcome = {"shard", "position", "status", "stage", "reason", "detail", "is_transient"}
+        extra = earlier.plan.extra_schema().names
+        return [name for name in (*PLAN_COLUMNS, *extra) if name not in outcome]
+
+    def identity(self) -> dict[str, Any]:
+        earlier = self._open()
+        sizes = [[shard, earlier.storage.size(earlier.manifest_name(shard))] for shard in earlier.committed()]
+        return {"dataset": earlier.info.fingerprint, "manifests": digest(sizes)}
+
+    def columns(self) -> set[str]:
+        from vidal.clip import column_names
+
+        return {*column_names(), *self.layers()}
+
+    def layers(self) -> list[str]:
+        return self._open().info.layers
+
+    def _open(self) -> Dataset:
+        earlier = Dataset.open(self.dataset)
+        missing = earlier.info.shards - len(earlier.committed())
+        if missing:
+            raise SourceError(f"{self.dataset}: {missing} shard(s) are not built yet; finish that run first")
+        return earlier

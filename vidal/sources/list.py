@@ -1,0 +1,73 @@
+"""Candidates listed in a csv, jsonl or parquet file with a column ``url``."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.csv
+import pyarrow.json
+import pyarrow.parquet
+from pydantic import Field
+
+from vidal.errors import SourceError
+from vidal.sources.source import Source, file_hash, normalise
+
+
+class ListSource(Source):
+    """``{list: FILE}``; relative urls start from the file's folder."""
+
+    list_: str = Field(alias="list")
+
+    def candidates(self) -> pa.Table:
+        path = self._path()
+        try:
+            table = _READERS[path.suffix.lower()](path)
+        except (pa.ArrowException, UnicodeDecodeError) as error:
+            line = " ".join(str(error).split())
+            raise SourceError(f"{path}: not a readable {path.suffix[1:]} file: {line[:300]}") from error
+        except OSError as error:
+            raise SourceError(f"{path}: cannot be read: {error}") from error
+        return normalise(table, str(path))
+
+    def identity(self) -> dict[str, Any]:
+        return {"list": file_hash(self._path())}
+
+    def base(self) -> str:
+        return str(self._path().parent.resolve())
+
+    def _path(self) -> Path:
+        path = Path(self.list_).expanduser()
+        if not path.is_file():
+            raise SourceError(f"{path}: no such file; source.list names a csv, jsonl or parquet file")
+        if path.suffix.lower() not in _READERS:
+            raise SourceError(f"{path}: a list is one of {', '.join(_READERS)}")
+        return path
+
+
+def _read_csv(path: Path) -> pa.Table:
+    if path.stat().st_size == 0:
+        raise SourceError(f"{path}: the list is empty; it needs a header line with `url`")
+    parse = pa.csv.ParseOptions(newlines_in_values=True)
+    with pa.csv.open_csv(path, parse_options=parse) as reader:
+        header = reader.schema.names
+    # Text it stays: guessing types would turn an id such as 007 into 7.
+    convert = pa.csv.ConvertOptions(
+        column_types={name: pa.string() for name in header}, strings_can_be_null=True, null_values=[""],
+        quoted_strings_can_be_null=True,
+    )  # fmt: skip
+    return pa.csv.read_csv(path, parse_options=parse, convert_options=convert)
+
+
+def _read_jsonl(path: Path) -> pa.Table:
+    if path.stat().st_size == 0:
+        raise SourceError(f"{path}: the list is empty; it needs an object with `url` on each line")
+    return pa.json.read_json(path)
+
+
+def _read_parquet(path: Path) -> pa.Table:
+    return pa.parquet.read_table(path)
+
+
+_READERS = {".csv": _read_csv, ".jsonl": _read_jsonl, ".parquet": _read_parquet}

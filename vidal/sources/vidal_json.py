@@ -1,0 +1,60 @@
+"""Candidates from VIDAL-10M's released annotation JSON and a folder with its media."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+from pydantic import Field
+
+from vidal.errors import SourceError
+from vidal.sources.source import Source, file_hash, normalise
+
+_TEXTS = ("mplug", "polish_mplug", "sound_mplug")
+
+
+class VidalJsonSource(Source):
+    """``{vidal_json: FILE, media: DIR}``; a clip's file is ``DIR/<folder>/<id>.mp4``, as VIDAL lays them out."""
+
+    vidal_json: str = Field()
+    media: str = ""
+
+    def candidates(self) -> pa.Table:
+        annotations = self._read()
+        rows = [self._row(clip_id, value) for clip_id, value in annotations.items()]
+        if not rows:
+            raise SourceError(f"{self.vidal_json}: no annotation in it")
+        return normalise(pa.Table.from_pylist(rows), self.vidal_json)
+
+    def _row(self, clip_id: str, value: Any) -> dict[str, Any]:
+        if not isinstance(value, dict):
+            raise SourceError(f"{self.vidal_json}: {clip_id} holds no object with folder, raw, mplug, …")
+        title, *hashtags = str(value.get("raw") or "").split("#")
+        row: dict[str, Any] = {
+            "clip_id": clip_id,
+            "url": f"{value['folder']}/{clip_id}.mp4" if value.get("folder") else f"{clip_id}.mp4",
+            "title": title.strip() or None,
+            "hashtags": [tag.strip() for tag in hashtags if tag.strip()],
+            "vidal_ofa": [str(text) for text in value.get("ofa") or []],
+        }
+        return row | {f"vidal_{name}": value.get(name) or None for name in _TEXTS}
+
+    def _read(self) -> dict[str, Any]:
+        path = Path(self.vidal_json).expanduser()
+        try:
+            annotations = json.loads(path.read_text(encoding="utf-8"))
+        except FileNotFoundError:
+            raise SourceError(f"{path}: no such file; source.vidal_json names VIDAL's annotation JSON") from None
+        except (OSError, ValueError) as error:
+            raise SourceError(f"{path}: not readable JSON: {error}") from error
+        if not isinstance(annotations, dict):
+            raise SourceError(f"{path}: not an object keyed by clip id")
+        return annotations
+
+    def identity(self) -> dict[str, Any]:
+        return {"vidal_json": file_hash(Path(self.vidal_json).expanduser())}
+
+    def base(self) -> str:
+        return str(Path(self.media or Path(self.vidal_json).parent).expanduser().resolve())

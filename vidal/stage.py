@@ -1,0 +1,111 @@
+"""The stage protocol: what a stage author writes, and nothing else.
+
+    class TooLong(Stage):
+        '''Rejects clips longer than ``max_s`` seconds.'''
+
+        reads = ("duration_s",)
+        max_s: float = Field(20.0, gt=0)
+
+        def process(self, clip: Clip) -> None:
+            if clip.duration_s > self.max_s:
+                clip.reject("too_long", f"{clip.duration_s:.2f} s > {self.max_s:g} s")
+
+A stage changes the clip in place, rejects it with `Clip.reject`, or raises: `ClipError` for a named
+reason, anything else becomes a failure named after the exception. The engine does the rest for every
+stage: order, batches, timing, retries, deadlines, progress.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+from collections.abc import Sequence
+from typing import Any, ClassVar
+
+import pyarrow as pa
+from pydantic import BaseModel, ConfigDict
+
+from vidal.clip import Clip
+
+
+class Resources(BaseModel):
+    """What a worker of the stage needs; left out of the fingerprint, as it changes no byte of the output."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    cpus: float = 1.0
+    gpus: float = 0.0
+    batch_size: int = 1
+    timeout_s: float = 300.0
+    """Wall-clock limit for one clip, after which the watchdog ends the worker."""
+
+
+class Step(BaseModel):
+    """A line of a recipe: its settings are the fields of the class, declared once."""
+
+    model_config = ConfigDict(extra="forbid", validate_default=True, protected_namespaces=())
+
+    version: ClassVar[int] = 1
+    """Raised when the same settings give other output."""
+    reads: ClassVar[tuple[str, ...]] = ()
+    """Columns and layers (``"video"``, ``"audio"``) that must be there before."""
+    writes: ClassVar[tuple[str, ...]] = ()
+    """Columns and layers that are there after."""
+
+    @classmethod
+    def step_name(cls) -> str:
+        """The name in a recipe: ``TooLong`` is ``too_long``."""
+        return re.sub(r"(?<!^)(?=[A-Z])", "_", cls.__name__).lower()
+
+    def identity(self) -> dict[str, Any]:
+        """What the output depends on: name, version, settings and the identity of every model."""
+        return {
+            "name": self.step_name(),
+            "version": self.version,
+            "settings": self.model_dump(mode="json", exclude={"resources"}),
+            "models": self.model_identities(),
+        }
+
+    def model_identities(self) -> dict[str, str]:
+        """Identity of each model that the step would load, by setting: a hub id with revision, or a file's hash."""
+        return {}
+
+
+class Stage(Step):
+    """One step of a recipe, made once per worker."""
+
+    default_resources: ClassVar[Resources] = Resources()
+    layers: ClassVar[tuple[str, ...]] = ()
+    """Layers that the stage adds members to."""
+    resources: Resources | None = None
+    """Overrides of `default_resources`, by the recipe."""
+
+    @property
+    def needs(self) -> Resources:
+        return self.resources or self.default_resources
+
+    def setup(self) -> None:
+        """Load what is loaded once per worker; an error here stops the run."""
+
+    def process(self, clip: Clip) -> None:
+        raise TypeError(f"{type(self).__name__} defines neither process nor process_batch")
+
+    def process_batch(self, clips: Sequence[Clip]) -> None:
+        """Process up to ``needs.batch_size`` clips; tried clip by clip if it raises."""
+        for clip in clips:
+            self.process(clip)
+
+
+class Decision(Step):
+    """A global decision: made once over the whole manifest, in plan order, between two groups of stages."""
+
+    def decide(self, rows: pa.Table) -> pa.Table:
+        """Take the manifest in plan order; give ``clip_id`` and the columns to set for the clips concerned."""
+        raise NotImplementedError
+
+
+def digest(value: Any) -> str:
+    """Sixteen hex digits that stand for a JSON value."""
+    text = json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
+    return hashlib.sha256(text.encode()).hexdigest()[:16]

@@ -1,0 +1,41 @@
+"""The catalogue: every step that a recipe can name, one line each."""
+
+from __future__ import annotations
+
+import importlib
+
+from vidal.stage import Step
+
+CATALOGUE: dict[str, str] = {
+    "fetch": "vidal.stages.fetch:Fetch",
+    "probe": "vidal.stages.probe:Probe",
+    "media": "vidal.stages.media:Media",
+    "too_short": "vidal.stages.filters.too_short:TooShort",
+    "too_long": "vidal.stages.filters.too_long:TooLong",
+    "too_small": "vidal.stages.filters.too_small:TooSmall",
+    "too_static": "vidal.stages.filters.too_static:TooStatic",
+    "too_dark": "vidal.stages.filters.too_dark:TooDark",
+    "too_blurry": "vidal.stages.filters.too_blurry:TooBlurry",
+    "too_much_text": "vidal.stages.filters.too_much_text:TooMuchText",
+    "no_text": "vidal.stages.filters.no_text:NoText",
+    "no_audio": "vidal.stages.filters.no_audio:NoAudio",
+    "wrong_language": "vidal.stages.filters.wrong_language:WrongLanguage",
+    "fingerprints": "vidal.stages.fingerprints:Fingerprints",
+    "duplicates": "vidal.stages.duplicates:Duplicates",
+    "clean_title": "vidal.stages.text.clean_title:CleanTitle",
+    "ocr": "vidal.stages.text.ocr:Ocr",
+    "speech": "vidal.stages.text.speech:Speech",
+    "frame_captions": "vidal.stages.text.frame_captions:FrameCaptions",
+    "enhance_caption": "vidal.stages.text.enhance_caption:EnhanceCaption",
+    "depth": "vidal.stages.modalities.depth:Depth",
+    "infrared": "vidal.stages.modalities.infrared:Infrared",
+}
+
+
+def step_class(name: str) -> type[Step]:
+    """The class behind a catalogue name, or behind ``package.module:Class`` for a stage of the user's own."""
+    module_name, _, class_name = CATALOGUE.get(name, name).partition(":")
+    found = getattr(importlib.import_module(module_name), class_name)
+    if not (isinstance(found, type) and issubclass(found, Step)):
+        raise TypeError(f"{name} is not a stage")
+    return found
