@@ -1,0 +1,148 @@
+"""Stages that need no media, so that tests of the engine are about the engine."""
+
+from __future__ import annotations
+
+import ctypes
+import io
+import os
+import signal
+import time
+from typing import ClassVar
+
+import numpy as np
+import pyarrow as pa
+from PIL import Image
+
+from vidal.clip import Clip
+from vidal.errors import ClipError, StorageError
+from vidal.stage import Decision, Resources, Stage
+from vidal.work import Member
+
+
+class Paint(Stage):
+    """Two small pictures and a text, as a function of the url alone."""
+
+    writes = ("video", "duration_s", "frame_times")
+    layers = ("video",)
+    pixels: int = 16
+    cost_s: float = 0.0
+
+    def process(self, clip: Clip) -> None:
+        if self.cost_s:
+            _burn(self.cost_s)
+        clip.duration_s, clip.frame_times = 2.0, [0.5, 1.5]
+        clip.frame_width = clip.frame_height = self.pixels
+        clip.work.put(Member(layer="video", suffix="mp4", data=clip.url.encode() * 50))
+        for k, time_s in enumerate(clip.frame_times):
+            shade = (len(clip.url) * 40 + k) % 255
+            out = io.BytesIO()
+            Image.fromarray(np.full((self.pixels, self.pixels, 3), shade, np.uint8)).save(out, "JPEG")
+            clip.work.put(Member(layer="video", suffix=f"frame.{k}.jpg", data=out.getvalue(), time_s=time_s))
+
+
+class Shade(Stage):
+    """A second layer, made from the first; wants a GPU where there is one."""
+
+    reads = ("video",)
+    layers = ("depth",)
+    default_resources = Resources(gpus=1.0, batch_size=4)
+
+    def process(self, clip: Clip) -> None:
+        for k, frame in enumerate(clip.work.frames()):
+            out = io.BytesIO()
+            Image.fromarray(frame[..., 0].astype(np.uint16) * 7).save(out, "PNG")
+            clip.work.put(
+                Member(layer="depth", suffix=f"depth.{k}.png", data=out.getvalue(), time_s=clip.frame_times[k])
+            )
+
+
+class Trouble(Stage):
+    """Does what the title says, to the process it is in."""
+
+    default_resources = Resources(timeout_s=2.0)
+    marks: str = ""
+
+    def process(self, clip: Clip) -> None:
+        word = clip.title or ""
+        if word.startswith("once ") and self.marks:
+            mark = os.path.join(self.marks, clip.clip_id)
+            if os.path.exists(mark):
+                return
+            open(mark, "w").close()
+            word = word.removeprefix("once ")
+        action = self.ACTIONS.get(word)
+        if action:
+            action(clip)
+
+    @staticmethod
+    def _raise(clip: Clip) -> None:
+        raise ValueError("a stage's own error\n\x00" + "x" * 10_000_000)
+
+    @staticmethod
+    def _gone(clip: Clip) -> None:
+        raise ClipError("rate_limited", "429", transient=True)
+
+    @staticmethod
+    def _segfault(clip: Clip) -> None:
+        ctypes.string_at(0)
+
+    @staticmethod
+    def _hold_the_lock(clip: Clip) -> None:
+        ctypes.PyDLL(None).sleep(600)
+
+    @staticmethod
+    def _disk_full(clip: Clip) -> None:
+        raise OSError(28, "No space left on device")
+
+    ACTIONS: ClassVar = {
+        "raise": _raise,
+        "gone": _gone,
+        "reject": lambda clip: clip.reject("unwanted", "1 > 0"),
+        "segfault": _segfault,
+        "kill": lambda clip: os.kill(os.getpid(), signal.SIGKILL),
+        "exit": lambda clip: os._exit(3),
+        "memory": lambda clip: bytearray(1 << 60),
+        "sleep": lambda clip: time.sleep(600),
+        "hold the lock": _hold_the_lock,
+        "disk full": _disk_full,
+        "misalign": lambda clip: setattr(clip, "frame_times", [0.5, 1.4]),
+    }
+
+
+class BrokenSetup(Stage):
+    """A model that is not there."""
+
+    def setup(self) -> None:
+        raise StorageError("the model's folder is gone; put it back")
+
+    def process(self, clip: Clip) -> None:
+        """Never reached."""
+
+
+class SameTitle(Decision):
+    """Of clips with one title the first in plan order stays."""
+
+    def decide(self, rows: pa.Table) -> pa.Table:
+        first: dict[str, str] = {}
+        out = []
+        for row in rows.select(["clip_id", "title", "status"]).to_pylist():
+            if row["status"] == "kept" and row["title"]:
+                kept = first.setdefault(row["title"], row["clip_id"])
+                repeats = kept != row["clip_id"]
+                out.append(
+                    {
+                        "clip_id": row["clip_id"],
+                        "status": "rejected" if repeats else None,
+                        "reason": "duplicate" if repeats else None,
+                        "duplicate_of": kept if repeats else None,
+                        "cluster": kept,
+                    }
+                )
+        fields = [(n, pa.string()) for n in ("clip_id", "status", "reason", "duplicate_of", "cluster")]
+        return pa.Table.from_pylist(out, schema=pa.schema(fields))
+
+
+def _burn(seconds: float) -> None:
+    end = time.process_time() + seconds
+    while time.process_time() < end:
+        sum(range(500))

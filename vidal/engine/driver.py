@@ -1,0 +1,264 @@
+"""The driver: brings a data set from wherever it is to complete.
+
+    source → plan ─ phase 1 ─→ data set ─ decision ─→ plan ─ phase 2 ─→ … → the data set
+
+Each phase but the last writes a data set of its own under ``phases/``; a global decision over its
+manifest gives the next phase's plan, with the same candidates in the same shards.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from typing import Protocol
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+import vidal
+from vidal.clip import SCHEMA_VERSION
+from vidal.dataset import plan as plans
+from vidal.dataset.dataset import INFO_NAME, Dataset, DatasetInfo, committed, read_info, write_info
+from vidal.dataset.lock import NAME as LOCK_NAME
+from vidal.dataset.lock import Lock
+from vidal.dataset.storage import Storage
+from vidal.engine.job import Assignment, Engine, Job, Progress, ShardReport, cut_into_groups
+from vidal.errors import MachineError, OutputError, StorageError
+from vidal.recipe import Phase, Recipe, differences, fingerprint
+from vidal.sources.dataset import DatasetSource
+from vidal.stage import Decision, Stage
+
+_DEATHS_THAT_CONVICT = 2
+_PASSES_WITHOUT_GAIN = 3
+
+
+class RunProgress(Progress, Protocol):
+    """What the driver tells besides: which phase begins, with how many shards and clips."""
+
+    def begin_phase(self, number: int, phases: int, candidates: int, already: int) -> None:
+        """A phase begins; ``already`` of its candidates are committed."""
+
+
+@dataclass(slots=True, kw_only=True)
+class Retry:
+    """Which clips to try again, by the shard they are in."""
+
+    clip_ids: frozenset[str]
+    shards: frozenset[int]
+
+
+@dataclass(slots=True)
+class Run:
+    """One call of `build`: the recipe, where to, and with what."""
+
+    recipe: Recipe
+    storage: Storage
+    engine: Engine
+    progress: RunProgress
+    have_gpu: bool = False
+    retry: Retry | None = None
+    seconds: Counter[str] = field(default_factory=Counter)
+
+
+def is_complete(recipe: Recipe, storage: Storage) -> bool:
+    """Whether every shard is there; raises `OutputError` if the folder belongs to something else."""
+    info = _check_owner(recipe, storage)
+    return info is not None and len(committed(storage)) >= info.shards
+
+
+def build(run: Run) -> None:
+    """Do what is left to do. Raises `VidalError`; what is committed by then stays."""
+    _check_owner(run.recipe, run.storage)
+    _check_writable(run.storage)
+    with Lock(run.storage):
+        run.storage.remove_temporaries()
+        phases = run.recipe.phases()
+        previous: Storage | None = None
+        for index, phase in enumerate(phases):
+            is_last = index == len(phases) - 1
+            storage = run.storage if is_last else run.storage.child(f"phases/{index + 1}")
+            decision = phases[index - 1].decision if index else None
+            _prepare(run, storage, index, previous, decision)
+            _run_phase(run, phase, storage, previous, (index + 1, len(phases)))
+            previous = storage
+
+
+def _check_owner(recipe: Recipe, storage: Storage) -> DatasetInfo | None:
+    info = read_info(storage)
+    if info is None:
+        foreign = [n for n in storage.names("") if n not in (LOCK_NAME, "phases", plans.NAME)]
+        if foreign and storage.is_local:
+            raise OutputError(
+                f"{storage.address}: the folder is not empty and holds no {INFO_NAME} "
+                f"(it has {', '.join(foreign[:3])}); choose a new --out, or empty it"
+            )
+        return None
+    resolved = recipe.resolved()
+    if info.fingerprint != fingerprint(resolved):
+        changes = differences(info.recipe, resolved) or ["the schema or the engine's version"]
+        more = f" and {len(changes) - 5} more" if len(changes) > 5 else ""
+        raise OutputError(
+            f"{storage.address}: belongs to another recipe; what differs: {'; '.join(changes[:5])}{more}. "
+            f"Choose another --out for the new recipe, or remove {storage.address} to build it anew"
+        )
+    return info
+
+
+def _check_writable(storage: Storage) -> None:
+    if storage.is_local:
+        try:
+            storage.local_path().mkdir(parents=True, exist_ok=True)
+        except FileExistsError:
+            raise OutputError(f"{storage.address}: is a file; --out names a folder") from None
+        except OSError as error:
+            raise StorageError(
+                f"{storage.address}: cannot be written: {error.strerror}; choose another --out"
+            ) from error
+
+
+def _prepare(run: Run, storage: Storage, index: int, previous: Storage | None, decision: Decision | None) -> None:
+    """See that the phase's plan and ``dataset.json`` are there."""
+    phases = run.recipe.phases()
+    is_last = index == len(phases) - 1
+    if previous is None and read_info(storage) is None:
+        size = run.recipe.shards.size
+        made = plans.make(run.recipe.source.candidates(), shard_size=size, seed=run.recipe.shards.seed)
+        plans.write(storage, made, size)
+    elif previous is not None and decision is not None and (run.retry or not storage.exists(plans.NAME)):
+        earlier = Dataset.open(previous.address)
+        plans.write(storage, _decided_plan(earlier, decision), earlier.plan.shard_size)
+    if read_info(storage) is None:
+        plan = plans.Plan(storage)
+        _write_info(run, storage, plan, index)
+        if not is_last and read_info(run.storage) is None:
+            _write_info(run, run.storage, plan, len(phases) - 1)
+
+
+def _write_info(run: Run, storage: Storage, plan: plans.Plan, index: int) -> None:
+    recipe = run.recipe
+    phases = recipe.phases()[: index + 1]
+    steps = [s for phase in phases for s in (*phase.stages, phase.decision) if s is not None]
+    if index < len(recipe.phases()) - 1:
+        steps = [step for step in steps if step is not phases[-1].decision]
+    resolved = recipe.resolved(steps)
+    info = DatasetInfo(
+        name=recipe.name,
+        schema_version=SCHEMA_VERSION,
+        fingerprint=fingerprint(resolved),
+        layers=recipe.layers(index),
+        candidates=plan.candidate_count,
+        shards=plan.shard_count,
+        recipe=resolved,
+        definition=recipe.definition,
+        created_by=f"vidal {vidal.__version__}",
+    )
+    write_info(storage, info)
+
+
+def _decided_plan(earlier: Dataset, decision: Decision) -> pa.Table:
+    """The next phase's plan: the same candidates in the same shards, with what the decision says of them."""
+    decided = decision.decide(_table_for_decision(earlier))
+    turned_away = pc.is_valid(decided.column("status"))
+    stage = pc.if_else(turned_away, decision.step_name(), pa.scalar(None, pa.string()))
+    plan = earlier.plan.table().drop_columns([n for n in plans.SOURCE_PLACE if n in earlier.plan.columns])
+    return plans.decide(plan, decided.append_column("stage", stage))
+
+
+def _table_for_decision(earlier: Dataset) -> pa.Table:
+    """The whole manifest in plan order, without the columns that no decision is made on."""
+    heavy = {"members", "ocr_lines", "transcript_segments", "frame_captions"}
+    known = [name for name in earlier.table(0).column_names if name not in heavy]
+    return pa.concat_tables(list(earlier.tables(known)))
+
+
+def _run_phase(run: Run, phase: Phase, storage: Storage, previous: Storage | None, place: tuple[int, int]) -> None:
+    info = read_info(storage)
+    assert info is not None
+    source = previous
+    if previous is None and isinstance(run.recipe.source, DatasetSource):
+        source = Storage(run.recipe.source.dataset)
+    job = Job(
+        storage=storage,
+        groups=cut_into_groups(_with_base(phase.stages, run.recipe.source.base()), have_gpu=run.have_gpu),
+        layers=tuple(info.layers),
+        fingerprint=info.fingerprint,
+        window=run.recipe.engine.window,
+        source=source,
+    )
+    todo = _assignments(run, storage, info)
+    already = info.candidates - _candidates(info, run.recipe.shards.size, [a.shard for a in todo])
+    run.progress.begin_phase(*place, info.candidates, already)
+    _run_passes(run, job, todo)
+
+
+def _with_base(stages: Sequence[Stage], base: str) -> list[Stage]:
+    """Tell fetch where relative urls start; where that is changes no byte of the output."""
+    return [
+        stage.model_copy(update={"base": base}) if "base" in type(stage).model_fields and base else stage
+        for stage in stages
+    ]
+
+
+def _assignments(run: Run, storage: Storage, info: DatasetInfo) -> list[Assignment]:
+    done = set(committed(storage))
+    again = run.retry.shards if run.retry else frozenset()
+    clip_ids = run.retry.clip_ids if run.retry else None
+    return [
+        Assignment(shard=shard, again=clip_ids if shard in done else None)
+        for shard in range(info.shards)
+        if shard not in done or shard in again
+    ]
+
+
+def _candidates(info: DatasetInfo, shard_size: int, shards: Iterable[int]) -> int:
+    return sum(min(shard_size, info.candidates - shard * shard_size) for shard in shards)
+
+
+def _run_passes(run: Run, job: Job, todo: Sequence[Assignment]) -> None:
+    """Passes over what is not committed, until all is. A clip under way at two deaths is recorded as such."""
+    deaths: Counter[tuple[int, str]] = Counter()
+    stages: dict[tuple[int, str], str] = {}
+    finished: set[int] = set()
+    without_gain = 0
+    while todo:
+        died = run.engine.run(job, todo, _Recorder(run, finished))
+        for shard, under_way in died.items():
+            clips = [(shard, clip_id) for clip_id in under_way.clip_ids]
+            deaths.update(clips)
+            stages.update(dict.fromkeys(clips, under_way.stage))
+        remaining = [a for a in todo if a.shard not in finished]
+        without_gain = 0 if len(remaining) < len(todo) or any(u.clip_ids for u in died.values()) else without_gain + 1
+        if without_gain >= _PASSES_WITHOUT_GAIN:
+            raise MachineError(
+                f"shard {remaining[0].shard}: workers died {without_gain} times with no clip under way; "
+                f"is memory or disk short? What is committed stays; run the same command again"
+            )
+        todo = [
+            Assignment(
+                shard=a.shard,
+                again=a.again,
+                isolate=a.isolate or a.shard in died,
+                dead={c: stages[s, c] for (s, c), n in deaths.items() if s == a.shard and n >= _DEATHS_THAT_CONVICT},
+            )
+            for a in remaining
+        ]
+
+
+class _Recorder:
+    """Passes an engine's reports on, and keeps which shards are done and where the time went."""
+
+    def __init__(self, run: Run, finished: set[int]) -> None:
+        self._run = run
+        self._finished = finished
+
+    def update(self, report: ShardReport) -> None:
+        self._run.progress.update(report)
+
+    def done(self, report: ShardReport) -> None:
+        self._finished.add(report.shard)
+        self._run.seconds.update(report.seconds)
+        self._run.progress.done(report)
+
+    def tick(self) -> None:
+        self._run.progress.tick()

@@ -1,0 +1,118 @@
+"""What travels between the driver and its workers."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Protocol
+
+from vidal.clip import Clip
+from vidal.dataset.storage import Storage
+from vidal.stage import Stage
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Group:
+    """Stages that run in one process on one kind of hardware."""
+
+    stages: tuple[Stage, ...]
+    gpus: float
+
+
+def cut_into_groups(stages: Sequence[Stage], *, have_gpu: bool) -> tuple[Group, ...]:
+    """Cut where the hardware changes; without a GPU everything is one group."""
+    groups: list[Group] = []
+    for stage in stages:
+        gpus = stage.needs.gpus if have_gpu else 0.0
+        if groups and (groups[-1].gpus > 0) == (gpus > 0):
+            groups[-1] = Group(stages=(*groups[-1].stages, stage), gpus=max(groups[-1].gpus, gpus))
+        else:
+            groups.append(Group(stages=(stage,), gpus=gpus))
+    return tuple(groups) or (Group(stages=(), gpus=0.0),)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Job:
+    """One phase of a build: all that a worker needs to make any of its shards."""
+
+    storage: Storage
+    groups: tuple[Group, ...]
+    layers: tuple[str, ...]
+    fingerprint: str
+    window: int
+    source: Storage | None = None
+    """The data set that the clips come from; None where they come from the plan alone."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Assignment:
+    """One shard to make."""
+
+    shard: int
+    isolate: bool = False
+    """Clip by clip, each announced before it is touched: after a worker died on the shard."""
+    dead: Mapping[str, str] = field(default_factory=dict)
+    """Clips that were under way at two deaths of a worker, with the stage that they were in."""
+    again: frozenset[str] | None = None
+    """Clips to try again; the shard's other rows and members are carried over. None: make the shard anew."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class UnderWay:
+    """What a worker said last that it was about to touch."""
+
+    stage: str
+    clip_ids: tuple[str, ...]
+
+
+@dataclass(slots=True, kw_only=True)
+class ShardReport:
+    """What became of a shard, and where the time went."""
+
+    shard: int
+    kept: int = 0
+    rejected: int = 0
+    failed: int = 0
+    seconds: dict[str, float] = field(default_factory=dict)
+
+    def count(self, clips: Sequence[Clip]) -> None:
+        for clip in clips:
+            self.kept += clip.status == "kept"
+            self.rejected += clip.status == "rejected"
+            self.failed += clip.status == "failed"
+
+    def spend(self, stage: str, seconds: float) -> None:
+        self.seconds[stage] = self.seconds.get(stage, 0.0) + seconds
+
+
+class Notes(Protocol):
+    """Where a worker says what it is at; what it said last is read when it dies."""
+
+    def begin(self, shard: int, under_way: UnderWay, *, surely: bool) -> None:
+        """About to touch some clips; ``surely`` waits until the note is out of this process."""
+
+    def advance(self, report: ShardReport) -> None:
+        """The shard's counts so far."""
+
+
+class Engine(Protocol):
+    """Runs assignments; a shard is done when it is committed, and only then."""
+
+    def run(self, job: Job, assignments: Sequence[Assignment], progress: Progress) -> dict[int, UnderWay]:
+        """Try every assignment once. Gives what was under way, by shard, where a worker died."""
+
+    def close(self) -> None:
+        """End every process that the engine started."""
+
+
+class Progress(Protocol):
+    """What the driver is told while an engine runs."""
+
+    def update(self, report: ShardReport) -> None:
+        """Counts of a shard under way or done."""
+
+    def done(self, report: ShardReport) -> None:
+        """A shard is committed."""
+
+    def tick(self) -> None:
+        """Some time has passed."""

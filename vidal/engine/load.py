@@ -1,0 +1,117 @@
+"""Where a shard's clips come from: the plan, an earlier data set, or the shard's own earlier version."""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+from collections.abc import Iterator
+from typing import Any
+
+from vidal.clip import Clip, from_row
+from vidal.dataset.alignment import picture_index
+from vidal.dataset.dataset import Dataset, tar_name
+from vidal.dataset.plan import PLAN_COLUMNS, SOURCE_PLACE
+from vidal.dataset.storage import Storage
+from vidal.engine.job import Assignment, Job
+from vidal.errors import StorageError
+from vidal.work import Member
+
+
+class Loader:
+    """Gives the clips of a shard, in plan order, each with what is known of it so far."""
+
+    def __init__(self, job: Job) -> None:
+        self._job = job
+        self._plan = Dataset.open(job.storage.address).plan
+        self._source = Dataset.open(job.source.address) if job.source else None
+        self._source_rows = functools.lru_cache(maxsize=4)(self._read_source_rows)
+
+    @property
+    def extra_schema(self) -> Any:
+        return self._plan.extra_schema()
+
+    def clips(self, assignment: Assignment) -> Iterator[Clip]:
+        """Clips ready for the first stage; those that need no work have an outcome already."""
+        earlier = self._earlier_rows(assignment)
+        for index, row in enumerate(self._plan.rows(assignment.shard)):
+            before = earlier.get(row["clip_id"])
+            if before is not None and _same_decision(before, row) and not _wanted_again(before, assignment):
+                yield self._carried(before)
+                continue
+            clip = self._from_source(row, index)
+            if before is not None:
+                clip.attempts = int(before["attempts"]) + 1
+            if clip.is_open and clip.clip_id in assignment.dead:
+                clip.stage = assignment.dead[clip.clip_id]
+                clip.fail("worker_died", "the worker died twice while this clip was under way", is_transient=True)
+                clip.attempts = max(clip.attempts, 2)
+            yield clip
+
+    def _earlier_rows(self, assignment: Assignment) -> dict[str, dict[str, Any]]:
+        if assignment.again is None:
+            return {}
+        own = Dataset.open(self._job.storage.address)
+        try:
+            return {row["clip_id"]: row for row in own.table(assignment.shard).to_pylist()}
+        except FileNotFoundError:
+            return {}
+
+    def _carried(self, row: dict[str, Any]) -> Clip:
+        clip = from_row(row)
+        if clip.status == "kept":
+            _load_members(clip, self._job.storage, row["shard"])
+        return clip
+
+    def _from_source(self, row: dict[str, Any], index: int) -> Clip:
+        if self._source is None:
+            return from_row(row)
+        source_shard = row.get(SOURCE_PLACE[0])
+        place = (row["shard"], index) if source_shard is None else (source_shard, row[SOURCE_PLACE[1]])
+        before = self._source_rows(place[0])[place[1]]
+        clip = from_row({**before, **_decided(row), "shard": row["shard"], "position": row["position"]})
+        was_kept = before["status"] == "kept"
+        if row["status"] is None and was_kept:
+            clip.status, clip.stage, clip.reason, clip.detail = "candidate", None, None, None
+            _load_members(clip, self._source.storage, place[0])
+        clip.members, clip.layers, clip.fingerprint = [], [], None
+        return clip
+
+    def _read_source_rows(self, shard: int) -> list[dict[str, Any]]:
+        assert self._source is not None
+        rows: list[dict[str, Any]] = self._source.table(shard).to_pylist()
+        return rows
+
+
+def _decided(row: dict[str, Any]) -> dict[str, Any]:
+    """What the plan knows better than the earlier data set: outcomes of a global decision."""
+    return {name: row[name] for name in PLAN_COLUMNS if name in row and row[name] is not None}
+
+
+def _same_decision(before: dict[str, Any], row: dict[str, Any]) -> bool:
+    """Whether the plan's decision on the clip is what its earlier row was made under."""
+    return all(before[name] == row[name] for name in ("duplicate_of", "cluster"))
+
+
+def _wanted_again(before: dict[str, Any], assignment: Assignment) -> bool:
+    return assignment.again is not None and before["clip_id"] in assignment.again
+
+
+def _load_members(clip: Clip, storage: Storage, shard: int) -> None:
+    """Read the clip's members, one range per layer, and check them against the manifest."""
+    for layer in clip.layers:
+        records = [m for m in clip.members if m.layer == layer]
+        first = min(m.offset for m in records)
+        last = max(m.offset + m.size for m in records)
+        data = storage.read_range(tar_name(layer, shard), first, last - first)
+        for record in records:
+            part = data[record.offset - first : record.offset - first + record.size]
+            if hashlib.sha256(part).hexdigest() != record.sha256:
+                place = f"{storage.address}/{tar_name(layer, shard)}"
+                raise StorageError(
+                    f"{place}: {record.name} is not what was written; run `vidal verify` on the data set"
+                )
+            suffix = record.name.removeprefix(f"{clip.clip_id}.")
+            if suffix != "json":
+                index = picture_index(suffix)
+                time_s = None if index is None else clip.frame_times[index]
+                clip.work.members.append(Member(layer=layer, suffix=suffix, data=part, time_s=time_s))

@@ -1,0 +1,188 @@
+"""The engine without Ray: in this process, or in a plain pool of processes."""
+
+from __future__ import annotations
+
+import contextlib
+import multiprocessing
+import os
+from collections import deque
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from multiprocessing.connection import Connection, wait
+from typing import Any
+
+from vidal.engine.job import Assignment, Job, Progress, ShardReport, UnderWay
+from vidal.engine.process import OFFLINE_QUIET, ONE_THREAD, become_worker
+from vidal.engine.worker import Worker, fatal_error, fatal_text
+from vidal.errors import MachineError
+
+_TICK_S = 0.5
+_NOTHING = UnderWay(stage="", clip_ids=())
+_SPAWN = multiprocessing.get_context("spawn")
+
+
+class InProcessEngine:
+    """Everything in the driver's process: for debugging. A crash or a hang of a stage is the run's."""
+
+    def run(self, job: Job, assignments: Sequence[Assignment], progress: Progress) -> dict[int, UnderWay]:
+        worker = Worker(job, job.groups, _ProgressNotes(progress))
+        try:
+            worker.setup()
+            for assignment in assignments:
+                progress.done(worker.make(assignment))
+        finally:
+            worker.close()
+        return {}
+
+    def close(self) -> None:
+        """Nothing was started."""
+
+
+class _ProgressNotes:
+    def __init__(self, progress: Progress) -> None:
+        self._progress = progress
+
+    def begin(self, shard: int, under_way: UnderWay, *, surely: bool) -> None:
+        self._progress.tick()
+
+    def advance(self, report: ShardReport) -> None:
+        self._progress.update(report)
+
+
+@dataclass(slots=True)
+class _Member:
+    """One process of the pool, as the driver sees it."""
+
+    process: Any
+    pipe: Connection
+    shard: int | None = None
+    is_ready: bool = False
+    under_way: UnderWay = _NOTHING
+
+
+class PoolEngine:
+    """A pool of processes, each with its own pipe, so that a death is seen at once and blamed on its clip."""
+
+    def __init__(self, workers: int) -> None:
+        self._size = workers
+        self._members: list[_Member] = []
+
+    def run(self, job: Job, assignments: Sequence[Assignment], progress: Progress) -> dict[int, UnderWay]:
+        waiting = deque(assignments)
+        deaths: dict[int, UnderWay] = {}
+        deaths_in_setup = 0
+        try:
+            while waiting or any(m.shard is not None for m in self._members):
+                while len(self._members) < min(self._size, len(waiting) + self._busy()):
+                    self._members.append(_start(job))
+                for member in self._heard():
+                    if self._listen(member, waiting, progress):
+                        continue
+                    self._members.remove(member)
+                    member.process.join()
+                    if member.shard is not None:
+                        deaths[member.shard] = member.under_way
+                    elif (deaths_in_setup := deaths_in_setup + 1) > 1 + self._size:
+                        code = member.process.exitcode
+                        raise MachineError(
+                            f"workers die while they load their models (exit code {code}); is memory short?"
+                        )
+                progress.tick()
+        finally:
+            self.close()
+        return deaths
+
+    def _busy(self) -> int:
+        return sum(m.shard is not None for m in self._members)
+
+    def _heard(self) -> Iterator[_Member]:
+        ready = wait([m.pipe for m in self._members], timeout=_TICK_S)
+        yield from [m for m in self._members if m.pipe in ready]
+
+    @staticmethod
+    def _listen(member: _Member, waiting: deque[Assignment], progress: Progress) -> bool:
+        """Take one message; False where the process is gone."""
+        try:
+            kind, value = member.pipe.recv()
+        except (EOFError, OSError):
+            return False
+        if kind == "fatal":
+            raise fatal_error(*value)
+        if kind == "begin":
+            member.under_way = value
+        elif kind == "advance":
+            progress.update(value)
+        else:
+            if kind == "done":
+                progress.done(value)
+            member.shard, member.under_way = None, _NOTHING
+            if waiting:
+                assignment = waiting.popleft()
+                member.shard = assignment.shard
+                with contextlib.suppress(OSError):
+                    member.pipe.send(assignment)
+        return True
+
+    def close(self) -> None:
+        for member in self._members:
+            member.process.kill()
+        for member in self._members:
+            member.process.join()
+            member.pipe.close()
+        self._members = []
+
+
+def _start(job: Job) -> _Member:
+    ours, theirs = _SPAWN.Pipe()
+    process = _SPAWN.Process(target=_serve, args=(job, theirs), daemon=True)
+    with _environment({**ONE_THREAD, **OFFLINE_QUIET}):
+        process.start()
+    theirs.close()
+    return _Member(process=process, pipe=ours)
+
+
+@contextlib.contextmanager
+def _environment(values: dict[str, str]) -> Iterator[None]:
+    """Environment variables that a child must have before its first import."""
+    before = {name: os.environ.get(name) for name in values}
+    os.environ.update(values)
+    try:
+        yield
+    finally:
+        for name, value in before.items():
+            if value is None:
+                del os.environ[name]
+            else:
+                os.environ[name] = value
+
+
+def _serve(job: Job, pipe: Connection) -> None:
+    """The life of a pool's process: set up, then one shard after the other until the driver hangs up."""
+    become_worker(die_with_parent=True)
+    worker = Worker(job, job.groups, _PipeNotes(pipe))
+    try:
+        worker.setup()
+        pipe.send(("ready", None))
+        while True:
+            assignment = pipe.recv()
+            pipe.send(("done", worker.make(assignment)))
+    except (EOFError, BrokenPipeError):
+        return
+    except BaseException as error:
+        pipe.send(("fatal", fatal_text(error)))
+        raise SystemExit(1) from error
+    finally:
+        worker.close()
+
+
+class _PipeNotes:
+    """Notes through the pipe: what is written to it outlives the process, so every note is a sure one."""
+
+    def __init__(self, pipe: Connection) -> None:
+        self._pipe = pipe
+
+    def begin(self, shard: int, under_way: UnderWay, *, surely: bool) -> None:
+        self._pipe.send(("begin", under_way))
+
+    def advance(self, report: ShardReport) -> None:
+        self._pipe.send(("advance", report))

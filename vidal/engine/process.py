@@ -1,0 +1,34 @@
+"""What every worker process does to itself before it touches a clip."""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import signal
+
+from vidal.engine import isolate
+
+_PR_SET_PDEATHSIG = 1
+
+ONE_THREAD = {
+    name: "1"
+    for name in (
+        "OMP_NUM_THREADS",
+        "OPENBLAS_NUM_THREADS",
+        "MKL_NUM_THREADS",
+        "NUMEXPR_NUM_THREADS",
+        "RAYON_NUM_THREADS",
+    )
+}
+"""One thread per worker: many workers on few cores lose more to switching than they win."""
+
+OFFLINE_QUIET = {"TOKENIZERS_PARALLELISM": "false", "TRANSFORMERS_VERBOSITY": "error", "HF_HUB_DISABLE_TELEMETRY": "1"}
+
+
+def become_worker(*, die_with_parent: bool) -> None:
+    """Arm the watchdog, leave Ctrl-C to the driver, and die when the driver dies."""
+    isolate.watchdog_may_exit = True
+    os.environ.update({**ONE_THREAD, **OFFLINE_QUIET})
+    if die_with_parent:
+        signal.signal(signal.SIGINT, signal.SIG_IGN)
+        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)

@@ -1,0 +1,192 @@
+"""The engine on Ray Data: one row is one shard, one actor pool is one group.
+
+Ray Data streams, holds back, scales, spills and survives nodes. It is never given a clip to lose: the
+map function returns one row for one row, and a row that does not come back is a shard without a
+manifest, which the next pass makes.
+"""
+
+from __future__ import annotations
+
+import pickle
+import time
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+from vidal.clip import Clip
+from vidal.engine.job import Assignment, Group, Job, Progress, ShardReport, UnderWay
+from vidal.engine.process import OFFLINE_QUIET, ONE_THREAD, become_worker
+from vidal.engine.ray_cluster import RayCluster
+from vidal.engine.worker import Worker, fatal_error, fatal_text
+from vidal.errors import VidalError
+
+_SHARDS_PER_EXECUTION = 2_000
+"""Rows of one Ray Data execution: enough to forget its start-up, few enough to keep the driver small."""
+
+Row = dict[str, Any]
+
+
+class RayEngine:
+    """Runs groups as Ray Data actor pools, on a Ray of its own or on a cluster that it joins."""
+
+    def __init__(self, cluster: RayCluster, workers: int | None, gpu_workers: int | None) -> None:
+        self._cluster = cluster
+        self._workers = workers
+        self._gpu_workers = gpu_workers
+        self._ledger: Any = None
+
+    def run(self, job: Job, assignments: Sequence[Assignment], progress: Progress) -> dict[int, UnderWay]:
+        # Ray reads its authentication mode when it is imported, so it must not be imported before.
+        self._cluster.start()
+        import ray
+
+        self._ledger = ray.remote(num_cpus=0)(Ledger).remote()
+        under_way: dict[int, UnderWay] = {}
+        for start in range(0, len(assignments), _SHARDS_PER_EXECUTION):
+            part = assignments[start : start + _SHARDS_PER_EXECUTION]
+            done = set()
+            for report in self._execute(job, part, progress):
+                done.add(report.shard)
+                progress.done(report)
+            notes: dict[int, UnderWay] = ray.get(self._ledger.under_way.remote())
+            under_way |= {shard: note for shard, note in notes.items() if shard not in done}
+        return under_way
+
+    def _execute(self, job: Job, assignments: Sequence[Assignment], progress: Progress) -> Iterator[ShardReport]:
+        import ray.data
+
+        rows: list[Row] = [
+            {"assignment": pickle.dumps(a), "clips": b"", "report": b"", "fatal": b""} for a in assignments
+        ]
+        dataset: Any = ray.data.from_items(rows, override_num_blocks=len(rows))
+        for index, group in enumerate(job.groups):
+            dataset = dataset.map(
+                GroupActor,
+                fn_constructor_args=(job, index, self._ledger),
+                compute=self._pool(group, len(rows)),
+                num_cpus=1.0,
+                num_gpus=group.gpus or None,
+                max_restarts=-1,
+                max_task_retries=0,
+                runtime_env={"env_vars": {**ONE_THREAD, **OFFLINE_QUIET}},
+            )
+        for row in self._rows(dataset, progress):
+            if row["fatal"]:
+                raise fatal_error(*pickle.loads(row["fatal"]))
+            yield pickle.loads(row["report"])
+
+    def _rows(self, dataset: Any, progress: Progress) -> Iterator[Row]:
+        """Rows as they come, with the ledger's counts in between; Ray's own errors become ours."""
+        import threading
+
+        import ray
+
+        stop = threading.Event()
+
+        def follow() -> None:
+            while not stop.wait(1.0):
+                for report in ray.get(self._ledger.reports.remote()):
+                    progress.update(report)
+                progress.tick()
+
+        follower = threading.Thread(target=follow, daemon=True)
+        follower.start()
+        try:
+            yield from dataset.iter_rows()
+        except VidalError:
+            raise
+        except ray.exceptions.RayError as error:
+            raise self._cluster.error(error) from error
+        finally:
+            stop.set()
+
+    def _pool(self, group: Group, rows: int) -> Any:
+        import ray
+        import ray.data
+
+        resources: dict[str, float] = ray.cluster_resources()  # type: ignore[no-untyped-call]
+        if group.gpus:
+            most = self._gpu_workers or int(resources.get("GPU", 1) / group.gpus)
+        else:
+            most = self._workers or int(resources.get("CPU", 1))
+        size = max(1, min(most, rows))
+        return ray.data.ActorPoolStrategy(size=size, max_tasks_in_flight_per_actor=1)
+
+    def close(self) -> None:
+        self._cluster.stop()
+
+
+class Ledger:
+    """A Ray actor that keeps what each worker said last."""
+
+    def __init__(self) -> None:
+        self._under_way: dict[int, UnderWay] = {}
+        self._reports: dict[int, ShardReport] = {}
+
+    def begin(self, shard: int, under_way: UnderWay) -> None:
+        self._under_way[shard] = under_way
+
+    def advance(self, report: ShardReport) -> None:
+        self._reports[report.shard] = report
+
+    def under_way(self) -> dict[int, UnderWay]:
+        """What is under way by shard, forgotten once told."""
+        told, self._under_way = self._under_way, {}
+        return told
+
+    def reports(self) -> list[ShardReport]:
+        """Counts that changed since they were last asked for."""
+        told, self._reports = self._reports, {}
+        return list(told.values())
+
+
+class _LedgerNotes:
+    """Notes to the `Ledger`: in flight while all goes well, waited for once a worker has died on the shard."""
+
+    def __init__(self, ledger: Any) -> None:
+        self._ledger = ledger
+        self._told_at = 0.0
+
+    def begin(self, shard: int, under_way: UnderWay, *, surely: bool) -> None:
+        import ray
+
+        told = self._ledger.begin.remote(shard, under_way)
+        if surely:
+            ray.get(told)
+
+    def advance(self, report: ShardReport) -> None:
+        now = time.monotonic()
+        if now - self._told_at > 0.5:
+            self._told_at = now
+            self._ledger.advance.remote(report)
+
+
+class GroupActor:
+    """One worker of a group's pool: a row in, the same row out, whatever happens."""
+
+    def __init__(self, job: Job, index: int, ledger: Any) -> None:
+        become_worker(die_with_parent=False)
+        self._is_first = index == 0
+        self._is_last = index == len(job.groups) - 1
+        self._worker = Worker(job, [job.groups[index]], _LedgerNotes(ledger))
+
+    def __call__(self, row: Row) -> Row:
+        if row["fatal"]:
+            return row
+        try:
+            self._worker.setup()
+            return self._make(row)
+        except Exception as error:
+            return {**row, "clips": b"", "fatal": pickle.dumps(fatal_text(error))}
+
+    def _make(self, row: Row) -> Row:
+        assignment: Assignment = pickle.loads(row["assignment"])
+        report = pickle.loads(row["report"]) if row["report"] else ShardReport(shard=assignment.shard)
+        clips: Iterator[Clip] | list[Clip]
+        clips = self._worker.load(assignment) if self._is_first else pickle.loads(row["clips"])
+        done = self._worker.process(clips, assignment, report)
+        travelling = b""
+        if self._is_last:
+            self._worker.finish(done, assignment, report)
+        else:
+            travelling = pickle.dumps(list(done))
+        return {**row, "clips": travelling, "report": pickle.dumps(report)}

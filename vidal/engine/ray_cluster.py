@@ -1,0 +1,156 @@
+"""Starting a private Ray, joining a cluster, and leaving no process behind."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+import secrets
+import shutil
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+import psutil
+
+from vidal.errors import MachineError, UserError
+
+_HOME = Path(tempfile.gettempdir()) / f"vidal-ray-{os.getuid()}"
+_STOP_S = 3.0
+
+
+class RayCluster:
+    """The Ray of one run: private, without dashboard, with token authentication; or one that it joins."""
+
+    def __init__(self, *, address: str | None, workers: int | None, dashboard: bool, object_store_bytes: int) -> None:
+        self._address = address
+        self._workers = workers
+        self._dashboard = dashboard
+        self._object_store_bytes = object_store_bytes
+        self._home: Path | None = None
+        self._is_up = False
+
+    def start(self) -> None:
+        """Bring Ray up once; joins where an address was given."""
+        if self._is_up:
+            return
+        # Ray reads these when it is first imported.
+        os.environ.setdefault("RAY_DATA_DISABLE_PROGRESS_BARS", "1")
+        os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
+        os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+        if self._address is None:
+            self._start_private()
+        else:
+            self._join(self._address)
+        _quieten()
+        self._is_up = True
+
+    def _start_private(self) -> None:
+        sweep_leftovers()
+        me = psutil.Process()
+        self._home = _HOME / f"{me.pid}-{int(me.create_time() * 100)}"
+        self._home.mkdir(parents=True, mode=0o700, exist_ok=True)
+        token = self._home / "token"
+        token.touch(mode=0o600)
+        token.write_text(secrets.token_urlsafe(32))
+        os.environ.update({"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN_PATH": str(token)})
+        import ray
+
+        try:
+            ray.init(
+                address="local",
+                num_cpus=max(self._workers or 0, os.cpu_count() or 1),
+                include_dashboard=self._dashboard,
+                object_store_memory=self._object_store_bytes,
+                _temp_dir=str(self._home),
+                log_to_driver=False,
+                logging_level=logging.ERROR,
+            )
+        except Exception as error:
+            self.stop()
+            raise MachineError(f"Ray could not be started: {error}; `--engine local` runs without it") from error
+
+    def _join(self, address: str) -> None:
+        import ray
+
+        try:
+            ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR)
+        except Exception as error:
+            line = " ".join(str(error).split())[:300]
+            raise UserError(f"--ray-address {address}: no Ray cluster can be joined there: {line}") from error
+
+    def error(self, error: Exception) -> MachineError:
+        """Ray's own failure as one line."""
+        return MachineError(f"Ray failed: {type(error).__name__}: {' '.join(str(error).split())[:500]}")
+
+    def stop(self) -> None:
+        """Leave the cluster; a private one is ended, to the last process."""
+        if "ray" in _loaded_modules():
+            import ray
+
+            with contextlib.suppress(Exception):
+                ray.shutdown()
+        self._is_up = False
+        if self._home is not None:
+            kill_processes_of(self._home)
+            shutil.rmtree(self._home, ignore_errors=True)
+            self._home = None
+
+
+def _loaded_modules() -> Any:
+    import sys
+
+    return sys.modules
+
+
+def _quieten() -> None:
+    import ray.data
+
+    context = ray.data.DataContext.get_current()
+    context.enable_progress_bars = False
+    # A row that is lost is a shard without a manifest, which the next pass makes: it must not end the run.
+    context.max_errored_blocks = -1
+    logging.getLogger("ray.data").setLevel(logging.CRITICAL)
+    logging.getLogger("ray").setLevel(logging.CRITICAL)
+
+
+def sweep_leftovers() -> None:
+    """End what earlier runs that were killed left running, and remove their folders."""
+    for home in _HOME.glob("*-*"):
+        pid, _, started = home.name.partition("-")
+        if pid.isdigit() and not _is_alive(int(pid), started):
+            kill_processes_of(home)
+            shutil.rmtree(home, ignore_errors=True)
+
+
+def _is_alive(pid: int, started: str) -> bool:
+    try:
+        return str(int(psutil.Process(pid).create_time() * 100)) == started
+    except psutil.NoSuchProcess:
+        return False
+
+
+def kill_processes_of(home: Path) -> None:
+    """Kill every process of this user whose command line or environment names the private folder."""
+    deadline = time.monotonic() + _STOP_S
+    while (alive := _processes_of(home)) and time.monotonic() < deadline:
+        for process in alive:
+            with contextlib.suppress(psutil.Error):
+                process.kill()
+        psutil.wait_procs(alive, timeout=0.5)
+
+
+def _processes_of(home: Path) -> list[psutil.Process]:
+    found = []
+    for process in psutil.process_iter():
+        with contextlib.suppress(psutil.Error):
+            if process.pid == os.getpid() or process.status() == psutil.STATUS_ZOMBIE:
+                continue
+            if any(str(home) in part for part in process.cmdline()) or _inherits(process, home):
+                found.append(process)
+    return found
+
+
+def _inherits(process: psutil.Process, home: Path) -> bool:
+    return process.environ().get("RAY_AUTH_TOKEN_PATH", "").startswith(f"{home}/")

@@ -1,0 +1,122 @@
+"""`Worker`: makes shards; the same code in this process, in a pool's process and in a Ray actor."""
+
+from __future__ import annotations
+
+import itertools
+import shutil
+import tempfile
+import time
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
+
+from vidal.clip import Clip
+from vidal.dataset.commit import ShardWriter
+from vidal.engine.isolate import run_stage
+from vidal.engine.job import Assignment, Group, Job, Notes, ShardReport, UnderWay
+from vidal.engine.load import Loader
+from vidal.errors import MachineError, ModelError, UserError, VidalError
+
+COMMIT = "pack"
+"""The name under which reading, writing and committing appear among the stages."""
+
+
+class Worker:
+    """Holds the loaded stages of some groups of a job, and runs shards through them."""
+
+    def __init__(self, job: Job, groups: Sequence[Group], notes: Notes) -> None:
+        self._job = job
+        self._groups = groups
+        self._notes = notes
+        self._loader: Loader | None = None
+        self._scratch = Path(tempfile.mkdtemp(prefix="vidal-worker-"))
+        self._is_ready = False
+
+    def setup(self) -> None:
+        """Load every model once; what fails here is the machine's or the recipe's fault, never a clip's."""
+        if self._is_ready:
+            return
+        for stage in (stage for group in self._groups for stage in group.stages):
+            try:
+                stage.setup()
+            except VidalError:
+                raise
+            except Exception as error:
+                raise ModelError(
+                    f"stage {stage.step_name()} could not be set up: {type(error).__name__}: {error}"
+                ) from error
+        self._loader = Loader(self._job)
+        self._is_ready = True
+
+    def close(self) -> None:
+        shutil.rmtree(self._scratch, ignore_errors=True)
+
+    def load(self, assignment: Assignment) -> Iterator[Clip]:
+        """The shard's clips, before the first stage."""
+        assert self._loader is not None
+        return self._loader.clips(assignment)
+
+    def process(self, clips: Iterable[Clip], assignment: Assignment, report: ShardReport) -> Iterator[Clip]:
+        """Run clips through this worker's stages, a window at a time, in order."""
+        size = 1 if assignment.isolate else self._job.window
+        remaining = iter(clips)
+        while window := list(itertools.islice(remaining, size)):
+            for clip in window:
+                self._give_folder(clip)
+            for group in self._groups:
+                for stage in group.stages:
+                    run_stage(stage, window, report, self._notes, isolate=assignment.isolate)
+            for clip in window:
+                self._take_folder(clip)
+            yield from window
+
+    def finish(self, clips: Iterable[Clip], assignment: Assignment, report: ShardReport) -> None:
+        """Write what is left open as kept, with its members, and commit the shard."""
+        assert self._loader is not None
+        shard = assignment.shard
+        with ShardWriter(self._job.storage, shard, self._job.layers, self._scratch) as writer:
+            for clip in clips:
+                if clip.is_open:
+                    clip.status = "kept"
+                clip.fingerprint = self._job.fingerprint
+                started = time.perf_counter()
+                writer.add(clip)
+                report.spend(COMMIT, time.perf_counter() - started)
+                report.count([clip])
+                self._notes.advance(report)
+            # A death from here on is no clip's doing.
+            self._notes.begin(shard, UnderWay(stage=COMMIT, clip_ids=()), surely=assignment.isolate)
+            started = time.perf_counter()
+            writer.commit(self._loader.extra_schema, {"fingerprint": self._job.fingerprint})
+            report.spend(COMMIT, time.perf_counter() - started)
+
+    def make(self, assignment: Assignment) -> ShardReport:
+        """A whole shard, from plan to commit, in this process."""
+        report = ShardReport(shard=assignment.shard)
+        self.finish(self.process(self.load(assignment), assignment, report), assignment, report)
+        return report
+
+    def _give_folder(self, clip: Clip) -> None:
+        if clip.is_open:
+            clip.work.folder = Path(tempfile.mkdtemp(dir=self._scratch))
+
+    @staticmethod
+    def _take_folder(clip: Clip) -> None:
+        if clip.work.folder is not None:
+            shutil.rmtree(clip.work.folder, ignore_errors=True)
+        clip.work.folder = clip.work.source_path = clip.work.probe = None
+        clip.work.forget_decoded()
+
+
+def fatal_text(error: BaseException) -> tuple[str, str]:
+    """Class name and line of an error that ends the run, for the way back to the driver."""
+    if isinstance(error, VidalError):
+        return type(error).__name__, str(error)
+    return MachineError.__name__, f"a worker broke: {type(error).__name__}: {error}"
+
+
+def fatal_error(class_name: str, text: str) -> VidalError:
+    """The error that `fatal_text` told of."""
+    import vidal.errors
+
+    kind = getattr(vidal.errors, class_name, MachineError)
+    return kind(text) if issubclass(kind, (UserError, MachineError)) else MachineError(text)
