@@ -1,0 +1,308 @@
+"""A clip that repeats an earlier one goes, however it was re-encoded; every other clip stays."""
+
+from __future__ import annotations
+
+import io
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from PIL import Image
+
+import vidal.clip
+from tests.toys import Picture, clip_of, encoded, frames, picture
+from vidal.clip import Clip
+from vidal.errors import SourceError
+from vidal.stages.duplicates import Duplicates
+from vidal.stages.fingerprints import Fingerprints
+from vidal.stages.matching import Sounds, frame_pairs
+
+Row = dict[str, Any]
+
+
+def _row(clip_id: str, pictures: list[Picture] | None = None, **columns: Any) -> Row:
+    """The manifest row of a kept clip that shows ``pictures``."""
+    clip = clip_of(pictures or [], clip_id=clip_id, **{"status": "kept", "duration_s": 8.0, **columns})
+    Fingerprints().process(clip)
+    return vidal.clip.to_row(clip)
+
+
+def _reencoded(pictures: list[Picture], size: tuple[int, int], quality: int) -> list[Picture]:
+    return [np.asarray(Image.open(io.BytesIO(encoded(frame, size=size, quality=quality)))) for frame in pictures]
+
+
+def _sound(seed: int, values: int = 60) -> list[int]:
+    """A fingerprint that changes as chromaprint's do: some bits from each value to the next."""
+    generator = np.random.default_rng(seed)
+    steps = generator.integers(0, 2**32, values) & generator.integers(0, 2**32, values)
+    return [int(value) for value in np.bitwise_xor.accumulate(steps)]
+
+
+def _noisy(fingerprint: list[int], share: float = 0.03) -> list[int]:
+    flips = np.random.default_rng(0).random((len(fingerprint), 32)) < share
+    return [value ^ int(row @ (1 << np.arange(32))) for value, row in zip(fingerprint, flips, strict=True)]
+
+
+def _table(rows: list[Row]) -> pa.Table:
+    return pa.Table.from_pylist(rows, schema=vidal.clip.schema())
+
+
+def _decide(rows: list[Row], **settings: Any) -> dict[str, Row]:
+    return {row["clip_id"]: row for row in Duplicates(**settings).decide(_table(rows)).to_pylist()}
+
+
+def _repeats(rows: list[Row], **settings: Any) -> dict[str, tuple[str, str]]:
+    decided = _decide(rows, **settings).values()
+    return {r["clip_id"]: (r["duplicate_of"], r["duplicate_kind"]) for r in decided if r["status"] == "rejected"}
+
+
+def _shaken(pictures: list[Picture], amount: float) -> list[Picture]:
+    """The pictures with so much of another picture mixed in that their hashes move ``amount`` apart."""
+    other = picture(999).astype(float)
+    return [((1 - amount) * frame + amount * other).astype(np.uint8) for frame in pictures]
+
+
+@pytest.mark.parametrize(
+    ("name", "size", "quality"),
+    [("low quality", (144, 256), 15), ("half size", (72, 128), 50), ("larger", (216, 384), 70)],
+)
+def test_a_reencoded_clip_is_found_and_other_clips_are_not(name: str, size: tuple[int, int], quality: int) -> None:
+    originals = [_row(f"clip{seed}", frames(seed)) for seed in range(6)]
+    copy = _row("copy", _reencoded(frames(4), size, quality), duration_s=8.04)
+    decided = _decide([*originals, copy])
+    assert {clip_id: row["status"] for clip_id, row in decided.items() if row["status"] != "kept"} == {
+        "copy": "rejected"
+    }
+    row = decided["copy"]
+    assert (row["reason"], row["duplicate_of"], row["duplicate_kind"]) == ("duplicate", "clip4", "frames")
+    assert row["detail"].startswith("mean frame distance ")
+    assert row["detail"].endswith(" <= 10 bits with clip4")
+
+
+def test_the_first_in_plan_order_stays_and_names_its_cluster() -> None:
+    rows = [_row("b", frames(1)), _row("z", frames(2)), _row("a", frames(1)), _row("c", frames(1))]
+    decided = _decide(rows)
+    assert list(decided) == ["b", "z", "a", "c"]
+    assert {clip_id: row["cluster"] for clip_id, row in decided.items()} == {"b": "b", "z": "z", "a": "b", "c": "b"}
+    assert _repeats(rows) == {"a": ("b", "frames"), "c": ("b", "frames")}
+    assert _repeats(rows[::-1]) == {"a": ("c", "frames"), "b": ("c", "frames")}
+
+
+def test_a_chain_of_likenesses_is_one_cluster() -> None:
+    """The last is too far from the first, but both are near the middle one, which comes in between or last."""
+    first, middle, last = ((bits * 8)[-128:] for bits in ("00000000000000ff", "0000000000003fff", "00000000000fffff"))
+    rows = {name: _row(name) | {"frame_hash": bits} for name, bits in (("f", first), ("m", middle), ("l", last))}
+    assert _repeats([rows["f"], rows["l"]]) == {}
+    for order in ("fml", "flm"):
+        assert set(_repeats([rows[name] for name in order])) == set(order[1:]), order
+        assert {row["cluster"] for row in _decide([rows[name] for name in order]).values()} == {"f"}
+
+
+@pytest.mark.parametrize(
+    ("name", "one", "two"),
+    [
+        ("another length", {"duration_s": 8.0}, {"duration_s": 8.6}),
+        ("unknown length", {"duration_s": None}, {"duration_s": None}),
+        ("not kept", {}, {"status": "failed"}),
+        ("rejected before", {"status": "rejected"}, {}),
+    ],
+)
+def test_equal_pictures_are_no_duplicate_with(name: str, one: Row, two: Row) -> None:
+    assert _repeats([_row("one", frames(1)) | one, _row("two", frames(1)) | two]) == {}, name
+
+
+def test_only_kept_clips_of_the_phase_before_get_a_verdict() -> None:
+    rows = [_row("f", frames(1), status="failed"), _row("k", frames(1)), _row("r", frames(1), status="rejected")]
+    assert {clip_id: row["status"] for clip_id, row in _decide(rows).items()} == {"k": "kept"}
+
+
+def test_black_and_flat_frames_match_nothing() -> None:
+    black = np.zeros((256, 144, 3), np.uint8)
+    mostly_black = [[*frames(seed)[:3], *[black] * 5] for seed in (1, 1)]
+    rows = [_row("black1", [black] * 8), _row("black2", [black] * 8)]
+    rows += [_row(f"few{k}", pictures) for k, pictures in enumerate(mostly_black)]
+    assert _repeats(rows) == {}
+    assert _repeats(rows, min_frames=3) == {"few1": ("few0", "frames")}
+
+
+def test_equal_bytes_are_a_duplicate_whatever_else_is_known() -> None:
+    rows = [_row("a", source_sha256="x", duration_s=None), _row("b", source_sha256="y"), _row("c", source_sha256="x")]
+    assert _repeats(rows) == {"c": ("a", "file")}
+    assert _decide(rows)["c"]["detail"] == "same SHA-256 with a"
+    assert _repeats([_row("a"), _row("b")]) == {}  # two unknown hashes are not equal
+
+
+LOOSE = _shaken(frames(1), 0.3)
+TITLE_CARD = [picture(7)] * 8
+SILENCE = [627964279] * 60
+LULL = [0] * 140  # the value that the index scrambles to its smallest key, so that it offers the pair
+
+
+@pytest.mark.parametrize(
+    ("name", "pictures", "sounds", "found"),
+    [
+        # found: kind of the match under audio = off, confirm, reject
+        ("near pictures, same sound", (frames(1), frames(1)), (_sound(1), _noisy(_sound(1))), ("frames",) * 3),
+        ("near pictures, other sound", (frames(1), frames(1)), (_sound(1), _sound(2)), ("frames",) * 3),
+        ("looser pictures, other sound", (frames(1), LOOSE), (_sound(1), _sound(2)), (None, None, None)),
+        ("looser pictures, same sound", (frames(1), LOOSE), (_sound(1), _noisy(_sound(1))), (None, "frames", "frames")),
+        ("looser pictures, late sound", (frames(1), LOOSE), (_sound(1), _sound(1)[5:]), (None, "frames", "frames")),
+        ("looser pictures, early sound", (frames(1), LOOSE), (_sound(1)[5:], _sound(1)), (None, "frames", "frames")),
+        ("looser pictures, silence", (frames(1), LOOSE), (SILENCE, SILENCE), (None, None, None)),
+        ("looser pictures, no sound", (frames(1), LOOSE), ([], []), (None, None, None)),
+        ("looser pictures, short sound", (frames(1), LOOSE), (_sound(1, 12), _sound(1, 12)), (None, None, None)),
+        ("other pictures, same sound", (frames(1), frames(2)), (_sound(1), _noisy(_sound(1))), (None, None, "audio")),
+        ("other pictures, silence", (frames(1), frames(2)), (SILENCE, SILENCE), (None, None, None)),
+        (
+            "other pictures, both silent for long",
+            (frames(1), frames(2)),
+            (LULL + _sound(1, 24), LULL + _sound(2, 24)),
+            (None, None, None),
+        ),
+        ("a still, other sound", (TITLE_CARD, TITLE_CARD), (_sound(1), _sound(2)), ("frames", None, None)),
+        ("a still, same sound", (TITLE_CARD, TITLE_CARD), (_sound(1), _noisy(_sound(1))), ("frames",) * 3),
+        ("a still, short sounds", (TITLE_CARD, TITLE_CARD), (_sound(1, 12), _sound(2, 12)), ("frames",) * 3),
+        ("a still, silence", (TITLE_CARD, TITLE_CARD), (SILENCE, SILENCE), ("frames",) * 3),
+    ],
+)
+def test_what_the_sound_says_is_a_setting(
+    name: str,
+    pictures: tuple[list[Picture], list[Picture]],
+    sounds: tuple[list[int], list[int]],
+    found: tuple[str | None, ...],
+) -> None:
+    rows = [_row("a", pictures[0], audio_fingerprint=sounds[0]), _row("b", pictures[1], audio_fingerprint=sounds[1])]
+    for audio, kind in zip(("off", "confirm", "reject"), found, strict=True):
+        assert _repeats(rows, audio=audio) == ({} if kind is None else {"b": ("a", kind)}), (name, audio)
+
+
+def test_the_detail_holds_every_number_that_was_decided_on() -> None:
+    rows = [_row("a", frames(1), audio_fingerprint=_sound(1)), _row("b", LOOSE, audio_fingerprint=_sound(1))]
+    detail = _decide(rows)["b"]["detail"]
+    assert detail.endswith(" <= 16 bits, sound error 0.000 <= 0.1 with a"), detail
+    rows[1] |= {"frame_hash": None}
+    assert _decide(rows, audio="reject")["b"]["detail"] == "sound error 0.000 <= 0.1 with a"
+
+
+def _write_data_set(folder: Path, shards: list[list[Row]]) -> str:
+    (folder / "manifest").mkdir(parents=True)
+    for number, rows in enumerate(shards):
+        pq.write_table(_table(rows), folder / "manifest" / f"{number:06d}.parquet")
+    return str(folder)
+
+
+def test_a_clip_that_an_earlier_data_set_kept_is_turned_away(tmp_path: Path) -> None:
+    dropped = _row("dropped", frames(3), status="rejected")
+    first = _write_data_set(tmp_path / "first", [[_row("old", frames(1))], [dropped]])
+    second = _write_data_set(tmp_path / "second", [[_row("older", frames(2), source_sha256="x")]])
+    rows = [_row("new1", frames(1)), _row("new2", source_sha256="x"), _row("new3", frames(3)), _row("new4", frames(1))]
+    decided = _decide(rows, against=[first, second])
+    assert _repeats(rows, against=[first, second]) == {
+        "new1": ("old", "frames"),
+        "new2": ("older", "file"),
+        "new4": ("old", "frames"),
+    }
+    assert decided["new1"]["detail"] == f"mean frame distance 0.00 <= 10 bits with old; old is in {first}"
+    assert decided["new2"]["detail"] == f"same SHA-256 with older; older is in {second}"
+    assert [decided[f"new{k}"]["cluster"] for k in (1, 2, 3, 4)] == ["old", "older", "new3", "old"]
+
+
+def test_a_folder_that_is_no_data_set_is_refused_by_name(tmp_path: Path) -> None:
+    with pytest.raises(SourceError, match=f"{tmp_path} is no data set"):
+        _decide([_row("a")], against=[str(tmp_path)])
+
+
+@pytest.mark.parametrize("audio", ["off", "confirm", "reject"])
+def test_no_clips_and_no_fingerprints_are_no_trouble(audio: str) -> None:
+    assert _decide([], audio=audio) == {}
+    assert {row["status"] for row in _decide([_row("a"), _row("b")], audio=audio).values()} == {"kept"}
+
+
+def _many(count: int, repeats: int, seed: int = 0) -> pa.Table:
+    """``count`` random clips, the last ``repeats`` of which repeat clip 0, 1, … with 3 bits in 64 flipped."""
+    generator = np.random.default_rng(seed)
+    hashes = generator.integers(1, 2**64, (count, 8), dtype=np.uint64)
+    hashes[-repeats:] = hashes[:repeats] ^ _flips(generator, (repeats, 8))
+    durations = generator.uniform(3, 20, count)
+    durations[-repeats:] = durations[:repeats] + 0.1
+    digits = hashes.astype(">u8").tobytes().hex()
+    return pa.table(
+        {
+            "clip_id": [f"c{k}" for k in range(count)],
+            "status": ["kept"] * count,
+            "source_sha256": [f"{k:064x}" for k in range(count)],
+            "frame_hash": [digits[k : k + 128] for k in range(0, len(digits), 128)],
+            "audio_fingerprint": pa.array([[]] * count, pa.list_(pa.int64())),
+            "duration_s": durations,
+        }
+    )
+
+
+def _flips(generator: np.random.Generator, shape: tuple[int, ...]) -> npt.NDArray[np.uint64]:
+    bits = [(generator.random(shape) < 3 / 64).astype(np.uint64) << np.uint64(k) for k in range(64)]
+    return np.bitwise_or.reduce(bits)
+
+
+def test_a_hundred_thousand_clips_take_seconds_and_lose_no_duplicate() -> None:
+    table = _many(100_000, 5_000)
+    start = time.process_time()
+    decided = Duplicates().decide(table)
+    assert time.process_time() - start < 60  # about 4 s on a quiet machine; comparing all pairs would take an hour
+    expected = [None] * 95_000 + [f"c{k}" for k in range(5_000)]
+    assert decided["duplicate_of"].to_pylist() == expected
+
+
+def test_the_verdict_depends_on_plan_order_alone() -> None:
+    """Not on how Arrow has cut the rows, and two orders of the plan give the same clusters."""
+    table = _many(3_000, 600)
+    whole = Duplicates().decide(table)
+    pieces = pa.concat_tables([table.slice(0, 700), table.slice(700, 1), table.slice(701)])
+    assert Duplicates().decide(pieces).to_pylist() == whole.to_pylist()
+    shuffled = Duplicates().decide(table.take(np.random.default_rng(1).permutation(3_000)))
+    assert _clusters(shuffled) == _clusters(whole)
+
+
+def _clusters(decided: pa.Table) -> set[frozenset[str]]:
+    members: dict[str, set[str]] = {}
+    for clip_id, cluster in zip(decided["clip_id"].to_pylist(), decided["cluster"].to_pylist(), strict=True):
+        members.setdefault(cluster, set()).add(clip_id)
+    return {frozenset(clips) for clips in members.values()}
+
+
+def test_a_crowd_in_one_bucket_is_linked() -> None:
+    row = vidal.clip.to_row(Clip(status="kept", duration_s=5.0, frame_hash="0123456789abcdef" * 8))
+    decided = Duplicates().decide(_table([row | {"clip_id": f"c{k}"} for k in range(500)]))
+    assert set(decided["cluster"].to_pylist()) == {"c0"}
+    assert decided["status"].to_pylist() == ["kept"] + ["rejected"] * 499
+
+
+def test_a_crowd_in_one_bucket_costs_no_more_than_its_window() -> None:
+    """2,000 copies of one frame are two million pairs in each of the 8 tables, if each were held against each."""
+    pairs = frame_pairs(np.full((2_000, 1), 7, np.uint64), np.full(2_000, 5.0), tolerance_s=0, max_bits=0)
+    assert sum(len(left) for left, _ in pairs) < 8 * 64 * 2_000
+
+
+@pytest.mark.parametrize(
+    ("name", "one", "two", "error"),
+    [
+        ("itself", _sound(1), _sound(1), 0.0),
+        ("cut at the front", _sound(1), _sound(1)[8:], 0.0),
+        ("cut by more than an encoder would", _sound(1), _sound(1)[9:], 0.25),
+        ("every bit turned", _sound(1), [value ^ (2**32 - 1) for value in _sound(1)], 0.5),
+        ("another", _sound(1), _sound(2), 0.5),
+        ("nothing", _sound(1), [], np.inf),
+        ("a constant", SILENCE, SILENCE, np.inf),
+        ("two values in turn", [1, 2] * 30, [1, 2] * 30, np.inf),
+    ],
+)
+def test_a_sound_is_compared_at_the_best_shift_in_either_direction(
+    name: str, one: list[int], two: list[int], error: float
+) -> None:
+    sounds = Sounds(pa.chunked_array([pa.array([one, two], pa.list_(pa.int64()))]), min_values=20)
+    there, back = sounds.errors((np.array([0, 1]), np.array([1, 0])))
+    assert there == back == pytest.approx(error, abs=0.1), name

@@ -1,0 +1,14 @@
+from __future__ import annotations
+
+from vidal.clip import Clip
+from vidal.stage import Stage
+
+
+class NoAudio(Stage):
+    """Rejects clips without a sound track; a clip that nobody has probed stays."""
+
+    reads = ("has_audio",)
+
+    def process(self, clip: Clip) -> None:
+        if clip.has_audio is False:
+            clip.reject("no_audio", "0 sound tracks < 1")

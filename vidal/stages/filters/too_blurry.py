@@ -1,0 +1,17 @@
+from __future__ import annotations
+
+from pydantic import Field
+
+from vidal.clip import Clip
+from vidal.stage import Stage
+
+
+class TooBlurry(Stage):
+    """Rejects clips whose ``blur`` is over ``max_blur``; a clip whose blur was not measured stays."""
+
+    reads = ("blur",)
+    max_blur: float = Field(12.0, gt=0)
+
+    def process(self, clip: Clip) -> None:
+        if clip.blur is not None and clip.blur > self.max_blur:
+            clip.reject("too_blurry", f"blur {clip.blur:.2f} > {self.max_blur:g}")

@@ -1,0 +1,23 @@
+from __future__ import annotations
+
+from pydantic import Field
+
+from vidal.clip import Clip
+from vidal.stage import Stage
+
+
+class TooDark(Stage):
+    """Rejects clips that are dark on the whole, or black for too long.
+
+    Either number is enough to reject; one that was not measured is left out of the decision.
+    """
+
+    reads = ("luma_mean", "black_share")
+    min_luma: float = Field(0.06, ge=0, le=1)
+    max_black_share: float = Field(0.5, ge=0, le=1)
+
+    def process(self, clip: Clip) -> None:
+        if clip.luma_mean is not None and clip.luma_mean < self.min_luma:
+            clip.reject("too_dark", f"mean brightness {clip.luma_mean:.3f} < {self.min_luma:g}")
+        elif clip.black_share is not None and clip.black_share > self.max_black_share:
+            clip.reject("too_dark", f"black share {clip.black_share:.2f} > {self.max_black_share:g}")

@@ -1,0 +1,17 @@
+from __future__ import annotations
+
+from pydantic import Field
+
+from vidal.clip import Clip
+from vidal.stage import Stage
+
+
+class TooLong(Stage):
+    """Rejects clips longer than ``max_s`` seconds (VIDAL's limit is 20); a clip of unknown length stays."""
+
+    reads = ("duration_s",)
+    max_s: float = Field(20.0, gt=0)
+
+    def process(self, clip: Clip) -> None:
+        if clip.duration_s is not None and clip.duration_s > self.max_s:
+            clip.reject("too_long", f"{clip.duration_s:.2f} s > {self.max_s:g} s")

@@ -1,0 +1,17 @@
+from __future__ import annotations
+
+from pydantic import Field
+
+from vidal.clip import Clip
+from vidal.stage import Stage
+
+
+class TooMuchText(Stage):
+    """Rejects clips in which written text covers more than ``max_area_share`` of a frame; unread frames stay."""
+
+    reads = ("ocr_area_share",)
+    max_area_share: float = Field(0.3, ge=0, le=1)
+
+    def process(self, clip: Clip) -> None:
+        if clip.ocr_area_share is not None and clip.ocr_area_share > self.max_area_share:
+            clip.reject("too_much_text", f"text covers {clip.ocr_area_share:.2f} of a frame > {self.max_area_share:g}")

@@ -1,0 +1,17 @@
+from __future__ import annotations
+
+from pydantic import Field
+
+from vidal.clip import Clip
+from vidal.stage import Stage
+
+
+class TooShort(Stage):
+    """Rejects clips shorter than ``min_s`` seconds; a clip of unknown length stays."""
+
+    reads = ("duration_s",)
+    min_s: float = Field(1.0, gt=0)
+
+    def process(self, clip: Clip) -> None:
+        if clip.duration_s is not None and clip.duration_s < self.min_s:
+            clip.reject("too_short", f"{clip.duration_s:.2f} s < {self.min_s:g} s")

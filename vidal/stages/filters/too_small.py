@@ -1,0 +1,19 @@
+from __future__ import annotations
+
+from pydantic import Field
+
+from vidal.clip import Clip
+from vidal.stage import Stage
+
+
+class TooSmall(Stage):
+    """Rejects clips whose shorter side is under ``min_side`` pixels; a clip of unknown size stays."""
+
+    reads = ("width", "height")
+    min_side: int = Field(144, gt=0)
+
+    def process(self, clip: Clip) -> None:
+        if clip.width is None or clip.height is None:
+            return
+        if min(clip.width, clip.height) < self.min_side:
+            clip.reject("too_small", f"{clip.width}x{clip.height}, shorter side < {self.min_side} px")

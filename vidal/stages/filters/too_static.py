@@ -1,0 +1,23 @@
+from __future__ import annotations
+
+from pydantic import Field
+
+from vidal.clip import Clip
+from vidal.stage import Stage
+
+
+class TooStatic(Stage):
+    """Rejects clips in which too little moves, or that are frozen for too long.
+
+    Either number is enough to reject; one that was not measured is left out of the decision.
+    """
+
+    reads = ("motion", "freeze_share")
+    min_motion: float = Field(0.5, ge=0)
+    max_freeze_share: float = Field(0.9, ge=0, le=1)
+
+    def process(self, clip: Clip) -> None:
+        if clip.motion is not None and clip.motion < self.min_motion:
+            clip.reject("too_static", f"motion {clip.motion:.2f} < {self.min_motion:g}")
+        elif clip.freeze_share is not None and clip.freeze_share > self.max_freeze_share:
+            clip.reject("too_static", f"frozen share {clip.freeze_share:.2f} > {self.max_freeze_share:g}")

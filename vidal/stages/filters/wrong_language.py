@@ -1,0 +1,24 @@
+from __future__ import annotations
+
+from pydantic import Field
+
+from vidal.clip import Clip
+from vidal.stage import Stage
+
+
+class WrongLanguage(Stage):
+    """Rejects clips whose title is in none of the ``allowed`` languages (``en``, ``pt``, …).
+
+    A title too short to tell has no language or a low score: both stay, as a guess is no ground to reject.
+    """
+
+    reads = ("title_language", "title_language_score")
+    allowed: list[str] = Field(["en"], min_length=1)
+    min_score: float = Field(0.5, ge=0, le=1)
+
+    def process(self, clip: Clip) -> None:
+        language, score = clip.title_language, clip.title_language_score
+        if language is None or language in self.allowed or (score is not None and score < self.min_score):
+            return
+        certainty = "" if score is None else f" (score {score:.2f})"
+        clip.reject("wrong_language", f"{language}{certainty} is not one of {', '.join(self.allowed)}")
