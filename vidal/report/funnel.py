@@ -1,0 +1,85 @@
+"""Counting the outcomes of a run, and choosing evenly among more rows than a page can show."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+Row = Mapping[str, Any]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FunnelLine:
+    """Clips that left at one ``stage`` for one ``reason``, and how many of all were ``left`` after it."""
+
+    stage: str
+    outcome: str
+    reason: str
+    count: int
+    share: float
+    left: int
+
+
+@dataclass(slots=True)
+class Funnel:
+    """Every row counted once: candidates = kept + the lines' counts + open."""
+
+    candidates: int = 0
+    kept: int = 0
+    open: int = 0
+    """Rows without an outcome: candidates of a run that has not come to its end."""
+    departures: Counter[tuple[str, str, str]] = field(default_factory=Counter)
+
+    def count(self, row: Row) -> None:
+        self.candidates += 1
+        if row["status"] == "kept":
+            self.kept += 1
+        elif row["status"] in ("rejected", "failed"):
+            self.departures[(row["stage"] or "", row["status"], row["reason"] or "")] += 1
+        else:
+            self.open += 1
+
+    def lines(self, stage_order: Sequence[str] = ()) -> list[FunnelLine]:
+        """In the order of the recipe's stages, then by name; in a stage, what it rejected before what failed."""
+        places = {stage: place for place, stage in enumerate(stage_order)}
+
+        def order(departure: tuple[str, str, str]) -> tuple[int, str, bool, str]:
+            stage, outcome, reason = departure
+            return places.get(stage, len(places)), stage, outcome == "failed", reason
+
+        left, lines = self.candidates, []
+        for stage, outcome, reason in sorted(self.departures, key=order):
+            count = self.departures[(stage, outcome, reason)]
+            left -= count
+            share = count / self.candidates
+            lines.append(FunnelLine(stage=stage, outcome=outcome, reason=reason, count=count, share=share, left=left))
+        return lines
+
+
+class EvenChoice:
+    """Up to ``most`` of any number of rows, evenly spread over all, in one pass and bounded memory."""
+
+    def __init__(self, most: int) -> None:
+        self.most = most
+        self.seen = 0
+        self._stride = 1
+        self._rows: list[Row] = []
+
+    def offer(self, row: Row) -> None:
+        if self.most and self.seen % self._stride == 0:
+            self._rows.append(row)
+            if len(self._rows) == 4 * self.most:
+                self._rows = self._rows[::2]
+                self._stride *= 2
+        self.seen += 1
+
+    def rows(self) -> list[Row]:
+        if len(self._rows) <= self.most:
+            return self._rows
+        return [self._rows[place * len(self._rows) // self.most] for place in range(self.most)]
+
+    @property
+    def is_all(self) -> bool:
+        return self.seen <= self.most

@@ -1,0 +1,167 @@
+"""Writing the page: the funnel, a contact sheet for each kept clip, and the clips turned away."""
+
+from __future__ import annotations
+
+import base64
+import functools
+import hashlib
+import importlib.resources
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TypeAlias
+
+import jinja2
+import pandas as pd
+import pyarrow as pa
+
+import vidal.clip
+from vidal.report.funnel import EvenChoice, Funnel, Row
+from vidal.report.pictures import WAVE_COLUMNS, depth_range, depth_thumbnail, thumbnail, waveform
+
+ReadMember = Callable[[dict[str, Any], str], bytes]
+Rows: TypeAlias = pd.DataFrame | pa.Table | Iterable[Mapping[str, Any]]
+
+_STRIPS = (("colour", "frame", "jpg"), ("infrared", "infrared", "jpg"), ("depth", "depth", "png"))
+_TEXTS = (
+    ("title", "title", None),
+    ("hashtags", "hashtags", None),
+    ("cleaned title", "clean_title", None),
+    ("written in the frames", "ocr_text", "ocr_model"),
+    ("said", "transcript", "transcript_model"),
+    ("frame captions", "frame_captions", "frame_caption_model"),
+    ("video caption", "video_caption", "frame_caption_model"),
+    ("sound caption", "sound_caption", "sound_caption_model"),
+)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Strip:
+    """One modality's pictures, each with its time in seconds."""
+
+    name: str
+    note: str
+    is_synthetic: bool
+    pictures: list[tuple[float, str]]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Sheet:
+    """The contact sheet of one kept clip."""
+
+    row: Row
+    strips: list[Strip]
+    wave: str | None
+    texts: list[tuple[str, Any, str | None]]
+    scores: list[tuple[str, str]]
+    models: list[tuple[str, str]]
+
+
+def write_report(
+    rows: Rows,
+    read_member: ReadMember,
+    out: Path,
+    *,
+    title: str = "vidal report",
+    stage_order: Sequence[str] = (),
+    max_clips: int = 48,
+    max_turned_away: int = 1000,
+) -> None:
+    """Write ``out``, one HTML file that loads nothing and runs no script.
+
+    ``read_member(row, name)`` gives the bytes of a tar member. Of more than ``max_clips`` kept clips, or
+    ``max_turned_away`` others, an even choice is shown, and the page says so; the counts are of all rows.
+    """
+    funnel, kept, others = Funnel(), EvenChoice(max_clips), EvenChoice(max_turned_away)
+    for row in _as_dicts(rows):
+        funnel.count(row)
+        (kept if row["status"] == "kept" else others).offer(row)
+    out.write_text(
+        _environment()
+        .get_template("report.html")
+        .render(
+            title=title,
+            style_hash=_style_hash(),
+            funnel=funnel,
+            lines=funnel.lines(stage_order),
+            kept=kept,
+            others=others,
+            sheets=(_sheet(dict(row), read_member) for row in kept.rows()),
+            wave_columns=WAVE_COLUMNS,
+        ),
+        encoding="utf-8",
+    )
+
+
+def _style_hash() -> str:
+    """What lets the browser apply the page's own style sheet, and no style that a clip's text might bring."""
+    source = (importlib.resources.files("vidal.report") / "report.html").read_text("utf-8")
+    style = source.partition("<style>")[2].partition("</style>")[0]
+    return base64.b64encode(hashlib.sha256(style.encode()).digest()).decode()
+
+
+def _environment() -> jinja2.Environment:
+    return jinja2.Environment(
+        loader=jinja2.PackageLoader("vidal.report", "."),
+        autoescape=True,
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+
+
+def _as_dicts(rows: Rows) -> Iterator[Row]:
+    if isinstance(rows, pd.DataFrame):
+        rows = pa.Table.from_pandas(rows, preserve_index=False)
+        # pandas makes floats of whole numbers where one is missing
+        known = {field.name: field for field in vidal.clip.schema()}
+        rows = rows.cast(pa.schema([known.get(field.name, field) for field in rows.schema]))
+    if isinstance(rows, pa.Table):
+        for batch in rows.to_batches(max_chunksize=1000):
+            yield from batch.to_pylist()
+    else:
+        yield from rows
+
+
+def _sheet(row: dict[str, Any], read_member: ReadMember) -> Sheet:
+    names = {member["name"] for member in row["members"] or []}
+    flac = f"{row['clip_id']}.flac"
+    strips = (_strip(row, names, read_member, *strip) for strip in _STRIPS)
+    return Sheet(
+        row=row,
+        strips=[strip for strip in strips if strip.pictures],
+        wave=waveform(read_member(row, flac)) if flac in names else None,
+        texts=[(label, row[text], row[model] if model else None) for label, text, model in _TEXTS if row[text]],
+        scores=[(name, _number(row[name])) for name in _columns("scores") if row[name] is not None],
+        models=[(name, row[name]) for name in vidal.clip.column_names() if name.endswith("_model") and row[name]],
+    )
+
+
+def _strip(
+    row: dict[str, Any], names: set[str], read_member: ReadMember, label: str, stem: str, extension: str
+) -> Strip:
+    members = {f"{row['clip_id']}.{stem}.{k}.{extension}": time_s for k, time_s in enumerate(row["frame_times"] or [])}
+    pictures = [(time_s, read_member(row, name)) for name, time_s in members.items() if name in names]
+    note, show = "", thumbnail
+    if label == "depth" and pictures:
+        near, far = depth_range([picture for _, picture in pictures])
+        note = f"colour map inferno: bright {_depth_note(row, near)}, dark {_depth_note(row, far)}"
+        show = functools.partial(depth_thumbnail, near=near, far=far)
+    return Strip(
+        name=label,
+        note=note,
+        is_synthetic=label in (row["synthetic_layers"] or []),
+        pictures=[(time_s, show(picture)) for time_s, picture in pictures],
+    )
+
+
+def _depth_note(row: Row, millimetres: int) -> str:
+    return f"{millimetres / 1000:.2f} m" if row["depth_scale"] == "metric" else f"{millimetres} (order only)"
+
+
+def _columns(group: str) -> list[str]:
+    return [column.name for column in vidal.clip.columns() if column.metadata["group"] == group]
+
+
+def _number(value: float) -> str:
+    return f"{value:.4g}" if isinstance(value, float) else str(value)

@@ -1,0 +1,56 @@
+"""The funnel of a data set for the terminal and for scripts."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from rich.table import Table
+
+from vidal.dataset.dataset import Dataset
+from vidal.report.funnel import Funnel
+
+
+def funnel_of(dataset: Dataset) -> Funnel:
+    """The outcomes that are committed; candidates without a manifest row are `open`."""
+    funnel = Funnel()
+    for row in dataset.rows(["status", "stage", "reason"]):
+        funnel.count(row)
+    funnel.open += dataset.info.candidates - funnel.candidates
+    funnel.candidates = dataset.info.candidates
+    return funnel
+
+
+def stage_order(dataset: Dataset) -> list[str]:
+    """The names of the recipe's stages, in order, between the plan and the packing."""
+    return ["plan", *(stage["name"] for stage in dataset.info.recipe["stages"]), "pack"]
+
+
+def as_json(funnel: Funnel, order: list[str]) -> dict[str, Any]:
+    """Counts that reconcile: candidates = kept + rejected + failed + open."""
+    lines = funnel.lines(order)
+    return {
+        "candidates": funnel.candidates,
+        "kept": funnel.kept,
+        "rejected": sum(line.count for line in lines if line.outcome == "rejected"),
+        "failed": sum(line.count for line in lines if line.outcome == "failed"),
+        "open": funnel.open,
+        "turned_away": [
+            {"stage": line.stage, "status": line.outcome, "reason": line.reason, "clips": line.count} for line in lines
+        ],
+    }
+
+
+def as_table(funnel: Funnel, order: list[str]) -> Table:
+    """One line for each stage and reason that turned clips away, with how many were left after it."""
+    table = Table(title=f"{funnel.candidates} candidates", title_justify="left", show_edge=False)
+    for heading in ("stage", "outcome", "reason"):
+        table.add_column(heading)
+    table.add_column("clips", justify="right")
+    table.add_column("left", justify="right")
+    for line in funnel.lines(order):
+        table.add_row(line.stage, line.outcome, line.reason, str(line.count), str(line.left))
+    table.add_section()
+    if funnel.open:
+        table.add_row("", "not built yet", "", str(funnel.open), "")
+    table.add_row("", "kept", "", str(funnel.kept), "", style="bold")
+    return table
