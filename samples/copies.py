@@ -89,7 +89,7 @@ COPIES: tuple[Copy, ...] = (
         hashtags="#flowers",
         suffix="mp4",
         make=_cut_off,
-        expected="undecodable",
+        expected="truncated",
         notes="cut off in the middle: the index is missing",
     ),
     Copy(

@@ -1,0 +1,212 @@
+"""Depth is written in millimetres on one scale for all frames, at the frame's own size and time."""
+
+from __future__ import annotations
+
+import io
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+import transformers
+from PIL import Image
+
+from vidal.clip import Clip
+from vidal.errors import ClipError, ModelError
+from vidal.models.depth import load_depth
+from vidal.stages.modalities.depth import Depth
+from vidal.work import Member
+
+
+def picture(height: int, width: int, seed: int = 0) -> np.ndarray:
+    numbers = np.random.default_rng(seed)
+    small = Image.fromarray(numbers.integers(0, 255, (6, 6, 3), dtype=np.uint8))
+    return np.asarray(small.resize((width, height), Image.Resampling.BICUBIC))
+
+
+def clip_of(frames: list[np.ndarray], name: str = "a") -> Clip:
+    clip = Clip(clip_id=name)
+    for number, frame in enumerate(frames):
+        data = io.BytesIO()
+        Image.fromarray(frame).save(data, "JPEG", quality=95)
+        time_s = 0.25 + 2 * number
+        clip.work.put(Member(layer="video", suffix=f"frame.{number}.jpg", data=data.getvalue(), time_s=time_s))
+    return clip
+
+
+def depths_of(clip: Clip) -> list[np.ndarray]:
+    members = sorted((m for m in clip.work.members if m.layer == "depth"), key=lambda m: m.suffix)
+    return [np.asarray(Image.open(io.BytesIO(m.data))) for m in members]
+
+
+@pytest.fixture(scope="module")
+def stage() -> Depth:
+    stage = Depth()
+    stage.setup()
+    return stage
+
+
+@pytest.fixture(scope="module")
+def models(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    """Real architectures with few and random weights, as a hub folder would hold them."""
+    torch.manual_seed(0)
+    folder = tmp_path_factory.mktemp("models")
+    glpn = transformers.GLPNConfig(
+        hidden_sizes=[8, 8, 16, 16],
+        depths=[1, 1, 1, 1],
+        num_attention_heads=[1, 1, 2, 2],
+        decoder_hidden_size=8,
+        max_depth=10,
+    )
+    backbone = transformers.Dinov2Config(
+        hidden_size=24,
+        num_hidden_layers=2,
+        num_attention_heads=2,
+        patch_size=14,
+        image_size=56,
+        out_indices=[1, 2],
+        apply_layernorm=True,
+        reshape_hidden_states=False,
+    )
+    made = {
+        "glpn": (transformers.GLPNForDepthEstimation(glpn), transformers.GLPNImageProcessor()),
+        **{
+            name: (
+                transformers.DepthAnythingForDepthEstimation(
+                    transformers.DepthAnythingConfig(
+                        backbone_config=backbone,
+                        reassemble_hidden_size=24,
+                        patch_size=14,
+                        reassemble_factors=[1, 0.5],
+                        neck_hidden_sizes=[8, 8],
+                        fusion_hidden_size=8,
+                        head_hidden_size=8,
+                        depth_estimation_type=name,
+                        max_depth=20 if name == "metric" else 1,
+                    )
+                ),
+                transformers.DPTImageProcessor(
+                    size={"height": 56, "width": 56}, keep_aspect_ratio=True, ensure_multiple_of=14
+                ),
+            )
+            for name in ("metric", "relative")
+        },
+    }
+    for name, (model, processor) in made.items():
+        model.save_pretrained(folder / name)
+        processor.save_pretrained(folder / name)
+    return {name: folder / name for name in made}
+
+
+@pytest.mark.parametrize(("height", "width"), [(96, 170), (170, 96), (97, 131), (128, 128)])
+def test_each_frame_has_16_bits_of_its_own_size_and_time(stage: Depth, height: int, width: int) -> None:
+    clip = clip_of([picture(height, width, seed) for seed in range(3)])
+    stage.process(clip)
+    members = [m for m in clip.work.members if m.layer == "depth"]
+    assert [(m.suffix, m.time_s) for m in members] == [(f"depth.{k}.png", 0.25 + 2 * k) for k in range(3)]
+    for member, depth in zip(members, depths_of(clip), strict=True):
+        assert (depth.dtype, depth.shape) == (np.uint16, (height, width))
+        assert len(member.data) < depth.nbytes * 0.8
+    assert (clip.depth_scale, clip.synthetic_layers) == ("relative", ["depth"])
+    assert clip.depth_model and clip.depth_model.startswith("vidal:depth-small sha256:")
+    assert all(d.min() >= 1000 and d.max() <= 10_000 for d in depths_of(clip))
+
+
+@pytest.mark.parametrize("name", ["glpn", "metric"])
+def test_a_metric_model_gives_millimetres(models: dict[str, Path], name: str) -> None:
+    stage = Depth(model=str(models[name]))
+    stage.setup()
+    frame = picture(96, 160, 1)
+    clip = clip_of([frame])
+    stage.process(clip)
+    assert clip.depth_scale == "metric"
+    loaded = load_depth(str(models[name]), device="cpu", half=False)
+    (metres,) = loaded.estimate(clip.work.frames())
+    assert metres.shape == (96, 160)
+    assert np.abs(depths_of(clip)[0].astype(float) - np.clip(metres * 1000, 0, 10_000)).max() <= 0.5
+
+
+@pytest.mark.parametrize(
+    ("metres", "millimetres", "saturated"),
+    [(0.0004, 0, 1.0), (1.2346, 1235, 0.0), (9.999, 9999, 0.0), (10.0, 10_000, 1.0), (37.0, 10_000, 1.0), (-2, 0, 1.0)],
+)
+def test_metres_are_clipped_and_the_share_at_either_end_is_kept(
+    models: dict[str, Path], metres: float, millimetres: int, saturated: float
+) -> None:
+    stage = Depth(model=str(models["glpn"]))
+    stage.setup()
+    depth = stage._millimetres(np.full((4, 6), metres, np.float32))
+    assert (depth == millimetres).all()
+    clip = clip_of([picture(4, 6)])
+    stage._store(clip, [depth])
+    assert clip.depth_saturation_share == saturated
+
+
+@pytest.mark.parametrize(("value", "millimetres"), [(0, 10_000), (-1, 10_000), (1, 1000), (0.5, 1818), (40, 28)])
+def test_relative_values_have_one_nominal_depth_whatever_else_is_in_the_frame(
+    stage: Depth, value: float, millimetres: int
+) -> None:
+    for rest in (0.0, 0.3, 50.0):
+        values = np.full((8, 8), rest, np.float32)
+        values[0, 0] = value
+        assert stage._millimetres(values)[0, 0] == millimetres
+
+
+def test_a_relative_model_of_transformers_is_recorded_as_relative(models: dict[str, Path]) -> None:
+    stage = Depth(model=str(models["relative"]))
+    stage.setup()
+    clip = clip_of([picture(100, 60)])
+    stage.process(clip)
+    assert clip.depth_scale == "relative"
+    assert depths_of(clip)[0].shape == (100, 60)
+
+
+def test_the_processor_keeps_the_aspect_even_where_its_file_says_to_squash(models: dict[str, Path]) -> None:
+    folder = models["relative"].parent / "squashing"
+    transformers.AutoModelForDepthEstimation.from_pretrained(models["relative"]).save_pretrained(folder)
+    transformers.DPTImageProcessor(size={"height": 64, "width": 64}).save_pretrained(folder)
+    loaded = load_depth(str(folder), device="cpu", half=True)
+    height, width = loaded.processor(images=[picture(128, 256)], return_tensors="pt")["pixel_values"].shape[-2:]
+    assert (width, height) == (128, 64)
+    assert loaded.dtype == torch.float32
+
+
+def test_a_batch_gives_the_bytes_of_one_by_one(stage: Depth) -> None:
+    shapes = [(64, 112), (112, 64), (64, 112)]
+    together = [clip_of([picture(h, w, 10 * i + k) for k in range(4)], str(i)) for i, (h, w) in enumerate(shapes)]
+    alone = [clip_of([picture(h, w, 10 * i + k) for k in range(4)], str(i)) for i, (h, w) in enumerate(shapes)]
+    stage.process_batch(together)
+    for clip in alone:
+        stage.process(clip)
+    assert [c.work.members for c in together] == [c.work.members for c in alone]
+    assert together == alone
+    stage.process_batch(together)
+    assert [c.work.members for c in together] == [c.work.members for c in alone]
+
+
+def test_frames_that_stand_still_do_not_flicker(stage: Depth) -> None:
+    clip = clip_of([picture(96, 96, 4)] * 3)
+    stage.process(clip)
+    assert clip.depth_flicker == 0.0
+
+
+def test_values_that_are_no_numbers_fail_the_clip(stage: Depth) -> None:
+    with pytest.raises(ClipError, match="bad_depth"):
+        stage._millimetres(np.full((2, 2), np.nan, np.float32))
+
+
+@pytest.mark.parametrize("kind", ["no folder", "no weights", "another kind of model", "weights missing"])
+def test_a_model_that_cannot_be_loaded_is_one_clear_error(models: dict[str, Path], tmp_path: Path, kind: str) -> None:
+    folder = tmp_path / "model"
+    if kind == "another kind of model":
+        transformers.BertConfig(num_hidden_layers=1).save_pretrained(folder)
+    elif kind != "no folder":
+        model = transformers.AutoModelForDepthEstimation.from_pretrained(models["glpn"])
+        transformers.GLPNImageProcessor().save_pretrained(folder)
+        kept = {k: v for k, v in model.state_dict().items() if "decoder.stages.0" not in k}
+        model.save_pretrained(folder, state_dict=kept)
+        if kind == "no weights":
+            (folder / "model.safetensors").unlink()
+    with pytest.raises(ModelError, match="name a") as caught:
+        Depth(model=str(folder)).setup()
+    assert str(folder) in str(caught.value)

@@ -1,0 +1,172 @@
+"""Infrared is made frame by frame with one style and one mapping, at the frame's own size and time."""
+
+from __future__ import annotations
+
+import io
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from vidal.clip import Clip
+from vidal.errors import ModelError
+from vidal.stages.modalities.frame_series import flicker, for_each_frame
+from vidal.stages.modalities.infrared import Infrared, edge_agreement
+from vidal.work import Member
+
+rng = np.random.default_rng(7)
+
+
+@pytest.fixture(scope="module")
+def stage() -> Infrared:
+    stage = Infrared()
+    stage.setup()
+    return stage
+
+
+def picture(height: int, width: int, seed: int = 0) -> np.ndarray:
+    """Smooth colours with a few sharp boxes."""
+    numbers = np.random.default_rng(seed)
+    small = Image.fromarray(numbers.integers(40, 200, (6, 6, 3), dtype=np.uint8))
+    image = np.asarray(small.resize((width, height), Image.Resampling.BICUBIC)).copy()
+    for _ in range(4):
+        y, x = numbers.integers(0, height - 20), numbers.integers(0, width - 20)
+        image[y : y + 20, x : x + 20] = numbers.integers(0, 255, 3)
+    return image
+
+
+def clip_of(frames: list[np.ndarray], name: str = "a") -> Clip:
+    clip = Clip(clip_id=name)
+    for number, frame in enumerate(frames):
+        data = io.BytesIO()
+        Image.fromarray(frame).save(data, "JPEG", quality=95)
+        time_s = 0.5 + number
+        clip.work.put(Member(layer="video", suffix=f"frame.{number}.jpg", data=data.getvalue(), time_s=time_s))
+    return clip
+
+
+def infrared_of(clip: Clip) -> list[np.ndarray]:
+    members = sorted((m for m in clip.work.members if m.layer == "infrared"), key=lambda m: m.suffix)
+    return [np.asarray(Image.open(io.BytesIO(m.data))) for m in members]
+
+
+@pytest.mark.parametrize(("height", "width"), [(96, 170), (170, 96), (97, 131), (96, 96)])
+def test_each_frame_has_one_channel_of_its_own_size_and_time(stage: Infrared, height: int, width: int) -> None:
+    clip = clip_of([picture(height, width, seed) for seed in range(3)])
+    stage.process(clip)
+    members = [m for m in clip.work.members if m.layer == "infrared"]
+    assert [(m.suffix, m.time_s) for m in members] == [(f"infrared.{k}.jpg", 0.5 + k) for k in range(3)]
+    for member in members:
+        image = Image.open(io.BytesIO(member.data))
+        assert (image.format, image.mode, image.size) == ("JPEG", "L", (width, height))
+    assert clip.synthetic_layers == ["infrared"]
+    assert clip.infrared_model and clip.infrared_model.startswith("vidal:infrared-small sha256:")
+
+
+def test_a_bright_thing_does_not_change_the_far_rest(stage: Infrared) -> None:
+    dim = (picture(256, 456, 3) // 3 + 60).astype(np.uint8)
+    lit = dim.copy()
+    lit[122:134, 222:234] = 255
+    without, with_light = stage._generator.translate([dim, lit])
+    far = np.ones(dim.shape[:2], dtype=bool)
+    far[70:190, 170:290] = False
+    # The generator's own normalisation passes on a little of it; a stretch to the extremes would be added to that.
+    assert np.abs(without[far].astype(int) - with_light[far].astype(int)).mean() < 6
+
+
+def test_the_mapping_is_not_stretched_to_the_frame(stage: Infrared) -> None:
+    class Grey:
+        def translate(self, colour, style):  # type: ignore[no-untyped-def]
+            return colour * 0 + 0.5
+
+    loaded = stage._generator
+    stage._generator = type(loaded)(generator=Grey(), style=loaded.style, device=loaded.device)
+    try:
+        clip = clip_of([picture(64, 64)])
+        stage.process(clip)
+    finally:
+        stage._generator = loaded
+    assert set(np.unique(infrared_of(clip)[0])) == {191}
+
+
+def test_equal_frames_get_equal_infrared_whatever_the_style_seed_was_used_for(stage: Infrared) -> None:
+    frame = picture(64, 112, 5)
+    clip = clip_of([frame] * 3)
+    stage.process(clip)
+    first, second, third = infrared_of(clip)
+    assert (first == second).all() and (second == third).all()
+    assert clip.infrared_flicker == 0.0
+
+
+def test_another_style_seed_gives_other_bytes_and_is_part_of_the_identity(stage: Infrared) -> None:
+    other = Infrared(style_seed=11)
+    assert other.identity() != stage.identity()
+
+
+def test_a_batch_gives_the_bytes_of_one_by_one(stage: Infrared) -> None:
+    shapes = [(64, 112), (112, 64), (64, 112)]
+    together = [clip_of([picture(h, w, 10 * i + k) for k in range(4)], str(i)) for i, (h, w) in enumerate(shapes)]
+    alone = [clip_of([picture(h, w, 10 * i + k) for k in range(4)], str(i)) for i, (h, w) in enumerate(shapes)]
+    stage.process_batch(together)
+    for clip in alone:
+        stage.process(clip)
+    assert [c.work.members for c in together] == [c.work.members for c in alone]
+    assert together == alone
+
+
+def test_edges_of_the_sample_generator_agree_with_the_colour(stage: Infrared) -> None:
+    clip = clip_of([picture(128, 228, seed) for seed in range(2)])
+    stage.process(clip)
+    assert clip.infrared_edge_agreement is not None
+    assert clip.infrared_edge_agreement > 0.1
+
+
+def test_edge_agreement_of_known_pictures() -> None:
+    frame = picture(64, 64, 2)
+    grey = np.asarray(Image.fromarray(frame).convert("L"))
+    assert edge_agreement(frame, grey) == pytest.approx(1, abs=0.02)
+    assert edge_agreement(frame, 255 - grey) == pytest.approx(1, abs=0.02)
+    assert abs(edge_agreement(frame, rng.integers(0, 255, (64, 64), dtype=np.uint8)) or 0) < 0.2
+    assert edge_agreement(frame, np.zeros((64, 64), np.uint8)) is None
+
+
+def test_flicker_counts_only_where_the_colour_stands_still() -> None:
+    still, moved = np.full((10, 10, 3), 100, np.uint8), np.full((10, 10, 3), 100, np.uint8)
+    moved[:5] = 200
+    before, after = np.zeros((10, 10), np.uint8), np.zeros((10, 10), np.uint8)
+    after[:5], after[5:] = 255, 51
+    assert flicker([still, moved], [before, after], 255.0) == pytest.approx(0.2)
+    assert flicker([still, 255 - still], [before, after], 255.0) is None
+    assert flicker([still], [before], 255.0) is None
+
+
+@pytest.mark.parametrize(("mix", "expected"), [(False, [2, 1, 2, 1]), (True, [2, 2, 2])])
+def test_batches_hold_one_size_and_one_clip_unless_mixing(mix: bool, expected: list[int]) -> None:
+    wide, tall = np.zeros((2, 4, 3), np.uint8), np.zeros((4, 2, 3), np.uint8)
+    sizes: list[int] = []
+
+    def make(batch: list[np.ndarray]) -> list[tuple[int, ...]]:
+        assert len({frame.shape for frame in batch}) == 1
+        sizes.append(len(batch))
+        return [frame.shape for frame in batch]
+
+    made = for_each_frame([[wide] * 3, [tall] * 2, [wide]], make, batch_frames=2, mix_clips=mix)
+    assert sizes == expected
+    assert made == [[wide.shape] * 3, [tall.shape] * 2, [wide.shape]]
+
+
+def test_a_clip_without_frames_gets_nothing_and_does_not_fail(stage: Infrared) -> None:
+    clip = Clip(clip_id="a")
+    stage.process(clip)
+    assert (clip.work.members, clip.synthetic_layers, clip.infrared_flicker) == ([], [], None)
+
+
+@pytest.mark.parametrize("kind", ["hub", "empty folder", "not weights"])
+def test_a_model_that_cannot_be_loaded_is_one_clear_error(tmp_path: Path, kind: str) -> None:
+    (tmp_path / "bad.pt").write_bytes(b"no weights")
+    (tmp_path / "empty").mkdir()
+    reference = {"hub": "some/model", "empty folder": tmp_path / "empty", "not weights": tmp_path / "bad.pt"}[kind]
+    with pytest.raises(ModelError, match="name") as caught:
+        Infrared(model=str(reference)).setup()
+    assert str(reference) in str(caught.value)

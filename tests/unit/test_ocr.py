@@ -1,0 +1,232 @@
+"""Burnt-in text of 256-pixel frames is read once, in order, and nothing is read where nothing is written."""
+
+from __future__ import annotations
+
+import csv
+import io
+from pathlib import Path
+
+import av
+import numpy as np
+import pytest
+from PIL import Image, ImageDraw, ImageFont
+
+from vidal.clip import Clip, OcrLine
+from vidal.errors import ModelError
+from vidal.models.ocr import TextLine, joined, rows_of
+from vidal.stages.text.ocr import Ocr, area_share, each_line_once, same_picture
+from vidal.work import Member
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+@pytest.fixture(scope="module")
+def stage() -> Ocr:
+    stage = Ocr()
+    stage.setup()
+    return stage
+
+
+def clip_of(frames: list[Image.Image]) -> Clip:
+    clip = Clip(clip_id="a")
+    for number, frame in enumerate(frames):
+        data = io.BytesIO()
+        frame.convert("RGB").save(data, "JPEG", quality=90)
+        clip.work.put(Member(layer="video", suffix=f"frame.{number}.jpg", data=data.getvalue(), time_s=float(number)))
+    return clip
+
+
+def frame(*lines: str, height: int = 256, width: int = 456, size: int = 22, seed: int = 0) -> Image.Image:
+    """White letters with a black edge over soft colours, drawn at twice the size as a platform would."""
+    numbers = np.random.default_rng(seed).integers(70, 170, (6, 8, 3), dtype=np.uint8)
+    image = Image.fromarray(numbers).resize((2 * width, 2 * height), Image.Resampling.BICUBIC)
+    draw, font = ImageDraw.Draw(image), ImageFont.load_default(2 * size)
+    for row, line in enumerate(lines):
+        y = height + (row - len(lines) / 2) * 3 * size + size
+        draw.text((width, y), line, font=font, fill="white", stroke_width=3, stroke_fill="black", anchor="mm")
+    return image.resize((width, height), Image.Resampling.LANCZOS)
+
+
+def error_rate(truth: str, read: str) -> float:
+    """Characters to change, as a share of the truth's."""
+    row = list(range(len(read) + 1))
+    for i, a in enumerate(truth, 1):
+        before, row[0] = row[:], i
+        for j, b in enumerate(read, 1):
+            row[j] = min(before[j] + 1, row[j - 1] + 1, before[j - 1] + (a != b))
+    return row[-1] / len(truth)
+
+
+RENDERED = [
+    (["How to tie a bowline"], 22, 256, 456),
+    (["Day 12 in Lisbon", "wait for the end"], 18, 256, 456),
+    (["FIRST LINE", "SECOND LINE", "THIRD LINE"], 22, 456, 256),
+    (["2 cups of flour"], 14, 456, 256),
+    (["the light at the end of it"], 13, 256, 456),
+]
+
+
+def test_rendered_text_is_read(stage: Ocr) -> None:
+    truth = read = ""
+    for lines, size, height, width in RENDERED:
+        clip = clip_of([frame(*lines, size=size, height=height, width=width)])
+        stage.process(clip)
+        assert clip.ocr_text is not None
+        # The recogniser loses spaces in small print, but no letter.
+        assert "".join(clip.ocr_text.split()) == "".join("".join(lines).split())
+        assert clip.ocr_model and "PP-OCRv4_det" in clip.ocr_model
+        assert 0.01 < (clip.ocr_area_share or 0) < 0.3
+        truth, read = truth + "\n".join(lines), read + clip.ocr_text
+    assert error_rate(truth, read) < 0.05
+
+
+def sample_rows() -> list[dict[str, str]]:
+    with (ROOT / "manifests/sample.csv").open(encoding="utf-8", newline="") as rows:
+        return [row for row in csv.DictReader(rows) if row["expected"] == "kept"]
+
+
+def sample_clip(samples: Path, name: str, count: int = 3) -> Clip:
+    """``count`` frames of a sample, short side 256, as the media stage stores them."""
+    with av.open(str(next(samples.glob(f"{name}.*")))) as container:
+        pictures = [picture.to_image().rotate(picture.rotation, expand=True) for picture in container.decode(video=0)]
+    chosen = [pictures[round((k + 0.5) * len(pictures) / count)] for k in range(count)]
+    scale = 256 / min(chosen[0].size)
+    size = (round(chosen[0].width * scale), round(chosen[0].height * scale))
+    return clip_of([picture.resize(size, Image.Resampling.BICUBIC) for picture in chosen])
+
+
+def test_burnt_in_text_of_the_samples_is_read(stage: Ocr, samples: Path) -> None:
+    rows = [row for row in sample_rows() if row["burnt_in_text"]]
+    assert len(rows) >= 3
+    for row in rows[1:5]:
+        clip = sample_clip(samples, row["clip_id"])
+        stage.process(clip)
+        assert error_rate(row["burnt_in_text"], (clip.ocr_text or "").replace("\n", " ")) < 0.05, row["clip_id"]
+
+
+def test_nothing_is_read_where_nothing_is_written(stage: Ocr, samples: Path) -> None:
+    names = ["bunny-forest", "sintel-ruins", "band-session", "city-night", "coffee-still"]
+    for name in names:
+        clip = sample_clip(samples, name, count=2)
+        stage.process(clip)
+        assert (clip.ocr_text, clip.ocr_lines, clip.ocr_area_share) == (None, [], 0.0), name
+
+
+def test_frames_that_stand_still_are_read_once_and_all_have_the_lines(stage: Ocr, monkeypatch) -> None:  # type: ignore[no-untyped-def]
+    still, other = frame("wait for it"), frame("there it is")
+    reads = 0
+    real = type(stage._reader).read
+
+    def counted(reader, picture):  # type: ignore[no-untyped-def]
+        nonlocal reads
+        reads += 1
+        return real(reader, picture)
+
+    monkeypatch.setattr(type(stage._reader), "read", counted)
+    clip = clip_of([still, still, still, other, other])
+    stage.process(clip)
+    assert reads == 2
+    assert [line.frame for line in clip.ocr_lines] == [0, 1, 2, 3, 4]
+    assert clip.ocr_text == "wait for it\nthere it is"
+
+
+def test_a_page_of_print_costs_no_more_than_the_limit_of_lines() -> None:
+    stage = Ocr(max_lines_per_frame=5)
+    stage.setup()
+    clip = clip_of([frame(*[f"line number {n} of the page" for n in range(12)], size=7)])
+    stage.process(clip)
+    assert len(clip.ocr_lines) <= 5
+
+
+def test_lines_read_with_doubt_and_single_characters_are_dropped(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Scripted:
+        def read(self, picture: np.ndarray) -> list[TextLine]:
+            said = [("sure", 0.8), ("unsure", 0.79), ("x", 0.99), ("竜!", 0.99), ("ok", 0.99)]
+            return [TextLine(text=text, score=score, box=(0, 0, 1, 0.1)) for text, score in said]
+
+    stage = Ocr()
+    monkeypatch.setattr(stage, "_reader", Scripted(), raising=False)
+    clip = clip_of([frame()])
+    stage.process(clip)
+    assert clip.ocr_text == "sure\nok"
+
+
+def test_a_clip_without_frames_has_no_text(stage: Ocr) -> None:
+    clip = Clip(clip_id="a")
+    stage.process(clip)
+    assert (clip.ocr_text, clip.ocr_area_share) == (None, 0.0)
+
+
+def line(text: str, score: float = 0.9, number: int = 0, y: float = 0.5) -> OcrLine:
+    return OcrLine(frame=number, text=text, score=score, box=[0.1, y, 0.9, y + 0.1])
+
+
+@pytest.mark.parametrize(
+    ("lines", "expected"),
+    [
+        ([line("A"), line("B"), line("A")], ["A", "B"]),
+        ([line("HELLO WORLD"), line("HELLOWORLD", 0.99)], ["HELLO WORLD"]),
+        ([line("Hello warld", 0.99), line("Hello world"), line("Hello world")], ["Hello world"]),
+        ([line("PART 1"), line("PART 2")], ["PART 1", "PART 2"]),
+        ([line("Wait"), line("Wait for it")], ["Wait for it"]),
+        ([line("cat", y=0.1), line("my cat sleeps", y=0.8)], ["cat", "my cat sleeps"]),
+        ([line("竜の街"), line("竜の街")], ["竜の街"]),
+        ([], []),
+        # the second line was hidden in the first frame
+        (
+            [line("FIRST"), line("THIRD"), *(line(text, number=1) for text in ("FIRST", "SECOND", "THIRD"))],
+            ["FIRST", "SECOND", "THIRD"],
+        ),
+    ],
+)
+def test_each_line_stands_once(lines: list[OcrLine], expected: list[str]) -> None:
+    assert each_line_once(lines) == expected
+
+
+def box(x0: float, y0: float, x1: float, y1: float) -> np.ndarray:
+    return np.array([[x0, y0], [x1, y0], [x1, y1], [x0, y1]], dtype=np.float32)
+
+
+def test_rows_run_from_top_to_bottom_and_left_to_right() -> None:
+    a, b, c = box(0, 0, 40, 20), box(200, 3, 260, 23), box(0, 50, 80, 70)
+    ordered = [quad.tolist() for row in rows_of([c, b, a]) for quad in row]
+    assert ordered == [a.tolist(), b.tolist(), c.tolist()]
+
+
+@pytest.mark.parametrize(
+    ("left", "right", "lines"),
+    [
+        (box(0, 0, 40, 20), box(50, 0, 90, 20), 1),  # a space apart
+        (box(0, 0, 40, 20), box(30, 0, 90, 20), 1),  # overlapping
+        (box(0, 0, 40, 20), box(80, 0, 120, 20), 2),  # columns
+        (box(0, 0, 40, 20), box(50, 0, 90, 60), 2),  # another size of letter
+    ],
+)
+def test_neighbours_of_one_line_are_read_as_one(left: np.ndarray, right: np.ndarray, lines: int) -> None:
+    assert len(joined([left, right])) == lines
+
+
+@pytest.mark.parametrize(
+    ("boxes", "share"),
+    [([], 0.0), ([[0, 0, 1, 0.5]], 0.5), ([[0, 0, 1, 0.5], [0, 0, 0.5, 0.5]], 0.5), ([[0, 0, 1, 1]] * 2, 1.0)],
+)
+def test_overlapping_boxes_count_once(boxes: list[list[float]], share: float) -> None:
+    assert area_share(boxes) == pytest.approx(share)
+
+
+def test_a_new_word_makes_another_picture_and_noise_does_not() -> None:
+    plain = np.asarray(frame(), dtype=np.uint8)
+    noisy = np.clip(plain + np.random.default_rng(0).normal(0, 3, plain.shape), 0, 255).astype(np.uint8)
+    assert same_picture(plain, noisy, 6.0)
+    assert not same_picture(plain, np.asarray(frame("hi", size=10)), 6.0)
+    assert not same_picture(plain, plain[:-8], 6.0)
+
+
+@pytest.mark.parametrize("setting", ["detector", "recogniser"])
+@pytest.mark.parametrize("reference", ["some/hub-id", "bad.onnx"])
+def test_a_model_that_cannot_be_loaded_is_one_clear_error(tmp_path: Path, setting: str, reference: str) -> None:
+    (tmp_path / "bad.onnx").write_bytes(b"no model")
+    named = str(tmp_path / reference) if reference.endswith("onnx") else reference
+    with pytest.raises(ModelError, match=r"ocr: .*name") as caught:
+        Ocr(**{setting: named}).setup()
+    assert named in str(caught.value)

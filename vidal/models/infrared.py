@@ -1,0 +1,78 @@
+"""Infrared frames from colour frames by an sRGB-TIR generator, with one style for all of them.
+
+model = load_infrared("vidal:infrared-small", device="auto", style_seed=0)
+infrared = model.translate(frames)
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import numpy.typing as npt
+
+from vidal.errors import ModelError
+from vidal.models.locate import locate
+
+Picture = npt.NDArray[np.uint8]
+Grey = npt.NDArray[np.uint8]
+
+
+@dataclass(slots=True, frozen=True, kw_only=True)
+class InfraredModel:
+    """A loaded generator and the style that every frame gets."""
+
+    generator: Any
+    style: Any
+    device: Any
+
+    def translate(self, frames: Sequence[Picture]) -> list[Grey]:
+        """One 8-bit picture for each RGB frame, of its height and width; all frames of one size.
+
+        [-1, 1] is mapped to [0, 255] as it is: a stretch to each frame's own extremes, as VIDAL did, would let one
+        bright thing darken all the rest.
+        """
+        import torch
+
+        colour = torch.from_numpy(np.stack(frames)).to(self.device).permute(0, 3, 1, 2).float() / 127.5 - 1
+        infrared = self.generator.translate(colour, self.style).mean(dim=1)
+        levels = ((infrared + 1) * 127.5).round().clamp(0, 255).to(torch.uint8)
+        return list(levels.cpu().numpy())
+
+
+def load_infrared(reference: str, *, device: Literal["auto", "cpu", "cuda"], style_seed: int) -> InfraredModel:
+    """The generator of a weights file, or of a folder with one weights file and its config.json."""
+    import torch
+
+    from vidal.models.srgb_tir import load_srgb_tir
+
+    torch.set_num_threads(1)
+    target = torch.device("cuda" if device == "auto" and torch.cuda.is_available() else device.replace("auto", "cpu"))
+    weights = _weights_file(reference)
+    try:
+        # Channels last takes a third less time on a CPU, and is how frames lie in memory anyway.
+        generator = load_srgb_tir(weights).to(target).to(memory_format=torch.channels_last).eval()
+        style = generator.style(style_seed).to(target)
+        generator.translate(torch.zeros(1, 3, 16, 16, device=target), style)
+    except Exception as error:
+        first_line = (str(error).splitlines() or [type(error).__name__])[0]
+        raise ModelError(
+            f"infrared: model {reference} cannot be loaded from {weights} ({first_line}); name the weights of an "
+            "sRGB-TIR generator, with its config.json beside them unless it has the published sizes"
+        ) from error
+    return InfraredModel(generator=generator, style=style, device=target)
+
+
+def _weights_file(reference: str) -> Path:
+    path = locate(reference).path
+    if path is None:
+        raise ModelError(f"infrared: {reference} is no file or folder; fetch the sRGB-TIR weights and name their path")
+    if path.is_file():
+        return path
+    files = sorted(p for p in path.iterdir() if p.suffix in (".safetensors", ".pt"))
+    if len(files) != 1:
+        raise ModelError(f"infrared: {path} holds {len(files)} weights files, not one; name the file itself")
+    return files[0]

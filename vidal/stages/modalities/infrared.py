@@ -1,0 +1,112 @@
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, ClassVar, Literal
+
+import numpy as np
+import numpy.typing as npt
+from pydantic import Field, PrivateAttr
+
+from vidal.clip import Clip
+from vidal.errors import ClipError
+from vidal.models.locate import identity
+from vidal.stage import Resources, Stage
+from vidal.stages.modalities.frame_series import flicker, for_each_frame
+from vidal.work import Member
+
+Grey = npt.NDArray[np.uint8]
+Picture = npt.NDArray[np.uint8]
+
+
+class Infrared(Stage):
+    """Generates an infrared picture of each stored frame: one-channel 8-bit JPEG of the frame's size and time.
+
+    The pictures are what a generator makes of the colours, not what a thermal camera would see, and say so in
+    ``synthetic_layers``. All frames of all clips share one style and one mapping to grey levels.
+    """
+
+    version = 1
+    reads = ("video",)
+    writes = ("infrared", "infrared_model", "infrared_flicker", "infrared_edge_agreement", "synthetic_layers")
+    layers = ("infrared",)
+    default_resources: ClassVar[Resources] = Resources(gpus=1.0, batch_size=8, timeout_s=300)
+
+    model: str = "vidal:infrared-small"
+    """Weights of an sRGB-TIR generator, such as its published checkpoint: a file, or a folder with config.json."""
+    style_seed: int = Field(0, ge=0)
+    batch_frames: int = Field(8, ge=1, le=1024)
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+    jpeg_quality: int = Field(92, ge=1, le=100)
+
+    _generator: Any = PrivateAttr(default=None)
+    _identity: str = PrivateAttr(default="")
+
+    def model_identities(self) -> dict[str, str]:
+        return {"model": identity(self.model)}
+
+    def setup(self) -> None:
+        import cv2
+
+        from vidal.models.infrared import load_infrared
+
+        cv2.setNumThreads(1)
+        self._generator = load_infrared(self.model, device=self.device, style_seed=self.style_seed)
+        self._identity = self.model_identities()["model"]
+
+    def process(self, clip: Clip) -> None:
+        self.process_batch([clip])
+
+    def process_batch(self, clips: Sequence[Clip]) -> None:
+        made = for_each_frame(
+            [clip.work.frames() for clip in clips],
+            self._generator.translate,
+            batch_frames=self.batch_frames,
+            mix_clips=self._generator.device.type == "cuda",
+        )
+        for clip, pictures in zip(clips, made, strict=True):
+            self._store(clip, pictures)
+
+    def _store(self, clip: Clip, pictures: Sequence[Grey]) -> None:
+        for frame, picture in zip(clip.work.frame_members(), pictures, strict=True):
+            suffix = frame.suffix.replace("frame.", "infrared.")
+            data = _jpeg(picture, self.jpeg_quality)
+            clip.work.put(Member(layer="infrared", suffix=suffix, data=data, time_s=frame.time_s))
+        frames = clip.work.frames()
+        clip.infrared_model = self._identity
+        clip.infrared_flicker = flicker(frames, pictures, 255.0)
+        clip.infrared_edge_agreement = mean_edge_agreement(frames, pictures)
+        if pictures and "infrared" not in clip.synthetic_layers:
+            clip.synthetic_layers = [*clip.synthetic_layers, "infrared"]
+
+
+def mean_edge_agreement(frames: Sequence[Picture], pictures: Sequence[Grey]) -> float | None:
+    """Mean correlation of the strength of edges, -1 to 1; None where no frame has any."""
+    found = [edge_agreement(frame, picture) for frame, picture in zip(frames, pictures, strict=True)]
+    known = [agreement for agreement in found if agreement is not None]
+    return round(float(np.mean(known)), 5) if known else None
+
+
+def edge_agreement(frame: Picture, picture: Grey) -> float | None:
+    """Correlation of the strength of edges in an RGB frame with that in its infrared picture."""
+    import cv2
+
+    strengths = [_edges(cv2.cvtColor(frame, cv2.COLOR_RGB2GRAY)), _edges(picture)]
+    if min(strength.std() for strength in strengths) < 1e-6:
+        return None
+    return float(np.corrcoef(strengths[0].ravel(), strengths[1].ravel())[0, 1])
+
+
+def _edges(grey: Any) -> npt.NDArray[np.float32]:
+    import cv2
+
+    across, down = cv2.Sobel(grey, cv2.CV_32F, 1, 0), cv2.Sobel(grey, cv2.CV_32F, 0, 1)
+    return np.asarray(cv2.magnitude(across, down), dtype=np.float32)
+
+
+def _jpeg(picture: Grey, quality: int) -> bytes:
+    import cv2
+
+    written, data = cv2.imencode(".jpg", picture, [cv2.IMWRITE_JPEG_QUALITY, quality])
+    if not written:
+        raise ClipError("bad_infrared", f"a picture of {picture.shape} cannot be written as JPEG")
+    return data.tobytes()

@@ -1,0 +1,159 @@
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from difflib import SequenceMatcher
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from pydantic import Field, PrivateAttr
+
+from vidal.clip import Clip, OcrLine
+from vidal.models.locate import identity
+from vidal.stage import Resources, Stage
+
+Picture = npt.NDArray[np.uint8]
+
+_BLOCK_PX = 8
+"""Side of the blocks in which frames are compared: a changed word fills one, sensor noise averages out."""
+_SAME_LINE_SHARE = 0.85
+
+
+class Ocr(Stage):
+    """Reads the text written in the stored frames.
+
+    Stored frames are 256 px high or wide, where letters of 11 px upwards can be read once the frame is enlarged:
+    by ``detector_scale`` to find the lines, by ``reading_scale`` to read them. A frame in which nothing changed
+    since the last one that was read has its lines. ``ocr_text`` holds each line once, in reading order.
+    """
+
+    version = 1
+    reads = ("video",)
+    writes = ("ocr_text", "ocr_lines", "ocr_model", "ocr_area_share")
+    default_resources = Resources(timeout_s=120)
+
+    detector: str = "package:rapidocr_onnxruntime/models/ch_PP-OCRv4_det_infer.onnx"
+    recogniser: str = "package:rapidocr_onnxruntime/models/ch_PP-OCRv4_rec_infer.onnx"
+    min_score: float = Field(0.8, ge=0, le=1)
+    """Lines read with less confidence are dropped: below 0.7 are mostly textures."""
+    min_letters: int = Field(2, ge=1)
+    """Lines with fewer letters and digits are dropped: single characters are mostly textures too."""
+    detector_scale: float = Field(1.5, ge=1, le=4)
+    reading_scale: float = Field(3.0, ge=1, le=6)
+    max_lines_per_frame: int = Field(24, ge=1, le=500)
+    """Only the largest lines are read, as each costs about 30 ms."""
+    same_frame_level: float = Field(6.0, ge=0, le=255)
+    """Largest change of a block of pixels, in grey levels, up to which a frame counts as the same."""
+
+    _reader: Any = PrivateAttr(default=None)
+    _model: str = PrivateAttr(default="")
+
+    def model_identities(self) -> dict[str, str]:
+        return {"detector": identity(self.detector), "recogniser": identity(self.recogniser)}
+
+    def setup(self) -> None:
+        from vidal.models.ocr import load_reader
+
+        self._reader = load_reader(
+            self.detector,
+            self.recogniser,
+            detector_scale=self.detector_scale,
+            reading_scale=self.reading_scale,
+            max_lines=self.max_lines_per_frame,
+        )
+        self._model = " + ".join(self.model_identities().values())
+
+    def process(self, clip: Clip) -> None:
+        lines: list[OcrLine] = []
+        last_read: Picture | None = None
+        last_lines: list[OcrLine] = []
+        for number, frame in enumerate(clip.work.frames()):
+            if last_read is None or not same_picture(last_read, frame, self.same_frame_level):
+                last_read, last_lines = frame, self._read(frame)
+            lines += [OcrLine(frame=number, text=li.text, score=li.score, box=list(li.box)) for li in last_lines]
+        clip.ocr_lines = lines
+        clip.ocr_text = "\n".join(each_line_once(lines)) or None
+        clip.ocr_area_share = max((area_share(boxes) for boxes in _boxes_by_frame(lines)), default=0.0)
+        clip.ocr_model = self._model
+
+    def _read(self, frame: Picture) -> list[OcrLine]:
+        return [
+            OcrLine(frame=0, text=line.text, score=round(line.score, 4), box=list(line.box))
+            for line in self._reader.read(frame)
+            if line.score >= self.min_score and len(_letters(line.text)) >= self.min_letters
+        ]
+
+
+def same_picture(one: Picture, other: Picture, level: float) -> bool:
+    """Whether no block of pixels differs by more than ``level`` grey levels."""
+    if one.shape != other.shape:
+        return False
+    difference = np.abs(one.astype(np.int16) - other.astype(np.int16)).mean(axis=2)
+    height, width = difference.shape
+    padded = np.pad(difference, ((0, -height % _BLOCK_PX), (0, -width % _BLOCK_PX)), mode="edge")
+    blocks = padded.reshape(padded.shape[0] // _BLOCK_PX, _BLOCK_PX, -1, _BLOCK_PX).mean(axis=(1, 3))
+    return float(blocks.max()) <= level
+
+
+def each_line_once(lines: Sequence[OcrLine]) -> list[str]:
+    """Lines in reading order; of the readings of one line the commonest wins, then the surest."""
+    readings: list[list[OcrLine]] = []
+    above: list[OcrLine] | None = None
+    for before, line in zip([None, *lines], lines, strict=False):
+        if before is None or before.frame != line.frame:
+            above = None
+        same = next((group for group in readings if _same_line(group[0].text, line.text)), None)
+        if same is None:
+            same = [line]
+            # A line that an earlier frame hid or garbled belongs under the one that it stands under now.
+            place = len(readings) if above is None else readings.index(above) + 1
+            readings.insert(place, same)
+        else:
+            same.append(line)
+        above = same
+    return [_best_reading(g) for g in readings if not any(_is_part(g[0], o[0]) for o in readings if o is not g)]
+
+
+def _is_part(line: OcrLine, whole: OcrLine) -> bool:
+    """Whether a line is what was found, or shown so far, of a longer one at the same place."""
+    middle = (line.box[1] + line.box[3]) / 2
+    a, b = _letters(line.text), _letters(whole.text)
+    return a != b and a in b and whole.box[1] < middle < whole.box[3]
+
+
+def _best_reading(group: Sequence[OcrLine]) -> str:
+    counts = Counter(line.text for line in group)
+    surest = {text: max(line.score for line in group if line.text == text) for text in counts}
+    # The recogniser loses spaces far more often than it invents them.
+    return max(counts, key=lambda text: (counts[text], text.count(" "), surest[text], text))
+
+
+def _same_line(one: str, other: str) -> bool:
+    a, b = _letters(one), _letters(other)
+    if a == b:
+        return True
+    # "PART 1" and "PART 2" are two lines, however alike; so are two times or prices.
+    if _digits(a) != _digits(b):
+        return False
+    return SequenceMatcher(None, a, b, autojunk=False).ratio() >= _SAME_LINE_SHARE
+
+
+def _letters(text: str) -> str:
+    return "".join(character for character in text.casefold() if character.isalnum())
+
+
+def _digits(text: str) -> str:
+    return "".join(character for character in text if character.isdigit())
+
+
+def _boxes_by_frame(lines: Sequence[OcrLine]) -> list[list[list[float]]]:
+    return [[line.box for line in lines if line.frame == frame] for frame in sorted({line.frame for line in lines})]
+
+
+def area_share(boxes: Sequence[Sequence[float]]) -> float:
+    """Share of the frame that the boxes cover, overlaps counted once, to half a per cent."""
+    covered = np.zeros((200, 200), dtype=bool)
+    for x0, y0, x1, y1 in boxes:
+        covered[round(y0 * 200) : round(y1 * 200), round(x0 * 200) : round(x1 * 200)] = True
+    return float(covered.mean())

