@@ -16,6 +16,7 @@ import numpy as np
 import numpy.typing as npt
 
 from vidal.errors import ModelError
+from vidal.models.device import DeviceChoice, device_for
 from vidal.models.locate import ModelPlace, locate
 
 Picture = npt.NDArray[np.uint8]
@@ -61,7 +62,7 @@ class DepthModel:
 def load_depth(
     reference: str,
     *,
-    device: Literal["auto", "cpu", "cuda"],
+    device: DeviceChoice,
     half: bool,
     scale: Literal["auto", "metric", "relative"] = "auto",
 ) -> DepthModel:
@@ -74,7 +75,7 @@ def load_depth(
     torch.set_num_threads(1)
     transformers.utils.logging.disable_progress_bar()  # type: ignore[no-untyped-call]
     place = locate(reference)
-    target = torch.device("cuda" if device == "auto" and torch.cuda.is_available() else device.replace("auto", "cpu"))
+    target = torch.device(device_for(device))
     dtype = torch.float16 if half and target.type == "cuda" else torch.float32
     try:
         processor, model = _from_pretrained(transformers, place, dtype)

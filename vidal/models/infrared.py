@@ -9,12 +9,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from vidal.errors import ModelError
+from vidal.models.device import DeviceChoice, device_for
 from vidal.models.locate import locate
 
 Picture = npt.NDArray[np.uint8]
@@ -43,14 +44,14 @@ class InfraredModel:
         return list(levels.cpu().numpy())
 
 
-def load_infrared(reference: str, *, device: Literal["auto", "cpu", "cuda"], style_seed: int) -> InfraredModel:
+def load_infrared(reference: str, *, device: DeviceChoice, style_seed: int) -> InfraredModel:
     """The generator of a weights file, or of a folder with one weights file and its config.json."""
     import torch
 
     from vidal.models.srgb_tir import load_srgb_tir
 
     torch.set_num_threads(1)
-    target = torch.device("cuda" if device == "auto" and torch.cuda.is_available() else device.replace("auto", "cpu"))
+    target = torch.device(device_for(device))
     weights = _weights_file(reference)
     try:
         # Channels last takes a third less time on a CPU, and is how frames lie in memory anyway.

@@ -17,6 +17,7 @@ import numpy as np
 import numpy.typing as npt
 
 from vidal.errors import ModelError
+from vidal.models.device import device_for
 from vidal.models.locate import ModelPlace, locate
 
 Sound = npt.NDArray[np.float32]
@@ -136,8 +137,9 @@ class _OpenaiWhisper:
 
         torch.set_num_threads(1)
         self._beam_size = beam_size
-        self._is_on_gpu = torch.cuda.is_available()
-        self._model: Any = whisper.load_model(str(file), device="cuda" if self._is_on_gpu else "cpu")
+        device = device_for("auto")
+        self._is_on_gpu = device == "cuda"
+        self._model: Any = whisper.load_model(str(file), device=device)
 
     def transcribe(self, sound: Sound, language: str | None) -> tuple[str, list[Heard]]:
         import whisper

@@ -9,6 +9,7 @@ from pydantic import Field, PrivateAttr
 
 from vidal.clip import Clip
 from vidal.errors import ClipError
+from vidal.models.device import DeviceChoice
 from vidal.models.locate import identity
 from vidal.stage import Resources, Stage
 from vidal.stages.modalities.frame_series import flicker, for_each_frame
@@ -43,7 +44,7 @@ class Depth(Stage):
     batch_frames: int = Field(16, ge=1, le=1024)
     half: bool = True
     """Half precision, on a GPU only."""
-    device: Literal["auto", "cpu", "cuda"] = "auto"
+    device: DeviceChoice = "auto"
     compression: int = Field(6, ge=1, le=9)
     """zlib level of the PNG."""
 

@@ -1,7 +1,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, ClassVar, Literal
+from typing import Any, ClassVar
 
 import numpy as np
 import numpy.typing as npt
@@ -9,6 +9,7 @@ from pydantic import Field, PrivateAttr
 
 from vidal.clip import Clip
 from vidal.errors import ClipError
+from vidal.models.device import DeviceChoice
 from vidal.models.locate import identity
 from vidal.stage import Resources, Stage
 from vidal.stages.modalities.frame_series import flicker, for_each_frame
@@ -35,7 +36,7 @@ class Infrared(Stage):
     """Weights of an sRGB-TIR generator, such as its published checkpoint: a file, or a folder with config.json."""
     style_seed: int = Field(0, ge=0)
     batch_frames: int = Field(8, ge=1, le=1024)
-    device: Literal["auto", "cpu", "cuda"] = "auto"
+    device: DeviceChoice = "auto"
     jpeg_quality: int = Field(92, ge=1, le=100)
 
     _generator: Any = PrivateAttr(default=None)

@@ -1,0 +1,257 @@
+"""FrameCaptions: with the real classifier on real frames, tiny transformers models, and a real local server."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import av
+import numpy as np
+import pytest
+import torch
+from chat_site import Site, running_site
+from PIL import Image
+
+from vidal.clip import Clip
+from vidal.errors import ClipError, ModelError, RecipeError
+from vidal.models.captioner import Captioned, ServerCaptioner, TransformersCaptioner, most_shared
+from vidal.models.openai_server import ChatServer
+from vidal.stages.text.frame_captions import FrameCaptions
+from vidal.work import Member, Work
+
+
+def clip_of(pictures: list[Image.Image]) -> Clip:
+    clip = Clip(clip_id="c")
+    for index, picture in enumerate(pictures):
+        data = io.BytesIO()
+        picture.save(data, "JPEG", quality=90)
+        clip.work.put(Member(layer="video", suffix=f"frame.{index}.jpg", data=data.getvalue(), time_s=float(index)))
+    return clip
+
+
+def sample(path: Path, count: int = 3) -> Clip:
+    with av.open(str(path)) as container:
+        frames = [frame.to_image() for frame in container.decode(video=0)]
+    return clip_of([frames[index * len(frames) // count] for index in range(count)])
+
+
+def noise(count: int = 2, size: int = 48) -> Clip:
+    random = np.random.default_rng(0)
+    return clip_of([Image.fromarray(random.integers(0, 255, (size, size, 3), dtype=np.uint8)) for _ in range(count)])
+
+
+# ---- labels, by the real classifier
+
+
+@pytest.fixture(scope="module")
+def labels() -> FrameCaptions:
+    stage = FrameCaptions()
+    stage.setup()
+    return stage
+
+
+def test_a_cup_of_coffee_is_a_guessed_espresso(labels: FrameCaptions, samples: Path) -> None:
+    clip = sample(samples / "coffee-still.mp4")
+    labels.process(clip)
+    assert clip.frame_captions == ["a frame that may show an espresso"] * 3
+    assert clip.video_caption == "a video that may show an espresso"
+    assert clip.frame_caption_score is not None and 0.6 < clip.frame_caption_score < 1
+    assert (
+        clip.frame_caption_model is not None and "efficientnet-lite0-57934424.pth sha256:" in clip.frame_caption_model
+    )
+
+
+def test_a_cat_is_a_cat(labels: FrameCaptions, samples: Path) -> None:
+    clip = sample(samples / "cat-stare.mp4")
+    labels.process(clip)
+    assert clip.video_caption is not None and " cat" in clip.video_caption
+
+
+def test_what_the_classifier_does_not_know_is_not_named(labels: FrameCaptions) -> None:
+    clip = clip_of([Image.new("RGB", (64, 48), "gray")] * 2)
+    labels.process(clip)
+    assert clip.frame_captions == ["a frame with no object recognised"] * 2
+    assert clip.video_caption == "a video with no object recognised"
+    assert clip.frame_caption_score is not None and clip.frame_caption_score < 0.3
+
+
+def test_the_same_frames_give_the_same_row(labels: FrameCaptions, samples: Path) -> None:
+    one, two = (sample(samples / "cat-stare.mp4") for _ in range(2))
+    labels.process(one)
+    labels.process(noise())
+    labels.process(two)
+    assert one == two
+
+
+def test_a_higher_limit_names_less(samples: Path) -> None:
+    stage = FrameCaptions(min_score=1.0)
+    stage.setup()
+    clip = sample(samples / "coffee-still.mp4", 1)
+    stage.process(clip)
+    assert clip.video_caption == "a video with no object recognised"
+
+
+@pytest.mark.parametrize("content", [b"", b"not a checkpoint"])
+def test_a_file_that_is_no_checkpoint_is_one_line(tmp_path: Path, content: bytes) -> None:
+    (tmp_path / "x.pth").write_bytes(content)
+    with pytest.raises(ModelError, match="no EfficientNet-lite0 checkpoint") as caught:
+        FrameCaptions(model=str(tmp_path / "x.pth")).setup()
+    assert "\n" not in str(caught.value)
+
+
+def test_a_checkpoint_of_another_model_is_one_line(tmp_path: Path) -> None:
+    torch.save({"weight": torch.zeros(3)}, tmp_path / "x.pth")
+    with pytest.raises(ModelError, match="no EfficientNet-lite0 checkpoint"):
+        FrameCaptions(model=str(tmp_path / "x.pth")).setup()
+
+
+# ---- transformers: tiny models with random weights show that the paths work, not what they say
+
+WORDS = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "<image>", "a", "dog", "runs", "in", "the", "park", "."]
+
+
+def tiny_blip(folder: Path) -> str:
+    from transformers import (
+        BertTokenizerFast,
+        BlipConfig,
+        BlipForConditionalGeneration,
+        BlipImageProcessor,
+        BlipProcessor,
+    )
+
+    torch.manual_seed(0)
+    (folder / "vocab.txt").write_text("\n".join(WORDS))
+    tokenizer: Any = BertTokenizerFast(vocab=str(folder / "vocab.txt"))
+    small = {"hidden_size": 16, "intermediate_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2}
+    ids = {"bos_token_id": 2, "eos_token_id": 3, "sep_token_id": 3, "pad_token_id": 0}
+    text = {**small, **ids, "vocab_size": len(WORDS), "encoder_hidden_size": 16}
+    config = BlipConfig(text_config=text, vision_config={**small, "image_size": 32, "patch_size": 16})
+    BlipForConditionalGeneration(config).save_pretrained(folder)
+    BlipProcessor(BlipImageProcessor(size={"height": 32, "width": 32}), tokenizer).save_pretrained(folder)
+    return str(folder)
+
+
+CHAT_TEMPLATE = (
+    "{% for m in messages %}{% for c in m['content'] %}"
+    "{% if c['type'] == 'image' %}<image> {% else %}{{ c['text'] }} {% endif %}"
+    "{% endfor %}{% endfor %}"
+)
+
+
+def tiny_llava(folder: Path) -> str:
+    from tokenizers import Tokenizer, models, pre_tokenizers
+    from transformers import CLIPImageProcessor, LlavaConfig, LlavaForConditionalGeneration, LlavaProcessor
+    from transformers import PreTrainedTokenizerFast as Fast
+
+    torch.manual_seed(0)
+    words = Tokenizer(models.WordLevel({word: index for index, word in enumerate(WORDS)}, unk_token="[UNK]"))
+    words.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
+    tokenizer = Fast(
+        tokenizer_object=words,
+        pad_token="[PAD]",
+        eos_token="[SEP]",
+        unk_token="[UNK]",
+        additional_special_tokens=["<image>"],
+    )
+    small = {"hidden_size": 16, "intermediate_size": 16, "num_hidden_layers": 2, "num_attention_heads": 2}
+    vision = {**small, "model_type": "clip_vision_model", "image_size": 32, "patch_size": 16, "projection_dim": 16}
+    text = {**small, "model_type": "llama", "vocab_size": len(WORDS), "num_key_value_heads": 2, "pad_token_id": 0}
+    config = LlavaConfig(vision_config=vision, text_config=text, image_token_index=WORDS.index("<image>"))
+    LlavaForConditionalGeneration(config).save_pretrained(folder)
+    LlavaProcessor(
+        image_processor=CLIPImageProcessor(size={"shortest_edge": 32}, crop_size={"height": 32, "width": 32}),
+        tokenizer=tokenizer,
+        patch_size=16,
+        vision_feature_select_strategy="default",
+        num_additional_image_tokens=1,
+        chat_template=CHAT_TEMPLATE,
+    ).save_pretrained(folder)
+    return str(folder)
+
+
+@pytest.mark.parametrize("build", [tiny_blip, tiny_llava])
+def test_any_image_text_model_captions_frames_and_clip(build: Any, tmp_path: Path) -> None:
+    reference = build(tmp_path)
+    rows = []
+    for _ in range(2):
+        stage = FrameCaptions(backend="transformers", model=reference, max_new_tokens=6)
+        stage.setup()
+        clip = noise()
+        stage.process(clip)
+        rows.append(clip)
+    assert rows[0] == rows[1]
+    assert len(clip.frame_captions) == 2 and clip.video_caption
+    assert "describe" not in clip.video_caption.lower()
+    assert clip.frame_caption_score is not None and 0 < clip.frame_caption_score <= 1
+    assert clip.frame_caption_model is not None and "sha256:" in clip.frame_caption_model
+
+
+def test_a_folder_without_a_model_is_one_line(tmp_path: Path) -> None:
+    (tmp_path / "config.json").write_text("{}")
+    with pytest.raises(ModelError, match=r"^model /") as caught:
+        TransformersCaptioner(str(tmp_path), device="cpu", max_new_tokens=4)
+    assert "\n" not in str(caught.value)
+
+
+def test_the_clip_gets_the_caption_that_shares_most() -> None:
+    assert most_shared(["a red car", "a dog runs", "a dog sleeps", "dogs run"]) == "a dog runs"
+
+
+# ---- a real server on the loopback
+
+
+@pytest.fixture
+def site() -> Iterator[Site]:
+    with running_site() as site:
+        yield site
+
+
+def captioner(site: Site) -> ServerCaptioner:
+    return ServerCaptioner(ChatServer(base_url=site.url, model="vlm", sleep=lambda seconds: None), 40)
+
+
+def test_a_server_sees_the_stored_bytes_of_each_frame_then_of_all(site: Site) -> None:
+    for text in ("a  dog\nruns", "a dog sits", "a dog in a park"):
+        site.says(f'{{"caption": {text!r}}}'.replace("'", '"'))
+    clip = noise()
+    stage = FrameCaptions(backend="server", model="vlm")
+    stage.setup(captioner(site))
+    stage.process(clip)
+    assert (clip.frame_captions, clip.video_caption) == (["a dog runs", "a dog sits"], "a dog in a park")
+    assert (clip.frame_caption_score, clip.frame_caption_model) == (None, "server vlm")
+    parts = [request["messages"][0]["content"] for request in site.requests]
+    assert [[part["type"] for part in content] for content in parts] == [
+        ["image_url", "text"],
+        ["image_url", "text"],
+        ["image_url", "image_url", "text"],
+    ]
+    addresses = [part["image_url"]["url"] for content in parts for part in content if part["type"] == "image_url"]
+    assert all(address.startswith("data:image/jpeg;base64,") for address in addresses)
+
+
+def test_a_reply_outside_the_schema_fails_the_clip(site: Site) -> None:
+    site.says("a dog")
+    with pytest.raises(ClipError, match="malformed_caption"):
+        captioner(site).caption(noise().work)
+
+
+def test_a_server_needs_its_address() -> None:
+    with pytest.raises(RecipeError, match="server_url"):
+        FrameCaptions(backend="server", model="vlm").setup()
+
+
+class Blank:
+    """A captioner that finds nothing to say."""
+
+    def caption(self, work: Work) -> Captioned:
+        return Captioned(frames=[""] * len(work.frame_members()), video="", score=None)
+
+
+def test_a_caption_without_words_is_none() -> None:
+    stage = FrameCaptions()
+    stage.setup(Blank())
+    clip = noise()
+    stage.process(clip)
+    assert (clip.frame_captions, clip.video_caption) == (["", ""], None)

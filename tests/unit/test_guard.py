@@ -1,0 +1,213 @@
+"""The guard: which captions it lets pass, and why it refuses the others."""
+
+from __future__ import annotations
+
+import pytest
+
+from vidal.text.guard import check, tidy, vocabulary
+from vidal.text.prompt import CANARY, build_prompt
+from vidal.text.views import View, clean, speaks_to_the_machine
+from vidal.text.words import lemmas
+
+PICTURE = View(name="video_caption", text="a man plays an old guitar on a city street", quoted=False)
+TITLE = View(name="title", text="Maria's 3 puppies catch the ball in Rome", quoted=True)
+OCR = View(name="ocr_text", text="STEP 12 mix 1,500 g of flour", quoted=True)
+SPEECH = View(name="transcript", text="we are running to the beach and it is not cold", quoted=True)
+VIEWS = (PICTURE, TITLE, OCR, SPEECH)
+GUESS = View(name="video_caption", text="a video that may show a golden retriever", quoted=False)
+
+SUPPORTED = [
+    "A man plays guitar on a street.",
+    "A man playing an old guitar in the city.",
+    "An old man played the guitar.",
+    "Maria is in Rome with puppies.",
+    "Three puppies are catching the ball.",
+    "A puppy caught a ball.",
+    "The puppies of Maria catch balls.",
+    "The video shows a man and a puppy.",
+    "A step to mix 1500 g of flour.",
+    "Mixing flour in step twelve.",
+    "Somebody says it is not cold at the beach.",
+    "A video titled 'Maria's 3 puppies'.",
+    "The text on the screen is 'STEP 12'.",
+    "Someone runs to the beach.",
+    "They ran to a cold beach.",
+    "The man may be on a street in Rome.",
+]
+
+UNSUPPORTED = [
+    ("A woman plays guitar on a street.", "woman"),
+    ("A man plays drums on a street.", "drums"),
+    ("A man plays guitar in Paris.", "Paris"),
+    ("John plays guitar on a street.", "John"),
+    ("Four puppies catch the ball.", "Four"),
+    ("The 4 puppies catch the ball.", "4"),
+    ("A man mixes 150 g of flour.", "150"),
+    ("A man mixes 1.500 g of flour.", "1.500"),
+    ("A man mixes 15000 g of flour.", "15000"),
+    ("A man never plays the guitar.", "never"),
+    ("The puppies do nothing with the ball.", "nothing"),
+    ("Many puppies catch the ball.", "Many"),
+    ("A man plays guitar under a street.", "under"),
+    ("A famous man plays the guitar.", "famous"),
+    ("A man happily plays the guitar.", "happily"),
+    ("He plays guitar on a street.", "He"),
+    ("A car is on the street.", "car"),
+    ("A man plays the old guitars before running.", "before"),
+    ("A kitten catches the ball in Rome.", "kitten"),
+    ("A Roman catches the ball.", "Roman"),
+]
+
+REFUSED = [
+    ("", "empty"),
+    ("Guitar.", "short"),
+    ("A man plays guitar on a", "truncated"),
+    ("A man. " * 50, "long"),
+    ("A man plays {guitar} on a street.", "characters"),
+    ("A man plays 🎸 on a street.", "characters"),
+    ("A man plays guitar\u200b on a street.", "characters"),
+    (f"A man plays the {CANARY} guitar.", "leak"),
+    ("Use only words of the notes, a man.", "leak"),
+    ("A man plays guitar on rome.com.", "url"),
+    ("A man plays guitar on https://city.street/old.", "url"),
+    ("A man plays the man plays the guitar.", "loop"),
+    ("A man plays the the guitar.", "loop"),
+    ("A man and a man with a man on a man.", "loop"),
+    ("Maria puppies catch ball Rome guitar street.", "language"),
+    ("Man plays guitar на of the street.", "language"),
+]
+
+
+@pytest.mark.parametrize("text", SUPPORTED)
+def test_a_supported_caption_passes(text: str) -> None:
+    assert check(text, VIEWS) is None
+
+
+@pytest.mark.parametrize(("text", "word"), UNSUPPORTED)
+def test_a_word_from_nowhere_is_named(text: str, word: str) -> None:
+    refusal = check(text, VIEWS)
+    assert refusal is not None
+    assert (refusal.reason, refusal.detail) == ("unsupported", word)
+
+
+@pytest.mark.parametrize(("text", "reason"), REFUSED)
+def test_a_caption_of_bad_form_is_refused(text: str, reason: str) -> None:
+    refusal = check(text, VIEWS, secret=CANARY, prompt=build_prompt(VIEWS).system)
+    assert refusal is not None
+    assert refusal.reason == reason
+
+
+def test_a_word_is_licensed_only_by_the_view_it_speaks_of() -> None:
+    assert check("Somebody says it is cold.", [SPEECH]) is None
+    refusal = check("Somebody says a man plays guitar.", [PICTURE])
+    assert str(refusal) == "unsupported: Somebody says"
+
+
+@pytest.mark.parametrize(
+    ("text", "reason"),
+    [
+        ("The video may show a golden retriever.", None),
+        ("A golden retriever is in the video.", "overclaim"),
+        ("A golden retriever in a video that may show a ball.", "overclaim"),
+        ("Puppies catch the ball. The video may show a golden retriever.", None),
+    ],
+)
+def test_a_guess_stays_a_guess(text: str, reason: str | None) -> None:
+    refusal = check(text, [GUESS, TITLE])
+    assert (refusal and refusal.reason) == reason
+
+
+def test_a_stranger_s_may_makes_no_guess_of_a_title() -> None:
+    title = View(name="title", text="puppies may catch the ball", quoted=True)
+    assert check("The puppies catch a ball.", [title]) is None
+
+
+@pytest.mark.parametrize(
+    ("one", "other", "same"),
+    [
+        ("dogs", "dog", True),
+        ("puppies", "puppy", True),
+        ("movies", "movie", True),
+        ("boxes", "box", True),
+        ("houses", "house", True),
+        ("running", "runs", True),
+        ("dancing", "dances", True),
+        ("falling", "fell", True),
+        ("hoping", "hope", True),
+        ("children", "child", True),
+        ("leaves", "leaf", True),
+        ("leaves", "leaving", True),
+        ("five", "5", True),
+        ("1,000", "1000", True),
+        ("caring", "car", False),
+        ("hoping", "hop", False),
+        ("bus", "bu", False),
+        ("man", "woman", False),
+        ("12", "1", False),
+        ("5", "5.0", False),
+        ("singer", "sing", False),
+    ],
+)
+def test_words_match_by_light_lemmas(one: str, other: str, same: bool) -> None:
+    assert bool(lemmas(one) & lemmas(other)) is same
+
+
+@pytest.mark.parametrize(
+    ("reply", "sentences", "text"),
+    [
+        ("Caption: a dog runs.", 2, "A dog runs."),
+        ('"A dog runs."', 2, "A dog runs."),
+        ("In the video, a dog runs.", 2, "A dog runs."),
+        ("A dog runs. A cat sits. A bird", 3, "A dog runs. A cat sits."),
+        ("A dog runs. A cat sits.", 1, "A dog runs."),
+        ("A dog runs.\nNote: a cat.", 2, "A dog runs."),
+        ("A dog ru", 2, "A dog ru"),
+        ("   ", 2, ""),
+    ],
+)
+def test_tidy_takes_whole_sentences_alone(reply: str, sentences: int, text: str) -> None:
+    assert tidy(reply, sentences) == text
+
+
+@pytest.mark.parametrize(
+    ("raw", "text"),
+    [
+        ("see https://evil.example/x?y=1 now", "see now"),
+        ("mail me@evil.org or evil.com/pay", "mail or"),
+        ("a\u200bb\u202ec\nd", "abc d"),
+        ("<<end>> {x} [y] | `z`", "end x y z"),
+        ('say "hi"', "say 'hi'"),
+        ("spring 🐰🌸 at -20°", "spring at -20°"),
+        ("one two three", "one two three"),
+        ("one two three four", "one two three"),
+    ],
+)
+def test_clean_leaves_one_line_of_plain_words(raw: str, text: str) -> None:
+    assert clean(raw, 14 if raw.startswith("one") else 100) == text
+
+
+@pytest.mark.parametrize(
+    "title",
+    [
+        "I forgot my keys above the door",
+        "How to write a novel",
+        "Ignore the haters",
+        "My system: 5 steps to a clean kitchen",
+        "You will not believe this",
+        "Answering your questions",
+        "Say hello to my new dog",
+        "Teacher repeats the lesson",
+        "AI robots dance",
+        "What to say when you meet the queen",
+        "Please hold your breath",
+        "Print your own photos at home",
+    ],
+)
+def test_an_ordinary_title_is_no_instruction(title: str) -> None:
+    assert not speaks_to_the_machine(title)
+
+
+def test_the_vocabulary_holds_the_views_words_and_no_others() -> None:
+    words = vocabulary([TITLE])
+    assert {"puppies", "Rome", "titled", "the", "may"} <= set(words)
+    assert "guitar" not in words and "screen" not in words

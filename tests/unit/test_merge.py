@@ -1,0 +1,86 @@
+"""The merge: one sentence by rule, and the honest sentences about labels."""
+
+from __future__ import annotations
+
+import pytest
+
+from vidal.text.labels import NOTHING_IN_VIDEO, frame_sentence, is_guess, video_sentence, with_article
+from vidal.text.merge import merge
+from vidal.text.views import View
+
+
+def views(**texts: str) -> list[View]:
+    return [
+        View(name=name, text=text, quoted=name in ("title", "ocr_text", "transcript")) for name, text in texts.items()
+    ]
+
+
+@pytest.mark.parametrize(
+    ("texts", "sentence"),
+    [
+        ({}, None),
+        ({"title": "puppy learns to swim"}, 'A video, titled "puppy learns to swim".'),
+        ({"hashtags": "puppy swim"}, 'A video, tagged "puppy swim".'),
+        ({"video_caption": "A man plays guitar."}, "A man plays guitar."),
+        (
+            {"video_caption": "a man plays guitar", "title": "Rome at night", "hashtags": "music"},
+            'A man plays guitar, in a video titled "Rome at night".',
+        ),
+        (
+            {"video_caption": "a video that may show a cup", "title": "Making coffee", "ocr_text": "STEP 1"},
+            'A video that may show a cup, titled "Making coffee", with the text "STEP 1" on the screen.',
+        ),
+        (
+            {"title": "Making coffee", "ocr_text": "making coffee", "transcript": "grind the beans"},
+            'A video, titled "Making coffee", with somebody saying "grind the beans".',
+        ),
+        (
+            {"title": "coffee", "ocr_text": "STEP 1", "transcript": "grind beans", "sound_caption": "music"},
+            'A video, titled "coffee", with the text "STEP 1" on the screen, and with somebody saying "grind beans", '
+            "and with a sound track of music.",
+        ),
+        ({"frame_captions": "a dog runs. a cat sits."}, "A dog runs."),
+    ],
+)
+def test_the_merge_is_one_sentence_that_repeats_nothing(texts: dict[str, str], sentence: str | None) -> None:
+    assert merge(views(**texts)) == sentence
+
+
+def test_a_view_that_says_nothing_new_is_left_out() -> None:
+    assert merge(views(video_caption="a man plays guitar", title="Playing guitars")) == "A man plays guitar."
+
+
+def test_a_long_quotation_is_cut_between_words() -> None:
+    words = " ".join(f"word{index}" for index in range(40))
+    sentence = merge(views(transcript=words))
+    assert sentence is not None
+    assert "word19 …" in sentence and "word20" not in sentence
+
+
+@pytest.mark.parametrize(
+    ("labels", "sentence"),
+    [
+        ([("tabby", 0.8), ("tabby", 0.6)], "a video that may show a tabby"),
+        ([("tabby", 0.8), ("sofa", 0.7)], "a video that may show a tabby and a sofa"),
+        ([("tabby", 0.9), ("tabby", 0.9), ("tabby", 0.9), ("sofa", 0.4)], "a video that may show a tabby"),
+        ([("sofa", 0.5), ("tabby", 0.5), ("egg", 0.5)], "a video that may show an egg and a sofa"),
+        ([("tabby", 0.31), *[("dugong", 0.1)] * 7], NOTHING_IN_VIDEO),
+        ([("tabby", 0.29)], NOTHING_IN_VIDEO),
+    ],
+)
+def test_labels_weigh_the_sum_of_their_scores(labels: list[tuple[str, float]], sentence: str) -> None:
+    assert video_sentence(labels, 0.3) == sentence
+
+
+@pytest.mark.parametrize(
+    ("label", "text"),
+    [("espresso", "an espresso"), ("sunglasses", "sunglasses"), ("Chihuahua", "a Chihuahua"), ("bus", "a bus")],
+)
+def test_a_label_gets_its_article(label: str, text: str) -> None:
+    assert with_article(label) == text
+
+
+def test_a_frame_below_the_limit_names_nothing() -> None:
+    assert frame_sentence("tabby", 0.3, 0.3) == "a frame that may show a tabby"
+    assert frame_sentence("tabby", 0.29, 0.3) == "a frame with no object recognised"
+    assert is_guess(frame_sentence("tabby", 0.9, 0.3)) and not is_guess("a frame of film")

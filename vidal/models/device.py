@@ -1,0 +1,16 @@
+"""Which device a model goes to."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+DeviceChoice = Literal["auto", "cpu", "cuda"]
+
+
+def device_for(choice: DeviceChoice) -> str:
+    """``cuda`` where it is asked for, or where ``auto`` finds a GPU that this worker may use."""
+    import torch
+
+    if choice == "auto":
+        return "cuda" if torch.cuda.is_available() else "cpu"
+    return choice

