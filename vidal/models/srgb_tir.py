@@ -1,0 +1,230 @@
+"""Inference of sRGB-TIR: the MUNIT generator that turns colour frames into (pseudo-)thermal ones.
+
+    g = load_srgb_tir(Path("translation_weights.pt"))
+    infrared = g.translate(rgb, g.style(0))          # both (b, 3, h, w) in [-1, 1]
+
+A weights file holds two autoencoders, `a` for thermal and `b` for colour. Colour to thermal is b's content encoder,
+then a's decoder, whose normalisation a style vector steers. Module names follow the published state dict.
+Shape letters: b batch, c channels, h and w pixels, s style_dim.
+"""
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from itertools import pairwise
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+import torch.nn.functional as F
+from safetensors.torch import load_file
+from torch import Tensor, nn
+
+Norm = Literal["none", "instance", "layer", "adaptive"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SrgbTirConfig:
+    """Sizes of the generator; the defaults are the published ones."""
+
+    dim: int = 64
+    mlp_dim: int = 256
+    style_dim: int = 8
+    n_downsample: int = 2
+    n_res: int = 4
+    channels: int = 3
+
+    @property
+    def stride(self) -> int:
+        """Sides of the input must be multiples of this."""
+        return 1 << self.n_downsample
+
+    @classmethod
+    def read(cls, path: Path) -> "SrgbTirConfig":
+        """From a JSON file with the sizes under "gen", as the published configuration has them."""
+        sizes = json.loads(path.read_text())["gen"]
+        for name, only in (("activ", "relu"), ("pad_type", "reflect")):
+            if sizes.get(name, only) != only:
+                raise ValueError(f"{path}: {name} {sizes[name]!r} is not supported, only {only!r}")
+        names = ("dim", "mlp_dim", "style_dim", "n_downsample", "n_res")
+        return cls(**{name: sizes[name] for name in names if name in sizes})
+
+
+class LayerNorm(nn.Module):
+    """MUNIT's own: over all of a picture, and the unbiased deviation plus eps, not the root of variance plus eps."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.gamma = nn.Parameter(torch.ones(channels))
+        self.beta = nn.Parameter(torch.zeros(channels))
+
+    def forward(self, x: Tensor) -> Tensor:
+        mean = x.mean((1, 2, 3), keepdim=True)
+        deviation = x.flatten(1).std(1).view(-1, 1, 1, 1)
+        return (x - mean) / (deviation + 1e-5) * self.gamma.view(1, -1, 1, 1) + self.beta.view(1, -1, 1, 1)
+
+
+class AdaptiveNorm(nn.Module):
+    """Instance normalisation whose scale and shift (b, c) are set from a style before each pass.
+
+    The running statistics exist in the published files only; the picture's own are always used.
+    """
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.register_buffer("running_mean", torch.zeros(channels))
+        self.register_buffer("running_var", torch.ones(channels))
+        self.channels = channels
+        self.shift: Tensor | None = None
+        self.scale: Tensor | None = None
+
+    def forward(self, x: Tensor) -> Tensor:
+        assert self.scale is not None and self.shift is not None, "set a style first"
+        return F.instance_norm(x) * self.scale[:, :, None, None] + self.shift[:, :, None, None]
+
+
+class ConvBlock(nn.Module):
+    """Reflection padding, convolution, normalisation, activation."""
+
+    def __init__(
+        self, inputs: int, outputs: int, kernel: int, *, stride: int = 1, padding: int, norm: Norm, active: bool = True
+    ) -> None:
+        super().__init__()
+        self.padding = padding
+        self.conv = nn.Conv2d(inputs, outputs, kernel, stride)
+        kinds = {"none": nn.Identity, "instance": nn.InstanceNorm2d, "layer": LayerNorm, "adaptive": AdaptiveNorm}
+        self.norm = kinds[norm](outputs)
+        self.active = active
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.norm(self.conv(F.pad(x, (self.padding,) * 4, mode="reflect")))
+        return x.relu() if self.active else x
+
+
+class Chain(nn.Module):
+    """A sequence under the name `model`, as the published state dict nests it."""
+
+    def __init__(self, *parts: nn.Module) -> None:
+        super().__init__()
+        self.model = nn.Sequential(*parts)
+
+    def forward(self, x: Tensor) -> Tensor:
+        result: Tensor = self.model(x)
+        return result
+
+
+class Residual(Chain):
+    """Two 3x3 blocks around which the input passes unchanged."""
+
+    def __init__(self, channels: int, norm: Norm) -> None:
+        super().__init__(
+            ConvBlock(channels, channels, 3, padding=1, norm=norm),
+            ConvBlock(channels, channels, 3, padding=1, norm=norm, active=False),
+        )
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x + super().forward(x)
+
+
+class Dense(nn.Module):
+    """A linear layer under the name `fc`."""
+
+    def __init__(self, inputs: int, outputs: int, *, active: bool = True) -> None:
+        super().__init__()
+        self.fc = nn.Linear(inputs, outputs)
+        self.active = active
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.fc(x)
+        return x.relu() if self.active else x
+
+
+def _content_encoder(config: SrgbTirConfig) -> Chain:
+    widths = [config.dim * 2**i for i in range(config.n_downsample + 1)]
+    down = [ConvBlock(narrow, wide, 4, stride=2, padding=1, norm="instance") for narrow, wide in pairwise(widths)]
+    residuals = Chain(*(Residual(widths[-1], "instance") for _ in range(config.n_res)))
+    return Chain(ConvBlock(config.channels, config.dim, 7, padding=3, norm="instance"), *down, residuals)
+
+
+def _decoder(config: SrgbTirConfig) -> Chain:
+    widths = [config.dim * 2**i for i in range(config.n_downsample, -1, -1)]
+    parts: list[nn.Module] = [Chain(*(Residual(widths[0], "adaptive") for _ in range(config.n_res)))]
+    for wide, narrow in pairwise(widths):
+        parts += [nn.Upsample(scale_factor=2), ConvBlock(wide, narrow, 5, padding=2, norm="layer")]
+    last = ConvBlock(config.dim, config.channels, 7, padding=3, norm="none", active=False)
+    return Chain(*parts, last)
+
+
+class SrgbTir(nn.Module):
+    """Colour to thermal: the content encoder of domain b, the decoder of domain a and the style layers it obeys."""
+
+    def __init__(self, config: SrgbTirConfig) -> None:
+        super().__init__()
+        self.config = config
+        self.enc_content = _content_encoder(config)
+        self.dec = _decoder(config)
+        self._adaptive = [m for m in self.dec.modules() if isinstance(m, AdaptiveNorm)]
+        steered = 2 * sum(norm.channels for norm in self._adaptive)
+        self.mlp = Chain(
+            Dense(config.style_dim, config.mlp_dim),
+            Dense(config.mlp_dim, config.mlp_dim),
+            Dense(config.mlp_dim, steered, active=False),
+        )
+
+    def style(self, seed: int) -> Tensor:
+        """(1, s): the same vector for the same seed. One style for all frames keeps neighbouring frames alike."""
+        return torch.randn(1, self.config.style_dim, generator=torch.Generator().manual_seed(seed))
+
+    def encode_content(self, rgb: Tensor) -> Tensor:
+        """(b, 3, h, w) in [-1, 1] to content (b, c, h / 4, w / 4) for the published sizes."""
+        content: Tensor = self.enc_content(rgb)
+        return content
+
+    def decode(self, content: Tensor, style: Tensor) -> Tensor:
+        """Content and style (1 or b, s) to infrared (b, 3, h, w) in [-1, 1]."""
+        steering = self.mlp(style.flatten(1).expand(len(content), -1))
+        used = 0
+        for norm in self._adaptive:
+            norm.shift = steering[:, used : used + norm.channels]
+            norm.scale = steering[:, used + norm.channels : used + 2 * norm.channels]
+            used += 2 * norm.channels
+        infrared: Tensor = self.dec(content)
+        return infrared.tanh()
+
+    @torch.inference_mode()
+    def translate(self, rgb: Tensor, style: Tensor) -> Tensor:
+        """Infrared of the size of rgb (b, 3, h, w), any h and w of at least 8 pixels; both in [-1, 1]."""
+        h, w = rgb.shape[-2:]
+        stride = self.config.stride
+        padded = F.pad(rgb, (0, -w % stride, 0, -h % stride), mode="reflect")
+        return self.decode(self.encode_content(padded), style)[..., :h, :w]
+
+
+def _parts(weights: Path) -> tuple[Mapping[str, Tensor], Mapping[str, Tensor]]:
+    """State dicts of a and b."""
+    if weights.suffix != ".safetensors":
+        stored: dict[str, Any] = torch.load(weights, map_location="cpu", weights_only=True)
+        return stored["a"], stored["b"]
+    flat = load_file(weights)
+    a, b = ({k[2:]: v for k, v in flat.items() if k.startswith(f"{domain}.")} for domain in "ab")
+    return a, b
+
+
+def load_srgb_tir(weights: Path | str, config: SrgbTirConfig | Path | str | None = None) -> SrgbTir:
+    """The generator of a `{"a": ..., "b": ...}` file or a .safetensors with `a.` and `b.` keys, in float32, for use.
+
+    Without a config, a config.json beside the weights gives the sizes, and without that the published ones hold.
+    """
+    weights = Path(weights)
+    beside = weights.with_name("config.json")
+    if config is None and beside.exists():
+        config = beside
+    if isinstance(config, str | Path):
+        config = SrgbTirConfig.read(Path(config))
+    g = SrgbTir(config or SrgbTirConfig())
+    a, b = _parts(weights)
+    # The style encoders and the halves of the way back are of no use here; anything else amiss is an error.
+    wanted = {k: v for k, v in a.items() if k.startswith(("dec.", "mlp."))}
+    wanted |= {k: v for k, v in b.items() if k.startswith("enc_content.")}
+    g.load_state_dict({k: v.float() for k, v in wanted.items()})
+    return g.eval().requires_grad_(False)

@@ -1,0 +1,105 @@
+"""Rendered frames on disk, so that a second training renders nothing."""
+
+import os
+from collections.abc import Iterator
+from concurrent.futures import Future, ProcessPoolExecutor
+from contextlib import contextmanager
+from dataclasses import dataclass
+from multiprocessing import get_context
+from pathlib import Path
+from typing import Literal
+
+import cv2
+import numpy as np
+import numpy.typing as npt
+
+from vidal.synthetic.scenes import Frame, render
+from vidal.synthetic.textures import Library, noise_library, package_library
+from vidal.synthetic.thermal import infrared
+
+CHUNK = 250
+SHAPES = ((160, 224), (192, 192), (224, 160), (160, 288))
+"""Landscape, square, portrait and wide frames, (h, w); a chunk of frames has one shape."""
+CHOOSING_SEEDS = 8_000_000
+"""First seed of the renders that pick a checkpoint; training stays below a million."""
+REPORTING_SEEDS = 9_000_000
+"""First seed of the renders that are only ever reported on."""
+
+Kind = Literal["depth", "infrared"]
+"""What a frame's target is: rank of inverse depth, or the thermal rule."""
+
+Bytes = npt.NDArray[np.uint8]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Chunk:
+    """Frames of one shape: rgb (n, h, w, 3) and the target (n, h, w), both uint8."""
+
+    rgb: Bytes
+    target: Bytes
+
+
+def inverse_depth_rank(depth: npt.NDArray[np.float32]) -> Bytes:
+    """(h, w) uint8: the share of pixels that are farther (ties share their middle), 255 = nearest."""
+    near = (1 / depth).ravel()
+    ordered = np.sort(near)
+    below, upto = (np.searchsorted(ordered, near, side=side) for side in ("left", "right"))
+    return np.asarray(((below + upto) * (127.5 / near.size)).reshape(depth.shape), np.uint8)
+
+
+def training_library(cache: Path) -> Library:
+    """The package pictures that training may see, and noise pictures so that plain renders are familiar too."""
+    return package_library(cache).part(held_out=False).joined(noise_library(0, photos=60, cutouts=150))
+
+
+def held_out_library(cache: Path) -> Library:
+    """Pictures that training never saw."""
+    return package_library(cache).part(held_out=True)
+
+
+@contextmanager
+def rendering(cache: Path, kind: Kind, *, seed: int, frames: int, workers: int) -> Iterator[list[Future[Chunk]]]:
+    """Chunks of `frames` training frames, shapes in turn, rendered into `cache` beside the caller's own work."""
+    firsts = range(seed * 100_000, seed * 100_000 + frames, CHUNK)
+    package_library(cache)
+    # Each worker is one thread; BLAS would start one per core in every worker.
+    os.environ.update({"OPENBLAS_NUM_THREADS": "1", "OMP_NUM_THREADS": "1"})
+    # Forking after torch has started its threads can hang, so the workers start afresh.
+    with ProcessPoolExecutor(workers, mp_context=get_context("spawn")) as pool:
+        yield [pool.submit(_chunk, cache, kind, first) for first in firsts]
+
+
+def _chunk(cache: Path, kind: Kind, first: int) -> Chunk:
+    path = cache / f"{kind}-{first:07d}.npz"
+    if not path.exists():
+        cv2.setNumThreads(1)
+        hw = SHAPES[first // CHUNK % len(SHAPES)]
+        library = training_library(cache)
+        frames = [_rendered(kind, library, seed, hw) for seed in range(first, first + CHUNK)]
+        rgb, target = (np.stack(column) for column in zip(*frames, strict=True))
+        part = path.with_suffix(".part.npz")
+        np.savez(part, rgb=rgb, target=target)
+        part.rename(path)
+    stored = np.load(path)
+    return Chunk(rgb=stored["rgb"], target=stored["target"])
+
+
+def _rendered(kind: Kind, library: Library, seed: int, hw: tuple[int, int]) -> tuple[Bytes, Bytes]:
+    if kind == "depth":
+        frame = render(seed, library, hw)
+        return frame.rgb, inverse_depth_rank(frame.depth)
+    frame = render(seed, library, hw, honest=True)
+    return frame.rgb, infrared(frame, seed)
+
+
+def picks(seed: int, chunks: int, *, steps: int, batch: int) -> Iterator[tuple[int, list[int]]]:
+    """Chunk and frame numbers of every step, drawn from the seed alone: a step waits for a chunk still rendering."""
+    rng = np.random.default_rng([seed, 1])
+    for _ in range(steps):
+        yield int(rng.integers(chunks)), rng.choice(CHUNK, batch, replace=False).tolist()
+
+
+def held_out_frames(library: Library, *, first: int, count: int, honest: bool = False) -> list[Frame]:
+    """Frames from seeds outside training, landscape and portrait in turn at 4:3."""
+    sizes = [(192, 256) if i % 2 == 0 else (256, 192) for i in range(count)]
+    return [render(first + i, library, hw, honest=honest) for i, hw in enumerate(sizes)]
