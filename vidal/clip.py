@@ -124,16 +124,18 @@ class Clip:
     caption_model: str | None = _column("texts", "model or rule that wrote the caption, with its prompt's hash")
 
     # scores: a filter's number is always stored, so that a threshold can be moved by a query
-    title_words: int | None = _column("scores", "words of the cleaned title and hashtags")
+    title_words: int | None = _column("scores", "words of the cleaned title")
     title_language_score: float | None = _column("scores", "confidence of title_language")
-    motion: float | None = _column("scores", "mean temporal information (ITU-T P.910) of the frames, 0 = still")
-    spatial_information: float | None = _column("scores", "mean spatial information (ITU-T P.910)")
+    motion: float | None = _column(
+        "scores", "mean temporal information (ITU-T P.910) at half size and 5 fps, 0 = still"
+    )
+    spatial_information: float | None = _column("scores", "mean spatial information (ITU-T P.910) at half size")
     scene_changes: int | None = _column("scores", "hard cuts found")
     freeze_share: float | None = _column("scores", "share of the clip that is frozen")
     black_share: float | None = _column("scores", "share of the clip that is black")
     luma_mean: float | None = _column("scores", "mean brightness, 0 to 1")
-    blur: float | None = _column("scores", "FFmpeg's blurdetect, higher is blurrier")
-    corrupt_frames: int | None = _column("scores", "frames that the decoder concealed or dropped")
+    blur: float | None = _column("scores", "FFmpeg's blurdetect on the stored frames, higher is blurrier")
+    corrupt_frames: int | None = _column("scores", "frames that the decoder concealed or dropped, at least")
     loudness_lufs: float | None = _column("scores", "integrated loudness (EBU R128)")
     silence_share: float | None = _column("scores", "share of the sound that is silent")
     speech_share: float | None = _column("scores", "share of the clip in which somebody speaks")
@@ -211,6 +213,24 @@ def schema(extra: Iterable[pa.Field] = ()) -> pa.Schema:
     hints = get_type_hints(Clip)
     fields = [pa.field(f.name, arrow_type(hints[f.name]), metadata={"group": f.metadata["group"]}) for f in columns()]
     return pa.schema([*fields, *extra], metadata={"vidal.schema_version": str(SCHEMA_VERSION)})
+
+
+def column_table() -> str:
+    """The Markdown of ``manifests/COLUMNS.md``."""
+    kinds = schema()
+    lines = [
+        "# The columns of a manifest",
+        "",
+        f"Schema version {SCHEMA_VERSION}. Made from `vidal/clip.py` by `vidal.clip.column_table`; a test holds it.",
+        "A source's own columns stand behind these, under their own names.",
+        "",
+        "| column | type | group | meaning |",
+        "|---|---|---|---|",
+    ]
+    rows = (
+        f"| `{f.name}` | {kinds.field(f.name).type} | {f.metadata['group']} | {f.metadata['doc']} |" for f in columns()
+    )
+    return "\n".join([*lines, *rows]) + "\n"
 
 
 _SCALARS: dict[Any, pa.DataType] = {

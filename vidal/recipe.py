@@ -29,7 +29,7 @@ from vidal.clip import SCHEMA_VERSION
 from vidal.errors import RecipeError
 from vidal.sources import SOURCES
 from vidal.sources.source import Source
-from vidal.stage import Decision, Stage, Step, digest
+from vidal.stage import IN_WORKER, Decision, Stage, Step, digest
 from vidal.stages import CATALOGUE, step_class
 
 Model = TypeVar("Model", bound=BaseModel)
@@ -211,6 +211,8 @@ def _validate(kind: type[Model], raw: Any, place: str) -> Model:
     except ValidationError as error:
         first = error.errors()[0]
         where = ".".join(str(part) for part in first["loc"])
+        if not where:
+            raise RecipeError(f"{place}: settings are `name: value`, not {raw!r}") from None
         if first["type"] == "extra_forbidden":
             known = [f.alias or name for name, f in kind.model_fields.items()]
             raise RecipeError(f"{place}: unknown setting `{where}`; it has {', '.join(known)}") from None
@@ -220,14 +222,21 @@ def _validate(kind: type[Model], raw: Any, place: str) -> Model:
 def _check_flow(source: Source, steps: Sequence[Step], place: str) -> None:
     """Refuse a stage that reads what nobody before it wrote."""
     there = source.columns()
+    on_gpu = False
     for index, step in enumerate(steps):
+        if isinstance(step, Stage) and on_gpu != (step.needs.gpus > 0):
+            on_gpu, there = not on_gpu, there - IN_WORKER
         missing = next((name for name in step.reads if name not in there), None)
         if missing:
             writers = [name for name in CATALOGUE if missing in step_class(name).writes]
             hint = f"put `{writers[0]}` before it" if writers else "no stage writes it"
+            if missing in IN_WORKER:
+                hint += ", with no global decision and no stage for a GPU between the two"
             raise RecipeError(
                 f"{place}: stages[{index}].{step.step_name()} reads `{missing}`, which nothing before it writes; {hint}"
             )
+        if isinstance(step, Decision):
+            there -= IN_WORKER
         there |= {*step.writes, *(step.layers if isinstance(step, Stage) else ())}
 
 
@@ -250,8 +259,8 @@ def _override(raw: dict[str, Any], text: str) -> None:
         parsed = yaml.safe_load(value)
     except yaml.YAMLError:
         raise RecipeError(f"--set {text}: the value is not YAML") from None
-    if parts[0] == "source" and parts[1] in SOURCES:
-        raw["source"] = {k: v for k, v in (raw.get("source") or {}).items() if k not in SOURCES}
+    if parts[0] == "source" and parts[1] in SOURCES and isinstance(raw.get("source"), dict):
+        raw["source"] = {k: v for k, v in raw["source"].items() if k not in SOURCES}
     target = _stage_settings(raw, parts[0]) if parts[0] not in ("source", "shards", "engine") else raw
     path = parts if target is raw else parts[1:]
     if target is None:
@@ -284,7 +293,11 @@ def differences(old: dict[str, Any], new: dict[str, Any]) -> list[str]:
     """What differs between two resolved recipes, one line each."""
     before, after = _flat(old), _flat(new)
     keys = [key for key in dict.fromkeys([*before, *after]) if before.get(key) != after.get(key)]
-    return [f"{key}: {before.get(key, 'absent')} → {after.get(key, 'absent')}" for key in keys]
+    whole = {key for key in keys if "absent" in (before.get(key, "absent"), after.get(key, "absent"))}
+    # Of a stage that only one of them has, that it has it is enough.
+    keys = [key for key in keys if not any(key.startswith(f"{stage}.") for stage in whole)]
+    changes = [f"{key}: {before.get(key, 'absent')} → {after.get(key, 'absent')}" for key in keys]
+    return changes or (["the order of the stages"] if old != new else [])
 
 
 def _flat(value: Any, prefix: str = "") -> dict[str, Any]:

@@ -28,6 +28,9 @@ from pydantic import BaseModel, ConfigDict
 
 from vidal.clip import Clip
 
+IN_WORKER = frozenset({"source_file", "source_facts"})
+"""What stages hand each other in one worker: lost at a global decision and where the hardware changes."""
+
 
 class Resources(BaseModel):
     """What a worker of the stage needs; left out of the fingerprint, as it changes no byte of the output."""
@@ -49,9 +52,12 @@ class Step(BaseModel):
     version: ClassVar[int] = 1
     """Raised when the same settings give other output."""
     reads: ClassVar[tuple[str, ...]] = ()
-    """Columns and layers (``"video"``, ``"audio"``) that must be there before."""
+    """Columns, layers (``"video"``, ``"audio"``) and what is `IN_WORKER` that must be there before."""
     writes: ClassVar[tuple[str, ...]] = ()
-    """Columns and layers that are there after."""
+    """What is there after."""
+
+    whereabouts: ClassVar[tuple[str, ...]] = ()
+    """Settings that say where something is rather than what it is: no part of the identity."""
 
     @classmethod
     def step_name(cls) -> str:
@@ -63,7 +69,7 @@ class Step(BaseModel):
         return {
             "name": self.step_name(),
             "version": self.version,
-            "settings": self.model_dump(mode="json", exclude={"resources"}),
+            "settings": self.model_dump(mode="json", exclude={"resources", *self.whereabouts}),
             "models": self.model_identities(),
         }
 

@@ -25,6 +25,8 @@ class EnhanceCaption(Stage):
     """Writes ``caption`` from the title, hashtags, OCR, speech and model captions that a clip has."""
 
     writes = ("caption", "caption_source", "caption_refusal", "caption_model")
+    # A resumed run may find the same model on another node.
+    whereabouts = ("server_url", "key_variable", "max_seconds")
     default_resources: ClassVar[Resources] = Resources(timeout_s=180.0)
 
     backend: Literal["transformers", "server", "merge"] = "transformers"
@@ -50,11 +52,7 @@ class EnhanceCaption(Stage):
     _stop_words: frozenset[str] = PrivateAttr(frozenset())
 
     def identity(self) -> dict[str, Any]:
-        """Without the server's address: a resumed run may find the same model on another node."""
-        whole = super().identity()
-        for name in ("server_url", "key_variable", "max_seconds"):
-            del whole["settings"][name]
-        return {**whole, "prompt": prompt_hash(self.marking)}
+        return {**super().identity(), "prompt": prompt_hash(self.marking)}
 
     def model_identities(self) -> dict[str, str]:
         identities = {"stop_words": identity(self.stop_words)}

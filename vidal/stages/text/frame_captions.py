@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, ClassVar, Literal
+from typing import ClassVar, Literal
 
 from pydantic import Field, PrivateAttr
 
@@ -20,6 +20,8 @@ class FrameCaptions(Stage):
 
     reads = ("video",)
     writes = ("frame_captions", "video_caption", "frame_caption_model", "frame_caption_score")
+    # A resumed run may find the same model on another node.
+    whereabouts = ("server_url", "key_variable", "request_timeout_s")
     default_resources: ClassVar[Resources] = Resources(timeout_s=600.0)
 
     backend: Literal["labels", "transformers", "server"] = "labels"
@@ -34,13 +36,6 @@ class FrameCaptions(Stage):
     request_timeout_s: float = Field(60.0, gt=0)
 
     _captioner: Captioner | None = PrivateAttr(None)
-
-    def identity(self) -> dict[str, Any]:
-        """Without the server's address: a resumed run may find the same model on another node."""
-        whole = super().identity()
-        for name in ("server_url", "key_variable", "request_timeout_s"):
-            del whole["settings"][name]
-        return whole
 
     def model_identities(self) -> dict[str, str]:
         return {"model": f"server {self.model}" if self.backend == "server" else identity(self.model)}

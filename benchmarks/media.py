@@ -1,0 +1,165 @@
+"""Clips per second of the media stages against a bare FFmpeg that writes the same outputs, and their peak memory.
+
+    python benchmarks/media.py
+
+Both run over the same generated clips, two processes at a time, in turns, so that the machine's load hits both alike.
+The bare command measures nothing, probes nothing and checks nothing; the stages must reach 0.85 of its rate. Then one
+1080p minute goes through the stages while the memory of worker and FFmpeg is watched; the sum must stay below 400 MB.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import resource
+import shutil
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import psutil
+
+from vidal.clip import Clip
+from vidal.media.ffmpeg import find_ffmpeg
+
+RATIO_FLOOR = 0.85
+MEMORY_CEILING_MB = 400
+CLIP_S = 10
+
+_BARE_GRAPH = (
+    "[0:v]scale=-2:256,split[v][f];[f]fps=8/{seconds},format=yuvj420p[f];"
+    "[0:a]asplit[a][b];[b]aresample=16000,aformat=sample_fmts=s16:channel_layouts=mono,asplit[b][c]"
+)
+_BARE_OUTPUTS = (
+    "-map [v] -map [a] -c:v libx264 -preset veryfast -crf 23 -threads 1 -g 30 -c:a aac -b:a 96k -movflags +faststart "
+    "out.mp4 -map [f] -q:v 2 -threads 1 out.%d.jpg -map [b] out.flac -map [c] -f chromaprint -fp_format raw out.bin"
+)
+
+
+def make_clip(path: Path, size: str, seconds: int, seed: int) -> None:
+    """A noisy moving picture and a sound, with a long GOP, as phones make them."""
+    picture = f"testsrc2=s={size}:r=30:d={seconds},noise=alls=12:allf=t:all_seed={seed}"
+    command = (
+        f"-f lavfi -i {picture} -f lavfi -i anoisesrc=d={seconds}:a=0.1:seed={seed} -c:v libx264 -preset veryfast "
+        f"-b:v 3M -maxrate 4M -bufsize 8M -g 250 -pix_fmt yuv420p -c:a aac -shortest"
+    )
+    subprocess.run([find_ffmpeg(), "-y", "-loglevel", "error", *command.split(), path], check=True)
+
+
+def run_bare(source: Path) -> None:
+    with tempfile.TemporaryDirectory() as folder:
+        graph = _BARE_GRAPH.format(seconds=CLIP_S)
+        given = [
+            "-nostdin",
+            "-y",
+            "-loglevel",
+            "error",
+            "-threads",
+            "1",
+            "-filter_complex_threads",
+            "1",
+            "-i",
+            str(source),
+        ]
+        command = [str(find_ffmpeg()), *given, "-filter_complex", graph, *_BARE_OUTPUTS.split()]
+        subprocess.run(command, check=True, cwd=folder)
+
+
+def run_stages(source: Path) -> Clip:
+    from vidal.stages.fetch import Fetch
+    from vidal.stages.media import Media
+    from vidal.stages.probe import Probe
+
+    clip = Clip(url=str(source))
+    with tempfile.TemporaryDirectory() as folder:
+        clip.work.folder = Path(folder)
+        for stage in (Fetch(), Probe(), Media()):
+            stage.process(clip)
+    return clip
+
+
+def rate(work: Callable[[Path], object], sources: list[Path]) -> tuple[float, float]:
+    """Clips per second with two at a time, and CPU seconds per clip, which other work on the machine disturbs less."""
+    started, cpu = time.perf_counter(), _cpu_s()
+    with ThreadPoolExecutor(2) as pool:
+        list(pool.map(work, sources))
+    return len(sources) / (time.perf_counter() - started), (_cpu_s() - cpu) / len(sources)
+
+
+def _cpu_s() -> float:
+    return sum(
+        usage.ru_utime + usage.ru_stime
+        for usage in (resource.getrusage(resource.RUSAGE_SELF), resource.getrusage(resource.RUSAGE_CHILDREN))
+    )
+
+
+def peak_memory_mb(source: Path) -> float:
+    """Largest sum of resident memory of a worker and its FFmpeg, over one clip."""
+    worker = subprocess.Popen([sys.executable, __file__, "--worker", source])
+    peak, done = 0.0, threading.Event()
+    while worker.poll() is None:
+        peak = max(peak, _tree_mb(worker.pid))
+        done.wait(0.02)
+    assert worker.returncode == 0
+    return peak
+
+
+def _tree_mb(pid: int) -> float:
+    total = 0
+    try:
+        parent = psutil.Process(pid)
+        for process in (parent, *parent.children(recursive=True)):
+            total += process.memory_info().rss
+    except psutil.NoSuchProcess:
+        pass
+    return total / 2**20
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--clips", type=int, default=8)
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--worker", type=Path, help=argparse.SUPPRESS)
+    options = parser.parse_args()
+    if options.worker is not None:
+        run_stages(options.worker)
+        return 0
+    folder = Path(tempfile.mkdtemp(prefix="vidal-bench-"))
+    try:
+        return report(folder, options.clips, options.rounds)
+    finally:
+        shutil.rmtree(folder)
+
+
+def report(folder: Path, count: int, rounds: int) -> int:
+    sources = [folder / f"{k}.mp4" for k in range(count)]
+    for seed, source in enumerate(sources):
+        make_clip(source, "1280x720", CLIP_S, seed)
+    run_stages(sources[0])
+    found: dict[str, list[tuple[float, float]]] = {"bare": [], "stages": []}
+    for _ in range(rounds):
+        found["bare"].append(rate(run_bare, sources))
+        found["stages"].append(rate(run_stages, sources))
+    fastest = {name: max(rate for rate, _ in runs) for name, runs in found.items()}
+    cheapest = {name: min(cpu for _, cpu in runs) for name, runs in found.items()}
+    ratio = fastest["stages"] / fastest["bare"]
+    make_clip(folder / "minute.mp4", "1920x1080", 60, 99)
+    memory = peak_memory_mb(folder / "minute.mp4")
+    figures = {
+        "clips_per_s": fastest,
+        "cpu_s_per_clip": cheapest,
+        "ratio": ratio,
+        "cpu_ratio": cheapest["bare"] / cheapest["stages"],
+        "peak_memory_mb": memory,
+    }
+    print(json.dumps(figures, indent=2))
+    return 0 if ratio >= RATIO_FLOOR and memory < MEMORY_CEILING_MB else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())

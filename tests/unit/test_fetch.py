@@ -1,0 +1,119 @@
+"""What fetch brings, and what it refuses."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from pathlib import Path
+
+import fsspec
+import pytest
+
+from vidal.clip import Clip
+from vidal.errors import ClipError, StorageError
+from vidal.stages.fetch import Fetch
+
+CONTENT = b"not really a film" * 1000
+
+
+@pytest.fixture
+def clip(tmp_path: Path) -> Clip:
+    clip = Clip(url="film.mp4")
+    clip.work.folder = tmp_path / "private"
+    clip.work.folder.mkdir()
+    return clip
+
+
+def fetched(clip: Clip) -> bytes:
+    assert clip.work.source_path is not None and clip.work.folder is not None
+    assert clip.work.source_path == clip.work.folder / "source"
+    assert (clip.source_bytes, clip.source_sha256) == (len(CONTENT), hashlib.sha256(CONTENT).hexdigest())
+    return clip.work.source_path.read_bytes()
+
+
+NAMES = [
+    "film.mp4",
+    "two words.mp4",
+    "new\nline.mp4",
+    "ünï.mp4",
+    "-i.mp4",
+    "concat:a|b.mp4",
+    "a%d.mp4",
+    "$(touch x).mp4",
+    "~",
+]
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_any_name_is_just_a_path(name: str, clip: Clip, tmp_path: Path) -> None:
+    (tmp_path / name).write_bytes(CONTENT)
+    clip.url = name
+    Fetch(base=str(tmp_path)).process(clip)
+    assert fetched(clip) == CONTENT
+
+
+@pytest.mark.parametrize(
+    "form", ["../samples/film.mp4", "{folder}/samples/film.mp4", "file://{folder}/samples/film.mp4"]
+)
+def test_a_path_is_read_against_the_folder_of_its_list(form: str, clip: Clip, tmp_path: Path) -> None:
+    (tmp_path / "samples").mkdir()
+    (tmp_path / "manifests").mkdir()
+    (tmp_path / "samples" / "film.mp4").write_bytes(CONTENT)
+    clip.url = form.format(folder=tmp_path)
+    Fetch(base=str(tmp_path / "manifests")).process(clip)
+    assert fetched(clip) == CONTENT
+
+
+def test_an_object_store_is_read_through_fsspec(clip: Clip) -> None:
+    with fsspec.open("memory://clips/film.mp4", "wb") as file:
+        file.write(CONTENT)
+    clip.url = "memory://clips/film.mp4"
+    Fetch().process(clip)
+    assert fetched(clip) == CONTENT
+
+
+REFUSED = [
+    ("nothing.mp4", "missing"),
+    ("memory://nothing.mp4", "missing"),
+    ("folder", "not_a_file"),
+    ("fifo", "not_a_file"),
+    ("/dev/zero", "not_a_file"),
+    ("to-device", "not_a_file"),
+    ("film.mp4/inside", "unreadable"),
+    ("nul\0byte", "unreadable"),
+    ("x" * 5000, "unreadable"),
+    ("big.mp4", "too_many_bytes"),
+    ("http://127.0.0.1:1/film.mp4", "unsupported_address"),
+    ("HTTPS://host/film.mp4", "unsupported_address"),
+    ("ftp://host/film.mp4", "unsupported_address"),
+    ("simplecache::http://127.0.0.1:1/x", "missing"),
+    ("", "not_a_file"),
+]
+
+
+@pytest.mark.parametrize(("url", "reason"), REFUSED, ids=[ascii(url)[:30] for url, _ in REFUSED])
+def test_what_is_no_file_is_refused_by_reason(url: str, reason: str, clip: Clip, tmp_path: Path) -> None:
+    (tmp_path / "folder").mkdir()
+    os.mkfifo(tmp_path / "fifo")
+    (tmp_path / "to-device").symlink_to("/dev/zero")
+    (tmp_path / "film.mp4").write_bytes(CONTENT)
+    (tmp_path / "big.mp4").write_bytes(b"x" * 20_001)
+    clip.url = url
+    with pytest.raises(ClipError) as caught:
+        Fetch(base=str(tmp_path), max_bytes=20_000).process(clip)
+    assert caught.value.reason == reason
+
+
+def test_a_full_disk_is_the_machine_s_fault(clip: Clip, tmp_path: Path) -> None:
+    (tmp_path / "film.mp4").write_bytes(CONTENT)
+    assert clip.work.folder is not None
+    (clip.work.folder / "source").symlink_to("/dev/full")
+    with pytest.raises(StorageError, match="disk is full"):
+        Fetch(base=str(tmp_path)).process(clip)
+
+
+def test_a_source_that_cannot_be_read_on_is_not_blamed_on_the_disk(clip: Clip, tmp_path: Path) -> None:
+    clip.url = "/proc/self/mem"
+    with pytest.raises((ClipError, StorageError)) as caught:
+        Fetch(base=str(tmp_path)).process(clip)
+    assert str(clip.work.folder) not in str(caught.value)

@@ -1,0 +1,135 @@
+"""Turn one source into the clip's members, its frames' true times and its measurements."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from fractions import Fraction
+from pathlib import Path
+
+from vidal.errors import ClipError
+from vidal.media import child, graph
+from vidal.media.ffmpeg import source_name
+from vidal.media.graph import Plan, Target
+from vidal.media.limits import Limits
+from vidal.media.measures import PictureMeasures, SoundMeasures, read_fingerprint, read_picture, read_sound
+from vidal.media.probe import Probe
+from vidal.media.timing import centre_frames, decimate, keeps_every_frame, seconds, stretch, target_size
+
+_CORRUPT_FRAME = b"corrupt decoded frame"
+# H.264 marks every frame that it conceals; other decoders of FFmpeg often only complain.
+_DECODER_ERROR = rb"^\[(hevc|vp8|vp9|libdav1d|mpeg4|mpeg2video|mpeg1video|vc1|wmv3) @ \S+\] \[error\] "
+_DECODED = re.compile(
+    r"^\[in#0\S* @ \S+\] \[verbose\] +Input stream #0:\d+ \(video\): .*? (\d+) frames decoded; (\d+) decode errors",
+    re.M,
+)
+_CUT_SHORT = (b"partial file", b"File ended prematurely")
+
+# Codecs in which a packet may rightly give no frame (VP8's hidden reference frames).
+_HAS_HIDDEN_FRAMES = ("vp8", "vp6", "vp6f")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Transcoded:
+    """What a clip became; times in seconds after the picture's start."""
+
+    video: bytes
+    frames: list[bytes]
+    frame_times: list[float]
+    size: tuple[int, int]
+    sound: bytes | None
+    audio_fingerprint: list[int]
+    picture_measures: PictureMeasures
+    sound_measures: SoundMeasures | None
+    corrupt_frames: int
+    peak_rss_bytes: int
+
+
+def transcode(source: Path, probe: Probe, folder: Path, target: Target, limits: Limits) -> Transcoded:
+    """Run the one FFmpeg process of the clip, in ``folder``, and read what it wrote."""
+    try:
+        return _transcode(source, probe, folder, target, limits)
+    finally:
+        for path in folder.glob("out.*"):
+            path.unlink()
+        for path in (*folder.glob("*.times"), *folder.glob("*.measures")):
+            path.unlink()
+
+
+def _transcode(source: Path, probe: Probe, folder: Path, target: Target, limits: Limits) -> Transcoded:
+    plan = make_plan(probe, probe.times_s, target)
+    done = _run(source, plan, folder, target, limits)
+    decoded = _times(folder / graph.VIDEO_TIMES)
+    corrupt = _corrupt_frames(done, probe, plan, decoded)
+    if _times(folder / graph.FRAME_TIMES) != [plan.times_s[i] for i in plan.chosen]:
+        # Containers without presentation times (AVI, MPEG-PS) and damaged clips: the first pass has measured them.
+        plan = make_plan(probe, decoded, target)
+        done = _run(source, plan, folder, target, limits)
+        if _times(folder / graph.FRAME_TIMES) != [plan.times_s[i] for i in plan.chosen]:
+            raise ClipError("undecodable", "frame times differ from one decoding to the next")
+    return _collect(folder, plan, target, corrupt, done.peak_rss_bytes)
+
+
+def make_plan(probe: Probe, times_s: Sequence[float], target: Target) -> Plan:
+    whole = keeps_every_frame(probe.times_s, probe.duration_s, target.max_fps)
+    kept = list(times_s) if whole else decimate(times_s, target.max_fps)
+    return Plan(
+        probe=probe,
+        size=target_size(probe.width, probe.height, target.short_side),
+        times_s=kept,
+        chosen=centre_frames(kept, probe.duration_s, target.frames),
+        keeps_every_frame=whole,
+    )
+
+
+def _run(source: Path, plan: Plan, folder: Path, target: Target, limits: Limits) -> child.Finished:
+    command = graph.command(source_name(source, folder), plan, target, limits)
+    done = child.run(command, folder, limits, marks=(_CORRUPT_FRAME, _DECODER_ERROR, *_CUT_SHORT))
+    if cut := [mark for mark in _CUT_SHORT if done.counts[mark]]:
+        raise ClipError("truncated", f"FFmpeg says: {cut[0].decode()}")
+    if done.returncode != 0:
+        raise ClipError("undecodable", done.first_error)
+    return done
+
+
+def _times(path: Path) -> list[float]:
+    """Times that FFmpeg noted for the frames of an output, in seconds after the picture's start."""
+    if not path.exists():
+        return []
+    stamps = [line.split() for line in path.read_text(encoding="ascii").splitlines()]
+    return [seconds(int(ticks), Fraction(base)) for ticks, base in stamps]
+
+
+def _corrupt_frames(done: child.Finished, probe: Probe, plan: Plan, decoded: Sequence[float]) -> int:
+    """Frames that the decoder concealed, refused or never gave; raises if the picture stops early."""
+    if not decoded:
+        raise ClipError("undecodable", "no frame could be decoded")
+    missing_s = plan.times_s[-1] - decoded[-1]
+    if missing_s > max(0.5, 2 / probe.fps):
+        raise ClipError("truncated", f"the picture stops {missing_s:.2f} s before its last packet")
+    # The last match: what the file's author wrote is logged before FFmpeg's own summary.
+    frames, errors = map(int, (_DECODED.findall(done.log) or [(len(decoded), 0)])[-1])
+    lost = max(0, len(probe.frame_ticks) - frames)
+    if probe.is_interlaced or probe.video_codec in _HAS_HIDDEN_FRAMES:
+        lost = 0
+    return max(errors + done.counts[_CORRUPT_FRAME], lost, min(1, done.counts[_DECODER_ERROR]))
+
+
+def _collect(folder: Path, plan: Plan, target: Target, corrupt: int, peak_rss_bytes: int) -> Transcoded:
+    stored = [(folder / (graph.FRAME % (k + 1))).read_bytes() for k in range(len(plan.chosen))]
+    repeats = stretch(plan.chosen, target.frames)
+    length_s = plan.probe.duration_s
+    has_sound = plan.probe.audio_codec is not None
+    return Transcoded(
+        video=(folder / graph.VIDEO).read_bytes(),
+        frames=[stored[k] for k in repeats],
+        frame_times=[plan.times_s[plan.chosen[k]] for k in repeats],
+        size=plan.size,
+        sound=(folder / graph.SOUND).read_bytes() if has_sound else None,
+        audio_fingerprint=read_fingerprint(folder / graph.FINGERPRINT),
+        picture_measures=read_picture(folder / graph.PICTURE_MEASURES, folder / graph.FRAME_MEASURES, length_s),
+        sound_measures=read_sound(folder / graph.SOUND_MEASURES, length_s) if has_sound else None,
+        corrupt_frames=corrupt,
+        peak_rss_bytes=peak_rss_bytes,
+    )

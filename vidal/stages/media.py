@@ -1,0 +1,65 @@
+"""Turns a source into the clip's video, frames and sound, and measures it, in one FFmpeg process."""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+from vidal.clip import Clip
+from vidal.media.ffmpeg import ffmpeg_identity
+from vidal.media.graph import Target
+from vidal.media.limits import Limits
+from vidal.media.probe import Probe
+from vidal.media.transcode import Transcoded, transcode
+from vidal.stage import Resources, Stage, digest
+from vidal.work import Member
+
+
+class Media(Stage, Target):
+    """Writes the ``video`` and ``audio`` layers; the frames' times are those of the source's own frames."""
+
+    default_resources: ClassVar[Resources] = Resources(timeout_s=2000)
+    reads: ClassVar[tuple[str, ...]] = ("source_file", "source_facts", "duration_s")
+    writes: ClassVar[tuple[str, ...]] = (
+        "video", "audio", "frame_times", "frame_width", "frame_height", "has_audio", "motion", "spatial_information",
+        "scene_changes", "freeze_share", "black_share", "luma_mean", "blur", "corrupt_frames", "loudness_lufs",
+        "silence_share", "audio_fingerprint", "media_model",
+    )  # fmt: skip
+    layers: ClassVar[tuple[str, ...]] = ("video", "audio")
+
+    limits: Limits = Limits()
+
+    def setup(self) -> None:
+        ffmpeg_identity()
+
+    def model_identities(self) -> dict[str, str]:
+        return {"ffmpeg": ffmpeg_identity()}
+
+    def process(self, clip: Clip) -> None:
+        work = clip.work
+        if work.source_path is None or work.folder is None or not isinstance(work.probe, Probe):
+            raise ValueError("media needs the source file that fetch leaves and the facts that probe leaves")
+        target = Target(**self.model_dump(include=set(Target.model_fields)))
+        made = transcode(work.source_path, work.probe, work.folder, target, self.limits)
+        _put_members(clip, made)
+        _write(clip, made)
+        clip.media_model = f"{ffmpeg_identity()} settings {digest(target.model_dump())}"
+        work.source_path.unlink()
+        work.source_path = None
+
+
+def _put_members(clip: Clip, made: Transcoded) -> None:
+    clip.work.put(Member(layer="video", suffix="mp4", data=made.video))
+    for k, (data, time_s) in enumerate(zip(made.frames, made.frame_times, strict=True)):
+        clip.work.put(Member(layer="video", suffix=f"frame.{k}.jpg", data=data, time_s=time_s))
+    if made.sound is not None:
+        clip.work.put(Member(layer="audio", suffix="flac", data=made.sound))
+
+
+def _write(clip: Clip, made: Transcoded) -> None:
+    clip.frame_times = made.frame_times
+    clip.frame_width, clip.frame_height = made.size
+    clip.has_audio = made.sound is not None
+    clip.corrupt_frames, clip.audio_fingerprint = made.corrupt_frames, made.audio_fingerprint
+    for measures in (made.picture_measures, made.sound_measures):
+        for name in measures.__dataclass_fields__ if measures is not None else ():
+            setattr(clip, name, getattr(measures, name))
