@@ -15,7 +15,7 @@ build_flags = --out $(OUT) --engine $(ENGINE) $(if $(WORKERS),--workers $(WORKER
 	$(if $(RAY_ADDRESS),--ray-address $(RAY_ADDRESS)) $(foreach s,$(SET),--set $(s))
 
 .DEFAULT_GOAL := help
-.PHONY: help setup build-shards report test test-slow lint format lock models clean
+.PHONY: help setup build-shards report test test-slow lint format lock docs models clean
 
 help: ## Show this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
@@ -54,9 +54,13 @@ format: setup ## Lay the code out
 lock: ## Pin the newest versions that fit pyproject.toml
 	$(BIN)/uv pip compile --quiet --no-emit-index-url --python-version 3.11 --extra dev pyproject.toml -o requirements.lock
 
-models: setup ## Train the small depth and infrared checkpoints again (about an hour on two cores)
-	$(BIN)/python -m vidal.synthetic.train_depth
-	$(BIN)/python -m vidal.synthetic.train_infrared
+docs: setup ## Bring the tables in README.md and manifests/COLUMNS.md up to date
+	$(BIN)/python -m vidal.stages.table README.md
+	$(BIN)/python -c 'import vidal.clip; print(vidal.clip.column_table(), end="")' > manifests/COLUMNS.md
+
+models: setup ## Train the small depth and infrared checkpoints again, into build/ (an hour on two cores)
+	$(BIN)/python -m vidal.synthetic.train_depth --out build/depth-small
+	$(BIN)/python -m vidal.synthetic.train_infrared --out build/infrared-small
 
 clean: ## Remove what the targets made, .venv included
 	rm -rf .venv data report.html .mypy_cache .ruff_cache .pytest_cache *.egg-info

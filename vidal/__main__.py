@@ -1,0 +1,5 @@
+"""``python -m vidal``."""
+
+from vidal.cli import main
+
+main()

@@ -1,0 +1,148 @@
+"""`build` and `retry`: the library's doors behind the commands of the same names."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from rich.console import Console
+
+from vidal.dataset.dataset import Dataset
+from vidal.dataset.storage import Storage
+from vidal.engine.driver import Retry, Run, is_complete
+from vidal.engine.driver import build as drive
+from vidal.engine.job import Engine
+from vidal.engine.progress import LiveProgress
+from vidal.errors import OutputError, RecipeError, UserError
+from vidal.recipe import Recipe, check
+from vidal.report.funnel import Funnel
+from vidal.report.summary import as_json, funnel_of, stage_order
+
+EngineName = Literal["ray", "local"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BuildResult:
+    """What a build or a retry did."""
+
+    out: str
+    did_nothing: bool
+    funnel: Funnel
+    stage_order: list[str]
+    wall_s: float
+    stage_seconds: dict[str, float]
+
+    def as_json(self) -> dict[str, Any]:
+        return {
+            "out": self.out,
+            "did_nothing": self.did_nothing,
+            "wall_s": round(self.wall_s, 3),
+            "stage_seconds": {name: round(s, 3) for name, s in sorted(self.stage_seconds.items())},
+            **as_json(self.funnel, self.stage_order),
+        }
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class How:
+    """Where the work runs; none of it changes a byte of the output."""
+
+    engine: EngineName = "ray"
+    workers: int | None = None
+    ray_address: str | None = None
+
+    def start(self, recipe: Recipe) -> Engine:
+        """The engine, not yet started; raises `UserError` for settings that cannot be."""
+        if self.workers is not None and self.workers < (0 if self.engine == "local" else 1):
+            raise UserError(f"--workers {self.workers}: at least 1 (0, in this process, is for --engine local)")
+        if self.engine == "local":
+            from vidal.engine.local import InProcessEngine, PoolEngine
+
+            return InProcessEngine() if self.workers == 0 else PoolEngine(self.workers or os.cpu_count() or 1)
+        from vidal.engine.ray import RayEngine
+        from vidal.engine.ray_cluster import RayCluster
+
+        settings = recipe.engine
+        cluster = RayCluster(
+            address=self.ray_address or os.environ.get("RAY_ADDRESS"),
+            workers=self.workers,
+            dashboard=settings.dashboard,
+            object_store_bytes=settings.object_store_bytes,
+        )
+        return RayEngine(cluster, self.workers, settings.gpu_workers)
+
+
+def build(recipe: Recipe, out: str, how: How, console: Console, *, quiet: bool = False) -> BuildResult:
+    """Build a data set, or do what is left of it. Raises `VidalError`; what is committed stays."""
+    started = time.monotonic()
+    storage = Storage(out)
+    if is_complete(recipe, storage):
+        return _result(out, started, did_nothing=True)
+    return _drive(recipe, out, how, console, quiet=quiet, retry=None)
+
+
+def retry(
+    out: str, how: How, console: Console, *, reasons: Sequence[str], clip_ids: Sequence[str] = (), quiet: bool = False
+) -> BuildResult:
+    """Try failed clips again: those of the given reasons or ids, or every one whose failure is transient."""
+    started = time.monotonic()
+    dataset = Dataset.open(out)
+    chosen, shards, known = set(), set(), set()
+    for row in dataset.rows(["clip_id", "shard", "status", "reason", "is_transient"]):
+        if row["status"] != "failed":
+            continue
+        known.add(row["reason"])
+        by_name = row["reason"] in reasons or row["clip_id"] in clip_ids
+        if by_name or (not reasons and not clip_ids and row["is_transient"]):
+            chosen.add(row["clip_id"])
+            shards.add(row["shard"])
+    unknown = sorted(set(reasons) - known)
+    if unknown:
+        raise UserError(
+            f"{out}: no clip failed with reason {unknown[0]}; reasons: {', '.join(sorted(known)) or 'none'}"
+        )
+    if len(dataset.committed()) < dataset.info.shards:
+        raise OutputError(f"{out}: not complete yet; run `vidal build` to the end before a retry")
+    if not chosen:
+        return _result(out, started, did_nothing=True)
+    recipe = _recipe_of(dataset)
+    again = Retry(clip_ids=frozenset(chosen), shards=frozenset(shards))
+    return _drive(recipe, out, how, console, quiet=quiet, retry=again)
+
+
+def _recipe_of(dataset: Dataset) -> Recipe:
+    try:
+        return check(dataset.info.definition, f"{dataset.storage.address}/dataset.json")
+    except RecipeError as error:
+        raise RecipeError(f"{error}; this data set was written by {dataset.info.created_by}") from None
+
+
+def _drive(
+    recipe: Recipe, out: str, how: How, console: Console, *, quiet: bool, retry: Retry | None
+) -> BuildResult:  # fmt: skip
+    started = time.monotonic()
+    engine = how.start(recipe)
+    with LiveProgress(console, quiet=quiet) as progress:
+        try:
+            have_gpu = any(stage.needs.gpus for stage in recipe.stages) and engine.has_gpu()
+            run = Run(recipe, Storage(out), engine, progress, have_gpu=have_gpu, retry=retry)
+            drive(run)
+        finally:
+            engine.close()
+    return _result(out, started, stage_seconds=dict(run.seconds))
+
+
+def _result(
+    out: str, started: float, *, did_nothing: bool = False, stage_seconds: dict[str, float] | None = None
+) -> BuildResult:
+    dataset = Dataset.open(out)
+    return BuildResult(
+        out=out,
+        did_nothing=did_nothing,
+        funnel=funnel_of(dataset),
+        stage_order=stage_order(dataset),
+        wall_s=time.monotonic() - started,
+        stage_seconds=stage_seconds or {},
+    )

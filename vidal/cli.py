@@ -1,0 +1,289 @@
+"""The command line: a thin mirror of the library."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from collections.abc import Callable
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+
+import vidal
+from vidal.errors import SourceError, UserError, VidalError
+
+app = typer.Typer(
+    name="vidal",
+    help="Short online videos in, aligned video-infrared-depth-audio-language data sets out.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    add_completion=False,
+)
+console = Console()
+errors = Console(stderr=True)
+
+_INTERRUPTED = 130
+
+
+class EngineChoice(StrEnum):
+    """Where the work runs."""
+
+    ray = "ray"
+    local = "local"
+
+
+DirArgument = Annotated[str, typer.Argument(metavar="DIR", help="Data set: a folder or an address such as s3://…")]
+JsonOption = Annotated[bool, typer.Option("--json", help="Print one JSON object instead of text.")]
+EngineOption = Annotated[EngineChoice, typer.Option(help="ray, or local: the same work without Ray.")]
+WorkersOption = Annotated[
+    int | None, typer.Option(help="Worker processes; by default one per core. 0 with --engine local: this process.")
+]
+RayAddressOption = Annotated[
+    str | None, typer.Option(help="Ray cluster to join; by default $RAY_ADDRESS, else a private Ray.")
+]
+
+
+@app.command()
+def build(
+    recipe: Annotated[Path, typer.Argument(metavar="RECIPE", help="Recipe file (YAML).")],
+    out: Annotated[str, typer.Option(help="Where the data set goes: a folder or an address such as s3://…")],
+    engine: EngineOption = EngineChoice.ray,
+    workers: WorkersOption = None,
+    settings: Annotated[
+        list[str] | None, typer.Option("--set", metavar="KEY.PATH=VALUE", help="Override a setting of the recipe.")
+    ] = None,
+    ray_address: RayAddressOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Build a data set, or do what is left of it."""
+    from vidal import recipe as recipes
+    from vidal.build import build as build_dataset
+
+    checked = recipes.load(recipe, settings or [])
+    result = build_dataset(checked, out, _how(engine, workers, ray_address), console, quiet=as_json)
+    _print_result(result, as_json)
+
+
+@app.command()
+def retry(
+    directory: DirArgument,
+    reason: Annotated[
+        list[str] | None, typer.Option(help="Failure reason to try again; by default every transient one.")
+    ] = None,
+    clip: Annotated[list[str] | None, typer.Option(help="Clip to try again.")] = None,
+    engine: EngineOption = EngineChoice.ray,
+    workers: WorkersOption = None,
+    ray_address: RayAddressOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Try failed clips again; everything else stays as it is."""
+    from vidal.build import retry as retry_clips
+
+    how = _how(engine, workers, ray_address)
+    result = retry_clips(directory, how, console, reasons=reason or [], clip_ids=clip or [], quiet=as_json)
+    _print_result(result, as_json)
+
+
+@app.command()
+def status(directory: DirArgument, as_json: JsonOption = False) -> None:
+    """Show how far a build is, and the funnel of what is committed."""
+    from vidal.dataset.dataset import Dataset
+    from vidal.report import summary
+
+    dataset = Dataset.open(directory)
+    funnel, order = summary.funnel_of(dataset), summary.stage_order(dataset)
+    done, info = len(dataset.committed()), dataset.info
+    if as_json:
+        _print_json({"shards": info.shards, "shards_committed": done, **summary.as_json(funnel, order)})
+        return
+    console.print(f"{info.name}: {done} of {info.shards} shards committed, layers {', '.join(info.layers)}")
+    console.print(summary.as_table(funnel, order))
+
+
+@app.command()
+def why(
+    clip_id: Annotated[str, typer.Argument(metavar="CLIP", help="The clip's id.")],
+    directory: DirArgument,
+    as_json: JsonOption = False,
+) -> None:
+    """Say what became of one clip, and why."""
+    from vidal.dataset.dataset import Dataset
+
+    row = Dataset.open(directory).find(clip_id)
+    if row is None:
+        raise SourceError(f"{directory}: no clip {clip_id} is committed there; `vidal status` shows how far it is")
+    if as_json:
+        _print_json({k: v for k, v in row.items() if k != "members"})
+        return
+    sentence = f"{clip_id} is {row['status']}"
+    if row["status"] != "kept":
+        sentence += f": stage {row['stage']}, {row['reason']} ({row['detail']})"
+    if row["duplicate_of"]:
+        sentence += f", repeats {row['duplicate_of']}"
+    if row["is_transient"]:
+        sentence += f"; another try may succeed: vidal retry {directory} --clip {clip_id}"
+    console.print(sentence, markup=False, highlight=False, soft_wrap=True)
+    for name, value in row.items():
+        if value not in (None, [], "") and name not in ("clip_id", "members", "audio_fingerprint", "ocr_lines"):
+            console.print(f"  {name}: {value}", markup=False, highlight=False, soft_wrap=True)
+
+
+@app.command()
+def verify(directory: DirArgument, as_json: JsonOption = False) -> None:
+    """Check every promise of a data set against its bytes; exit code 1 if one is broken."""
+    from vidal.dataset.dataset import Dataset
+    from vidal.dataset.verify import verify as verify_dataset
+
+    dataset = Dataset.open(directory)
+    problems = list(verify_dataset(dataset))
+    if as_json:
+        found = [{"shard": p.shard, "key": p.key, "what": p.what} for p in problems]
+        _print_json({"ok": not problems, "shards": len(dataset.committed()), "problems": found})
+    elif problems:
+        for problem in problems:
+            console.print(str(problem), markup=False, highlight=False, soft_wrap=True)
+    else:
+        console.print(f"{directory}: all {dataset.info.candidates} rows and their members are what they should be")
+    if problems:
+        raise typer.Exit(1)
+
+
+@app.command()
+def report(
+    directory: DirArgument,
+    out: Annotated[Path | None, typer.Option(help="HTML file; by default DIR/report.html, or ./report.html.")] = None,
+    max_clips: Annotated[int, typer.Option(min=1, help="Contact sheets on the page.")] = 100,
+) -> None:
+    """Write the funnel and a contact sheet of every kept clip as one HTML file."""
+    from vidal.dataset.dataset import Dataset
+    from vidal.report.page import write_report
+    from vidal.report.summary import stage_order
+
+    dataset = Dataset.open(directory)
+    target = out or Path("report.html")
+    write_report(
+        dataset.rows(), dataset.read_member, target, title=dataset.info.name, stage_order=stage_order(dataset),
+        max_clips=max_clips,
+    )  # fmt: skip
+    console.print(f"wrote {target}", soft_wrap=True)
+
+
+class ExportFormat(StrEnum):
+    """What `export` writes."""
+
+    joint = "joint"
+    vidal_json = "vidal-json"
+
+
+@app.command()
+def export(
+    directory: DirArgument,
+    out: Annotated[str, typer.Option(help="Folder for joint tars, file for VIDAL's annotation JSON.")],
+    format: Annotated[
+        ExportFormat, typer.Option(help="joint: one tar per shard with all layers.")
+    ] = ExportFormat.joint,
+) -> None:
+    """Write a data set in another shape."""
+    from vidal.dataset import export as exports
+    from vidal.dataset.dataset import Dataset
+
+    dataset = Dataset.open(directory)
+    if format is ExportFormat.joint:
+        count = exports.write_joint(dataset, out)
+    else:
+        count = exports.write_vidal_json(dataset, Path(out))
+    console.print(f"wrote {count} clips to {out}", soft_wrap=True)
+
+
+@app.command()
+def doctor(
+    recipe: Annotated[
+        Path | None, typer.Argument(metavar="RECIPE", help="Recipe whose models are to be loaded.")
+    ] = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Check this machine: Python, FFmpeg, Ray, cores and memory, and each model of a recipe."""
+    from vidal.doctor import examine
+
+    findings = examine(recipe)
+    if as_json:
+        _print_json({"ok": all(f.is_well for f in findings), "findings": [f.as_json() for f in findings]})
+    else:
+        for finding in findings:
+            mark = "ok  " if finding.is_well else "FAIL"
+            console.print(f"{mark} {finding.what}: {finding.detail}", markup=False, highlight=False, soft_wrap=True)
+    if not all(f.is_well for f in findings):
+        raise typer.Exit(1)
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        console.print(f"vidal {vidal.__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _main(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version.")
+    ] = False,
+) -> None:
+    """Short online videos in, aligned video-infrared-depth-audio-language data sets out."""
+
+
+def _how(engine: EngineChoice, workers: int | None, ray_address: str | None) -> Any:
+    from vidal.build import How
+
+    if ray_address and engine is EngineChoice.local:
+        raise UserError("--ray-address needs --engine ray")
+    return How(engine=engine.value, workers=workers, ray_address=ray_address)
+
+
+def _print_result(result: Any, as_json: bool) -> None:
+    from vidal.report import summary
+
+    if as_json:
+        _print_json(result.as_json())
+        return
+    if result.did_nothing:
+        console.print(f"{result.out}: nothing to do, every shard is committed", soft_wrap=True)
+    console.print(summary.as_table(result.funnel, result.stage_order))
+    if not result.did_nothing:
+        times = ", ".join(
+            f"{name} {s:.1f}" for name, s in sorted(result.stage_seconds.items(), key=lambda kv: -kv[1])[:5]
+        )
+        console.print(f"{result.out} in {result.wall_s:.0f} s; worker seconds: {times}", soft_wrap=True)
+
+
+def _print_json(value: dict[str, Any]) -> None:
+    print(json.dumps(value, ensure_ascii=False, indent=2, default=str))
+
+
+def main() -> None:
+    """Run a command; every error that is not a defect is one line and an exit code that means something."""
+    sys.exit(_guarded(lambda: app(standalone_mode=True)))
+
+
+def _guarded(run: Callable[[], Any]) -> int:
+    try:
+        run()
+    except VidalError as error:
+        errors.print(f"vidal: {error}", markup=False, highlight=False, soft_wrap=True)
+        return error.exit_code
+    except SystemExit as leaving:
+        # Typer makes an exit of Ctrl-C, without a word.
+        if leaving.code == _INTERRUPTED:
+            errors.print("vidal: interrupted; what is committed stays, the same command goes on from there")
+        raise
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    main()
