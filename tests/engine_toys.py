@@ -6,6 +6,7 @@ import ctypes
 import io
 import os
 import signal
+import sys
 import time
 from typing import ClassVar
 
@@ -57,13 +58,13 @@ class Shade(Stage):
 
 
 class Trouble(Stage):
-    """Does what the title says, to the process it is in."""
+    """Does what the uploader or the title says, to the process it is in; ``once x`` does x the first time only."""
 
     default_resources = Resources(timeout_s=2.0)
     marks: str = ""
 
     def process(self, clip: Clip) -> None:
-        word = clip.title or ""
+        word = clip.uploader or clip.title or ""
         if word.startswith("once ") and self.marks:
             mark = os.path.join(self.marks, clip.clip_id)
             if os.path.exists(mark):
@@ -101,6 +102,7 @@ class Trouble(Stage):
         "segfault": _segfault,
         "kill": lambda clip: os.kill(os.getpid(), signal.SIGKILL),
         "exit": lambda clip: os._exit(3),
+        "leave": lambda clip: sys.exit("goodbye"),
         "memory": lambda clip: bytearray(1 << 60),
         "sleep": lambda clip: time.sleep(600),
         "hold the lock": _hold_the_lock,
@@ -110,9 +112,15 @@ class Trouble(Stage):
 
 
 class BrokenSetup(Stage):
-    """A model that is not there."""
+    """A model that is not there, is broken, or kills who loads it."""
+
+    how: str = "gone"
 
     def setup(self) -> None:
+        if self.how == "kill":
+            os.kill(os.getpid(), signal.SIGKILL)
+        if self.how == "broken":
+            raise RuntimeError("the weights are half a file")
         raise StorageError("the model's folder is gone; put it back")
 
     def process(self, clip: Clip) -> None:

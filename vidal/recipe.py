@@ -252,7 +252,10 @@ def _resolve_source_paths(raw: dict[str, Any], folder: Path) -> None:
 def _override(raw: dict[str, Any], text: str) -> None:
     """Apply ``shards.size=4`` or ``too_long.max_s=30``."""
     key, equals, value = text.partition("=")
-    parts = key.strip().removeprefix("stages.").split(".")
+    key = key.strip().removeprefix("stages.")
+    # A stage of the user's own has dots in its name.
+    name = next((n for n in _stage_names(raw) if key.startswith(f"{n}.")), key.partition(".")[0])
+    parts = [name, *key[len(name) + 1 :].split(".")] if key != name else [name]
     if not equals or len(parts) < 2:
         raise RecipeError(f"--set {text}: write key.path=value, such as shards.size=4 or too_long.max_s=30")
     try:
@@ -272,6 +275,12 @@ def _override(raw: dict[str, Any], text: str) -> None:
         if not isinstance(target, dict):
             raise RecipeError(f"--set {text}: `{part}` holds no settings")
     target[path[-1]] = parsed
+
+
+def _stage_names(raw: dict[str, Any]) -> list[str]:
+    stages = raw.get("stages")
+    lines = stages if isinstance(stages, list) else []
+    return [str(name) for line in lines for name in (line if isinstance(line, dict) else [line])]
 
 
 def _stage_settings(raw: dict[str, Any], name: str) -> dict[str, Any] | None:

@@ -41,17 +41,26 @@ class ShardWriter:
     def add(self, clip: Clip) -> None:
         """Write the clip's members if it is kept, and take its row; a misaligned clip becomes a failed row."""
         clip.members, clip.layers = [], []
-        if clip.status == "kept":
-            try:
+        try:
+            manifest.check(clip)
+            if clip.status == "kept":
+                self._check_layers(clip)
                 alignment.check(clip)
-            except ClipError as error:
-                clip.stage = "pack"
-                clip.fail(error.reason, error.detail)
+        except ClipError as error:
+            clip.stage = "pack"
+            clip.fail(error.reason, error.detail)
         if clip.status == "kept":
             self._write_members(clip)
         clip.work.members = []
         clip.work.forget_decoded()
         self._clips.append(clip)
+
+    def _check_layers(self, clip: Clip) -> None:
+        if self._files and not clip.work.members:
+            raise ClipError("misaligned", "kept without a single member")
+        undeclared = {member.layer for member in clip.work.members} - set(self._files)
+        if undeclared:
+            raise ClipError("undeclared_layer", f"a stage put members into {min(undeclared)} without naming the layer")
 
     def _write_members(self, clip: Clip) -> None:
         text = json.dumps(to_json(clip), ensure_ascii=False, sort_keys=True, default=str).encode()

@@ -102,8 +102,8 @@ def tar_name(layer: str, shard: int) -> str:
 
 def committed(storage: Storage) -> list[int]:
     """The numbers of the shards that have a manifest."""
-    names = storage.names(manifest.FOLDER)
-    return [int(name.removesuffix(".parquet")) for name in names if name.endswith(".parquet")]
+    stems = (name.removesuffix(".parquet") for name in storage.names(manifest.FOLDER) if name.endswith(".parquet"))
+    return [int(stem) for stem in stems if stem.isdecimal()]
 
 
 def read_info(storage: Storage) -> DatasetInfo | None:

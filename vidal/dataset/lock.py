@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import socket
 import threading
 import time
@@ -65,7 +64,7 @@ class Lock:
         while not self._stop.wait(_BEAT_S):
             try:
                 self._storage.write(NAME, self._claim())
-            except StorageError:
+            except (StorageError, FileNotFoundError):
                 # The run itself meets the same storage and says so; a missed beat only ages the lock.
                 continue
 
@@ -74,7 +73,6 @@ def _is_stale(owner: dict[str, Any]) -> bool:
     if owner.get("host") != socket.gethostname():
         return time.time() - float(owner.get("beat", 0)) > _STALE_S
     try:
-        process = psutil.Process(int(owner["pid"]))
-        return process.pid != os.getpid() and abs(process.create_time() - float(owner["started"])) > 1
+        return abs(psutil.Process(int(owner["pid"])).create_time() - float(owner["started"])) > 1
     except psutil.NoSuchProcess:
         return True

@@ -10,8 +10,11 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from vidal.clip import Clip, schema, to_row
+from vidal.errors import ClipError
 
 FOLDER = "manifest"
+
+_SCHEMA = schema()
 
 
 def name_of(shard: int) -> str:
@@ -29,6 +32,24 @@ def to_parquet(clips: Sequence[Clip], extra: pa.Schema, metadata: dict[str, str]
     full = full.with_metadata({**(full.metadata or {}), **{f"vidal.{k}": v for k, v in metadata.items()}})
     table = pa.Table.from_pylist([to_row(clip) for clip in clips], schema=full)
     return table_to_parquet(table)
+
+
+def check(clip: Clip) -> None:
+    """Refuse a clip whose columns hold what cannot be stored, and empty those: `ClipError` with ``unstorable``."""
+    try:
+        pa.RecordBatch.from_pylist([to_row(clip)], schema=_SCHEMA)
+    except (pa.ArrowException, TypeError, ValueError, OverflowError):
+        pass
+    else:
+        return
+    empty, foul = Clip(), []
+    for name in _SCHEMA.names:
+        try:
+            pa.RecordBatch.from_pylist([{name: to_row(clip)[name]}], schema=pa.schema([_SCHEMA.field(name)]))
+        except (pa.ArrowException, TypeError, ValueError, OverflowError) as error:
+            foul.append(f"{name}: {error}".encode("ascii", "replace").decode())
+            setattr(clip, name, getattr(empty, name))
+    raise ClipError("unstorable", "; ".join(foul)[:500])
 
 
 def table_to_parquet(table: pa.Table, row_group_size: int | None = None) -> bytes:

@@ -5,7 +5,6 @@ A shard is a slice of the plan, so it is the same whoever makes it and whenever.
 
 from __future__ import annotations
 
-import functools
 import hashlib
 from typing import Any
 
@@ -23,8 +22,9 @@ NAME = "plan.parquet"
 SOURCE_PLACE = ("_source_shard", "_source_row")
 """Where a candidate's row is in the data set that it comes from; not in the manifest."""
 
-_DECIDED = ("status", "stage", "reason", "detail", "is_transient", "duplicate_of", "duplicate_kind", "cluster")
-PLAN_COLUMNS = ("clip_id", "url", "shard", "position", *crawl_columns(), *_DECIDED)
+DECIDED = ("status", "stage", "reason", "detail", "is_transient", "duplicate_of", "duplicate_kind", "cluster")
+"""What a global decision may set."""
+PLAN_COLUMNS = ("clip_id", "url", "shard", "position", *crawl_columns(), *DECIDED)
 _ROW_GROUP_ROWS = 10_000
 
 
@@ -119,7 +119,7 @@ class Plan:
         self.columns = list(self._file.schema_arrow.names)
         self.candidate_count = int(self._file.metadata.num_rows)
         self.shard_count = -(-self.candidate_count // self.shard_size)
-        self._group = functools.lru_cache(maxsize=2)(self._read_group)
+        self._group: tuple[int, pa.Table] | None = None
 
     def extra_schema(self) -> pa.Schema:
         """The schema of the source's own crawl columns."""
@@ -130,15 +130,19 @@ class Plan:
         """The candidates of a shard, in plan order."""
         first = shard * self.shard_size
         per_group = self.shard_size * max(1, _ROW_GROUP_ROWS // self.shard_size)
-        group = self._group(first // per_group)
-        rows: list[dict[str, Any]] = group.slice(first % per_group, self.shard_size).to_pylist()
+        rows: list[dict[str, Any]] = (
+            self._read_group(first // per_group).slice(first % per_group, self.shard_size).to_pylist()
+        )
         return rows
 
     def clip_ids(self, shard: int) -> list[str]:
         return [row["clip_id"] for row in self.rows(shard)]
 
     def _read_group(self, group: int) -> pa.Table:
-        return self._file.read_row_group(group)
+        """The row group, kept until another is wanted: shards that stand together are mostly made together."""
+        if self._group is None or self._group[0] != group:
+            self._group = (group, self._file.read_row_group(group))
+        return self._group[1]
 
     def table(self) -> pa.Table:
         """The whole plan."""

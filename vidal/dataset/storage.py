@@ -7,6 +7,7 @@ On an object store a put is already atomic. Names are relative to the root and u
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import shutil
 import socket
@@ -19,6 +20,9 @@ import fsspec
 from vidal.errors import OutputError, StorageError, machine_error
 
 TEMPORARY_SUFFIX = ".tmp"
+
+_NO_LINKS = (errno.EPERM, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK)
+"""What a file system without hard links answers."""
 
 
 class Storage:
@@ -93,11 +97,11 @@ class Storage:
     def write(self, name: str, data: bytes) -> None:
         """Write a whole file; readers see the old one or the new one."""
         if not self.is_local:
-            with self._errors(name):
+            with self._errors(name, writing=True):
                 self.fs.pipe_file(self.path(name), data)
             return
         temporary = self.temporary(name)
-        with self._errors(name):
+        with self._errors(name, writing=True):
             try:
                 with open(temporary, "wb") as handle:
                     handle.write(data)
@@ -111,44 +115,63 @@ class Storage:
     def temporary(self, name: str) -> Path:
         """A path beside the final one that no reader looks at and no other process uses; makes the folder."""
         final = self.local_path(name)
-        with self._errors(name):
+        with self._errors(name, writing=True):
             final.parent.mkdir(parents=True, exist_ok=True)
         return final.parent / f".{final.name}.{socket.gethostname()}.{os.getpid()}{TEMPORARY_SUFFIX}"
 
     def rename_temporary(self, temporary: Path, name: str) -> None:
         """Give a synced temporary file its final name, durably."""
-        with self._errors(name):
+        with self._errors(name, writing=True):
             final = self.local_path(name)
             os.replace(temporary, final)
             _sync_folder(final.parent)
 
     def upload(self, local: Path, name: str) -> None:
         """Put a local file into the object store."""
-        with self._errors(name):
+        with self._errors(name, writing=True):
             self.fs.put_file(str(local), self.path(name))
 
     def create_exclusively(self, name: str, data: bytes) -> bool:
         """Write a small file if it is not there; False if it is."""
-        with self._errors(name):
+        with self._errors(name, writing=True):
             if self.is_local:
-                final = self.local_path(name)
-                final.parent.mkdir(parents=True, exist_ok=True)
-                try:
-                    with open(final, "xb") as handle:
-                        handle.write(data)
-                except FileExistsError:
-                    return False
-                return True
+                return self._link_exclusively(name, data)
             try:
                 self.fs.pipe_file(self.path(name), data, mode="create")
             except FileExistsError:
                 return False
             return True
 
+    def _link_exclusively(self, name: str, data: bytes) -> bool:
+        """A link comes into being with its content, so that no reader ever sees an empty file."""
+        temporary = self.temporary(name)
+        try:
+            temporary.write_bytes(data)
+            os.link(temporary, self.local_path(name))
+        except FileExistsError:
+            return False
+        except OSError as error:
+            if error.errno not in _NO_LINKS:
+                raise
+            return self._create_in_place(name, data)
+        finally:
+            temporary.unlink(missing_ok=True)
+        return True
+
+    def _create_in_place(self, name: str, data: bytes) -> bool:
+        try:
+            with open(self.local_path(name), "xb") as handle:
+                handle.write(data)
+        except FileExistsError:
+            return False
+        return True
+
     def remove(self, name: str) -> None:
         """Remove a file or a folder with all that is in it; nothing happens where there is none."""
         with self._errors(name), contextlib.suppress(FileNotFoundError):
             self.fs.rm(self.path(name), recursive=True)
+            if self.is_local:
+                _sync_folder(self.local_path(name).parent)
 
     def remove_temporaries(self) -> None:
         """Sweep what a killed run left; only for the run that holds the lock."""
@@ -166,13 +189,15 @@ class Storage:
         return shutil.disk_usage(folder).free
 
     @contextlib.contextmanager
-    def _errors(self, name: str) -> Iterator[None]:
-        """Turn what storage refuses into one line with the place; a missing file stays `FileNotFoundError`."""
+    def _errors(self, name: str, *, writing: bool = False) -> Iterator[None]:
+        """Turn what storage refuses into one line with the place; a reader still meets `FileNotFoundError`."""
         try:
             yield
-        except (FileNotFoundError, StorageError):
+        except StorageError:
             raise
         except OSError as error:
+            if isinstance(error, (FileNotFoundError, NotADirectoryError)) and not writing:
+                raise FileNotFoundError(*error.args) from error
             place = f"{self.address}/{name}" if name else self.address
             raise machine_error(error, place) or StorageError(f"{place}: {error}") from error
         except Exception as error:

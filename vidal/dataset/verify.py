@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import hashlib
+import io
 import json
+import tarfile
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
 import pyarrow as pa
 
-from vidal.clip import from_row
+from vidal.clip import from_row, schema
 from vidal.dataset import alignment, manifest
 from vidal.dataset.dataset import Dataset, tar_name
-from vidal.dataset.tars import KEY_PATTERN
+from vidal.dataset.tars import KEY_PATTERN, TarWriter
 from vidal.errors import ClipError, StorageError
 from vidal.work import Member
 
@@ -50,11 +52,15 @@ def verify(dataset: Dataset) -> Iterator[Problem]:
 def _verify_shard(dataset: Dataset, shard: int) -> Iterator[Problem]:
     try:
         data = dataset.storage.read(manifest.name_of(shard))
-        rows = manifest.read(data).to_pylist()
+        table = manifest.read(data)
         written_for = manifest.read_metadata(data).get("fingerprint")
     except (pa.ArrowException, OSError, ValueError) as error:
         yield Problem(what=f"the manifest cannot be read: {' '.join(str(error).split())[:200]}", shard=shard)
         return
+    if not table.schema.equals(schema(dataset.plan.extra_schema())):
+        yield Problem(what="its columns are not those of the schema", shard=shard)
+        return
+    rows = table.to_pylist()
     if written_for != dataset.info.fingerprint:
         yield Problem(what=f"written for fingerprint {written_for}, not {dataset.info.fingerprint}", shard=shard)
     if [row["clip_id"] for row in rows] != dataset.plan.clip_ids(shard):
@@ -114,9 +120,6 @@ def _is_json_of(data: bytes, clip_id: str) -> bool:
 
 def _tar_problems(rows: list[dict[str, Any]], tars: dict[str, bytes], shard: int) -> Iterator[Problem]:
     """A member is in a tar exactly when a row says so, in the rows' order, and nothing else is in it."""
-    import io
-    import tarfile
-
     for layer, data in tars.items():
         promised = [(m["name"], m["offset"], m["size"]) for row in rows for m in row["members"] if m["layer"] == layer]
         try:
@@ -130,3 +133,18 @@ def _tar_problems(rows: list[dict[str, Any]], tars: dict[str, bytes], shard: int
             yield Problem(
                 what=f"{layer}: the tar's members are not those of the manifest ({', '.join(odd)})", shard=shard
             )
+        elif data != _written_anew(data, promised):
+            yield Problem(
+                what=f"{layer}: bytes of the tar outside its members are not as they were written", shard=shard
+            )
+
+
+def _written_anew(data: bytes, promised: list[tuple[str, int, int]]) -> bytes:
+    """The tar of these members as `TarWriter` writes it: headers, padding and end are functions of the members."""
+    handle = io.BytesIO()
+    tar = TarWriter(handle, "")
+    for name, offset, size in promised:
+        key, _, suffix = name.partition(".")
+        tar.add(key, suffix, data[offset : offset + size])
+    tar.close()
+    return handle.getvalue()

@@ -64,7 +64,7 @@ class Run:
 def is_complete(recipe: Recipe, storage: Storage) -> bool:
     """Whether every shard is there; raises `OutputError` if the folder belongs to something else."""
     info = _check_owner(recipe, storage)
-    return info is not None and len(committed(storage)) >= info.shards
+    return info is not None and set(committed(storage)) >= set(range(info.shards))
 
 
 def build(run: Run) -> None:
@@ -82,9 +82,12 @@ def build(run: Run) -> None:
             _prepare(run, storage, index, previous, decision)
             _run_phase(run, phase, storage, previous, (index + 1, len(phases)))
             previous = storage
+        run.storage.remove_temporaries()
 
 
 def _check_owner(recipe: Recipe, storage: Storage) -> DatasetInfo | None:
+    if storage.is_local and storage.local_path().is_file():
+        raise OutputError(f"{storage.address}: is a file; --out names a folder")
     info = read_info(storage)
     if info is None:
         foreign = [n for n in storage.names("") if n not in (LOCK_NAME, "phases", plans.NAME)]
@@ -109,8 +112,8 @@ def _check_writable(storage: Storage) -> None:
     if storage.is_local:
         try:
             storage.local_path().mkdir(parents=True, exist_ok=True)
-        except FileExistsError:
-            raise OutputError(f"{storage.address}: is a file; --out names a folder") from None
+        except (FileExistsError, NotADirectoryError):
+            raise OutputError(f"{storage.address}: a part of it is a file; --out names a folder") from None
         except OSError as error:
             raise StorageError(
                 f"{storage.address}: cannot be written: {error.strerror}; choose another --out"
@@ -127,12 +130,15 @@ def _prepare(run: Run, storage: Storage, index: int, previous: Storage | None, d
         plans.write(storage, made, size)
     elif previous is not None and decision is not None and (run.retry or not storage.exists(plans.NAME)):
         earlier = Dataset.open(previous.address)
-        plans.write(storage, _decided_plan(earlier, decision), earlier.plan.shard_size)
+        plan = _decided_plan(earlier, decision)
+        if run.retry and storage.exists(plans.NAME):
+            _uncommit_changed(storage, plan, run.retry)
+        plans.write(storage, plan, earlier.plan.shard_size)
     if read_info(storage) is None:
-        plan = plans.Plan(storage)
-        _write_info(run, storage, plan, index)
+        # The data set's own comes first: it is what says whose folder this is.
         if not is_last and read_info(run.storage) is None:
-            _write_info(run, run.storage, plan, len(phases) - 1)
+            _write_info(run, run.storage, plans.Plan(storage), len(phases) - 1)
+        _write_info(run, storage, plans.Plan(storage), index)
 
 
 def _write_info(run: Run, storage: Storage, plan: plans.Plan, index: int) -> None:
@@ -159,10 +165,26 @@ def _write_info(run: Run, storage: Storage, plan: plans.Plan, index: int) -> Non
 def _decided_plan(earlier: Dataset, decision: Decision) -> pa.Table:
     """The next phase's plan: the same candidates in the same shards, with what the decision says of them."""
     decided = decision.decide(_table_for_decision(earlier))
-    turned_away = pc.is_valid(decided.column("status"))
-    stage = pc.if_else(turned_away, decision.step_name(), pa.scalar(None, pa.string()))
+    # A clip that the decision keeps is a candidate still: the stages to come have their say.
+    status = decided.column("status")
+    turned_away = pc.fill_null(pc.not_equal(status, "kept"), False)
+    nothing = pa.scalar(None, pa.string())
+    decided = decided.set_column(
+        decided.column_names.index("status"), "status", pc.if_else(turned_away, status, nothing)
+    )
+    stage = pc.if_else(turned_away, decision.step_name(), nothing)
     plan = earlier.plan.table().drop_columns([n for n in plans.SOURCE_PLACE if n in earlier.plan.columns])
     return plans.decide(plan, decided.append_column("stage", stage))
+
+
+def _uncommit_changed(storage: Storage, plan: pa.Table, retry: Retry) -> None:
+    """Take back the shards of clips that a retry of other clips changed the decision on: they are made anew."""
+    decided = [name for name in plan.column_names if name in plans.DECIDED]
+    before, after = (table.select(decided).to_pylist() for table in (plans.Plan(storage).table(), plan))
+    ids, shards = plan.column("clip_id").to_pylist(), plan.column("shard").to_pylist()
+    rows = zip(ids, shards, before, after, strict=True)
+    for shard in sorted({s for clip_id, s, old, new in rows if old != new and clip_id not in retry.clip_ids}):
+        storage.remove(Dataset.manifest_name(shard))
 
 
 def _table_for_decision(earlier: Dataset) -> pa.Table:

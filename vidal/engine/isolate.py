@@ -22,6 +22,9 @@ from vidal.stage import Stage
 
 _DETAIL_CHARACTERS = 500
 
+_A_CLIPS_TROUBLE = (Exception, SystemExit)
+"""A library that leaves through `sys.exit` has had trouble with a clip, too."""
+
 
 def run_stage(stage: Stage, clips: Sequence[Clip], report: ShardReport, notes: Notes, *, isolate: bool) -> None:
     """Run one stage over the clips that no stage has turned away."""
@@ -44,7 +47,7 @@ def _run_batch(stage: Stage, batch: Sequence[Clip]) -> None:
     before = [_snapshot(clip) for clip in batch]
     try:
         stage.process_batch(batch)
-    except Exception as error:
+    except _A_CLIPS_TROUBLE as error:
         _raise_machine_error(error, stage)
         for clip, snapshot in zip(batch, before, strict=True):
             _restore(clip, snapshot)
@@ -56,7 +59,7 @@ def _run_batch(stage: Stage, batch: Sequence[Clip]) -> None:
 def _run_one(stage: Stage, clip: Clip) -> None:
     try:
         stage.process_batch([clip])
-    except Exception as error:
+    except _A_CLIPS_TROUBLE as error:
         _raise_machine_error(error, stage)
         _record_failure(clip, error)
     _name_stage(stage, [clip])
@@ -68,7 +71,7 @@ def _name_stage(stage: Stage, clips: Sequence[Clip]) -> None:
             clip.stage = stage.step_name()
 
 
-def _raise_machine_error(error: Exception, stage: Stage) -> None:
+def _raise_machine_error(error: BaseException, stage: Stage) -> None:
     if isinstance(error, UserError):
         raise error
     broken = machine_error(error, f"stage {stage.step_name()}")
@@ -76,14 +79,14 @@ def _raise_machine_error(error: Exception, stage: Stage) -> None:
         raise broken from error
 
 
-def _record_failure(clip: Clip, error: Exception) -> None:
+def _record_failure(clip: Clip, error: BaseException) -> None:
     if isinstance(error, ClipError):
         clip.fail(error.reason, clean_detail(error.detail), is_transient=error.transient)
     elif isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError":
         clip.fail("out_of_memory", clean_detail(str(error)), is_transient=True)
     else:
-        reason = re.sub(r"(?<!^)(?=[A-Z])", "_", type(error).__name__).lower()
-        clip.fail(reason, clean_detail(str(error)))
+        words = re.sub(r"(?<=[a-z0-9])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z])", "_", type(error).__name__)
+        clip.fail(words.lower(), clean_detail(str(error)))
 
 
 def clean_detail(text: str) -> str:

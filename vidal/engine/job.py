@@ -98,6 +98,9 @@ class Notes(Protocol):
 class Engine(Protocol):
     """Runs assignments; a shard is done when it is committed, and only then."""
 
+    def has_gpu(self) -> bool:
+        """Whether stages that want a GPU get one."""
+
     def run(self, job: Job, assignments: Sequence[Assignment], progress: Progress) -> dict[int, UnderWay]:
         """Try every assignment once. Gives what was under way, by shard, where a worker died."""
 

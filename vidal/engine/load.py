@@ -35,11 +35,11 @@ class Loader:
         earlier = self._earlier_rows(assignment)
         for index, row in enumerate(self._plan.rows(assignment.shard)):
             before = earlier.get(row["clip_id"])
-            if before is not None and _same_decision(before, row) and not _wanted_again(before, assignment):
+            if before is not None and before["clip_id"] not in (assignment.again or ()):
                 yield self._carried(before)
                 continue
             clip = self._from_source(row, index)
-            if before is not None:
+            if before is not None and clip.is_open:
                 clip.attempts = int(before["attempts"]) + 1
             if clip.is_open and clip.clip_id in assignment.dead:
                 clip.stage = assignment.dead[clip.clip_id]
@@ -85,15 +85,6 @@ class Loader:
 def _decided(row: dict[str, Any]) -> dict[str, Any]:
     """What the plan knows better than the earlier data set: outcomes of a global decision."""
     return {name: row[name] for name in PLAN_COLUMNS if name in row and row[name] is not None}
-
-
-def _same_decision(before: dict[str, Any], row: dict[str, Any]) -> bool:
-    """Whether the plan's decision on the clip is what its earlier row was made under."""
-    return all(before[name] == row[name] for name in ("duplicate_of", "cluster"))
-
-
-def _wanted_again(before: dict[str, Any], assignment: Assignment) -> bool:
-    return assignment.again is not None and before["clip_id"] in assignment.again
 
 
 def _load_members(clip: Clip, storage: Storage, shard: int) -> None:

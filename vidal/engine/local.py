@@ -5,14 +5,16 @@ from __future__ import annotations
 import contextlib
 import multiprocessing
 import os
+import signal
 from collections import deque
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from multiprocessing import resource_tracker
 from multiprocessing.connection import Connection, wait
 from typing import Any
 
 from vidal.engine.job import Assignment, Job, Progress, ShardReport, UnderWay
-from vidal.engine.process import OFFLINE_QUIET, ONE_THREAD, become_worker
+from vidal.engine.process import OFFLINE_QUIET, ONE_THREAD, become_worker, sweep_scratch
 from vidal.engine.worker import Worker, fatal_error, fatal_text
 from vidal.errors import MachineError
 
@@ -34,8 +36,17 @@ class InProcessEngine:
             worker.close()
         return {}
 
+    def has_gpu(self) -> bool:
+        return _has_gpu()
+
     def close(self) -> None:
         """Nothing was started."""
+
+
+def _has_gpu() -> bool:
+    import torch
+
+    return torch.cuda.is_available()
 
 
 class _ProgressNotes:
@@ -123,6 +134,9 @@ class PoolEngine:
                     member.pipe.send(assignment)
         return True
 
+    def has_gpu(self) -> bool:
+        return _has_gpu()
+
     def close(self) -> None:
         for member in self._members:
             member.process.kill()
@@ -130,12 +144,13 @@ class PoolEngine:
             member.process.join()
             member.pipe.close()
         self._members = []
+        sweep_scratch()
 
 
 def _start(job: Job) -> _Member:
     ours, theirs = _SPAWN.Pipe()
     process = _SPAWN.Process(target=_serve, args=(job, theirs), daemon=True)
-    with _environment({**ONE_THREAD, **OFFLINE_QUIET}):
+    with _environment({**ONE_THREAD, **OFFLINE_QUIET}), _without_interrupts():
         process.start()
     theirs.close()
     return _Member(process=process, pipe=ours)
@@ -154,6 +169,17 @@ def _environment(values: dict[str, str]) -> Iterator[None]:
                 del os.environ[name]
             else:
                 os.environ[name] = value
+
+
+@contextlib.contextmanager
+def _without_interrupts() -> Iterator[None]:
+    """A child started here is deaf to Ctrl-C from its first instruction on; the driver hears it afterwards."""
+    resource_tracker.ensure_running()
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 def _serve(job: Job, pipe: Connection) -> None:

@@ -4,7 +4,12 @@ from __future__ import annotations
 
 import ctypes
 import os
+import shutil
 import signal
+import tempfile
+from pathlib import Path
+
+import psutil
 
 from vidal.engine import isolate
 
@@ -23,6 +28,23 @@ ONE_THREAD = {
 """One thread per worker: many workers on few cores lose more to switching than they win."""
 
 OFFLINE_QUIET = {"TOKENIZERS_PARALLELISM": "false", "TRANSFORMERS_VERBOSITY": "error", "HF_HUB_DISABLE_TELEMETRY": "1"}
+
+
+_SCRATCH_PREFIX = "vidal-worker-"
+
+
+def make_scratch() -> Path:
+    """A private folder of this process, after sweeping those of processes that were killed."""
+    sweep_scratch()
+    return Path(tempfile.mkdtemp(prefix=f"{_SCRATCH_PREFIX}{os.getpid()}-"))
+
+
+def sweep_scratch() -> None:
+    """Remove the private folders of processes that are no more."""
+    for folder in Path(tempfile.gettempdir()).glob(f"{_SCRATCH_PREFIX}*"):
+        pid = folder.name.removeprefix(_SCRATCH_PREFIX).partition("-")[0]
+        if pid.isdigit() and not psutil.pid_exists(int(pid)):
+            shutil.rmtree(folder, ignore_errors=True)
 
 
 def become_worker(*, die_with_parent: bool) -> None:

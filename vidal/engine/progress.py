@@ -26,6 +26,7 @@ class LiveProgress:
         self._total = 0
         self._already = 0
         self._reports: dict[int, ShardReport] = {}
+        self._done: set[int] = set()
         self._finished: Counter[str] = Counter()
         self._seconds: Counter[str] = Counter()
         self._started = self._told = time.monotonic()
@@ -43,16 +44,19 @@ class LiveProgress:
     def begin_phase(self, number: int, phases: int, candidates: int, already: int) -> None:
         self._phase = f"phase {number}/{phases}" if phases > 1 else "building"
         self._total, self._already = candidates, already
-        self._reports, self._finished = {}, Counter()
+        self._reports, self._done, self._finished = {}, set(), Counter()
         self._seconds = Counter()
         self._started = time.monotonic()
         self.tick()
 
     def update(self, report: ShardReport) -> None:
-        self._reports[report.shard] = report
+        # Counts travel beside the shards themselves, and may come in after them.
+        if report.shard not in self._done:
+            self._reports[report.shard] = report
         self.tick()
 
     def done(self, report: ShardReport) -> None:
+        self._done.add(report.shard)
         self._reports.pop(report.shard, None)
         self._finished.update(kept=report.kept, rejected=report.rejected, failed=report.failed)
         self._seconds.update(report.seconds)

@@ -7,9 +7,11 @@ manifest, which the next pass makes.
 
 from __future__ import annotations
 
+import math
 import pickle
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from vidal.clip import Clip
@@ -21,6 +23,8 @@ from vidal.errors import VidalError
 
 _SHARDS_PER_EXECUTION = 2_000
 """Rows of one Ray Data execution: enough to forget its start-up, few enough to keep the driver small."""
+
+_UNKNOWN = UnderWay(stage="", clip_ids=())
 
 Row = dict[str, Any]
 
@@ -48,8 +52,16 @@ class RayEngine:
                 done.add(report.shard)
                 progress.done(report)
             notes: dict[int, UnderWay] = ray.get(self._ledger.under_way.remote())
-            under_way |= {shard: note for shard, note in notes.items() if shard not in done}
+            # A worker may die before its note is out: that shard, too, is gone through clip by clip.
+            lost = (a.shard for a in part if a.shard not in done)
+            under_way |= {shard: notes.get(shard, _UNKNOWN) for shard in lost}
         return under_way
+
+    def has_gpu(self) -> bool:
+        self._cluster.start()
+        import ray
+
+        return float(ray.cluster_resources().get("GPU", 0)) > 0  # type: ignore[no-untyped-call]
 
     def _execute(self, job: Job, assignments: Sequence[Assignment], progress: Progress) -> Iterator[ShardReport]:
         import ray.data
@@ -58,13 +70,15 @@ class RayEngine:
             {"assignment": pickle.dumps(a), "clips": b"", "report": b"", "fatal": b""} for a in assignments
         ]
         dataset: Any = ray.data.from_items(rows, override_num_blocks=len(rows))
-        for index, group in enumerate(job.groups):
+        resources: dict[str, float] = ray.cluster_resources()  # type: ignore[no-untyped-call]
+        pools = cut_into_pools(job.groups, resources, self._workers, self._gpu_workers)
+        for index, pool in enumerate(pools):
             dataset = dataset.map(
                 GroupActor,
                 fn_constructor_args=(job, index, self._ledger),
-                compute=self._pool(group, len(rows)),
-                num_cpus=1.0,
-                num_gpus=group.gpus or None,
+                compute=ray.data.ActorPoolStrategy(size=min(pool.size, len(rows)), max_tasks_in_flight_per_actor=1),
+                num_cpus=pool.cpus,
+                num_gpus=pool.gpus or None,
                 max_restarts=-1,
                 max_task_retries=0,
                 runtime_env={"env_vars": {**ONE_THREAD, **OFFLINE_QUIET}},
@@ -84,7 +98,12 @@ class RayEngine:
 
         def follow() -> None:
             while not stop.wait(1.0):
-                for report in ray.get(self._ledger.reports.remote()):
+                try:
+                    reports = ray.get(self._ledger.reports.remote(), timeout=10.0)
+                except ray.exceptions.RayError:
+                    # Counts are a courtesy: where Ray itself is in trouble, the rows say so.
+                    return
+                for report in reports:
                     progress.update(report)
                 progress.tick()
 
@@ -98,21 +117,45 @@ class RayEngine:
             raise self._cluster.error(error) from error
         finally:
             stop.set()
-
-    def _pool(self, group: Group, rows: int) -> Any:
-        import ray
-        import ray.data
-
-        resources: dict[str, float] = ray.cluster_resources()  # type: ignore[no-untyped-call]
-        if group.gpus:
-            most = self._gpu_workers or int(resources.get("GPU", 1) / group.gpus)
-        else:
-            most = self._workers or int(resources.get("CPU", 1))
-        size = max(1, min(most, rows))
-        return ray.data.ActorPoolStrategy(size=size, max_tasks_in_flight_per_actor=1)
+            follower.join()
 
     def close(self) -> None:
         self._cluster.stop()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Pool:
+    """Workers of one group, and what Ray sets aside for each."""
+
+    size: int
+    cpus: float
+    gpus: float
+
+
+def cut_into_pools(
+    groups: Sequence[Group], resources: Mapping[str, float], workers: int | None, gpu_workers: int | None
+) -> list[Pool]:
+    """Pools that all fit at once: one that waited for another's cores or GPU would hold up the stream for ever."""
+    cpus, gpus = max(resources.get("CPU", 1.0), 1.0), max(resources.get("GPU", 1.0), 1.0)
+    plain = [g for g in groups if not g.gpus]
+    fast = [g for g in groups if g.gpus]
+    sizes = [
+        (gpu_workers or max(1, int(gpus / group.gpus / len(fast))))
+        if group.gpus
+        else max(1, (workers or int(cpus)) // len(plain))
+        for group in groups
+    ]
+    cpu_share = min(1.0, cpus / sum(sizes)) if len(groups) > 1 else 1.0
+    gpu_share = min(1.0, gpus / max(gpus, sum(s * g.gpus for s, g in zip(sizes, groups, strict=True))))
+    return [
+        Pool(size=size, cpus=_floor(cpu_share), gpus=_floor(group.gpus * gpu_share))
+        for size, group in zip(sizes, groups, strict=True)
+    ]
+
+
+def _floor(share: float) -> float:
+    """Ray counts resources in ten-thousandths."""
+    return math.floor(share * 1000) / 1000
 
 
 class Ledger:

@@ -9,11 +9,14 @@ import secrets
 import shutil
 import tempfile
 import time
+import warnings
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import psutil
 
+from vidal.engine.process import sweep_scratch
 from vidal.errors import MachineError, UserError
 
 _HOME = Path(tempfile.gettempdir()) / f"vidal-ray-{os.getuid()}"
@@ -23,9 +26,18 @@ _STOP_S = 3.0
 class RayCluster:
     """The Ray of one run: private, without dashboard, with token authentication; or one that it joins."""
 
-    def __init__(self, *, address: str | None, workers: int | None, dashboard: bool, object_store_bytes: int) -> None:
+    def __init__(
+        self,
+        *,
+        address: str | None,
+        workers: int | None,
+        dashboard: bool,
+        object_store_bytes: int,
+        gpus: int | None = None,
+    ) -> None:
         self._address = address
         self._workers = workers
+        self._gpus = gpus
         self._dashboard = dashboard
         self._object_store_bytes = object_store_bytes
         self._home: Path | None = None
@@ -39,6 +51,7 @@ class RayCluster:
         os.environ.setdefault("RAY_DATA_DISABLE_PROGRESS_BARS", "1")
         os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
         os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+        os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")
         if self._address is None:
             self._start_private()
         else:
@@ -58,15 +71,17 @@ class RayCluster:
         import ray
 
         try:
-            ray.init(
-                address="local",
-                num_cpus=max(self._workers or 0, os.cpu_count() or 1),
-                include_dashboard=self._dashboard,
-                object_store_memory=self._object_store_bytes,
-                _temp_dir=str(self._home),
-                log_to_driver=False,
-                logging_level=logging.ERROR,
-            )
+            with _hushed():
+                ray.init(
+                    address="local",
+                    num_cpus=max(self._workers or 0, os.cpu_count() or 1),
+                    num_gpus=self._gpus,
+                    include_dashboard=self._dashboard,
+                    object_store_memory=self._object_store_bytes,
+                    _temp_dir=str(self._home),
+                    log_to_driver=False,
+                    logging_level=logging.ERROR,
+                )
         except Exception as error:
             self.stop()
             raise MachineError(f"Ray could not be started: {error}; `--engine local` runs without it") from error
@@ -96,6 +111,21 @@ class RayCluster:
             kill_processes_of(self._home)
             shutil.rmtree(self._home, ignore_errors=True)
             self._home = None
+            sweep_scratch()
+
+
+@contextlib.contextmanager
+def _hushed() -> Iterator[None]:
+    """Native code that announces its own log level on standard error has no switch for that line."""
+    kept = os.dup(2)
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(nowhere, 2)
+    try:
+        yield
+    finally:
+        os.dup2(kept, 2)
+        os.close(kept)
+        os.close(nowhere)
 
 
 def _loaded_modules() -> Any:
@@ -105,8 +135,14 @@ def _loaded_modules() -> Any:
 
 
 def _quieten() -> None:
+    import ray._private.worker
     import ray.data
 
+    # A worker's death is told by the row it ends in; the raylet's own paragraph about it has no other switch.
+    ray._private.worker._worker_logs_enabled = False
+
+    # max_task_retries has no named parameter in the Ray that is pinned here.
+    warnings.filterwarnings("ignore", message="`ray_remote_args` is deprecated")
     context = ray.data.DataContext.get_current()
     context.enable_progress_bars = False
     # A row that is lost is a shard without a manifest, which the next pass makes: it must not end the run.

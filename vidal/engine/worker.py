@@ -14,6 +14,7 @@ from vidal.dataset.commit import ShardWriter
 from vidal.engine.isolate import run_stage
 from vidal.engine.job import Assignment, Group, Job, Notes, ShardReport, UnderWay
 from vidal.engine.load import Loader
+from vidal.engine.process import make_scratch
 from vidal.errors import MachineError, ModelError, UserError, VidalError
 
 COMMIT = "pack"
@@ -28,7 +29,7 @@ class Worker:
         self._groups = groups
         self._notes = notes
         self._loader: Loader | None = None
-        self._scratch = Path(tempfile.mkdtemp(prefix="vidal-worker-"))
+        self._scratch = make_scratch()
         self._is_ready = False
 
     def setup(self) -> None:

@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
 import pyarrow.csv
-import pyarrow.json
 import pyarrow.parquet
 from pydantic import Field
 
 from vidal.errors import SourceError
-from vidal.sources.source import Source, file_hash, normalise
+from vidal.sources.source import Source, file_hash, normalise, split_hashtags
 
 
 class ListSource(Source):
@@ -24,7 +24,7 @@ class ListSource(Source):
         path = self._path()
         try:
             table = _READERS[path.suffix.lower()](path)
-        except (pa.ArrowException, UnicodeDecodeError) as error:
+        except (pa.ArrowException, UnicodeError) as error:
             line = " ".join(str(error).split())
             raise SourceError(f"{path}: not a readable {path.suffix[1:]} file: {line[:300]}") from error
         except OSError as error:
@@ -61,9 +61,41 @@ def _read_csv(path: Path) -> pa.Table:
 
 
 def _read_jsonl(path: Path) -> pa.Table:
-    if path.stat().st_size == 0:
+    """Read by Python: Arrow's reader would turn a title that looks like a date into one."""
+    columns: dict[str, list[Any]] = {}
+    count = 0
+    with path.open(encoding="utf-8-sig") as lines:
+        for number, line in enumerate(lines, 1):
+            if not line.strip():
+                continue
+            for name, value in _json_object(line, f"{path}: line {number}").items():
+                column = columns.setdefault(name, [])
+                column.extend([None] * (count - len(column)))
+                column.append(value)
+            count += 1
+    if not count:
         raise SourceError(f"{path}: the list is empty; it needs an object with `url` on each line")
-    return pa.json.read_json(path)
+    padded = {name: column + [None] * (count - len(column)) for name, column in columns.items()}
+    return pa.table({name: _array(column, name) for name, column in padded.items()})
+
+
+def _json_object(line: str, place: str) -> dict[str, Any]:
+    try:
+        value = json.loads(line)
+    except ValueError as error:
+        raise SourceError(f"{place}: not JSON: {error}") from None
+    if not isinstance(value, dict):
+        raise SourceError(f"{place}: not an object with `url`")
+    return value
+
+
+def _array(values: list[Any], name: str) -> pa.Array:
+    if name == "hashtags":
+        values = [split_hashtags(value) for value in values]
+    try:
+        return pa.array(values)
+    except (pa.ArrowException, UnicodeError) as error:
+        raise pa.ArrowInvalid(f"column `{name}`: {error}") from error
 
 
 def _read_parquet(path: Path) -> pa.Table:

@@ -52,6 +52,9 @@ def normalise(table: pa.Table, place: str) -> pa.Table:
         raise SourceError(f"{place}: no column `url` (it has {', '.join(table.column_names) or 'none'})")
     if table.num_rows == 0:
         raise SourceError(f"{place}: no candidate in it; name at least one url")
+    repeated = sorted({name for name in table.column_names if table.column_names.count(name) > 1})
+    if repeated:
+        raise SourceError(f"{place}: two columns of one name: {', '.join(repeated)}")
     wanted = schema()
     taken = set(wanted.names)
     arrays, names = [], []
@@ -65,8 +68,8 @@ def normalise(table: pa.Table, place: str) -> pa.Table:
             name = f"crawl_{name.lstrip('_')}"
         arrays.append(column)
         names.append(name)
-    if len(set(names)) != len(names):
-        raise SourceError(f"{place}: two columns of one name among {', '.join(sorted(names))}")
+        if names.count(name) > 1:
+            raise SourceError(f"{place}: column `{name}` is there, and is also what another column is renamed to")
     return pa.table(arrays, names=names)
 
 
@@ -79,7 +82,7 @@ def _as_text(column: pa.ChunkedArray, name: str, place: str) -> pa.ChunkedArray:
 
 def split_hashtags(value: Any) -> list[str]:
     """Hashtags from a list, or from text such as ``#cat #funny`` or ``cat, funny``."""
-    parts = value if isinstance(value, list) else re.split(r"[\s,]+|(?=#)", value or "")
+    parts = value if isinstance(value, list) else re.split(r"[\s,]+|(?=#)", str(value or ""))
     return [tag for tag in (str(part).strip().lstrip("#") for part in parts if part) if tag]
 
 

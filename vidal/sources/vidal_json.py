@@ -42,11 +42,9 @@ class VidalJsonSource(Source):
         return row | {f"vidal_{name}": value.get(name) or None for name in _TEXTS}
 
     def _read(self) -> dict[str, Any]:
-        path = Path(self.vidal_json).expanduser()
+        path = self._path()
         try:
-            annotations = json.loads(path.read_text(encoding="utf-8"))
-        except FileNotFoundError:
-            raise SourceError(f"{path}: no such file; source.vidal_json names VIDAL's annotation JSON") from None
+            annotations = json.loads(path.read_text(encoding="utf-8-sig"))
         except (OSError, ValueError) as error:
             raise SourceError(f"{path}: not readable JSON: {error}") from error
         if not isinstance(annotations, dict):
@@ -54,7 +52,13 @@ class VidalJsonSource(Source):
         return annotations
 
     def identity(self) -> dict[str, Any]:
-        return {"vidal_json": file_hash(Path(self.vidal_json).expanduser())}
+        return {"vidal_json": file_hash(self._path())}
+
+    def _path(self) -> Path:
+        path = Path(self.vidal_json).expanduser()
+        if not path.is_file():
+            raise SourceError(f"{path}: no such file; source.vidal_json names VIDAL's annotation JSON")
+        return path
 
     def base(self) -> str:
         return str(Path(self.media or Path(self.vidal_json).parent).expanduser().resolve())

@@ -1,0 +1,116 @@
+"""Time and peak memory of planning a million candidates, and of resuming when most shards are committed.
+
+    python benchmarks/plan.py [--candidates 1000000]
+
+Target: each under 60 s and under 2 GB.
+"""
+
+from __future__ import annotations
+
+import argparse
+import csv
+import json
+import resource
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+SHARD_SIZE = 128
+COMMITTED_SHARE = 0.95
+
+
+def write_list(path: Path, candidates: int) -> None:
+    with path.open("w", newline="") as handle:
+        writer = csv.writer(handle)
+        writer.writerow(["clip_id", "url", "title", "hashtags", "uploader"])
+        for n in range(candidates):
+            url = f"https://example.org/shorts/{n * 2_654_435_761 % 2**40:011x}"
+            title = f"Short number {n} about cats, trains and the sea"
+            writer.writerow([f"yt-{n:011x}", url, title, "#cat #train #sea", f"uploader {n % 5000}"])
+
+
+def write_recipe(folder: Path) -> Path:
+    path = folder / "recipe.yaml"
+    stages = {"source": {"list": "candidates.csv"}, "shards": {"size": SHARD_SIZE}, "stages": ["fetch", "probe"]}
+    path.write_text(json.dumps(stages))
+    return path
+
+
+class NoWork:
+    """An engine that is given the work, and leaves it."""
+
+    def __init__(self) -> None:
+        self.assigned = 0
+
+    def run(self, job: object, assignments: Sequence[object], progress: object) -> dict[int, object]:
+        from vidal.errors import MachineError
+
+        self.assigned = len(assignments)
+        raise MachineError("that is all there is to measure")
+
+    def has_gpu(self) -> bool:
+        return False
+
+    def close(self) -> None:
+        """Nothing was started."""
+
+
+def drive(folder: Path) -> int:
+    """All that a build does before its first shard; gives how many shards there are to do."""
+    from rich.console import Console
+
+    from vidal import recipe as recipes
+    from vidal.dataset.storage import Storage
+    from vidal.engine.driver import Run, build, is_complete
+    from vidal.engine.progress import LiveProgress
+    from vidal.errors import MachineError
+
+    recipe, storage, engine = recipes.load(folder / "recipe.yaml"), Storage(str(folder / "out")), NoWork()
+    assert not is_complete(recipe, storage)
+    try:
+        build(Run(recipe, storage, engine, LiveProgress(Console(quiet=True), quiet=True)))  # type: ignore[arg-type]
+    except MachineError:
+        return engine.assigned
+    raise AssertionError("the engine was given nothing")
+
+
+def commit_most(folder: Path, shards: int) -> None:
+    """What committed shards look like to a driver that resumes: files with their names."""
+    manifests = folder / "out" / "manifest"
+    manifests.mkdir()
+    for shard in range(int(shards * COMMITTED_SHARE)):
+        (manifests / f"{shard:06d}.parquet").touch()
+
+
+def measure(what: str, work: Callable[[], int]) -> None:
+    started = time.perf_counter()
+    shards = work()
+    peak_mb = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+    print(f"{what}: {time.perf_counter() - started:.1f} s, peak {peak_mb:.0f} MB, {shards} shards to do")
+
+
+def main() -> None:
+    arguments = argparse.ArgumentParser(description=__doc__)
+    arguments.add_argument("--candidates", type=int, default=1_000_000)
+    arguments.add_argument("--measure", nargs=2, metavar=("WHAT", "FOLDER"), help=argparse.SUPPRESS)
+    given = arguments.parse_args()
+    if given.measure:
+        what, folder = given.measure
+        measure(what, lambda: drive(Path(folder)))
+        return
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        write_list(folder / "candidates.csv", given.candidates)
+        write_recipe(folder)
+        # Each in a process of its own, so that the peak is its own.
+        for what in (f"planning {given.candidates} candidates", f"resuming {given.candidates} candidates"):
+            subprocess.run([sys.executable, __file__, "--measure", what, name], check=True)
+            if what.startswith("planning"):
+                commit_most(folder, -(-given.candidates // SHARD_SIZE))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,127 @@
+"""A data set in an object store is built, verified, resumed and read like one on a disk."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import fsspec
+import pandas
+import pytest
+from moto.server import ThreadedMotoServer
+
+from tests.runs import PAINT, SAME_TITLE, SHADE, digests, run, vidal, write_recipe
+from vidal.dataset.dataset import Dataset
+from vidal.dataset.verify import verify
+from vidal.engine.local import InProcessEngine, PoolEngine
+from vidal.errors import OutputError, StorageError
+
+BUCKET = "films"
+
+
+@pytest.fixture(scope="module")
+def endpoint() -> Iterator[str]:
+    """An S3 server with an empty bucket; its address is in the environment, for worker processes too."""
+    server = ThreadedMotoServer(port=0, verbose=False)
+    server.start()
+    _, port = server.get_host_and_port()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("AWS_ENDPOINT_URL", f"http://127.0.0.1:{port}")
+        patch.setenv("AWS_ACCESS_KEY_ID", "test")
+        patch.setenv("AWS_SECRET_ACCESS_KEY", "test")
+        patch.setenv("AWS_DEFAULT_REGION", "us-east-1")
+        fsspec.filesystem("s3").mkdir(BUCKET)
+        yield os.environ["AWS_ENDPOINT_URL"]
+    server.stop()
+
+
+def stored(address: str) -> dict[str, bytes]:
+    """Every object below an address."""
+    fs = fsspec.filesystem("s3", skip_instance_cache=True)
+    root = address.removeprefix("s3://")
+    return {path.removeprefix(f"{root}/"): fs.cat_file(path) for path in fs.find(root)}
+
+
+@pytest.fixture(scope="module")
+def built(endpoint: str, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
+    """A folder with a recipe and its data set, and the address of the same data set in the store."""
+    folder = tmp_path_factory.mktemp("s3")
+    recipe = write_recipe(folder, [PAINT, SAME_TITLE, SHADE], [f"title {n % 8}" for n in range(10)])
+    run(recipe, folder / "out", InProcessEngine())
+    address = f"s3://{BUCKET}/some/where/out"
+    run(recipe, address, PoolEngine(2))
+    return folder, address
+
+
+def test_the_objects_are_the_files_of_a_local_data_set(built: tuple[Path, str]) -> None:
+    folder, address = built
+    local = {str(p.relative_to(folder / "out")): p.read_bytes() for p in (folder / "out").rglob("*") if p.is_file()}
+    assert stored(address) == local
+    assert list(verify(Dataset.open(address))) == []
+
+
+def test_pandas_reads_the_manifest_where_it_is(built: tuple[Path, str]) -> None:
+    folder, address = built
+    options = {"endpoint_url": os.environ["AWS_ENDPOINT_URL"], "key": "test", "secret": "test"}
+    table = pandas.read_parquet(f"{address}/manifest", storage_options=options)
+    wanted = pandas.read_parquet(folder / "out" / "manifest")
+    pandas.testing.assert_frame_equal(table.sort_values("position", ignore_index=True), wanted)
+
+
+def test_a_member_is_read_by_its_range(built: tuple[Path, str]) -> None:
+    dataset = Dataset.open(built[1])
+    row = next(row for row in dataset.rows() if row["status"] == "kept")
+    name = f"{row['clip_id']}.mp4"
+    assert dataset.read_member(row, name) == row["url"].encode() * 50
+
+
+def test_a_run_that_lost_shards_is_finished_and_then_does_nothing(built: tuple[Path, str]) -> None:
+    folder, address = built
+    before = stored(address)
+    fs = fsspec.filesystem("s3", skip_instance_cache=True)
+    for name in ("manifest/000001.parquet", "depth/000001.tar", "phases/1/manifest/000000.parquet"):
+        fs.rm(f"{address}/{name}")
+    assert sorted(run(folder / "toys.yaml", address, PoolEngine(1)).done_shards) == [0, 1]
+    assert stored(address) == before
+    assert run(folder / "toys.yaml", address, PoolEngine(1)).done_shards == []
+    done = vidal("build", folder / "toys.yaml", "--out", address, "--engine", "local", "--workers", "0", "--json")
+    assert (done.returncode, done.stderr, json.loads(done.stdout)["did_nothing"]) == (0, "", True)
+
+
+def test_a_second_driver_and_another_recipe_are_refused(built: tuple[Path, str], tmp_path: Path) -> None:
+    from vidal.dataset.lock import Lock
+    from vidal.dataset.storage import Storage
+
+    folder, address = built
+    with Lock(Storage(address)), pytest.raises(OutputError, match="another run"):
+        run(folder / "toys.yaml", address, InProcessEngine())
+    with pytest.raises(OutputError, match="belongs to another recipe"):
+        run(write_recipe(tmp_path, [PAINT], 3), address, InProcessEngine())
+    assert "run.lock" not in stored(address)
+
+
+def test_a_bucket_that_is_not_there_and_a_server_that_is_away_are_one_line(
+    endpoint: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    recipe = write_recipe(tmp_path, [PAINT], 3)
+    with pytest.raises(StorageError, match=r"^s3://nobodys/out") as caught:
+        run(recipe, "s3://nobodys/out", InProcessEngine())
+    assert "\n" not in str(caught.value)
+    away = {"AWS_ENDPOINT_URL": "http://127.0.0.1:9", "AWS_MAX_ATTEMPTS": "1"}
+    done = vidal("build", recipe, "--out", f"s3://{BUCKET}/x", "--engine", "local", "--workers", "0", env=away)
+    assert (done.returncode, done.stdout, done.stderr.count("\n")) == (1, "", 1)
+    assert done.stderr.startswith(f"vidal: s3://{BUCKET}/x")
+
+
+def test_an_export_goes_to_the_store(built: tuple[Path, str]) -> None:
+    from vidal.dataset.export import write_joint
+
+    folder, address = built
+    out = f"s3://{BUCKET}/joint"
+    assert write_joint(Dataset.open(address), out) == 8
+    write_joint(Dataset.open(str(folder / "out")), str(folder / "joint"))
+    local = {path.name: path.read_bytes() for path in (folder / "joint").iterdir()}
+    assert stored(out) == local
+    assert sorted(digests(folder / "joint")) == sorted(local)

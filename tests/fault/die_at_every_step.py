@@ -1,0 +1,136 @@
+"""Build a data set that dies at its first step on the disk, at its second, …; each time, look and finish it.
+
+Called by `test_kill.py` as ``die_at_every_step.py RECIPE FOLDER STRIDE``, where stride 1 is every step; prints
+how many steps there are and after how many of them a reader saw a torn data set. A step is a write, a sync, a rename, a link or a removal; a
+process dies before it, and in the middle of a write. Every build is a fork of this process.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pandas  # noqa: F401  (pyarrow imports it at its first table: better once here than in every fork)
+import psutil
+
+import tests.engine_toys  # noqa: F401
+from tests.runs import digests, run
+from vidal.dataset import storage
+from vidal.dataset.dataset import Dataset, read_info
+from vidal.dataset.storage import Storage
+from vidal.dataset.tars import TarWriter
+from vidal.dataset.verify import verify
+from vidal.engine.local import InProcessEngine
+
+DIED = 9
+
+
+class Steps:
+    """Counts the steps of this process, and ends it at one of them."""
+
+    def __init__(self, last: int | None) -> None:
+        self.count, self.last = 0, last
+
+    def step(self, half_done: Callable[[], Any] = lambda: None) -> None:
+        self.count += 1
+        if self.count == self.last:
+            half_done()
+            os._exit(DIED)
+
+
+def instrument(steps: Steps) -> None:
+    """Let every function that changes the disk be a step."""
+    for name in ("fsync", "replace", "link", "unlink", "rmdir", "remove"):
+        original = getattr(os, name)
+        setattr(os, name, _before(steps, original))
+    write = TarWriter._write
+
+    def half_a_write(self: TarWriter, data: bytes) -> None:
+        steps.step(lambda: (write(self, data[: len(data) // 2]), self._handle.flush()))
+        write(self, data)
+
+    TarWriter._write = half_a_write  # type: ignore[method-assign]
+    whole = storage.open if hasattr(storage, "open") else open
+
+    class HalfFile:
+        """A file whose writes die half done."""
+
+        def __init__(self, *arguments: Any) -> None:
+            self._file = whole(*arguments)
+
+        def write(self, data: bytes) -> None:
+            steps.step(lambda: (self._file.write(data[: len(data) // 2]), self._file.flush()))
+            self._file.write(data)
+
+        def __enter__(self) -> HalfFile:
+            return self
+
+        def __exit__(self, *_: object) -> None:
+            self._file.close()
+
+        def __getattr__(self, name: str) -> Any:
+            return getattr(self._file, name)
+
+    storage.open = HalfFile  # type: ignore[attr-defined]
+
+
+def _before(steps: Steps, original: Callable[..., Any]) -> Callable[..., Any]:
+    def call(*arguments: Any, **keys: Any) -> Any:
+        steps.step()
+        return original(*arguments, **keys)
+
+    return call
+
+
+def forked(work: Callable[[], int]) -> int:
+    """The exit code of a fork that does the work."""
+    child = os.fork()
+    if child == 0:
+        code = 70
+        try:
+            code = work()
+        finally:
+            os._exit(code)
+    return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+
+
+def build(recipe: Path, out: Path, last: int | None, count_to: Path | None = None) -> int:
+    steps = Steps(last)
+    instrument(steps)
+    run(recipe, out, InProcessEngine())
+    if count_to:
+        count_to.write_text(str(steps.count))
+    return 0
+
+
+def is_torn(out: Path) -> bool:
+    """Whether a reader sees a shard that is committed and not whole; what is not there yet is not torn."""
+    for folder in (out / "phases" / "1", out):
+        if read_info(Storage(str(folder))) is not None:
+            found = [p for p in verify(Dataset.open(str(folder))) if p.shard in Dataset.open(str(folder)).committed()]
+            if found:
+                return True
+    return False
+
+
+def main(recipe: Path, folder: Path, stride: int) -> None:
+    assert forked(lambda: build(recipe, folder / "reference", None, folder / "count")) == 0
+    count, wanted = int((folder / "count").read_text()), digests(folder / "reference")
+    torn = 0
+    for last in range(1, count + 1, stride):
+        out = folder / "out"
+        assert forked(lambda: build(recipe, out, last)) == DIED, f"step {last}"  # noqa: B023
+        torn += forked(lambda: int(is_torn(out)))  # noqa: B023
+        assert forked(lambda: build(recipe, out, None)) == 0, f"resuming after step {last}"  # noqa: B023
+        assert digests(out) == wanted, f"step {last}: {set(digests(out).items()) ^ set(wanted.items())}"
+        shutil.rmtree(out)
+    assert psutil.Process().children() == []
+    print(count, torn)
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]), Path(sys.argv[2]), int(sys.argv[3]))

@@ -1,0 +1,138 @@
+"""Recipes of toy stages, runs of them, and the bytes that came out: what tests of runs lean on."""
+
+from __future__ import annotations
+
+import csv
+import hashlib
+import os
+import subprocess
+import sys
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pyarrow.parquet as pq
+import yaml
+
+from vidal import recipe as recipes
+from vidal.dataset.storage import Storage
+from vidal.engine.driver import Run, build
+from vidal.engine.job import Engine, ShardReport
+from vidal.recipe import Recipe
+
+ROOT = Path(__file__).resolve().parent.parent
+
+# Worker processes find `tests.engine_toys` as the tests do.
+os.environ["PYTHONPATH"] = str(ROOT)
+if str(ROOT) not in sys.path:
+    sys.path.insert(0, str(ROOT))
+
+PAINT, SHADE, TROUBLE = (f"tests.engine_toys:{name}" for name in ("Paint", "Shade", "Trouble"))
+SAME_TITLE, BROKEN_SETUP = (f"tests.engine_toys:{name}" for name in ("SameTitle", "BrokenSetup"))
+
+Row = dict[str, Any]
+
+
+class Silence:
+    """Progress that nobody looks at; keeps which shards were done."""
+
+    def __init__(self) -> None:
+        self.done_shards: list[int] = []
+
+    def begin_phase(self, number: int, phases: int, candidates: int, already: int) -> None:
+        """Not looked at."""
+
+    def update(self, report: ShardReport) -> None:
+        """Not looked at."""
+
+    def done(self, report: ShardReport) -> None:
+        self.done_shards.append(report.shard)
+
+    def tick(self) -> None:
+        """Not looked at."""
+
+
+def write_list(folder: Path, titles: Sequence[str]) -> Path:
+    """A csv of one candidate a title; ids are c000, c001, …"""
+    path = folder / "candidates.csv"
+    with path.open("w", newline="") as handle:
+        writer = csv.writer(handle)
+        writer.writerow(["clip_id", "url", "title"])
+        writer.writerows([f"c{n:03d}", f"{n}.mp4", title] for n, title in enumerate(titles))
+    return path
+
+
+def write_recipe(folder: Path, stages: Iterable[Any], titles: Sequence[str] | int = 12, **keys: Any) -> Path:
+    """A recipe file over a list of its own."""
+    listed = write_list(folder, [f"clip {n}" for n in range(titles)] if isinstance(titles, int) else titles)
+    path = folder / "toys.yaml"
+    recipe = {"name": "toys", "source": {"list": str(listed)}, "shards": {"size": 4}, "stages": list(stages), **keys}
+    path.write_text(yaml.safe_dump(recipe))
+    return path
+
+
+def run(recipe: Recipe | Path, out: Path | str, engine: Engine, **keys: Any) -> Silence:
+    """Drive a recipe to the end; gives what was told of it."""
+    progress = Silence()
+    checked = recipes.load(recipe) if isinstance(recipe, Path) else recipe
+    build(Run(checked, Storage(str(out)), engine, progress, **keys))
+    return progress
+
+
+def rows(out: Path | str) -> dict[str, Row]:
+    """The manifest by clip."""
+    table = pq.read_table(Path(out) / "manifest")
+    return {row["clip_id"]: row for row in table.to_pylist()}
+
+
+def outcomes(out: Path | str) -> dict[str, tuple[str, str | None]]:
+    """Status and reason by clip."""
+    return {clip_id: (row["status"], row["reason"]) for clip_id, row in rows(out).items()}
+
+
+def digests(out: Path | str) -> dict[str, str]:
+    """SHA-256 of every file of a data set, hidden ones included."""
+    root = Path(out)
+    files = (path for path in sorted(root.rglob("*")) if path.is_file())
+    return {str(path.relative_to(root)): hashlib.sha256(path.read_bytes()).hexdigest() for path in files}
+
+
+def vidal(
+    *arguments: str | Path, env: Mapping[str, str] | None = None, cwd: Path | None = None, timeout: float = 120
+) -> subprocess.CompletedProcess[str]:
+    """A vidal command, in a process of its own."""
+    return subprocess.run(
+        [sys.executable, "-m", "vidal", *map(str, arguments)],
+        env={**os.environ, "COLUMNS": "300", **(env or {})},
+        cwd=cwd or ROOT,
+        capture_output=True,
+        text=True,
+        timeout=timeout,
+    )
+
+
+def start_vidal(*arguments: str | Path) -> subprocess.Popen[str]:
+    """A vidal command under way, in a process group of its own."""
+    return subprocess.Popen(
+        [sys.executable, "-m", "vidal", *map(str, arguments)],
+        cwd=ROOT,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    )
+
+
+def descendants(pid: int) -> list[psutil.Process]:
+    """Every process below one, by process object, so that a reused id is no match."""
+    try:
+        return psutil.Process(pid).children(recursive=True)
+    except psutil.NoSuchProcess:
+        return []
+
+
+def still_alive(processes: Iterable[psutil.Process], within_s: float = 20) -> list[psutil.Process]:
+    """Those that do not end in time; a zombie has ended."""
+    _, alive = psutil.wait_procs(list(processes), timeout=within_s)
+    return [p for p in alive if p.is_running() and p.status() != psutil.STATUS_ZOMBIE]

@@ -1,0 +1,88 @@
+"""Imports point one way: cli → engine → stages → models, media → clip."""
+
+from __future__ import annotations
+
+import ast
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[2]
+PACKAGE = ROOT / "vidal"
+
+
+def module_of(path: Path) -> str:
+    return ".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__")
+
+
+def imports(path: Path) -> set[str]:
+    """Modules of vidal that a file imports, wherever in it; for ``from a import b`` both a and a.b."""
+    found = set()
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            found |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{path}: relative import"
+            found |= {node.module or ""} | {f"{node.module}.{alias.name}" for alias in node.names}
+    return {name for name in found if name == "vidal" or name.startswith("vidal.")}
+
+
+MODULES = {module_of(path): imports(path) for path in sorted(PACKAGE.rglob("*.py"))}
+FRONT = ("vidal.cli", "vidal.build", "vidal.doctor")
+
+# Who must not import whom; a name stands for the module and all under it.
+ONE_WAY = [
+    ("vidal.errors", ["vidal"]),
+    ("vidal.work", ["vidal"]),
+    ("vidal.stages", ["vidal.engine", "vidal.recipe", "vidal.sources", *FRONT]),
+    ("vidal.models", ["vidal.engine", "vidal.stages", "vidal.recipe", "vidal.sources", "vidal.dataset", *FRONT]),
+    ("vidal.media", ["vidal.engine", "vidal.stages", "vidal.recipe", "vidal.sources", "vidal.dataset", *FRONT]),
+    ("vidal.text", ["vidal.engine", "vidal.stages", "vidal.recipe", "vidal.sources", "vidal.dataset", *FRONT]),
+    ("vidal.engine", ["vidal.stages", "vidal.models", "vidal.media", "vidal.text", *FRONT]),
+    ("vidal.dataset", ["vidal.engine", "vidal.stages", "vidal.sources", "vidal.recipe", "vidal.stage", *FRONT]),
+    ("vidal.sources", ["vidal.engine", "vidal.stages", "vidal.recipe", "vidal.models", "vidal.media", *FRONT]),
+]
+
+
+def is_in(name: str, package: str) -> bool:
+    return name == package or name.startswith(f"{package}.")
+
+
+@pytest.mark.parametrize(("package", "above"), ONE_WAY, ids=[package for package, _ in ONE_WAY])
+def test_imports_point_one_way(package: str, above: list[str]) -> None:
+    inside = {module: names for module, names in MODULES.items() if is_in(module, package)}
+    assert inside, package
+    wrong = {
+        (module, name)
+        for module, names in inside.items()
+        for name in names
+        for other in above
+        if is_in(name, other) and not is_in(name, package)
+    }
+    assert wrong == set()
+
+
+def test_the_record_stands_on_nothing_but_its_working_state() -> None:
+    assert {name for name in MODULES["vidal.clip"]} == {"vidal.work", "vidal.work.Work"}
+
+
+def test_the_engine_names_no_stage() -> None:
+    from vidal.clip import column_names
+    from vidal.stages import CATALOGUE
+
+    stages = set(CATALOGUE) - set(column_names())
+    named = {
+        (path.name, node.value)
+        for path in (PACKAGE / "engine").rglob("*.py")
+        for node in ast.walk(ast.parse(path.read_text()))
+        if isinstance(node, ast.Constant) and node.value in stages
+    }
+    assert named == set()
+
+
+def test_the_command_line_starts_without_the_heavy_parts() -> None:
+    code = "import sys, vidal.cli; print(sorted({'torch', 'ray', 'pandas', 'transformers', 'cv2'} & set(sys.modules)))"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=ROOT)
+    assert done.stdout.strip() == "[]"
