@@ -213,7 +213,7 @@ def _validate(kind: type[Model], raw: Any, place: str) -> Model:
         where = ".".join(str(part) for part in first["loc"])
         if not where:
             raise RecipeError(f"{place}: settings are `name: value`, not {raw!r}") from None
-        if first["type"] == "extra_forbidden":
+        if first["type"] == "extra_forbidden" and len(first["loc"]) == 1:
             known = [f.alias or name for name, f in kind.model_fields.items()]
             raise RecipeError(f"{place}: unknown setting `{where}`; it has {', '.join(known)}") from None
         raise RecipeError(f"{place}.{where}: {first['msg']} (got {first.get('input')!r})") from None

@@ -24,7 +24,7 @@ from collections.abc import Sequence
 from typing import Any, ClassVar
 
 import pyarrow as pa
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, Field
 
 from vidal.clip import Clip
 
@@ -37,10 +37,11 @@ class Resources(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    cpus: float = 1.0
-    gpus: float = 0.0
-    batch_size: int = 1
-    timeout_s: float = 300.0
+    gpus: float = Field(0.0, ge=0)
+    """GPUs of one worker; stages that want one run in workers of their own where there is one."""
+    batch_size: int = Field(1, ge=1)
+    """Clips given to `Stage.process_batch` at once."""
+    timeout_s: float = Field(300.0, gt=0)
     """Wall-clock limit for one clip, after which the watchdog ends the worker."""
 
 
@@ -89,7 +90,9 @@ class Stage(Step):
 
     @property
     def needs(self) -> Resources:
-        return self.resources or self.default_resources
+        """The stage's resources, with the recipe's word on those that it names."""
+        given = self.resources.model_dump(exclude_unset=True) if self.resources else {}
+        return self.default_resources.model_copy(update=given)
 
     def setup(self) -> None:
         """Load what is loaded once per worker; an error here stops the run."""

@@ -209,3 +209,29 @@ def test_the_definition_that_a_data_set_keeps_is_without_what_changes_no_byte() 
         "stages": [{PAINT: {"pixels": 8, "resources": {"timeout_s": 3}}}],
     }
     assert check(raw, "here").definition == {"source": {"list": "a.csv"}, "stages": [{PAINT: {"pixels": 8}}]}
+
+
+def test_a_recipe_that_names_one_resource_leaves_the_others_as_they_are() -> None:
+    from vidal.stages.modalities.depth import Depth
+
+    needs = Depth.model_validate({"resources": {"batch_size": 2}}).needs
+    assert (needs.batch_size, needs.gpus) == (2, Depth.default_resources.gpus)
+
+
+@pytest.mark.parametrize("resources", [{"batch_size": 0}, {"gpus": -1}, {"timeout_s": 0}, {"cpu": 2}])
+def test_resources_out_of_bounds_are_refused(resources: dict[str, int]) -> None:
+    with pytest.raises(RecipeError, match=r"stages\[0\]\.fetch\.resources"):
+        check({"source": {"list": "x.csv"}, "stages": [{"fetch": {"resources": resources}}]}, "r.yaml")
+
+
+def test_a_bare_module_name_is_no_stage() -> None:
+    with pytest.raises(RecipeError, match="no stage `antigravity`"):
+        check({"source": {"list": "x.csv"}, "stages": ["antigravity"]}, "r.yaml")
+
+
+@pytest.mark.parametrize("between", [SAME_TITLE, SHADE], ids=["a global decision", "a stage for a GPU"])
+def test_what_lives_in_one_worker_is_not_read_in_another(between: str) -> None:
+    stages = ["fetch", "probe", "media", PAINT, between]
+    check({"source": {"list": "x.csv"}, "stages": stages}, "r.yaml")
+    with pytest.raises(RecipeError, match="media reads `source_file`.*no global decision"):
+        check({"source": {"list": "x.csv"}, "stages": ["fetch", "probe", PAINT, between, "media"]}, "r.yaml")

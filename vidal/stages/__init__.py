@@ -34,7 +34,9 @@ CATALOGUE: dict[str, str] = {
 
 def step_class(name: str) -> type[Step]:
     """The class behind a catalogue name, or behind ``package.module:Class`` for a stage of the user's own."""
-    module_name, _, class_name = CATALOGUE.get(name, name).partition(":")
+    module_name, colon, class_name = CATALOGUE.get(name, name).partition(":")
+    if not colon:
+        raise ValueError(f"{name} is neither in the catalogue nor package.module:Class")
     found = getattr(importlib.import_module(module_name), class_name)
     if not (isinstance(found, type) and issubclass(found, Step)):
         raise TypeError(f"{name} is not a stage")

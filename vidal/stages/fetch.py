@@ -17,7 +17,7 @@ from pydantic import Field
 from vidal.clip import Clip
 from vidal.errors import ClipError, StorageError, machine_error
 from vidal.media.limits import MIB
-from vidal.stage import Resources, Stage
+from vidal.stage import Stage
 
 _ADDRESS = re.compile(r"([A-Za-z][A-Za-z0-9+.-]+)://")
 _CHUNK_BYTES = MIB
@@ -30,7 +30,6 @@ class Fetch(Stage):
     reading: the copy is called ``source``, whatever the original's name.
     """
 
-    default_resources: ClassVar[Resources] = Resources(cpus=0.5)
     writes: ClassVar[tuple[str, ...]] = ("source_file", "source_sha256", "source_bytes")
     whereabouts: ClassVar[tuple[str, ...]] = ("base",)
 
