@@ -213,9 +213,10 @@ def _validate(kind: type[Model], raw: Any, place: str) -> Model:
         where = ".".join(str(part) for part in first["loc"])
         if not where:
             raise RecipeError(f"{place}: settings are `name: value`, not {raw!r}") from None
-        if first["type"] == "extra_forbidden" and len(first["loc"]) == 1:
+        if first["type"] == "extra_forbidden":
             known = [f.alias or name for name, f in kind.model_fields.items()]
-            raise RecipeError(f"{place}: unknown setting `{where}`; it has {', '.join(known)}") from None
+            hint = f"; it has {', '.join(known)}" if len(first["loc"]) == 1 else ""
+            raise RecipeError(f"{place}: unknown setting `{where}`{hint}") from None
         raise RecipeError(f"{place}.{where}: {first['msg']} (got {first.get('input')!r})") from None
 
 

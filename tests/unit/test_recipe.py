@@ -218,7 +218,7 @@ def test_a_recipe_that_names_one_resource_leaves_the_others_as_they_are() -> Non
     assert (needs.batch_size, needs.gpus) == (2, Depth.default_resources.gpus)
 
 
-@pytest.mark.parametrize("resources", [{"batch_size": 0}, {"gpus": -1}, {"timeout_s": 0}, {"cpu": 2}])
+@pytest.mark.parametrize("resources", [{"batch_size": 0}, {"gpus": -1}, {"timeout_s": 0}])
 def test_resources_out_of_bounds_are_refused(resources: dict[str, int]) -> None:
     with pytest.raises(RecipeError, match=r"stages\[0\]\.fetch\.resources"):
         check({"source": {"list": "x.csv"}, "stages": [{"fetch": {"resources": resources}}]}, "r.yaml")
