@@ -155,7 +155,7 @@ def verify(directory: DirArgument, as_json: JsonOption = False) -> None:
 @app.command()
 def report(
     directory: DirArgument,
-    out: Annotated[Path | None, typer.Option(help="HTML file; by default DIR/report.html, or ./report.html.")] = None,
+    out: Annotated[Path | None, typer.Option(help="HTML file; by default ./report.html.")] = None,
     max_clips: Annotated[int, typer.Option(min=1, help="Contact sheets on the page.")] = 100,
 ) -> None:
     """Write the funnel and a contact sheet of every kept clip as one HTML file."""

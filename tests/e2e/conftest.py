@@ -3,19 +3,18 @@
 from __future__ import annotations
 
 import subprocess
-import sys
 from pathlib import Path
 
 import pandas as pd
 import pytest
 
 from tests.conftest import ROOT
+from tests.runs import vidal
 
 
 def run_vidal(*arguments: str | Path, check: bool = True) -> subprocess.CompletedProcess[str]:
     """Run the command as a user would."""
-    command = [sys.executable, "-m", "vidal", *map(str, arguments)]
-    done = subprocess.run(command, capture_output=True, text=True, cwd=ROOT, timeout=900)
+    done = vidal(*arguments, timeout=900)
     assert not check or done.returncode == 0, done.stderr
     return done
 

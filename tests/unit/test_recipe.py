@@ -233,5 +233,5 @@ def test_a_bare_module_name_is_no_stage() -> None:
 def test_what_lives_in_one_worker_is_not_read_in_another(between: str) -> None:
     stages = ["fetch", "probe", "media", PAINT, between]
     check({"source": {"list": "x.csv"}, "stages": stages}, "r.yaml")
-    with pytest.raises(RecipeError, match="media reads `source_file`.*no global decision"):
+    with pytest.raises(RecipeError, match=r"media reads `source_file`.*no global decision"):
         check({"source": {"list": "x.csv"}, "stages": ["fetch", "probe", PAINT, between, "media"]}, "r.yaml")

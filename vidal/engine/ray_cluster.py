@@ -7,6 +7,7 @@ import logging
 import os
 import secrets
 import shutil
+import socket
 import tempfile
 import time
 import warnings
@@ -21,6 +22,7 @@ from vidal.errors import MachineError, UserError
 
 _HOME = Path(tempfile.gettempdir()) / f"vidal-ray-{os.getuid()}"
 _STOP_S = 3.0
+_KNOCK_S = 10.0
 
 
 class RayCluster:
@@ -87,6 +89,7 @@ class RayCluster:
             raise MachineError(f"Ray could not be started: {error}; `--engine local` runs without it") from error
 
     def _join(self, address: str) -> None:
+        _knock(address)
         import ray
 
         try:
@@ -126,6 +129,17 @@ def _hushed() -> Iterator[None]:
         os.dup2(kept, 2)
         os.close(kept)
         os.close(nowhere)
+
+
+def _knock(address: str) -> None:
+    """Ray itself waits for minutes for a cluster that is not there."""
+    host, colon, port = address.removeprefix("ray://").rpartition(":")
+    if not (colon and port.isdigit()):
+        return
+    try:
+        socket.create_connection((host.strip("[]"), int(port)), timeout=_KNOCK_S).close()
+    except OSError as error:
+        raise UserError(f"--ray-address {address}: no Ray cluster can be joined there: {error}") from error
 
 
 def _loaded_modules() -> Any:
