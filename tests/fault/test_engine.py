@@ -110,6 +110,7 @@ def test_every_trouble_is_one_row_with_its_reason_and_its_neighbours_are_well(tr
     assert list(verify(Dataset.open(str(troubled / "pool")))) == []
 
 
+@pytest.mark.slow
 def test_ray_makes_the_same_bytes_of_every_trouble(troubled: Path, ray_engine: RayEngine) -> None:
     run(troubled / "toys.yaml", troubled / "ray", ray_engine, have_gpu=True)
     assert digests(troubled / "ray") == digests(troubled / "pool")
