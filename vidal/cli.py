@@ -265,7 +265,12 @@ def _print_json(value: dict[str, Any]) -> None:
 
 def main() -> None:
     """Run a command; every error that is not a defect is one line and an exit code that means something."""
-    sys.exit(_guarded(lambda: app(standalone_mode=True)))
+    code = _guarded(lambda: app(standalone_mode=True))
+    sys.stdout.flush()
+    sys.stderr.flush()
+    # Everything that was started has ended by now. Native thread pools may abort a process that is torn down in
+    # the ordinary way, which would give a finished build the exit code of a crash.
+    os._exit(code)
 
 
 def _guarded(run: Callable[[], Any]) -> int:
@@ -278,7 +283,7 @@ def _guarded(run: Callable[[], Any]) -> int:
         # Typer makes an exit of Ctrl-C, without a word.
         if leaving.code == _INTERRUPTED:
             errors.print("vidal: interrupted; what is committed stays, the same command goes on from there")
-        raise
+        return leaving.code if isinstance(leaving.code, int) else int(leaving.code is not None)
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
