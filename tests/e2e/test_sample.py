@@ -16,6 +16,9 @@ from PIL import Image
 from tests.e2e.conftest import run_vidal
 from tests.text_error import character_error_rate, word_error_rate
 
+# The first test waits for the whole build.
+pytestmark = pytest.mark.timeout(900)
+
 LAYERS = {"video": 10, "depth": 9, "infrared": 9, "audio": 2}
 """Members of a clip in each layer: pictures, media and the json."""
 
