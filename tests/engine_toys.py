@@ -140,7 +140,7 @@ class SameTitle(Decision):
                 out.append(
                     {
                         "clip_id": row["clip_id"],
-                        "status": "rejected" if repeats else None,
+                        "status": "rejected" if repeats else "kept",
                         "reason": "duplicate" if repeats else None,
                         "duplicate_of": kept if repeats else None,
                         "cluster": kept,
