@@ -20,19 +20,19 @@ import difflib
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
-import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field
 
 from vidal.clip import SCHEMA_VERSION
 from vidal.errors import RecipeError
+from vidal.settings import parse_override, put, read_yaml, validate
 from vidal.sources import SOURCES
 from vidal.sources.source import Source
 from vidal.stage import IN_WORKER, Decision, Stage, Step, digest
 from vidal.stages import CATALOGUE, step_class
 
-Model = TypeVar("Model", bound=BaseModel)
+_EXAMPLE = "shards.size=4 or too_long.max_s=30"
 
 
 class Shards(BaseModel):
@@ -121,16 +121,7 @@ def fingerprint(resolved: dict[str, Any]) -> str:
 def load(path: str | Path, overrides: Iterable[str] = ()) -> Recipe:
     """Read and check a recipe file; ``overrides`` are ``key.path=value``. Raises `RecipeError`."""
     path = Path(path)
-    try:
-        raw = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise RecipeError(f"{path}: no such recipe file") from None
-    except (OSError, UnicodeDecodeError) as error:
-        raise RecipeError(f"{path}: cannot be read: {error}") from error
-    except yaml.YAMLError as error:
-        raise RecipeError(f"{path}: not YAML: {' '.join(str(error).split())}") from error
-    if not isinstance(raw, dict):
-        raise RecipeError(f"{path}: a recipe is a mapping with `source` and `stages`")
+    raw = read_yaml(path, "`source` and `stages`")
     _resolve_source_paths(raw, path.parent)
     for override in overrides:
         _override(raw, override)
@@ -149,8 +140,8 @@ def check(raw: dict[str, Any], place: str) -> Recipe:
     return Recipe(
         name=str(raw.get("name") or Path(place).stem),
         source=source,
-        shards=_validate(Shards, raw.get("shards") or {}, f"{place}: shards"),
-        engine=_validate(Engine, raw.get("engine") or {}, f"{place}: engine"),
+        shards=validate(Shards, raw.get("shards") or {}, f"{place}: shards"),
+        engine=validate(Engine, raw.get("engine") or {}, f"{place}: engine"),
         steps=steps,
         definition=_definition(raw),
     )
@@ -171,7 +162,7 @@ def _source(raw: Any, place: str) -> Source:
         raise RecipeError(f"{place}: `source` names one of {', '.join(SOURCES)}")
     if len(kinds) > 1:
         raise RecipeError(f"{place}: `source` has both {' and '.join(kinds)}; name one")
-    return _validate(SOURCES[kinds[0]], raw, f"{place}: source")
+    return validate(SOURCES[kinds[0]], raw, f"{place}: source")
 
 
 def _steps(raw: Any, place: str) -> list[Step]:
@@ -187,7 +178,7 @@ def _steps(raw: Any, place: str) -> list[Step]:
             hint = f"did you mean `{near[0]}`?" if near else f"known: {', '.join(CATALOGUE)}"
             because = f" ({error})" if ":" in name else ""
             raise RecipeError(f"{place}: stages[{index}]: no stage `{name}`{because}; {hint}") from None
-        steps.append(_validate(kind, settings, f"{place}: stages[{index}].{name}"))
+        steps.append(validate(kind, settings, f"{place}: stages[{index}].{name}"))
     names = [step.step_name() for step in steps]
     repeated = next((name for name in names if names.count(name) > 1), None)
     if repeated:
@@ -203,21 +194,6 @@ def _line(line: Any, place: str) -> tuple[str, dict[str, Any]]:
         if settings is None or isinstance(settings, dict):
             return str(name), settings or {}
     raise RecipeError(f"{place}: a stage is `name` or `name: {{setting: value}}`, not {line!r}")
-
-
-def _validate(kind: type[Model], raw: Any, place: str) -> Model:
-    try:
-        return kind.model_validate(raw)
-    except ValidationError as error:
-        first = error.errors()[0]
-        where = ".".join(str(part) for part in first["loc"])
-        if not where:
-            raise RecipeError(f"{place}: settings are `name: value`, not {raw!r}") from None
-        if first["type"] == "extra_forbidden":
-            known = [f.alias or name for name, f in kind.model_fields.items()]
-            hint = f"; it has {', '.join(known)}" if len(first["loc"]) == 1 else ""
-            raise RecipeError(f"{place}: unknown setting `{where}`{hint}") from None
-        raise RecipeError(f"{place}.{where}: {first['msg']} (got {first.get('input')!r})") from None
 
 
 def _check_flow(source: Source, steps: Sequence[Step], place: str) -> None:
@@ -252,30 +228,20 @@ def _resolve_source_paths(raw: dict[str, Any], folder: Path) -> None:
 
 def _override(raw: dict[str, Any], text: str) -> None:
     """Apply ``shards.size=4`` or ``too_long.max_s=30``."""
-    key, equals, value = text.partition("=")
-    key = key.strip().removeprefix("stages.")
+    key, parsed = parse_override(text, _EXAMPLE)
+    key = key.removeprefix("stages.")
     # A stage of the user's own has dots in its name.
     name = next((n for n in _stage_names(raw) if key.startswith(f"{n}.")), key.partition(".")[0])
     parts = [name, *key[len(name) + 1 :].split(".")] if key != name else [name]
-    if not equals or len(parts) < 2:
-        raise RecipeError(f"--set {text}: write key.path=value, such as shards.size=4 or too_long.max_s=30")
-    try:
-        parsed = yaml.safe_load(value)
-    except yaml.YAMLError:
-        raise RecipeError(f"--set {text}: the value is not YAML") from None
+    if len(parts) < 2:
+        raise RecipeError(f"--set {text}: write key.path=value, such as {_EXAMPLE}")
     if parts[0] == "source" and parts[1] in SOURCES and isinstance(raw.get("source"), dict):
         raw["source"] = {k: v for k, v in raw["source"].items() if k not in SOURCES}
     target = _stage_settings(raw, parts[0]) if parts[0] not in ("source", "shards", "engine") else raw
     path = parts if target is raw else parts[1:]
     if target is None:
         raise RecipeError(f"--set {text}: the recipe has no stage `{parts[0]}`")
-    for part in path[:-1]:
-        if target.get(part) is None:
-            target[part] = {}
-        target = target[part]
-        if not isinstance(target, dict):
-            raise RecipeError(f"--set {text}: `{part}` holds no settings")
-    target[path[-1]] = parsed
+    put(target, path, parsed, text)
 
 
 def _stage_names(raw: dict[str, Any]) -> list[str]:

@@ -1,0 +1,69 @@
+"""Settings that a user wrote: YAML files, `--set key.path=value`, and models that check them in one clear line."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, TypeVar
+
+import yaml
+from pydantic import BaseModel, ValidationError
+
+from vidal.errors import RecipeError
+
+Model = TypeVar("Model", bound=BaseModel)
+
+
+def read_yaml(path: Path, holds: str) -> dict[str, Any]:
+    """The mapping in a YAML file; ``holds`` says what one is expected. Raises `RecipeError`."""
+    try:
+        raw = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise RecipeError(f"{path}: no such recipe file") from None
+    except (OSError, UnicodeDecodeError) as error:
+        raise RecipeError(f"{path}: cannot be read: {error}") from error
+    except yaml.YAMLError as error:
+        raise RecipeError(f"{path}: not YAML: {' '.join(str(error).split())}") from error
+    if not isinstance(raw, dict):
+        raise RecipeError(f"{path}: a recipe is a mapping with {holds}")
+    return raw
+
+
+def validate(kind: type[Model], raw: Any, place: str) -> Model:
+    """The settings of a mapping, or one line on the first thing that is wrong with it."""
+    try:
+        return kind.model_validate(raw)
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(str(part) for part in first["loc"])
+        if not where:
+            problem = first["msg"].removeprefix("Value error, ")
+            said = f"settings are `name: value`, not {raw!r}" if not isinstance(raw, dict) else problem
+            raise RecipeError(f"{place}: {said}") from None
+        if first["type"] == "extra_forbidden":
+            known = [f.alias or name for name, f in kind.model_fields.items()]
+            hint = f"; it has {', '.join(known)}" if len(first["loc"]) == 1 else ""
+            raise RecipeError(f"{place}: unknown setting `{where}`{hint}") from None
+        raise RecipeError(f"{place}.{where}: {first['msg']} (got {first.get('input')!r})") from None
+
+
+def parse_override(text: str, example: str) -> tuple[str, Any]:
+    """The key path and the value of ``key.path=value``."""
+    key, equals, value = text.partition("=")
+    if not equals:
+        raise RecipeError(f"--set {text}: write key.path=value, such as {example}")
+    try:
+        return key.strip(), yaml.safe_load(value)
+    except yaml.YAMLError:
+        raise RecipeError(f"--set {text}: the value is not YAML") from None
+
+
+def put(target: dict[str, Any], path: Sequence[str], value: Any, text: str) -> None:
+    """Set a nested key, making the mappings on the way."""
+    for part in path[:-1]:
+        if target.get(part) is None:
+            target[part] = {}
+        target = target[part]
+        if not isinstance(target, dict):
+            raise RecipeError(f"--set {text}: `{part}` holds no settings")
+    target[path[-1]] = value
