@@ -8,7 +8,7 @@ import os
 import signal
 import sys
 import time
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import numpy as np
 import pyarrow as pa
@@ -154,3 +154,27 @@ def _burn(seconds: float) -> None:
     end = time.process_time() + seconds
     while time.process_time() < end:
         sum(range(500))
+
+
+class Roll:
+    """Gives each caller the next number."""
+
+    def __init__(self) -> None:
+        self._last = 0
+
+    def next(self) -> int:
+        self._last += 1
+        return self._last
+
+
+class Numbered(Stage):
+    """Rejects every clip with a number from the run's one roll."""
+
+    def shared(self) -> object:
+        return Roll()
+
+    def attach(self, way: Any) -> None:
+        self._way = way
+
+    def process(self, clip: Clip) -> None:
+        clip.reject("numbered", str(self._way.call("next")))

@@ -41,8 +41,9 @@ class Resources(BaseModel):
     """GPUs of one worker; stages that want one run in workers of their own where there is one."""
     batch_size: int = Field(1, ge=1)
     """Clips given to `Stage.process_batch` at once."""
-    timeout_s: float = Field(300.0, gt=0)
-    """Wall-clock limit for one clip, after which the watchdog ends the worker."""
+    timeout_s: float | None = Field(300.0, gt=0)
+    """Wall-clock limit for one clip, after which the watchdog ends the worker; none for a stage that waits for others
+    and keeps its own deadlines."""
 
 
 class Step(BaseModel):
@@ -96,6 +97,13 @@ class Stage(Step):
 
     def setup(self) -> None:
         """Load what is loaded once per worker; an error here stops the run."""
+
+    def shared(self) -> object | None:
+        """An object of which the whole run has one, such as a budget; its methods take and give plain values."""
+        return None
+
+    def attach(self, way: Any) -> None:
+        """Called before `setup` with the way to that object: ``way.call("method", …)``, from any thread."""
 
     def process(self, clip: Clip) -> None:
         raise TypeError(f"{type(self).__name__} defines neither process nor process_batch")

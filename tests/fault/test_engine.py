@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -35,6 +35,7 @@ from vidal.engine.job import Assignment, Engine, Group, Job, Progress, UnderWay,
 from vidal.engine.local import InProcessEngine, PoolEngine
 from vidal.engine.ray import RayEngine, cut_into_pools
 from vidal.engine.ray_cluster import RayCluster
+from vidal.engine.shared import Shared
 from vidal.errors import MachineError, ModelError, StorageError, UserError
 from vidal.recipe import check
 
@@ -74,6 +75,9 @@ class Backwards:
 
     def has_gpu(self) -> bool:
         return False
+
+    def share(self, objects: Mapping[str, object]) -> Mapping[str, Shared]:
+        return self._engine.share(objects)
 
     def close(self) -> None:
         self._engine.close()
@@ -393,3 +397,13 @@ def test_nothing_of_a_run_is_left_in_the_temporary_folder(tmp_path: Path, monkey
     titles = ["clip 0", "kill", "clip 2", "clip 3", "clip 4"]
     run(write_recipe(tmp_path, [PAINT, TROUBLE], titles), tmp_path / "out", PoolEngine(2))
     assert os.listdir(tmp_path / "scratch") == []
+
+
+@pytest.mark.parametrize("kind", ["in process", "pool", "ray"])
+def test_a_run_has_one_of_what_its_stages_share(kind: str, tmp_path: Path, ray_engine: RayEngine) -> None:
+    engine = {"in process": InProcessEngine, "pool": lambda: PoolEngine(2), "ray": lambda: ray_engine}[kind]()
+    run(write_recipe(tmp_path, ["tests.engine_toys:Numbered"], titles=12, shards={"size": 2}), tmp_path / "out", engine)
+    numbers = sorted(int(row["detail"]) for row in rows(tmp_path / "out").values())
+    assert numbers == list(range(1, 13))
+    if kind != "ray":
+        engine.close()

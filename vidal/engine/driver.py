@@ -200,13 +200,16 @@ def _run_phase(run: Run, phase: Phase, storage: Storage, previous: Storage | Non
     source = previous
     if previous is None and isinstance(run.recipe.source, DatasetSource):
         source = Storage(run.recipe.source.dataset)
+    stages = _with_base(phase.stages, run.recipe.source.base())
+    objects = {stage.step_name(): stage.shared() for stage in stages}
     job = Job(
         storage=storage,
-        groups=cut_into_groups(_with_base(phase.stages, run.recipe.source.base()), have_gpu=run.have_gpu),
+        groups=cut_into_groups(stages, have_gpu=run.have_gpu),
         layers=tuple(info.layers),
         fingerprint=info.fingerprint,
         window=run.recipe.engine.window,
         source=source,
+        shared=run.engine.share({name: shared for name, shared in objects.items() if shared is not None}),
     )
     todo = _assignments(run, storage, info)
     already = info.candidates - _candidates(info, run.recipe.shards.size, [a.shard for a in todo])

@@ -35,7 +35,8 @@ def run_stage(stage: Stage, clips: Sequence[Clip], report: ShardReport, notes: N
         under_way = UnderWay(stage=stage.step_name(), clip_ids=tuple(clip.clip_id for clip in batch))
         notes.begin(report.shard, under_way, surely=isolate)
         started = time.perf_counter()
-        with _watchdog(stage.needs.timeout_s * len(batch)):
+        limit_s = stage.needs.timeout_s
+        with _watchdog(limit_s and limit_s * len(batch)):
             _run_batch(stage, batch)
         report.spend(stage.step_name(), time.perf_counter() - started)
 
@@ -109,9 +110,9 @@ def _restore(clip: Clip, snapshot: Clip) -> None:
 
 
 @contextlib.contextmanager
-def _watchdog(limit_s: float) -> Iterator[None]:
+def _watchdog(limit_s: float | None) -> Iterator[None]:
     """End this worker if the block takes longer; `faulthandler` also fires while native code holds the GIL."""
-    if not watchdog_may_exit:
+    if limit_s is None or not watchdog_may_exit:
         yield
         return
     with open(os.devnull, "w") as nowhere:

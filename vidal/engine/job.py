@@ -8,6 +8,7 @@ from typing import Protocol
 
 from vidal.clip import Clip
 from vidal.dataset.storage import Storage
+from vidal.engine.shared import Shared
 from vidal.stage import Stage
 
 
@@ -42,6 +43,8 @@ class Job:
     window: int
     source: Storage | None = None
     """The data set that the clips come from; None where they come from the plan alone."""
+    shared: Mapping[str, Shared] = field(default_factory=dict)
+    """By stage: the way to the object of which the run has one."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -100,6 +103,9 @@ class Engine(Protocol):
 
     def has_gpu(self) -> bool:
         """Whether stages that want a GPU get one."""
+
+    def share(self, objects: Mapping[str, object]) -> Mapping[str, Shared]:
+        """Hold objects of which the run has one, until `close`; gives the ways by which workers reach them."""
 
     def run(self, job: Job, assignments: Sequence[Assignment], progress: Progress) -> dict[int, UnderWay]:
         """Try every assignment once. Gives what was under way, by shard, where a worker died."""

@@ -7,7 +7,7 @@ import multiprocessing
 import os
 import signal
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from multiprocessing import resource_tracker
 from multiprocessing.connection import Connection, wait
@@ -15,6 +15,7 @@ from typing import Any
 
 from vidal.engine.job import Assignment, Job, Progress, ShardReport, UnderWay
 from vidal.engine.process import OFFLINE_QUIET, ONE_THREAD, become_worker, sweep_scratch
+from vidal.engine.shared import Direct, Shared, SocketHost
 from vidal.engine.worker import Worker, fatal_error, fatal_text
 from vidal.errors import MachineError
 
@@ -38,6 +39,9 @@ class InProcessEngine:
 
     def has_gpu(self) -> bool:
         return _has_gpu()
+
+    def share(self, objects: Mapping[str, object]) -> Mapping[str, Shared]:
+        return {name: Direct(target) for name, target in objects.items()}
 
     def close(self) -> None:
         """Nothing was started."""
@@ -77,6 +81,7 @@ class PoolEngine:
     def __init__(self, workers: int) -> None:
         self._size = workers
         self._members: list[_Member] = []
+        self._host: SocketHost | None = None
 
     def run(self, job: Job, assignments: Sequence[Assignment], progress: Progress) -> dict[int, UnderWay]:
         waiting = deque(assignments)
@@ -100,7 +105,7 @@ class PoolEngine:
                         )
                 progress.tick()
         finally:
-            self.close()
+            self._end_members()
         return deaths
 
     def _busy(self) -> int:
@@ -137,7 +142,23 @@ class PoolEngine:
     def has_gpu(self) -> bool:
         return _has_gpu()
 
+    def share(self, objects: Mapping[str, object]) -> Mapping[str, Shared]:
+        self._end_host()
+        if not objects:
+            return {}
+        self._host = host = SocketHost(objects)
+        return {name: host.way_to(name) for name in objects}
+
     def close(self) -> None:
+        self._end_members()
+        self._end_host()
+
+    def _end_host(self) -> None:
+        if self._host is not None:
+            self._host.close()
+            self._host = None
+
+    def _end_members(self) -> None:
         for member in self._members:
             member.process.kill()
         for member in self._members:

@@ -18,6 +18,7 @@ from vidal.clip import Clip
 from vidal.engine.job import Assignment, Group, Job, Progress, ShardReport, UnderWay
 from vidal.engine.process import OFFLINE_QUIET, ONE_THREAD, become_worker
 from vidal.engine.ray_cluster import RayCluster
+from vidal.engine.shared import ActorWay, Holder, Shared
 from vidal.engine.worker import Worker, fatal_error, fatal_text
 from vidal.errors import VidalError
 
@@ -62,6 +63,14 @@ class RayEngine:
         import ray
 
         return float(ray.cluster_resources().get("GPU", 0)) > 0  # type: ignore[no-untyped-call]
+
+    def share(self, objects: Mapping[str, object]) -> Mapping[str, Shared]:
+        if not objects:
+            return {}
+        self._cluster.start()
+        import ray
+
+        return {name: ActorWay(ray.remote(num_cpus=0)(Holder).remote(target)) for name, target in objects.items()}
 
     def _execute(self, job: Job, assignments: Sequence[Assignment], progress: Progress) -> Iterator[ShardReport]:
         import ray.data

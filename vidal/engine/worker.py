@@ -37,6 +37,8 @@ class Worker:
         if self._is_ready:
             return
         for stage in (stage for group in self._groups for stage in group.stages):
+            if stage.step_name() in self._job.shared:
+                stage.attach(self._job.shared[stage.step_name()])
             try:
                 stage.setup()
             except VidalError:

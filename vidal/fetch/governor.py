@@ -1,0 +1,179 @@
+"""`Governor`: one budget per host for the whole run, so that many workers are one polite visitor.
+
+A caller asks for admission and is told to go or how long to wait; it asks again with its ticket when that time
+is over. Nothing blocks in here, so one governor serves every worker of a cluster through any transport, and a
+caller that dies is forgotten when it does not ask again. Order within a host is the order of first asking.
+
+    ticket, wait_s = governor.admit("youtube.com", None)    # wait_s 0: go
+    governor.report(ticket, "ok")
+
+A host that answers 429, refuses guests or fails time after time is paused, longer each time; after a pause one
+caller goes first, and the others follow when it comes back well. Callers wait meanwhile, and no clip fails.
+"""
+
+from __future__ import annotations
+
+import itertools
+import random
+import time
+from collections import OrderedDict
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+Outcome = Literal["ok", "rate_limited", "trouble"]
+"""``ok``: the host answered, be it with a no; ``trouble``: it is down, unreachable or refuses every guest."""
+
+_POLL_S = 0.25
+"""How long a caller waits for a visit under way to end before it asks again."""
+
+_LONGEST_WISH_S = 24 * 3600.0
+"""A host's own Retry-After goes above our rules, but not without end."""
+
+_FORGOTTEN_AFTER_S = 60.0
+"""A caller that has not asked again by this long after it was due is taken for dead."""
+
+
+class HostRules(BaseModel):
+    """How often a host is visited, and what happens when it has had enough."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    per_s: float = Field(2.0, gt=0)
+    """Admissions a second."""
+    jitter: float = Field(0.1, ge=0, le=5)
+    """Up to this share is added to the gap between two admissions."""
+    concurrent: int = Field(2, ge=1)
+    """Visits under way at once."""
+    failures_to_pause: int = Field(5, ge=1)
+    """Troubles in a row after which the host is paused."""
+    pause_s: float = Field(30.0, gt=0)
+    """The first pause; each further one in a row is twice as long."""
+    max_pause_s: float = Field(3600.0, gt=0)
+    max_visit_s: float = Field(3600.0, gt=0)
+    """A visit that has not been reported by then is taken for dead."""
+
+
+@dataclass(slots=True)
+class _Host:
+    rules: HostRules
+    next_at: float = 0.0
+    waiting: OrderedDict[str, float] = field(default_factory=OrderedDict)
+    """Tickets in order of asking, each with the time by which it is to ask again."""
+    visits: dict[str, float] = field(default_factory=dict)
+    """Tickets admitted, each with the time at which it is taken for dead."""
+    troubles: int = 0
+    pauses: int = 0
+    paused_until: float = 0.0
+    admitted: int = 0
+
+    @property
+    def on_trial(self) -> bool:
+        """Whether the next visit shows if a paused host is well again."""
+        return self.pauses > 0
+
+
+class Governor:
+    """See the module's text; every method takes and gives plain values, as callers may be in other processes."""
+
+    def __init__(
+        self,
+        rules: dict[str, HostRules],
+        *,
+        default: HostRules | None = None,
+        seed: int = 0,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._rules = rules
+        self._default = default or HostRules()
+        self._random = random.Random(seed)
+        self._clock = clock
+        self._hosts: dict[str, _Host] = {}
+        self._host_of: dict[str, str] = {}
+        self._numbers = itertools.count()
+
+    def admit(self, host: str, ticket: str | None) -> tuple[str, float]:
+        """A ticket, and the seconds to wait before asking again with it; 0 admits."""
+        now, state = self._clock(), self._state(host)
+        self._forget_the_dead(state, now)
+        if ticket is None or ticket not in state.waiting:
+            ticket = ticket or f"{next(self._numbers)}"
+            state.waiting[ticket] = now + _FORGOTTEN_AFTER_S
+            self._host_of[ticket] = host
+        wait_s = self._wait_s(state, ticket, now)
+        if wait_s > 0:
+            state.waiting[ticket] = now + wait_s + _FORGOTTEN_AFTER_S
+            return ticket, wait_s
+        del state.waiting[ticket]
+        gap_s = (1 + state.rules.jitter * self._random.random()) / state.rules.per_s
+        # A caller that comes a little late is not to slow the whole down; one that comes much later earns no burst.
+        state.next_at = max(state.next_at, now - gap_s / 2) + gap_s
+        state.visits[ticket] = now + state.rules.max_visit_s
+        state.admitted += 1
+        return ticket, 0.0
+
+    def report(self, ticket: str, outcome: Outcome, retry_after_s: float | None = None) -> None:
+        """The visit is over; ``retry_after_s`` is what the host asked for."""
+        host = self._host_of.pop(ticket, None)
+        if host is None:
+            return
+        now, state = self._clock(), self._hosts[host]
+        state.visits.pop(ticket, None)
+        state.waiting.pop(ticket, None)
+        if outcome == "ok":
+            state.troubles = state.pauses = 0
+            return
+        state.troubles += 1
+        if outcome == "rate_limited" or state.on_trial or state.troubles >= state.rules.failures_to_pause:
+            self._pause(state, now, retry_after_s)
+
+    def snapshot(self) -> dict[str, dict[str, float]]:
+        """Per host: admissions so far, callers waiting, visits under way, seconds of pause left."""
+        now = self._clock()
+        return {
+            host: {
+                "admitted": state.admitted,
+                "waiting": len(state.waiting),
+                "under_way": len(state.visits),
+                "paused_s": max(0.0, state.paused_until - now),
+            }
+            for host, state in self._hosts.items()
+        }
+
+    def _state(self, host: str) -> _Host:
+        if host not in self._hosts:
+            self._hosts[host] = _Host(self._rules_of(host))
+        return self._hosts[host]
+
+    def _rules_of(self, host: str) -> HostRules:
+        """The rules of the host, or of the domain that it is under: ``www.youtube.com`` keeps ``youtube.com``'s."""
+        parts = host.split(".")
+        names = (".".join(parts[i:]) for i in range(len(parts)))
+        return next((self._rules[name] for name in names if name in self._rules), self._default)
+
+    def _wait_s(self, state: _Host, ticket: str, now: float) -> float:
+        gap_s = 1 / state.rules.per_s
+        if now < state.paused_until:
+            return state.paused_until - now
+        room = (1 if state.on_trial else state.rules.concurrent) - len(state.visits)
+        if room <= 0:
+            return min(max(gap_s / 4, 0.01), _POLL_S)
+        # Those before it go first, each at its own time.
+        place = list(state.waiting).index(ticket)
+        return max(state.next_at - now, 0.0) + place * gap_s
+
+    def _pause(self, state: _Host, now: float, retry_after_s: float | None) -> None:
+        pause_s = min(state.rules.pause_s * 2**state.pauses, state.rules.max_pause_s)
+        if retry_after_s is not None:
+            pause_s = min(max(retry_after_s, 0.0), _LONGEST_WISH_S)
+        state.paused_until = max(state.paused_until, now + pause_s * (1 + state.rules.jitter * self._random.random()))
+        state.pauses += 1
+        state.troubles = 0
+
+    def _forget_the_dead(self, state: _Host, now: float) -> None:
+        for table in (state.waiting, state.visits):
+            for ticket in [t for t, until in table.items() if until < now]:
+                del table[ticket]
+                self._host_of.pop(ticket, None)
