@@ -129,11 +129,14 @@ def test_a_driver_that_dies_at_any_write_sync_or_rename_leaves_a_run_that_can_be
 ) -> None:
     recipe = write_recipe(tmp_path, [PAINT, SAME_TITLE, SHADE], ["one", "two"], shards={"size": 1})
     script = Path(__file__).with_name("die_at_every_step.py")
+    (tmp_path / "tmp").mkdir()
     done = subprocess.run(
         [sys.executable, str(script), str(recipe), str(tmp_path), str(stride)],
         capture_output=True,
         text=True,
         cwd=ROOT,
+        # What other processes leave in the common one would be swept, and so be steps.
+        env={**os.environ, "TMPDIR": str(tmp_path / "tmp")},
         timeout=290,
     )
     assert (done.returncode, done.stderr) == (0, "")

@@ -109,7 +109,8 @@ class Governor:
         del state.waiting[ticket]
         gap_s = (1 + state.rules.jitter * self._random.random()) / state.rules.per_s
         # A caller that comes a little late is not to slow the whole down; one that comes much later earns no burst.
-        state.next_at = max(state.next_at, now - gap_s / 2) + gap_s
+        is_on_time = now - state.next_at <= gap_s / 2
+        state.next_at = (state.next_at if is_on_time else now) + gap_s
         state.visits[ticket] = now + state.rules.max_visit_s
         state.admitted += 1
         return ticket, 0.0
