@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import os
 import sys
@@ -170,6 +171,34 @@ def report(
         max_clips=max_clips,
     )  # fmt: skip
     console.print(f"wrote {target}", soft_wrap=True)
+
+
+@app.command()
+def remove(
+    directory: DirArgument,
+    ids: Annotated[
+        Path, typer.Option("--ids", metavar="FILE", help="Clip ids (text), or csv, jsonl, parquet naming what goes.")
+    ],
+    as_json: JsonOption = False,
+) -> None:
+    """Take clips out of a data set, rewriting only the shards that hold them, and prove it."""
+    from vidal.dataset import removals
+    from vidal.dataset.remove import remove as remove_clips
+
+    result = remove_clips(directory, removals.load(ids))
+    if as_json:
+        _print_json({"proven": result.is_proven, **dataclasses.asdict(result)})
+    else:
+        console.print(
+            f"removed {len(result.clip_ids)} clips from {len(result.shards)} shards; "
+            f"{result.untouched_files} files of other shards are what they were, "
+            f"{len(result.remains)} places still hold a removed clip",
+            soft_wrap=True,
+        )
+        for place in [*result.remains, *result.changed_files]:
+            console.print(f"  {place}", markup=False, highlight=False, soft_wrap=True)
+    if not result.is_proven:
+        raise typer.Exit(1)
 
 
 class ExportFormat(StrEnum):

@@ -17,7 +17,7 @@ import pyarrow as pa
 
 from vidal.work import Work
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 
 Status = Literal["candidate", "kept", "rejected", "failed"]
 
@@ -79,6 +79,14 @@ class Clip:
     uploader: str | None = _column("crawl", "who published it")
     licence: str | None = _column("crawl", "licence as the source states it")
     attribution: str | None = _column("crawl", "credit line that the licence asks for")
+    uploader_id: str | None = _column("crawl", "the platform's id of who published it")
+    platform: str | None = _column("crawl", "platform that it was fetched from, in yt-dlp's word")
+    platform_id: str | None = _column("crawl", "the platform's id of it")
+    uploaded_at: str | None = _column("crawl", "ISO 8601 date of publication")
+    platform_language: str | None = _column("crawl", "language that the platform states")
+    age_limit: int | None = _column("crawl", "youngest age that the platform admits")
+    live_status: str | None = _column("crawl", "not_live, is_live, was_live, is_upcoming, post_live")
+    view_count: int | None = _column("crawl", "views at the time of the crawl")
     search_term: str | None = _column("crawl", "term that found it")
     crawled_at: str | None = _column("crawl", "ISO 8601 time of the crawl")
 

@@ -32,6 +32,7 @@ from vidal.sources.source import Source
 from vidal.stage import IN_WORKER, Decision, Stage, Step, digest
 from vidal.stages import CATALOGUE, step_class
 
+_KEYS = ("name", "source", "shards", "engine", "removals", "stages")
 _EXAMPLE = "shards.size=4 or too_long.max_s=30"
 
 
@@ -78,8 +79,10 @@ class Recipe:
     shards: Shards
     engine: Engine
     steps: tuple[Step, ...]
+    removals: str | None
+    """File that lists what is to be in no data set; applied whenever the recipe runs, so no part of its identity."""
     definition: dict[str, Any]
-    """The mapping it was read from, without what changes no byte of the output."""
+    """The mapping it was read from, without what changes no byte of the output and without secrets."""
 
     @property
     def stages(self) -> list[Stage]:
@@ -131,9 +134,11 @@ def load(path: str | Path, overrides: Iterable[str] = ()) -> Recipe:
 
 def check(raw: dict[str, Any], place: str) -> Recipe:
     """The recipe of a mapping, or one clear line about what is wrong with it."""
-    unknown = sorted(set(raw) - {"name", "source", "shards", "engine", "stages"})
+    unknown = sorted(set(raw) - set(_KEYS))
     if unknown:
-        raise RecipeError(f"{place}: unknown key `{unknown[0]}`; a recipe has name, source, shards, engine, stages")
+        raise RecipeError(
+            f"{place}: unknown key `{unknown[0]}`; a recipe has name, source, shards, engine, removals, stages"
+        )
     source = _source(raw.get("source"), place)
     steps = tuple(_steps(raw.get("stages"), place))
     _check_flow(source, steps, place)
@@ -143,17 +148,19 @@ def check(raw: dict[str, Any], place: str) -> Recipe:
         shards=validate(Shards, raw.get("shards") or {}, f"{place}: shards"),
         engine=validate(Engine, raw.get("engine") or {}, f"{place}: engine"),
         steps=steps,
+        removals=raw.get("removals"),
         definition=_definition(raw),
     )
 
 
 def _definition(raw: dict[str, Any]) -> dict[str, Any]:
-    """The recipe's mapping without engine settings and resources."""
-    definition = copy.deepcopy({key: value for key, value in raw.items() if key != "engine"})
+    """The recipe's mapping without engine settings, resources and secrets."""
+    definition = copy.deepcopy({key: value for key, value in raw.items() if key not in ("engine", "removals")})
     for line in definition["stages"]:
         if isinstance(line, dict):
-            for settings in line.values():
-                (settings or {}).pop("resources", None)
+            for name, settings in line.items():
+                for key in ("resources", *step_class(name).secrets):
+                    (settings or {}).pop(key, None)
     return definition
 
 
@@ -219,6 +226,8 @@ def _check_flow(source: Source, steps: Sequence[Step], place: str) -> None:
 
 def _resolve_source_paths(raw: dict[str, Any], folder: Path) -> None:
     """Paths in a recipe start from the recipe's folder; addresses and overrides are taken as they are."""
+    if isinstance(raw.get("removals"), str):
+        raw["removals"] = str((folder / Path(raw["removals"]).expanduser()).resolve())
     source = raw.get("source")
     if isinstance(source, dict):
         for key, value in source.items():

@@ -60,6 +60,8 @@ class Step(BaseModel):
 
     whereabouts: ClassVar[tuple[str, ...]] = ()
     """Settings that say where something is rather than what it is: no part of the identity."""
+    secrets: ClassVar[tuple[str, ...]] = ()
+    """Settings that stand in no file of the data set."""
 
     @classmethod
     def step_name(cls) -> str:

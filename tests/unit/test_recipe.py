@@ -44,7 +44,7 @@ REFUSED = [
     ("source: {list: a.csv}\nstages: [fetch]\nshards: {sise: 4}", "shards: unknown setting `sise`; it has size, seed"),
     ("source: {list: a.csv}\nstages: [fetch]\nengine: {window: 0}", "engine.window: Input should be greater than or"),
     ("source: {list: a.csv}\nstages: [fetsh]", "stages[0]: no stage `fetsh`; did you mean `fetch`?"),
-    ("source: {list: a.csv}\nstages: [zzz]", "stages[0]: no stage `zzz`; known: fetch, probe"),
+    ("source: {list: a.csv}\nstages: [zzz]", "stages[0]: no stage `zzz`; known: fetch, keep_source, probe"),
     ("source: {list: a.csv}\nstages: ['os:path']", "stages[0]: no stage `os:path` (os:path is not a stage); known"),
     ("source: {list: a.csv}\nstages: ['no.such:Stage']", "no stage `no.such:Stage` (No module named 'no'); known"),
     ("source: {list: a.csv}\nstages: [[fetch]]", "stages[0]: a stage is `name` or `name: {setting: value}`, not ["),

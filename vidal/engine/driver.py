@@ -19,6 +19,7 @@ import pyarrow.compute as pc
 import vidal
 from vidal.clip import SCHEMA_VERSION
 from vidal.dataset import plan as plans
+from vidal.dataset import removals
 from vidal.dataset.dataset import INFO_NAME, Dataset, DatasetInfo, committed, read_info, write_info
 from vidal.dataset.lock import NAME as LOCK_NAME
 from vidal.dataset.lock import Lock
@@ -209,6 +210,7 @@ def _run_phase(run: Run, phase: Phase, storage: Storage, previous: Storage | Non
         fingerprint=info.fingerprint,
         window=run.recipe.engine.window,
         source=source,
+        removals=removals.load(run.recipe.removals) if run.recipe.removals else removals.Removals(),
         shared=run.engine.share({name: shared for name, shared in objects.items() if shared is not None}),
     )
     todo = _assignments(run, storage, info)

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import Protocol
 
 from vidal.clip import Clip
+from vidal.dataset.removals import Removals
 from vidal.dataset.storage import Storage
 from vidal.engine.shared import Shared
 from vidal.stage import Stage
@@ -43,6 +44,8 @@ class Job:
     window: int
     source: Storage | None = None
     """The data set that the clips come from; None where they come from the plan alone."""
+    removals: Removals = field(default_factory=Removals)
+    """What is to be in no data set."""
     shared: Mapping[str, Shared] = field(default_factory=dict)
     """By stage: the way to the object of which the run has one."""
 

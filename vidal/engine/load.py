@@ -3,18 +3,14 @@
 from __future__ import annotations
 
 import functools
-import hashlib
 from collections.abc import Iterator
 from typing import Any
 
 from vidal.clip import Clip, from_row
-from vidal.dataset.alignment import picture_index
-from vidal.dataset.dataset import Dataset, tar_name
+from vidal.dataset.dataset import Dataset
+from vidal.dataset.members import load_members
 from vidal.dataset.plan import PLAN_COLUMNS, SOURCE_PLACE
-from vidal.dataset.storage import Storage
 from vidal.engine.job import Assignment, Job
-from vidal.errors import StorageError
-from vidal.work import Member
 
 
 class Loader:
@@ -59,7 +55,7 @@ class Loader:
     def _carried(self, row: dict[str, Any]) -> Clip:
         clip = from_row(row)
         if clip.status == "kept":
-            _load_members(clip, self._job.storage, row["shard"])
+            load_members(clip, self._job.storage, row["shard"])
         return clip
 
     def _from_source(self, row: dict[str, Any], index: int) -> Clip:
@@ -72,7 +68,7 @@ class Loader:
         was_kept = before["status"] == "kept"
         if row["status"] is None and was_kept:
             clip.status, clip.stage, clip.reason, clip.detail = "candidate", None, None, None
-            _load_members(clip, self._source.storage, place[0])
+            load_members(clip, self._source.storage, place[0])
         clip.members, clip.layers, clip.fingerprint = [], [], None
         return clip
 
@@ -85,24 +81,3 @@ class Loader:
 def _decided(row: dict[str, Any]) -> dict[str, Any]:
     """What the plan knows better than the earlier data set: outcomes of a global decision."""
     return {name: row[name] for name in PLAN_COLUMNS if name in row and row[name] is not None}
-
-
-def _load_members(clip: Clip, storage: Storage, shard: int) -> None:
-    """Read the clip's members, one range per layer, and check them against the manifest."""
-    for layer in clip.layers:
-        records = [m for m in clip.members if m.layer == layer]
-        first = min(m.offset for m in records)
-        last = max(m.offset + m.size for m in records)
-        data = storage.read_range(tar_name(layer, shard), first, last - first)
-        for record in records:
-            part = data[record.offset - first : record.offset - first + record.size]
-            if hashlib.sha256(part).hexdigest() != record.sha256:
-                place = f"{storage.address}/{tar_name(layer, shard)}"
-                raise StorageError(
-                    f"{place}: {record.name} is not what was written; run `vidal verify` on the data set"
-                )
-            suffix = record.name.removeprefix(f"{clip.clip_id}.")
-            if suffix != "json":
-                index = picture_index(suffix)
-                time_s = None if index is None else clip.frame_times[index]
-                clip.work.members.append(Member(layer=layer, suffix=suffix, data=part, time_s=time_s))

@@ -56,7 +56,7 @@ class Worker:
     def load(self, assignment: Assignment) -> Iterator[Clip]:
         """The shard's clips, before the first stage."""
         assert self._loader is not None
-        return self._loader.clips(assignment)
+        return (self._job.removals.apply(clip, "plan") for clip in self._loader.clips(assignment))
 
     def process(self, clips: Iterable[Clip], assignment: Assignment, report: ShardReport) -> Iterator[Clip]:
         """Run clips through this worker's stages, a window at a time, in order."""
@@ -80,6 +80,8 @@ class Worker:
             for clip in clips:
                 if clip.is_open:
                     clip.status = "kept"
+                # By now the file is known by its hash, and its uploader by what the platform said.
+                clip = self._job.removals.apply(clip, COMMIT)
                 clip.fingerprint = self._job.fingerprint
                 started = time.perf_counter()
                 writer.add(clip)

@@ -63,7 +63,7 @@ def normalise(table: pa.Table, place: str) -> pa.Table:
         if name == "hashtags":
             column = pa.array(map(split_hashtags, column.to_pylist()), pa.list_(pa.string()))
         elif name in _GIVEN_COLUMNS:
-            column = _as_text(column, name, place)
+            column = _as(wanted.field(name).type, column, name, place)
         elif name in taken or name.startswith("_"):
             name = f"crawl_{name.lstrip('_')}"
         arrays.append(column)
@@ -73,9 +73,9 @@ def normalise(table: pa.Table, place: str) -> pa.Table:
     return pa.table(arrays, names=names)
 
 
-def _as_text(column: pa.ChunkedArray, name: str, place: str) -> pa.ChunkedArray:
+def _as(wanted: pa.DataType, column: pa.ChunkedArray, name: str, place: str) -> pa.ChunkedArray:
     try:
-        return column.cast(wanted := pa.string()) if column.type != pa.string() else column
+        return column.cast(wanted) if column.type != wanted else column
     except pa.ArrowException as error:
         raise SourceError(f"{place}: column `{name}` holds {column.type}, not {wanted}") from error
 

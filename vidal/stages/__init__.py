@@ -8,6 +8,7 @@ from vidal.stage import Step
 
 CATALOGUE: dict[str, str] = {
     "fetch": "vidal.stages.fetch:Fetch",
+    "keep_source": "vidal.stages.keep_source:KeepSource",
     "probe": "vidal.stages.probe:Probe",
     "media": "vidal.stages.media:Media",
     "too_short": "vidal.stages.filters.too_short:TooShort",

@@ -2,103 +2,118 @@
 
 from __future__ import annotations
 
-import hashlib
-import os
-import re
-import stat
-from collections.abc import Iterator
-from contextlib import contextmanager
-from pathlib import Path
-from typing import IO, ClassVar
+import threading
+from collections.abc import Sequence
+from typing import Any, ClassVar
 
-import fsspec
-from pydantic import Field
+from pydantic import Field, PrivateAttr, field_validator
 
 from vidal.clip import Clip
-from vidal.errors import ClipError, StorageError, machine_error
-from vidal.media.limits import MIB
-from vidal.stage import Stage
+from vidal.errors import ClipError
+from vidal.fetch import files
+from vidal.fetch.governor import Governor
+from vidal.fetch.settings import WebSettings
+from vidal.stage import Resources, Stage
+from vidal.stages import step_class
 
-_ADDRESS = re.compile(r"([A-Za-z][A-Za-z0-9+.-]+)://")
-_CHUNK_BYTES = MIB
+_WEB = ("http", "https")
 
 
-class Fetch(Stage):
-    """Copies a file of this machine or of an object store, hashing it on the way; nothing else may be named.
+class Fetch(Stage, WebSettings):
+    """Copies a file of this machine, of an object store or of the web, hashing it on the way.
 
-    A path is the choice of whoever wrote the list, so any is admitted, but it only ever is opened for
-    reading: the copy is called ``source``, whatever the original's name.
+    The copy is called ``source``, whatever the original's name. From the web, a platform that yt-dlp knows is asked
+    for the clip's metadata first, and the filters under ``judge`` decide on them before a byte of media is fetched.
     """
 
     writes: ClassVar[tuple[str, ...]] = ("source_file", "source_sha256", "source_bytes")
-    whereabouts: ClassVar[tuple[str, ...]] = ("base",)
+    whereabouts: ClassVar[tuple[str, ...]] = ("base", *WebSettings.how)
+    secrets: ClassVar[tuple[str, ...]] = WebSettings.hidden
+    default_resources = Resources(batch_size=64, timeout_s=None)
 
     base: str = ""
     """Folder against which relative paths are read; the engine fills in the list's own."""
-    max_bytes: int = Field(512 * MIB, gt=0)
-    schemes: tuple[str, ...] = ("s3", "gs", "gcs", "abfs", "memory")
-    """fsspec protocols that a list may name beside plain paths and ``file://``."""
+    schemes: tuple[str, ...] = files.OBJECT_STORES
+    """fsspec protocols that a list may name beside plain paths, ``file://``, ``http://`` and ``https://``."""
+    judge: list[Any] = Field(default_factory=list)
+    """Filters of the catalogue that decide on what is known of a clip before its media is fetched."""
 
-    def process(self, clip: Clip) -> None:
+    _judges: list[Stage] = PrivateAttr(default_factory=list)
+    _judging: Any = PrivateAttr(default_factory=threading.Lock)
+    _web: Any = PrivateAttr(default=None)
+
+    @field_validator("judge")
+    @classmethod
+    def _are_filters(cls, lines: list[Any]) -> list[Any]:
+        _build_judges(lines)
+        return lines
+
+    def shared(self) -> object:
+        return Governor(self.hosts, default=self.any_host)
+
+    def attach(self, way: Any) -> None:
+        from vidal.fetch.web import WebFetcher
+
+        self._web = WebFetcher(self, way)
+
+    def setup(self) -> None:
+        self._judges = _build_judges(self.judge)
+        for judge in self._judges:
+            judge.setup()
+
+    def process_batch(self, clips: Sequence[Clip]) -> None:
+        there = [clip for clip in clips if _take_from_source_layer(clip)]
+        on_web = [clip for clip in clips if clip not in there and files.scheme_of(clip.url) in _WEB]
+        for clip in on_web:
+            self._judge(clip)
+        if open_clips := [clip for clip in on_web if clip.is_open]:
+            if self._web is None:
+                raise ValueError("fetch needs the run's governor")
+            self._web.fetch(open_clips, self._judge)
+        for clip in clips:
+            if clip not in there and clip not in on_web:
+                self._copy(clip)
+
+    def _copy(self, clip: Clip) -> None:
         if clip.work.folder is None:
             raise ValueError("fetch needs a private folder for the clip")
         target = clip.work.folder / "source"
-        with self._open(clip.url) as source:
-            clip.source_bytes, clip.source_sha256 = _copy(source, target, self.max_bytes)
+        try:
+            clip.source_bytes, clip.source_sha256 = files.copy(
+                clip.url, target, base=self.base, schemes=self.schemes, max_bytes=self.max_bytes
+            )
+        except ClipError as error:
+            clip.fail(error.reason, error.detail, is_transient=error.transient)
+            return
         clip.work.source_path = target
 
-    @contextmanager
-    def _open(self, url: str) -> Iterator[IO[bytes]]:
-        try:
-            with self._opened(url) as file:
-                yield file
-        except FileNotFoundError as error:
-            raise ClipError("missing", f"no such file: {url!r}") from error
-        except (OSError, ValueError) as error:
-            # No permission to read one file is that file's matter; a failing disk is the machine's.
-            fault = None if isinstance(error, PermissionError) else machine_error(error, repr(url))
-            raise fault or ClipError("unreadable", str(error)[:300]) from error
-
-    def _opened(self, url: str) -> IO[bytes]:
-        scheme = match[1].lower() if (match := _ADDRESS.match(url)) else "file"
-        if scheme == "file":
-            return _open_regular(os.path.join(self.base, url.removeprefix("file://")))
-        if scheme not in self.schemes:
-            raise ClipError("unsupported_address", f"fetch reads files and {', '.join(self.schemes)}, not {scheme}://")
-        opened: IO[bytes] = fsspec.open(url, "rb").open()
-        return opened
+    def _judge(self, clip: Clip) -> None:
+        """Let each filter decide that finds what it reads; called from many threads."""
+        with self._judging:
+            for judge in self._judges:
+                if clip.is_open and all(getattr(clip, name, None) is not None for name in judge.reads):
+                    judge.process(clip)
 
 
-def _open_regular(path: str) -> IO[bytes]:
-    """Open without waiting for a FIFO's writer, and ask what was opened rather than what the name stood for before."""
-    descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK | os.O_NOCTTY)
-    if not stat.S_ISREG(os.fstat(descriptor).st_mode):
-        os.close(descriptor)
-        raise ClipError("not_a_file", "only regular files are read")
-    return os.fdopen(descriptor, "rb")
+def _build_judges(lines: Sequence[Any]) -> list[Stage]:
+    judges: list[Stage] = []
+    for line in lines:
+        name, settings = (line, {}) if isinstance(line, str) else next(iter(line.items()))
+        step = step_class(name).model_validate(settings or {})
+        if not isinstance(step, Stage) or step.layers or "source_file" in step.reads:
+            raise ValueError(f"{name} is no filter on what is known before a file is fetched")
+        judges.append(step)
+    return judges
 
 
-def _copy(source: IO[bytes], target: Path, max_bytes: int) -> tuple[int, str]:
-    """Copy at most ``max_bytes``; gives the size and the SHA-256."""
-    total, sha256 = 0, hashlib.sha256()
-    with _blaming_storage(target):
-        file = target.open("wb")
-    with file:
-        while chunk := source.read(_CHUNK_BYTES):
-            total += len(chunk)
-            if total > max_bytes:
-                raise ClipError("too_many_bytes", f"more than {max_bytes} bytes")
-            sha256.update(chunk)
-            with _blaming_storage(target):
-                file.write(chunk)
-                file.flush()
-    return total, sha256.hexdigest()
-
-
-@contextmanager
-def _blaming_storage(target: Path) -> Iterator[None]:
-    """An error in writing the copy is the machine's, never the clip's."""
-    try:
-        yield
-    except OSError as error:
-        raise machine_error(error, str(target.parent)) or StorageError(f"{target.parent}: {error}") from error
+def _take_from_source_layer(clip: Clip) -> bool:
+    """A clip of a crawl's data set brings its file along."""
+    member = next((m for m in clip.work.members if m.layer == "source"), None)
+    if member is None:
+        return False
+    if clip.work.folder is None:
+        raise ValueError("fetch needs a private folder for the clip")
+    clip.work.source_path = clip.work.folder / "source"
+    clip.work.source_path.write_bytes(member.data)
+    clip.source_bytes = len(member.data)
+    return True

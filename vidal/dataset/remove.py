@@ -1,0 +1,139 @@
+"""`vidal remove`: takes clips out of a data set that is there, and proves it.
+
+Only the shards that hold them are written anew; every other file keeps its bytes. What stays of a clip is a row with
+its id and the hash of its file, so that it is recognised if it is met again.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import tempfile
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from vidal.clip import from_row
+from vidal.dataset import manifest, plan
+from vidal.dataset.commit import ShardWriter
+from vidal.dataset.dataset import Dataset, tar_name
+from vidal.dataset.lock import Lock
+from vidal.dataset.members import load_members
+from vidal.dataset.removals import REASON, Removals, tombstone
+from vidal.dataset.storage import Storage
+
+_PLAN_KEEPS = ("clip_id", "shard", "position", *plan.SOURCE_PLACE)
+
+
+@dataclass(slots=True, kw_only=True)
+class Removed:
+    """What was done, and the proof."""
+
+    clip_ids: list[str] = field(default_factory=list)
+    shards: list[str] = field(default_factory=list)
+    untouched_files: int = 0
+    changed_files: list[str] = field(default_factory=list)
+    """Files of other shards whose bytes are not what they were: none, or something is wrong."""
+    remains: list[str] = field(default_factory=list)
+    """Places in which a removed clip's members are still found: none, or something is wrong."""
+
+    @property
+    def is_proven(self) -> bool:
+        return not self.changed_files and not self.remains
+
+
+def remove(address: str, removals: Removals) -> Removed:
+    """Remove what is named from a data set and from the phases that it was made in."""
+    dataset = Dataset.open(address)
+    result = Removed()
+    with Lock(dataset.storage):
+        for part in _parts(dataset):
+            _remove_from(part, removals, result)
+    result.clip_ids = sorted(set(result.clip_ids))
+    return result
+
+
+def _parts(dataset: Dataset) -> Iterator[Dataset]:
+    yield dataset
+    for name in dataset.storage.names("phases"):
+        yield Dataset.open(f"{dataset.storage.address}/phases/{name}")
+
+
+def _remove_from(dataset: Dataset, removals: Removals, result: Removed) -> None:
+    concerned = {shard: ids for shard in dataset.committed() if (ids := _named(dataset, shard, removals))}
+    rewritten = {name for shard in concerned for name in _files_of(dataset, shard)}
+    before = _digests(dataset, rewritten)
+    for shard, ids in concerned.items():
+        _rewrite(dataset, shard, ids)
+        result.clip_ids += sorted(ids)
+        result.shards.append(f"{dataset.storage.address}/{manifest.name_of(shard)}")
+        result.remains += _remains(dataset, shard, ids)
+    _blank_plan(dataset, {clip_id for ids in concerned.values() for clip_id in ids} | _planned(dataset, removals))
+    after = _digests(dataset, rewritten)
+    result.untouched_files += len(after)
+    result.changed_files += sorted(f"{dataset.storage.address}/{n}" for n in before if after.get(n) != before[n])
+
+
+def _named(dataset: Dataset, shard: int, removals: Removals) -> set[str]:
+    rows = dataset.table(shard).to_pylist()
+    return {row["clip_id"] for row in rows if removals.match(row) and row["reason"] != REASON}
+
+
+def _planned(dataset: Dataset, removals: Removals) -> set[str]:
+    """Clips of shards that are not committed yet: the plan is all that names them."""
+    return {row["clip_id"] for row in dataset.plan.table().to_pylist() if removals.match(row)}
+
+
+def _files_of(dataset: Dataset, shard: int) -> list[str]:
+    return [manifest.name_of(shard), *(tar_name(layer, shard) for layer in dataset.info.layers)]
+
+
+def _digests(dataset: Dataset, without: set[str]) -> dict[str, str]:
+    storage = dataset.storage
+    names = [name for shard in dataset.committed() for name in _files_of(dataset, shard) if name not in without]
+    return {name: hashlib.sha256(storage.read(name)).hexdigest() for name in names}
+
+
+def _rewrite(dataset: Dataset, shard: int, ids: set[str]) -> None:
+    data = dataset.storage.read(manifest.name_of(shard))
+    metadata = {k: v for k, v in manifest.read_metadata(data).items() if k not in ("shard", "schema_version")}
+    with (
+        tempfile.TemporaryDirectory(prefix="vidal-remove-") as scratch,
+        ShardWriter(dataset.storage, shard, dataset.info.layers, Path(scratch)) as writer,
+    ):
+        for row in manifest.read(data).to_pylist():
+            clip = from_row(row)
+            if clip.clip_id in ids:
+                clip = tombstone(clip, "remove")
+            if clip.status == "kept":
+                load_members(clip, dataset.storage, shard)
+            writer.add(clip)
+        writer.commit(dataset.plan.extra_schema(), metadata)
+
+
+def _blank_plan(dataset: Dataset, ids: set[str]) -> None:
+    """Empty what the plan says of the removed clips, and turn away those that no shard holds yet."""
+    if not ids:
+        return
+    table = dataset.plan.table()
+    named = pc.is_in(table.column("clip_id"), value_set=pa.array(sorted(ids)))
+    for name in table.column_names:
+        if name not in _PLAN_KEEPS:
+            column = table.column(name)
+            said = {"status": "rejected", "stage": "remove", "reason": REASON, "detail": "on the list of removals"}
+            value = pa.scalar(said.get(name), column.type)
+            table = table.set_column(table.column_names.index(name), name, pc.if_else(named, value, column))
+    plan.write(dataset.storage, table, dataset.plan.shard_size)
+
+
+def _remains(dataset: Dataset, shard: int, ids: set[str]) -> list[str]:
+    """Where a removed clip is still named in the shard's tars."""
+    storage: Storage = dataset.storage
+    found = []
+    for layer in dataset.info.layers:
+        name = tar_name(layer, shard)
+        data = storage.read(name)
+        found += [f"{storage.address}/{name}" for clip_id in sorted(ids) if f"{clip_id}.".encode() in data]
+    return found

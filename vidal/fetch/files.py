@@ -1,0 +1,87 @@
+"""Files of this machine and of object stores, copied into a clip's private folder and hashed on the way."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import re
+import stat
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import IO
+
+import fsspec
+
+from vidal.errors import ClipError, StorageError, machine_error
+from vidal.media.limits import MIB
+
+ADDRESS = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*)://")
+OBJECT_STORES = ("s3", "gs", "gcs", "abfs", "memory")
+_CHUNK_BYTES = MIB
+
+
+def scheme_of(url: str) -> str:
+    """``file`` for a plain path."""
+    return match[1].lower() if (match := ADDRESS.match(url)) else "file"
+
+
+def copy(url: str, target: Path, *, base: str, schemes: Sequence[str], max_bytes: int) -> tuple[int, str]:
+    """Copy at most ``max_bytes``; gives the size and the SHA-256. Raises `ClipError`.
+
+    A path is the choice of whoever wrote the list, so any is admitted, but it only ever is opened for reading.
+    """
+    try:
+        with _opened(url, base, schemes) as source:
+            return _copy(source, target, max_bytes)
+    except FileNotFoundError as error:
+        raise ClipError("missing", f"no such file: {url!r}") from error
+    except (OSError, ValueError) as error:
+        # No permission to read one file is that file's matter; a failing disk is the machine's.
+        fault = None if isinstance(error, PermissionError) else machine_error(error, repr(url))
+        raise fault or ClipError("unreadable", str(error)[:300]) from error
+
+
+def _opened(url: str, base: str, schemes: Sequence[str]) -> IO[bytes]:
+    scheme = scheme_of(url)
+    if scheme == "file":
+        return _open_regular(os.path.join(base, url.removeprefix("file://")))
+    if scheme not in schemes:
+        raise ClipError("unsupported_address", f"fetch reads files, {', '.join(schemes)}, http and https, not {scheme}://")
+    opened: IO[bytes] = fsspec.open(url, "rb").open()
+    return opened
+
+
+def _open_regular(path: str) -> IO[bytes]:
+    """Open without waiting for a FIFO's writer, and ask what was opened rather than what the name stood for before."""
+    descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK | os.O_NOCTTY)
+    if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+        os.close(descriptor)
+        raise ClipError("not_a_file", "only regular files are read")
+    return os.fdopen(descriptor, "rb")
+
+
+def _copy(source: IO[bytes], target: Path, max_bytes: int) -> tuple[int, str]:
+    """Copy at most ``max_bytes``; gives the size and the SHA-256."""
+    total, sha256 = 0, hashlib.sha256()
+    with _blaming_storage(target):
+        file = target.open("wb")
+    with file:
+        while chunk := source.read(_CHUNK_BYTES):
+            total += len(chunk)
+            if total > max_bytes:
+                raise ClipError("too_many_bytes", f"more than {max_bytes} bytes")
+            sha256.update(chunk)
+            with _blaming_storage(target):
+                file.write(chunk)
+                file.flush()
+    return total, sha256.hexdigest()
+
+
+@contextmanager
+def _blaming_storage(target: Path) -> Iterator[None]:
+    """An error in writing the copy is the machine's, never the clip's."""
+    try:
+        yield
+    except OSError as error:
+        raise machine_error(error, str(target.parent)) or StorageError(f"{target.parent}: {error}") from error

@@ -1,0 +1,82 @@
+"""What a recipe says of the web: what may be visited, how, how often, and for how long."""
+
+from __future__ import annotations
+
+from typing import Any, ClassVar, Literal
+
+from pydantic import BaseModel, Field
+
+from vidal.fetch.governor import HostRules
+from vidal.media.limits import MIB
+
+RESTRICTED = {
+    "youtube": ("youtube.com", "youtu.be", "youtube-nocookie.com"),
+    "tiktok": ("tiktok.com",),
+    "instagram": ("instagram.com",),
+    "x": ("x.com", "twitter.com"),
+}
+"""Platforms whose terms restrict automated access, by the name with which a recipe accepts them."""
+
+
+class WebSettings(BaseModel):
+    """The web's part of the settings of ``fetch``."""
+
+    how: ClassVar[tuple[str, ...]] = (
+        "allow_addresses", "hosts", "any_host", "concurrency", "tries", "outage_tries", "give_up_after_s", "wall_s",
+        "cookies", "proxy", "session", "user_agent", "contact", "accept_terms",
+    )  # fmt: skip
+    """Settings that say how something is fetched rather than what: no part of the fingerprint."""
+    hidden: ClassVar[tuple[str, ...]] = ("cookies", "proxy")
+    """Settings that stand in no file of a data set."""
+
+    via: Literal["auto", "direct", "platform"] = "auto"
+    """auto: yt-dlp where one of its extractors knows the address, else a plain download."""
+    generic: bool = False
+    """Let yt-dlp look for players in pages of hosts that it does not know."""
+    accept_terms: list[str] = Field(default_factory=list)
+    """Platforms whose terms on automated access the user has read and answers for."""
+    allow_hosts: list[str] = Field(default_factory=list)
+    """If any: only these hosts and what is under them."""
+    deny_hosts: list[str] = Field(default_factory=list)
+    allow_addresses: list[str] = Field(default_factory=list)
+    """Private addresses or networks that may be visited all the same."""
+    hosts: dict[str, HostRules] = Field(
+        default_factory=lambda: {
+            # A guest is turned away at about 300 videos an hour.
+            "youtube.com": HostRules(per_s=1 / 15, jitter=0.5, concurrent=1, pause_s=600),
+        }
+    )
+    any_host: HostRules = HostRules()
+    max_bytes: int = Field(512 * MIB, gt=0)
+    max_height: int = Field(720, ge=144)
+    wall_s: float = Field(600.0, gt=0)
+    """Wall-clock limit of one visit."""
+    concurrency: int = Field(8, ge=1, le=64)
+    """Visits of one worker under way at once."""
+    tries: int = Field(3, ge=1)
+    """Visits to one clip before its transient failure is a row."""
+    outage_tries: int = Field(6, ge=1)
+    """Visits to one clip that may fall into its host's outages before its failure is a row."""
+    give_up_after_s: float = Field(6 * 3600.0, gt=0)
+    """A host that lets nobody in for so long stops the run."""
+    user_agent: str = "vidal/0.1 (data set research crawler)"
+    contact: str | None = None
+    """An address or e-mail for the owners of visited sites; becomes part of the user agent."""
+    respect_robots: bool = True
+    """Keep to robots.txt, `noai` and `X-Robots-Tag` of generic hosts."""
+    subtitles: bool = False
+    thumbnail: bool = False
+    cookies: str | None = None
+    """A Netscape cookie file; kept out of every log and row."""
+    proxy: str | None = None
+    session: str = ""
+    """Name of the guest whose budget is spent, where several proxies or cookies are several guests."""
+    socket_timeout_s: float = Field(20.0, gt=0)
+
+    def for_child(self) -> dict[str, Any]:
+        """What the fetching child is told."""
+        wanted = {
+            "generic", "allow_hosts", "deny_hosts", "allow_addresses", "max_bytes", "max_height", "user_agent",
+            "contact", "respect_robots", "subtitles", "thumbnail", "cookies", "proxy", "socket_timeout_s",
+        }  # fmt: skip
+        return self.model_dump(mode="json", include=wanted)
