@@ -1,3 +1,17 @@
 """Short online videos in, aligned video-infrared-depth-audio-language data sets out."""
 
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from vidal.dataset.samples import Samples
+
 __version__ = "0.1.0"
+
+
+def open(address: str, **options: Any) -> Samples:
+    """A data set, to be read: its manifest, and any sample at any time. See `vidal.dataset.samples.Samples.open`."""
+    from vidal.dataset.samples import Samples
+
+    return Samples.open(address, **options)

@@ -13,9 +13,33 @@ from typing import Annotated, Any
 
 import typer
 from rich.console import Console
+from typer.core import TyperCommand
 
 import vidal
 from vidal.errors import SourceError, UserError, VidalError
+
+
+class ManyValues(TyperCommand):
+    """A command whose ``--data`` takes several values: ``--data A B``."""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        return super().parse_args(ctx, _spread(args, "--data"))
+
+
+def _spread(args: list[str], option: str) -> list[str]:
+    """``--data A B`` as ``--data A --data B``."""
+    spread: list[str] = []
+    is_open = has_value = False
+    for arg in args:
+        if arg == option:
+            is_open, has_value = True, False
+            continue
+        if arg.startswith("-"):
+            is_open = False
+        spread += [option, arg] if is_open else [arg]
+        has_value = has_value or is_open
+    return spread if has_value or option not in args else [*spread, option]
+
 
 app = typer.Typer(
     name="vidal",
@@ -64,9 +88,29 @@ def build(
     from vidal import recipe as recipes
     from vidal.build import build as build_dataset
 
-    checked = recipes.load(recipe, settings or [])
-    result = build_dataset(checked, out, _how(engine, workers, ray_address), console, quiet=as_json)
+    how = _how(engine, workers, ray_address)
+    if (crawl := recipes.crawl_first(recipe, settings or [])) is not None:
+        crawled = build_dataset(recipes.load(crawl.recipe), crawl.into, how, console, quiet=as_json)
+        if not as_json:
+            _print_result(crawled, as_json)
+    result = build_dataset(recipes.load(recipe, settings or []), out, how, console, quiet=as_json)
     _print_result(result, as_json)
+
+
+@app.command()
+def crawl(
+    recipe: Annotated[Path, typer.Argument(metavar="RECIPE", help="Recipe with a source of the web, and fetch.")],
+    out: Annotated[str, typer.Option(help="Where the crawl's data set goes: a folder or an address such as s3://…")],
+    engine: EngineOption = EngineChoice.local,
+    workers: WorkersOption = None,
+    settings: Annotated[
+        list[str] | None, typer.Option("--set", metavar="KEY.PATH=VALUE", help="Override a setting of the recipe.")
+    ] = None,
+    ray_address: RayAddressOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Crawl: find candidates, judge them, fetch their media into a data set that a build starts from."""
+    build(recipe, out, engine, workers, settings, ray_address, as_json)
 
 
 @app.command()
@@ -171,6 +215,142 @@ def report(
         max_clips=max_clips,
     )  # fmt: skip
     console.print(f"wrote {target}", soft_wrap=True)
+
+
+DataOption = Annotated[
+    list[str], typer.Option("--data", metavar="DIR...", help="Data sets: folders or addresses; several may follow.")
+]
+WhereOption = Annotated[
+    str | None, typer.Option(metavar="COND", help='Condition on manifest columns: "blur < 0.3 and has_audio"')
+]
+
+
+@app.command(cls=ManyValues)
+def train(
+    recipe: Annotated[Path, typer.Argument(metavar="RECIPE", help="Training recipe (YAML).")],
+    data: DataOption,
+    out: Annotated[str, typer.Option(metavar="RUN", help="Folder of the run: checkpoints and log.")],
+    where: WhereOption = None,
+    settings: Annotated[
+        list[str] | None, typer.Option("--set", metavar="KEY.PATH=VALUE", help="Override a setting of the recipe.")
+    ] = None,
+    resume: Annotated[bool, typer.Option("--resume", help="Go on from the run's last checkpoint.")] = False,
+    skip_damaged: Annotated[
+        bool, typer.Option("--skip-damaged", help="Train without the samples of damaged shards, and count them.")
+    ] = False,
+    removals: Annotated[Path | None, typer.Option(help="List of clips that are to be in no data set.")] = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Train encoders on data sets; `torchrun --nproc-per-node N -m vidal train …` uses N processes."""
+    from vidal.train import recipe as recipes
+    from vidal.train.run import train as train_run
+
+    result = train_run(
+        recipes.load(recipe, settings or []), data, out, console, where=where, resume=resume,
+        skip_damaged=skip_damaged, removals=removals, quiet=as_json,
+    )  # fmt: skip
+    if as_json:
+        _print_json(result.as_json())
+    else:
+        console.print(result.sentence(), soft_wrap=True)
+    if result.was_interrupted:
+        raise typer.Exit(_INTERRUPTED)
+
+
+class SplitChoice(StrEnum):
+    """Which part of a data set is evaluated on."""
+
+    auto = "auto"
+    held_out = "held_out"
+    train = "train"
+    all = "all"
+
+
+@app.command(name="eval", cls=ManyValues)
+def evaluate(
+    run: Annotated[str, typer.Argument(metavar="RUN", help="Folder of a training run.")],
+    data: DataOption,
+    where: WhereOption = None,
+    split: Annotated[
+        SplitChoice, typer.Option(help="auto: the held-out part of what was trained on, all of anything else.")
+    ] = SplitChoice.auto,
+    one_per_caption: Annotated[
+        bool, typer.Option("--one-per-caption", help="One clip for each distinct caption.")
+    ] = False,
+    max_clips: Annotated[int | None, typer.Option(min=2, help="Evaluate on so many clips at most.")] = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Retrieval in both directions between every two modalities, the untrained towers' figures beside."""
+    from vidal.train.evaluate.run import evaluate as evaluate_run
+
+    result = evaluate_run(
+        run, data, where=where, split=split.value, one_per_caption=one_per_caption, max_clips=max_clips
+    )
+    if as_json:
+        _print_json(result.as_json())
+        return
+    console.print(result.as_table())
+    for broken in result.broken:
+        console.print(f"broken sample left out: {broken.clip_id} ({broken.why})", markup=False, soft_wrap=True)
+
+
+@app.command()
+def embed(
+    directory: DirArgument,
+    checkpoint: Annotated[str, typer.Option(metavar="C", help="A training run, or an encoder's folder.")],
+    out: Annotated[str, typer.Option(metavar="DIR", help="Folder for the embeddings: Parquet, one file a shard.")],
+    where: WhereOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Write the embeddings of a data set's clips, every modality that the encoder knows."""
+    from vidal.train.embed import embed as embed_dataset
+
+    result = embed_dataset(directory, checkpoint, out, where=where)
+    if as_json:
+        _print_json(dataclasses.asdict(result))
+    else:
+        console.print(
+            f"wrote {result.rows} embeddings of {', '.join(result.modalities)} to {out}"
+            + (f"; {result.shards_there} shards were there already" if result.shards_there else "")
+            + (f"; {len(result.broken)} broken samples left out" if result.broken else ""),
+            soft_wrap=True,
+        )
+
+
+@app.command()
+def search(
+    query: Annotated[str, typer.Argument(metavar="QUERY", help="Words, or the path of a picture or a sound.")],
+    embeddings: Annotated[str, typer.Option(metavar="DIR", help="Folder of `vidal embed`.")],
+    checkpoint: Annotated[str | None, typer.Option(metavar="C", help="By default the one that made them.")] = None,
+    modality: Annotated[str | None, typer.Option(help="What is searched; by default every modality.")] = None,
+    top: Annotated[int, typer.Option(min=1, help="Clips to show.")] = 10,
+    as_json: JsonOption = False,
+) -> None:
+    """Find clips by words, by a picture or by a sound."""
+    from vidal.train.search import search as search_embeddings
+
+    hits = search_embeddings(query, embeddings, checkpoint=checkpoint, modality=modality, top=top)
+    if as_json:
+        _print_json({"hits": [dataclasses.asdict(hit) for hit in hits]})
+        return
+    for hit in hits:
+        console.print(f"{hit.score:.3f}  {hit.clip_id}  {hit.modality}  {hit.text}", markup=False, soft_wrap=True)
+
+
+@app.command()
+def index(
+    tars: Annotated[list[str], typer.Argument(metavar="TARS...", help="WebDataset tars: paths, globs or addresses.")],
+    out: Annotated[str, typer.Option(help="Folder for the manifest; the tars stay where they are.")],
+    as_json: JsonOption = False,
+) -> None:
+    """Write a manifest over foreign WebDataset tars, so that they are read and trained on like any data set."""
+    from vidal.dataset.index import write_index
+
+    result = write_index(tars, out)
+    if as_json:
+        _print_json(dataclasses.asdict(result))
+    else:
+        console.print(f"{out}: {result.kept} samples in {result.tars} tars, {result.failed} failed", soft_wrap=True)
 
 
 @app.command()

@@ -87,6 +87,9 @@ class Clip:
     age_limit: int | None = _column("crawl", "youngest age that the platform admits")
     live_status: str | None = _column("crawl", "not_live, is_live, was_live, is_upcoming, post_live")
     view_count: int | None = _column("crawl", "views at the time of the crawl")
+    like_count: int | None = _column("crawl", "likes at the time of the crawl")
+    description: str | None = _column("crawl", "raw description")
+    tags: list[str] = _column("crawl", "the platform's tags, which are no hashtags", [])
     search_term: str | None = _column("crawl", "term that found it")
     crawled_at: str | None = _column("crawl", "ISO 8601 time of the crawl")
 

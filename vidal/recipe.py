@@ -125,11 +125,37 @@ def load(path: str | Path, overrides: Iterable[str] = ()) -> Recipe:
     """Read and check a recipe file; ``overrides`` are ``key.path=value``. Raises `RecipeError`."""
     path = Path(path)
     raw = read_yaml(path, "`source` and `stages`")
+    if isinstance(raw.get("source"), dict) and "crawl" in raw["source"]:
+        raw["source"] = {"dataset": raw["source"].get("into")}
     _resolve_source_paths(raw, path.parent)
     for override in overrides:
         _override(raw, override)
     _resolve_source_paths(raw, Path())
     return check(raw, str(path))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CrawlFirst:
+    """A crawl whose data set is the source: ``source: {crawl: RECIPE, into: DIR}``."""
+
+    recipe: str
+    into: str
+
+
+def crawl_first(path: str | Path, overrides: Iterable[str] = ()) -> CrawlFirst | None:
+    """The crawl that a recipe wants run before it; None for a recipe with any other source."""
+    source = read_yaml(Path(path), "`source` and `stages`").get("source")
+    if not isinstance(source, dict) or "crawl" not in source or any("source." in text for text in overrides):
+        return None
+    if not isinstance(source.get("into"), str):
+        raise RecipeError(f"{path}: source.crawl needs `into`, the folder or address of the crawl's data set")
+    return CrawlFirst(
+        recipe=str(Path(path).parent / source["crawl"]), into=_from_folder(source["into"], Path(path).parent)
+    )
+
+
+def _from_folder(value: str, folder: Path) -> str:
+    return value if "://" in value else str((folder / Path(value).expanduser()).resolve())
 
 
 def check(raw: dict[str, Any], place: str) -> Recipe:
@@ -227,12 +253,12 @@ def _check_flow(source: Source, steps: Sequence[Step], place: str) -> None:
 def _resolve_source_paths(raw: dict[str, Any], folder: Path) -> None:
     """Paths in a recipe start from the recipe's folder; addresses and overrides are taken as they are."""
     if isinstance(raw.get("removals"), str):
-        raw["removals"] = str((folder / Path(raw["removals"]).expanduser()).resolve())
+        raw["removals"] = _from_folder(raw["removals"], folder)
     source = raw.get("source")
     if isinstance(source, dict):
         for key, value in source.items():
-            if isinstance(value, str) and key in (*SOURCES, "media") and "://" not in value:
-                source[key] = str((folder / Path(value).expanduser()).resolve())
+            if isinstance(value, str) and key in (*SOURCES, "media"):
+                source[key] = _from_folder(value, folder)
 
 
 def _override(raw: dict[str, Any], text: str) -> None:

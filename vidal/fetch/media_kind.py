@@ -9,9 +9,28 @@ from typing import IO
 HEAD_BYTES = 1024
 
 MEDIA = frozenset(
-    "mp4 matroska avi wav flv mpegts mpegps ogg flac mp3 aac asf aiff amr caf ac3 realmedia mxf".split()
+    [
+        "mp4",
+        "matroska",
+        "avi",
+        "wav",
+        "flv",
+        "mpegts",
+        "mpegps",
+        "ogg",
+        "flac",
+        "mp3",
+        "aac",
+        "asf",
+        "aiff",
+        "amr",
+        "caf",
+        "ac3",
+        "realmedia",
+        "mxf",
+    ]
 )
-PICTURES = frozenset("jpeg png gif webp avif heic bmp tiff".split())
+PICTURES = frozenset(["jpeg", "png", "gif", "webp", "avif", "heic", "bmp", "tiff"])
 
 _STARTS: tuple[tuple[bytes, str], ...] = (
     (b"\x1a\x45\xdf\xa3", "matroska"),

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import dataclasses
 from typing import Any, ClassVar, Literal
 
 from pydantic import BaseModel, Field
 
+from vidal.fetch.ask import ChildSettings
 from vidal.fetch.governor import HostRules
 from vidal.media.limits import MIB
 
@@ -59,24 +61,35 @@ class WebSettings(BaseModel):
     """Visits to one clip that may fall into its host's outages before its failure is a row."""
     give_up_after_s: float = Field(6 * 3600.0, gt=0)
     """A host that lets nobody in for so long stops the run."""
-    user_agent: str = "vidal/0.1 (data set research crawler)"
-    contact: str | None = None
+    user_agent: str = ""
+    """By default vidal with its version and ``contact``."""
+    contact: str = ""
     """An address or e-mail for the owners of visited sites; becomes part of the user agent."""
-    respect_robots: bool = True
-    """Keep to robots.txt, `noai` and `X-Robots-Tag` of generic hosts."""
-    subtitles: bool = False
+    robots: bool = True
+    """Keep to the robots.txt of hosts that are asked for files or pages directly."""
+    noai: tuple[str, ...] = ("noai", "noimageai")
+    """Directives of X-Robots-Tag at which we turn away."""
+    subtitles: tuple[str, ...] = ()
+    """Languages whose subtitles are kept, in yt-dlp's patterns, such as ``en.*``."""
     thumbnail: bool = False
-    cookies: str | None = None
+    cookies: str = ""
     """A Netscape cookie file; kept out of every log and row."""
-    proxy: str | None = None
+    proxy: str = ""
+    """``http://[user:password@]host:port``; kept out of every log and row."""
     session: str = ""
     """Name of the guest whose budget is spent, where several proxies or cookies are several guests."""
     socket_timeout_s: float = Field(20.0, gt=0)
 
-    def for_child(self) -> dict[str, Any]:
+    def for_child(self) -> ChildSettings:
         """What the fetching child is told."""
-        wanted = {
-            "generic", "allow_hosts", "deny_hosts", "allow_addresses", "max_bytes", "max_height", "user_agent",
-            "contact", "respect_robots", "subtitles", "thumbnail", "cookies", "proxy", "socket_timeout_s",
-        }  # fmt: skip
-        return self.model_dump(mode="json", include=wanted)
+        names = {field.name for field in dataclasses.fields(ChildSettings)} & set(WebSettings.model_fields)
+        told: dict[str, Any] = {name: getattr(self, name) for name in sorted(names)}
+        told = {name: tuple(value) if isinstance(value, list) else value for name, value in told.items()}
+        return ChildSettings(**told)
+
+    def needs_acceptance(self, host: str) -> str | None:
+        """The platform whose terms have to be accepted before a host is visited."""
+        for platform, domains in RESTRICTED.items():
+            if platform not in self.accept_terms and any(host == d or host.endswith(f".{d}") for d in domains):
+                return platform
+        return None

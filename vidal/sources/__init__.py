@@ -2,8 +2,11 @@
 
 from vidal.sources.dataset import DatasetSource
 from vidal.sources.folder import FolderSource
+from vidal.sources.freesound import FreesoundSource
 from vidal.sources.list import ListSource
+from vidal.sources.search import ChannelSource, PlaylistSource, SearchSource
 from vidal.sources.source import Source
+from vidal.sources.urls import UrlsSource
 from vidal.sources.vidal_json import VidalJsonSource
 
 SOURCES: dict[str, type[Source]] = {
@@ -11,4 +14,9 @@ SOURCES: dict[str, type[Source]] = {
     "folder": FolderSource,
     "dataset": DatasetSource,
     "vidal_json": VidalJsonSource,
+    "urls": UrlsSource,
+    "search": SearchSource,
+    "channel": ChannelSource,
+    "playlist": PlaylistSource,
+    "freesound": FreesoundSource,
 }

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import pyarrow as pa
 from pydantic import Field
@@ -20,6 +20,8 @@ class VidalJsonSource(Source):
 
     vidal_json: str = Field()
     media: str = ""
+    platform: Literal["files", "youtube"] = "files"
+    """youtube: fetch each id from there, as the released set names videos by their ids only."""
 
     def candidates(self) -> pa.Table:
         annotations = self._read()
@@ -34,12 +36,17 @@ class VidalJsonSource(Source):
         title, *hashtags = str(value.get("raw") or "").split("#")
         row: dict[str, Any] = {
             "clip_id": clip_id,
-            "url": f"{value['folder']}/{clip_id}.mp4" if value.get("folder") else f"{clip_id}.mp4",
+            "url": self._url(clip_id, value.get("folder")),
             "title": title.strip() or None,
             "hashtags": [tag.strip() for tag in hashtags if tag.strip()],
             "vidal_ofa": [str(text) for text in value.get("ofa") or []],
         }
         return row | {f"vidal_{name}": value.get(name) or None for name in _TEXTS}
+
+    def _url(self, clip_id: str, folder: Any) -> str:
+        if self.platform == "youtube":
+            return f"https://www.youtube.com/watch?v={clip_id}"
+        return f"{folder}/{clip_id}.mp4" if folder else f"{clip_id}.mp4"
 
     def _read(self) -> dict[str, Any]:
         path = self._path()
@@ -52,7 +59,10 @@ class VidalJsonSource(Source):
         return annotations
 
     def identity(self) -> dict[str, Any]:
-        return {"vidal_json": file_hash(self._path())}
+        return {
+            "vidal_json": file_hash(self._path()),
+            **({} if self.platform == "files" else {"platform": self.platform}),
+        }
 
     def _path(self) -> Path:
         path = Path(self.vidal_json).expanduser()

@@ -21,6 +21,8 @@ CATALOGUE: dict[str, str] = {
     "no_text": "vidal.stages.filters.no_text:NoText",
     "no_audio": "vidal.stages.filters.no_audio:NoAudio",
     "wrong_language": "vidal.stages.filters.wrong_language:WrongLanguage",
+    "wrong_licence": "vidal.stages.filters.wrong_licence:WrongLicence",
+    "not_admissible": "vidal.stages.filters.not_admissible:NotAdmissible",
     "fingerprints": "vidal.stages.fingerprints:Fingerprints",
     "duplicates": "vidal.stages.duplicates:Duplicates",
     "clean_title": "vidal.stages.text.clean_title:CleanTitle",

@@ -39,7 +39,7 @@ class Fetch(Stage, WebSettings):
     """Filters of the catalogue that decide on what is known of a clip before its media is fetched."""
 
     _judges: list[Stage] = PrivateAttr(default_factory=list)
-    _judging: Any = PrivateAttr(default_factory=threading.Lock)
+    _judging: Any = PrivateAttr(default=None)
     _web: Any = PrivateAttr(default=None)
 
     @field_validator("judge")
@@ -57,6 +57,7 @@ class Fetch(Stage, WebSettings):
         self._web = WebFetcher(self, way)
 
     def setup(self) -> None:
+        self._judging = threading.Lock()
         self._judges = _build_judges(self.judge)
         for judge in self._judges:
             judge.setup()

@@ -1,0 +1,61 @@
+"""The site's media: the sample clips, each address's own bytes, HLS streams and sounds cut when first asked for."""
+
+from __future__ import annotations
+
+import subprocess
+import threading
+from pathlib import Path
+
+from vidal.media.ffmpeg import find_ffmpeg
+
+CLIPS = Path(__file__).resolve().parents[2] / "samples" / "clips"
+_lock = threading.Lock()
+
+
+def clip(name: str) -> Path | None:
+    path = CLIPS / Path(name).name
+    return path if path.is_file() else None
+
+
+def numbered(number: int) -> bytes:
+    """A whole MP4 of its own for each number: a sample clip with the number in a box that players skip."""
+    films = sorted(path for path in CLIPS.glob("*.mp4") if not path.name.startswith(("broken", "long")))
+    note = f"{number:016}".encode()
+    return films[number % len(films)].read_bytes() + (8 + len(note)).to_bytes(4, "big") + b"free" + note
+
+
+def hls(cache: Path, name: str, *, is_apart: bool) -> Path:
+    """The folder with ``index.m3u8``; ``is_apart`` has picture and sound in playlists of their own."""
+    folder = cache / f"{name}{'-apart' if is_apart else ''}"
+    with _lock:
+        if (folder / "index.m3u8").exists():
+            return folder
+        folder.mkdir(parents=True)
+        cut = ["-c", "copy", "-hls_time", "2", "-hls_playlist_type", "vod"]
+        if not is_apart:
+            _ffmpeg(folder, name, [*cut, "-f", "hls", "index.m3u8"])
+            return folder
+        _ffmpeg(folder, name, ["-map", "0:v", *cut, "-f", "hls", "video.m3u8"])
+        _ffmpeg(folder, name, ["-map", "0:a", *cut, "-f", "hls", "audio.m3u8"])
+        (folder / "index.m3u8").write_text(
+            '#EXTM3U\n#EXT-X-MEDIA:TYPE=AUDIO,GROUP-ID="a",NAME="main",DEFAULT=YES,URI="audio.m3u8"\n'
+            '#EXT-X-STREAM-INF:BANDWIDTH=400000,RESOLUTION=640x360,CODECS="avc1.64001f,mp4a.40.2",AUDIO="a"\n'
+            "video.m3u8\n"
+        )
+    return folder
+
+
+def sound(cache: Path, number: int, ending: str) -> Path:
+    """A short tone whose pitch is the number's."""
+    path = cache / f"sound-{number}.{ending}"
+    with _lock:
+        if not path.exists():
+            tone = f"sine=frequency={200 + 40 * (number % 40)}:duration={2 + number % 3}"
+            command = [str(find_ffmpeg()), "-v", "error", "-y", "-f", "lavfi", "-i", tone, str(path)]
+            subprocess.run(command, check=True, stdin=subprocess.DEVNULL)
+    return path
+
+
+def _ffmpeg(folder: Path, name: str, options: list[str]) -> None:
+    command = [str(find_ffmpeg()), "-v", "error", "-y", "-i", str(CLIPS / name), *options]
+    subprocess.run(command, cwd=folder, check=True, stdin=subprocess.DEVNULL)

@@ -1,0 +1,333 @@
+"""To whom the fetching child may speak: public addresses, and those that the settings name.
+
+The judgement falls where a connection is made, on the very address that the kernel is given: redirects, embedded
+players, a name that resolves otherwise the second time and any library's own ideas all end there. An audit hook
+cannot be taken out again, so it is for a process of its own.
+
+    install()                                     # once, before anything that has sockets is imported
+    set_rules(Rules(allow_addresses=("127.0.0.1",)))
+    check_url("http://2130706433/")               # Refused: an address written in an odd way
+"""
+
+from __future__ import annotations
+
+import ipaddress
+import os
+import re
+import socket
+import sys
+import unicodedata
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+from urllib.parse import SplitResult, urlsplit
+
+Address = ipaddress.IPv4Address | ipaddress.IPv6Address
+
+_NAT64 = ipaddress.IPv6Network("64:ff9b::/96")
+_NEVER_V6 = tuple(
+    ipaddress.IPv6Network(network)
+    # v4-compatible, local NAT64, Teredo, ORCHID, documentation, 6to4, dummy, SRv6, site-local
+    for network in ("::/96", "64:ff9b:1::/48", "2001::/23", "2001:db8::/32", "2002::/16", "100::/64", "5f00::/16",
+                    "3fff::/20", "fec0::/10")
+)  # fmt: skip
+_NEVER_V4 = tuple(ipaddress.IPv4Network(network) for network in ("192.88.99.0/24", "192.0.0.0/24"))
+
+_LOCAL_NAMES = ("localhost", "local", "internal", "localdomain", "lan", "home", "corp", "intranet", "private")
+_LOCAL_ENDS = (".home.arpa", ".in-addr.arpa", ".ip6.arpa")
+_LABEL = re.compile(r"[a-z0-9_](?:[a-z0-9_-]{0,61}[a-z0-9_])?")
+
+
+class Refused(Exception):
+    """A connection, an address or an act that the rules do not allow.
+
+    Not an `OSError`, so that no library takes it for bad luck and tries the next address.
+    """
+
+
+class _NoSuchProgram(FileNotFoundError):
+    """A program may not be started; to libraries it is as if it were not installed."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Rules:
+    """What is let through beside the public internet, and what is not let through in spite of being public."""
+
+    allow_addresses: tuple[str, ...] = ()
+    """Addresses and networks, such as ``127.0.0.1`` or ``10.1.0.0/16``."""
+    allow_hosts: tuple[str, ...] = ()
+    """If any: only these hosts, and those under them."""
+    deny_hosts: tuple[str, ...] = ()
+    """Not these hosts, nor those under them."""
+    proxy: tuple[str, int] | None = None
+    """Host and port of a proxy, which then is the one thing spoken to, wherever it is."""
+    networks: tuple[ipaddress.IPv4Network | ipaddress.IPv6Network, ...] = field(init=False)
+
+    def __post_init__(self) -> None:
+        networks = tuple(ipaddress.ip_network(text, strict=False) for text in self.allow_addresses)
+        object.__setattr__(self, "networks", networks)
+
+
+def is_permitted(address: Address, rules: Rules) -> bool:
+    """Whether an address may be spoken to; one that the settings name has to be met in the same spelling."""
+    if getattr(address, "scope_id", None) is not None:
+        return False
+    if any(address in network for network in rules.networks if network.version == address.version):
+        return True
+    return is_public(address)
+
+
+def is_public(address: Address) -> bool:
+    """Whether it is one host of the internet, seen through the forms that carry another address inside."""
+    if isinstance(address, ipaddress.IPv6Address):
+        inner = address.ipv4_mapped or (ipaddress.IPv4Address(int(address) & 0xFFFFFFFF) if address in _NAT64 else None)
+        if inner is not None:
+            return is_public(inner)
+        if any(address in network for network in _NEVER_V6):
+            return False
+    elif any(address in network for network in _NEVER_V4):
+        return False
+    return address.is_global and not (address.is_multicast or address.is_reserved or address.is_unspecified)
+
+
+def check_url(url: str, rules: Rules, *, is_first: bool = True) -> SplitResult:
+    """The parts of a web address that may be asked for, or `Refused`; nothing is resolved.
+
+    ``is_first`` applies `Rules.allow_hosts`, which is about where clips come from and not about the servers that
+    a platform keeps its media on.
+    """
+    if any(ord(c) <= 32 or ord(c) == 127 or c == "\\" for c in url):
+        raise Refused("the address has spaces, control characters or backslashes")
+    try:
+        parts = urlsplit(url)
+        host, port = parts.hostname, parts.port
+    except ValueError as error:
+        raise Refused(f"not an address: {error}") from None
+    if parts.scheme not in ("http", "https"):
+        raise Refused(f"{parts.scheme or 'no scheme'}: only http and https are spoken")
+    if "@" in parts.netloc:
+        raise Refused("the address has a user name in it")
+    if not host or port == 0:
+        raise Refused("the address names no host, or port 0")
+    check_host(host, rules, is_literal_v6="[" in parts.netloc, is_first=is_first)
+    return parts
+
+
+def check_host(host: str, rules: Rules, *, is_literal_v6: bool = False, is_first: bool = False) -> None:
+    """Refuse a host that the rules exclude, that is no name of the internet, or that hides an address."""
+    name = host.rstrip(".").lower() if not is_literal_v6 else host.lower()
+    literal = _literal(name, is_literal_v6)
+    if literal is not None:
+        _check_literal(literal, rules)
+    else:
+        _check_name(name, rules)
+    if any(_is_under(name, denied) for denied in rules.deny_hosts):
+        raise Refused(f"{name} is in deny_hosts")
+    if is_first and rules.allow_hosts and not any(_is_under(name, allowed) for allowed in rules.allow_hosts):
+        raise Refused(f"{name} is not in allow_hosts")
+
+
+def _literal(name: str, is_literal_v6: bool) -> Address | None:
+    if is_literal_v6 or ":" in name:
+        try:
+            return ipaddress.IPv6Address(name)
+        except ValueError:
+            raise Refused("not an IPv6 address") from None
+    try:
+        return ipaddress.IPv4Address(name)
+    except ValueError:
+        return None
+
+
+def _check_literal(address: Address, rules: Rules) -> None:
+    if not is_permitted(address, rules):
+        raise Refused(f"{address} is not a public address")
+    # A resolver may give these for a public host; who writes them in an address has something to hide.
+    if isinstance(address, ipaddress.IPv6Address) and (address.ipv4_mapped is not None or address in _NAT64):
+        raise Refused(f"{address} hides an IPv4 address")
+
+
+def _check_name(name: str, rules: Rules) -> None:
+    plain = unicodedata.normalize("NFKC", name).replace("。", ".").rstrip(".")
+    if _reads_as_number(plain):
+        raise Refused(f"{name!r} is an address written in an odd way")
+    try:
+        ascii_name = plain if plain.isascii() else plain.encode("idna").decode("ascii")
+    except UnicodeError:
+        raise Refused(f"{name!r} is not a host name") from None
+    labels = ascii_name.split(".")
+    if len(ascii_name) > 253 or not all(_LABEL.fullmatch(label) for label in labels):
+        raise Refused(f"{name!r} is not a host name")
+    is_local = len(labels) == 1 or labels[-1] in _LOCAL_NAMES or ascii_name.endswith(_LOCAL_ENDS)
+    # Where the settings open some address, a local name may stand for it: the connection itself decides.
+    if is_local and not rules.networks:
+        raise Refused(f"{name!r} is a name of the local network")
+
+
+def _reads_as_number(name: str) -> bool:
+    """Whether the C library would take it for an IPv4 address: ``0x7f.1``, ``2130706433``, ``0177.0.0.1``."""
+    try:
+        socket.inet_aton(name)
+    except (OSError, ValueError):
+        return bool(re.fullmatch(r"(?:0x[0-9a-f]*|\d+)", name.rpartition(".")[2]))
+    return True
+
+
+def _is_under(name: str, domain: str) -> bool:
+    domain = domain.lower().strip(".")
+    return name == domain or name.endswith(f".{domain}")
+
+
+@dataclass(slots=True)
+class _State:
+    rules: Rules = field(default_factory=Rules)
+    proxy_addresses: frozenset[tuple[str, int]] = frozenset()
+    is_resolving_proxy: bool = False
+    folders: tuple[str, ...] = ()
+    refused: list[str] = field(default_factory=list)
+
+
+_state = _State()
+
+
+def set_rules(rules: Rules, folders: tuple[str, ...] = ()) -> None:
+    """The rules from now on, and the folders in which alone files may be written; forgets earlier refusals."""
+    _state.refused = []
+    _state.folders = tuple(os.path.realpath(folder) + os.sep for folder in folders)
+    if rules == _state.rules:
+        return
+    addresses: set[tuple[str, int]] = set()
+    if rules.proxy is not None:
+        host, port = rules.proxy
+        _state.is_resolving_proxy = True
+        try:
+            found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
+        finally:
+            _state.is_resolving_proxy = False
+        addresses = {(str(address[0]), port) for *_, address in found}
+    _state.rules, _state.proxy_addresses = rules, frozenset(addresses)
+
+
+def refusals() -> list[str]:
+    """What was refused since the rules were set, whatever became of the exceptions."""
+    return list(_state.refused)
+
+
+def install() -> None:
+    """Watch this process from now on, for good."""
+    sys.addaudithook(_hook)
+
+
+def _hook(event: str, args: tuple[Any, ...]) -> None:
+    check = _CHECKS.get(event)
+    if check is None:
+        return
+    try:
+        check(args)
+    except Refused as refusal:
+        _state.refused.append(str(refusal))
+        raise
+
+
+def _on_connect(args: tuple[Any, ...]) -> None:
+    """``connect``, ``sendto`` and ``sendmsg``: the address as the kernel will get it."""
+    sock, target = args
+    if target is None:
+        return
+    if sock.family not in (socket.AF_INET, socket.AF_INET6) or not isinstance(target, tuple):
+        raise Refused(f"a socket of family {int(sock.family)}")
+    host, port = target[0], target[1]
+    try:
+        # A name given here is resolved by the kernel's side, out of sight; every client resolves it first.
+        address = ipaddress.ip_address(host)
+    except ValueError:
+        raise Refused(f"a connection to {str(host)[:80]!r}, which is not a plain address") from None
+    if len(target) > 3 and target[3]:
+        raise Refused(f"{address} has a scope")
+    if _state.proxy_addresses:
+        if (str(address), port) not in _state.proxy_addresses:
+            raise Refused(f"{address} is not the proxy")
+    elif not is_permitted(address, _state.rules):
+        raise Refused(f"{address} is not a public address")
+
+
+def _on_resolve(args: tuple[Any, ...]) -> None:
+    host = args[0]
+    if host is None:
+        raise Refused("no host to resolve")
+    if _state.is_resolving_proxy or (_state.rules.proxy is not None and _text(host) == _state.rules.proxy[0]):
+        return
+    check_host(_text(host), _state.rules, is_literal_v6=":" in _text(host))
+
+
+def _text(host: Any) -> str:
+    return host.decode("ascii", "replace") if isinstance(host, bytes) else str(host)
+
+
+def _on_bind(args: tuple[Any, ...]) -> None:
+    sock, target = args
+    # Port 0 is how a client chooses where to speak from; any other is a server.
+    if sock.family not in (socket.AF_INET, socket.AF_INET6) or target[1] != 0:
+        raise Refused("nothing listens here")
+
+
+def _on_socket(args: tuple[Any, ...]) -> None:
+    _, family, kind, _ = args
+    if family not in (-1, socket.AF_INET, socket.AF_INET6, socket.AF_UNIX) or kind == socket.SOCK_RAW:
+        raise Refused(f"a socket of family {int(family)}")
+
+
+def _on_url(args: tuple[Any, ...]) -> None:
+    """Each hop of urllib's, redirects too; ``data:`` leads nowhere."""
+    url = args[0]
+    if not str(url).startswith("data:"):
+        check_url(str(url), _state.rules, is_first=False)
+
+
+def _on_open(args: tuple[Any, ...]) -> None:
+    path, mode, flags = args
+    writes = (isinstance(mode, str) and any(c in mode for c in "wax+")) or (
+        isinstance(flags, int) and flags & (os.O_WRONLY | os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_APPEND)
+    )
+    if writes and not isinstance(path, int):
+        _check_folder(path)
+
+
+def _on_change(args: tuple[Any, ...]) -> None:
+    for path in args[:2]:
+        if isinstance(path, (str, bytes, os.PathLike)):
+            _check_folder(path)
+
+
+def _check_folder(path: Any) -> None:
+    where = os.path.realpath(os.fsdecode(path))
+    if _state.folders and where != os.devnull and not (where + os.sep).startswith(_state.folders):
+        raise Refused("a file outside the clip's folder")
+
+
+def _on_program(args: tuple[Any, ...]) -> None:
+    raise _NoSuchProgram("no program is started here")
+
+
+_CHECKS: dict[str, Callable[[tuple[Any, ...]], None]] = {
+    "socket.connect": _on_connect,
+    "socket.sendto": _on_connect,
+    "socket.sendmsg": _on_connect,
+    "socket.getaddrinfo": _on_resolve,
+    "socket.gethostbyname": _on_resolve,
+    "socket.bind": _on_bind,
+    "socket.__new__": _on_socket,
+    "urllib.Request": _on_url,
+    "open": _on_open,
+    "os.rename": _on_change,
+    "os.link": _on_change,
+    "os.symlink": _on_change,
+    "os.mkdir": _on_change,
+    "os.remove": _on_change,
+    "os.truncate": _on_change,
+    "shutil.rmtree": _on_change,
+    **dict.fromkeys(
+        ("subprocess.Popen", "os.system", "os.exec", "os.posix_spawn", "os.fork", "os.forkpty", "pty.spawn"),
+        _on_program,
+    ),
+}

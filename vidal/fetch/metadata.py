@@ -1,0 +1,139 @@
+"""yt-dlp's metadata to crawl columns: one table, so that what is taken over can be read in one place."""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Callable
+from typing import Any
+
+Convert = Callable[[Any], Any]
+
+_TITLE_CHARACTERS = 2_000
+_DESCRIPTION_CHARACTERS = 20_000
+_LIST_LENGTH = 200
+
+
+def clean(value: Any, limit: int = _TITLE_CHARACTERS) -> str | None:
+    """A text as it stands, in any script, but always storable: no lone surrogates, no control characters."""
+    if value is None or isinstance(value, (dict, list, tuple, bool)):
+        return None
+    text = str(value).encode("utf-16", "surrogatepass").decode("utf-16", "replace")
+    text = re.sub(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f]", "", text).strip()
+    return text[:limit] or None
+
+
+def _description(value: Any) -> str | None:
+    return clean(value, _DESCRIPTION_CHARACTERS)
+
+
+def _texts(value: Any) -> list[str]:
+    values = value if isinstance(value, (list, tuple)) else [value]
+    return [text for text in map(clean, values[:_LIST_LENGTH]) if text is not None]
+
+
+def _count(value: Any) -> int | None:
+    number = _number(value)
+    return int(number) if number is not None and 0 <= number < 2**63 else None
+
+
+def _number(value: Any) -> float | None:
+    if isinstance(value, bool) or not isinstance(value, (int, float, str)):
+        return None
+    try:
+        number = float(value)
+    except (ValueError, OverflowError):
+        return None
+    return number if math.isfinite(number) else None
+
+
+def _seconds(value: Any) -> float | None:
+    number = _number(value)
+    return number if number is not None and number >= 0 else None
+
+
+def _flag(value: Any) -> bool | None:
+    return value if isinstance(value, bool) else None
+
+
+def _day(value: Any) -> str | None:
+    """``20260131`` to ``2026-01-31``."""
+    match = re.fullmatch(r"(\d{4})(\d{2})(\d{2})", str(value))
+    return "-".join(match.groups()) if match else None
+
+
+def _address(value: Any) -> str | None:
+    text = clean(value)
+    return text if text and re.match(r"https?://", text) else None
+
+
+def _word(value: Any) -> str | None:
+    text = clean(value)
+    return text.lower() if text else None
+
+
+def _chapters(value: Any) -> int | None:
+    return len(value) if isinstance(value, list) else None
+
+
+TABLE: tuple[tuple[str, tuple[str, ...], Convert], ...] = (
+    # column, yt-dlp's fields of which the first that is there counts, conversion
+    ("extractor", ("extractor_key", "ie_key", "extractor"), _word),
+    ("platform_id", ("id",), clean),
+    ("title", ("fulltitle", "title"), clean),
+    ("description", ("description",), _description),
+    ("tags", ("tags",), _texts),
+    ("categories", ("categories",), _texts),
+    ("uploader", ("uploader", "channel", "creator", "artist"), clean),
+    ("uploader_id", ("channel_id", "uploader_id"), clean),
+    ("uploader_url", ("channel_url", "uploader_url"), _address),
+    ("licence", ("license",), clean),
+    ("upload_date", ("upload_date", "release_date"), _day),
+    ("duration_s", ("duration",), _seconds),
+    ("view_count", ("view_count",), _count),
+    ("like_count", ("like_count",), _count),
+    ("comment_count", ("comment_count",), _count),
+    ("average_rating", ("average_rating",), _number),
+    ("age_limit", ("age_limit",), _count),
+    ("live_status", ("live_status",), clean),
+    ("is_live", ("is_live",), _flag),
+    ("was_live", ("was_live",), _flag),
+    ("availability", ("availability",), clean),
+    ("platform_language", ("language",), clean),
+    ("chapter_count", ("chapters",), _chapters),
+    ("media_type", ("media_type",), clean),
+    ("webpage_url", ("webpage_url", "original_url", "url"), _address),
+    ("stated_width", ("width",), _count),
+    ("stated_height", ("height",), _count),
+    ("format_id", ("format_id",), clean),
+)
+
+_TAG = re.compile(r"(?<![\w&/#])#([^\s#!@$%^&*()=+./,\[{\]};:'\"?><،。，、！？]+)")
+_LIVE = {"is_live": True, "is_upcoming": True, "post_live": True, "not_live": False, "was_live": False}
+
+
+def crawl_columns(info: dict[str, Any]) -> dict[str, Any]:
+    """The columns of one video, or of one entry of a search; a column without a value is None."""
+    row = {column: convert(_first(info, fields)) for column, fields, convert in TABLE}
+    row["hashtags"] = hashtags(row["title"] or "", row["description"] or "")
+    if row["is_live"] is None:
+        row["is_live"] = _LIVE.get(row["live_status"] or "")
+    elif row["live_status"] in ("is_upcoming", "post_live"):
+        row["is_live"] = True
+    if row["uploader_id"] and not row["uploader"]:
+        row["uploader"] = row["uploader_id"]
+    return row
+
+
+def _first(info: dict[str, Any], fields: tuple[str, ...]) -> Any:
+    return next((info[name] for name in fields if info.get(name) is not None), None)
+
+
+def hashtags(*texts: str) -> list[str]:
+    """``#words`` of the texts in any script, in order, each once whatever its case, without the sign."""
+    found: dict[str, str] = {}
+    for text in texts:
+        for tag in _TAG.findall(text):
+            if not tag.strip("_-\ufe0f\u200d").isdigit():
+                found.setdefault(tag.casefold(), tag)
+    return list(found.values())[:_LIST_LENGTH]

@@ -1,0 +1,113 @@
+"""Sounds of Freesound that its API finds for terms, ranked by how well their texts fit."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections import Counter
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlencode
+
+from pydantic import Field
+
+from vidal.errors import SourceError
+from vidal.fetch.ask import Answer, Ask, ChildSettings
+from vidal.sources.expanding import ExpandingSource, Question
+from vidal.sources.search import read_terms
+from vidal.sources.source import file_hash
+
+KEY_VARIABLE = "FREESOUND_API_KEY"
+_FIELDS = (
+    "id,name,tags,description,license,username,duration,created,avg_rating,num_ratings,num_downloads,num_comments,"
+    "previews,url"
+)
+_WORD = re.compile(r"[^\W_]+")
+
+
+class FreesoundSource(ExpandingSource):
+    """``{freesound: TERMS}``; the key of the API is in the environment, under FREESOUND_API_KEY.
+
+    A sound is a candidate if it passes every threshold; of those the ``per_term`` whose name, tags and description
+    share most words with the term are taken. What is fetched is the preview in high quality, which needs no login.
+    """
+
+    freesound: str
+    address: str = "https://freesound.org/apiv2"
+    per_term: int = Field(10, ge=1, le=150)
+    asked_per_term: int = Field(150, ge=1, le=150)
+    """Sounds that are looked at for each term."""
+    min_duration_s: float = Field(1.0, ge=0)
+    max_duration_s: float = Field(30.0, gt=0)
+    min_rating: float = Field(0.0, ge=0, le=5)
+    min_ratings: int = Field(0, ge=0)
+    """A rating by fewer counts as none, and passes only where ``min_rating`` is 0."""
+    min_downloads: int = Field(0, ge=0)
+    min_comments: int = Field(0, ge=0)
+    min_similarity: float = Field(0.0, ge=0, le=1)
+    licences: list[str] = Field(default_factory=list)
+    """Parts of the licence's address, such as ``publicdomain`` or ``by/``; any, if empty."""
+    without_tags: list[str] = Field(default_factory=list)
+
+    def questions(self) -> Iterator[Question]:
+        key = os.environ.get(KEY_VARIABLE)
+        if not key:
+            raise SourceError(f"freesound: no API key; put yours into the environment as {KEY_VARIABLE}")
+        for term, _ in read_terms(Path(self.freesound).expanduser()):
+            query = {
+                "query": term, "fields": _FIELDS, "page_size": self.asked_per_term,
+                "filter": f"duration:[{self.min_duration_s:g} TO {self.max_duration_s:g}]",
+            }  # fmt: skip
+            url = f"{self.address}/search/text/?{urlencode(query)}"
+            settings = ChildSettings(headers={"Authorization": f"Token {key}"})
+            yield Question(term=term, ask=Ask(op="get_json", url=url, settings=settings))
+
+    def rows(self, question: Question, answer: Answer) -> Iterable[dict[str, Any]]:
+        sounds = [sound for sound in answer.metadata.get("results", ()) if self._passes(sound)]
+        ranked = sorted(((similarity(question.term, sound), sound) for sound in sounds), key=_best_first)
+        for score, sound in ranked[: self.per_term]:
+            if score >= self.min_similarity:
+                yield {**_row(sound), "term_similarity": round(score, 4)}
+
+    def identity(self) -> dict[str, Any]:
+        return {**self.model_dump(mode="json"), "freesound": file_hash(Path(self.freesound).expanduser())}
+
+    def _passes(self, sound: dict[str, Any]) -> bool:
+        rating = float(sound.get("avg_rating") or 0) if int(sound.get("num_ratings") or 0) >= self.min_ratings else 0.0
+        return (
+            isinstance(sound.get("previews"), dict) and bool(sound["previews"].get("preview-hq-ogg"))
+            and self.min_duration_s <= float(sound.get("duration") or 0) <= self.max_duration_s
+            and rating >= self.min_rating
+            and int(sound.get("num_downloads") or 0) >= self.min_downloads
+            and int(sound.get("num_comments") or 0) >= self.min_comments
+            and (not self.licences or any(part in str(sound.get("license")) for part in self.licences))
+            and not {tag.casefold() for tag in sound.get("tags") or ()} & {tag.casefold() for tag in self.without_tags}
+        )  # fmt: skip
+
+
+def _row(sound: dict[str, Any]) -> dict[str, Any]:
+    return {
+        "url": sound["previews"]["preview-hq-ogg"], "platform": "Freesound", "platform_id": str(sound["id"]),
+        "title": sound.get("name"), "description": sound.get("description"), "tags": sound.get("tags") or [],
+        "uploader": sound.get("username"), "licence": sound.get("license"),
+        "uploaded_at": str(sound.get("created") or "")[:10] or None, "rating": sound.get("avg_rating"),
+        "download_count": sound.get("num_downloads"),
+    }  # fmt: skip
+
+
+def similarity(term: str, sound: dict[str, Any]) -> float:
+    """Cosine of the word counts of the term and of a sound's name, tags and description, the name counted twice."""
+    texts = [sound.get("name"), sound.get("name"), *(sound.get("tags") or ()), sound.get("description")]
+    asked, said = _words([term]), _words(texts)
+    length = (sum(n * n for n in asked.values()) * sum(n * n for n in said.values())) ** 0.5
+    return sum(n * said[word] for word, n in asked.items()) / length if length else 0.0
+
+
+def _words(texts: Iterable[Any]) -> Counter[str]:
+    return Counter(word for text in texts for word in _WORD.findall(str(text or "").casefold()))
+
+
+def _best_first(scored: tuple[float, dict[str, Any]]) -> tuple[float, int, int]:
+    score, sound = scored
+    return -score, -int(sound.get("num_downloads") or 0), int(sound["id"])

@@ -1,0 +1,38 @@
+"""Candidates that are named in the recipe itself, or one address a line in a text file."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+from pydantic import Field
+
+from vidal.errors import SourceError
+from vidal.sources.source import Source, normalise
+from vidal.stage import digest
+
+
+class UrlsSource(Source):
+    """``{urls: FILE}`` or ``{urls: [ADDRESS, …]}``."""
+
+    urls: str | list[str] = Field()
+
+    def candidates(self) -> pa.Table:
+        return normalise(pa.table({"url": pa.array(self._urls(), pa.string())}), "urls")
+
+    def identity(self) -> dict[str, Any]:
+        return {"urls": digest(self._urls())}
+
+    def base(self) -> str:
+        return str(Path(self.urls).expanduser().resolve().parent) if isinstance(self.urls, str) else ""
+
+    def _urls(self) -> list[str]:
+        if isinstance(self.urls, list):
+            return self.urls
+        path = Path(self.urls).expanduser()
+        try:
+            lines = path.read_text(encoding="utf-8-sig").splitlines()
+        except (OSError, UnicodeDecodeError) as error:
+            raise SourceError(f"{path}: cannot be read as a list of addresses: {error}") from error
+        return [line.strip() for line in lines if line.strip() and not line.startswith("#")]

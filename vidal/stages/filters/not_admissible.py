@@ -1,0 +1,20 @@
+from __future__ import annotations
+
+from pydantic import Field
+
+from vidal.clip import Clip
+from vidal.stage import Stage
+
+
+class NotAdmissible(Stage):
+    """Rejects live streams, and what the platform shows to those of a certain age only."""
+
+    reads = ("live_status", "age_limit")
+    allow_live: bool = False
+    max_age_limit: int = Field(0, ge=0)
+
+    def process(self, clip: Clip) -> None:
+        if not self.allow_live and clip.live_status in ("is_live", "is_upcoming", "post_live"):
+            clip.reject("live", f"{clip.live_status}")
+        elif clip.age_limit is not None and clip.age_limit > self.max_age_limit:
+            clip.reject("age", f"age limit {clip.age_limit} > {self.max_age_limit}")

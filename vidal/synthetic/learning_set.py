@@ -1,0 +1,252 @@
+"""A data set on which a trainer can be seen to learn: every modality by itself decides the caption.
+
+    python -m vidal.synthetic.learning_set --out data/learning --clips 2000 --scenes 128
+
+Nothing in it is real. A scene is three attributes; each modality shows all three in its own way (colour and shape,
+layout of depth, pattern of heat, pitch, rhythm and timbre), and the caption names them in words. Clips of a scene
+differ in place, size, brightness, pitch, phase and noise, so what a tower learns on some it has to recognise in others.
+"""
+
+from __future__ import annotations
+
+import argparse
+import colorsys
+import io
+import tempfile
+from collections.abc import Iterator
+from concurrent.futures import ProcessPoolExecutor
+from multiprocessing import get_context
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import soundfile
+
+import vidal
+from vidal.clip import SCHEMA_VERSION, Clip, from_row
+from vidal.dataset import plan as plans
+from vidal.dataset.commit import ShardWriter
+from vidal.dataset.dataset import DatasetInfo, write_info
+from vidal.dataset.storage import Storage
+from vidal.stage import digest
+from vidal.work import SAMPLE_RATE, Member
+
+FRAMES = 8
+DURATION_S = 2.0
+SHARD_SIZE = 250
+LAYERS = ["video", "depth", "infrared", "audio"]
+VERSION = 1
+
+NOUNS = ("harbour", "forest", "kitchen", "desert", "stadium", "library", "glacier", "orchard")
+MOODS = ("calm", "busy", "ancient", "broken")
+LIGHTS = ("at dawn", "in the rain", "under neon lights", "by candlelight")
+SCENES = len(NOUNS) * len(MOODS) * len(LIGHTS)
+
+Floats = npt.NDArray[np.float64]
+
+
+def attributes(scene: int) -> tuple[int, int, int]:
+    """Noun, mood and light of a scene."""
+    return scene % 8, scene // 8 % 4, scene // 32 % 4
+
+
+def caption(scene: int) -> str:
+    """``a calm harbour at dawn``."""
+    noun, mood, light = attributes(scene)
+    article = "an" if MOODS[mood][0] in "aeiou" else "a"
+    return f"{article} {MOODS[mood]} {NOUNS[noun]} {LIGHTS[light]}"
+
+
+def members(scene: int, rng: np.random.Generator, size: int) -> list[Member]:
+    """The members of one clip of a scene."""
+    noun, mood, light = attributes(scene)
+    made: list[Member] = []
+    centre, drift = rng.uniform(-0.12, 0.12, 2), rng.uniform(-0.08, 0.08, 2)
+    zoom, gain = rng.uniform(0.85, 1.15), rng.uniform(0.85, 1.15)
+    for k, time_s in enumerate(frame_times()):
+        y, x = _grid(size, centre + drift * (k / FRAMES - 0.5), zoom)
+        colour = _colour(noun, mood, light, y, x, gain, rng)
+        depth = _depth(noun, mood, light, y, x, rng)
+        heat = _heat(noun, mood, light, y, x, gain, rng)
+        for layer, name, picture in (
+            ("video", f"frame.{k}.jpg", colour), ("depth", f"depth.{k}.png", depth),
+            ("infrared", f"infrared.{k}.jpg", heat),
+        ):  # fmt: skip
+            made.append(Member(layer=layer, suffix=name, data=_encoded(picture, name[-4:]), time_s=time_s))
+    made.append(Member(layer="audio", suffix="flac", data=_flac(_sound(noun, mood, light, rng))))
+    return made
+
+
+def frame_times() -> list[float]:
+    return [(k + 0.5) * DURATION_S / FRAMES for k in range(FRAMES)]
+
+
+def _grid(size: int, centre: Floats, zoom: float) -> tuple[Floats, Floats]:
+    line = np.linspace(-1, 1, size)
+    y, x = np.meshgrid(line, line, indexing="ij")
+    return (y - centre[0]) * zoom, (x - centre[1]) * zoom
+
+
+def _shape(kind: int, y: Floats, x: Floats) -> Floats:
+    """Eight figures, 1 inside and 0 outside."""
+    r = np.hypot(x, y)
+    figures = (
+        r < 0.55,
+        (np.abs(x) < 0.5) & (np.abs(y) < 0.5),
+        (r > 0.4) & (r < 0.75),
+        (np.abs(x) < 0.2) | (np.abs(y) < 0.2),
+        (y > -0.5) & (y < 0.6) & (np.abs(x) < (y + 0.5) * 0.6),
+        np.sin(9 * x) > 0,
+        np.sin(9 * y) > 0,
+        np.sin(8 * x) * np.sin(8 * y) > 0,
+    )
+    return np.asarray(figures[kind], np.float64)
+
+
+def _noisy(values: Floats, spread: float, rng: np.random.Generator) -> Floats:
+    return values + rng.normal(0, spread, values.shape)
+
+
+def _colour(
+    noun: int, mood: int, light: int, y: Floats, x: Floats, gain: float, rng: np.random.Generator
+) -> npt.NDArray[np.uint8]:
+    """(h, w, 3) RGB: the noun's figure, in the mood's hue, before the light's."""
+    front = np.asarray(colorsys.hsv_to_rgb(mood / 4 + rng.uniform(-0.02, 0.02), 0.9, 0.95))
+    back = np.asarray(colorsys.hsv_to_rgb(light / 4 + 0.125 + rng.uniform(-0.02, 0.02), 0.7, 0.45))
+    inside = _shape(noun, y, x)[..., None]
+    return np.asarray((_noisy(inside * front + (1 - inside) * back, 0.06, rng) * gain * 255).clip(0, 255), np.uint8)
+
+
+def _depth(noun: int, mood: int, light: int, y: Floats, x: Floats, rng: np.random.Generator) -> npt.NDArray[np.uint16]:
+    """(h, w) millimetres: a layout for each noun, as near as the mood and as far as the light say."""
+    layouts = (x, -x, y, -y, 1 - 1.4 * np.hypot(x, y), 1.4 * np.hypot(x, y) - 0.6, np.cos(5 * x), np.cos(5 * y))
+    near_m, far_m = (0.8, 1.6, 2.4, 3.2)[mood], (4.5, 6.0, 7.5, 9.5)[light]
+    share = 1 / (1 + np.exp(-4 * layouts[noun]))
+    metres = far_m + (near_m - far_m) * share
+    return np.asarray((_noisy(metres, 0.08, rng) * 1000).clip(100, 60_000), np.uint16)
+
+
+def _heat(
+    noun: int, mood: int, light: int, y: Floats, x: Floats, gain: float, rng: np.random.Generator
+) -> npt.NDArray[np.uint8]:
+    """(h, w): warm spots at the noun's place, as many as the mood says, over the light's warm side."""
+    angle = noun * np.pi / 4
+    spots = np.zeros_like(x)
+    for k in range(mood + 1):
+        turn = angle + (k - mood / 2) * 0.5
+        reach = 0.35 + 0.35 * (k % 2)
+        spots += np.exp(-((x - reach * np.cos(turn)) ** 2 + (y - reach * np.sin(turn)) ** 2) / 0.02)
+    side = (x, -x, y, -y)[light]
+    return np.asarray((_noisy(0.25 + 0.2 * side + 0.6 * spots, 0.05, rng) * gain * 255).clip(0, 255), np.uint8)
+
+
+def _sound(noun: int, mood: int, light: int, rng: np.random.Generator) -> npt.NDArray[np.float32]:
+    """(n,): the noun's pitch, in the mood's rhythm, with the light's timbre."""
+    time_s = np.arange(int(DURATION_S * SAMPLE_RATE)) / SAMPLE_RATE + rng.uniform(0, 1)
+    pitch_hz = 220 * 2 ** (noun * 3 / 12) * rng.uniform(0.985, 1.015)
+    phase = 2 * np.pi * pitch_hz * time_s
+    timbres = (
+        np.sin(phase),
+        np.sign(np.sin(phase)) * 0.6,
+        np.sin(phase + 3 * np.sin(2 * np.pi * 6 * time_s)),
+        np.sin(phase) * 0.5 + rng.normal(0, 0.35, len(phase)),
+    )
+    beats_per_s = (0.0, 2.0, 5.0, 9.0)[mood] * rng.uniform(0.97, 1.03)
+    pulse = np.ones_like(time_s) if beats_per_s == 0 else (np.sin(2 * np.pi * beats_per_s * time_s) > 0) * 0.9 + 0.1
+    loud = rng.uniform(0.25, 0.5)
+    return np.asarray((timbres[light] * pulse * loud + rng.normal(0, 0.01, len(phase))).clip(-1, 1), np.float32)
+
+
+def _encoded(picture: npt.NDArray[Any], ending: str) -> bytes:
+    image = np.ascontiguousarray(picture[..., ::-1]) if picture.ndim == 3 else picture
+    ok, data = cv2.imencode(ending, image, [cv2.IMWRITE_JPEG_QUALITY, 90] if ending == ".jpg" else [])
+    assert ok
+    return data.tobytes()
+
+
+def _flac(samples: npt.NDArray[np.float32]) -> bytes:
+    out = io.BytesIO()
+    soundfile.write(out, samples, SAMPLE_RATE, format="FLAC", subtype="PCM_16")
+    return out.getvalue()
+
+
+def write(
+    out: str, *, clips: int = 2000, scenes: int = SCENES, size: int = 64, seed: int = 0, workers: int = 2
+) -> None:
+    """Write the whole set; the same arguments give the same bytes."""
+    storage = Storage(out)
+    if storage.is_local:
+        storage.local_path().mkdir(parents=True, exist_ok=True)
+    settings = {"clips": clips, "scenes": scenes, "size": size, "seed": seed, "version": VERSION}
+    rows = [_row(n, n % scenes) for n in range(clips)]
+    plans.write(storage, plans.make(pa.Table.from_pylist(rows), shard_size=SHARD_SIZE, seed=seed), SHARD_SIZE)
+    plan = plans.Plan(storage)
+    print_ = digest(settings)
+    info = DatasetInfo(
+        name="learning", schema_version=SCHEMA_VERSION, fingerprint=print_, layers=LAYERS,
+        candidates=plan.candidate_count, shards=plan.shard_count, recipe=settings, definition={},
+        created_by=f"vidal {vidal.__version__} learning_set",
+    )  # fmt: skip
+    write_info(storage, info)
+    work = [(out, shard, size, seed, print_) for shard in range(plan.shard_count)]
+    if workers < 2:
+        for task in work:
+            _write_shard(*task)
+        return
+    with ProcessPoolExecutor(workers, mp_context=get_context("spawn")) as pool:
+        for future in [pool.submit(_write_shard, *task) for task in work]:
+            future.result()
+
+
+def _row(number: int, scene: int) -> dict[str, Any]:
+    return {
+        "clip_id": f"s{scene:03d}-{number:06d}", "url": f"synthetic:{scene}/{number}", "title": caption(scene),
+        "uploader": "vidal.synthetic.learning_set", "licence": "CC0-1.0",
+        "attribution": "rendered, nothing in it is real",
+    }  # fmt: skip
+
+
+def _write_shard(out: str, shard: int, size: int, seed: int, print_: str) -> None:
+    cv2.setNumThreads(1)
+    storage = Storage(out)
+    plan = plans.Plan(storage)
+    with tempfile.TemporaryDirectory() as scratch, ShardWriter(storage, shard, LAYERS, Path(scratch)) as writer:
+        for clip in _clips(plan, shard, size, seed):
+            clip.fingerprint = print_
+            writer.add(clip)
+        writer.commit(plan.extra_schema(), {"fingerprint": print_})
+
+
+def _clips(plan: plans.Plan, shard: int, size: int, seed: int) -> Iterator[Clip]:
+    for row in plan.rows(shard):
+        clip = from_row(row)
+        scene, number = int(clip.clip_id[1:4]), int(clip.clip_id[5:])
+        clip.status, clip.duration_s, clip.has_audio = "kept", DURATION_S, True
+        clip.frame_times, clip.frame_width, clip.frame_height = frame_times(), size, size
+        noun, mood, light = attributes(scene)
+        clip.caption = caption(scene)
+        clip.video_caption = f"{LIGHTS[light]}, {NOUNS[noun]}, {MOODS[mood]}"
+        clip.synthetic_layers = list(LAYERS)
+        clip.cluster = clip.clip_id
+        for member in members(scene, np.random.default_rng([seed, scene, number]), size):
+            clip.work.put(member)
+        yield clip
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--out", required=True, help="folder of the data set")
+    parser.add_argument("--clips", type=int, default=2000)
+    parser.add_argument("--scenes", type=int, default=SCENES, choices=range(2, SCENES + 1), metavar=f"2..{SCENES}")
+    parser.add_argument("--size", type=int, default=64, help="pixels of a frame's side")
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--workers", type=int, default=2)
+    given = vars(parser.parse_args())
+    write(given.pop("out"), **given)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,53 @@
+"""Kaldi's log mel filter banks, as LanguageBind's audio encoder takes them.
+
+Settings are those of its preprocessing: 25 ms windows every 10 ms, Hann, pre-emphasis .97, no dither, no energy, power
+spectrum, HTK's mel scale from 20 Hz to the Nyquist frequency, frames only where they fit whole.
+"""
+
+from __future__ import annotations
+
+import functools
+
+import torch
+from torch import Tensor
+
+FRAME_MS, STEP_MS = 25.0, 10.0
+_PREEMPHASIS = 0.97
+_LOW_HZ = 20.0
+_FLOOR = torch.finfo(torch.float32).eps
+
+
+def fbank(samples: Tensor, *, mel_bins: int, sample_rate: int = 16_000) -> Tensor:
+    """(n,) in [-1, 1] to (frames, mel_bins) float32; no frame where there is less sound than a window."""
+    length, step = int(sample_rate * FRAME_MS / 1000), int(sample_rate * STEP_MS / 1000)
+    if len(samples) < length:
+        return samples.new_zeros(0, mel_bins)
+    frames = samples.float().unfold(0, length, step)
+    frames = frames - frames.mean(dim=1, keepdim=True)
+    before = torch.cat([frames[:, :1], frames[:, :-1]], dim=1)
+    frames = (frames - _PREEMPHASIS * before) * _window(length)
+    points = 1 << (length - 1).bit_length()
+    power = torch.fft.rfft(frames, n=points).abs().square()
+    # Kaldi's filters leave the Nyquist bin out.
+    mels: Tensor = power[:, :-1] @ _filters(mel_bins, points, sample_rate)
+    return mels.clamp(min=_FLOOR).log()
+
+
+@functools.lru_cache(maxsize=4)
+def _window(length: int) -> Tensor:
+    return torch.hann_window(length, periodic=False)
+
+
+@functools.lru_cache(maxsize=8)
+def _filters(mel_bins: int, points: int, sample_rate: int) -> Tensor:
+    """(points / 2, mel_bins): triangles that are even on the mel scale."""
+    low, high = _mel(torch.tensor(_LOW_HZ)), _mel(torch.tensor(sample_rate / 2))
+    width = (high - low) / (mel_bins + 1)
+    left = low + torch.arange(mel_bins)[:, None] * width
+    mels = _mel(torch.arange(points // 2) * (sample_rate / points))[None]
+    rising, falling = (mels - left) / width, (left + 2 * width - mels) / width
+    return torch.minimum(rising, falling).clamp(min=0).T.contiguous()
+
+
+def _mel(hz: Tensor) -> Tensor:
+    return 1127.0 * (1.0 + hz.double() / 700.0).log().float()

@@ -1,0 +1,161 @@
+"""`Plan`: which samples every step of a run is made of, as a pure function of the seed and the step.
+
+Nothing is remembered from step to step, so a run goes on at any step, with any number of ranks and workers. An epoch
+over n samples is cut into ceil(n / batch) steps of nearly equal size: no sample is dropped or repeated, and there is
+no tiny last batch.
+"""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from vidal.errors import SourceError
+
+Slots = npt.NDArray[np.int64]
+"""(n, 2): number of the data set, and place in its list of samples of the pair; -1 where there is none."""
+Pair = tuple[str, str]
+
+_NOTHING = -1
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PairPlan:
+    """A pair, with how many samples each data set has for it."""
+
+    pair: Pair
+    sizes: tuple[int, ...]
+    weights: tuple[float, ...] | None = None
+    """Share of each data set in an epoch; without them each sample is seen once."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StepPlan:
+    """What one step is made of."""
+
+    step: int
+    pair: Pair
+    epoch: int
+    """Of the pair."""
+    slots: Slots
+
+
+class Plan:
+    """The whole run's; raises `SourceError` where there is less than a rank's worth of samples."""
+
+    def __init__(
+        self, pairs: Sequence[PairPlan], *, batch_size: int, seed: int, epochs: int | None = None,
+        steps: int | None = None, pair_weights: Sequence[float] | None = None, drop_last: bool = False, ranks: int = 1,
+    ) -> None:  # fmt: skip
+        self._pairs = tuple(pairs)
+        self._seed = seed
+        self.batch_size = min(batch_size, max(sum(pair.sizes) for pair in pairs))
+        self._drop_last = drop_last
+        self._steps_per_epoch = [self._count(pair, ranks) for pair in self._pairs]
+        if pair_weights is not None:
+            assert steps is not None
+            self._order = self._drawn(pair_weights, steps)
+        else:
+            self._order = self._mixed(epochs, steps)
+        self.steps = len(self._order)
+        # How many steps of its pair came before each step.
+        self._turns = np.zeros(self.steps, np.int64)
+        for number in range(len(self._pairs)):
+            mine = self._order == number
+            self._turns[mine] = np.arange(mine.sum())
+        self._epoch_cached = functools.lru_cache(maxsize=2 * len(self._pairs))(self._epoch)
+
+    def at(self, step: int) -> StepPlan:
+        """The step's pair and samples, over all ranks."""
+        number = int(self._order[step])
+        per_epoch = self._steps_per_epoch[number]
+        epoch, turn = divmod(int(self._turns[step]), per_epoch)
+        order = self._epoch_cached(number, epoch)
+        size = len(order) if not self._drop_last else per_epoch * self.batch_size
+        start, stop = (size * t // per_epoch for t in (turn, turn + 1))
+        return StepPlan(step=step, pair=self._pairs[number].pair, epoch=epoch, slots=order[start:stop])
+
+    def share(self, step: int, rank: int, ranks: int) -> Slots:
+        """A rank's part of a step: as many rows on each rank, the missing ones -1."""
+        slots = self.at(step).slots
+        rows = self.rows_per_rank(ranks)
+        start, stop = (len(slots) * r // ranks for r in (rank, rank + 1))
+        part = np.full((rows, 2), _NOTHING, np.int64)
+        part[: stop - start] = slots[start:stop]
+        return part
+
+    def rows_per_rank(self, ranks: int) -> int:
+        """Rows of every rank's part, in every step of the run."""
+        return -(-self.batch_size // ranks)
+
+    def pair_of(self, step: int) -> Pair:
+        return self._pairs[int(self._order[step])].pair
+
+    def _count(self, pair: PairPlan, ranks: int) -> int:
+        samples = sum(pair.sizes)
+        if samples < max(ranks, 2):
+            name = "-".join(pair.pair)
+            raise SourceError(f"pair {name}: {samples} samples are too few for {ranks} ranks; use fewer, or more data")
+        if self._drop_last and samples < self.batch_size:
+            raise SourceError(
+                f"pair {'-'.join(pair.pair)}: {samples} samples fill no batch of {self.batch_size}; "
+                "lower batch_size, or set data.drop_last to false"
+            )
+        return samples // self.batch_size if self._drop_last else -(-samples // self.batch_size)
+
+    def _mixed(self, epochs: int | None, steps: int | None) -> Slots:
+        """Each pair's steps of an epoch, mixed; every pair makes as many epochs."""
+        once = np.repeat(np.arange(len(self._pairs)), self._steps_per_epoch)
+        rounds = epochs if epochs is not None else -(-(steps or 1) // len(once))
+        order = np.concatenate([self._generator("order", r).permutation(once) for r in range(rounds)])
+        return order if steps is None else order[:steps]
+
+    def _drawn(self, weights: Sequence[float], steps: int) -> Slots:
+        shares = np.asarray(weights, np.float64)
+        return self._generator("order", 0).choice(len(shares), size=steps, p=shares / shares.sum())
+
+    def _epoch(self, number: int, epoch: int) -> Slots:
+        """All samples of one epoch of a pair, in order."""
+        pair = self._pairs[number]
+        name = "-".join(pair.pair)
+        if pair.weights is None:
+            parts = [self._stream(pair, d, epoch * n, n) for d, n in enumerate(pair.sizes)]
+        else:
+            quotas = _quotas(sum(pair.sizes), pair.weights, pair.sizes)
+            parts = [self._stream(pair, d, epoch * quota, quota) for d, quota in enumerate(quotas)]
+        slots = np.concatenate(parts)
+        return slots[self._generator("mix", name, epoch).permutation(len(slots))]
+
+    def _stream(self, pair: PairPlan, data_set: int, first: int, count: int) -> Slots:
+        """Samples ``first`` … of a data set's endless stream: one permutation of all of it after the other."""
+        size, name = pair.sizes[data_set], "-".join(pair.pair)
+        found: list[npt.NDArray[np.int64]] = []
+        while count > 0:
+            turn, at = divmod(first, size)
+            whole = self._generator("stream", name, data_set, turn).permutation(size)
+            part = whole[at : at + count]
+            found.append(part)
+            first, count = first + len(part), count - len(part)
+        places = np.concatenate(found) if found else np.zeros(0, np.int64)
+        return np.stack([np.full(len(places), data_set, np.int64), places], axis=1)
+
+    def _generator(self, *what: object) -> np.random.Generator:
+        return generator(self._seed, *what)
+
+
+def generator(seed: int, *what: object) -> np.random.Generator:
+    """A generator of its own for each thing that is drawn: independent of every other, and of what was drawn before."""
+    digest = hashlib.sha256(repr((seed, *what)).encode()).digest()
+    return np.random.Generator(np.random.Philox(key=int.from_bytes(digest[:16], "little")))
+
+
+def _quotas(total: int, weights: Sequence[float], sizes: Sequence[int]) -> list[int]:
+    """Samples of each data set in an epoch of ``total``; a data set without any has no share."""
+    shares = np.asarray([w if n else 0.0 for w, n in zip(weights, sizes, strict=True)])
+    ends = np.round(np.cumsum(shares) / shares.sum() * total).astype(int)
+    return [int(n) for n in np.diff(ends, prepend=0)]

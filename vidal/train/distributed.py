@@ -1,0 +1,140 @@
+"""Ranks of a run: who this process is, and the few collectives that training needs.
+
+Started by ``torchrun`` a process is one rank of many; started otherwise it is the only one, and every collective here
+is what it is for one.
+"""
+
+from __future__ import annotations
+
+import datetime
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from torch import Tensor, nn
+
+from vidal.errors import MachineError
+
+_TIMEOUT_S = 600.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class World:
+    """This process among the run's."""
+
+    rank: int = 0
+    size: int = 1
+    local_rank: int = 0
+    device: torch.device = field(default_factory=lambda: torch.device("cpu"))
+
+    @property
+    def is_main(self) -> bool:
+        """The rank that writes files and speaks."""
+        return self.rank == 0
+
+
+@contextmanager
+def world(device: str = "auto", timeout_s: float = _TIMEOUT_S) -> Iterator[World]:
+    """The world of this process, joined for the length of the block. Raises `MachineError` where a peer is lost."""
+    size = int(os.environ.get("WORLD_SIZE", "1"))
+    local_rank = int(os.environ.get("LOCAL_RANK", "0"))
+    on_gpu = torch.cuda.is_available() if device == "auto" else device.startswith("cuda")
+    place = torch.device("cuda", local_rank) if on_gpu else torch.device("cpu")
+    if on_gpu:
+        torch.cuda.set_device(place)
+    if size == 1:
+        yield World(device=place)
+        return
+    dist.init_process_group("nccl" if on_gpu else "gloo", timeout=datetime.timedelta(seconds=timeout_s))
+    try:
+        yield World(rank=dist.get_rank(), size=size, local_rank=local_rank, device=place)
+    except (dist.DistError, RuntimeError) as error:
+        if isinstance(error, dist.DistError) or _is_lost_peer(error):
+            line = " ".join(str(error).split())[:200]
+            raise MachineError(
+                f"rank {dist.get_rank()} of {size} lost its peers: {line}; continue with --resume"
+            ) from error
+        raise
+    finally:
+        dist.destroy_process_group()
+
+
+def _is_lost_peer(error: RuntimeError) -> bool:
+    text = str(error).lower()
+    return any(words in text for words in ("connection closed by peer", "connection reset", "timed out", "gloo"))
+
+
+def is_distributed() -> bool:
+    return dist.is_available() and dist.is_initialized() and dist.get_world_size() > 1
+
+
+class _GatherRows(torch.autograd.Function):
+    """Rows of all ranks, in rank order; the gradient of a row is summed over the ranks that used it."""
+
+    @staticmethod
+    def forward(ctx: Any, rows: Tensor) -> Tensor:
+        parts = [torch.empty_like(rows) for _ in range(dist.get_world_size())]
+        dist.all_gather(parts, rows.contiguous())
+        return torch.cat(parts)
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> Tensor:
+        whole = gradients[0].contiguous()
+        dist.all_reduce(whole)
+        return whole.chunk(dist.get_world_size())[dist.get_rank()]
+
+
+def gather_rows(rows: Tensor, *, with_gradient: bool) -> Tensor:
+    """(b, …) of every rank to (world * b, …), as many rows on each; differentiable where asked."""
+    if not is_distributed():
+        return rows
+    if with_gradient and rows.requires_grad:
+        gathered: Tensor = _GatherRows.apply(rows)
+        return gathered
+    parts = [torch.empty_like(rows) for _ in range(dist.get_world_size())]
+    dist.all_gather(parts, rows.detach().contiguous())
+    if not with_gradient:
+        # A rank's own rows keep their gradient: this is the loss that open_clip calls global without gather.
+        parts[dist.get_rank()] = rows
+    return torch.cat(parts)
+
+
+def total(value: Tensor) -> Tensor:
+    """The sum over ranks, without gradient."""
+    summed = value.detach().clone()
+    if is_distributed():
+        dist.all_reduce(summed)
+    return summed
+
+
+def mean_gradients(parameters: Iterator[nn.Parameter]) -> None:
+    """Average gradients over ranks, for parameters that no wrapper takes care of."""
+    if not is_distributed():
+        return
+    with_gradient = [p for p in parameters if p.grad is not None]
+    if not with_gradient:
+        return
+    flat = torch.cat([p.grad.flatten() for p in with_gradient if p.grad is not None])
+    dist.all_reduce(flat)
+    flat /= dist.get_world_size()
+    parts = torch.split(flat, [p.numel() for p in with_gradient])
+    for p, part in zip(with_gradient, parts, strict=True):
+        p.grad = part.view_as(p)
+
+
+def from_main(value: Any) -> Any:
+    """The main rank's value of a plain object, on every rank."""
+    if not is_distributed():
+        return value
+    box = [value]
+    dist.broadcast_object_list(box, src=0)
+    return box[0]
+
+
+def barrier() -> None:
+    if is_distributed():
+        dist.barrier()

@@ -1,0 +1,90 @@
+"""`vidal eval`: what a run has learned, beside what its towers knew before the first step."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from rich.table import Table
+
+import vidal
+from vidal.errors import SourceError
+from vidal.train.data.loader import Broken
+from vidal.train.evaluate.retrieval import retrieval
+from vidal.train.material import held_out_mask
+from vidal.train.run import build_encoder, transforms_of
+from vidal.train.run_folder import RunFolder, RunInfo
+from vidal.train.towers.load import load_encoder
+
+Split = Literal["auto", "held_out", "train", "all"]
+
+
+@dataclass(slots=True, kw_only=True)
+class Evaluation:
+    """Figures by direction, each with the untrained baseline's beside it."""
+
+    figures: dict[str, dict[str, Any]]
+    split: str
+    clips: int
+    broken: list[Broken] = field(default_factory=list)
+
+    def as_table(self) -> Table:
+        """For the terminal."""
+        table = Table(title=f"{self.clips} clips, {self.split.replace('_', ' ')}")
+        for column in ("direction", "", "R@1", "R@5", "R@10", "median rank", "n", "untrained R@1"):
+            table.add_column(column)
+        for name, row in sorted(self.figures.items(), key=lambda item: not item[1]["trained"]):
+            low, high = row["ci95_R@1"]
+            table.add_row(
+                name.replace("_", " "), "" if row["trained"] else "emergent",
+                f"{row['R@1']:.1%} ({low:.0%}-{high:.0%})",
+                f"{row['R@5']:.1%}", f"{row['R@10']:.1%}", f"{row['median_rank']:g}", str(row["n"]),
+                f"{row['baseline']['R@1']:.1%}",
+            )  # fmt: skip
+        return table
+
+    def as_json(self) -> dict[str, Any]:
+        return self.figures
+
+
+def evaluate(
+    run: str, data: Sequence[str], *, where: str | None = None, split: Split = "auto", one_per_caption: bool = False,
+    max_clips: int | None = None, workers: int = 0,
+) -> Evaluation:  # fmt: skip
+    """Evaluate a run on a data set.
+
+    ``auto`` takes the held-out part of a data set that the run was trained on, and all of any other.
+    """
+    info = RunFolder(run).read()
+    recipe = info.settings()
+    if recipe.threads is not None:
+        torch.set_num_threads(recipe.threads)
+    trained, untrained = load_encoder(run), build_encoder(recipe).eval()
+    transforms = transforms_of(recipe, trained)
+    if len(data) != 1:
+        raise SourceError("vidal eval takes one data set at a time: rows of several are not comparable")
+    samples = vidal.open(data[0], where=where)
+    chosen = _part(info, samples.fingerprint, split)
+    mask = held_out_mask(samples, recipe.data.heldout)
+    numbers = np.flatnonzero(mask if chosen == "held_out" else ~mask if chosen == "train" else np.ones_like(mask))
+    rows = [
+        retrieval(
+            encoder, samples, numbers.tolist(), transforms, recipe.text.views, one_per_caption=one_per_caption,
+            max_clips=max_clips, workers=workers,
+        )
+        for encoder in (trained, untrained)
+    ]  # fmt: skip
+    figures = {name: {**row, "baseline": rows[1].figures[name]} for name, row in rows[0].figures.items()}
+    for row in figures.values():
+        row["baseline"].pop("trained")
+    return Evaluation(figures=figures, split=chosen, clips=rows[0].clips, broken=rows[0].broken)
+
+
+def _part(info: RunInfo, fingerprint: str, split: Split) -> str:
+    if split != "auto":
+        return split
+    was_trained_on = fingerprint in {part["fingerprint"] for part in info.data}
+    return "held_out" if was_trained_on and info.settings().data.heldout > 0 else "all"

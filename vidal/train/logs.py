@@ -1,0 +1,118 @@
+"""`RunLog`: a run's numbers, in ``log.jsonl`` always, in the terminal, and where the recipe wants them besides."""
+
+from __future__ import annotations
+
+import json
+import math
+import time
+from pathlib import Path
+from typing import IO, Any
+
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
+
+from vidal.dataset.storage import Storage
+from vidal.errors import RecipeError
+
+NAME = "log.jsonl"
+_PLAIN_EVERY_S = 10.0
+
+
+class RunLog:
+    """Use as a context manager. A resumed run's file keeps each step once: what came after the checkpoint is cut."""
+
+    def __init__(
+        self, folder: Path, console: Console, *, total_steps: int, start_step: int, every_steps: int,
+        tensorboard: bool = False, wandb: str | None = None, quiet: bool = False,
+    ) -> None:  # fmt: skip
+        self._path = folder / NAME
+        _cut(folder, start_step)
+        self._file: IO[str] = self._path.open("a", buffering=1, encoding="utf-8")
+        self._console, self._quiet, self._every = console, quiet, every_steps
+        self._writer: Any = _tensorboard(folder) if tensorboard else None
+        self._wandb: Any = _wandb(wandb, folder) if wandb else None
+        self._progress: Progress | None = None
+        self._task: TaskID | None = None
+        self._total = total_steps
+        self._spoken = 0.0
+        if console.is_terminal and not quiet:
+            self._progress = Progress(
+                TextColumn("step {task.completed:.0f}/{task.total:.0f}"), BarColumn(), TextColumn("{task.description}"),
+                TimeRemainingColumn(), console=console,
+            )  # fmt: skip
+            self._progress.start()
+            self._task = self._progress.add_task("", total=total_steps, completed=start_step)
+
+    def step(self, numbers: dict[str, Any]) -> None:
+        """One step's numbers; ``step`` is among them."""
+        self.event("step", numbers)
+        line = (
+            f"{numbers['pair']} loss {numbers['loss']:.4f} {numbers['samples_per_s']:.1f} samples/s "
+            f"data {numbers['data_share']:.0%} lr {numbers['lr']:.2e}"
+        ) + (f" MFU {numbers['mfu']:.1%}" if numbers.get("mfu") else "")
+        done = numbers["step"] + 1
+        if self._progress is not None and self._task is not None:
+            self._progress.update(self._task, completed=done, description=line)
+        elif not self._quiet and (done == self._total or time.monotonic() - self._spoken > _PLAIN_EVERY_S):
+            self._spoken = time.monotonic()
+            self._console.print(f"step {done}/{self._total} {line}", soft_wrap=True, highlight=False)
+        if numbers["step"] % self._every == 0 or done == self._total:
+            self._elsewhere(numbers)
+
+    def event(self, kind: str, values: dict[str, Any]) -> None:
+        """A line of ``log.jsonl``; numbers that are not finite stand as null."""
+        self._file.write(json.dumps({"event": kind, **{k: _plain(v) for k, v in values.items()}}) + "\n")
+
+    def _elsewhere(self, numbers: dict[str, Any]) -> None:
+        scalars = {k: v for k, v in numbers.items() if isinstance(v, (int, float)) and k != "step"}
+        if self._writer is not None:
+            for name, value in scalars.items():
+                self._writer.add_scalar(name, value, numbers["step"])
+        if self._wandb is not None:
+            self._wandb.log(scalars, step=numbers["step"])
+
+    def __enter__(self) -> RunLog:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._progress is not None:
+            self._progress.stop()
+        if self._writer is not None:
+            self._writer.close()
+        if self._wandb is not None:
+            self._wandb.finish()
+        self._file.close()
+
+
+def _cut(folder: Path, start_step: int) -> None:
+    """Drop what a killed run logged after the checkpoint that is resumed, and a line that it did not finish."""
+    path = folder / NAME
+    if not path.exists():
+        return
+    kept = []
+    for line in path.read_text(encoding="utf-8").splitlines():
+        try:
+            values = json.loads(line)
+        except ValueError:
+            continue
+        if int(values.get("step", -1)) < start_step:
+            kept.append(line)
+    Storage(str(folder)).write(NAME, "".join(f"{line}\n" for line in kept).encode())
+
+
+def _plain(value: Any) -> Any:
+    return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
+def _tensorboard(folder: Path) -> Any:
+    from torch.utils.tensorboard import SummaryWriter
+
+    return SummaryWriter(str(folder / "tensorboard"))
+
+
+def _wandb(project: str, folder: Path) -> Any:
+    try:
+        import wandb
+    except ImportError:
+        raise RecipeError("log.wandb: the package wandb is not installed; `pip install wandb`, or unset it") from None
+    return wandb.init(project=project, dir=str(folder))

@@ -1,0 +1,146 @@
+"""`Trainer`: takes batches and makes steps of them.
+
+Everything random in a step is a function of the seed and the step: which pair and samples (the plan), how they are
+cropped (the loader), which patches are dropped and every other draw (`_seed`). A run that goes on from a checkpoint
+therefore needs the number of the step and the state of model and optimiser, and is the run that was never stopped.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
+
+from vidal.errors import MachineError
+from vidal.train import gradcache
+from vidal.train.data.loader import Batch, Broken
+from vidal.train.data.plan import generator
+from vidal.train.distributed import World, mean_gradients, total
+from vidal.train.loss import contrastive_loss
+from vidal.train.optim import Optimisation
+from vidal.train.recipe import Pair, TrainRecipe
+from vidal.train.texts import Texts
+from vidal.train.towers.encoder import Encoder
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Step:
+    """What one step gave."""
+
+    step: int
+    pair: Pair
+    epoch: int
+    loss: float
+    grad_norm: float
+    lr: float
+    scale: float
+    samples: int
+    broken: list[Broken]
+    is_finite: bool
+    data_s: float
+    wall_s: float
+
+
+class Trainer:
+    """Owns a rank's model and optimiser; ``towers`` are the encoder's, wrapped for this world."""
+
+    def __init__(
+        self, recipe: TrainRecipe, encoder: Encoder, towers: dict[str, nn.Module], optimisation: Optimisation,
+        texts: Texts, world: World,
+    ) -> None:  # fmt: skip
+        self._recipe, self._encoder, self._towers = recipe, encoder, towers
+        self._optimisation, self._texts, self._world = optimisation, texts, world
+        self._bad_steps = 0
+
+    def steps(self, batches: Iterator[Batch]) -> Iterator[Step]:
+        """Train on each batch in turn; raises `MachineError` when the numbers are lost for good."""
+        while True:
+            started = time.perf_counter()
+            batch = next(batches, None)
+            if batch is None:
+                return
+            data_s = time.perf_counter() - started
+            yield self._step(batch.to(self._world.device), started, data_s)
+
+    def _step(self, batch: Batch, started: float, data_s: float) -> Step:
+        self._encoder.train()
+        self._seed(batch.step)
+        lr = self._optimisation.begin(batch.step)
+        loss = float(total(self._backward(batch))) / self._world.size
+        mean_gradients(p for n, p in self._encoder.named_parameters() if n.startswith("logit_"))
+        norm = self._optimisation.clip()
+        is_finite = math.isfinite(loss) and math.isfinite(norm)
+        if is_finite:
+            self._optimisation.step()
+            self._encoder.clamp_scales()
+            self._bad_steps = 0
+        else:
+            self._count_bad(batch, loss, norm)
+        return Step(
+            step=batch.step, pair=batch.pair, epoch=batch.epoch, loss=loss, grad_norm=norm, lr=lr,
+            scale=self._encoder.pair_scale(batch.pair).item(), samples=int(total(batch.valid.sum())),
+            broken=batch.broken, is_finite=is_finite, data_s=data_s, wall_s=time.perf_counter() - started,
+        )  # fmt: skip
+
+    def _seed(self, step: int) -> None:
+        draws = generator(self._recipe.seed, "step", step, self._world.rank)
+        torch.manual_seed(int(draws.integers(2**62)))
+
+    def _backward(self, batch: Batch) -> Tensor:
+        sides = [self._side(name, batch) for name in batch.pair]
+
+        def loss(a: Tensor, b: Tensor) -> Tensor:
+            return contrastive_loss(
+                self._recipe.loss, a, b, self._encoder.pair_scale(batch.pair), self._encoder.pair_bias(batch.pair),
+                batch.valid, batch.group,
+            )  # fmt: skip
+
+        return gradcache.backward(
+            sides, loss, rows=len(batch.valid), chunk_size=self._recipe.chunk_size, device=self._world.device
+        )
+
+    def _side(self, name: str, batch: Batch) -> gradcache.Side:
+        if name == "text":
+            return gradcache.Side(embeddings=self._texts.encode(batch.texts))
+        tower, pixels, keep = self._towers[name], batch.inputs[name], self._keep(name, batch)
+
+        def encode(rows: slice) -> Tensor:
+            with self._autocast():
+                embeddings: Tensor = tower(pixels[rows], None if keep is None else keep[rows])
+            return embeddings.float()
+
+        return gradcache.Side(encode=encode, defer_sync=_defer_sync(tower))
+
+    def _keep(self, name: str, batch: Batch) -> Tensor | None:
+        """Patches to look at: drawn for the rows of all ranks, so that the draw does not depend on their number."""
+        rows, device = len(batch.valid), self._world.device
+        drawn = torch.Generator(device=device)
+        drawn.manual_seed(int(generator(self._recipe.seed, "patches", name, batch.step).integers(2**62)))
+        keep = self._encoder.tower(name).draw_keep(rows * self._world.size, device, drawn)
+        return None if keep is None else keep[rows * self._world.rank : rows * (self._world.rank + 1)]
+
+    def _autocast(self) -> AbstractContextManager[object]:
+        if self._recipe.precision == "fp32":
+            return nullcontext()
+        return torch.autocast(self._world.device.type, dtype=torch.bfloat16)
+
+    def _count_bad(self, batch: Batch, loss: float, norm: float) -> None:
+        """A step whose numbers are not finite changes nothing; several in a row end the run."""
+        self._bad_steps += 1
+        if self._bad_steps >= self._recipe.max_nan_steps:
+            clips = ", ".join(clip_id for clip_id in batch.clip_ids if clip_id)[:200]
+            place = f"step {batch.step} ({'-'.join(batch.pair)})"
+            raise MachineError(
+                f"{place}: loss {loss}, gradient norm {norm}, {self._bad_steps} such steps in a row; lower "
+                f"optimiser.lr, or look at its clips ({clips}). The last checkpoint is intact"
+            )
+
+
+def _defer_sync(tower: nn.Module) -> Callable[[], AbstractContextManager[object]]:
+    return tower.no_sync if isinstance(tower, DistributedDataParallel) else nullcontext

@@ -1,0 +1,264 @@
+"""`train`: a run, from a recipe and data sets to a folder of checkpoints."""
+
+from __future__ import annotations
+
+import signal
+import threading
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from rich.console import Console
+from torch import nn
+from torch.nn.parallel import DistributedDataParallel
+
+from vidal.dataset.lock import Lock
+from vidal.dataset.removals import Removals
+from vidal.dataset.removals import load as load_removals
+from vidal.dataset.storage import Storage
+from vidal.errors import ModelError, OutputError
+from vidal.train import material
+from vidal.train.checkpoint import Checkpoints
+from vidal.train.data.loader import Loader
+from vidal.train.data.plan import PairPlan, Plan
+from vidal.train.data.text_views import COLUMNS
+from vidal.train.data.transforms import TRANSFORMS, Transform
+from vidal.train.distributed import World, barrier, from_main, world
+from vidal.train.logs import RunLog
+from vidal.train.loop import Step, Trainer
+from vidal.train.material import Material
+from vidal.train.optim import Optimisation
+from vidal.train.recipe import Pair, TrainRecipe
+from vidal.train.run_folder import RunFolder, RunInfo
+from vidal.train.speed import peak_flops, step_flops
+from vidal.train.texts import Texts
+from vidal.train.towers.encoder import Encoder
+from vidal.train.towers.text import TextTower
+
+_INTERRUPTED = (signal.SIGINT, signal.SIGTERM)
+
+
+@dataclass(slots=True, kw_only=True)
+class TrainResult:
+    """What a run did."""
+
+    out: str
+    steps: int
+    resumed_at: int
+    loss: float | None = None
+    broken: int = 0
+    broken_clips: list[str] = field(default_factory=list)
+    skipped: int = 0
+    held_out: int = 0
+    was_interrupted: bool = False
+
+    def sentence(self) -> str:
+        said = f"{self.out}: {self.steps} steps"
+        said += f" (went on at {self.resumed_at})" if self.resumed_at else ""
+        said += f", loss {self.loss:.4f}" if self.loss is not None else ", nothing left to do"
+        said += f", {self.held_out} samples held out" if self.held_out else ""
+        said += f", {self.skipped} in damaged shards left out" if self.skipped else ""
+        said += f", {self.broken} broken samples ({', '.join(self.broken_clips[:3])} …)" if self.broken else ""
+        return said + ("; interrupted: --resume goes on" if self.was_interrupted else "")
+
+    def as_json(self) -> dict[str, Any]:
+        return {name: getattr(self, name) for name in self.__slots__}
+
+
+def train(
+    recipe: TrainRecipe, data: Sequence[str], out: str, console: Console, *, where: str | None = None,
+    resume: bool = False, skip_damaged: bool = False, removals: Path | None = None, quiet: bool = False,
+    device: str = "auto",
+) -> TrainResult:  # fmt: skip
+    """Train, or go on training; raises `VidalError`, with every finished checkpoint as it was."""
+    if recipe.threads is not None:
+        torch.set_num_threads(recipe.threads)
+    folder = RunFolder(out)
+    with world(device) as here:
+        found = material.gather(
+            data, list(recipe.pair_settings()), recipe.text.views, where=where, heldout=recipe.data.heldout,
+            skip_damaged=skip_damaged, cache_bytes=recipe.data.cache_bytes,
+            removals=load_removals(removals) if removals else Removals(),
+        )  # fmt: skip
+        encoder = build_encoder(recipe)
+        info = RunInfo(
+            recipe=recipe.model_dump(mode="json"), where=where, data=found.identity(), encoder=encoder.describe()
+        )
+        if here.is_main:
+            folder.path.mkdir(parents=True, exist_ok=True)
+            folder.claim(info, resume=resume)
+        barrier()
+        with _locked(folder, here):
+            return _Run(recipe, folder, found, encoder.to(here.device), here, console, quiet=quiet).go()
+
+
+def build_encoder(recipe: TrainRecipe) -> Encoder:
+    """The towers as they are before the first step: what a run is compared with."""
+    text = TextTower.load(recipe.text.model, recipe.text.max_tokens)
+    pairs: dict[Pair, float | None] = {pair: s.init_temperature for pair, s in recipe.pair_settings().items()}
+    towers = {modality: tower.tower_settings() for modality, tower in recipe.towers.items()}
+    return Encoder.build(
+        towers, text, pairs=pairs, is_sigmoid=recipe.loss.kind == "sigmoid", seed=recipe.seed
+    )  # fmt: skip
+
+
+def transforms_of(recipe: TrainRecipe, encoder: Encoder) -> dict[str, Transform]:
+    """The inputs that the towers take, with what the recipe says of their preparation."""
+    made: dict[str, Transform] = {}
+    for modality, tower in recipe.towers.items():
+        settings = encoder.tower(modality).settings
+        height, width = settings.height_width
+        if modality == "audio":
+            sizes: dict[str, Any] = {"mel_bins": height, "length": width}
+        else:
+            sizes = {"size": height, "frames": settings.frames}
+        made[modality] = TRANSFORMS[modality].model_validate({**sizes, **tower.transform})
+    return made
+
+
+def plan_of(recipe: TrainRecipe, found: Material, ranks: int = 1) -> Plan:
+    pairs = recipe.pair_settings()
+    weights = [settings.weight for settings in pairs.values()]
+    shares = tuple(recipe.data.weights) if recipe.data.weights else None
+    return Plan(
+        [PairPlan(pair=p, sizes=tuple(len(i) for i in found.index[p]), weights=shares) for p in pairs],
+        batch_size=recipe.batch_size, seed=recipe.seed, epochs=recipe.epochs, steps=recipe.steps, ranks=ranks,
+        pair_weights=[w for w in weights if w is not None] or None, drop_last=recipe.data.drop_last,
+    )  # fmt: skip
+
+
+class _Run:
+    """One call of `train`, with everything at hand."""
+
+    def __init__(
+        self, recipe: TrainRecipe, folder: RunFolder, found: Material, encoder: Encoder, here: World,
+        console: Console, *, quiet: bool,
+    ) -> None:  # fmt: skip
+        self.recipe, self.folder, self.found, self.encoder, self.here = recipe, folder, found, encoder, here
+        self.console, self.quiet = console, quiet
+        self.plan = plan_of(recipe, found, here.size)
+        self.checkpoints = Checkpoints(folder.path, recipe.checkpoints.keep_last)
+        self.optimisation = Optimisation(encoder, recipe.optimiser, self.plan.steps)
+        self.start = self._resume()
+
+    def go(self) -> TrainResult:
+        recipe, here = self.recipe, self.here
+        result = TrainResult(
+            out=str(self.folder.path), steps=self.start, resumed_at=self.start, skipped=self.found.skipped,
+            held_out=self.found.held,
+        )  # fmt: skip
+        if self.start >= self.plan.steps:
+            return result
+        loader = Loader(
+            self.found.samples, self.found.index, self.plan, transforms_of(recipe, self.encoder), recipe.text.views,
+            seed=recipe.seed, rank=here.rank, ranks=here.size, workers=recipe.data.workers, start_step=self.start,
+            pin=here.device.type == "cuda",
+        )  # fmt: skip
+        trainer = Trainer(recipe, self.encoder, self._wrapped(), self.optimisation, self._texts(), here)
+        with _interrupts() as interrupted, self._log() as log:
+            for step in trainer.steps(iter(loader)):
+                result.steps, result.loss = step.step + 1, step.loss
+                result.broken += len(step.broken)
+                result.broken_clips += [broken.clip_id for broken in step.broken]
+                if log is not None:
+                    self._tell(log, step)
+                result.was_interrupted = bool(from_main(interrupted.is_set()))
+                is_last = result.steps == self.plan.steps or result.was_interrupted
+                if is_last or result.steps % recipe.checkpoints.every_steps == 0:
+                    self._save(result.steps)
+                if result.was_interrupted:
+                    break
+        return result
+
+    def _resume(self) -> int:
+        latest = self.checkpoints.latest()
+        if latest is None:
+            return 0
+        model = latest.model()
+        try:
+            self.encoder.load_trainable_state(model, str(latest.path))
+        except ModelError as error:
+            raise OutputError(f"{latest.path}: is of other towers than the recipe's ({error})") from None
+        self.optimisation.load_state(latest.optimiser())
+        return latest.step
+
+    def _save(self, steps: int) -> None:
+        if self.here.is_main:
+            self.checkpoints.save(steps, self.encoder.trainable_state(), self.optimisation.state(), {})
+        barrier()
+
+    def _wrapped(self) -> dict[str, nn.Module]:
+        """Each tower as this world runs it; a step concerns its own towers only, so each is wrapped alone."""
+        wrapped: dict[str, nn.Module] = {}
+        for modality in self.recipe.towers:
+            tower: nn.Module = self.encoder.tower(modality)
+            if self.recipe.compile:
+                tower.compile()
+            is_trained = any(p.requires_grad for p in tower.parameters())
+            if self.here.size > 1 and is_trained:
+                devices = [self.here.device] if self.here.device.type == "cuda" else None
+                tower = DistributedDataParallel(tower, device_ids=devices)
+            wrapped[modality] = tower
+        return wrapped
+
+    def _texts(self) -> Texts:
+        texts = Texts(self.encoder.text_tower(), self.here.device)
+        if self.recipe.text.precompute and any("text" in pair for pair in self.found.index):
+            views = self.recipe.text.views
+            texts.precompute(text for s in self.found.samples for row in s.rows(COLUMNS) for text in views.every(row))
+        return texts
+
+    @contextmanager
+    def _log(self) -> Iterator[RunLog | None]:
+        if not self.here.is_main:
+            yield None
+            return
+        settings = self.recipe.log
+        with RunLog(
+            self.folder.path, self.console, total_steps=self.plan.steps, start_step=self.start,
+            every_steps=settings.every_steps, tensorboard=settings.tensorboard, wandb=settings.wandb, quiet=self.quiet,
+        ) as log:  # fmt: skip
+            yield log
+
+    def _tell(self, log: RunLog, step: Step) -> None:
+        useful = step_flops(self.recipe, self.encoder, step.pair) * step.samples / step.wall_s / self.here.size
+        peak = peak_flops(self.here.device, self.recipe.precision)
+        log.step({
+            "step": step.step, "pair": "-".join(step.pair), "epoch": step.epoch, "loss": step.loss, "lr": step.lr,
+            "grad_norm": step.grad_norm, "scale": step.scale, "samples": step.samples,
+            "samples_per_s": step.samples / step.wall_s, "data_share": step.data_s / step.wall_s,
+            "flops": useful, "mfu": useful / peak if peak else None, "is_finite": step.is_finite,
+        })  # fmt: skip
+        for broken in step.broken:
+            log.event(
+                "broken", {"step": step.step, "clip_id": broken.clip_id, "data": broken.data_set, "why": broken.why}
+            )
+        if not step.is_finite:
+            log.event("not_finite", {"step": step.step, "pair": "-".join(step.pair)})
+
+
+@contextmanager
+def _locked(folder: RunFolder, here: World) -> Iterator[None]:
+    if not here.is_main:
+        yield
+        return
+    with Lock(Storage(str(folder.path))):
+        yield
+
+
+@contextmanager
+def _interrupts() -> Iterator[threading.Event]:
+    """Ctrl-C and SIGTERM end the run after the step under way, with a checkpoint."""
+    asked = threading.Event()
+    if threading.current_thread() is not threading.main_thread():
+        yield asked
+        return
+    before = {number: signal.signal(number, lambda *_: asked.set()) for number in _INTERRUPTED}
+    try:
+        yield asked
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
