@@ -132,15 +132,14 @@ def _depth(noun: int, mood: int, light: int, y: Floats, x: Floats, rng: np.rando
 def _heat(
     noun: int, mood: int, light: int, y: Floats, x: Floats, gain: float, rng: np.random.Generator
 ) -> npt.NDArray[np.uint8]:
-    """(h, w): warm spots at the noun's place, as many as the mood says, over the light's warm side."""
+    """(h, w): a hot spot at the noun's place, as many small ones across as the mood says, and the light's warm side."""
     angle = noun * np.pi / 4
-    spots = np.zeros_like(x)
-    for k in range(mood + 1):
-        turn = angle + (k - mood / 2) * 0.5
-        reach = 0.35 + 0.35 * (k % 2)
-        spots += np.exp(-((x - reach * np.cos(turn)) ** 2 + (y - reach * np.sin(turn)) ** 2) / 0.02)
+    spots = 0.8 * np.exp(-((x - 0.5 * np.cos(angle)) ** 2 + (y - 0.5 * np.sin(angle)) ** 2) / 0.05)
+    for k in range(mood):
+        turn = angle + np.pi + (k - (mood - 1) / 2) * 0.9
+        spots += 0.6 * np.exp(-((x - 0.55 * np.cos(turn)) ** 2 + (y - 0.55 * np.sin(turn)) ** 2) / 0.02)
     side = (x, -x, y, -y)[light]
-    return np.asarray((_noisy(0.25 + 0.2 * side + 0.6 * spots, 0.05, rng) * gain * 255).clip(0, 255), np.uint8)
+    return np.asarray((_noisy(0.3 + 0.2 * side + 0.6 * spots, 0.05, rng) * gain * 255).clip(0, 255), np.uint8)
 
 
 def _sound(noun: int, mood: int, light: int, rng: np.random.Generator) -> npt.NDArray[np.float32]:

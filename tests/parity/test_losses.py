@@ -1,0 +1,119 @@
+"""Losses against open_clip's, and against themselves on several ranks: value and every gradient."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+import torch
+from open_clip.loss import ClipLoss, SigLipLoss
+from torch import Tensor
+from torch.nn import functional as F
+
+from tests.ranks import on_ranks
+from vidal.train.loss import LossSettings, contrastive_loss, info_nce, sigmoid
+
+ROWS, WIDTH = 8, 5
+
+
+def material(seed: int = 0, rows: int = ROWS) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    torch.manual_seed(seed)
+    a, b = (torch.randn(rows, WIDTH, dtype=torch.float64, requires_grad=True) for _ in range(2))
+    scale = torch.tensor(7.0, dtype=torch.float64, requires_grad=True)
+    bias = torch.tensor(-3.0, dtype=torch.float64, requires_grad=True)
+    return a, b, scale, bias
+
+
+def gradients(loss: Tensor, *of: Tensor) -> list[Tensor]:
+    return list(torch.autograd.grad(loss, of, allow_unused=True))
+
+
+@pytest.mark.parametrize("local", [True, False])
+def test_info_nce_is_open_clips_with_its_gradients(local: bool) -> None:
+    a, b, scale, _ = material()
+    ours = info_nce(a, b, scale, local=local)
+    theirs = ClipLoss()(F.normalize(a, dim=-1), F.normalize(b, dim=-1), scale)
+    assert ours.item() == pytest.approx(theirs.item(), abs=1e-14)
+    for mine, wanted in zip(gradients(ours, a, b, scale), gradients(theirs, a, b, scale), strict=True):
+        assert torch.allclose(mine, wanted, atol=1e-14, rtol=0)
+
+
+def test_sigmoid_is_open_clips_with_its_gradients() -> None:
+    a, b, scale, bias = material()
+    ours = sigmoid(a, b, scale, bias)
+    theirs = SigLipLoss()(F.normalize(a, dim=-1), F.normalize(b, dim=-1), scale, bias)
+    assert ours.item() == pytest.approx(theirs.item(), abs=1e-14)
+    for mine, wanted in zip(gradients(ours, a, b, scale, bias), gradients(theirs, a, b, scale, bias), strict=True):
+        assert torch.allclose(mine, wanted, atol=1e-14, rtol=0)
+
+
+def test_random_features_start_at_the_logarithm_of_the_batch() -> None:
+    torch.manual_seed(0)
+    a, b = torch.randn(256, 64), torch.randn(256, 64)
+    assert info_nce(a, b, torch.tensor(1.0)).item() == pytest.approx(math.log(256), abs=0.05)
+
+
+@pytest.mark.parametrize("kind", ["info_nce", "sigmoid"])
+def test_a_row_that_is_not_valid_is_as_if_it_were_not_there(kind: str) -> None:
+    a, b, scale, bias = material()
+    valid = torch.tensor([True, False, True, True, False, True, True, True])
+    settings = LossSettings.model_validate({"kind": kind})
+    whole = contrastive_loss(settings, a, b, scale, bias, valid)
+    rest = contrastive_loss(settings, a[valid], b[valid], scale, bias, torch.ones(6, dtype=torch.bool))
+    assert whole.item() == pytest.approx(rest.item(), abs=1e-14)
+    got = gradients(whole, a, b)
+    assert torch.allclose(got[0], gradients(rest, a, b)[0], atol=1e-14)
+    assert (got[0][~valid] == 0).all() and (got[1][~valid] == 0).all()
+
+
+@pytest.mark.parametrize("kind", ["info_nce", "sigmoid"])
+def test_a_batch_without_a_valid_row_gives_zero_and_no_nan(kind: str) -> None:
+    a, b, scale, bias = material()
+    loss = contrastive_loss(
+        LossSettings.model_validate({"kind": kind}), a, b, scale, bias, torch.zeros(ROWS, dtype=torch.bool)
+    )
+    assert loss.item() == 0
+    assert all(torch.isfinite(g).all() for g in gradients(loss, a, b, scale) if g is not None)
+
+
+def test_known_duplicates_are_no_negatives_where_they_are_masked() -> None:
+    a, b, scale, _ = material()
+    group = torch.tensor([1, 1, 2, 3, 4, 5, 6, 7])
+    masked = contrastive_loss(LossSettings(mask_duplicates=True), a, b, scale, None, torch.ones(ROWS).bool(), group)
+    logits = scale * F.normalize(a, dim=-1) @ F.normalize(b, dim=-1).T
+    logits = logits.clone()
+    logits[0, 1] = logits[1, 0] = -torch.inf
+    target = torch.arange(ROWS)
+    by_hand = (F.cross_entropy(logits, target) + F.cross_entropy(logits.T, target)) / 2
+    assert masked.item() == pytest.approx(by_hand.item(), abs=1e-14)
+
+
+@pytest.mark.parametrize("wrong", [{"local": True, "gather_gradient": False}, {"local": False, "gather_gradient": False}])
+def test_settings_that_give_wrong_gradients_are_refused(wrong: dict[str, bool]) -> None:
+    with pytest.raises(ValueError, match="gather_gradient"):
+        LossSettings.model_validate(wrong)
+
+
+def part_of(rank: int, ranks: int, kind: str, local: bool, valid: list[bool]) -> dict[str, Tensor]:
+    """A rank's loss and gradients; its parameters' gradients as DDP would average them."""
+    a, b, scale, bias = material(3)
+    rows = ROWS // ranks
+    mine = slice(rank * rows, (rank + 1) * rows)
+    settings = LossSettings.model_validate({"kind": kind, "local": local})
+    w = torch.eye(WIDTH, dtype=torch.float64, requires_grad=True)
+    loss = contrastive_loss(settings, (a @ w)[mine], (b @ w)[mine], scale, bias, torch.tensor(valid)[mine])
+    loss.backward()
+    found = {"loss": loss.detach(), "w": w.grad, "scale": scale.grad}
+    return {name: value for name, value in found.items() if value is not None}
+
+
+@pytest.mark.parametrize("kind", ["info_nce", "sigmoid"])
+@pytest.mark.parametrize("local", [True, False])
+@pytest.mark.parametrize("ranks", [2, 4])
+@pytest.mark.parametrize("valid", [[True] * 8, [True, True, True, True, True, False, True, False]], ids=["full", "uneven"])
+def test_ranks_together_give_what_one_process_gives(kind: str, local: bool, ranks: int, valid: list[bool]) -> None:
+    whole = part_of(0, 1, kind, local, valid)
+    parts = on_ranks(ranks, part_of, kind, local, valid)
+    for name, wanted in whole.items():
+        mean = torch.stack([part[name] for part in parts]).mean(0)
+        assert torch.allclose(mean, wanted, atol=1e-13, rtol=0), name
