@@ -38,6 +38,7 @@ INFO_FILE = "info.json"
 _HASH_CHUNK_BYTES = 1024 * 1024
 _SUBTITLE_BYTES = 4 * 1024 * 1024
 _SUBTITLES = 16
+_WORDS_BYTES = 16 * 1024
 _SUBTITLE_FORMATS = ("vtt", "srt", "ttml", "ass", "srv1", "srv2", "srv3", "json3")
 _UNKEPT = ("cookies", "http_headers", "automatic_captions", "thumbnails", "heatmap", "comments")
 
@@ -287,10 +288,19 @@ class Platform:
         entries = (found or {}).get("entries")
         rows = [found] if entries is None else [entry for entry in entries if entry][: self.ask.settings.entries]
         columns = [crawl_columns(row) for row in rows if row]
-        for row, source in zip(columns, rows, strict=True):
-            row["url"] = row["webpage_url"] or source.get("url")
+        for row, entry in zip(columns, rows, strict=True):
+            row["url"] = _address(entry, (found or {}).get("webpage_url"))
         about = {name: crawl_columns(found or {})[name] for name in ("extractor", "title", "platform_id")}
         return Answer(ok=True, metadata={"entries": columns, **about})
+
+
+def _address(entry: dict[str, Any], page: str | None) -> str | None:
+    """Where an entry can be fetched: its own page, or the media itself where all have the list's page."""
+    if entry.get("_type") in ("url", "url_transparent"):
+        return entry.get("webpage_url") or entry.get("url")
+    own = entry.get("webpage_url")
+    formats = entry.get("formats") or [entry]
+    return own if own and own != page else formats[-1].get("url")
 
 
 def _measure(paths: list[Path]) -> tuple[int, str]:
@@ -329,10 +339,12 @@ def reason_of(error: BaseException, log: list[str]) -> FetchError:
     if any(from_error(one) == DISK for one in errors):
         return FetchError(DISK, text)
     said = from_words(text)
+    if status in (401, 403) and said in (None, "blocked", "login_required"):
+        said = from_status(status, _page_words(errors))
+    if said is None and status is not None:
+        said = from_status(status)
     if said is not None:
         return FetchError(said, text, status=status, retry_after_s=wait_s)
-    if status is not None:
-        return FetchError(from_status(status), text, status=status, retry_after_s=wait_s)
     causes = (*map(from_error, errors), *map(from_words, reversed(log)))
     cause = next((reason for reason in causes if reason is not None), None)
     is_its_own = isinstance(error, (ExtractorError, yt_dlp.utils.DownloadError))
@@ -344,6 +356,17 @@ def _http(errors: list[BaseException]) -> tuple[int | None, float | None]:
         if isinstance(one, HTTPError):
             return one.status, retry_after_s(one.response.headers.get("Retry-After") or "")
     return None, None
+
+
+def _page_words(errors: list[BaseException]) -> str:
+    """What the page of a refusal says."""
+    for one in errors:
+        if isinstance(one, HTTPError):
+            try:
+                return str(one.response.read(_WORDS_BYTES).decode("utf-8", "replace"))
+            except Exception:
+                return ""
+    return ""
 
 
 def _plain(text: str) -> str:

@@ -37,8 +37,10 @@ from vidal.work import SAMPLE_RATE, Member
 FRAMES = 8
 DURATION_S = 2.0
 SHARD_SIZE = 250
+BY = "vidal.synthetic.learning_set"
 LAYERS = ["video", "depth", "infrared", "audio"]
-VERSION = 1
+VERSION = 2
+"""Of what is drawn: raise it with every change of a byte."""
 
 NOUNS = ("harbour", "forest", "kitchen", "desert", "stadium", "library", "glacier", "orchard")
 MOODS = ("calm", "busy", "ancient", "broken")
@@ -46,9 +48,11 @@ LIGHTS = ("at dawn", "in the rain", "under neon lights", "by candlelight")
 SCENES = len(NOUNS) * len(MOODS) * len(LIGHTS)
 
 Floats = npt.NDArray[np.float64]
+Mask = npt.NDArray[np.bool_]
+Attributes = tuple[int, int, int]
 
 
-def attributes(scene: int) -> tuple[int, int, int]:
+def attributes(scene: int) -> Attributes:
     """Noun, mood and light of a scene."""
     return scene % 8, scene // 8 % 4, scene // 32 % 4
 
@@ -60,23 +64,40 @@ def caption(scene: int) -> str:
     return f"{article} {MOODS[mood]} {NOUNS[noun]} {LIGHTS[light]}"
 
 
-def members(scene: int, rng: np.random.Generator, size: int) -> list[Member]:
-    """The members of one clip of a scene."""
+def texts(scene: int) -> dict[str, Any]:
+    """The scene's caption in several wordings, by manifest column; no two scenes share one."""
     noun, mood, light = attributes(scene)
-    made: list[Member] = []
-    centre, drift = rng.uniform(-0.12, 0.12, 2), rng.uniform(-0.08, 0.08, 2)
-    zoom, gain = rng.uniform(0.85, 1.15), rng.uniform(0.85, 1.15)
+    said = caption(scene)
+    return {
+        "title": f"{NOUNS[noun]} {LIGHTS[light]}, {MOODS[mood]} (synthetic)",
+        "video_caption": f"{LIGHTS[light]}, a {NOUNS[noun]} that is {MOODS[mood]}",
+        "frame_captions": [f"a view of {said}"] * FRAMES,
+        "sound_caption": f"the sound of {said}",
+        "caption": said,
+    }
+
+
+def members(scene: int, seeds: list[int], size: int) -> list[Member]:
+    """The members of one clip of a scene; its pictures and its sound draw from generators of their own."""
+    rng, rng_sound = (np.random.default_rng([*seeds, scene, part]) for part in (0, 1))
+    where, made = attributes(scene), []
+    centre, drift = rng.uniform(-0.12, 0.12, 2), rng.uniform(-0.12, 0.12, 2)
+    zoom, gain = rng.uniform(0.85, 1.15), rng.uniform(0.8, 1.2)
+    passer_from, passer_to = rng.uniform(-1, 1, (2, 2))
     for k, time_s in enumerate(frame_times()):
         y, x = _grid(size, centre + drift * (k / FRAMES - 0.5), zoom)
-        colour = _colour(noun, mood, light, y, x, gain, rng)
-        depth = _depth(noun, mood, light, y, x, rng)
-        heat = _heat(noun, mood, light, y, x, gain, rng)
+        # Somebody walks through, the same in every layer and of no meaning.
+        at = passer_from + (passer_to - passer_from) * k / FRAMES
+        passer = np.hypot(y - at[0], x - at[1]) < 0.12
+        colour = _colour(where, y, x, gain, passer, rng)
+        depth = _depth(where, y, x, passer, rng)
+        heat = _heat(where, y, x, gain, passer, rng)
         for layer, name, picture in (
             ("video", f"frame.{k}.jpg", colour), ("depth", f"depth.{k}.png", depth),
             ("infrared", f"infrared.{k}.jpg", heat),
         ):  # fmt: skip
             made.append(Member(layer=layer, suffix=name, data=_encoded(picture, name[-4:]), time_s=time_s))
-    made.append(Member(layer="audio", suffix="flac", data=_flac(_sound(noun, mood, light, rng))))
+    made.append(Member(layer="audio", suffix="flac", data=_flac(_sound(where, rng_sound))))
     return made
 
 
@@ -106,57 +127,74 @@ def _shape(kind: int, y: Floats, x: Floats) -> Floats:
     return np.asarray(figures[kind], np.float64)
 
 
-def _noisy(values: Floats, spread: float, rng: np.random.Generator) -> Floats:
-    return values + rng.normal(0, spread, values.shape)
+def _uneven(values: Floats, spread: float, rng: np.random.Generator) -> Floats:
+    """Blurred noise: pictures of one scene differ everywhere, yet compress."""
+    coarse = rng.normal(0, spread, (8, 8))
+    noise = cv2.resize(coarse, values.shape[1::-1], interpolation=cv2.INTER_CUBIC)
+    return values + (noise if values.ndim == 2 else noise[..., None])
 
 
 def _colour(
-    noun: int, mood: int, light: int, y: Floats, x: Floats, gain: float, rng: np.random.Generator
+    where: Attributes, y: Floats, x: Floats, gain: float, passer: Mask, rng: np.random.Generator
 ) -> npt.NDArray[np.uint8]:
     """(h, w, 3) RGB: the noun's figure, in the mood's hue, before the light's."""
-    front = np.asarray(colorsys.hsv_to_rgb(mood / 4 + rng.uniform(-0.02, 0.02), 0.9, 0.95))
+    noun, mood, light = where
+    front = np.asarray(colorsys.hsv_to_rgb((mood / 4 + rng.uniform(-0.02, 0.02)) % 1, 0.9, 0.95))
     back = np.asarray(colorsys.hsv_to_rgb(light / 4 + 0.125 + rng.uniform(-0.02, 0.02), 0.7, 0.45))
     inside = _shape(noun, y, x)[..., None]
-    return np.asarray((_noisy(inside * front + (1 - inside) * back, 0.06, rng) * gain * 255).clip(0, 255), np.uint8)
+    picture = np.where(passer[..., None], 0.3, inside * front + (1 - inside) * back)
+    return np.asarray((_uneven(picture, 0.08, rng) * gain * 255).clip(0, 255), np.uint8)
 
 
-def _depth(noun: int, mood: int, light: int, y: Floats, x: Floats, rng: np.random.Generator) -> npt.NDArray[np.uint16]:
+def _depth(
+    where: Attributes, y: Floats, x: Floats, passer: Mask, rng: np.random.Generator
+) -> npt.NDArray[np.uint16]:
     """(h, w) millimetres: a layout for each noun, as near as the mood and as far as the light say."""
+    noun, mood, light = where
     layouts = (x, -x, y, -y, 1 - 1.4 * np.hypot(x, y), 1.4 * np.hypot(x, y) - 0.6, np.cos(5 * x), np.cos(5 * y))
     near_m, far_m = (0.8, 1.6, 2.4, 3.2)[mood], (4.5, 6.0, 7.5, 9.5)[light]
     share = 1 / (1 + np.exp(-4 * layouts[noun]))
-    metres = far_m + (near_m - far_m) * share
-    return np.asarray((_noisy(metres, 0.08, rng) * 1000).clip(100, 60_000), np.uint16)
+    metres = np.where(passer, near_m, far_m + (near_m - far_m) * share)
+    # In steps of 20 mm, as sensors have them: finer ones would be most of the data set's bytes.
+    return np.asarray((_uneven(metres, 0.1, rng) * 50).clip(5, 3000).astype(np.uint16) * 20, np.uint16)
 
 
 def _heat(
-    noun: int, mood: int, light: int, y: Floats, x: Floats, gain: float, rng: np.random.Generator
+    where: Attributes, y: Floats, x: Floats, gain: float, passer: Mask, rng: np.random.Generator
 ) -> npt.NDArray[np.uint8]:
-    """(h, w): a hot spot at the noun's place, as many small ones across as the mood says, and the light's warm side."""
-    angle = noun * np.pi / 4
-    spots = 0.8 * np.exp(-((x - 0.5 * np.cos(angle)) ** 2 + (y - 0.5 * np.sin(angle)) ** 2) / 0.05)
-    for k in range(mood):
-        turn = angle + np.pi + (k - (mood - 1) / 2) * 0.9
-        spots += 0.6 * np.exp(-((x - 0.55 * np.cos(turn)) ** 2 + (y - 0.55 * np.sin(turn)) ** 2) / 0.02)
+    """(h, w): warm bodies where the noun has them, on the mood's ground, with the light's side warm."""
+    noun, mood, light = where
+    bodies = (
+        ((0, 0),), ((0, -0.5), (0, 0.5)), ((-0.5, 0), (0.5, 0)), ((-0.5, 0), (0.45, -0.5), (0.45, 0.5)),
+        ((-0.5, -0.5), (-0.5, 0.5), (0.5, -0.5), (0.5, 0.5)), ((-0.5, -0.5), (0, 0), (0.5, 0.5)),
+        ((-0.5, 0.5), (0, 0), (0.5, -0.5)), ((0, 0), (-0.6, 0), (0.6, 0), (0, -0.6), (0, 0.6)),
+    )[noun]  # fmt: skip
+    width = 0.06 if noun == 0 else 0.025
+    spots = np.max([np.exp(-((y - top) ** 2 + (x - left) ** 2) / width) for top, left in bodies], axis=0)
+    grounds = (np.zeros_like(x), np.sin(22 * y), np.sin(22 * x), np.sin(16 * x) * np.sin(16 * y))
     side = (x, -x, y, -y)[light]
-    return np.asarray((_noisy(0.3 + 0.2 * side + 0.6 * spots, 0.05, rng) * gain * 255).clip(0, 255), np.uint8)
+    heat = np.maximum(0.3 + 0.16 * side + 0.12 * grounds[mood], 0.85 * spots)
+    return np.asarray((_uneven(np.where(passer, 0.6, heat), 0.04, rng) * gain * 255).clip(0, 255), np.uint8)
 
 
-def _sound(noun: int, mood: int, light: int, rng: np.random.Generator) -> npt.NDArray[np.float32]:
+def _sound(where: Attributes, rng: np.random.Generator) -> npt.NDArray[np.float32]:
     """(n,): the noun's pitch, in the mood's rhythm, with the light's timbre."""
+    noun, mood, light = where
     time_s = np.arange(int(DURATION_S * SAMPLE_RATE)) / SAMPLE_RATE + rng.uniform(0, 1)
-    pitch_hz = 220 * 2 ** (noun * 3 / 12) * rng.uniform(0.985, 1.015)
+    pitch_hz = 180 * 1.45**noun * rng.uniform(0.96, 1.04)
     phase = 2 * np.pi * pitch_hz * time_s
-    timbres = (
-        np.sin(phase),
-        np.sign(np.sin(phase)) * 0.6,
-        np.sin(phase + 3 * np.sin(2 * np.pi * 6 * time_s)),
-        np.sin(phase) * 0.5 + rng.normal(0, 0.35, len(phase)),
-    )
-    beats_per_s = (0.0, 2.0, 5.0, 9.0)[mood] * rng.uniform(0.97, 1.03)
-    pulse = np.ones_like(time_s) if beats_per_s == 0 else (np.sin(2 * np.pi * beats_per_s * time_s) > 0) * 0.9 + 0.1
-    loud = rng.uniform(0.25, 0.5)
-    return np.asarray((timbres[light] * pulse * loud + rng.normal(0, 0.01, len(phase))).clip(-1, 1), np.float32)
+    if light == 0:
+        tone = np.sin(phase)
+    elif light == 1:
+        tone = sum(np.sin(k * phase) / k for k in range(1, 7) if k * pitch_hz < SAMPLE_RATE / 2) * 0.7
+    elif light == 2:
+        tone = np.sin(phase) * 0.6 + np.diff(rng.normal(0, 0.2, len(phase)), append=0)
+    else:
+        tone = np.sin(phase - 0.2 * pitch_hz / 3 * np.cos(2 * np.pi * 3 * time_s))
+    beats_per_s = (0.0, 1.8, 4.0, 9.0)[mood] * rng.uniform(0.94, 1.06)
+    pulse = np.ones_like(time_s) if mood == 0 else (np.sin(2 * np.pi * beats_per_s * time_s) > 0) * 0.95 + 0.05
+    loud = rng.uniform(0.2, 0.5)
+    return np.asarray((tone * pulse * loud + rng.normal(0, 0.01, len(phase))).clip(-1, 1), np.float32)
 
 
 def _encoded(picture: npt.NDArray[Any], ending: str) -> bytes:
@@ -168,7 +206,8 @@ def _encoded(picture: npt.NDArray[Any], ending: str) -> bytes:
 
 def _flac(samples: npt.NDArray[np.float32]) -> bytes:
     out = io.BytesIO()
-    soundfile.write(out, samples, SAMPLE_RATE, format="FLAC", subtype="PCM_16")
+    # Twelve bits are heard as well, and FLAC leaves the empty four out.
+    soundfile.write(out, np.round(samples * 2047) / 2048, SAMPLE_RATE, format="FLAC", subtype="PCM_16")
     return out.getvalue()
 
 
@@ -202,8 +241,8 @@ def write(
 
 def _row(number: int, scene: int) -> dict[str, Any]:
     return {
-        "clip_id": f"s{scene:03d}-{number:06d}", "url": f"synthetic:{scene}/{number}", "title": caption(scene),
-        "uploader": "vidal.synthetic.learning_set", "licence": "CC0-1.0",
+        "clip_id": f"s{scene:03d}-{number:06d}", "url": f"synthetic:{scene}/{number}", "title": texts(scene)["title"],
+        "uploader": BY, "licence": "CC0-1.0",
         "attribution": "rendered, nothing in it is real",
     }  # fmt: skip
 
@@ -225,12 +264,13 @@ def _clips(plan: plans.Plan, shard: int, size: int, seed: int) -> Iterator[Clip]
         scene, number = int(clip.clip_id[1:4]), int(clip.clip_id[5:])
         clip.status, clip.duration_s, clip.has_audio = "kept", DURATION_S, True
         clip.frame_times, clip.frame_width, clip.frame_height = frame_times(), size, size
-        noun, mood, light = attributes(scene)
-        clip.caption = caption(scene)
-        clip.video_caption = f"{LIGHTS[light]}, {NOUNS[noun]}, {MOODS[mood]}"
+        for column, text in texts(scene).items():
+            setattr(clip, column, text)
+        clip.caption_model = clip.frame_caption_model = clip.sound_caption_model = BY
+        clip.depth_scale, clip.depth_model, clip.infrared_model = "metric", BY, BY
         clip.synthetic_layers = list(LAYERS)
         clip.cluster = clip.clip_id
-        for member in members(scene, np.random.default_rng([seed, scene, number]), size):
+        for member in members(scene, [seed, number], size):
             clip.work.put(member)
         yield clip
 

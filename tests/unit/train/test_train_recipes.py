@@ -1,0 +1,77 @@
+"""Training recipes: those that ship are sound, and a mistake in one is one line that names the place."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import yaml
+
+from vidal.errors import RecipeError
+from vidal.train import recipe as recipes
+
+ROOT = Path(__file__).resolve().parents[3]
+SHIPPED = sorted((ROOT / "pipelines" / "train").glob("*.yaml"))
+SIZES = {"hidden_size": 16, "layers": 1, "heads": 2, "patch_size": 8, "image_size": 32}
+GOOD = {"text": {"model": "m"}, "towers": {"depth": {"sizes": SIZES}}, "batch_size": 8, "steps": 3}
+
+# What LanguageBind published: lr, batch, warm-up, mask, LoRA rank, epochs.
+PUBLISHED = {
+    "video": (1e-4, 640, 2000, 0.3, 16, 16),
+    "infrared": (1e-4, 1024, 200, 0.5, 2, 1),
+    "depth": (5e-4, 1024, 200, 0.5, 2, 1),
+    "audio": (5e-4, 512, 2000, 0.3, 16, 8),
+}
+
+
+@pytest.mark.parametrize("path", SHIPPED, ids=lambda path: path.stem)
+def test_every_shipped_recipe_is_sound(path: Path) -> None:
+    assert recipes.load(path, []).name
+
+
+@pytest.mark.parametrize("modality", PUBLISHED)
+def test_the_published_settings_are_those_of_the_paper(modality: str) -> None:
+    recipe = recipes.load(ROOT / "pipelines" / "train" / f"{modality}.yaml", [])
+    tower, optimiser = recipe.towers[modality], recipe.optimiser
+    said = (optimiser.lr, recipe.batch_size, optimiser.warmup_steps, tower.patch_dropout, tower.lora.rank, recipe.epochs)
+    assert said == PUBLISHED[modality]
+    assert (optimiser.betas, optimiser.eps, optimiser.weight_decay) == ((0.9, 0.98), 1e-6, 0.2)
+    assert recipe.text.views.weights == {"caption": 1.0}
+
+
+@pytest.mark.parametrize(("change", "said"), [
+    ({"stages": []}, "is a recipe for `vidal build`"),
+    ({"batchsize": 8}, "unknown setting `batchsize`"),
+    ({"batch_size": 1}, "batch_size: Input should be greater than or equal to 2"),
+    ({"epochs": 2}, "name either `epochs` or `steps`"),
+    ({"towers": {"smell": {"sizes": SIZES}}}, "no modality `smell`"),
+    ({"towers": {"depth": {}}}, "name either `model` or `sizes`"),
+    ({"towers": {"depth": {"sizes": SIZES, "transform": {"sise": 3}}}}, "sise"),
+    ({"pairs": {"text-video": {}}}, "needs a tower `video`"),
+    ({"pairs": {"depth-depth": {}}}, "write two of text"),
+    ({"towers": {"depth": {"sizes": SIZES}, "audio": {"sizes": SIZES}},
+      "pairs": {"text-depth": {"weight": 1}, "text-audio": {}}}, "give every pair a weight, or none"),
+    ({"loss": {"local": True, "gather_gradient": False}}, "gather_gradient"),
+    ({"text": {"model": "m", "views": {"captoin": 1}}}, "did you mean caption?"),
+    ({"text": {"model": "m", "views": "mixed"}}, "no preset `mixed`"),
+])  # fmt: skip
+def test_a_mistake_is_one_line_that_names_the_place(change: dict[str, object], said: str, tmp_path: Path) -> None:
+    path = tmp_path / "bad.yaml"
+    path.write_text(yaml.safe_dump({**GOOD, **change}))
+    with pytest.raises(RecipeError) as caught:
+        recipes.load(path, [])
+    assert said in str(caught.value) and "\n" not in str(caught.value)
+    assert str(path) in str(caught.value)
+
+
+def test_an_override_sets_a_nested_setting(tmp_path: Path) -> None:
+    path = tmp_path / "good.yaml"
+    path.write_text(yaml.safe_dump(GOOD))
+    assert recipes.load(path, ["optimiser.lr=3e-5", "towers.depth.patch_dropout=0.5"]).optimiser.lr == 3e-5
+    with pytest.raises(RecipeError, match="key.path=value"):
+        recipes.load(path, ["batch_size"])
+
+
+def test_text_stands_first_in_a_pair_and_every_tower_is_paired_with_it_by_default() -> None:
+    assert recipes.ordered("audio-text") == ("text", "audio")
+    assert recipes.check(dict(GOOD), "x.yaml").pair_settings().keys() == {("text", "depth")}
