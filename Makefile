@@ -10,6 +10,7 @@ ENGINE ?= ray
 WORKERS ?=
 RAY_ADDRESS ?=
 SET ?=
+TEST_PROCESSES ?= 2
 
 build_flags = --out $(OUT) --engine $(ENGINE) $(if $(WORKERS),--workers $(WORKERS)) \
 	$(if $(RAY_ADDRESS),--ray-address $(RAY_ADDRESS)) $(foreach s,$(SET),--set $(s))
@@ -37,7 +38,7 @@ report: setup ## Write report.html of OUT
 	$(BIN)/vidal report $(OUT)
 
 test: setup ## Run the tests (under 15 minutes on two cores)
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n $(TEST_PROCESSES) --dist loadfile
 
 test-slow: setup ## Run the long tests too: 20 kills, all engines and worker counts
 	$(BIN)/python -m pytest -m "slow or not slow"

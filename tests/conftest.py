@@ -2,13 +2,21 @@
 
 from __future__ import annotations
 
+import os
 import signal
+import tempfile
 from pathlib import Path
 
 import pytest
 
 # A shell that starts the tests in the background lets them, and all that they start, ignore Ctrl-C.
 signal.signal(signal.SIGINT, signal.default_int_handler)
+
+# Several test processes on one machine: each has a temporary folder of its own, so that what one looks for in it
+# (nothing left behind, a dead run's leftovers) is its own doing.
+if (worker := os.environ.get("PYTEST_XDIST_WORKER")) and "vidal-tests-" not in tempfile.gettempdir():
+    os.environ["TMPDIR"] = tempfile.mkdtemp(prefix=f"vidal-tests-{worker}-")
+    tempfile.tempdir = None
 
 ROOT = Path(__file__).resolve().parent.parent
 
