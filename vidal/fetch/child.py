@@ -78,12 +78,14 @@ class FetchChild:
         cpu_s: float = 120.0,
         memory_bytes: int = MEMORY_BYTES,
         module: str = _MODULE,
+        function: str = "main",
     ) -> None:
         self._home = tempfile.mkdtemp(prefix="fetch-", dir=scratch)
         self._robots_folder = str(robots_folder) if robots_folder else ""
         self._cpu_s = cpu_s
         self._memory_bytes = memory_bytes
         self._module = module
+        self._function = function
         self._process: subprocess.Popen[bytes] | None = None
         self._selector: selectors.BaseSelector | None = None
         self._unread = b""
@@ -155,8 +157,11 @@ class FetchChild:
         shutil.rmtree(self._home, ignore_errors=True)
 
     def _command(self) -> list[str]:
-        # Isolated: neither the user's site packages nor PYTHON* variables; vidal is found where it is now.
-        run = f"import sys; sys.path.append({_ROOT!r}); from {self._module} import main; main()"
+        # Isolated: neither the user's site packages nor PYTHON* variables. The vidal that runs there is this one,
+        # in front of another that may be installed.
+        is_installed = Path(_ROOT).name in ("site-packages", "dist-packages")
+        there = "" if is_installed else f"import sys; sys.path.insert(0, {_ROOT!r}); "
+        run = f"{there}import {self._module} as child; child.{self._function}()"
         arguments = [str(os.getpid()), self._home, self._robots_folder, str(self._memory_bytes)]
         return [sys.executable, "-I", "-B", "-c", run, *arguments]
 

@@ -19,7 +19,7 @@ from urllib.parse import quote
 
 from vidal.fetch import guard
 from vidal.fetch.ask import Answer, Ask
-from vidal.fetch.http import Client, read_cookies, reason_of
+from vidal.fetch.http import Client, cookie_values, reason_of
 from vidal.fetch.reasons import FetchError
 
 _PR_SET_PDEATHSIG = 1
@@ -107,7 +107,7 @@ def _do(ask: Ask, client: Client) -> Answer:
 def _without_secrets(text: str, ask: Ask) -> str:
     secrets = list(ask.settings.secrets())
     with contextlib.suppress(Exception):
-        secrets += [cookie.value for cookie in read_cookies(ask.settings.cookies) or () if cookie.value]
+        secrets += cookie_values(ask.settings.cookies)
     for secret in sorted(secrets, key=len, reverse=True):
         if len(secret) >= _SECRET_CHARACTERS:
             text = text.replace(secret, "***").replace(quote(secret, safe=""), "***")

@@ -69,7 +69,8 @@ class Client:
     robots: dict[str, tuple[float, robots_txt.Robots]] = field(default_factory=dict)
     robots_folder: Path | None = None
     """Where the children of one worker share what they read, so that each host is asked once."""
-    proxy: str = ""
+    opened: tuple[Rules, str] = (Rules(), "")
+    """The rules and the proxy under which the connections were made: they are worth nothing under others."""
 
     def direct(self, ask: Ask) -> Answer:
         """Bring the file at an address into the folder as ``source``."""
@@ -127,11 +128,11 @@ class Client:
             temporary.write_text(json.dumps([known[0], known[1].rules, known[1].crawl_delay_s]))
             temporary.replace(path)
 
-    def connection(self, parts: SplitResult, timeout_s: float, proxy: str) -> http.client.HTTPConnection:
+    def connection(self, parts: SplitResult, timeout_s: float, rules: Rules, proxy: str) -> http.client.HTTPConnection:
         """The one connection to a host, made when first used."""
-        if proxy != self.proxy:
+        if (rules, proxy) != self.opened:
             self.close()
-            self.proxy = proxy
+            self.opened = (rules, proxy)
         key = (parts.scheme, parts.hostname or "", parts.port or (443 if parts.scheme == "https" else 80))
         connection = self.connections.pop(key, None) or _connect(key, proxy)
         connection.timeout = timeout_s
@@ -236,7 +237,7 @@ class Visit:
         parts = check_url(url, self.rules)
         settings = self.ask.settings
         timeout_s = min(settings.socket_timeout_s, self.left_s())
-        connection = self.client.connection(parts, timeout_s, settings.proxy)
+        connection = self.client.connection(parts, timeout_s, self.rules, settings.proxy)
         target = quote(parts.path or "/", safe="/%:@!$&'()*+,;=~") + (f"?{_query(parts.query)}" if parts.query else "")
         if settings.proxy and parts.scheme == "http":
             target = f"http://{parts.netloc}{target}"
@@ -455,26 +456,43 @@ def check_directives(header: str, settings: ChildSettings) -> None:
     agent, name = settings.agent().partition("/")[0].lower(), ""
     for part in header.lower().split(","):
         head, colon, rest = part.partition(":")
-        if colon and re.fullmatch(r"\s*[\w.-]+\s*", head) and head.strip() not in ("unavailable_after", "max-snippet"):
+        if colon and re.fullmatch(r"\s*[\w.*-]+\s*", head) and head.strip() not in ("unavailable_after", "max-snippet"):
             name, part = head.strip(), rest
         if part.strip() in settings.noai and name in ("", "*", agent):
             raise FetchError("noai", f"X-Robots-Tag: {part.strip()}")
 
 
-_jars: dict[tuple[str, int], http.cookiejar.MozillaCookieJar] = {}
+@dataclass(frozen=True, slots=True)
+class _Cookies:
+    jar: http.cookiejar.MozillaCookieJar
+    values: tuple[str, ...]
+
+
+_known_cookies: dict[tuple[str, int], _Cookies] = {}
+
+
+def _cookies(path: str) -> _Cookies:
+    """The cookies of a file, read again when it has changed."""
+    key = (path, os.stat(path).st_mtime_ns)
+    if key not in _known_cookies:
+        jar = http.cookiejar.MozillaCookieJar(path)
+        jar.load(ignore_discard=True, ignore_expires=True)
+        for cookie in jar:
+            # Browsers write 0 for a cookie of the session.
+            cookie.expires, cookie.discard = cookie.expires or None, not cookie.expires
+        _known_cookies.clear()
+        _known_cookies[key] = _Cookies(jar, tuple(cookie.value for cookie in jar if cookie.value))
+    return _known_cookies[key]
 
 
 def read_cookies(path: str) -> http.cookiejar.MozillaCookieJar | None:
-    """The cookies of a file, read again when it has changed."""
-    if not path:
-        return None
-    key = (path, os.stat(path).st_mtime_ns)
-    if key not in _jars:
-        jar = http.cookiejar.MozillaCookieJar(path)
-        jar.load(ignore_discard=True, ignore_expires=True)
-        _jars.clear()
-        _jars[key] = jar
-    return _jars[key]
+    """The cookies of a file; they are never written back."""
+    return _cookies(path).jar if path else None
+
+
+def cookie_values(path: str) -> tuple[str, ...]:
+    """What of a cookies file no answer may hold."""
+    return _cookies(path).values if path else ()
 
 
 class _Decoder:

@@ -7,6 +7,7 @@ handler, whose every hop the guard sees. Formats are chosen by yt-dlp and brough
 from __future__ import annotations
 
 import hashlib
+import io
 import json
 import os
 import re
@@ -58,7 +59,9 @@ class _Log:
     warning = error = _keep
 
     def debug(self, message: str) -> None:
-        pass
+        """Where yt-dlp's progress goes, and one refusal that is worded as progress."""
+        if "max-filesize" in message:
+            self._keep(message)
 
     info = debug
 
@@ -69,6 +72,8 @@ class _Downloader(yt_dlp.YoutubeDL):  # type: ignore[misc]
     def __init__(self, ask: Ask, client: Client, log: _Log) -> None:
         self.ask, self.client, self.deadline = ask, client, time.monotonic() + ask.wall_s
         self.is_generic = False
+        self.words = ""
+        """Of the last page that refused us."""
         self.unmeasured: set[str] = set()
         """Addresses whose answers did not say how long they are."""
         super().__init__(_parameters(ask, log, self._on_progress), auto_init=False)
@@ -93,12 +98,23 @@ class _Downloader(yt_dlp.YoutubeDL):  # type: ignore[misc]
         if self.is_generic and self.ask.settings.robots:
             with Visit(self.client, self.ask) as visit:
                 self.client.check_robots(visit, url)
-        response: Response = super().urlopen(request if not isinstance(request, str) else Request(request))
+        try:
+            response: Response = super().urlopen(request if not isinstance(request, str) else Request(request))
+        except HTTPError as error:
+            if error.status in (401, 403):
+                self._keep_words(error.response)
+            raise
         if self.is_generic:
             check_directives(response.headers.get("X-Robots-Tag", ""), self.ask.settings)
         if not response.headers.get("Content-Length"):
             self.unmeasured.add(url)
         return response
+
+    def _keep_words(self, response: Response) -> None:
+        """Read what a refusal says before yt-dlp closes it, and leave it to be read by extractors, too."""
+        data = response.read(_WORDS_BYTES)
+        response.fp = io.BytesIO(data)
+        self.words = data.decode("utf-8", "replace")
 
     def _on_progress(self, progress: dict[str, Any]) -> None:
         if (progress.get("downloaded_bytes") or 0) > self.ask.max_bytes:
@@ -168,7 +184,7 @@ class Platform:
         try:
             return {"metadata": self._metadata, "media": self._media, "search": self._search}[self.ask.op]()
         except Exception as error:
-            raise reason_of(error, self.log.lines) from error
+            raise reason_of(error, self.log.lines, self.downloader.words) from error
         finally:
             self.downloader._request_director.close()
 
@@ -296,11 +312,12 @@ class Platform:
 
 def _address(entry: dict[str, Any], page: str | None) -> str | None:
     """Where an entry can be fetched: its own page, or the media itself where all have the list's page."""
-    if entry.get("_type") in ("url", "url_transparent"):
-        return entry.get("webpage_url") or entry.get("url")
     own = entry.get("webpage_url")
-    formats = entry.get("formats") or [entry]
-    return own if own and own != page else formats[-1].get("url")
+    if entry.get("_type") in ("url", "url_transparent"):
+        found = own or entry.get("url")
+    else:
+        found = own if own and own != page else (entry.get("formats") or [entry])[-1].get("url")
+    return str(found) if found else None
 
 
 def _measure(paths: list[Path]) -> tuple[int, str]:
@@ -321,7 +338,7 @@ _BY_TYPE: tuple[tuple[type, str], ...] = (
 )
 
 
-def reason_of(error: BaseException, log: list[str]) -> FetchError:
+def reason_of(error: BaseException, log: list[str], words: str = "") -> FetchError:
     """The true cause: our own refusal, the kind of the error, the words said, the HTTP status, the socket's error."""
     errors = list(chain(error))
     for one in errors:
@@ -330,6 +347,9 @@ def reason_of(error: BaseException, log: list[str]) -> FetchError:
     for one in errors:
         if isinstance(one, guard.Refused):
             return FetchError("ssrf", str(one))
+        if "Redirection to url" in str(one):
+            # urllib's own refusal of file: and the like.
+            return FetchError("ssrf", "redirected to what is neither http nor https")
     text = _plain(str(error)) or type(error).__name__
     for one in errors:
         for kind, reason in _BY_TYPE:
@@ -340,12 +360,12 @@ def reason_of(error: BaseException, log: list[str]) -> FetchError:
         return FetchError(DISK, text)
     said = from_words(text)
     if status in (401, 403) and said in (None, "blocked", "login_required"):
-        said = from_status(status, _page_words(errors))
+        said = from_status(status, words)
     if said is None and status is not None:
         said = from_status(status)
     if said is not None:
         return FetchError(said, text, status=status, retry_after_s=wait_s)
-    causes = (*map(from_error, errors), *map(from_words, reversed(log)))
+    causes = (*map(from_error, errors), *map(from_words, [*map(str, errors), *reversed(log)]))
     cause = next((reason for reason in causes if reason is not None), None)
     is_its_own = isinstance(error, (ExtractorError, yt_dlp.utils.DownloadError))
     return FetchError(cause or ("extractor_failed" if is_its_own else "fetcher_died"), text)
@@ -356,17 +376,6 @@ def _http(errors: list[BaseException]) -> tuple[int | None, float | None]:
         if isinstance(one, HTTPError):
             return one.status, retry_after_s(one.response.headers.get("Retry-After") or "")
     return None, None
-
-
-def _page_words(errors: list[BaseException]) -> str:
-    """What the page of a refusal says."""
-    for one in errors:
-        if isinstance(one, HTTPError):
-            try:
-                return str(one.response.read(_WORDS_BYTES).decode("utf-8", "replace"))
-            except Exception:
-                return ""
-    return ""
 
 
 def _plain(text: str) -> str:
