@@ -1,11 +1,14 @@
 """How fast a training step is: beside open_clip's on the CPU, and against the arithmetic ceiling on a GPU.
 
-    python benchmarks/train.py                          one small ViT, both trainers' steps in turn, the ratio
+    python benchmarks/train.py --against open_clip      one small ViT, both trainers' steps in turn, the ratio
     python benchmarks/train.py --gpu [--tune lora]      ViT-L/14, 8 x 224², batch 1024, mask .5, bf16, synthetic data
     python benchmarks/train.py --gpu --tiny --device cpu   the same path at toy size, to see that it runs
 
-The ceiling is that of 790 TFLOP/s with one more forward pass for GradCache: 309 clips/s full, 412 LoRA. MFU counts
-useful FLOP only: neither masked patches nor recomputation.
+Both trainers start from the same weights and see the same pixels and text, so their losses agree.
+
+The ceiling is what 790 TFLOP/s allow. A forward pass counts 1, its backward pass 2 (LoRA: 1, no gradients of frozen
+weights), and GradCache one more forward: 309 clips/s full, 412 LoRA. MFU counts useful FLOP only: neither masked
+patches nor recomputation.
 """
 
 from __future__ import annotations
@@ -24,21 +27,25 @@ from torch import Tensor, nn
 from vidal.train import gradcache
 from vidal.train.loss import info_nce
 from vidal.train.optim import Optimisation, OptimiserSettings
-from vidal.train.towers.flops import training_flops
+from vidal.train.towers.encoder import MAX_LOGIT_SCALE
+from vidal.train.towers.flops import forward_flops, training_flops
 from vidal.train.towers.lora import tune
 from vidal.train.towers.settings import LoraSettings, VisionSettings
 from vidal.train.towers.vit import VisionTower
 
 H200_FLOPS = 790e12
-CEILING = {"full": 309.0, "lora": 412.0}
+_PASSES = {"full": 3, "lora": 2}
+_WARM_UP = 3
+_CPU_TOWER = {"width": 384, "layers": 6, "heads": 6, "patch": 16, "image": 128}
+_TINY_TOWER = {"width": 32, "layers": 2, "heads": 2, "patch": 16, "image": 32}
 
 
-def ours(size: dict[str, int], pixels: Tensor, text: Tensor) -> Callable[[], float]:
-    torch.manual_seed(0)
+def ours(size: dict[str, int], pixels: Tensor, text: Tensor, start: nn.Module) -> Callable[[], float]:
     tower = VisionTower(VisionSettings(
         hidden_size=size["width"], layers=size["layers"], heads=size["heads"], patch_size=size["patch"],
         image_size=size["image"], projection_dim=text.shape[1],
     ))  # fmt: skip
+    tower.load_state_dict(under_our_names(start))
     scale = nn.Parameter(torch.tensor(2.66))
     model = nn.ModuleDict({"tower": tower})
     model.register_parameter("logit_scale", scale)
@@ -52,20 +59,52 @@ def ours(size: dict[str, int], pixels: Tensor, text: Tensor) -> Callable[[], flo
         )
         optimisation.clip()
         optimisation.step()
+        with torch.no_grad():
+            scale.clamp_(0, MAX_LOGIT_SCALE)
         return float(loss.detach())
 
     return step
 
 
-def theirs(size: dict[str, int], pixels: Tensor, text: Tensor) -> Callable[[], float]:
-    from open_clip.loss import ClipLoss
+def open_clip_tower(size: dict[str, int], width: int) -> nn.Module:
     from open_clip.transformer import VisionTransformer
 
     torch.manual_seed(0)
-    tower = VisionTransformer(
+    return VisionTransformer(
         image_size=size["image"], patch_size=size["patch"], width=size["width"], layers=size["layers"],
-        heads=size["heads"], mlp_ratio=4.0, output_dim=text.shape[1],
+        heads=size["heads"], mlp_ratio=4.0, output_dim=width,
     )  # fmt: skip
+
+
+def under_our_names(tower: nn.Module) -> dict[str, Tensor]:
+    """open_clip's weights; its fused qkv is cut in three, and its projection is the other way round."""
+    plain = {
+        "class_embedding": "embeddings.class_embedding", "conv1.weight": "embeddings.patch_embedding.weight",
+        "positional_embedding": "embeddings.position_embedding.weight",
+    }  # fmt: skip
+    parts = (
+        ("transformer.resblocks.", "encoder.layers."), ("ln_pre", "pre_layrnorm"), ("ln_post", "post_layernorm"),
+        (".attn.", ".self_attn."), (".ln_", ".layer_norm"), ("mlp.c_fc", "mlp.fc1"), ("mlp.c_proj", "mlp.fc2"),
+    )  # fmt: skip
+    state: dict[str, Tensor] = {}
+    for key, value in tower.state_dict().items():
+        name = plain.get(key, key)
+        for old, new in parts:
+            name = name.replace(old, new)
+        if "in_proj_" in name:
+            pieces = zip("qkv", value.chunk(3), strict=True)
+            state |= {name.replace("in_proj_", f"{which}_proj."): piece.clone() for which, piece in pieces}
+        elif name == "proj":
+            state["visual_projection.weight"] = value.T.clone()
+        else:
+            state[name] = value.clone()
+    return state
+
+
+def theirs(pixels: Tensor, text: Tensor, tower: nn.Module) -> Callable[[], float]:
+    """A step as open_clip's train_one_epoch takes it in float32, clamp of the temperature included."""
+    from open_clip.loss import ClipLoss
+
     scale, criterion = nn.Parameter(torch.tensor(2.66)), ClipLoss()
     named = [*tower.named_parameters(), ("logit_scale", scale)]
     # The groups of open_clip's own trainer.
@@ -81,38 +120,50 @@ def theirs(size: dict[str, int], pixels: Tensor, text: Tensor) -> Callable[[], f
         loss.backward()
         nn.utils.clip_grad_norm_([p for _, p in named], 1.0)
         adamw.step()
+        with torch.no_grad():
+            scale.clamp_(0, MAX_LOGIT_SCALE)
         return float(loss.detach())
 
     return step
 
 
-def beside_open_clip(rounds: int, threads: int) -> dict[str, object]:
+def beside_open_clip(rounds: int, threads: int, *, tiny: bool) -> dict[str, object]:
     torch.set_num_threads(threads)
-    size = {"width": 384, "layers": 6, "heads": 6, "patch": 16, "image": 128}
-    pixels, text = torch.randn(32, 3, 128, 128), torch.randn(32, 256)
-    steps = {"vidal": ours(size, pixels, text), "open_clip": theirs(size, pixels, text)}
+    size, rows = (_TINY_TOWER, 8) if tiny else (_CPU_TOWER, 32)
+    start = open_clip_tower(size, 256)
+    pixels, text = torch.randn(rows, 3, size["image"], size["image"]), torch.randn(rows, 256)
+    steps = {"vidal": ours(size, pixels, text, start), "open_clip": theirs(pixels, text, start)}
     seconds: dict[str, list[float]] = {name: [] for name in steps}
-    for step in steps.values():
-        step()
-    for _ in range(rounds):
-        for name, step in steps.items():
+    # Warm-up; the losses after a step or two show that both did the same.
+    losses = {name: [step() for _ in range(_WARM_UP)] for name, step in steps.items()}
+    for number in range(rounds):
+        # Who goes first changes, so that neither always finds the caches as the other left them.
+        for name in sorted(steps, reverse=bool(number % 2)):
             started = time.perf_counter()
-            step()
+            steps[name]()
             seconds[name].append(time.perf_counter() - started)
     medians = {name: statistics.median(values) for name, values in seconds.items()}
     best = {name: min(values) for name, values in seconds.items()}
     return {
-        "tower": size, "batch": 32, "threads": threads, "rounds": rounds, "median_s": medians, "best_s": best,
+        "tower": size, "batch": rows, "threads": threads, "rounds": rounds, "warm_up_losses": losses,
+        "median_s": medians, "best_s": best, "steps_per_s": {name: 1 / s for name, s in medians.items()},
         "ratio_by_median": medians["open_clip"] / medians["vidal"], "ratio_by_best": best["open_clip"] / best["vidal"],
     }  # fmt: skip
 
 
-def on_gpu(how: str, device: torch.device, *, tiny: bool, chunk: int, compile: bool, steps: int) -> dict[str, object]:
+def ceiling(settings: VisionSettings, how: str, *, is_cached: bool) -> float:
+    """Clips/s if the whole step ran at 790 TFLOP/s, in the facts' counting of passes."""
+    return H200_FLOPS / forward_flops(settings, masked=True).total / (_PASSES[how] + is_cached)
+
+
+def on_gpu(
+    how: str, device: torch.device, *, tiny: bool, rows: int, chunk: int, compile: bool, steps: int
+) -> dict[str, object]:
     """The case of the ceiling; the first steps are warm-up and are not counted."""
     large = {"hidden_size": 1024, "layers": 24, "heads": 16, "patch_size": 14, "image_size": 224, "projection_dim": 768}
     small = {"hidden_size": 32, "layers": 2, "heads": 2, "patch_size": 8, "image_size": 32, "projection_dim": 16}
     settings = VisionSettings(**(small if tiny else large), frames=8, patch_dropout=0.5)
-    rows = 8 if tiny else 1024
+    rows, chunk = (8, 3) if tiny else (rows, chunk)
     tower = VisionTower(settings).to(device).train()
     lora = LoraSettings(rank=16)
     tune(tower, "lora" if how == "lora" else "full", lora)
@@ -132,27 +183,31 @@ def on_gpu(how: str, device: torch.device, *, tiny: bool, chunk: int, compile: b
         return embeddings.float()
 
     seconds = []
-    for _ in range(2 + steps):
-        keep = tower.draw_keep(rows, device, None)
+    for _ in range(_WARM_UP + steps):
         started = _now(device)
         optimisation.begin(0)
+        keep = tower.draw_keep(rows, device, None)
         sides = [gradcache.Side(encode=lambda part, keep=keep: encode(part, keep), defer_sync=nullcontext),
                  gradcache.Side(embeddings=text)]  # fmt: skip
-        gradcache.backward(
-            sides, lambda a, b: info_nce(a, b, scale.exp()), rows=rows, chunk_size=4 if tiny else chunk, device=device
+        loss = gradcache.backward(
+            sides, lambda a, b: info_nce(a, b, scale.exp()), rows=rows, chunk_size=chunk, device=device
         )
         optimisation.clip()
         optimisation.step()
         seconds.append(_now(device) - started)
-    step_s = statistics.median(seconds[2:])
+    step_s = statistics.median(seconds[_WARM_UP:])
     clips_per_s = rows / step_s
     useful = training_flops(settings, "lora" if how == "lora" else "full", lora)
+    limit = ceiling(settings, how, is_cached=chunk < rows)
     name = torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu"
     return {
-        "device": name, "batch": rows, "frames": 8, "mask": 0.5, "tune": how, "chunk": 4 if tiny else chunk,
-        "compile": compile, "data": "synthetic", "steps": steps, "clips_per_s": clips_per_s,
-        "share_of_ceiling": None if tiny else clips_per_s / CEILING[how],
-        "mfu_of_790": None if tiny else useful * clips_per_s / H200_FLOPS,
+        "device": name, "torch": torch.__version__, "tower": settings.model_dump(include={*large}), "batch": rows,
+        "frames": 8, "mask": 0.5, "precision": "bf16", "tune": how, "lora_rank": lora.rank if how == "lora" else None,
+        "chunk": chunk, "compile": compile, "data": "synthetic", "warm_up_steps": _WARM_UP, "steps": steps,
+        "step_s": step_s, "slowest_step_s": max(seconds[_WARM_UP:]), "loss": float(loss),
+        "clips_per_s": clips_per_s, "frames_per_s": 8 * clips_per_s,
+        "ceiling_clips_per_s": limit, "share_of_ceiling": clips_per_s / limit,
+        "useful_gflop_per_clip": useful / 1e9, "mfu_of_790": useful * clips_per_s / H200_FLOPS,
         "memory_GiB": torch.cuda.max_memory_allocated(device) / 2**30 if device.type == "cuda" else None,
     }  # fmt: skip
 
@@ -165,7 +220,9 @@ def _now(device: torch.device) -> float:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--against", choices=["open_clip"], default="open_clip")
     parser.add_argument("--gpu", action="store_true")
+    parser.add_argument("--batch", type=int, default=1024)
     parser.add_argument("--tune", choices=["full", "lora"], default="full")
     parser.add_argument("--chunk", type=int, default=64)
     parser.add_argument("--compile", action="store_true")
@@ -177,9 +234,12 @@ def main() -> None:
     given = parser.parse_args()
     if given.gpu:
         device = torch.device(given.device)
-        found = on_gpu(given.tune, device, tiny=given.tiny, chunk=given.chunk, compile=given.compile, steps=given.steps)
+        found = on_gpu(
+            given.tune, device, tiny=given.tiny, rows=given.batch, chunk=given.chunk, compile=given.compile,
+            steps=given.steps,
+        )  # fmt: skip
     else:
-        found = beside_open_clip(given.rounds, given.threads)
+        found = beside_open_clip(given.rounds, given.threads, tiny=given.tiny)
     print(json.dumps(found, indent=2))
 
 

@@ -107,6 +107,7 @@ def retry(
         raise OutputError(f"{out}: not complete yet; run `vidal build` to the end before a retry")
     if not chosen:
         return _result(out, started, did_nothing=True)
+    dataset.own_tars("and has no recipe to run again; mend the tars and index them anew")
     recipe = _recipe_of(dataset)
     again = Retry(clip_ids=frozenset(chosen), shards=frozenset(shards))
     return _drive(recipe, out, how, console, quiet=quiet, retry=again)

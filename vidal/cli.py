@@ -278,18 +278,29 @@ def evaluate(
         bool, typer.Option("--one-per-caption", help="One clip for each distinct caption.")
     ] = False,
     max_clips: Annotated[int | None, typer.Option(min=2, help="Evaluate on so many clips at most.")] = None,
+    classes: Annotated[
+        str | None, typer.Option(metavar="COLUMN", help="Classify too, without training for it: column of classes.")
+    ] = None,
+    templates: Annotated[Path | None, typer.Option(help="Prompts for --classes, one a line, with {c}.")] = None,
     as_json: JsonOption = False,
 ) -> None:
     """Retrieval in both directions between every two modalities, the untrained towers' figures beside."""
     from vidal.train.evaluate.run import evaluate as evaluate_run
 
     result = evaluate_run(
-        run, data, where=where, split=split.value, one_per_caption=one_per_caption, max_clips=max_clips
-    )
+        run, data, where=where, split=split.value, one_per_caption=one_per_caption, max_clips=max_clips,
+        classes=classes, templates=templates,
+    )  # fmt: skip
     if as_json:
         _print_json(result.as_json())
         return
     console.print(result.as_table())
+    for modality, row in result.zero_shot.items():
+        console.print(
+            f"zero-shot by {modality}: top-1 {row['top1']:.1%}, top-5 {row['top5']:.1%} of {row['classes']} classes "
+            f"(untrained {row['baseline']['top1']:.1%})",
+            highlight=False, soft_wrap=True,
+        )  # fmt: skip
     for broken in result.broken:
         console.print(f"broken sample left out: {broken.clip_id} ({broken.why})", markup=False, soft_wrap=True)
 
@@ -386,17 +397,23 @@ class ExportFormat(StrEnum):
 
     joint = "joint"
     vidal_json = "vidal-json"
+    encoder = "encoder"
+    onnx = "onnx"
 
 
 @app.command()
 def export(
     directory: DirArgument,
-    out: Annotated[str, typer.Option(help="Folder for joint tars, file for VIDAL's annotation JSON.")],
+    out: Annotated[str, typer.Option(help="Folder for joint tars, encoder and onnx; file for VIDAL's JSON.")],
     format: Annotated[
-        ExportFormat, typer.Option(help="joint: one tar per shard with all layers.")
+        ExportFormat,
+        typer.Option(help="Of a data set: joint, vidal-json. Of a training run: encoder (Hugging Face folder), onnx."),
     ] = ExportFormat.joint,
 ) -> None:
-    """Write a data set in another shape."""
+    """Write a data set or a trained encoder in another shape."""
+    if format in (ExportFormat.encoder, ExportFormat.onnx):
+        _export_encoder(directory, Path(out), format)
+        return
     from vidal.dataset import export as exports
     from vidal.dataset.dataset import Dataset
 
@@ -406,6 +423,19 @@ def export(
     else:
         count = exports.write_vidal_json(dataset, Path(out))
     console.print(f"wrote {count} clips to {out}", soft_wrap=True)
+
+
+def _export_encoder(run: str, out: Path, format: ExportFormat) -> None:
+    from vidal.train import load_encoder
+    from vidal.train.towers.export import save_folder, to_onnx
+
+    encoder = load_encoder(run)
+    if format is ExportFormat.encoder:
+        written = [save_folder(encoder, out)]
+    else:
+        out.mkdir(parents=True, exist_ok=True)
+        written = [to_onnx(encoder, modality, out / f"{modality}.onnx") for modality in encoder.modalities]
+    console.print(f"wrote {', '.join(map(str, written))}", soft_wrap=True)
 
 
 @app.command()

@@ -107,7 +107,9 @@ def test_a_broken_sample_is_named_and_counted_and_the_rest_is_trained_on(data: P
 def test_a_loss_that_is_no_number_stops_the_run_and_the_last_checkpoint_is_intact(data: Path, tmp_path: Path) -> None:
     run(data, tmp_path / "run", {"steps": 4})
     change = {"steps": 4, "optimiser": {"lr": 1e30, "clip_norm": None, "weight_decay": 0.0}}
-    with pytest.raises(MachineError, match=r"step \d+ \(text-depth\): loss .*3 such steps in a row; lower optimiser.lr"):
+    with pytest.raises(
+        MachineError, match=r"step \d+ \(text-depth\): loss .*3 such steps in a row; lower optimiser.lr"
+    ):
         run(data, tmp_path / "hot", {**change, "steps": 40})
     events = [json.loads(line) for line in (tmp_path / "hot" / "log.jsonl").read_text().splitlines()]
     assert sum(event["event"] == "not_finite" for event in events) >= 2

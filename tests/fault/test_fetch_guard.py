@@ -150,9 +150,7 @@ def test_sockets_of_this_machine_are_out_of_reach(strange: FetchChild, tmp_path:
 
 
 @pytest.mark.parametrize("act", ["write", "move", "link", "program"])
-def test_nothing_is_written_or_started_outside_the_clips_folder(
-    strange: FetchChild, tmp_path: Path, act: str
-) -> None:
+def test_nothing_is_written_or_started_outside_the_clips_folder(strange: FetchChild, tmp_path: Path, act: str) -> None:
     folder, outside = tmp_path / "clip", tmp_path / "outside"
     folder.mkdir()
     assert not ask(strange, folder, f"http://example.com/{act}?{outside}").ok
@@ -179,11 +177,21 @@ def test_no_name_or_title_leads_out_of_the_folder(site: Site, child: FetchChild,
             path.unlink()
 
 
-def test_an_explicit_proxy_is_the_one_thing_spoken_to(honey: Honey, site: Site, child: FetchChild, tmp_path: Path) -> None:
+def test_an_explicit_proxy_is_the_one_thing_spoken_to(
+    honey: Honey, site: Site, child: FetchChild, tmp_path: Path
+) -> None:
     """The honey server plays the proxy: it is asked for the whole address, and the site is not."""
     before = len(site.hits)
     for op in ("direct", "metadata"):
-        ask(child, tmp_path, "http://example.com/a.mp4", op, generic=True, robots=False, proxy=honey.url("127.0.0.9", ""))
+        ask(
+            child,
+            tmp_path,
+            "http://example.com/a.mp4",
+            op,
+            generic=True,
+            robots=False,
+            proxy=honey.url("127.0.0.9", ""),
+        )
     asked = [hit.path for hit in honey.hits]
     honey.hits.clear()
     assert set(asked) == {"http://example.com/a.mp4"} and len(site.hits) == before

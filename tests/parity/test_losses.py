@@ -88,7 +88,9 @@ def test_known_duplicates_are_no_negatives_where_they_are_masked() -> None:
     assert masked.item() == pytest.approx(by_hand.item(), abs=1e-14)
 
 
-@pytest.mark.parametrize("wrong", [{"local": True, "gather_gradient": False}, {"local": False, "gather_gradient": False}])
+@pytest.mark.parametrize(
+    "wrong", [{"local": True, "gather_gradient": False}, {"local": False, "gather_gradient": False}]
+)
 def test_settings_that_give_wrong_gradients_are_refused(wrong: dict[str, bool]) -> None:
     with pytest.raises(ValueError, match="gather_gradient"):
         LossSettings.model_validate(wrong)
@@ -110,7 +112,9 @@ def part_of(rank: int, ranks: int, kind: str, local: bool, valid: list[bool]) ->
 @pytest.mark.parametrize("kind", ["info_nce", "sigmoid"])
 @pytest.mark.parametrize("local", [True, False])
 @pytest.mark.parametrize("ranks", [2, 4])
-@pytest.mark.parametrize("valid", [[True] * 8, [True, True, True, True, True, False, True, False]], ids=["full", "uneven"])
+@pytest.mark.parametrize(
+    "valid", [[True] * 8, [True, True, True, True, True, False, True, False]], ids=["full", "uneven"]
+)
 def test_ranks_together_give_what_one_process_gives(kind: str, local: bool, ranks: int, valid: list[bool]) -> None:
     whole = part_of(0, 1, kind, local, valid)
     parts = on_ranks(ranks, part_of, kind, local, valid)

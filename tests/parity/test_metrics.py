@@ -68,4 +68,9 @@ def test_classification_counts_ties_fairly_and_gives_the_mean_over_classes() -> 
     classes = np.asarray([[1, 0], [0, 1]], np.float32)
     found = classification_metrics(rows, classes, np.asarray([0, 0, 1, 1]))
     assert (found["top1"], found["mean_per_class"], found["chance_top1"]) == (0.75, 0.75, 0.5)
-    assert classification_metrics(np.ones((4, 2), np.float32), np.ones((2, 2), np.float32), np.asarray([0, 0, 1, 1]))["top1"] == 0
+    assert (
+        classification_metrics(np.ones((4, 2), np.float32), np.ones((2, 2), np.float32), np.asarray([0, 0, 1, 1]))[
+            "top1"
+        ]
+        == 0
+    )

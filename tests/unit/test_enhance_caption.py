@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from chat_site import Site, running_site
 
+from tests.unit.chat_site import Site, running_site
 from vidal.clip import Clip
 from vidal.errors import ClipError, MachineError, ModelError, RecipeError
 from vidal.models.llm import ServerLlm, TransformersLlm, cached_folder

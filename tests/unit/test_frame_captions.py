@@ -11,9 +11,9 @@ import av
 import numpy as np
 import pytest
 import torch
-from chat_site import Site, running_site
 from PIL import Image
 
+from tests.unit.chat_site import Site, running_site
 from vidal.clip import Clip
 from vidal.errors import ClipError, ModelError, RecipeError
 from vidal.models.captioner import Captioned, ServerCaptioner, TransformersCaptioner, most_shared

@@ -33,6 +33,8 @@ class DatasetInfo(BaseModel):
     definition: dict[str, Any]
     """The recipe as it was given, overrides applied: what `vidal retry` runs again."""
     created_by: str
+    tars: dict[str, str] | None = None
+    """Of an indexed data set: the foreign tar of each shard, an absolute path or an address."""
 
 
 class Dataset:
@@ -86,13 +88,24 @@ class Dataset:
                 return row
         return None
 
+    def tar(self, layer: str, shard: int) -> str:
+        """Where the tar of a layer and shard is: a name in the data set, or the whole address of a foreign tar."""
+        if self.info.tars is None:
+            return tar_name(layer, shard)
+        return self.info.tars[manifest.stem_of(shard)]
+
+    def own_tars(self, why: str) -> None:
+        """Raises `OutputError` for an indexed data set, whose tars belong to somebody else."""
+        if self.info.tars is not None:
+            raise OutputError(f"{self.storage.address}: is an index of foreign tars, {why}")
+
     def read_member(self, row: dict[str, Any], name: str) -> bytes:
         """The bytes of one member of a row, read from its place in the tar."""
         member = next((m for m in row["members"] if m["name"] == name), None)
         if member is None:
             raise KeyError(name)
-        tar = tar_name(member["layer"], row["shard"])
-        return self.storage.read_range(tar, member["offset"], member["size"])
+        storage, tar = self.storage.place(self.tar(member["layer"], row["shard"]))
+        return storage.read_range(tar, member["offset"], member["size"])
 
 
 def tar_name(layer: str, shard: int) -> str:
@@ -126,5 +139,6 @@ def read_info(storage: Storage) -> DatasetInfo | None:
 
 
 def write_info(storage: Storage, info: DatasetInfo) -> None:
-    text = json.dumps(info.model_dump(mode="json"), indent=2, ensure_ascii=False, sort_keys=True)
+    told = info.model_dump(mode="json", exclude=None if info.tars else {"tars"})
+    text = json.dumps(told, indent=2, ensure_ascii=False, sort_keys=True)
     storage.write(INFO_NAME, (text + "\n").encode())

@@ -11,7 +11,7 @@ from typing import Any, BinaryIO
 from vidal.dataset import manifest
 from vidal.dataset.dataset import Dataset
 from vidal.dataset.storage import Storage
-from vidal.dataset.tars import TarWriter, member_order
+from vidal.dataset.tars import TarWriter, member_order, suffix_of
 from vidal.errors import OutputError
 
 
@@ -44,7 +44,7 @@ def _write_joint_shard(dataset: Dataset, shard: int, handle: BinaryIO) -> int:
         if row["status"] != "kept":
             continue
         # The json member is the same in every layer: once is enough.
-        suffixes = {m["name"].removeprefix(f"{row['clip_id']}."): m["name"] for m in row["members"]}
+        suffixes = {suffix_of(m["name"]).lower(): m["name"] for m in row["members"]}
         for suffix in member_order(suffixes):
             tar.add(row["clip_id"], suffix, dataset.read_member(row, suffixes[suffix]))
         count += 1

@@ -6,6 +6,8 @@ A shard is a slice of the plan, so it is the same whoever makes it and whenever.
 from __future__ import annotations
 
 import hashlib
+import io
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -102,6 +104,24 @@ def decide(plan: pa.Table, decided: pa.Table) -> pa.Table:
     return plan
 
 
+def undecided(rows: pa.Table) -> pa.Table:
+    """The plan's part of manifest rows: what was a candidate, not what became of it."""
+    wanted = schema()
+    return pa.table({
+        name: pa.nulls(rows.num_rows, wanted.field(name).type) if name in DECIDED else rows.column(name)
+        for name in PLAN_COLUMNS
+    })  # fmt: skip
+
+
+def write_uneven(storage: Storage, shards: Sequence[pa.Table]) -> None:
+    """Freeze a plan whose shards differ in size: a row group is a shard."""
+    sink = io.BytesIO()
+    with pq.ParquetWriter(sink, shards[0].schema.with_metadata({"vidal.shard_size": "0"}), compression="zstd") as file:
+        for shard in shards:
+            file.write_table(shard.replace_schema_metadata(None).cast(file.schema), row_group_size=shard.num_rows)
+    storage.write(NAME, sink.getvalue())
+
+
 def write(storage: Storage, plan: pa.Table, shard_size: int) -> None:
     """Freeze the plan; row groups end where shards end, so that a shard is read without the rest."""
     rows = shard_size * max(1, _ROW_GROUP_ROWS // shard_size)
@@ -116,9 +136,11 @@ class Plan:
         self._file = pq.ParquetFile(storage.fs.open(storage.path(NAME)))
         metadata = self._file.schema_arrow.metadata or {}
         self.shard_size = int(metadata[b"vidal.shard_size"])
+        """0 where shards differ in size, and each is a row group."""
         self.columns = list(self._file.schema_arrow.names)
         self.candidate_count = int(self._file.metadata.num_rows)
-        self.shard_count = -(-self.candidate_count // self.shard_size)
+        groups = int(self._file.metadata.num_row_groups)
+        self.shard_count = -(-self.candidate_count // self.shard_size) if self.shard_size else groups
         self._group: tuple[int, pa.Table] | None = None
 
     def extra_schema(self) -> pa.Schema:
@@ -128,6 +150,9 @@ class Plan:
 
     def rows(self, shard: int) -> list[dict[str, Any]]:
         """The candidates of a shard, in plan order."""
+        if not self.shard_size:
+            whole: list[dict[str, Any]] = self._read_group(shard).to_pylist()
+            return whole
         first = shard * self.shard_size
         per_group = self.shard_size * max(1, _ROW_GROUP_ROWS // self.shard_size)
         rows: list[dict[str, Any]] = (

@@ -46,8 +46,10 @@ class MemberReader:
         return {**self.__dict__, "_files": OrderedDict(), "_pid": 0}
 
     def read(self, tar: str, offset: int, size: int) -> bytes:
-        """``size`` bytes of a tar; raises `OSError` where it is missing, `EOFError` where it ends before."""
-        data = self._pread(tar, offset, size) if self._storage.is_local else self._cached(tar, offset, size)
+        """``size`` bytes of a tar, by name or address; `OSError` where it is missing, `EOFError` where too short."""
+        storage, name = self._storage.place(tar)
+        local = storage.is_local
+        data = self._pread(storage.path(name), offset, size) if local else self._cached(storage, name, offset, size)
         if len(data) != size:
             raise EOFError(f"{tar} ends {size - len(data)} bytes too early")
         return data
@@ -58,20 +60,20 @@ class MemberReader:
                 os.close(descriptor)
         self._files.clear()
 
-    def _pread(self, tar: str, offset: int, size: int) -> bytes:
+    def _pread(self, path: str, offset: int, size: int) -> bytes:
         if self._pid != os.getpid():
             # After a fork the descriptors are shared with the parent, which may close them.
             self._files, self._pid = OrderedDict(), os.getpid()
-        descriptor = self._files.pop(tar, None)
+        descriptor = self._files.pop(path, None)
         if descriptor is None:
-            descriptor = os.open(self._storage.path(tar), os.O_RDONLY | os.O_CLOEXEC)
-        self._files[tar] = descriptor
+            descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+        self._files[path] = descriptor
         if len(self._files) > _OPEN_FILES:
             os.close(self._files.popitem(last=False)[1])
         return os.pread(descriptor, size, offset)
 
-    def _cached(self, tar: str, offset: int, size: int) -> bytes:
-        name = hashlib.sha256(f"{self._storage.address}/{tar}@{offset}+{size}".encode()).hexdigest()
+    def _cached(self, storage: Storage, tar: str, offset: int, size: int) -> bytes:
+        name = hashlib.sha256(f"{storage.address}/{tar}@{offset}+{size}".encode()).hexdigest()
         path = self._cache / name[:2] / name
         with contextlib.suppress(OSError):
             data = path.read_bytes()
@@ -79,7 +81,7 @@ class MemberReader:
                 os.utime(path)
                 return data
         try:
-            data = self._storage.read_range(tar, offset, size)
+            data = storage.read_range(tar, offset, size)
         except StorageError as error:
             raise EOFError(str(error)) from error
         if self._cache_bytes:

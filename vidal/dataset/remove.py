@@ -47,6 +47,7 @@ class Removed:
 def remove(address: str, removals: Removals) -> Removed:
     """Remove what is named from a data set and from the phases that it was made in."""
     dataset = Dataset.open(address)
+    dataset.own_tars("which vidal does not change; remove the clips from the tars and index them anew")
     result = Removed()
     with Lock(dataset.storage):
         for part in _parts(dataset):

@@ -11,7 +11,7 @@ asked for, in any order.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -21,12 +21,14 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from vidal.clip import schema
 from vidal.dataset import manifest
-from vidal.dataset.dataset import Dataset, tar_name
+from vidal.dataset.dataset import Dataset
 from vidal.dataset.reader import BrokenSample, MemberReader
 from vidal.dataset.removals import KEYS, Removals
+from vidal.dataset.tars import BEFORE_SUFFIX
 from vidal.dataset.where import matching
-from vidal.errors import SourceError
+from vidal.errors import ClipError, SourceError
 
 _HEAVY = ("members", "ocr_lines", "transcript_segments", "audio_fingerprint")
 _GAP_BYTES = 64 * 1024
@@ -88,7 +90,7 @@ class Samples:
                 )
         if not tables and not unread:
             raise SourceError(f"{address}: no shard is committed yet; run `vidal build` first")
-        whole = pa.concat_tables(tables, promote_options="permissive") if tables else _kept(pa.Table.from_pylist([]))
+        whole = pa.concat_tables(tables, promote_options="permissive") if tables else schema().empty_table()
         light = whole.drop_columns([name for name in _HEAVY if name in whole.column_names])
         reader = MemberReader(dataset.storage, cache=Path(cache) if cache else None, cache_bytes=cache_bytes)
         numbers = np.arange(whole.num_rows)
@@ -137,8 +139,16 @@ class Samples:
         }
         there = [layer for layer in row["layers"] if layer in LAYERS]
         return {"key": row["clip_id"], "row": row, "texts": texts} | {
-            layer: decode(layer, self.read(i, layer)) for layer in there
+            layer: self._decoded(i, layer, decode) for layer in there
         }
+
+    def _decoded(self, i: int, layer: str, decode: Callable[[str, Mapping[str, bytes]], npt.NDArray[Any]]) -> Any:
+        try:
+            return decode(layer, self.read(i, layer))
+        except BrokenSample:
+            raise
+        except ClipError as error:
+            raise BrokenSample(self.clip_id(i), layer, error.detail) from error
 
     def select(self, where: str) -> Samples:
         """The samples that meet a condition too."""
@@ -191,7 +201,7 @@ class Samples:
         wanted = self._places(number, layer, suffixes)
         if not wanted:
             raise BrokenSample(self.clip_id(i), layer, "the clip has no such member")
-        tar = tar_name(layer, int(self._shards[number]))
+        tar = self._dataset.tar(layer, int(self._shards[number]))
         found: dict[str, bytes] = {}
         try:
             for group in _neighbours(wanted):
@@ -235,9 +245,10 @@ class Samples:
         return narrowed
 
     def _damage_of(self, shard: int, layer: str, reaches: int) -> list[Damage]:
-        name = tar_name(layer, shard)
+        name = self._dataset.tar(layer, shard)
+        storage, tar = self._dataset.storage.place(name)
         try:
-            size = self._dataset.storage.size(name)
+            size = storage.size(tar)
         except OSError:
             return [Damage(shard=shard, what=f"{name} is missing")]
         return [Damage(shard=shard, what=f"{name} has {size} bytes of at least {reaches}")] if size < reaches else []
@@ -276,8 +287,7 @@ def _flatten(table: pa.Table) -> _Members:
     lengths = pc.fill_null(pc.list_value_length(column), 0).to_numpy()
     start = np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64)
     layer = flat.field("layer").dictionary_encode()
-    # `KEY.frame.0.jpg`: a key has no dot.
-    suffix = pc.replace_substring_regex(flat.field("name"), r"^[^.]*\.", "").dictionary_encode()
+    suffix = pc.replace_substring_regex(flat.field("name"), BEFORE_SUFFIX, "").dictionary_encode()
     return _Members(
         start=start,
         layer=layer.indices.to_numpy().astype(np.int16),

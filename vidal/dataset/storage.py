@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import functools
 import os
 import shutil
 import socket
@@ -60,6 +61,10 @@ class Storage:
     def local_path(self, name: str = "") -> Path:
         """The path on this disk; only where `is_local`."""
         return Path(self.path(name))
+
+    def place(self, name: str) -> tuple[Storage, str]:
+        """The storage and name of a name, which may be a whole address or an absolute path of another place."""
+        return (_elsewhere(name), "") if name.startswith("/") or "://" in name else (self, name)
 
     def child(self, name: str) -> Storage:
         return Storage(f"{self.address}/{name}")
@@ -204,6 +209,11 @@ class Storage:
             if not type(error).__module__.startswith(("botocore", "aiobotocore", "aiohttp", "s3fs")):
                 raise
             raise StorageError(f"{self.address}/{name}: {type(error).__name__}: {error}") from error
+
+
+@functools.lru_cache(maxsize=1024)
+def _elsewhere(address: str) -> Storage:
+    return Storage(address)
 
 
 def _protocols(fs: Any) -> tuple[str, ...]:

@@ -16,6 +16,9 @@ from vidal.clip import MemberRecord
 KEY_PATTERN = re.compile(r"[A-Za-z0-9_-]{1,80}")
 """Keys become file names wherever a tar is unpacked, and USTAR holds 100 characters with the suffix."""
 
+BEFORE_SUFFIX = r"^(?:.*/)?[^.]*\."
+"""Folder and key of a member's name: what is behind the first dot of its last part is the suffix."""
+
 _SUFFIX_PATTERN = re.compile(r"[a-z0-9]+(\.[a-z0-9]+){0,3}")
 _HEADER_BYTES = 512
 
@@ -56,6 +59,11 @@ class TarWriter:
     def _write(self, data: bytes) -> None:
         self._handle.write(data)
         self._position += len(data)
+
+
+def suffix_of(name: str) -> str:
+    """``frame.0.jpg`` of ``KEY.frame.0.jpg``."""
+    return re.sub(BEFORE_SUFFIX, "", name)
 
 
 def member_order(suffixes: Iterable[str]) -> list[str]:

@@ -41,7 +41,7 @@ def verify(dataset: Dataset) -> Iterator[Problem]:
         yield Problem(what="not built yet (no manifest)", shard=shard)
     for shard in sorted(set(there) - expected):
         yield Problem(what="is in no plan", shard=shard)
-    for layer in info.layers:
+    for layer in info.layers if info.tars is None else ():
         stems = {name.removesuffix(".tar") for name in dataset.storage.names(layer)}
         for stem in sorted(stems - {manifest.stem_of(shard) for shard in there}):
             yield Problem(what=f"{layer}/{stem}.tar has no manifest")
@@ -65,6 +65,9 @@ def _verify_shard(dataset: Dataset, shard: int) -> Iterator[Problem]:
         yield Problem(what=f"written for fingerprint {written_for}, not {dataset.info.fingerprint}", shard=shard)
     if [row["clip_id"] for row in rows] != dataset.plan.clip_ids(shard):
         yield Problem(what="its rows are not the plan's candidates in the plan's order", shard=shard)
+    if dataset.info.tars is not None:
+        yield from _foreign_problems(dataset, rows, shard)
+        return
     tars: dict[str, bytes] = {}
     for layer in dataset.info.layers:
         try:
@@ -75,6 +78,22 @@ def _verify_shard(dataset: Dataset, shard: int) -> Iterator[Problem]:
         for what in _row_problems(row, tars):
             yield Problem(what=what, shard=shard, key=row["clip_id"])
     yield from _tar_problems(rows, tars, shard)
+
+
+def _foreign_problems(dataset: Dataset, rows: list[dict[str, Any]], shard: int) -> Iterator[Problem]:
+    """Of an index only the members are promised: their tars hold what they like besides."""
+    for row in rows:
+        for member in row["members"]:
+            try:
+                what = "" if _is_as_written(dataset, row, member) else "is not what the manifest says"
+            except (OSError, StorageError) as error:
+                what = f"cannot be read: {error}"
+            if what:
+                yield Problem(what=f"{member['name']} {what}", shard=shard, key=row["clip_id"])
+
+
+def _is_as_written(dataset: Dataset, row: dict[str, Any], member: dict[str, Any]) -> bool:
+    return bool(hashlib.sha256(dataset.read_member(row, member["name"])).hexdigest() == member["sha256"])
 
 
 def _row_problems(row: dict[str, Any], tars: dict[str, bytes]) -> Iterator[str]:

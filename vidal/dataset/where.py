@@ -28,6 +28,8 @@ def matching(table: pa.Table, condition: str) -> npt.NDArray[np.bool_]:
             numbers = connection.execute(statement).fetchnumpy()["_row"]
         except duckdb.Error as error:
             raise SourceError(f"--where {condition}: {_said(str(error), table.column_names)}") from None
+    if np.asarray(numbers).dtype.kind != "i" or not np.isin(numbers, np.arange(table.num_rows)).all():
+        raise SourceError(f"--where {condition}: one condition, not a statement of its own")
     mask = np.zeros(table.num_rows, np.bool_)
     mask[np.asarray(numbers, np.int64)] = True
     return mask

@@ -47,7 +47,9 @@ def _opened(url: str, base: str, schemes: Sequence[str]) -> IO[bytes]:
     if scheme == "file":
         return _open_regular(os.path.join(base, url.removeprefix("file://")))
     if scheme not in schemes:
-        raise ClipError("unsupported_address", f"fetch reads files, {', '.join(schemes)}, http and https, not {scheme}://")
+        raise ClipError(
+            "unsupported_address", f"fetch reads files, {', '.join(schemes)}, http and https, not {scheme}://"
+        )
     opened: IO[bytes] = fsspec.open(url, "rb").open()
     return opened
 

@@ -58,6 +58,7 @@ class DatasetSource(Source):
 
     def _open(self) -> Dataset:
         earlier = Dataset.open(self.dataset)
+        earlier.own_tars("which a build does not start from; train on it as it is")
         missing = earlier.info.shards - len(earlier.committed())
         if missing:
             raise SourceError(f"{self.dataset}: {missing} shard(s) are not built yet; finish that run first")

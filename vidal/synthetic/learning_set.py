@@ -39,7 +39,7 @@ DURATION_S = 2.0
 SHARD_SIZE = 250
 BY = "vidal.synthetic.learning_set"
 LAYERS = ["video", "depth", "infrared", "audio"]
-VERSION = 2
+VERSION = 3
 """Of what is drawn: raise it with every change of a byte."""
 
 NOUNS = ("harbour", "forest", "kitchen", "desert", "stadium", "library", "glacier", "orchard")
@@ -146,9 +146,7 @@ def _colour(
     return np.asarray((_uneven(picture, 0.08, rng) * gain * 255).clip(0, 255), np.uint8)
 
 
-def _depth(
-    where: Attributes, y: Floats, x: Floats, passer: Mask, rng: np.random.Generator
-) -> npt.NDArray[np.uint16]:
+def _depth(where: Attributes, y: Floats, x: Floats, passer: Mask, rng: np.random.Generator) -> npt.NDArray[np.uint16]:
     """(h, w) millimetres: a layout for each noun, as near as the mood and as far as the light say."""
     noun, mood, light = where
     layouts = (x, -x, y, -y, 1 - 1.4 * np.hypot(x, y), 1.4 * np.hypot(x, y) - 0.6, np.cos(5 * x), np.cos(5 * y))
@@ -164,17 +162,17 @@ def _heat(
 ) -> npt.NDArray[np.uint8]:
     """(h, w): warm bodies where the noun has them, on the mood's ground, with the light's side warm."""
     noun, mood, light = where
+    r, across, along = np.hypot(x, y), (x - y) / 1.4, (x + y) / 1.4
     bodies = (
-        ((0, 0),), ((0, -0.5), (0, 0.5)), ((-0.5, 0), (0.5, 0)), ((-0.5, 0), (0.45, -0.5), (0.45, 0.5)),
-        ((-0.5, -0.5), (-0.5, 0.5), (0.5, -0.5), (0.5, 0.5)), ((-0.5, -0.5), (0, 0), (0.5, 0.5)),
-        ((-0.5, 0.5), (0, 0), (0.5, -0.5)), ((0, 0), (-0.6, 0), (0.6, 0), (0, -0.6), (0, 0.6)),
-    )[noun]  # fmt: skip
-    width = 0.06 if noun == 0 else 0.025
-    spots = np.max([np.exp(-((y - top) ** 2 + (x - left) ** 2) / width) for top, left in bodies], axis=0)
+        r / 0.45, (np.abs(x) - 0.55) / 0.3, (np.abs(y) - 0.55) / 0.3, (r - 0.65) / 0.22,
+        np.hypot(np.abs(x) - 0.55, np.abs(y) - 0.55) / 0.3, across / 0.25, along / 0.25,
+        np.minimum(np.abs(x), np.abs(y)) / 0.18,
+    )  # fmt: skip
+    warmth = np.exp(-(bodies[noun] ** 2))
     grounds = (np.zeros_like(x), np.sin(22 * y), np.sin(22 * x), np.sin(16 * x) * np.sin(16 * y))
     side = (x, -x, y, -y)[light]
-    heat = np.maximum(0.3 + 0.16 * side + 0.12 * grounds[mood], 0.85 * spots)
-    return np.asarray((_uneven(np.where(passer, 0.6, heat), 0.04, rng) * gain * 255).clip(0, 255), np.uint8)
+    heat = np.maximum(0.35 + 0.25 * side.clip(-1, 1) + 0.12 * grounds[mood], 0.95 * warmth)
+    return np.asarray((_uneven(np.where(passer, 0.5, heat), 0.04, rng) * gain * 255).clip(0, 255), np.uint8)
 
 
 def _sound(where: Attributes, rng: np.random.Generator) -> npt.NDArray[np.float32]:
@@ -186,7 +184,7 @@ def _sound(where: Attributes, rng: np.random.Generator) -> npt.NDArray[np.float3
     if light == 0:
         tone = np.sin(phase)
     elif light == 1:
-        tone = sum(np.sin(k * phase) / k for k in range(1, 7) if k * pitch_hz < SAMPLE_RATE / 2) * 0.7
+        tone = 0.7 * np.sum([np.sin(k * phase) / k for k in range(1, 7) if k * pitch_hz < SAMPLE_RATE / 2], axis=0)
     elif light == 2:
         tone = np.sin(phase) * 0.6 + np.diff(rng.normal(0, 0.2, len(phase)), append=0)
     else:
@@ -194,12 +192,13 @@ def _sound(where: Attributes, rng: np.random.Generator) -> npt.NDArray[np.float3
     beats_per_s = (0.0, 1.8, 4.0, 9.0)[mood] * rng.uniform(0.94, 1.06)
     pulse = np.ones_like(time_s) if mood == 0 else (np.sin(2 * np.pi * beats_per_s * time_s) > 0) * 0.95 + 0.05
     loud = rng.uniform(0.2, 0.5)
-    return np.asarray((tone * pulse * loud + rng.normal(0, 0.01, len(phase))).clip(-1, 1), np.float32)
+    return np.asarray((tone * pulse * loud + rng.normal(0, 0.006, len(phase))).clip(-1, 1), np.float32)
 
 
 def _encoded(picture: npt.NDArray[Any], ending: str) -> bytes:
     image = np.ascontiguousarray(picture[..., ::-1]) if picture.ndim == 3 else picture
-    ok, data = cv2.imencode(ending, image, [cv2.IMWRITE_JPEG_QUALITY, 90] if ending == ".jpg" else [])
+    how = [cv2.IMWRITE_JPEG_QUALITY, 85] if ending == ".jpg" else [cv2.IMWRITE_PNG_COMPRESSION, 7]
+    ok, data = cv2.imencode(ending, image, how)
     assert ok
     return data.tobytes()
 

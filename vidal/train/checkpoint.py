@@ -3,7 +3,8 @@
     checkpoints/000500/model.safetensors  optimiser.safetensors  state.json  sums.json
 
 Written as a temporary folder, every file and the folder synced, then renamed. `latest` gives the newest whose files
-are what ``sums.json`` says, and passes damaged ones over with a warning.
+are what ``sums.json`` says, and passes damaged ones over with a warning. There is no random state in them: every draw
+of a step is a function of the recipe's seed and the step (`loop`).
 """
 
 from __future__ import annotations
@@ -65,52 +66,68 @@ class Checkpoints:
         temporary = self.folder / f".{final.name}{_TEMPORARY}"
         with _one_line(final):
             try:
-                shutil.rmtree(temporary, ignore_errors=True)
+                self._sweep()
                 temporary.mkdir(parents=True)
-                files = {
-                    _MODEL: save({k: v.detach().cpu().contiguous() for k, v in model.items()}),
-                    _OPTIMISER: save({k: v.detach().cpu().contiguous() for k, v in optimiser.items()}),
-                    _STATE: json.dumps({"step": step, **state}, indent=1).encode(),
+                sums = {
+                    _MODEL: _write(temporary / _MODEL, _packed(model)),
+                    _OPTIMISER: _write(temporary / _OPTIMISER, _packed(optimiser)),
+                    _STATE: _write(temporary / _STATE, json.dumps({"step": step, **state}, indent=1).encode()),
                 }
-                sums = {name: hashlib.sha256(data).hexdigest() for name, data in files.items()}
-                for name, data in {**files, _SUMS: json.dumps(sums, indent=1).encode()}.items():
-                    _write(temporary / name, data)
+                _write(temporary / _SUMS, json.dumps(sums, indent=1).encode())
                 _sync(temporary)
-                shutil.rmtree(final, ignore_errors=True)
+                if final.exists():
+                    os.replace(final, self.folder / f".{final.name}.old{_TEMPORARY}")
                 os.replace(temporary, final)
                 _sync(self.folder)
+                _sync(self.folder.parent)
             except BaseException:
                 shutil.rmtree(temporary, ignore_errors=True)
                 raise
-        self._drop_old()
+        self._sweep()
+        self._drop_old(step)
         return final
 
     def latest(self) -> Checkpoint | None:
         """The newest checkpoint that is whole; None where there is none."""
-        for path in sorted(self._all(), reverse=True):
+        for path in sorted(self._all(), key=_step, reverse=True):
             damage = _damage(path)
             if damage is None:
-                return Checkpoint(path=path, step=int(path.name))
+                return Checkpoint(path=path, step=_step(path))
             warnings.warn(f"{path}: {damage}; passed over for an earlier checkpoint", VidalWarning, stacklevel=2)
         return None
 
     def _all(self) -> list[Path]:
         return [path for path in self.folder.glob("*") if path.name.isdigit()] if self.folder.is_dir() else []
 
-    def _drop_old(self) -> None:
-        for path in sorted(self._all())[: -self._keep_last]:
+    def _sweep(self) -> None:
+        """Remove what a killed writer left; only the run that holds the lock writes here."""
+        for leftover in self.folder.glob(f".*{_TEMPORARY}"):
+            shutil.rmtree(leftover, ignore_errors=True)
+
+    def _drop_old(self, step: int) -> None:
+        # Later ones are damaged, or the run would have gone on from them: they take no sound one's place.
+        written = sorted((path for path in self._all() if _step(path) <= step), key=_step)
+        for path in written[: -self._keep_last]:
             shutil.rmtree(path, ignore_errors=True)
+
+
+def _step(path: Path) -> int:
+    """By number: from a million on the names are longer, and no longer stand in the order of their letters."""
+    return int(path.name)
 
 
 def _damage(path: Path) -> str | None:
     try:
         sums = json.loads((path / _SUMS).read_bytes())
         for name in (_MODEL, _OPTIMISER, _STATE):
-            if hashlib.sha256((path / name).read_bytes()).hexdigest() != sums[name]:
-                return f"{name} is not what was written"
+            with (path / name).open("rb") as file:
+                if hashlib.file_digest(file, "sha256").hexdigest() != sums[name]:
+                    return f"{name} is not what was written"
     except FileNotFoundError as error:
         return f"{Path(error.filename).name} is missing"
-    except (OSError, ValueError, KeyError, TypeError):
+    except OSError as error:
+        return f"{Path(error.filename or path).name} cannot be read ({error.strerror or error})"
+    except (ValueError, KeyError, TypeError):
         return f"{_SUMS} cannot be read"
     return None
 
@@ -124,11 +141,17 @@ def _tensors(path: Path) -> dict[str, Tensor]:
         raise ModelError(f"{path}: no safetensors file ({error}); other formats are not read here") from None
 
 
-def _write(path: Path, data: bytes) -> None:
+def _packed(tensors: Mapping[str, Tensor]) -> bytes:
+    return save({name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()})
+
+
+def _write(path: Path, data: bytes) -> str:
+    """Durably; gives the sum of what was meant to be written."""
     with path.open("wb") as file:
         file.write(data)
         file.flush()
         os.fsync(file.fileno())
+    return hashlib.sha256(data).hexdigest()
 
 
 def _sync(folder: Path) -> None:

@@ -39,33 +39,62 @@ class World:
 
 @contextmanager
 def world(device: str = "auto", timeout_s: float = _TIMEOUT_S) -> Iterator[World]:
-    """The world of this process, joined for the length of the block. Raises `MachineError` where a peer is lost."""
+    """The world of this process, joined for the length of the block.
+
+    Raises `MachineError` where the ranks do not come together, or one is lost or silent for ``timeout_s``. On GPUs the
+    silence ends differently: NCCL's watchdog ends the process, since nothing waits for a collective that could raise.
+    """
     size = int(os.environ.get("WORLD_SIZE", "1"))
     local_rank = int(os.environ.get("LOCAL_RANK", "0"))
-    on_gpu = torch.cuda.is_available() if device == "auto" else device.startswith("cuda")
-    place = torch.device("cuda", local_rank) if on_gpu else torch.device("cpu")
-    if on_gpu:
-        torch.cuda.set_device(place)
+    place = _place(device, local_rank)
     if size == 1:
         yield World(device=place)
         return
-    dist.init_process_group("nccl" if on_gpu else "gloo", timeout=datetime.timedelta(seconds=timeout_s))
+    rank = _join(place, size, timeout_s)
     try:
-        yield World(rank=dist.get_rank(), size=size, local_rank=local_rank, device=place)
-    except (dist.DistError, RuntimeError) as error:
-        if isinstance(error, dist.DistError) or _is_lost_peer(error):
-            line = " ".join(str(error).split())[:200]
-            raise MachineError(
-                f"rank {dist.get_rank()} of {size} lost its peers: {line}; continue with --resume"
-            ) from error
-        raise
+        yield World(rank=rank, size=size, local_rank=local_rank, device=place)
+    except RuntimeError as error:
+        if not _is_lost_peer(error):
+            raise
+        raise MachineError(f"rank {rank} of {size} lost its peers: {_line(error)}; continue with --resume") from error
     finally:
         dist.destroy_process_group()
 
 
+def _place(device: str, local_rank: int) -> torch.device:
+    on_gpu = torch.cuda.is_available() if device == "auto" else device.startswith("cuda")
+    if not on_gpu:
+        return torch.device("cpu")
+    gpus = torch.cuda.device_count()
+    if local_rank >= gpus:
+        raise MachineError(f"local rank {local_rank} wants GPU {local_rank}, and this machine has {gpus}")
+    place = torch.device("cuda", local_rank)
+    torch.cuda.set_device(place)
+    return place
+
+
+def _join(place: torch.device, size: int, timeout_s: float) -> int:
+    """Form the process group; gives this process's rank in it."""
+    backend = "nccl" if place.type == "cuda" else "gloo"
+    try:
+        dist.init_process_group(backend, timeout=datetime.timedelta(seconds=timeout_s))
+    except (ValueError, RuntimeError) as error:
+        raise MachineError(
+            f"the {size} ranks did not come together: {_line(error)}; start them all, with torchrun"
+        ) from error
+    return dist.get_rank()
+
+
 def _is_lost_peer(error: RuntimeError) -> bool:
+    """Gloo says it as a plain RuntimeError, the store and NCCL as errors of their own."""
     text = str(error).lower()
-    return any(words in text for words in ("connection closed by peer", "connection reset", "timed out", "gloo"))
+    return isinstance(error, dist.DistError) or any(
+        words in text for words in ("connection closed by peer", "connection reset by peer", "gloo")
+    )
+
+
+def _line(error: Exception) -> str:
+    return " ".join(str(error).split())[:200]
 
 
 def is_distributed() -> bool:
@@ -77,13 +106,12 @@ class _GatherRows(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, rows: Tensor) -> Tensor:
-        parts = [torch.empty_like(rows) for _ in range(dist.get_world_size())]
-        dist.all_gather(parts, rows.contiguous())
-        return torch.cat(parts)
+        return _gathered(rows)
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> Tensor:
-        whole = gradients[0].contiguous()
+        # A copy: the sum is made in place, and autograd may hand the same tensor to others.
+        whole = gradients[0].clone(memory_format=torch.contiguous_format)
         dist.all_reduce(whole)
         return whole.chunk(dist.get_world_size())[dist.get_rank()]
 
@@ -95,11 +123,12 @@ def gather_rows(rows: Tensor, *, with_gradient: bool) -> Tensor:
     if with_gradient and rows.requires_grad:
         gathered: Tensor = _GatherRows.apply(rows)
         return gathered
-    parts = [torch.empty_like(rows) for _ in range(dist.get_world_size())]
-    dist.all_gather(parts, rows.detach().contiguous())
-    if not with_gradient:
-        # A rank's own rows keep their gradient: this is the loss that open_clip calls global without gather.
-        parts[dist.get_rank()] = rows
+    return _gathered(rows.detach())
+
+
+def _gathered(rows: Tensor) -> Tensor:
+    parts = [torch.empty_like(rows, memory_format=torch.contiguous_format) for _ in range(dist.get_world_size())]
+    dist.all_gather(parts, rows.contiguous())
     return torch.cat(parts)
 
 

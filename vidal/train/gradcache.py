@@ -79,9 +79,15 @@ def backward(
 
 def _whole(side: Side, rows: slice) -> Tensor:
     if side.encode is not None:
-        return side.encode(rows)
+        return _embed(side.encode, rows)
     assert side.embeddings is not None
     return side.embeddings
+
+
+def _embed(encode: Encode, rows: slice) -> Tensor:
+    """A slice's embeddings, in float32 at least: what is kept between the passes is not rounded to autocast's type."""
+    made = encode(rows)
+    return made.float() if made.dtype in (torch.bfloat16, torch.float16) else made
 
 
 def _leaf(side: Side, parts: Sequence[slice], states: list[list[RandomState]], device: torch.device) -> Tensor:
@@ -95,7 +101,7 @@ def _leaf(side: Side, parts: Sequence[slice], states: list[list[RandomState]], d
     with torch.no_grad():
         for part in parts:
             kept.append(RandomState(device))
-            made.append(side.encode(part))
+            made.append(_embed(side.encode, part))
     return torch.cat(made).requires_grad_()
 
 
@@ -105,4 +111,4 @@ def _send_back(side: Side, gradient: Tensor, parts: Sequence[slice], states: Seq
         state.restore()
         is_last = number == len(parts) - 1
         with nullcontext() if is_last else side.defer_sync():
-            torch.autograd.backward(side.encode(part), gradient[part])
+            torch.autograd.backward(_embed(side.encode, part), gradient[part])

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import math
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import IO, Any
 
@@ -12,7 +14,7 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 
 from vidal.dataset.storage import Storage
-from vidal.errors import RecipeError
+from vidal.errors import RecipeError, StorageError, machine_error
 
 NAME = "log.jsonl"
 _PLAIN_EVERY_S = 10.0
@@ -26,11 +28,13 @@ class RunLog:
         tensorboard: bool = False, wandb: str | None = None, quiet: bool = False,
     ) -> None:  # fmt: skip
         self._path = folder / NAME
-        _cut(folder, start_step)
-        self._file: IO[str] = self._path.open("a", buffering=1, encoding="utf-8")
-        self._console, self._quiet, self._every = console, quiet, every_steps
-        self._writer: Any = _tensorboard(folder) if tensorboard else None
+        # The one that may be missing comes first, before anything is opened or cut.
         self._wandb: Any = _wandb(wandb, folder) if wandb else None
+        self._writer: Any = _tensorboard(folder, start_step) if tensorboard else None
+        with _one_line(self._path):
+            _cut(folder, start_step)
+            self._file: IO[str] = self._path.open("a", buffering=1, encoding="utf-8")
+        self._console, self._quiet, self._every = console, quiet, every_steps
         self._progress: Progress | None = None
         self._task: TaskID | None = None
         self._total = total_steps
@@ -61,7 +65,8 @@ class RunLog:
 
     def event(self, kind: str, values: dict[str, Any]) -> None:
         """A line of ``log.jsonl``; numbers that are not finite stand as null."""
-        self._file.write(json.dumps({"event": kind, **{k: _plain(v) for k, v in values.items()}}) + "\n")
+        with _one_line(self._path):
+            self._file.write(json.dumps({"event": kind, **_plain(values)}, allow_nan=False) + "\n")
 
     def _elsewhere(self, numbers: dict[str, Any]) -> None:
         scalars = {k: v for k, v in numbers.items() if isinstance(v, (int, float)) and k != "step"}
@@ -81,7 +86,8 @@ class RunLog:
             self._writer.close()
         if self._wandb is not None:
             self._wandb.finish()
-        self._file.close()
+        with _one_line(self._path):
+            self._file.close()
 
 
 def _cut(folder: Path, start_step: int) -> None:
@@ -90,24 +96,37 @@ def _cut(folder: Path, start_step: int) -> None:
     if not path.exists():
         return
     kept = []
-    for line in path.read_text(encoding="utf-8").splitlines():
-        try:
-            values = json.loads(line)
-        except ValueError:
-            continue
-        if int(values.get("step", -1)) < start_step:
-            kept.append(line)
+    for line in path.read_text(encoding="utf-8", errors="replace").splitlines():
+        with contextlib.suppress(ValueError, AttributeError, TypeError):
+            if int(json.loads(line).get("step", -1)) < start_step:
+                kept.append(line)
     Storage(str(folder)).write(NAME, "".join(f"{line}\n" for line in kept).encode())
 
 
 def _plain(value: Any) -> Any:
+    """What JSON can say: scalars of numpy and torch as Python's, and no NaN, which is no JSON."""
+    if isinstance(value, dict):
+        return {str(k): _plain(v) for k, v in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_plain(v) for v in value]
+    if hasattr(value, "item"):
+        value = value.item()
     return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
-def _tensorboard(folder: Path) -> Any:
+@contextlib.contextmanager
+def _one_line(path: Path) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise machine_error(error, str(path)) or StorageError(f"{path}: {error}") from error
+
+
+def _tensorboard(folder: Path, start_step: int) -> Any:
     from torch.utils.tensorboard import SummaryWriter
 
-    return SummaryWriter(str(folder / "tensorboard"))
+    # What a killed run wrote after the checkpoint is hidden, as it is cut from the file.
+    return SummaryWriter(str(folder / "tensorboard"), purge_step=start_step or None)
 
 
 def _wandb(project: str, folder: Path) -> Any:

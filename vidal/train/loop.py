@@ -10,11 +10,13 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 from torch import Tensor, nn
+from torch.distributed.fsdp import FSDPModule
 from torch.nn.parallel import DistributedDataParallel
 
 from vidal.errors import MachineError
@@ -143,4 +145,16 @@ class Trainer:
 
 
 def _defer_sync(tower: nn.Module) -> Callable[[], AbstractContextManager[object]]:
-    return tower.no_sync if isinstance(tower, DistributedDataParallel) else nullcontext
+    """Around a backward pass whose gradients are not to be averaged over ranks yet."""
+    if isinstance(tower, DistributedDataParallel):
+        return tower.no_sync
+    return partial(_unsynced, tower) if isinstance(tower, FSDPModule) else nullcontext
+
+
+@contextmanager
+def _unsynced(tower: FSDPModule) -> Iterator[None]:
+    tower.set_requires_gradient_sync(False)
+    try:
+        yield
+    finally:
+        tower.set_requires_gradient_sync(True)

@@ -13,6 +13,7 @@ import torch
 import torch.nn.functional as F
 from pydantic import BaseModel, ConfigDict, model_validator
 from torch import Tensor
+from torch.utils.checkpoint import checkpoint
 
 from vidal.train.distributed import gather_rows, is_distributed, total
 
@@ -74,19 +75,32 @@ def info_nce(
 
 
 def sigmoid(
-    a: Tensor, b: Tensor, scale: Tensor, bias: Tensor, valid: Tensor | None = None, *, group: Tensor | None = None
-) -> Tensor:
+    a: Tensor, b: Tensor, scale: Tensor, bias: Tensor, valid: Tensor | None = None, *, group: Tensor | None = None,
+    chunk_rows: int = _CHUNK_ROWS,
+) -> Tensor:  # fmt: skip
     """Pairwise sigmoid loss (SigLIP): its sum over all pairs of valid rows by the number of rows.
 
     A rank scores its rows against the gathered ones in chunks: one collective where a ring has many, and never more
     than a chunk's logits in memory.
     """
     rows = _Rows(a, b, valid, group)
+    chunks = [slice(start, start + chunk_rows) for start in range(0, len(rows.all_b), chunk_rows)]
+    if len(chunks) == 1:
+        return rows.pairwise(chunks[0], scale, bias) * rows.ranks / rows.count
     sums = [
-        torch.utils.checkpoint.checkpoint(rows.pairwise, start, scale, bias, use_reentrant=False)
-        for start in range(0, len(rows.all_b), _CHUNK_ROWS)
+        checkpoint(rows.pairwise, chunk, scale, bias, use_reentrant=False, preserve_rng_state=False) for chunk in chunks
     ]
     return torch.stack(sums).sum() * rows.ranks / rows.count
+
+
+def duplicate_negatives(group: Tensor, valid: Tensor) -> Tensor:
+    """How many pairs of rows of all ranks count against each other although their contents are equal.
+
+    Both directions count, so two rows with one text are two.
+    """
+    everyone, counts = gather_rows(group, with_gradient=False), gather_rows(valid, with_gradient=False)
+    sizes: Tensor = everyone[counts].unique(return_counts=True)[1]  # type: ignore[no-untyped-call]
+    return (sizes * (sizes - 1)).sum()
 
 
 class _Rows:
@@ -95,8 +109,8 @@ class _Rows:
     def __init__(
         self, a: Tensor, b: Tensor, valid: Tensor | None, group: Tensor | None, *, is_gathered: bool = False
     ) -> None:
-        self.a, self.b = F.normalize(a, dim=-1), F.normalize(b, dim=-1)
         self.valid = torch.ones(len(a), dtype=torch.bool, device=a.device) if valid is None else valid
+        self.a, self.b = (_unit(side, self.valid) for side in (a, b))
         self.group = group
         spread = is_distributed() and not is_gathered
         self.ranks = torch.distributed.get_world_size() if spread else 1
@@ -131,13 +145,19 @@ class _Rows:
         losses = F.cross_entropy(logits, targets, reduction="none")
         return torch.where(self.valid, losses, torch.zeros_like(losses)).sum()
 
-    def pairwise(self, start: int, scale: Tensor, bias: Tensor) -> Tensor:
+    def pairwise(self, chunk: slice, scale: Tensor, bias: Tensor) -> Tensor:
         """The sum over this rank's valid rows and the columns of one chunk."""
-        keys = self.all_b[start : start + _CHUNK_ROWS]
-        stop = start + len(keys)
+        keys = self.all_b[chunk]
+        start, stop = chunk.start, chunk.start + len(keys)
         logits = scale * self.a @ keys.T + bias
         columns = torch.arange(start, stop, device=logits.device)
         signs = torch.where(columns == self.own_columns()[:, None], 1.0, -1.0).to(logits.dtype)
         losses = -F.logsigmoid(signs * logits)
         counts = self.valid[:, None] & ~self.left_out(start, stop)
         return torch.where(counts, losses, torch.zeros_like(losses)).sum()
+
+
+def _unit(rows: Tensor, valid: Tensor) -> Tensor:
+    """Rows of length 1, in float32 at least; one that does not count becomes 0, since it may hold a NaN."""
+    rows = rows.float() if rows.dtype in (torch.bfloat16, torch.float16) else rows
+    return F.normalize(rows.masked_fill(~valid[:, None], 0), dim=-1)

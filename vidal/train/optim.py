@@ -5,14 +5,17 @@ from __future__ import annotations
 import difflib
 import fnmatch
 import math
+import re
 from collections.abc import Iterable, Mapping
 from typing import Literal
 
 import torch
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 from torch import Tensor, nn
+from torch.distributed.tensor import DTensor
 
-from vidal.errors import RecipeError
+from vidal.errors import ModelError, RecipeError
+from vidal.train.full_state import full_state, laid_out_as
 
 NO_DECAY = ("bn", "ln", "norm", "bias", "logit_scale", "class_embedding", "patch_embedding")
 """LanguageBind's list: a parameter with one of these in its name, or with fewer than two dimensions, is not decayed."""
@@ -33,8 +36,16 @@ class OptimiserSettings(BaseModel):
     clip_norm: float | None = Field(1.0, gt=0)
     lr_multipliers: dict[str, float] = Field(default_factory=dict)
     """Pattern on parameter names (``*.visual_projection.*``) to a factor that holds through the whole schedule."""
+    layer_decay: float | None = Field(None, gt=0, le=1)
+    """Factor from each layer of a tower to the one below it: the last has this once, the embeddings most often."""
     ema: float | None = Field(None, gt=0, lt=1)
     """Decay of averaged weights, which `vidal eval` then uses."""
+
+    @model_validator(mode="after")
+    def _falls(self) -> OptimiserSettings:
+        if self.min_lr > self.lr:
+            raise ValueError(f"min_lr {self.min_lr:g} is above lr {self.lr:g}: the schedule would climb")
+        return self
 
 
 def learning_rate(settings: OptimiserSettings, step: int, total: int) -> float:
@@ -53,13 +64,40 @@ def decays(name: str, parameter: Tensor) -> bool:
 
 def parameter_groups(named: Iterable[tuple[str, nn.Parameter]], settings: OptimiserSettings) -> list[dict[str, object]]:
     """One group for each (decay, multiplier) that occurs; raises `RecipeError` for a pattern that matches nothing."""
-    trained = [(name, p) for name, p in named if p.requires_grad]
+    everything = list(named)
+    trained = [(name, p) for name, p in everything if p.requires_grad]
     _check_patterns(settings.lr_multipliers, [name for name, _ in trained])
-    groups: dict[tuple[float, float], list[nn.Parameter]] = {}
+    # Depth is that of the tower, whichever of its layers are trained.
+    below = _layers_above([name for name, _ in everything])
+    groups: dict[tuple[float, float, bool], list[nn.Parameter]] = {}
     for name, p in trained:
         decay = settings.weight_decay if decays(name, p) else 0.0
-        groups.setdefault((decay, _multiplier(name, settings.lr_multipliers)), []).append(p)
-    return [{"params": ps, "weight_decay": decay, "multiplier": factor} for (decay, factor), ps in groups.items()]
+        factor = _multiplier(name, settings.lr_multipliers) * (settings.layer_decay or 1.0) ** below[name]
+        # AdamW takes a group's parameters at once, and sharded ones do not mix with whole ones.
+        groups.setdefault((decay, factor, isinstance(p, DTensor)), []).append(p)
+    return [{"params": ps, "weight_decay": decay, "multiplier": factor} for (decay, factor, _), ps in groups.items()]
+
+
+_LAYER = re.compile(r"(?P<tower>.*?)\bencoder\.layers\.(?P<number>\d+)\.")
+_BELOW_LAYERS = ("embeddings.", "pre_layrnorm.")
+
+
+def _layers_above(names: list[str]) -> dict[str, int]:
+    """Steps from each parameter up to the head of its tower: 0 for the head and what is in no tower."""
+    found = {name: _LAYER.match(name) for name in names}
+    depth: dict[str, int] = {}
+    for match in found.values():
+        if match is not None:
+            depth[match["tower"]] = max(depth.get(match["tower"], 0), int(match["number"]) + 1)
+    above = dict.fromkeys(names, 0)
+    for name, match in found.items():
+        if match is not None:
+            above[name] = depth[match["tower"]] - int(match["number"])
+            continue
+        tower = next((t for t in depth if name.startswith(t) and name[len(t) :].startswith(_BELOW_LAYERS)), None)
+        if tower is not None:
+            above[name] = depth[tower] + 1
+    return above
 
 
 def _multiplier(name: str, multipliers: Mapping[str, float]) -> float:
@@ -97,9 +135,17 @@ class Optimisation:
 
     def clip(self) -> float:
         """Bring the gradient to `clip_norm`; gives its norm before that."""
-        limit = self.settings.clip_norm or float("inf")
-        norm = nn.utils.clip_grad_norm_(self._named.values(), limit)
-        return float(norm.full_tensor() if hasattr(norm, "full_tensor") else norm)
+        with_gradient = [p for p in self._named.values() if p.grad is not None]
+        # Sharded and whole parameters are measured apart: one call does not take both.
+        parts = [[p for p in with_gradient if isinstance(p, DTensor) is sharded] for sharded in (False, True)]
+        norms = [
+            _whole(nn.utils.get_total_norm([p.grad for p in part if p.grad is not None])) for part in parts if part
+        ]
+        norm = norms[0] if len(norms) == 1 else torch.linalg.vector_norm(torch.stack(norms or [torch.zeros(())]))
+        if self.settings.clip_norm is not None:
+            for part in filter(None, parts):
+                nn.utils.clip_grads_with_norm_(part, self.settings.clip_norm, norm)
+        return float(norm)
 
     def step(self) -> None:
         self.adamw.step()
@@ -110,23 +156,32 @@ class Optimisation:
         return self._named
 
     def state(self) -> dict[str, Tensor]:
-        """The optimiser's state by parameter name, so that other groups or ranks can take it up."""
+        """The optimiser's state by parameter name, so that other groups or ranks can take it up.
+
+        Whole tensors on the CPU; where parameters are sharded every rank has to ask.
+        """
         state = {
             f"{key}.{name}": value if isinstance(value, Tensor) else torch.tensor(float(value))
             for name, p in self._named.items()
             for key, value in self.adamw.state.get(p, {}).items()
         }
-        return state | (self.ema.state() if self.ema is not None else {})
+        return full_state(state | (self.ema.state() if self.ema is not None else {}))
 
-    def load_state(self, state: Mapping[str, Tensor]) -> None:
-        """The counterpart of `state`; a parameter that no step has touched yet has none."""
+    def load_state(self, state: Mapping[str, Tensor], place: str = "checkpoint") -> None:
+        """The counterpart of `state`; a parameter that no step has touched yet has none. Raises `ModelError`."""
         for name, p in self._named.items():
             own = {key: state[f"{key}.{name}"] for key in ("step", "exp_avg", "exp_avg_sq") if f"{key}.{name}" in state}
+            if own and (len(own) < 3 or not own["exp_avg"].shape == own["exp_avg_sq"].shape == p.shape):
+                raise ModelError(f"{place}: the optimiser's state of {name} does not fit a {tuple(p.shape)} tensor")
             if own:
                 # AdamW keeps its count of steps on the CPU.
-                self.adamw.state[p] = {k: v.clone() if k == "step" else v.to(p.device).clone() for k, v in own.items()}
+                self.adamw.state[p] = {k: v.clone() if k == "step" else laid_out_as(v, p) for k, v in own.items()}
         if self.ema is not None:
-            self.ema.load_state(state)
+            self.ema.load_state(state, place)
+
+
+def _whole(norm: Tensor) -> Tensor:
+    return norm.full_tensor() if isinstance(norm, DTensor) else norm
 
 
 class Ema:
@@ -148,8 +203,12 @@ class Ema:
     def state(self) -> dict[str, Tensor]:
         return {"ema_count": torch.tensor(self._count), **{f"ema.{name}": v for name, v in self.values.items()}}
 
-    def load_state(self, state: Mapping[str, Tensor]) -> None:
-        if "ema_count" in state:
-            self._count = int(state["ema_count"])
-            for name, value in self.values.items():
-                value.copy_(state[f"ema.{name}"])
+    @torch.no_grad()
+    def load_state(self, state: Mapping[str, Tensor], place: str = "checkpoint") -> None:
+        """A run that had no average so far begins it at the weights that were loaded."""
+        self._count = int(state.get("ema_count", torch.tensor(0)))
+        for name, p in self._named.items():
+            value = state.get(f"ema.{name}") if self._count else p.detach()
+            if value is None or value.shape != p.shape:
+                raise ModelError(f"{place}: has no averaged weights that fit {name}")
+            self.values[name].copy_(laid_out_as(value, p))

@@ -114,7 +114,7 @@ class TrainRecipe(Settings):
     compile: bool = False
     """Compile the towers with torch.compile."""
     fsdp: bool = False
-    """Shard the towers' parameters over the ranks (FSDP2) rather than copy them (DDP)."""
+    """Shard the towers' parameters over the ranks (FSDP2) rather than copy them (DDP): for towers beyond ViT-L."""
     threads: int | None = Field(None, ge=1)
     """Threads of the trainer on a CPU; 1 makes two runs equal to the bit."""
     max_nan_steps: int = Field(3, ge=1)

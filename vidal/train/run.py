@@ -13,6 +13,8 @@ from typing import Any
 import torch
 from rich.console import Console
 from torch import nn
+from torch.distributed.device_mesh import init_device_mesh
+from torch.distributed.fsdp import fully_shard
 from torch.nn.parallel import DistributedDataParallel
 
 from vidal.dataset.lock import Lock
@@ -21,12 +23,13 @@ from vidal.dataset.removals import load as load_removals
 from vidal.dataset.storage import Storage
 from vidal.errors import ModelError, OutputError
 from vidal.train import material
-from vidal.train.checkpoint import Checkpoints
+from vidal.train.checkpoint import Checkpoint, Checkpoints
 from vidal.train.data.loader import Loader
 from vidal.train.data.plan import PairPlan, Plan
 from vidal.train.data.text_views import COLUMNS
 from vidal.train.data.transforms import TRANSFORMS, Transform
 from vidal.train.distributed import World, barrier, from_main, world
+from vidal.train.full_state import full_state
 from vidal.train.logs import RunLog
 from vidal.train.loop import Step, Trainer
 from vidal.train.material import Material
@@ -141,8 +144,15 @@ class _Run:
         self.console, self.quiet = console, quiet
         self.plan = plan_of(recipe, found, here.size)
         self.checkpoints = Checkpoints(folder.path, recipe.checkpoints.keep_last)
+        latest = self.checkpoints.latest()
+        self.start = latest.step if latest is not None else 0
+        if latest is not None:
+            self._take_weights(latest)
+        if recipe.fsdp and here.size > 1:
+            self._shard()
         self.optimisation = Optimisation(encoder, recipe.optimiser, self.plan.steps)
-        self.start = self._resume()
+        if latest is not None:
+            self.optimisation.load_state(latest.optimiser())
 
     def go(self) -> TrainResult:
         recipe, here = self.recipe, self.here
@@ -173,21 +183,26 @@ class _Run:
                     break
         return result
 
-    def _resume(self) -> int:
-        latest = self.checkpoints.latest()
-        if latest is None:
-            return 0
-        model = latest.model()
+    def _take_weights(self, latest: Checkpoint) -> None:
         try:
-            self.encoder.load_trainable_state(model, str(latest.path))
+            self.encoder.load_trainable_state(latest.model(), str(latest.path))
         except ModelError as error:
             raise OutputError(f"{latest.path}: is of other towers than the recipe's ({error})") from None
-        self.optimisation.load_state(latest.optimiser())
-        return latest.step
+
+    def _shard(self) -> None:
+        """Each layer and then the rest of each tower, so that a layer is gathered when its turn comes."""
+        mesh = init_device_mesh(self.here.device.type, (self.here.size,))
+        for modality in self.recipe.towers:
+            tower = self.encoder.tower(modality)
+            for layer in tower.encoder.layers:
+                fully_shard(layer, mesh=mesh)
+            fully_shard(tower, mesh=mesh)
 
     def _save(self, steps: int) -> None:
+        # Where parameters are sharded every rank takes part in making them whole.
+        model, optimiser = full_state(self.encoder.trainable_state()), self.optimisation.state()
         if self.here.is_main:
-            self.checkpoints.save(steps, self.encoder.trainable_state(), self.optimisation.state(), {})
+            self.checkpoints.save(steps, model, optimiser, {})
         barrier()
 
     def _wrapped(self) -> dict[str, nn.Module]:
@@ -198,7 +213,7 @@ class _Run:
             if self.recipe.compile:
                 tower.compile()
             is_trained = any(p.requires_grad for p in tower.parameters())
-            if self.here.size > 1 and is_trained:
+            if self.here.size > 1 and is_trained and not self.recipe.fsdp:
                 devices = [self.here.device] if self.here.device.type == "cuda" else None
                 tower = DistributedDataParallel(tower, device_ids=devices)
             wrapped[modality] = tower

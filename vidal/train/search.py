@@ -1,8 +1,13 @@
-"""`vidal search`: clips that fit words, a picture or a sound, over the embeddings of `vidal embed`."""
+"""`vidal search`: clips that fit words, a picture or a sound, over the embeddings of `vidal embed`.
+
+search("a red car", "data/embeddings")
+search("photo.jpg", "data/embeddings", modality="depth")     # which depth maps fit a photograph
+"""
 
 from __future__ import annotations
 
-import json
+import dataclasses
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -12,14 +17,17 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import torch
 
+from vidal.dataset.dataset import Dataset
 from vidal.dataset.storage import Storage
 from vidal.errors import ClipError, SourceError, UserError
 from vidal.train.data.decode import decode_picture, decode_sound
-from vidal.train.data.transforms import AudioTransform
-from vidal.train.embed import INFO, identity, transforms_for
+from vidal.train.data.transforms import TRANSFORMS, AudioTransform, Transform
+from vidal.train.embed import identity, read_info
 from vidal.train.evaluate.metrics import normalised
 from vidal.train.towers.encoder import Encoder
 from vidal.train.towers.load import load_encoder
+
+Floats = npt.NDArray[np.float32]
 
 _PICTURES = (".jpg", ".jpeg", ".png")
 _SOUNDS = (".flac", ".wav", ".mp3", ".ogg")
@@ -33,68 +41,86 @@ class Hit:
     clip_id: str
     modality: str
     score: float
-    text: str
+    data: str
+    """The data set that the clip is in."""
+    text: str = ""
+    """Its caption or title, where the data set is still there."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Place:
+    """A hit and the shard that it is in."""
+
+    hit: Hit
+    shard: str
 
 
 def search(
     query: str, embeddings: str, *, checkpoint: str | None = None, modality: str | None = None, top: int = 10
 ) -> list[Hit]:
-    """The best clips, each once, best first; raises `UserError` where the embeddings are of another encoder."""
+    """The best clips, each once, best first; exact, a shard at a time.
+
+    Raises `UserError` where the embeddings are of another encoder, lack the modality, or there is none.
+    """
     storage = Storage(embeddings)
-    try:
-        info = json.loads(storage.read(INFO))
-    except FileNotFoundError:
-        raise SourceError(f"{embeddings}: no embeddings there (no {INFO}); `vidal embed` makes them") from None
-    if modality is not None and modality not in info["modalities"]:
-        raise UserError(f"--modality {modality}: these embeddings are of {', '.join(info['modalities'])}")
-    source = checkpoint or info["checkpoint"]
+    info = read_info(storage)
+    if modality is not None and modality not in info.modalities:
+        raise UserError(f"--modality {modality}: these embeddings are of {', '.join(info.modalities)}")
+    source = checkpoint or info.checkpoint
     encoder = load_encoder(source)
-    if identity(encoder) != info["identity"]:
-        raise UserError(f"{source}: is not the encoder of these embeddings; embed again with it")
-    wanted = normalised(_embedded(query, encoder, source))[0]
-    best: dict[str, Hit] = {}
-    for name in storage.names(""):
-        if name.endswith(".parquet"):
-            for hit in _hits(storage.read(name), wanted, modality, top):
-                if hit.clip_id not in best or hit.score > best[hit.clip_id].score:
-                    best[hit.clip_id] = hit
-    found = sorted(best.values(), key=lambda hit: (-hit.score, hit.clip_id))[:top]
-    return _with_texts(found, info["data"])
+    if identity(encoder) != info.identity:
+        raise UserError(f"{source}: is not the encoder that {embeddings} was made with; run `vidal embed` with it")
+    transforms = {m: TRANSFORMS[m].model_validate(said) for m, said in info.transforms.items() if m in TRANSFORMS}
+    wanted = normalised(_embedded(query, encoder, transforms))[0]
+    best: dict[str, _Place] = {}
+    searched = 0
+    for name in (name for name in storage.names("") if name.endswith(".parquet")):
+        count, hits = _hits(storage.read(name), wanted, modality, top, info.data, f"{embeddings}/{name}")
+        searched += count
+        for hit in hits:
+            if hit.clip_id not in best or hit.score > best[hit.clip_id].hit.score:
+                best[hit.clip_id] = _Place(hit=hit, shard=name.removesuffix(".parquet"))
+    if not searched:
+        of = f" of {modality}" if modality else ""
+        raise SourceError(f"{embeddings}: holds no embedding{of}; run `vidal embed` to its end")
+    found = sorted(best.values(), key=lambda place: (-place.hit.score, place.hit.clip_id))[:top]
+    return _with_texts(found, info.data)
 
 
-def _hits(data: bytes, wanted: npt.NDArray[np.float32], modality: str | None, top: int) -> list[Hit]:
-    table = pq.read_table(pa.BufferReader(data))
-    if table.num_rows == 0:
-        return []
-    column = table.column("embedding").combine_chunks()
-    scores = column.flatten().to_numpy().reshape(table.num_rows, -1) @ wanted
-    kinds = table.column("modality").to_pylist()
-    if modality is not None:
-        scores = np.where([kind == modality for kind in kinds], scores, -np.inf)
+def _hits(
+    data: bytes, wanted: Floats, modality: str | None, top: int, data_set: str, place: str
+) -> tuple[int, list[Hit]]:
+    """How many embeddings of a shard were compared, and the best of them."""
+    try:
+        table = pq.read_table(pa.BufferReader(data))
+        kinds = np.asarray(table.column("modality").to_pylist(), object)
+        vectors = table.column("embedding").combine_chunks().flatten().to_numpy().reshape(len(kinds), len(wanted))
+    except (pa.ArrowException, KeyError, ValueError) as error:
+        raise SourceError(f"{place}: cannot be read as embeddings: {' '.join(str(error).split())[:120]}") from None
+    rows = np.flatnonzero(kinds == modality) if modality is not None else np.arange(len(kinds))
+    scores = vectors[rows] @ wanted
     # A clip may fill as many places as there are modalities.
-    places = np.argsort(-scores, kind="stable")[: top * max(1, len(set(kinds)))]
+    order = np.argsort(-scores, kind="stable")[: top * max(1, len(set(kinds)))]
     ids = table.column("clip_id")
-    return [
-        Hit(clip_id=ids[int(p)].as_py(), modality=kinds[p], score=float(scores[p]), text="")
-        for p in places
-        if np.isfinite(scores[p])
+    return len(rows), [
+        Hit(clip_id=ids[int(rows[k])].as_py(), modality=kinds[rows[k]], score=float(scores[k]), data=data_set)
+        for k in order
     ]
 
 
 @torch.no_grad()
-def _embedded(query: str, encoder: Encoder, checkpoint: str) -> npt.NDArray[np.float32]:
+def _embedded(query: str, encoder: Encoder, transforms: dict[str, Transform]) -> Floats:
     path = Path(query)
     ending = path.suffix.lower()
-    is_file = ending in (*_PICTURES, *_SOUNDS) and path.is_file()
-    if not is_file:
+    if ending not in (*_PICTURES, *_SOUNDS):
+        if not query.strip():
+            raise UserError("the query is empty; give words, or the path of a picture or a sound")
         return np.asarray(encoder.encode_texts([query]).float().cpu().numpy(), np.float32)
     kind = "audio" if ending in _SOUNDS else "video"
-    transforms = transforms_for(checkpoint, encoder)
-    if kind not in transforms:
-        raise UserError(f"{query}: the encoder has no tower for {kind}, only {', '.join(transforms)}")
-    if path.stat().st_size > _MAX_QUERY_BYTES:
-        raise UserError(f"{query}: larger than {_MAX_QUERY_BYTES >> 20} MiB")
-    data, transform = path.read_bytes(), transforms[kind]
+    transform = transforms.get(kind)
+    if transform is None:
+        raise UserError(f"{query}: these embeddings' encoder takes {', '.join(transforms)} and words, but no {kind}")
+    data = _read(path)
     try:
         if isinstance(transform, AudioTransform):
             pixels = transform(decode_sound(data), None)
@@ -105,14 +131,25 @@ def _embedded(query: str, encoder: Encoder, checkpoint: str) -> npt.NDArray[np.f
     return np.asarray(encoder.encode(kind, pixels[None]).float().cpu().numpy(), np.float32)
 
 
-def _with_texts(hits: list[Hit], address: str) -> list[Hit]:
-    """What the data set says of each clip, where it still is."""
-    import vidal
-
+def _read(path: Path) -> bytes:
     try:
-        samples = vidal.open(address)
-    except UserError:
-        return hits
-    said = samples.rows(["clip_id", "caption", "title"])
-    texts = {row["clip_id"]: row.get("caption") or row.get("title") or "" for row in said}
-    return [Hit(clip_id=h.clip_id, modality=h.modality, score=h.score, text=texts.get(h.clip_id, "")) for h in hits]
+        if path.stat().st_size > _MAX_QUERY_BYTES:
+            raise UserError(f"{path}: larger than {_MAX_QUERY_BYTES >> 20} MiB")
+        return path.read_bytes()
+    except OSError as error:
+        raise UserError(f"{path}: cannot be read: {error.strerror}") from None
+
+
+def _with_texts(found: Iterable[_Place], address: str) -> list[Hit]:
+    """The hits with what the data set says of them; only the manifests of their shards are read."""
+    texts: dict[str, str] = {}
+    found = list(found)
+    try:
+        dataset = Dataset.open(address)
+        for shard in {place.shard for place in found}:
+            table = dataset.table(int(shard))
+            there = table.select([c for c in ("clip_id", "caption", "title") if c in table.column_names])
+            texts |= {row["clip_id"]: row.get("caption") or row.get("title") or "" for row in there.to_pylist()}
+    except (UserError, OSError, ValueError, pa.ArrowException):
+        texts = {}
+    return [dataclasses.replace(place.hit, text=texts.get(place.hit.clip_id, "")) for place in found]

@@ -32,10 +32,20 @@ def child() -> Iterator[FetchChild]:
         yield child
 
 
-def ask(child: FetchChild, folder: Path, url: str, *, wall_s: float = 10.0, sha256: str = "", **settings: object) -> Answer:
+def ask(
+    child: FetchChild, folder: Path, url: str, *, wall_s: float = 10.0, sha256: str = "", **settings: object
+) -> Answer:
     told = ChildSettings(**{"allow_addresses": ("127.0.0.0/29",), "socket_timeout_s": 1.0, **settings})  # type: ignore[arg-type]
     return child.ask(
-        Ask(op="direct", url=url, folder=str(folder), wall_s=wall_s, max_bytes=MAX_BYTES, expected_sha256=sha256, settings=told)
+        Ask(
+            op="direct",
+            url=url,
+            folder=str(folder),
+            wall_s=wall_s,
+            max_bytes=MAX_BYTES,
+            expected_sha256=sha256,
+            settings=told,
+        )
     )
 
 
@@ -126,12 +136,17 @@ def test_other_bytes_than_recorded_are_told(site: Site, child: FetchChild, tmp_p
     assert ask(child, tmp_path, site.url("/clip/bunny-wake.mp4"), sha256=same.sha256 or "").ok
 
 
-def test_who_we_are_is_said_and_cookies_go_only_where_they_belong(site: Site, child: FetchChild, tmp_path: Path) -> None:
+def test_who_we_are_is_said_and_cookies_go_only_where_they_belong(
+    site: Site, child: FetchChild, tmp_path: Path
+) -> None:
     cookies = tmp_path / "cookies.txt"
     cookies.write_text(f"# Netscape HTTP Cookie File\n127.0.0.1\tFALSE\t/\tFALSE\t0\tsession\t{SECRET_COOKIE}\n")
     before = cookies.read_bytes()
     told = ChildSettings(
-        allow_addresses=("127.0.0.0/29",), contact="crawl@example.com", cookies=str(cookies), headers={"Authorization": "Token t0ken"}
+        allow_addresses=("127.0.0.0/29",),
+        contact="crawl@example.com",
+        cookies=str(cookies),
+        headers={"Authorization": "Token t0ken"},
     )
 
     def seen(path: str, host: int) -> dict[str, str]:
@@ -153,13 +168,24 @@ def test_no_secret_gets_into_an_answer(site: Site, child: FetchChild, tmp_path: 
     cookies.write_text(f"# Netscape HTTP Cookie File\n127.0.0.1\tFALSE\t/\tFALSE\t0\tsession\t{SECRET_COOKIE}\n")
     proxy = "http://name:p4ssw0rd@127.0.0.1:9"
     for op in ("direct", "metadata", "get_json"):
-        for url in (f"http://{SECRET_COOKIE}.example.com/", "http://example.com/p4ssw0rd", site.url(f"/no/{SECRET_COOKIE}")):
+        for url in (
+            f"http://{SECRET_COOKIE}.example.com/",
+            "http://example.com/p4ssw0rd",
+            site.url(f"/no/{SECRET_COOKIE}"),
+        ):
             told = ChildSettings(
-                allow_addresses=("127.0.0.1",), cookies=str(cookies), proxy=proxy, generic=True, headers={"X": "t0ken"}, robots=False
+                allow_addresses=("127.0.0.1",),
+                cookies=str(cookies),
+                proxy=proxy,
+                generic=True,
+                headers={"X": "t0ken"},
+                robots=False,
             )
             assert not any(secret in repr(told) for secret in ("p4ssw0rd", "t0ken"))
             answer = child.ask(Ask(op=op, url=url, folder=str(tmp_path), settings=told))  # type: ignore[arg-type]
-            assert not answer.ok and not any(secret in repr(answer) for secret in (SECRET_COOKIE, "p4ssw0rd", "t0ken")), answer
+            assert not answer.ok and not any(
+                secret in repr(answer) for secret in (SECRET_COOKIE, "p4ssw0rd", "t0ken")
+            ), answer
 
 
 def test_the_plan_is_told_truthfully(site: Site, child: FetchChild, tmp_path: Path) -> None:
@@ -169,7 +195,9 @@ def test_the_plan_is_told_truthfully(site: Site, child: FetchChild, tmp_path: Pa
     assert told == truth
     assert 3 < sum(reason != "ok" for reason in truth) < 25
     site.heal()
-    assert {site.truth(url) for url, reason in zip(urls, truth, strict=True) if reason in ("blocked", "truncated")} <= {"ok"}
+    assert {site.truth(url) for url, reason in zip(urls, truth, strict=True) if reason in ("blocked", "truncated")} <= {
+        "ok"
+    }
     site.is_healed = False
 
 

@@ -29,7 +29,9 @@ def strange() -> Iterator[FetchChild]:
 
 
 def act(child: FetchChild, what: str, folder: Path, *, wall_s: float = 1.0, max_bytes: int = 10_000_000) -> Answer:
-    return child.ask(Ask(op="direct", url=f"http://example.com/{what}", folder=str(folder), wall_s=wall_s, max_bytes=max_bytes))
+    return child.ask(
+        Ask(op="direct", url=f"http://example.com/{what}", folder=str(folder), wall_s=wall_s, max_bytes=max_bytes)
+    )
 
 
 @pytest.mark.parametrize(
@@ -65,7 +67,9 @@ def test_prints_do_not_get_among_the_answers(strange: FetchChild, tmp_path: Path
     assert [act(strange, "print", tmp_path, wall_s=5).file for _ in range(3)] == [None] * 3
 
 
-def test_nothing_of_the_users_environment_is_there(strange: FetchChild, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_nothing_of_the_users_environment_is_there(
+    strange: FetchChild, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "hunter2")
     with FetchChild(module="tests.site.strange_child", function="misbehaving") as child:
         said = act(child, "environment", tmp_path, wall_s=5).metadata["said"]

@@ -29,10 +29,20 @@ def child() -> Iterator[FetchChild]:
         yield child
 
 
-def ask(child: FetchChild, op: str, url: str, folder: Path, *, sha256: str = "", wall_s: float = 10.0, **settings: object) -> Answer:
+def ask(
+    child: FetchChild, op: str, url: str, folder: Path, *, sha256: str = "", wall_s: float = 10.0, **settings: object
+) -> Answer:
     told = ChildSettings(**{"allow_addresses": ("127.0.0.1",), "generic": True, "socket_timeout_s": 1.0, **settings})  # type: ignore[arg-type]
     return child.ask(
-        Ask(op=op, url=url, folder=str(folder), wall_s=wall_s, max_bytes=20_000_000, expected_sha256=sha256, settings=told)  # type: ignore[arg-type]
+        Ask(
+            op=op,
+            url=url,
+            folder=str(folder),
+            wall_s=wall_s,
+            max_bytes=20_000_000,
+            expected_sha256=sha256,
+            settings=told,
+        )  # type: ignore[arg-type]
     )
 
 
@@ -133,7 +143,9 @@ def test_picture_and_sound_that_come_apart_are_merged_without_coding(
         ("/page/playlist", "unsupported_address"),
     ],
 )
-def test_faults_are_called_by_their_names(site: Site, child: FetchChild, tmp_path: Path, path: str, reason: str) -> None:
+def test_faults_are_called_by_their_names(
+    site: Site, child: FetchChild, tmp_path: Path, path: str, reason: str
+) -> None:
     answer = ask(child, "media", site.url(path), tmp_path, wall_s=3 if "drip" in path else 10)
     assert answer.reason == reason, answer
     assert answer.retry_after_s == (1.0 if reason == "rate_limited" else None)

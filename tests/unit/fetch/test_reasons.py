@@ -96,7 +96,9 @@ def test_errors_have_a_reason(error: BaseException, reason: str | None) -> None:
 
 
 def http_error(status: int, body: bytes = b"", **headers: str) -> HTTPError:
-    return HTTPError(Response(io.BytesIO(body), "http://x/", {k.replace("_", "-"): v for k, v in headers.items()}, status=status))
+    return HTTPError(
+        Response(io.BytesIO(body), "http://x/", {k.replace("_", "-"): v for k, v in headers.items()}, status=status)
+    )
 
 
 def caused(message: str, cause: BaseException) -> DownloadError:

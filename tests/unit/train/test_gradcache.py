@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 import torch
+import torch._dynamo  # DDP imports it: here once, and not in every rank anew
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
@@ -106,3 +107,38 @@ def test_chunks_on_ranks_under_ddp_give_what_one_process_gives(ranks: int, chunk
     whole = on_a_rank(0, 1, None)["weight"]
     for part in on_ranks(ranks, on_a_rank, chunk_size):
         assert torch.allclose(part["weight"], whole, atol=1e-12, rtol=0)
+
+
+def bf16_step(chunk_size: int | None, *, autocast_outside: bool) -> tuple[list[Tensor], list[torch.dtype]]:
+    """A step under autocast, and the types in which the loss got the embeddings."""
+    torch.manual_seed(1)
+    net = nn.Sequential(nn.Linear(12, 32), nn.GELU(), nn.Linear(32, 6))
+    x, text = torch.randn(ROWS, 12), torch.randn(ROWS, 6)
+    seen: list[torch.dtype] = []
+
+    def encode(rows: slice) -> Tensor:
+        with torch.autocast("cpu", dtype=torch.bfloat16):
+            embeddings: Tensor = net(x[rows])
+        return embeddings
+
+    def loss(a: Tensor, b: Tensor) -> Tensor:
+        seen.append(a.dtype)
+        return info_nce(a, b, torch.tensor(5.0))
+
+    with torch.autocast("cpu", dtype=torch.bfloat16, enabled=autocast_outside):
+        gradcache.backward(
+            [Side(encode=encode), Side(embeddings=text)], loss, rows=ROWS, chunk_size=chunk_size,
+            device=torch.device("cpu"),
+        )  # fmt: skip
+    return [p.grad for p in net.parameters() if p.grad is not None], seen
+
+
+@pytest.mark.parametrize("autocast_outside", [False, True])
+def test_under_autocast_the_loss_sees_float32_and_every_weight_gets_its_gradient(autocast_outside: bool) -> None:
+    whole, seen = bf16_step(None, autocast_outside=autocast_outside)
+    chunked, also_seen = bf16_step(3, autocast_outside=autocast_outside)
+    assert seen == also_seen == [torch.float32]
+    assert len(whole) == len(chunked) == 4
+    for got, wanted in zip(chunked, whole, strict=True):
+        # A weight's gradient is summed over chunks in float32, but rounded to bf16 within one.
+        assert (got - wanted).norm() < 0.02 * wanted.norm()

@@ -33,7 +33,14 @@ def test_every_shipped_recipe_is_sound(path: Path) -> None:
 def test_the_published_settings_are_those_of_the_paper(modality: str) -> None:
     recipe = recipes.load(ROOT / "pipelines" / "train" / f"{modality}.yaml", [])
     tower, optimiser = recipe.towers[modality], recipe.optimiser
-    said = (optimiser.lr, recipe.batch_size, optimiser.warmup_steps, tower.patch_dropout, tower.lora.rank, recipe.epochs)
+    said = (
+        optimiser.lr,
+        recipe.batch_size,
+        optimiser.warmup_steps,
+        tower.patch_dropout,
+        tower.lora.rank,
+        recipe.epochs,
+    )
     assert said == PUBLISHED[modality]
     assert (optimiser.betas, optimiser.eps, optimiser.weight_decay) == ((0.9, 0.98), 1e-6, 0.2)
     assert recipe.text.views.weights == {"caption": 1.0}

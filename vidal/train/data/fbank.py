@@ -18,19 +18,24 @@ _FLOOR = torch.finfo(torch.float32).eps
 
 
 def fbank(samples: Tensor, *, mel_bins: int, sample_rate: int = 16_000) -> Tensor:
-    """(n,) in [-1, 1] to (frames, mel_bins) float32; no frame where there is less sound than a window."""
-    length, step = int(sample_rate * FRAME_MS / 1000), int(sample_rate * STEP_MS / 1000)
-    if len(samples) < length:
-        return samples.new_zeros(0, mel_bins)
-    frames = samples.float().unfold(0, length, step)
-    frames = frames - frames.mean(dim=1, keepdim=True)
-    before = torch.cat([frames[:, :1], frames[:, :-1]], dim=1)
+    """(..., n) in [-1, 1] to (..., frames, mel_bins) float32; no frame where there is less sound than a window."""
+    length, step = window_and_step(sample_rate)
+    frames = samples.float().unfold(-1, length, step) if samples.shape[-1] >= length else samples.new_zeros(
+        *samples.shape[:-1], 0, length
+    )  # fmt: skip
+    frames = frames - frames.mean(dim=-1, keepdim=True)
+    before = torch.cat([frames[..., :1], frames[..., :-1]], dim=-1)
     frames = (frames - _PREEMPHASIS * before) * _window(length)
     points = 1 << (length - 1).bit_length()
     power = torch.fft.rfft(frames, n=points).abs().square()
     # Kaldi's filters leave the Nyquist bin out.
-    mels: Tensor = power[:, :-1] @ _filters(mel_bins, points, sample_rate)
+    mels: Tensor = power[..., :-1] @ _filters(mel_bins, points, sample_rate)
     return mels.clamp(min=_FLOOR).log()
+
+
+def window_and_step(sample_rate: int) -> tuple[int, int]:
+    """In samples."""
+    return int(sample_rate * FRAME_MS / 1000), int(sample_rate * STEP_MS / 1000)
 
 
 @functools.lru_cache(maxsize=4)

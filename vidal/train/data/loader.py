@@ -9,7 +9,11 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
-from collections.abc import Iterator, Mapping, Sequence
+import math
+import signal
+import threading
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 
 import cv2
@@ -20,14 +24,17 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Sampler
 
 from vidal.dataset.samples import Samples
-from vidal.errors import ClipError, MachineError
-from vidal.train.data.decode import decode, frames_of, sound_of
-from vidal.train.data.plan import Pair, Plan, generator
+from vidal.errors import ClipError, MachineError, RecipeError, VidalError
+from vidal.train.data.ahead import ahead
+from vidal.train.data.decode import SELF_CHECKED, decode, frames_by_number, sound_of
+from vidal.train.data.plan import Pair, Plan, Slots, generator
 from vidal.train.data.text_views import COLUMNS, TextViews
 from vidal.train.data.transforms import AudioTransform, Transform
 
 _CHUNK_ROWS = 16
+_CHUNK_BYTES = 16 << 20
 _PREFETCH_CHUNKS = 4
+_LOOKED_AT = 8
 
 Indices = npt.NDArray[np.int64]
 
@@ -75,80 +82,119 @@ class _Chunk:
 
 @dataclass(frozen=True, slots=True)
 class _Order:
-    """What a worker is asked for: rows ``start`` to ``stop`` of a rank's part of a step."""
+    """What a worker is asked for: some slots of a rank's part of a step."""
 
-    step: int
-    start: int
-    stop: int
+    pair: Pair
+    epoch: int
+    slots: Slots
 
 
 class Loader:
-    """Iterating gives the `Batch` of each step from ``start_step`` on."""
+    """Iterating gives the `Batch` of each step from ``start_step`` on.
+
+    Workers send rows in chunks of a few megabytes, of which a few are under way. A thread puts them together, one batch
+    ahead of the one that was asked for, on CUDA in pinned memory: so up to three batches are in memory.
+    """
 
     def __init__(
         self, samples: Sequence[Samples], index: Mapping[Pair, Sequence[Indices]], plan: Plan,
         transforms: Mapping[str, Transform], texts: TextViews, *, seed: int, rank: int = 0, ranks: int = 1,
         workers: int = 0, start_step: int = 0, pin: bool = False,
     ) -> None:  # fmt: skip
-        self._plan, self._ranks, self._start = plan, ranks, start_step
+        _check_frames(samples, index, transforms)
+        self._plan, self._rank, self._ranks, self._start = plan, rank, ranks, start_step
         self._rows = plan.rows_per_rank(ranks)
-        self._source = _Source(samples, index, plan, transforms, texts, seed, rank, ranks)
-        self._workers, self._pin = workers, pin
+        self._transforms = transforms
+        self._source = _Source(samples, index, transforms, texts, seed)
+        self._workers, self._pin = workers, pin and torch.cuda.is_available()
 
     def __iter__(self) -> Iterator[Batch]:
-        chunks = iter(
-            DataLoader(
-                self._source, batch_size=None, sampler=_Orders(self._start, self._plan.steps, self._rows),
-                num_workers=self._workers, pin_memory=self._pin and torch.cuda.is_available(),
-                prefetch_factor=_PREFETCH_CHUNKS if self._workers else None, worker_init_fn=_one_thread,
-            )
-        )  # fmt: skip
+        with _own_child_signals():
+            chunks = iter(
+                DataLoader(
+                    self._source, batch_size=None, sampler=_Orders(self._orders), num_workers=self._workers,
+                    prefetch_factor=_PREFETCH_CHUNKS if self._workers else None, worker_init_fn=_begin_worker,
+                    # Of its own: making workers must not move the run's random numbers on.
+                    generator=torch.Generator(), multiprocessing_context="fork" if self._workers else None,
+                )
+            )  # fmt: skip
+        # A thread begins on the first device, which may be another rank's.
+        device = torch.cuda.current_device() if self._pin else None
+        return ahead(self._batches(chunks, device)) if self._workers else self._batches(chunks, device)
+
+    def _orders(self) -> Iterator[_Order]:
         for step in range(self._start, self._plan.steps):
-            parts = []
-            for _ in range(0, self._rows, _CHUNK_ROWS):
-                try:
-                    parts.append(next(chunks))
-                except RuntimeError as error:
-                    if "DataLoader worker" not in str(error):
-                        raise
-                    line = " ".join(str(error).split())[:200]
-                    raise MachineError(
-                        f"a loading process died ({line}); is memory short? lower data.workers"
-                    ) from error
-            yield _joined(step, self._plan, parts)
+            at = self._plan.at(step)
+            slots = self._plan.share_of(at.slots, self._rank, self._ranks)
+            for rows in self._chunks(at.pair):
+                yield _Order(at.pair, at.epoch, slots[rows])
+
+    def _chunks(self, pair: Pair) -> list[slice]:
+        row_bytes = sum(4 * math.prod(input_shape(self._transforms[side])) for side in pair if side != "text")
+        size = max(1, min(_CHUNK_ROWS, _CHUNK_BYTES // row_bytes))
+        return [slice(start, min(start + size, self._rows)) for start in range(0, self._rows, size)]
+
+    def _batches(self, chunks: Iterator[_Chunk | VidalError], device: int | None) -> Iterator[Batch]:
+        if device is not None:
+            torch.cuda.set_device(device)
+        for step in range(self._start, self._plan.steps):
+            yield self._batch(step, chunks)
+
+    def _batch(self, step: int, chunks: Iterator[_Chunk | VidalError]) -> Batch:
+        pair = self._plan.pair_of(step)
+        inputs = {
+            side: torch.empty(self._rows, *input_shape(self._transforms[side]), pin_memory=self._pin)
+            for side in pair if side != "text"
+        }  # fmt: skip
+        whole = _Chunk(inputs, [], [], [], [])
+        for rows in self._chunks(pair):
+            part = _next(chunks)
+            for side, made in part.inputs.items():
+                inputs[side][rows] = made
+            whole.texts += part.texts
+            whole.valid += part.valid
+            whole.clip_ids += part.clip_ids
+            whole.broken += part.broken
+        return Batch(
+            step=step, epoch=self._plan.epoch_of(step), pair=pair, inputs=inputs, texts=whole.texts,
+            valid=torch.tensor(whole.valid), clip_ids=whole.clip_ids, broken=whole.broken,
+            group=_groups(whole.texts or [clip_id or "" for clip_id in whole.clip_ids]),
+        )  # fmt: skip
 
 
 class _Orders(Sampler[_Order]):
-    def __init__(self, start: int, steps: int, rows: int) -> None:
-        self._start, self._steps, self._rows = start, steps, rows
+    def __init__(self, orders: Callable[[], Iterator[_Order]]) -> None:
+        self._orders = orders
 
     def __iter__(self) -> Iterator[_Order]:
-        for step in range(self._start, self._steps):
-            for start in range(0, self._rows, _CHUNK_ROWS):
-                yield _Order(step, start, min(start + _CHUNK_ROWS, self._rows))
+        return self._orders()
 
 
-class _Source(Dataset[_Chunk]):
+class _Source(Dataset[_Chunk | VidalError]):
     """What a worker process has: data sets, and how to make rows of them."""
 
     def __init__(
-        self, samples: Sequence[Samples], index: Mapping[Pair, Sequence[Indices]], plan: Plan,
-        transforms: Mapping[str, Transform], texts: TextViews, seed: int, rank: int, ranks: int,
+        self, samples: Sequence[Samples], index: Mapping[Pair, Sequence[Indices]], transforms: Mapping[str, Transform],
+        texts: TextViews, seed: int,
     ) -> None:  # fmt: skip
-        self._samples, self._index, self._plan = samples, index, plan
-        self._transforms, self._texts = transforms, texts
-        self._seed, self._rank, self._ranks = seed, rank, ranks
+        self._samples, self._index = samples, index
+        self._transforms, self._texts, self._seed = transforms, texts, seed
 
-    def __getitem__(self, order: _Order) -> _Chunk:
-        at = self._plan.at(order.step)
-        slots = self._plan.share(order.step, self._rank, self._ranks)[order.start : order.stop]
+    def __getitem__(self, order: _Order) -> _Chunk | VidalError:
+        try:
+            return self._chunk(order)
+        except VidalError as error:
+            # As a value: raised, it would come out as many lines of traceback.
+            return error
+
+    def _chunk(self, order: _Order) -> _Chunk:
         chunk = _Chunk({}, [], [], [], [])
-        rows: dict[str, list[Tensor | None]] = {side: [] for side in at.pair if side != "text"}
-        for data_set, place in slots:
-            made, text = self._row(at.pair, at.epoch, int(data_set), int(place), chunk)
+        rows: dict[str, list[Tensor | None]] = {side: [] for side in order.pair if side != "text"}
+        for data_set, place in order.slots:
+            made, text = self._row(order.pair, order.epoch, int(data_set), int(place), chunk)
             for side, column in rows.items():
                 column.append(made.get(side))
-            if "text" in at.pair:
+            if "text" in order.pair:
                 chunk.texts.append(text)
         chunk.inputs = {side: _stacked(column, self._transforms[side]) for side, column in rows.items()}
         return chunk
@@ -166,15 +212,21 @@ class _Source(Dataset[_Chunk]):
         text, frame = "", None
         try:
             if "text" in pair:
-                choice = self._texts.choose(samples.part(i, COLUMNS), rng)
-                text, frame = choice.text, choice.frame
+                text, frame = self._text(samples, i, rng)
             inputs = {s: load_input(samples, i, s, self._transforms[s], rng, frame) for s in pair if s != "text"}
-        except (ClipError, LookupError) as error:
+        except ClipError as error:
             chunk.valid.append(False)
             chunk.broken.append(Broken(clip_id=clip_id, data_set=samples.address, why=str(error)))
             return {}, ""
         chunk.valid.append(True)
         return inputs, text
+
+    def _text(self, samples: Samples, i: int, rng: np.random.Generator) -> tuple[str, int | None]:
+        try:
+            choice = self._texts.choose(samples.part(i, COLUMNS), rng)
+        except LookupError as error:
+            raise ClipError("no_text", str(error)) from None
+        return choice.text, choice.frame
 
 
 def load_input(
@@ -182,14 +234,38 @@ def load_input(
     frame: int | None = None,
 ) -> Tensor:  # fmt: skip
     """One sample's input of one modality: only what is wanted of it is read. Raises `ClipError`."""
-    there = samples.suffixes(i, modality)
+    wanted = _wanted(samples.suffixes(i, modality), transform, rng, frame)
+    # A checksum costs a fifteenth of decoding a JPEG, and nothing else shows a hole in one.
+    verify = not all(suffix.endswith(SELF_CHECKED) for suffix in wanted)
+    return transform(decode(modality, samples.read(i, modality, wanted, verify=verify)), rng)
+
+
+def _wanted(
+    there: Sequence[str], transform: Transform, rng: np.random.Generator | None, frame: int | None
+) -> list[str]:  # fmt: skip
     if isinstance(transform, AudioTransform):
-        wanted = [sound] if (sound := sound_of(there)) else []
-    else:
-        stored = frames_of(there)
-        numbers = transform.frames_to_read(len(stored), rng, frame) if stored else []
-        wanted = [stored[k] for k in numbers]
-    return transform(decode(modality, samples.read(i, modality, wanted)), rng)
+        return [sound] if (sound := sound_of(there)) else []
+    stored = frames_by_number(there)
+    if not stored:
+        return []
+    numbers = list(stored)
+    place = numbers.index(frame) if frame in stored else None
+    return [stored[numbers[k]] for k in transform.frames_to_read(len(stored), rng, place)]
+
+
+def _check_frames(
+    samples: Sequence[Samples], index: Mapping[Pair, Sequence[Indices]], transforms: Mapping[str, Transform]
+) -> None:
+    """Refuse more frames than the clips store, by a few of them: it would make every row a broken one."""
+    for pair, parts in index.items():
+        for side in pair:
+            transform = transforms.get(side)
+            if transform is None or isinstance(transform, AudioTransform):
+                continue
+            seen = [(s, int(i)) for s, part in zip(samples, parts, strict=True) for i in part[:_LOOKED_AT]]
+            stored = max((len(frames_by_number(s.suffixes(i, side))) for s, i in seen), default=0)
+            if 0 < stored < transform.frames:
+                raise RecipeError(f"{side}: {transform.frames} frames are wanted, and the clips store {stored}")
 
 
 def input_shape(transform: Transform) -> tuple[int, ...]:
@@ -205,17 +281,17 @@ def _stacked(rows: Sequence[Tensor | None], transform: Transform) -> Tensor:
     return torch.stack([nothing if row is None else row for row in rows])
 
 
-def _joined(step: int, plan: Plan, parts: Sequence[_Chunk]) -> Batch:
-    at = plan.at(step)
-    texts = [text for part in parts for text in part.texts]
-    clip_ids = [clip_id for part in parts for clip_id in part.clip_ids]
-    return Batch(
-        step=step, epoch=at.epoch, pair=at.pair,
-        inputs={side: torch.cat([part.inputs[side] for part in parts]) for side in parts[0].inputs},
-        texts=texts, valid=torch.tensor([ok for part in parts for ok in part.valid]),
-        group=_groups(texts or [clip_id or "" for clip_id in clip_ids]), clip_ids=clip_ids,
-        broken=[broken for part in parts for broken in part.broken],
-    )  # fmt: skip
+def _next(chunks: Iterator[_Chunk | VidalError]) -> _Chunk:
+    try:
+        chunk = next(chunks)
+    except RuntimeError as error:
+        if "DataLoader worker" not in str(error):
+            raise
+        line = " ".join(str(error).split())[:200]
+        raise MachineError(f"a loading process died ({line}); is memory short? lower data.workers") from error
+    if isinstance(chunk, VidalError):
+        raise chunk
+    return chunk
 
 
 def _groups(keys: Sequence[str]) -> Tensor:
@@ -224,6 +300,23 @@ def _groups(keys: Sequence[str]) -> Tensor:
     return torch.tensor(numbers, dtype=torch.int64)
 
 
-def _one_thread(worker: int) -> None:
+def _begin_worker(worker: int) -> None:
+    # Ctrl-C goes to the whole group of processes, and it is the run that decides what is to end.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
     torch.set_num_threads(1)
-    cv2.setNumThreads(1)
+    cv2.setNumThreads(0)
+
+
+@contextmanager
+def _own_child_signals() -> Iterator[None]:
+    """Keep `DataLoader` from raising a worker's death wherever the main thread is: waiting for a chunk tells too."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = signal.getsignal(signal.SIGCHLD)
+    try:
+        yield
+    finally:
+        if before is not None:
+            signal.signal(signal.SIGCHLD, before)

@@ -7,7 +7,6 @@ no tiny last batch.
 
 from __future__ import annotations
 
-import functools
 import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -15,10 +14,12 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from vidal.errors import SourceError
+from vidal.errors import RecipeError, SourceError
 
 Slots = npt.NDArray[np.int64]
 """(n, 2): number of the data set, and place in its list of samples of the pair; -1 where there is none."""
+Codes = npt.NDArray[np.uint32]
+"""Samples of a pair, its data sets counted through."""
 Pair = tuple[str, str]
 
 _NOTHING = -1
@@ -56,33 +57,44 @@ class Plan:
         self._seed = seed
         self.batch_size = min(batch_size, max(sum(pair.sizes) for pair in pairs))
         self._drop_last = drop_last
-        self._steps_per_epoch = [self._count(pair, ranks) for pair in self._pairs]
-        if pair_weights is not None:
-            assert steps is not None
-            self._order = self._drawn(pair_weights, steps)
-        else:
+        if batch_size < ranks:
+            raise RecipeError(f"batch_size {batch_size}: some of {ranks} ranks would have nothing; raise it")
+        self._steps_per_epoch = [self._count(pair, batch_size, ranks) for pair in self._pairs]
+        if pair_weights is None:
             self._order = self._mixed(epochs, steps)
+        elif steps is None:
+            raise RecipeError("weights of pairs need `steps`: an epoch of a mixture has no length")
+        else:
+            self._order = self._drawn(pair_weights, steps)
         self.steps = len(self._order)
         # How many steps of its pair came before each step.
         self._turns = np.zeros(self.steps, np.int64)
         for number in range(len(self._pairs)):
             mine = self._order == number
             self._turns[mine] = np.arange(mine.sum())
-        self._epoch_cached = functools.lru_cache(maxsize=2 * len(self._pairs))(self._epoch)
+        self._ends = [np.cumsum(pair.sizes, dtype=np.int64) for pair in self._pairs]
+        # Of each pair the epoch that was asked for last: 4 bytes a sample.
+        self._cache: dict[int, tuple[int, Codes]] = {}
 
     def at(self, step: int) -> StepPlan:
         """The step's pair and samples, over all ranks."""
         number = int(self._order[step])
         per_epoch = self._steps_per_epoch[number]
         epoch, turn = divmod(int(self._turns[step]), per_epoch)
-        order = self._epoch_cached(number, epoch)
-        size = len(order) if not self._drop_last else per_epoch * self.batch_size
+        if self._cache.get(number, (-1,))[0] != epoch:
+            self._cache[number] = (epoch, self._epoch(number, epoch))
+        codes = self._cache[number][1]
+        size = len(codes) if not self._drop_last else per_epoch * self.batch_size
         start, stop = (size * t // per_epoch for t in (turn, turn + 1))
-        return StepPlan(step=step, pair=self._pairs[number].pair, epoch=epoch, slots=order[start:stop])
+        slots = self._slots(number, codes[start:stop])
+        return StepPlan(step=step, pair=self._pairs[number].pair, epoch=epoch, slots=slots)
 
     def share(self, step: int, rank: int, ranks: int) -> Slots:
         """A rank's part of a step: as many rows on each rank, the missing ones -1."""
-        slots = self.at(step).slots
+        return self.share_of(self.at(step).slots, rank, ranks)
+
+    def share_of(self, slots: Slots, rank: int, ranks: int) -> Slots:
+        """A rank's part of a step's slots."""
         rows = self.rows_per_rank(ranks)
         start, stop = (len(slots) * r // ranks for r in (rank, rank + 1))
         part = np.full((rows, 2), _NOTHING, np.int64)
@@ -96,14 +108,20 @@ class Plan:
     def pair_of(self, step: int) -> Pair:
         return self._pairs[int(self._order[step])].pair
 
-    def _count(self, pair: PairPlan, ranks: int) -> int:
-        samples = sum(pair.sizes)
-        if samples < max(ranks, 2):
-            name = "-".join(pair.pair)
-            raise SourceError(f"pair {name}: {samples} samples are too few for {ranks} ranks; use fewer, or more data")
-        if self._drop_last and samples < self.batch_size:
+    def epoch_of(self, step: int) -> int:
+        """Of the step's pair."""
+        return int(self._turns[step]) // self._steps_per_epoch[int(self._order[step])]
+
+    def _count(self, pair: PairPlan, batch_size: int, ranks: int) -> int:
+        """Steps of an epoch."""
+        samples, name = sum(pair.sizes), "-".join(pair.pair)
+        if samples < ranks:
+            raise SourceError(f"pair {name}: {samples} samples are fewer than {ranks} ranks; use fewer, or more data")
+        if samples < 2:
+            raise SourceError(f"pair {name}: {samples} samples, and a contrast needs two")
+        if self._drop_last and samples < batch_size:
             raise SourceError(
-                f"pair {'-'.join(pair.pair)}: {samples} samples fill no batch of {self.batch_size}; "
+                f"pair {name}: {samples} samples fill no batch of {batch_size}; "
                 "lower batch_size, or set data.drop_last to false"
             )
         return samples // self.batch_size if self._drop_last else -(-samples // self.batch_size)
@@ -119,33 +137,48 @@ class Plan:
         shares = np.asarray(weights, np.float64)
         return self._generator("order", 0).choice(len(shares), size=steps, p=shares / shares.sum())
 
-    def _epoch(self, number: int, epoch: int) -> Slots:
+    def _epoch(self, number: int, epoch: int) -> Codes:
         """All samples of one epoch of a pair, in order."""
         pair = self._pairs[number]
-        name = "-".join(pair.pair)
+        name, total = "-".join(pair.pair), sum(pair.sizes)
+        order = permutation(total, self._generator("epoch", name, epoch))
         if pair.weights is None:
-            parts = [self._stream(pair, d, epoch * n, n) for d, n in enumerate(pair.sizes)]
-        else:
-            quotas = _quotas(sum(pair.sizes), pair.weights, pair.sizes)
-            parts = [self._stream(pair, d, epoch * quota, quota) for d, quota in enumerate(quotas)]
-        slots = np.concatenate(parts)
-        return slots[self._generator("mix", name, epoch).permutation(len(slots))]
+            return order
+        quotas = _quotas(total, pair.weights, pair.sizes)
+        parts = [self._stream(number, d, epoch * quota, quota) for d, quota in enumerate(quotas)]
+        return np.concatenate(parts)[order]
 
-    def _stream(self, pair: PairPlan, data_set: int, first: int, count: int) -> Slots:
+    def _stream(self, number: int, data_set: int, first: int, count: int) -> Codes:
         """Samples ``first`` … of a data set's endless stream: one permutation of all of it after the other."""
+        pair = self._pairs[number]
         size, name = pair.sizes[data_set], "-".join(pair.pair)
-        found: list[npt.NDArray[np.int64]] = []
+        offset = int(self._ends[number][data_set]) - size
+        found = [np.zeros(0, np.uint32)]
         while count > 0:
             turn, at = divmod(first, size)
-            whole = self._generator("stream", name, data_set, turn).permutation(size)
-            part = whole[at : at + count]
-            found.append(part)
+            part = permutation(size, self._generator("stream", name, data_set, turn))[at : at + count]
+            found.append(part + np.uint32(offset))
             first, count = first + len(part), count - len(part)
-        places = np.concatenate(found) if found else np.zeros(0, np.int64)
-        return np.stack([np.full(len(places), data_set, np.int64), places], axis=1)
+        return np.concatenate(found)
+
+    def _slots(self, number: int, codes: Codes) -> Slots:
+        ends = self._ends[number]
+        places = codes.astype(np.int64)
+        data_sets = np.searchsorted(ends, places, side="right")
+        return np.stack([data_sets, places - (ends - self._pairs[number].sizes)[data_sets]], axis=1)
 
     def _generator(self, *what: object) -> np.random.Generator:
         return generator(self._seed, *what)
+
+
+def permutation(size: int, draws: np.random.Generator) -> Codes:
+    """0 … size - 1 in random order, by sorting random numbers that carry them: faster than a shuffle."""
+    bits = max(size - 1, 1).bit_length()
+    keys = draws.integers(0, 1 << 64, size, dtype=np.uint64)
+    # The random part has 32 bits and more: a tie would be told apart by the number, and is too rare to matter.
+    keys = (keys >> np.uint64(bits) << np.uint64(bits)) | np.arange(size, dtype=np.uint64)
+    keys.sort()
+    return (keys & np.uint64((1 << bits) - 1)).astype(np.uint32)
 
 
 def generator(seed: int, *what: object) -> np.random.Generator:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -76,8 +77,8 @@ class TextViews(BaseModel):
             if view not in VIEWS:
                 near = difflib.get_close_matches(view, VIEWS, n=1)
                 raise ValueError(f"no text view `{view}`: {f'did you mean {near[0]}?' if near else ', '.join(VIEWS)}")
-        if not weights or min(weights.values()) < 0 or sum(weights.values()) <= 0:
-            raise ValueError("weights of text views are not negative, and not all zero")
+        if not all(0 <= weight < math.inf for weight in weights.values()) or sum(weights.values()) <= 0:
+            raise ValueError("weights of text views are numbers that are not negative, and not all zero")
         return weights
 
     def choose(self, row: Row, rng: np.random.Generator) -> Choice:

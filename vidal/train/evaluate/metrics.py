@@ -1,7 +1,7 @@
 """Retrieval and classification figures, with ties counted fairly.
 
 The rank of a right item is 1, plus the wrong items that score higher, plus half of those that score the same: a model
-that gives everything one embedding ranks every item in the middle, not first.
+that gives everything one embedding ranks every item in the middle, not first. So does one that gives no numbers.
 """
 
 from __future__ import annotations
@@ -14,27 +14,53 @@ import numpy.typing as npt
 
 Floats = npt.NDArray[np.float32]
 
-_CHUNK_ROWS = 1024
+# 1024 queries against 16384 items in float64 are 128 MiB of scores, whatever the size of the gallery.
+_QUERIES = 1024
+_ITEMS = 16384
 _RESAMPLES = 1000
+_TIE = 1e-9
+"""A matrix product rounds a column by where it stands: in float64, equal embeddings score alike to well within this."""
+_NO_NUMBER = -2.0
+"""The score of what is not finite: below every cosine, and tied with every other such."""
 _AT = (1, 5, 10)
 
 
 def normalised(embeddings: Floats) -> Floats:
-    return np.asarray(embeddings / np.linalg.norm(embeddings, axis=1, keepdims=True).clip(1e-12), np.float32)
+    with np.errstate(invalid="ignore", over="ignore"):
+        return np.asarray(embeddings / np.linalg.norm(embeddings, axis=1, keepdims=True).clip(1e-12), np.float32)
 
 
 def ranks(queries: Floats, gallery: Floats, right: Sequence[Sequence[int]]) -> npt.NDArray[np.float64]:
     """(q,) the rank of each query's best right item among the wrong ones, by cosine; ``right`` are gallery numbers."""
     queries, gallery = normalised(queries), normalised(gallery)
-    found = np.empty(len(queries))
-    for start in range(0, len(queries), _CHUNK_ROWS):
-        scores = queries[start : start + _CHUNK_ROWS] @ gallery.T
-        for row, line in enumerate(scores, start):
-            mine = list(right[row])
-            best = line[mine].max()
-            wrong = np.delete(line, mine)
-            found[row] = 1 + (wrong > best).sum() + (wrong == best).sum() / 2
+    parts = [
+        _ranks(queries[start : start + _QUERIES], gallery, right[start : start + _QUERIES])
+        for start in range(0, len(queries), _QUERIES)
+    ]
+    return np.concatenate(parts) if parts else np.empty(0)
+
+
+def _ranks(queries: Floats, gallery: Floats, right: Sequence[Sequence[int]]) -> npt.NDArray[np.float64]:
+    best = np.asarray([
+        _scores(query[None], gallery[list(mine)]).max() for query, mine in zip(queries, right, strict=True)
+    ])[:, None]  # fmt: skip
+    rows = np.repeat(np.arange(len(queries)), [len(mine) for mine in right])
+    items = np.concatenate([np.asarray(mine, np.int64) for mine in right])
+    found = np.ones(len(queries))
+    for start in range(0, len(gallery), _ITEMS):
+        scores = _scores(queries, gallery[start : start + _ITEMS])
+        here = (items >= start) & (items < start + _ITEMS)
+        # Right items are no rivals of each other.
+        scores[rows[here], items[here] - start] = -np.inf
+        above = scores > best + _TIE
+        found += above.sum(axis=1) + ((scores >= best - _TIE) & ~above).sum(axis=1) / 2
     return found
+
+
+def _scores(queries: Floats, gallery: Floats) -> npt.NDArray[np.float64]:
+    with np.errstate(invalid="ignore"):
+        scores = queries.astype(np.float64) @ gallery.astype(np.float64).T
+    return np.where(np.isfinite(scores), scores, _NO_NUMBER)
 
 
 def retrieval_metrics(
@@ -59,8 +85,11 @@ def _interval(hits: npt.NDArray[np.bool_], clusters: Sequence[int] | None, seed:
     """Bootstrap: captions of one clip are no independent draws, so whole clips are drawn."""
     _, owner = np.unique(np.arange(len(hits)) if clusters is None else np.asarray(clusters), return_inverse=True)
     sums, counts = np.bincount(owner, hits.astype(float)), np.bincount(owner)
-    drawn = np.random.default_rng(seed).integers(len(counts), size=(_RESAMPLES, len(counts)))
-    means = sums[drawn].sum(axis=1) / counts[drawn].sum(axis=1)
+    generator, means = np.random.default_rng(seed), []
+    # One draw at a time: all of them at once would be gigabytes for a large set.
+    for _ in range(_RESAMPLES):
+        drawn = generator.integers(len(counts), size=len(counts))
+        means.append(sums[drawn].sum() / counts[drawn].sum())
     return [float(x) for x in np.quantile(means, [0.025, 0.975])]
 
 

@@ -1,6 +1,8 @@
 """Retrieval between every two modalities that a set of clips has, in both directions.
 
-A query's right answers are all clips with the same caption: where two clips are described alike, either is right.
+Clips whose first captions are the same text are one group, and a query's right answers are all that its group has.
+A text that clips of several groups share (a title, say) is right for each of them: where two clips are described alike,
+either is right.
 """
 
 from __future__ import annotations
@@ -41,7 +43,8 @@ def retrieval(
 ) -> Retrieval:  # fmt: skip
     """Every direction between text and the encoder's modalities, and between each two of these.
 
-    With ``one_per_caption`` the first clip of each caption stands for all that share it.
+    With ``one_per_caption`` the first clip of each caption stands for all that share it. Raises `SourceError` for fewer
+    than two clips, or where no modality of the encoder is in the data set.
     """
     captions = {n: views.every(samples.part(n, COLUMNS)) for n in map(int, numbers)}
     chosen = [n for n in map(int, numbers) if captions[n]]
@@ -50,23 +53,32 @@ def retrieval(
     chosen = chosen[:max_clips]
     if len(chosen) < 2:
         raise SourceError(f"{samples.address}: {len(chosen)} clips with a text to evaluate on; two are the least")
-    groups = _groups([captions[n] for n in chosen])
+    groups = dict(zip(chosen, _groups([captions[n] for n in chosen]), strict=True))
     texts = embed_texts(encoder, [text for n in chosen for text in captions[n]])
     sides = {
         modality: embed_samples(encoder, samples, chosen, modality, transform, workers=workers)
         for modality, transform in transforms.items()
     }
+    broken = [b for side in sides.values() for b in side.broken]
     sides = {modality: side for modality, side in sides.items() if len(side.numbers) > 1}
+    if not sides:
+        raise SourceError(_why_none(samples, transforms, broken))
     figures: dict[str, dict[str, Any]] = {}
     for modality, side in sides.items():
-        figures |= _with_text(modality, side, captions, texts, dict(zip(chosen, groups, strict=True)))
+        figures |= _with_text(modality, side, captions, texts, groups)
     for a, b in itertools.permutations(sides, 2):
-        figures[f"{a}_to_{b}"] = _between(sides[a], sides[b], dict(zip(chosen, groups, strict=True)))
+        figures[f"{a}_to_{b}"] = _between(sides[a], sides[b], groups)
     trained = set(encoder.logit_scale)
     for name, row in figures.items():
         a, b = name.split("_to_")
         row["trained"] = f"{a}-{b}" in trained or f"{b}-{a}" in trained
-    return Retrieval(figures=figures, broken=[b for side in sides.values() for b in side.broken], clips=len(chosen))
+    return Retrieval(figures=figures, broken=broken, clips=len(chosen))
+
+
+def _why_none(samples: Samples, transforms: Mapping[str, Transform], broken: Sequence[Broken]) -> str:
+    if broken:
+        return f"{samples.address}: no sample can be read, for one {broken[0].clip_id} ({broken[0].why})"
+    return f"{samples.address}: has {', '.join(samples.layers)}; the encoder knows {', '.join(transforms)}"
 
 
 def _groups(captions: Sequence[Sequence[str]]) -> list[int]:
@@ -83,16 +95,19 @@ def _with_text(
     clips = [int(n) for n in side.numbers]
     of_group = _by_group(clips, groups)
     queries = [(n, text) for n in clips for text in captions[n]]
+    gallery = {text: place for place, text in enumerate(dict.fromkeys(text for _, text in queries))}
+    groups_of: dict[str, set[int]] = {}
+    texts_of: dict[int, set[int]] = {}
+    for n, text in queries:
+        groups_of.setdefault(text, set()).add(groups[n])
+        texts_of.setdefault(groups[n], set()).add(gallery[text])
     to_clips = retrieval_metrics(
-        np.stack([texts[text] for _, text in queries]), side.rows, [of_group[groups[n]] for n, _ in queries],
+        np.stack([texts[text] for _, text in queries]), side.rows,
+        [sorted(place for group in groups_of[text] for place in of_group[group]) for _, text in queries],
         clusters=[n for n, _ in queries],
     )  # fmt: skip
-    gallery = list(dict.fromkeys(text for _, text in queries))
-    owners: dict[int, set[int]] = {}
-    for n, text in queries:
-        owners.setdefault(groups[n], set()).add(gallery.index(text))
     to_text = retrieval_metrics(
-        side.rows, np.stack([texts[text] for text in gallery]), [sorted(owners[groups[n]]) for n in clips]
+        side.rows, np.stack([texts[text] for text in gallery]), [sorted(texts_of[groups[n]]) for n in clips]
     )
     return {f"text_to_{modality}": to_clips, f"{modality}_to_text": to_text}
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
@@ -14,6 +15,7 @@ import vidal
 from vidal.errors import SourceError
 from vidal.train.data.loader import Broken
 from vidal.train.evaluate.retrieval import retrieval
+from vidal.train.evaluate.zero_shot import read_templates, zero_shot
 from vidal.train.material import held_out_mask
 from vidal.train.run import build_encoder, transforms_of
 from vidal.train.run_folder import RunFolder, RunInfo
@@ -29,6 +31,8 @@ class Evaluation:
     figures: dict[str, dict[str, Any]]
     split: str
     clips: int
+    zero_shot: dict[str, dict[str, Any]] = field(default_factory=dict)
+    """By modality, where a column of classes was named."""
     broken: list[Broken] = field(default_factory=list)
 
     def as_table(self) -> Table:
@@ -47,12 +51,12 @@ class Evaluation:
         return table
 
     def as_json(self) -> dict[str, Any]:
-        return self.figures
+        return {**self.figures, **({"zero_shot": self.zero_shot} if self.zero_shot else {})}
 
 
 def evaluate(
     run: str, data: Sequence[str], *, where: str | None = None, split: Split = "auto", one_per_caption: bool = False,
-    max_clips: int | None = None, workers: int = 0,
+    max_clips: int | None = None, classes: str | None = None, templates: Path | None = None, workers: int = 0,
 ) -> Evaluation:  # fmt: skip
     """Evaluate a run on a data set.
 
@@ -80,7 +84,15 @@ def evaluate(
     figures = {name: {**row, "baseline": rows[1].figures[name]} for name, row in rows[0].figures.items()}
     for row in figures.values():
         row["baseline"].pop("trained")
-    return Evaluation(figures=figures, split=chosen, clips=rows[0].clips, broken=rows[0].broken)
+    found = Evaluation(figures=figures, split=chosen, clips=rows[0].clips, broken=rows[0].broken)
+    if classes is not None:
+        lines = read_templates(templates) if templates else None
+        named, bare = (
+            zero_shot(encoder, samples, numbers.tolist(), transforms, classes, templates=lines, workers=workers)
+            for encoder in (trained, untrained)
+        )
+        found.zero_shot = {modality: {**row, "baseline": bare[modality]} for modality, row in named.items()}
+    return found
 
 
 def _part(info: RunInfo, fingerprint: str, split: Split) -> str:

@@ -95,7 +95,7 @@ def _auto_model(folder: Path) -> Any:
     from transformers.utils import logging
 
     # Its bar over a second's work would stand among the run's own lines.
-    logging.disable_progress_bar()
+    logging.disable_progress_bar()  # type: ignore[no-untyped-call]
     if not any(folder.glob("*.safetensors")):
         read_weights(folder)  # refuses a pickle with code, in one line
     try:

@@ -1,0 +1,220 @@
+"""Samples per second of the loader against stock webdataset, on the depth layer, as a ratio.
+
+    python benchmarks/loader.py
+
+(a) webdataset reads tars into which all layers were packed jointly, ours the depth layer's own tars: at least 2 times.
+(b) both read the depth layer's own tars: at least 0.95.
+
+Either side takes one of the eight depth pictures at random and the caption of each clip, decodes and transforms it
+with the very same functions, in as many worker processes of one thread each. Ours shuffles globally and reads single
+members in random order; webdataset shuffles shards, reads tars from front to back, and shuffles in a buffer. It is also
+measured with ``select_files``, which lets it leave other members out as they stream by. The page cache is warm. Rounds
+take turns, so that the machine's load hits all alike; the ratio is the median of the rounds' ratios.
+"""
+
+from __future__ import annotations
+
+import argparse
+import io
+import json
+import statistics
+import tempfile
+import time
+import warnings
+from collections.abc import Callable, Iterator
+from concurrent.futures import ProcessPoolExecutor
+from multiprocessing import get_context
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+import pyarrow as pa
+import soundfile
+import torch
+import webdataset as wds
+
+import vidal
+from vidal.clip import SCHEMA_VERSION, from_row
+from vidal.dataset import plan as plans
+from vidal.dataset.commit import ShardWriter
+from vidal.dataset.dataset import Dataset, DatasetInfo, write_info
+from vidal.dataset.export import write_joint
+from vidal.dataset.storage import Storage
+from vidal.train.data.decode import decode, frames_of
+from vidal.train.data.loader import Loader
+from vidal.train.data.plan import PairPlan, Plan
+from vidal.train.data.text_views import TextViews
+from vidal.train.data.transforms import DepthTransform
+from vidal.work import SAMPLE_RATE, Member
+
+JOINT_FLOOR, LAYER_FLOOR = 2.0, 0.95
+LAYERS = ["video", "depth", "infrared", "audio"]
+WIDTH, HEIGHT, FRAMES, DURATION_S = 256, 455, 8, 10
+MP4_BYTES = 400_000
+PAIR = ("text", "depth")
+TRANSFORM = DepthTransform()
+BUFFER = 1000
+
+
+def write_set(out: Path, clips: int, shard_size: int) -> None:
+    """Clips with members of the sizes that real ones have; what they show does not matter."""
+    storage = Storage(str(out))
+    out.mkdir(parents=True)
+    rows = [{"clip_id": f"c{n:05d}", "url": f"synthetic:{n}", "title": f"clip {n}"} for n in range(clips)]
+    plans.write(storage, plans.make(pa.Table.from_pylist(rows), shard_size=shard_size, seed=0), shard_size)
+    shards = plans.Plan(storage).shard_count
+    write_info(storage, DatasetInfo(
+        name="loader", schema_version=SCHEMA_VERSION, fingerprint="0", layers=LAYERS, candidates=clips, shards=shards,
+        recipe={}, definition={}, created_by="benchmarks/loader.py",
+    ))  # fmt: skip
+    with ProcessPoolExecutor(2, mp_context=get_context("spawn")) as pool:
+        list(pool.map(_write_shard, [str(out)] * shards, range(shards)))
+
+
+def _write_shard(out: str, shard: int) -> None:
+    cv2.setNumThreads(1)
+    storage = Storage(out)
+    plan, rng, times = plans.Plan(storage), np.random.default_rng(shard), [k + 0.5 for k in range(FRAMES)]
+    with tempfile.TemporaryDirectory() as scratch, ShardWriter(storage, shard, LAYERS, Path(scratch)) as writer:
+        for row in plan.rows(shard):
+            clip = from_row(row)
+            clip.status, clip.duration_s, clip.has_audio, clip.fingerprint = "kept", float(DURATION_S), True, "0"
+            clip.frame_times, clip.frame_width, clip.frame_height = times, WIDTH, HEIGHT
+            clip.caption, clip.caption_model = f"what clip {clip.clip_id} shows", "none"
+            for member in _members(rng, times):
+                clip.work.put(member)
+            writer.add(clip)
+        writer.commit(plan.extra_schema(), {"fingerprint": "0"})
+
+
+def _members(rng: np.random.Generator, times: list[float]) -> Iterator[Member]:
+    yield Member(layer="video", suffix="mp4", data=rng.bytes(MP4_BYTES))
+    coarse = rng.uniform(0, 1, (24, 14, 3)).astype(np.float32)
+    smooth = cv2.resize(coarse, (WIDTH, HEIGHT), interpolation=cv2.INTER_CUBIC)
+    grain = rng.normal(0, 0.02, (HEIGHT, WIDTH, 3)).astype(np.float32)
+    for k, time_s in enumerate(times):
+        scene = np.roll(smooth, 3 * k, axis=1)
+        colour = ((scene + grain).clip(0, 1) * 255).astype(np.uint8)
+        # A model's depth is smooth and has no grain, yet its millimetres differ from pixel to pixel.
+        depth = (500 + scene[..., 0] * 6000 + grain[..., 0] * 100).clip(1, 10_000).astype(np.uint16)
+        for layer, name, picture in (
+            ("video", f"frame.{k}.jpg", colour), ("depth", f"depth.{k}.png", depth),
+            ("infrared", f"infrared.{k}.jpg", colour[..., 0]),
+        ):  # fmt: skip
+            data = cv2.imencode(name[-4:], picture)[1].tobytes()
+            yield Member(layer=layer, suffix=name, data=data, time_s=time_s)
+    sound = io.BytesIO()
+    soundfile.write(sound, rng.normal(0, 0.05, DURATION_S * SAMPLE_RATE), SAMPLE_RATE, format="FLAC", subtype="PCM_16")
+    yield Member(layer="audio", suffix="flac", data=sound.getvalue())
+
+
+def ours(folder: Path, epochs: int, batch: int, workers: int, seed: int) -> Iterator[int]:
+    """Valid rows of each batch."""
+    samples = vidal.open(str(folder))
+    plan = Plan([PairPlan(pair=PAIR, sizes=(len(samples),))], batch_size=batch, seed=seed, epochs=epochs)
+    index = {PAIR: [np.arange(len(samples))]}
+    loader = Loader([samples], index, plan, {"depth": TRANSFORM}, TextViews(), seed=seed, workers=workers)
+    for made in loader:
+        assert made.inputs["depth"].shape[1:] == (3, TRANSFORM.size, TRANSFORM.size) and all(made.texts)
+        yield int(made.valid.sum())
+
+
+def stock(tars: list[Path], epochs: int, batch: int, workers: int, seed: int, select: bool = False) -> Iterator[int]:
+    """The same with webdataset's own parts."""
+    keys: dict[str, Any] = {"select_files": _is_wanted} if select else {}
+    urls = [str(tar) for tar in tars]
+    dataset = wds.WebDataset(urls, shardshuffle=len(urls), seed=seed, **keys).shuffle(BUFFER, seed=seed)
+    loader: Any = wds.WebLoader(
+        dataset.map(_row).batched(batch), batch_size=None, num_workers=workers, worker_init_fn=_one_thread,
+        prefetch_factor=4 if workers else None,
+    )  # fmt: skip
+    for _ in range(epochs):
+        for pixels, texts in loader:
+            assert pixels.shape[1:] == (3, TRANSFORM.size, TRANSFORM.size) and len(texts) == len(pixels)
+            yield len(pixels)
+
+
+def _is_wanted(name: str) -> bool:
+    return ".depth." in name or name.endswith(".json")
+
+
+def _row(sample: dict[str, Any]) -> tuple[torch.Tensor, str]:
+    rng = np.random.default_rng()
+    stored = frames_of([name for name in sample if name.startswith("depth.")])
+    wanted = [stored[k] for k in TRANSFORM.frames_to_read(len(stored), rng)]
+    pixels = TRANSFORM(decode("depth", {name: sample[name] for name in wanted}), rng)
+    return pixels, json.loads(sample["json"])["caption"]
+
+
+def _one_thread(worker: int) -> None:
+    torch.set_num_threads(1)
+    cv2.setNumThreads(0)
+
+
+def rate(batches: Iterator[int], expected: int) -> float:
+    """Samples per second, the start of the workers included on either side."""
+    started = time.perf_counter()
+    count = sum(batches)
+    assert count == expected, f"{count} of {expected} samples"
+    return count / (time.perf_counter() - started)
+
+
+def measure(folder: Path, joint: Path, given: argparse.Namespace) -> dict[str, Any]:
+    expected = given.clips * given.epochs
+    settings = (given.epochs, given.batch, given.workers)
+    joint_tars, layer_tars = sorted(joint.glob("*.tar")), sorted((folder / "depth").glob("*.tar"))
+    runs: dict[str, Callable[[int], Iterator[int]]] = {
+        "ours": lambda seed: ours(folder, *settings, seed),
+        "webdataset, joint tars": lambda seed: stock(joint_tars, *settings, seed),
+        "webdataset, joint tars, select_files": lambda seed: stock(joint_tars, *settings, seed, select=True),
+        "webdataset, depth tars": lambda seed: stock(layer_tars, *settings, seed),
+    }
+    warm = [path.read_bytes() for path in (*joint_tars, *layer_tars)]
+    sizes = [sum(map(len, warm[: len(joint_tars)])), sum(map(len, warm[len(joint_tars) :]))]
+    del warm
+    rates: dict[str, list[float]] = {name: [] for name in runs}
+    for seed in range(given.rounds):
+        for name in runs if seed % 2 == 0 else reversed(runs):
+            rates[name].append(rate(runs[name](seed), expected))
+    ratios = {
+        name: statistics.median(a / b for a, b in zip(rates["ours"], of, strict=True)) for name, of in rates.items()
+    }
+    return {
+        "rates": {name: statistics.median(of) for name, of in rates.items()}, "ratios": ratios, "rounds": rates,
+        "bytes_per_clip": {"joint": sizes[0] // given.clips, "depth": sizes[1] // given.clips},
+        "clips": given.clips, "epochs": given.epochs, "workers": given.workers, "batch": given.batch,
+        "goals": {"joint": JOINT_FLOOR, "depth": LAYER_FLOOR}, "page_cache": "warm",
+    }  # fmt: skip
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--clips", type=int, default=512, help="a multiple of 64")
+    parser.add_argument("--epochs", type=int, default=2, help="in each round")
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--workers", type=int, default=2)
+    parser.add_argument("--batch", type=int, default=64)
+    given = parser.parse_args()
+    warnings.filterwarnings("ignore", module="webdataset")
+    with tempfile.TemporaryDirectory() as scratch:
+        folder, joint = Path(scratch, "set"), Path(scratch, "joint")
+        write_set(folder, given.clips, shard_size=64)
+        joint.mkdir()
+        write_joint(Dataset.open(str(folder)), str(joint))
+        found = measure(folder, joint, given)
+    sizes = found["bytes_per_clip"]
+    print(f"{given.clips} clips of {sizes['joint'] / 1e6:.2f} MB, {sizes['depth'] / 1e6:.2f} MB of it depth; "
+          f"{given.workers} workers, one thread each, warm page cache, median of {given.rounds} rounds")  # fmt: skip
+    print(f"{'':40}{'samples/s':>10}{'ours is':>10}{'goal':>8}")
+    goals = {"webdataset, joint tars": JOINT_FLOOR, "webdataset, depth tars": LAYER_FLOOR}
+    for name, per_s in found["rates"].items():
+        goal = f"{goals[name]:.2f}x" if name in goals else ""
+        print(f"{name:40}{per_s:10.0f}{found['ratios'][name]:9.2f}x{goal:>8}")
+    print(json.dumps(found))
+    missed = [name for name, goal in goals.items() if found["ratios"][name] < goal]
+    raise SystemExit(f"missed: {', '.join(missed)}" if missed else 0)
+
+
+if __name__ == "__main__":
+    main()

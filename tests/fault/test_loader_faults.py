@@ -1,0 +1,148 @@
+"""The loader's promises about failure: broken samples are named rows, a dead worker is one line and no hang."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import threading
+import time
+from pathlib import Path
+
+import numpy as np
+import psutil
+import pytest
+
+import vidal
+from vidal.errors import MachineError, StorageError
+from vidal.synthetic import learning_set
+from vidal.train.data.loader import Batch, Loader
+from vidal.train.data.plan import PairPlan, Plan
+from vidal.train.data.text_views import TextViews
+from vidal.train.data.transforms import TRANSFORMS, DepthTransform, InfraredTransform, VideoTransform
+
+CLIPS = 12
+SMALL = {
+    "video": VideoTransform(size=32),
+    "depth": DepthTransform(size=32),
+    "infrared": InfraredTransform(size=32),
+    "audio": TRANSFORMS["audio"](),
+}
+
+
+@pytest.fixture(scope="module")
+def intact(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    out = tmp_path_factory.mktemp("learning") / "set"
+    learning_set.write(str(out), clips=CLIPS, size=48, workers=1)
+    return out
+
+
+@pytest.fixture
+def folder(intact: Path, tmp_path: Path) -> Path:
+    return Path(shutil.copytree(intact, tmp_path / "set"))
+
+
+def loader(folder: Path, layer: str, workers: int = 0, epochs: int = 1) -> Loader:
+    samples, pair = vidal.open(str(folder)), ("text", layer)
+    plan = Plan([PairPlan(pair=pair, sizes=(len(samples),))], batch_size=4, seed=0, epochs=epochs)
+    return Loader([samples], {pair: [np.arange(len(samples))]}, plan, SMALL, TextViews(), seed=0, workers=workers)
+
+
+def members(folder: Path, layer: str, clip: int) -> list[dict[str, object]]:
+    return [
+        m
+        for m in vidal.open(str(folder)).manifest().to_pylist()[clip]["members"]
+        if m["layer"] == layer and not m["name"].endswith("json")
+    ]
+
+
+def overwrite(folder: Path, layer: str, clip: int, share: float, data: bytes) -> str:
+    """Write into every member of a clip, from a share of its length on; gives the clip's id."""
+    row = vidal.open(str(folder)).manifest().to_pylist()[clip]
+    with (folder / layer / "000000.tar").open("r+b") as tar:
+        for member in members(folder, layer, clip):
+            tar.seek(member["offset"] + int(member["size"] * share))
+            tar.write(data)
+    return str(row["clip_id"])
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+@pytest.mark.parametrize(
+    ("layer", "data"),
+    [
+        ("video", bytes(40)),
+        ("infrared", bytes(40)),
+        ("depth", bytes(40)),
+        ("audio", bytes(400)),
+        ("video", b"\xff" * 9),
+    ],
+)
+def test_a_damaged_sample_is_an_invalid_row_that_is_named(folder, layer, data, workers):
+    broken = {overwrite(folder, layer, clip, 0.6, data) for clip in (2, 7)}
+    batches: list[Batch] = list(loader(folder, layer, workers))
+    named = [b for batch in batches for b in batch.broken]
+    assert {b.clip_id for b in named} == broken and len(named) == 2
+    assert all(b.why and "\n" not in b.why and b.data_set == str(folder) for b in named)
+    rows = [
+        (clip, bool(ok), x) for b in batches for clip, ok, x in zip(b.clip_ids, b.valid, b.inputs[layer], strict=True)
+    ]
+    assert {clip for clip, ok, _ in rows if not ok and clip} == broken
+    assert all(not x.any() for _, ok, x in rows if not ok)
+    assert len({clip for clip, ok, _ in rows if ok}) == CLIPS - 2
+
+
+def test_a_tar_cut_short_names_the_samples_that_it_lost(folder):
+    at = min(m["offset"] for m in members(folder, "depth", 9))
+    os.truncate(folder / "depth" / "000000.tar", at)
+    named = [b for batch in loader(folder, "depth") for b in batch.broken]
+    assert len(named) == 3 and all("too early" in b.why for b in named)
+
+
+def test_a_killed_worker_is_one_line_and_no_hang(folder, monkeypatch):
+    main = os.getpid()
+    original = DepthTransform.__call__
+
+    def deadly(self, *given):
+        if os.getpid() != main:
+            os.kill(os.getpid(), signal.SIGKILL)
+        return original(self, *given)
+
+    monkeypatch.setattr(DepthTransform, "__call__", deadly)
+    started = time.monotonic()
+    with pytest.raises(MachineError, match=r"a loading process died .*pid.*lower data.workers") as caught:
+        list(loader(folder, "depth", workers=2))
+    assert time.monotonic() - started < 30 and "\n" not in str(caught.value)
+
+
+def test_a_killed_worker_does_not_interrupt_the_step_under_way(folder):
+    batches = iter(loader(folder, "depth", workers=1, epochs=300))
+    next(batches)
+    (worker,) = [p for p in psutil.Process().children(recursive=True) if p.is_running()]
+    worker.kill()
+    deadline = time.monotonic() + 2
+    while time.monotonic() < deadline:
+        sum(range(1000))
+    with pytest.raises(MachineError, match="a loading process died"):
+        list(batches)
+
+
+def test_a_broken_machine_is_told_in_one_line_from_a_worker(folder, monkeypatch):
+    def full(*given, **named):
+        raise StorageError("disk: is full")
+
+    monkeypatch.setattr("vidal.train.data.loader.load_input", full)
+    for workers in (0, 1):
+        with pytest.raises(StorageError, match=r"^disk: is full$"):
+            list(loader(folder, "depth", workers=workers))
+
+
+def test_leaving_early_ends_workers_and_threads(folder):
+    batches = iter(loader(folder, "depth", workers=2, epochs=300))
+    next(batches)
+    workers = psutil.Process().children(recursive=True)
+    assert len(workers) >= 2
+    batches.close()
+    del batches
+    _, alive = psutil.wait_procs(workers, timeout=20)
+    assert not [p for p in alive if p.is_running() and p.status() != psutil.STATUS_ZOMBIE]
+    assert not [t for t in threading.enumerate() if t.name == "ahead"]

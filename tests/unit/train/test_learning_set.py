@@ -1,0 +1,107 @@
+"""The learning set: every modality by itself decides the caption, and nothing else ties modalities together."""
+
+from __future__ import annotations
+
+import hashlib
+from itertools import combinations
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+import vidal
+from vidal.dataset.dataset import Dataset
+from vidal.dataset.verify import verify
+from vidal.synthetic import learning_set as ls
+from vidal.train.data.decode import decode
+from vidal.train.data.fbank import fbank
+from vidal.work import Member
+
+MODALITIES = ("video", "depth", "infrared", "audio")
+
+
+def sums(folder: Path) -> dict[str, str]:
+    files = (path for path in sorted(folder.rglob("*")) if path.is_file())
+    return {str(path.relative_to(folder)): hashlib.sha256(path.read_bytes()).hexdigest() for path in files}
+
+
+def decoded(members: list[Member], layer: str) -> Any:
+    return decode(layer, {m.suffix: m.data for m in members if m.layer == layer})
+
+
+def shown(layer: str, where: tuple[int, int, int], seed: int) -> Any:
+    """A modality of a scene as it would be in a clip that always stands in the same place; the noise is drawn."""
+    rng = np.random.default_rng(seed)
+    y, x = ls._grid(48, np.zeros(2), 1.0)
+    nobody = np.zeros_like(x, dtype=bool)
+    if layer == "audio":
+        mels = fbank(torch.from_numpy(ls._sound(where, rng)), mel_bins=40).numpy()
+        return np.concatenate([mels, np.abs(np.fft.rfft(mels, axis=0)) / len(mels)])
+    if layer == "depth":
+        return ls._depth(where, y, x, nobody, rng).astype(float)
+    draw = {"video": ls._colour, "infrared": ls._heat}[layer]
+    return draw(where, y, x, 1.0, nobody, rng).astype(float)
+
+
+def test_every_scene_is_said_in_words_of_its_own() -> None:
+    said = [ls.texts(scene) for scene in range(ls.SCENES)]
+    for column in said[0]:
+        assert len({str(texts[column]) for texts in said}) == ls.SCENES == 128
+    everything = [text for texts in said for text in texts.values() if isinstance(text, str)]
+    assert len(set(everything)) == len(everything)
+    assert ls.caption(0) == "a calm harbour at dawn" and ls.caption(16) == "an ancient harbour at dawn"
+
+
+@pytest.mark.parametrize("layer", MODALITIES)
+@pytest.mark.parametrize(("attribute", "values"), [(0, 8), (1, 4), (2, 4)])
+def test_a_modality_shows_each_attribute(layer: str, attribute: int, values: int) -> None:
+    places = [tuple(v if k == attribute else 1 for k in range(3)) for v in range(values)]
+    for one, other in combinations(places, 2):
+        noise = np.abs(shown(layer, one, 0) - shown(layer, one, 1)).mean()
+        difference = np.abs(shown(layer, one, 0) - shown(layer, other, 1)).mean()
+        assert difference > 1.25 * noise, (one, other)
+
+
+def test_clips_of_a_scene_are_all_different() -> None:
+    clips = [ls.members(5, [0, n], 32) for n in range(4)]
+    for layer in MODALITIES:
+        for a, b in combinations(clips, 2):
+            difference = np.abs(decoded(a, layer).astype(float) - decoded(b, layer))
+            assert difference.mean() > 0.02 * np.abs(decoded(a, layer).astype(float)).mean()
+
+
+def test_the_sound_draws_nothing_that_the_pictures_draw() -> None:
+    # Twice the pixels draw more numbers for the pictures; the sound does not move.
+    small, large = (ls.members(7, [0, 3], size) for size in (16, 48))
+    assert small[-1].layer == "audio" and small[-1].data == large[-1].data
+
+
+def test_the_same_seed_gives_the_same_bytes(tmp_path: Path) -> None:
+    for name, keys in {"a": {}, "b": {"workers": 2}, "c": {"seed": 1}}.items():
+        ls.write(str(tmp_path / name), **{"clips": 6, "scenes": 3, "size": 16, "workers": 1, **keys})
+    a, b, c = (sums(tmp_path / name) for name in "abc")
+    assert a == b and len(a) == 7
+    assert a.keys() == c.keys() and not set(a.values()) & set(c.values())
+
+
+def test_it_is_a_data_set_that_says_what_it_is(tmp_path: Path) -> None:
+    ls.write(str(tmp_path), clips=10, scenes=5, size=16, workers=1)
+    assert list(verify(Dataset.open(str(tmp_path)))) == []
+    ds = vidal.open(str(tmp_path))
+    assert len(ds) == 10 and sorted(ds.layers) == sorted(MODALITIES)
+    one = ds[3]
+    assert [one[layer].shape for layer in MODALITIES] == [(8, 16, 16, 3), (8, 16, 16), (8, 16, 16), (32_000,)]
+    assert [str(one[layer].dtype) for layer in MODALITIES] == ["uint8", "uint16", "uint8", "float32"]
+    row = one["row"]
+    assert row["synthetic_layers"] == list(ls.LAYERS) and row["licence"] == "CC0-1.0"
+    assert "synthetic" in row["title"] and row["attribution"] and row["cluster"] == row["clip_id"]
+    assert row["caption"] == ls.caption(int(row["clip_id"][1:4]))
+
+
+def test_two_thousand_clips_are_less_than_200_megabytes() -> None:
+    clips = [ls.members(scene, [0, scene], 64) for scene in range(0, 128, 13)]
+    # A tar pads a member to 512 bytes after its header; each layer has the row as JSON, too.
+    sizes = [sum(512 + -(-len(m.data) // 512) * 512 for m in clip) + 4 * 2560 for clip in clips]
+    assert 2000 * np.mean(sizes) < 200e6

@@ -1,0 +1,78 @@
+"""What the text members of foreign tars say, by manifest column.
+
+Known are the names of LanguageBind's tars, vidal's own and the common ones:
+
+    raw.txt          title#tag#tag             title, hashtags
+    mplug.txt        polish_mplug.txt          video_caption, caption
+    sound_mplug.txt  ofa0.txt … ofa7.txt       sound_caption, frame_captions
+    txt              caption.txt, text.txt     caption
+    json             the columns of vidal's own json; of others caption, text and title
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Mapping
+from typing import Any
+
+from vidal.clip import Clip
+
+_COLUMNS = {
+    "mplug.txt": "video_caption", "sound_mplug.txt": "sound_caption", "polish_mplug.txt": "caption",
+    "txt": "caption", "caption.txt": "caption", "text.txt": "caption",
+}  # fmt: skip
+"""The first of a column wins."""
+_OF_JSON = (
+    "title", "clean_title", "caption", "video_caption", "sound_caption", "transcript", "ocr_text", "uploader",
+    "licence", "attribution",
+)  # fmt: skip
+_LISTS_OF_JSON = ("hashtags", "frame_captions")
+_FRAME = re.compile(r"ofa([0-9]{1,2})\.txt")
+
+
+class BadText(ValueError):
+    """A text member that is none."""
+
+
+def is_text(suffix: str) -> bool:
+    return suffix in _COLUMNS or suffix in ("raw.txt", "json") or _FRAME.fullmatch(suffix) is not None
+
+
+def fill(clip: Clip, texts: Mapping[str, bytes]) -> None:
+    """Set the columns that text members name, by suffix. Raises `BadText`."""
+    try:
+        said = {suffix: data.decode("utf-8-sig").strip() for suffix, data in texts.items()}
+        about = json.loads(said.pop("json", "{}"))
+    except (ValueError, RecursionError) as error:
+        raise BadText(str(error)) from None
+    if not isinstance(about, dict):
+        raise BadText("json that is no object")
+    _fill_from_json(clip, about)
+    if raw := said.get("raw.txt"):
+        title, *tags = (part.strip() for part in raw.split("#"))
+        clip.title, clip.hashtags = title or None, [tag for tag in tags if tag]
+    for suffix, column in reversed(_COLUMNS.items()):
+        if said.get(suffix):
+            setattr(clip, column, said[suffix])
+    frames = {int(found[1]): text for suffix, text in said.items() if (found := _FRAME.fullmatch(suffix))}
+    if frames:
+        # Caption k is of frame k: what is missing leaves an empty one.
+        clip.frame_captions = [frames.get(k, "") for k in range(max(frames) + 1)]
+
+
+def _fill_from_json(clip: Clip, about: Mapping[str, Any]) -> None:
+    """Of a stranger's json only what has the right kind."""
+    for column in _OF_JSON:
+        if isinstance(text := about.get(column), str) and text.strip():
+            setattr(clip, column, _storable(text.strip()))
+    for column in _LISTS_OF_JSON:
+        if isinstance(parts := about.get(column), list) and all(isinstance(part, str) for part in parts):
+            setattr(clip, column, [_storable(part) for part in parts])
+    if clip.caption is None and isinstance(text := about.get("text"), str) and text.strip():
+        clip.caption = _storable(text.strip())
+
+
+def _storable(text: str) -> str:
+    """JSON may escape half a surrogate pair, which no Parquet file can hold."""
+    return text.encode("utf-8", "replace").decode()
