@@ -101,7 +101,10 @@ def _members(numbers: list[int]) -> tuple[pa.Array, dict[str, int]]:
             hashes.append(random.bytes(32).hex())
             place[layer] += 512 + MEMBER_BYTES
     flat = pa.StructArray.from_arrays(
-        [pa.array(layers), pa.array(names), pa.array(offsets, pa.int64()), pa.array([MEMBER_BYTES] * len(names), pa.int64()), pa.array(hashes)],
+        [
+            pa.array(layers), pa.array(names), pa.array(offsets, pa.int64()),
+            pa.array([MEMBER_BYTES] * len(names), pa.int64()), pa.array(hashes),
+        ],
         names=["layer", "name", "offset", "size", "sha256"],
     )  # fmt: skip
     starts = pa.array(np.arange(0, len(names) + 1, len(one)), pa.int32())
@@ -126,7 +129,8 @@ def measure(out: str) -> dict[str, float]:
     figures["select_s"] = _seconds(lambda: samples.select("blur < 0.5 and caption like '%harbour%'"))
     figures["has_s"] = _seconds(lambda: samples.has("depth"))
     order = np.random.default_rng(0).integers(len(samples), size=2000)
-    views, rng = TextViews(weights={"raw": 0.2, "video_caption": 0.4, "caption": 0.2, "frame_caption": 0.2}), np.random.default_rng(0)
+    views = TextViews(weights={"raw": 0.2, "video_caption": 0.4, "caption": 0.2, "frame_caption": 0.2})
+    rng = np.random.default_rng(0)
     figures["reads_per_s"] = _rate(order, lambda i: samples.read(i, "depth", ["depth.2.png"]))
     figures["layers_per_s"] = _rate(order, lambda i: samples.read(i, "depth"))
     figures["texts_per_s"] = _rate(order, lambda i: views.choose(samples.part(i, COLUMNS), rng))
@@ -157,7 +161,8 @@ def main() -> None:
         out = args.keep or Path(temporary)
         if not (out / "dataset.json").exists():
             write(out, args.clips)
-        said = subprocess.run([sys.executable, __file__, "--measure", str(out)], check=True, capture_output=True, text=True)
+        command = [sys.executable, __file__, "--measure", str(out)]
+        said = subprocess.run(command, check=True, capture_output=True, text=True)
     for name, value in json.loads(said.stdout).items():
         print(f"{name:14} {value:12,.1f}")
 

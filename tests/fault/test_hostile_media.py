@@ -51,7 +51,9 @@ def process(path: Path | str, folder: Path, limits: Limits = LIMITS) -> Clip:
     clip.work.folder = folder / "private"
     clip.work.folder.mkdir()
     for stage in (Fetch(max_bytes=32 * MIB), Probe(limits=limits), Media(limits=limits)):
-        stage.process(clip)
+        stage.process_batch([clip])
+        if clip.reason is not None:
+            raise ClipError(clip.reason, clip.detail or "")
     return clip
 
 
@@ -226,7 +228,7 @@ def test_a_script_in_disguise_opens_no_sibling_and_no_socket(
     clip.work.folder.mkdir()
     # Whoever opened this would wait for a writer until the limit, and fail as `timeout`.
     os.mkfifo(sibling)
-    Fetch().process(clip)
+    Fetch().process_batch([clip])
     with pytest.raises(ClipError) as caught:
         Probe(limits=Limits(wall_s=10)).process(clip)
     assert caught.value.reason == "undecodable"

@@ -135,7 +135,7 @@ def process(path: Path, folder: Path, **settings: object) -> Clip:
     clip.work.folder = work
     for stage in (Fetch(), ProbeStage(), Media(**settings)):  # type: ignore[arg-type]
         stage.setup()
-        stage.process(clip)
+        stage.process_batch([clip])
     assert list(work.iterdir()) == []
     return clip
 
