@@ -113,11 +113,13 @@ def _members(numbers: list[int]) -> tuple[pa.Array, dict[str, int]]:
 
 def measure(out: str) -> dict[str, float]:
     """In a process of its own, whose memory is nobody else's."""
+    import duckdb
+
     import vidal
     from vidal.dataset.samples import Samples
-    from vidal.train.data.text_views import COLUMNS, TextViews
+    from vidal.train.data.text_views import COLUMNS, PRESETS, TextViews
 
-    assert Samples
+    assert Samples and duckdb, "what they take is not the data set's memory"
     process, figures = psutil.Process(), {}
     before = process.memory_full_info().uss
     started = time.perf_counter()
@@ -129,8 +131,7 @@ def measure(out: str) -> dict[str, float]:
     figures["select_s"] = _seconds(lambda: samples.select("blur < 0.5 and caption like '%harbour%'"))
     figures["has_s"] = _seconds(lambda: samples.has("depth"))
     order = np.random.default_rng(0).integers(len(samples), size=2000)
-    views = TextViews(weights={"raw": 0.2, "video_caption": 0.4, "caption": 0.2, "frame_caption": 0.2})
-    rng = np.random.default_rng(0)
+    views, rng = TextViews(weights=PRESETS["mix"]), np.random.default_rng(0)
     figures["reads_per_s"] = _rate(order, lambda i: samples.read(i, "depth", ["depth.2.png"]))
     figures["layers_per_s"] = _rate(order, lambda i: samples.read(i, "depth"))
     figures["texts_per_s"] = _rate(order, lambda i: views.choose(samples.part(i, COLUMNS), rng))
@@ -162,7 +163,7 @@ def main() -> None:
         if not (out / "dataset.json").exists():
             write(out, args.clips)
         command = [sys.executable, __file__, "--measure", str(out)]
-        said = subprocess.run(command, check=True, capture_output=True, text=True)
+        said = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True)
     for name, value in json.loads(said.stdout).items():
         print(f"{name:14} {value:12,.1f}")
 

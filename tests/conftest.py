@@ -14,8 +14,9 @@ signal.signal(signal.SIGINT, signal.default_int_handler)
 
 # Several test processes on one machine: each has a temporary folder of its own, so that what one looks for in it
 # (nothing left behind, a dead run's leftovers) is its own doing.
-if (worker := os.environ.get("PYTEST_XDIST_WORKER")) and "vidal-tests-" not in tempfile.gettempdir():
-    os.environ["TMPDIR"] = tempfile.mkdtemp(prefix=f"vidal-tests-{worker}-")
+if (worker := os.environ.get("PYTEST_XDIST_WORKER")) and not os.environ.get("VIDAL_TESTS_TMPDIR"):
+    # Short, as the path of a socket of Ray's is below it and may have 107 bytes.
+    os.environ["TMPDIR"] = os.environ["VIDAL_TESTS_TMPDIR"] = tempfile.mkdtemp(prefix="v")
     tempfile.tempdir = None
 
 ROOT = Path(__file__).resolve().parent.parent

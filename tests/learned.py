@@ -11,6 +11,7 @@ import torch
 from rich.console import Console
 from torch import Tensor, nn
 
+from vidal.dataset.dataset import Dataset, tar_name
 from vidal.dataset.samples import Samples
 from vidal.synthetic import learning_set
 from vidal.train import recipe as recipes
@@ -39,6 +40,17 @@ def small_run(data: str, folder: Path, seed: int = 0) -> str:
     recipe = recipes.check(RECIPE | {"seed": seed}, "small.yaml")
     train(recipe, [data], str(folder), Console(quiet=True), quiet=True, device="cpu")
     return str(folder)
+
+
+def erase(data: Path, clip_id: str, layer: str) -> None:
+    """Overwrite a clip's members of one layer with zeros."""
+    row = Dataset.open(str(data)).find(clip_id)
+    assert row is not None
+    tar = data / tar_name(layer, row["shard"])
+    raw = bytearray(tar.read_bytes())
+    for member in (m for m in row["members"] if m["layer"] == layer):
+        raw[member["offset"] : member["offset"] + member["size"]] = bytes(member["size"])
+    tar.write_bytes(bytes(raw))
 
 
 def scene_of(clip_id: str) -> int:

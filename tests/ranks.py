@@ -14,6 +14,9 @@ import torch.distributed as dist
 import torch.multiprocessing as multiprocessing
 
 _TIMEOUT_S = 60
+# A rank is a copy of a process that has imported what it needs and has used none of it: after a backward pass in this
+# process a plain fork has no autograd threads.
+multiprocessing.get_context("forkserver").set_forkserver_preload(["torch", "torch.distributed", "vidal.train.run"])
 
 
 def on_ranks(ranks: int, work: Callable[..., Any], *arguments: Any) -> list[Any]:
@@ -22,7 +25,7 @@ def on_ranks(ranks: int, work: Callable[..., Any], *arguments: Any) -> list[Any]
         return [work(0, 1, *arguments)]
     with tempfile.TemporaryDirectory() as folder:
         context = multiprocessing.start_processes(
-            _rank, (ranks, work, arguments, folder), nprocs=ranks, join=False, start_method="fork"
+            _rank, (ranks, work, arguments, folder), nprocs=ranks, join=False, start_method="forkserver"
         )
         assert context is not None
         try:

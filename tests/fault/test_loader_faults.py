@@ -76,6 +76,7 @@ def overwrite(folder: Path, layer: str, clip: int, share: float, data: bytes) ->
         ("audio", bytes(400)),
         ("video", b"\xff" * 9),
     ],
+    ids=["video-zeros", "infrared-zeros", "depth-zeros", "audio-zeros", "video-ones"],
 )
 def test_a_damaged_sample_is_an_invalid_row_that_is_named(folder, layer, data, workers):
     broken = {overwrite(folder, layer, clip, 0.6, data) for clip in (2, 7)}
@@ -114,10 +115,15 @@ def test_a_killed_worker_is_one_line_and_no_hang(folder, monkeypatch):
     assert time.monotonic() - started < 30 and "\n" not in str(caught.value)
 
 
+def children() -> set[psutil.Process]:
+    return set(psutil.Process().children(recursive=True))
+
+
 def test_a_killed_worker_does_not_interrupt_the_step_under_way(folder):
+    others = children()
     batches = iter(loader(folder, "depth", workers=1, epochs=300))
     next(batches)
-    (worker,) = [p for p in psutil.Process().children(recursive=True) if p.is_running()]
+    (worker,) = children() - others
     worker.kill()
     deadline = time.monotonic() + 2
     while time.monotonic() < deadline:
@@ -137,9 +143,10 @@ def test_a_broken_machine_is_told_in_one_line_from_a_worker(folder, monkeypatch)
 
 
 def test_leaving_early_ends_workers_and_threads(folder):
+    others = children()
     batches = iter(loader(folder, "depth", workers=2, epochs=300))
     next(batches)
-    workers = psutil.Process().children(recursive=True)
+    workers = children() - others
     assert len(workers) >= 2
     batches.close()
     del batches

@@ -89,7 +89,9 @@ def test_columns_and_parts_are_those_of_the_row(whole: Path) -> None:
     assert samples.column("caption").to_pylist() == [samples.row(i)["caption"] for i in range(CLIPS)]
     assert samples.column("no_such_column").to_pylist() == [None] * CLIPS
     assert (
-        samples.rows(["title", "none"])[2] == samples.part(2, ["title", "none"]) == {"title": samples.row(2)["title"]}
+        list(samples.rows(["title", "none"]))[2]
+        == samples.part(2, ["title", "none"])
+        == {"title": samples.row(2)["title"]}
     )
     assert samples.has("depth").all() and not samples.has("smell").any()
 
@@ -107,6 +109,8 @@ CONDITIONS = {
     "a list": ("list_contains(layers, 'depth')", lambda row: True),
     "with a comment": ("position < 2 -- the first", lambda row: row["position"] < 2),
     "null": ("transcript is null", lambda row: row["transcript"] is None),
+    "another spelling": ("POSITION < 2", lambda row: row["position"] < 2),
+    "an empty column": ("loudness_lufs is null and ocr_text is null", lambda row: row["loudness_lufs"] is None),
     "a semicolon in a text": ("title <> ';'", lambda row: True),
 }
 
@@ -128,17 +132,28 @@ def test_conditions_add_up(whole: Path) -> None:
 
 REFUSED = {
     "an unknown column": ("positoin < 3", "no column `positoin`; near it: position"),
-    "no sentence": ("position <", "--where position <"),
+    "a column like none": ("zzzz9 < 3", "no column `zzzz9`; there is clip_id, url"),
+    "a table": ("manifest.position < 3", "no column `manifest`"),
+    "no sentence": ("position <", 'syntax error at or near "<"'),
+    "half a sentence": ("position < 3 and and blur < 2", 'syntax error at or near "and"'),
+    "text without end": ("caption = 'x", "unterminated"),
+    "an unknown function": ("nearly(position)", "nearly does not exist"),
+    "two conditions": ("position < 2, position < 3", "single expression"),
+    "a table of the program's": ("position in (select position from numbered)", "numbered does not exist"),
+    "the environment": ("getenv('HOME') is not null", ""),
+    "a wrong condition over two lines": ("position <\n 3 and", "--where position < 3 and:"),
+    "nothing, over two lines": ("position >\n 1000", "--where position > 1000: selects none"),
     "several statements": ("1=1); drop table manifest; select (1", ""),
     "an end of its own": ("true); select 1 --", ""),
-    "a row that is not there": ("false) union all select 99999 where (true", "one condition"),
-    "a row that is none": ("false) union all select 0.5 where (true", "one condition"),
+    "a row that is not there": ("false) union all select 99999 where (true", "syntax error"),
+    "a row that is there": ("false) union all select 3 where (true", "syntax error"),
+    "a row that is none": ("false) union all select 0.5 where (true", "syntax error"),
     "a file": ("clip_id in (select * from read_csv('/etc/passwd'))", ""),
     "a file by name": ("clip_id in (select * from '/etc/passwd')", ""),
     "a file's text": ("(select content from read_text('/etc/passwd')) is not null", ""),
     "a setting": ("true); SET enable_external_access = true; select (1", ""),
     "nothing selected": ("position > 1000", f"selects none of {CLIPS} samples"),
-    "no condition": ("", "--where"),
+    "no condition": (" \n", "--where is empty"),
     "no truth": ("caption", ""),
     "a sum": ("sum(position) > 3", ""),
 }
@@ -151,11 +166,19 @@ def test_a_condition_that_cannot_be_met_is_one_line(whole: Path, where: str, sai
     assert said in str(caught.value) and "\n" not in str(caught.value)
 
 
-def test_removed_clips_are_no_samples(whole: Path) -> None:
-    gone = vidal.open(whole).clip_id(4)
-    samples = vidal.open(whole, removals=Removals({"clip_id": frozenset({gone})}))
+def test_a_condition_by_chance_selects_the_same_samples_every_time(whole: Path) -> None:
+    once, again = (vidal.open(whole, "random() < 0.5").column("clip_id").to_pylist() for _ in range(2))
+    assert once == again and 0 < len(once) < CLIPS
+
+
+@pytest.mark.parametrize("way", ["removed", "removals"])
+def test_removed_clips_are_no_samples(whole: Path, way: str) -> None:
+    gone = frozenset({vidal.open(whole).clip_id(4), "somebody-elses"})
+    samples = vidal.open(whole, **{way: gone if way == "removed" else Removals({"clip_id": gone})})
     assert len(samples) == CLIPS - 1
-    assert gone not in [samples.clip_id(i) for i in range(len(samples))]
+    assert gone.isdisjoint(samples.clip_id(i) for i in range(len(samples)))
+    assert gone.isdisjoint(samples.select("true").column("clip_id").to_pylist())
+    assert samples[4]["key"] == samples.clip_id(4) == vidal.open(whole).clip_id(5)
 
 
 DAMAGE = {
@@ -222,6 +245,11 @@ def test_a_data_set_without_one_readable_manifest_has_no_samples_and_says_why(mi
         cut(path, 0.5)
     samples = vidal.open(mine)
     assert len(samples) == 0 and len(samples.damaged()) == 3
+    with pytest.raises(SourceError, match="shard 000000: its manifest cannot be read") as caught:
+        samples.manifest()
+    assert "\n" not in str(caught.value)
+    with pytest.raises(SourceError, match="selects none of 0"):
+        samples.select("position < 3")
 
 
 def _keep(samples: Samples, i: int, out: str) -> None:

@@ -7,17 +7,22 @@ on the local disk. A reader may be copied into other processes at any time: what
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import hashlib
 import os
 import tempfile
 from collections import OrderedDict
+from collections.abc import Iterator
 from pathlib import Path
 
 from vidal.dataset.storage import Storage
-from vidal.errors import ClipError, StorageError
+from vidal.errors import ClipError, StorageError, machine_error
 
+CACHE_BYTES = 8 << 30
 _OPEN_FILES = 64
-_SWEEP_EVERY_WRITES = 200
+_SWEEPS_PER_FILL = 16
+"""A process looks at the cache's size when it has written this part of what the cache may hold."""
+_DIGEST_BYTES = 32
 
 
 class BrokenSample(ClipError):
@@ -34,22 +39,33 @@ class BrokenSample(ClipError):
 class MemberReader:
     """Reads ranges of the tars of one data set."""
 
-    def __init__(self, storage: Storage, *, cache: Path | None = None, cache_bytes: int = 8 << 30) -> None:
+    def __init__(self, storage: Storage, *, cache: Path | None = None, cache_bytes: int = CACHE_BYTES) -> None:
         self._storage = storage
-        self._cache = cache or Path(os.environ.get("VIDAL_CACHE", Path.home() / ".cache" / "vidal")) / "ranges"
-        self._cache_bytes = cache_bytes
-        self._files: OrderedDict[str, int] = OrderedDict()
-        self._pid = os.getpid()
-        self._writes = 0
+        folder = cache or Path(os.environ.get("VIDAL_CACHE", Path.home() / ".cache" / "vidal"))
+        self._cache = RangeCache(folder / "ranges", cache_bytes)
+        self._forget()
 
     def __getstate__(self) -> dict[str, object]:
-        return {**self.__dict__, "_files": OrderedDict(), "_pid": 0}
+        return {"_storage": self._storage, "_cache": self._cache}
 
-    def read(self, tar: str, offset: int, size: int) -> bytes:
-        """``size`` bytes of a tar, by name or address; `OSError` where it is missing, `EOFError` where too short."""
+    def __setstate__(self, state: dict[str, object]) -> None:
+        self.__dict__.update(state)
+        self._forget()
+
+    def read(self, tar: str, offset: int, size: int, content: bytes = b"") -> bytes:
+        """``size`` bytes of a tar, by name or address; ``content`` tells other bytes at the same place apart.
+
+        Raises `OSError` where the tar is missing, `EOFError` where it is too short, and `StorageError` where storage
+        itself is at fault.
+        """
+        if self._pid != os.getpid():
+            # A fork shares descriptors with the parent, which may close them; and no object store's client outlives it.
+            self._forget()
         storage, name = self._storage.place(tar)
-        local = storage.is_local
-        data = self._pread(storage.path(name), offset, size) if local else self._cached(storage, name, offset, size)
+        if storage.is_local:
+            data = self._pread(storage.path(name), offset, size)
+        else:
+            data = self._ranged(storage, tar, offset, size, content)
         if len(data) != size:
             raise EOFError(f"{tar} ends {size - len(data)} bytes too early")
         return data
@@ -58,59 +74,115 @@ class MemberReader:
         if self._pid == os.getpid():
             for descriptor in self._files.values():
                 os.close(descriptor)
-        self._files.clear()
+        self._forget()
+
+    def _forget(self) -> None:
+        self._files: OrderedDict[str, int] = OrderedDict()
+        self._stores: dict[str, Storage] = {}
+        self._pid = os.getpid()
 
     def _pread(self, path: str, offset: int, size: int) -> bytes:
-        if self._pid != os.getpid():
-            # After a fork the descriptors are shared with the parent, which may close them.
-            self._files, self._pid = OrderedDict(), os.getpid()
-        descriptor = self._files.pop(path, None)
-        if descriptor is None:
-            descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
-        self._files[path] = descriptor
-        if len(self._files) > _OPEN_FILES:
-            os.close(self._files.popitem(last=False)[1])
-        return os.pread(descriptor, size, offset)
-
-    def _cached(self, storage: Storage, tar: str, offset: int, size: int) -> bytes:
-        name = hashlib.sha256(f"{storage.address}/{tar}@{offset}+{size}".encode()).hexdigest()
-        path = self._cache / name[:2] / name
-        with contextlib.suppress(OSError):
-            data = path.read_bytes()
-            if len(data) == size:
-                os.utime(path)
-                return data
         try:
-            data = storage.read_range(tar, offset, size)
+            descriptor = self._files.pop(path, None)
+            if descriptor is None:
+                descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+            self._files[path] = descriptor
+            if len(self._files) > _OPEN_FILES:
+                os.close(self._files.popitem(last=False)[1])
+            return os.pread(descriptor, size, offset)
+        except OSError as error:
+            raise machine_error(error, path) or error from None
+
+    def _ranged(self, storage: Storage, tar: str, offset: int, size: int, content: bytes) -> bytes:
+        key = f"{storage.address}/{tar}@{offset}+{size}#{content.hex()}"
+        data = self._cache.get(key)
+        if data is not None:
+            return data
+        mine = self._stores.setdefault(storage.address, Storage(storage.address))
+        name = tar if storage is self._storage else ""
+        try:
+            data = mine.read_range(name, offset, size)
         except StorageError as error:
-            raise EOFError(str(error)) from error
-        if self._cache_bytes:
-            self._keep(path, data)
+            if mine.size(name) < offset + size:
+                raise EOFError(f"{tar} ends too early") from error
+            raise
+        self._cache.put(key, data)
         return data
 
-    def _keep(self, path: Path, data: bytes) -> None:
-        """A cache that cannot be written is no error."""
+
+class RangeCache:
+    """Byte ranges in a local folder, which processes share; what was used longest ago goes first."""
+
+    def __init__(self, folder: Path, limit_bytes: int) -> None:
+        self._folder, self._limit = folder, limit_bytes
+        self._unswept: int | None = None
+        """Bytes written since this process last looked at the size; None before its first look."""
+
+    def get(self, key: str) -> bytes | None:
+        path = self._path(key)
+        try:
+            whole = path.read_bytes()
+        except OSError:
+            return None
+        digest, data = whole[:_DIGEST_BYTES], whole[_DIGEST_BYTES:]
+        # A machine that lost power may have kept a file's name and not its bytes.
+        if hashlib.sha256(data).digest() != digest:
+            return None
+        with contextlib.suppress(OSError):
+            os.utime(path)
+        return data
+
+    def put(self, key: str, data: bytes) -> None:
+        """Keep a range; a cache that cannot be written is no error."""
+        if len(data) > self._limit:
+            return
+        path = self._path(key)
         with contextlib.suppress(OSError):
             path.parent.mkdir(parents=True, exist_ok=True)
-            with tempfile.NamedTemporaryFile(dir=path.parent, delete=False) as file:
-                file.write(data)
-            os.replace(file.name, path)
-            self._writes += 1
-            if self._writes % _SWEEP_EVERY_WRITES == 0:
+            with _temporary_beside(path) as file:
+                os.write(file, hashlib.sha256(data).digest())
+                with open(file, "wb", closefd=False) as handle:
+                    handle.write(data)
+            if self._unswept is None or self._unswept > self._limit // _SWEEPS_PER_FILL:
                 self._sweep()
+                self._unswept = 0
+            self._unswept += len(data)
+
+    def _path(self, key: str) -> Path:
+        name = hashlib.sha256(key.encode()).hexdigest()
+        return self._folder / name[:2] / name
 
     def _sweep(self) -> None:
-        """Remove what was used longest ago, down to the limit."""
-        found = []
-        for file in self._cache.rglob("*"):
-            with contextlib.suppress(OSError):
-                if file.is_file():
-                    about = file.stat()
-                    found.append((about.st_mtime, about.st_size, file))
-        total = sum(size for _, size, _ in found)
-        for _, size, file in sorted(found):
-            if total <= self._cache_bytes:
+        """Remove what was used longest ago until some room is left, unless another process is at it."""
+        with (self._folder / ".sweep").open("w") as lock:
+            try:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except OSError:
                 return
-            with contextlib.suppress(OSError):
-                file.unlink()
-                total -= size
+            found = []
+            for file in self._folder.glob("??/*"):
+                with contextlib.suppress(OSError):
+                    about = file.stat()
+                    found.append((about.st_mtime_ns, about.st_size, file))
+            too_much = sum(size for _, size, _ in found) - self._limit * (_SWEEPS_PER_FILL - 1) // _SWEEPS_PER_FILL
+            for _, size, file in sorted(found):
+                if too_much <= 0:
+                    return
+                with contextlib.suppress(OSError):
+                    file.unlink()
+                    too_much -= size
+
+
+@contextlib.contextmanager
+def _temporary_beside(path: Path) -> Iterator[int]:
+    """A descriptor of a file that takes the path's place once it is whole."""
+    file, temporary = tempfile.mkstemp(dir=path.parent)
+    try:
+        try:
+            yield file
+        finally:
+            os.close(file)
+        os.replace(temporary, path)
+    except BaseException:
+        os.unlink(temporary)
+        raise

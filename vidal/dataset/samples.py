@@ -11,7 +11,8 @@ asked for, in any order.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -20,19 +21,22 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
+import pyarrow.parquet as pq
 
 from vidal.clip import schema
 from vidal.dataset import manifest
 from vidal.dataset.dataset import Dataset
-from vidal.dataset.reader import BrokenSample, MemberReader
-from vidal.dataset.removals import KEYS, Removals
-from vidal.dataset.tars import BEFORE_SUFFIX
+from vidal.dataset.offsets import SUM_BYTES, Offsets, Part, Place, neighbours
+from vidal.dataset.reader import CACHE_BYTES, BrokenSample, MemberReader
+from vidal.dataset.removals import Removals
+from vidal.dataset.rows import Rows
 from vidal.dataset.where import matching
 from vidal.errors import ClipError, SourceError
 
-_HEAVY = ("members", "ocr_lines", "transcript_segments", "audio_fingerprint")
-_GAP_BYTES = 64 * 1024
-"""Members no farther apart are read in one go: a header and some padding, or a small picture in between."""
+_HEAVY = ("ocr_lines", "transcript_segments", "audio_fingerprint")
+"""Columns that no training and few conditions ask for; `Samples.manifest` has them."""
+_AT_ONCE = 8
+"""Manifests and sizes asked for at the same time: a store answers slowly, and many at once."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -47,61 +51,58 @@ class Damage:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class _Members:
-    """Every member of every sample, flat: sample i has those from ``start[i]`` to ``start[i + 1]``."""
+class _Shard:
+    """What is kept of a shard's manifest."""
 
-    start: npt.NDArray[np.int64]
-    layer: npt.NDArray[np.int16]
-    suffix: npt.NDArray[np.int16]
-    offset: npt.NDArray[np.int64]
-    size: npt.NDArray[np.int64]
-    sha256: pa.Array
-    layers: tuple[str, ...]
-    suffixes: tuple[str, ...]
+    number: int
+    schema: pa.Schema
+    rows: pa.Table
+    """The kept clips, columns without a value left out."""
+    members: Part
 
 
 class Samples:
     """The kept clips of a data set that meet a condition; made by `open`."""
 
     def __init__(
-        self, dataset: Dataset, reader: MemberReader, table: pa.Table, members: _Members,
-        numbers: npt.NDArray[np.int64], said: str,
+        self, dataset: Dataset, reader: MemberReader, rows: Rows, offsets: Offsets,
+        reaches: Mapping[tuple[int, str], int], numbers: npt.NDArray[np.int64], unread: Sequence[Damage], said: str,
     ) -> None:  # fmt: skip
-        self._dataset, self._reader, self._table, self._members = dataset, reader, table, members
-        self._numbers = numbers
+        self._dataset, self._reader, self._rows, self._offsets = dataset, reader, rows, offsets
+        self._reaches = reaches
+        """By shard and tar, where its last member ends."""
+        self._numbers, self._unread = numbers, unread
         self._said = said
-        self._shards = table.column("shard").to_numpy()
-        self._ids = table.column("clip_id").combine_chunks()
+        self._shards = rows.numbers("shard")
 
     @classmethod
     def open(
-        cls, address: str, *, where: str | None = None, cache: str | Path | None = None, cache_bytes: int = 8 << 30,
-        removals: Removals | None = None,
+        cls, address: str | Path, *, where: str | None = None, cache: str | Path | None = None,
+        cache_bytes: int = CACHE_BYTES, removals: Removals | None = None, removed: Collection[str] = (),
     ) -> Samples:  # fmt: skip
-        """Open a data set. Raises `SourceError` where there is none, and for a condition that selects nothing."""
-        dataset = Dataset.open(str(address))
-        tables, unread = [], []
-        for shard in dataset.committed():
-            try:
-                tables.append(_kept(dataset.table(shard)))
-            except (pa.ArrowException, OSError) as error:
-                unread.append(
-                    Damage(shard=shard, what=f"its manifest cannot be read ({' '.join(str(error).split())[:120]})")
-                )
-        if not tables and not unread:
-            raise SourceError(f"{address}: no shard is committed yet; run `vidal build` first")
-        whole = pa.concat_tables(tables, promote_options="permissive") if tables else schema().empty_table()
-        light = whole.drop_columns([name for name in _HEAVY if name in whole.column_names])
-        reader = MemberReader(dataset.storage, cache=Path(cache) if cache else None, cache_bytes=cache_bytes)
-        numbers = np.arange(whole.num_rows)
-        if removals:
-            named = light.select([key for key in KEYS if key in light.column_names]).to_pylist()
-            numbers = numbers[[removals.match(row) is None for row in named]]
-        samples = cls(dataset, reader, light, _flatten(whole), numbers, str(address))
-        samples._unread = unread
-        return samples if where is None else samples.select(where)
+        """Open a data set, without what ``removals`` name and the clip ids in ``removed``.
 
-    _unread: Sequence[Damage] = ()
+        Raises `SourceError` where there is none, and for a condition that selects nothing.
+        """
+        dataset = Dataset.open(str(address))
+        # Threads help against a store's waits; on a disk they only scatter the memory.
+        with ThreadPoolExecutor(1 if dataset.storage.is_local else _AT_ONCE) as pool:
+            read = list(pool.map(lambda shard: _read_shard(dataset, shard), dataset.committed()))
+        if not read:
+            raise SourceError(f"{address}: no shard is committed yet; run `vidal build` first")
+        shards = [shard for shard in read if isinstance(shard, _Shard)]
+        rows = Rows([shard.schema for shard in shards] or [schema()], [shard.rows for shard in shards])
+        reaches: dict[tuple[int, str], int] = {}
+        for shard in shards:
+            for layer, reach in shard.members.reaches().items():
+                tar = (shard.number, dataset.tar(layer, shard.number))
+                reaches[tar] = max(reach, reaches.get(tar, 0))
+        samples = cls(
+            dataset, MemberReader(dataset.storage, cache=Path(cache) if cache else None, cache_bytes=cache_bytes),
+            rows, Offsets([shard.members for shard in shards]), reaches, _staying(rows, removals, removed),
+            [damage for damage in read if isinstance(damage, Damage)], str(address),
+        )  # fmt: skip
+        return samples if where is None else samples.select(where)
 
     @property
     def address(self) -> str:
@@ -117,7 +118,11 @@ class Samples:
 
     def manifest(self) -> pa.Table:
         """Every committed row, whatever became of the clip, all columns, in the plan's order."""
-        return pa.concat_tables(list(self._dataset.tables()), promote_options="permissive")
+        try:
+            return pa.concat_tables(list(self._dataset.tables()), promote_options="permissive")
+        except pa.ArrowException as error:
+            first = [str(damage) for damage in self.damaged()] or [" ".join(str(error).split())[:120]]
+            raise SourceError(f"{self.address}: {first[0]}") from None
 
     def __len__(self) -> int:
         return len(self._numbers)
@@ -152,51 +157,43 @@ class Samples:
 
     def select(self, where: str) -> Samples:
         """The samples that meet a condition too."""
-        mask = matching(self._table.take(self._numbers), where)
+        mask = matching(self._rows.table, where)[self._numbers]
         if not mask.any():
-            raise SourceError(f"{self.address}: --where {where}: selects none of {len(self)} samples")
+            raise SourceError(f"{self.address}: --where {' '.join(where.split())}: selects none of {len(self)} samples")
         return self._narrowed(self._numbers[mask])
 
     def row(self, i: int) -> dict[str, Any]:
         """The manifest row of a sample, without its members."""
-        row: dict[str, Any] = self._table.slice(int(self._numbers[i]), 1).to_pylist()[0]
-        return row
+        return self._rows.row(int(self._numbers[i]))
 
     def part(self, i: int, columns: Sequence[str]) -> dict[str, Any]:
         """Some columns of a sample's row; safe in a forked process."""
-        there = [name for name in columns if name in self._table.column_names]
-        row: dict[str, Any] = self._table.select(there).slice(int(self._numbers[i]), 1).to_pylist()[0]
-        return row
+        return self._rows.row(int(self._numbers[i]), columns)
 
     def clip_id(self, i: int) -> str:
-        return str(self._ids[int(self._numbers[i])].as_py())
+        return str(self._rows.value(int(self._numbers[i]), "clip_id"))
 
     def column(self, name: str) -> pa.ChunkedArray:
         """A column over the samples; null for one that the data set was written without."""
-        if name not in self._table.column_names:
+        if name not in self._rows.schema.names:
             return pa.chunked_array([pa.nulls(len(self))])
-        return self._table.column(name).take(self._numbers)
+        return self._rows.table.column(name).filter(pa.array(self._chosen()))
 
-    def rows(self, columns: Sequence[str]) -> list[dict[str, Any]]:
-        """Some columns of every sample."""
-        there = [name for name in columns if name in self._table.column_names]
-        found: list[dict[str, Any]] = self._table.select(there).take(self._numbers).to_pylist()
-        return found
+    def rows(self, columns: Sequence[str]) -> Iterator[dict[str, Any]]:
+        """Some columns of every sample, one after the other."""
+        return self._rows.dicts(self._chosen(), columns)
 
     def has(self, layer: str) -> npt.NDArray[np.bool_]:
         """Which samples have members in a layer."""
-        m = self._members
-        if layer not in m.layers:
-            return np.zeros(len(self), np.bool_)
-        there = np.zeros(len(m.start) - 1, np.bool_)
-        owner = np.repeat(np.arange(len(m.start) - 1), np.diff(m.start))
-        there[owner[m.layer == m.layers.index(layer)]] = True
-        return there[self._numbers]
+        return self._offsets.has(layer)[self._numbers]
 
     def read(
         self, i: int, layer: str, suffixes: Sequence[str] | None = None, *, verify: bool = False
     ) -> dict[str, bytes]:
-        """The members of a sample in one layer by suffix, all but the json or those named. Raises `BrokenSample`."""
+        """The members of a sample in one layer by suffix, all but the json or those named.
+
+        Raises `BrokenSample`, and `StorageError` where storage, not the sample, is at fault.
+        """
         number = int(self._numbers[i])
         wanted = self._places(number, layer, suffixes)
         if not wanted:
@@ -204,97 +201,83 @@ class Samples:
         tar = self._dataset.tar(layer, int(self._shards[number]))
         found: dict[str, bytes] = {}
         try:
-            for group in _neighbours(wanted):
-                first, last = group[0][1], group[-1][1] + group[-1][2]
-                data = self._reader.read(tar, first, last - first)
-                found |= {suffix: data[at - first : at - first + size] for suffix, at, size, _ in group}
+            for group in neighbours(wanted):
+                first = group[0].offset
+                size = group[-1].end - first
+                data = self._reader.read(tar, first, size, b"".join(place.sum for place in group))
+                found |= {place.suffix: data[place.offset - first : place.end - first] for place in group}
         except (OSError, EOFError) as error:
             raise BrokenSample(self.clip_id(i), layer, f"{tar}: {error}") from error
-        if verify:
-            for suffix, _, _, member in wanted:
-                if hashlib.sha256(found[suffix]).hexdigest() != self._members.sha256[member].as_py():
-                    raise BrokenSample(self.clip_id(i), layer, f"{suffix} is not what was written")
+        for place in wanted if verify else ():
+            if hashlib.sha256(found[place.suffix]).digest()[:SUM_BYTES] != place.sum:
+                raise BrokenSample(self.clip_id(i), layer, f"{place.suffix} is not what was written")
         return found
 
     def suffixes(self, i: int, layer: str) -> list[str]:
         """What a sample has in a layer, the json left out."""
-        return [suffix for suffix, *_ in self._places(int(self._numbers[i]), layer, None)]
+        return [place.suffix for place in self._places(int(self._numbers[i]), layer, None)]
 
     def damaged(self) -> list[Damage]:
         """Shards of these samples that a glance at sizes shows to be damaged, and manifests that cannot be read."""
-        m, found = self._members, list(self._unread)
-        owner = np.repeat(np.arange(len(m.start) - 1), np.diff(m.start))
-        shards = self._shards[owner]
-        for shard in np.unique(self._shards[self._numbers]):
-            for number, layer in enumerate(m.layers):
-                mine = (shards == shard) & (m.layer == number)
-                if mine.any():
-                    found += self._damage_of(int(shard), layer, int((m.offset + m.size)[mine].max()))
-        return found
+        mine = set(np.unique(self._shards[self._numbers]).tolist())
+        tars = [(shard, tar, reach) for (shard, tar), reach in self._reaches.items() if shard in mine]
+        with ThreadPoolExecutor(_AT_ONCE) as pool:
+            found = list(pool.map(lambda tar: self._damage_of(*tar), tars))
+        return [*self._unread, *(damage for damage in found if damage)]
 
     def without(self, damaged: Sequence[Damage]) -> Samples:
         """The samples that do not lie in damaged shards."""
-        bad = np.asarray([damage.shard for damage in damaged])
+        bad = np.asarray([damage.shard for damage in damaged], np.int64)
         narrowed = self._narrowed(self._numbers[~np.isin(self._shards[self._numbers], bad)])
-        narrowed._unread = ()
+        narrowed._unread = [damage for damage in self._unread if damage.shard not in bad]
         return narrowed
 
     def _narrowed(self, numbers: npt.NDArray[np.int64]) -> Samples:
-        narrowed = Samples(self._dataset, self._reader, self._table, self._members, numbers, self._said)
-        narrowed._unread = self._unread
-        return narrowed
+        return Samples(
+            self._dataset, self._reader, self._rows, self._offsets, self._reaches, numbers, self._unread, self._said
+        )
 
-    def _damage_of(self, shard: int, layer: str, reaches: int) -> list[Damage]:
-        name = self._dataset.tar(layer, shard)
-        storage, tar = self._dataset.storage.place(name)
+    def _chosen(self) -> npt.NDArray[np.bool_]:
+        chosen = np.zeros(len(self._rows), np.bool_)
+        chosen[self._numbers] = True
+        return chosen
+
+    def _places(self, number: int, layer: str, suffixes: Sequence[str] | None) -> list[Place]:
+        return self._offsets.places(number, layer, suffixes)
+
+    def _damage_of(self, shard: int, tar: str, reaches: int) -> Damage | None:
+        storage, name = self._dataset.storage.place(tar)
         try:
-            size = storage.size(tar)
-        except OSError:
-            return [Damage(shard=shard, what=f"{name} is missing")]
-        return [Damage(shard=shard, what=f"{name} has {size} bytes of at least {reaches}")] if size < reaches else []
-
-    def _places(self, number: int, layer: str, suffixes: Sequence[str] | None) -> list[tuple[str, int, int, int]]:
-        """Suffix, offset, size and number of a sample's members in a layer, in the order of the tar."""
-        m = self._members
-        if layer not in m.layers:
-            return []
-        kind = m.layers.index(layer)
-        members = [k for k in range(m.start[number], m.start[number + 1]) if m.layer[k] == kind]
-        named = [(m.suffixes[m.suffix[k]], int(m.offset[k]), int(m.size[k]), k) for k in members]
-        wanted = [p for p in named if (p[0] != "json" if suffixes is None else p[0] in suffixes)]
-        return sorted(wanted, key=lambda place: place[1])
+            size = storage.size(name)
+        except FileNotFoundError:
+            return Damage(shard=shard, what=f"{tar} is missing")
+        return Damage(shard=shard, what=f"{tar} has {size} bytes of at least {reaches}") if size < reaches else None
 
 
-def _kept(table: pa.Table) -> pa.Table:
-    return table.filter(pc.equal(table.column("status"), "kept"))
+def _read_shard(dataset: Dataset, shard: int) -> _Shard | Damage:
+    try:
+        file = pq.ParquetFile(pa.BufferReader(dataset.storage.read(manifest.name_of(shard))))
+        light = [name for name in file.schema_arrow.names if name not in _HEAVY]
+        table = file.read(columns=light, use_threads=False)
+        table = table.filter(pc.equal(table.column("status"), "kept")).combine_chunks()
+        members = Part.of(_whole(table.column("members")))
+    except (pa.ArrowException, OSError, ValueError, KeyError) as error:
+        return Damage(shard=shard, what=f"its manifest cannot be read ({' '.join(str(error).split())[:120]})")
+    table = table.drop_columns(["members"])
+    told = [name for name in table.column_names if table.column(name).null_count < table.num_rows]
+    return _Shard(number=shard, schema=table.schema, rows=table.select(told), members=members)
 
 
-def _neighbours(places: Sequence[tuple[str, int, int, int]]) -> list[list[tuple[str, int, int, int]]]:
-    groups: list[list[tuple[str, int, int, int]]] = []
-    for place in places:
-        if groups and place[1] - (groups[-1][-1][1] + groups[-1][-1][2]) <= _GAP_BYTES:
-            groups[-1].append(place)
-        else:
-            groups.append([place])
-    return groups
+def _whole(column: pa.ChunkedArray) -> pa.Array:
+    return column.chunk(0) if column.num_chunks else pa.array([], column.type)
 
 
-def _flatten(table: pa.Table) -> _Members:
-    column = table.column("members").combine_chunks()
-    if isinstance(column, pa.ChunkedArray):
-        column = column.chunk(0) if column.num_chunks else pa.array([], column.type)
-    flat = column.flatten()
-    lengths = pc.fill_null(pc.list_value_length(column), 0).to_numpy()
-    start = np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64)
-    layer = flat.field("layer").dictionary_encode()
-    suffix = pc.replace_substring_regex(flat.field("name"), BEFORE_SUFFIX, "").dictionary_encode()
-    return _Members(
-        start=start,
-        layer=layer.indices.to_numpy().astype(np.int16),
-        suffix=suffix.indices.to_numpy().astype(np.int16),
-        offset=flat.field("offset").to_numpy(),
-        size=flat.field("size").to_numpy(),
-        sha256=flat.field("sha256"),
-        layers=tuple(layer.dictionary.to_pylist()),
-        suffixes=tuple(suffix.dictionary.to_pylist()),
-    )
+def _staying(rows: Rows, removals: Removals | None, removed: Collection[str]) -> npt.NDArray[np.int64]:
+    """The numbers of the rows that nobody asked to be taken out."""
+    named = [*(removals.values.items() if removals else ()), *([("clip_id", removed)] if removed else [])]
+    gone = np.zeros(len(rows), np.bool_)
+    for column, values in named:
+        if column in rows.schema.names:
+            asked = pa.array(sorted(values), pa.string())
+            gone |= pc.is_in(rows.table.column(column), value_set=asked).to_numpy()
+    return np.flatnonzero(~gone)

@@ -19,7 +19,6 @@ from tests.ranks import on_ranks
 from vidal.errors import MachineError, OutputError
 from vidal.train.distributed import World, barrier, from_main, gather_rows, mean_gradients, total, world
 
-# Both places where a rank waits for another: a collective in the forward pass, and one in the backward pass.
 _PATIENCE_S = 30
 
 
@@ -53,16 +52,18 @@ def test_gathered_rows_are_in_rank_order_and_take_the_gradient_of_all_who_used_t
 
 
 def shared_gradient(rank: int, ranks: int) -> dict[str, Tensor]:
-    own = torch.ones(1, 1, requires_grad=True)
     other = torch.ones(ranks, 1, requires_grad=True)
-    (gather_rows(own, with_gradient=True) + other).sum().backward()
+    # Made before the gathering, its backward pass comes after it, with the very tensor that the gathering was given.
+    doubled = other * 2
+    everyone = gather_rows(torch.ones(1, 1, requires_grad=True), with_gradient=True)
+    ((everyone + doubled) * torch.full((ranks, 1), 3.0)).sum().backward()
     assert other.grad is not None
     return {"other": other.grad}
 
 
 def test_summing_a_gradient_leaves_that_of_others_alone() -> None:
     for given in on_ranks(2, shared_gradient):
-        assert (given["other"] == 1).all()
+        assert (given["other"] == 6).all()
 
 
 def agreed(rank: int, ranks: int) -> dict[str, Any]:

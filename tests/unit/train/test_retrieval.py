@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 import vidal
-from tests.learned import CLIPS, SCENES, TRANSFORMS, Blank, Knowing, small_set
+from tests.learned import CLIPS, SCENES, TRANSFORMS, Blank, Knowing, erase, small_set
 from vidal.dataset.samples import Samples
 from vidal.errors import SourceError
 from vidal.train.data.text_views import TextViews
@@ -85,11 +85,7 @@ def test_a_text_of_two_groups_is_right_for_both() -> None:
 def test_a_broken_sample_is_named_and_left_out(knowing: Knowing, folder: Path, tmp_path: Path) -> None:
     shutil.copytree(folder, tmp_path / "set")
     ds = vidal.open(str(tmp_path / "set"))
-    tar = tmp_path / "set" / "audio" / "000000.tar"
-    raw = bytearray(tar.read_bytes())
-    for _, offset, size, _ in ds._places(2, "audio", None):
-        raw[offset : offset + size] = bytes(size)
-    tar.write_bytes(bytes(raw))
+    erase(tmp_path / "set", ds.clip_id(2), "audio")
     found = result(knowing, ds)
     assert [broken.clip_id for broken in found.broken] == [ds.clip_id(2)]
     counts = {name: row["n"] for name, row in found.figures.items()}

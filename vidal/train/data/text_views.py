@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import difflib
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -96,9 +96,9 @@ class TextViews(BaseModel):
         """The distinct texts of all views, for evaluation with several captions a clip."""
         return list(dict.fromkeys(text for _, texts in self._texts(row) for _, text in texts))
 
-    def has_text(self, rows: Sequence[Row]) -> np.ndarray[Any, np.dtype[np.bool_]]:
+    def has_text(self, rows: Iterable[Row]) -> np.ndarray[Any, np.dtype[np.bool_]]:
         """Which rows have any of the views."""
-        return np.fromiter((any(True for _ in self._texts(row)) for row in rows), np.bool_, len(rows))
+        return np.fromiter((bool(self._texts(row)) for row in rows), np.bool_)
 
     def _texts(self, row: Row) -> list[tuple[str, list[tuple[int, str]]]]:
         found = []

@@ -1,0 +1,112 @@
+"""Search: words, a picture or a sound find the clip that they are of, and a wrong question is one clear line."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+import vidal
+from tests.learned import CLIPS, small_run, small_set
+from vidal.errors import SourceError, UserError
+from vidal.train import load_encoder
+from vidal.train.embed import NAME, embed
+from vidal.train.search import search
+
+
+@pytest.fixture(scope="module")
+def material(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("search")
+    data = small_set(folder / "set")
+    embed(data, small_run(data, folder / "run"), str(folder / "e"), device="cpu")
+    ds = vidal.open(data)
+    (folder / "sound.flac").write_bytes(ds.read(5, "audio", ["flac"])["flac"])
+    (folder / "picture.JPG").write_bytes(ds.read(5, "video", ["frame.2.jpg"])["frame.2.jpg"])
+    (folder / "torn.flac").write_bytes((folder / "sound.flac").read_bytes()[:300])
+    (folder / "text.png").write_text("no picture")
+    return folder
+
+
+@pytest.fixture
+def embeddings(material: Path, tmp_path: Path) -> Path:
+    shutil.copytree(material / "e", tmp_path / "e")
+    return tmp_path / "e"
+
+
+def test_a_sound_finds_its_own_clip_first(material: Path) -> None:
+    ds = vidal.open(str(material / "set"))
+    first, *others = search(str(material / "sound.flac"), str(material / "e"), modality="audio", top=3)
+    assert (first.clip_id, first.modality, first.data) == (ds.clip_id(5), "audio", str(material / "set"))
+    assert first.score == pytest.approx(1, abs=1e-5) and first.text == ds.row(5)["caption"]
+    assert len(others) == 2 and all(hit.score <= first.score for hit in others)
+
+
+@pytest.mark.parametrize("top", [1, 7, 500])
+def test_words_give_the_best_clips_each_once_as_a_full_comparison_would(material: Path, top: int) -> None:
+    words = "a calm harbour at dawn"
+    table = pq.read_table(material / "e" / "000000.parquet")
+    wanted = load_encoder(material / "run").encode_texts([words]).numpy()[0]
+    scores = np.stack(table.column("embedding").to_numpy()) @ (wanted / np.linalg.norm(wanted))
+    best: dict[str, float] = {}
+    for clip_id, score in zip(table.column("clip_id").to_pylist(), scores, strict=True):
+        best[clip_id] = max(float(score), best.get(clip_id, -2.0))
+    expected = sorted(best, key=lambda clip_id: (-best[clip_id], clip_id))[:top]
+    hits = search(words, str(material / "e"), top=top)
+    assert [hit.clip_id for hit in hits] == expected and len(hits) == min(top, CLIPS)
+    assert [hit.score for hit in hits] == pytest.approx([best[clip_id] for clip_id in expected], abs=1e-6)
+
+
+def test_a_picture_is_asked_of_the_modality_named(material: Path) -> None:
+    hits = search(str(material / "picture.JPG"), str(material / "e"), modality="audio", top=4)
+    assert len(hits) == 4 and {hit.modality for hit in hits} == {"audio"}
+
+
+@pytest.mark.parametrize(
+    ("query", "keys", "said"),
+    [
+        (" ", {}, "the query is empty"),
+        ("nowhere.wav", {}, "nowhere.wav: cannot be read: No such file"),
+        ("torn.flac", {}, "torn.flac: cannot be read: "),
+        ("text.png", {}, "text.png: cannot be read: "),
+        ("words", {"modality": "depth"}, "--modality depth: these embeddings are of video, audio"),
+    ],
+)
+def test_a_wrong_question_is_one_line(material: Path, query: str, keys: dict[str, str], said: str) -> None:
+    asked = str(material / query) if query.endswith(("flac", "png")) else query
+    with pytest.raises(UserError) as caught:
+        search(asked, str(material / "e"), **keys)  # type: ignore[arg-type]
+    assert said in str(caught.value) and "\n" not in str(caught.value)
+
+
+def test_another_encoder_is_refused(material: Path, tmp_path: Path) -> None:
+    other = small_run(str(material / "set"), tmp_path / "other", seed=1)
+    with pytest.raises(UserError, match=r"other: is not the encoder that .* was made with"):
+        search("words", str(material / "e"), checkpoint=other)
+
+
+def test_embeddings_that_are_not_there_empty_or_damaged_are_one_line(embeddings: Path, tmp_path: Path) -> None:
+    with pytest.raises(SourceError, match="no embeddings there"):
+        search("words", str(tmp_path / "nowhere"))
+    shard = embeddings / "000000.parquet"
+    pq.write_table(pq.read_table(shard).slice(0, 0), shard)
+    with pytest.raises(SourceError, match=r"holds no embedding of audio; run `vidal embed`"):
+        search("words", str(embeddings), modality="audio")
+    for harm in (pa.table({"x": [1]}), None):
+        pq.write_table(harm, shard) if harm is not None else shard.write_bytes(b"PAR1")
+        with pytest.raises(SourceError, match=r"000000\.parquet: cannot be read as embeddings"):
+            search("words", str(embeddings))
+    (embeddings / NAME).write_text(json.dumps({"identity": 3}))
+    with pytest.raises(SourceError, match=r"embeddings\.json: not of embeddings"):
+        search("words", str(embeddings))
+
+
+def test_hits_are_given_without_texts_where_the_data_set_is_gone(embeddings: Path, tmp_path: Path) -> None:
+    info = json.loads((embeddings / NAME).read_text())
+    (embeddings / NAME).write_text(json.dumps(info | {"data": str(tmp_path / "moved")}))
+    hits = search("words", str(embeddings), top=2)
+    assert [hit.text for hit in hits] == ["", ""]

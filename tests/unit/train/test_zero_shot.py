@@ -1,0 +1,72 @@
+"""Zero-shot classification: prompts, classes, and figures of one who knows and of one who has collapsed."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import vidal
+from tests.learned import CLIPS, SCENES, TRANSFORMS, Blank, Knowing, small_set
+from vidal.dataset.samples import Samples
+from vidal.errors import SourceError
+from vidal.train.evaluate.zero_shot import class_embeddings, prompts, read_templates, zero_shot
+
+
+@pytest.fixture(scope="module")
+def samples(tmp_path_factory: pytest.TempPathFactory) -> Samples:
+    return vidal.open(small_set(tmp_path_factory.mktemp("material") / "set"))
+
+
+def test_who_knows_is_right_and_who_has_collapsed_is_not(samples: Samples) -> None:
+    numbers = range(len(samples))
+    knowing, blank = (
+        zero_shot(kind(samples, TRANSFORMS), samples, numbers, TRANSFORMS, "caption")  # type: ignore[arg-type]
+        for kind in (Knowing, Blank)
+    )
+    assert set(knowing) == set(blank) == {"depth", "audio"}
+    for modality, row in knowing.items():
+        assert (row["top1"], row["top5"], row["mean_per_class"]) == (1.0, 1.0, 1.0)
+        assert (row["n"], row["classes"], row["chance_top1"]) == (CLIPS, SCENES, 1 / SCENES)
+        assert blank[modality]["top1"] == 0.0
+
+
+@pytest.mark.parametrize(
+    ("modality", "said"),
+    [("video", "a video of a dog."), ("depth", "a depth photo of a dog."), ("infrared", "a photo of a dog."),
+     ("audio", "a sound of dog.")],
+)  # fmt: skip
+def test_each_modality_has_prompts_of_its_own(modality: str, said: str) -> None:
+    filled = [template.replace("{c}", "dog") for template in prompts(modality)]
+    assert said in filled and len(set(filled)) == len(filled)
+    assert not any("{" in prompt for prompt in filled)
+
+
+def test_a_class_is_the_normalised_mean_of_its_prompts(samples: Samples) -> None:
+    vectors = class_embeddings(Knowing(samples, {}), ["a calm harbour at dawn"], ["{c}", "a view of {c}."])  # type: ignore[arg-type]
+    assert vectors.shape == (1, 128) and np.linalg.norm(vectors) == pytest.approx(1)
+    assert vectors[0, 0] == pytest.approx(1)
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [("a photo\n", "'a photo' has no {c} in it"), ("\n", "no template in it"), (None, "cannot be read as a list")],
+)
+def test_templates_that_are_none_are_one_line(tmp_path: Path, text: str | None, said: str) -> None:
+    if text is not None:
+        (tmp_path / "t.txt").write_text(text)
+    with pytest.raises(SourceError) as caught:
+        read_templates(tmp_path / "t.txt")
+    assert said in str(caught.value) and "\n" not in str(caught.value)
+
+
+def test_templates_are_read_a_line_each(tmp_path: Path) -> None:
+    (tmp_path / "t.txt").write_text("\ufeffa photo of {c}\n\n  the {c} \n", encoding="utf-8")
+    assert read_templates(tmp_path / "t.txt") == ["a photo of {c}", "the {c}"]
+
+
+@pytest.mark.parametrize("column", ["licence", "captoin"])
+def test_a_column_without_classes_is_refused(samples: Samples, column: str) -> None:
+    with pytest.raises(SourceError, match=f"column `{column}`"):
+        zero_shot(Blank(samples, {}), samples, range(len(samples)), TRANSFORMS, column)  # type: ignore[arg-type]

@@ -1,0 +1,144 @@
+"""`Offsets`: where every member of every sample lies, in a few flat arrays.
+
+A clip of 22 members takes some 600 bytes, so a million of them fit into memory, which forked workers share.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from vidal.dataset.tars import BEFORE_SUFFIX
+
+SUM_BYTES = 8
+"""Of a member's SHA-256 so many are kept: enough against accident, a quarter of the memory."""
+_SHA256_HEX = 64
+_GAP_BYTES = 64 * 1024
+"""Members no farther apart are read in one go: a header and some padding, or a small picture in between."""
+
+
+class Place(NamedTuple):
+    """A member's bytes within a tar."""
+
+    suffix: str
+    offset: int
+    size: int
+    sum: bytes
+    """The first bytes of its SHA-256."""
+
+    @property
+    def end(self) -> int:
+        return self.offset + self.size
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Part:
+    """The members of some samples; ``layer`` and ``suffix`` are numbers into the names beside them."""
+
+    count: npt.NDArray[np.int64]
+    """Of each sample."""
+    layer: npt.NDArray[np.int32]
+    suffix: npt.NDArray[np.int32]
+    offset: npt.NDArray[np.int64]
+    size: npt.NDArray[np.int64]
+    sum: npt.NDArray[np.uint64]
+    layers: tuple[str, ...]
+    suffixes: tuple[str, ...]
+
+    @classmethod
+    def of(cls, members: pa.Array) -> Part:
+        """The column ``members`` of a manifest; raises `ValueError` for one that no writer of ours made."""
+        flat = members.flatten()
+        if any(flat.field(name).null_count for name in ("layer", "name", "offset", "size", "sha256")):
+            raise ValueError("a member without a place")
+        layer = flat.field("layer").dictionary_encode()
+        suffix = pc.replace_substring_regex(flat.field("name"), BEFORE_SUFFIX, "").dictionary_encode()
+        return cls(
+            count=pc.fill_null(pc.list_value_length(members), 0).to_numpy().astype(np.int64),
+            layer=layer.indices.to_numpy(),
+            suffix=suffix.indices.to_numpy(),
+            offset=flat.field("offset").to_numpy(),
+            size=flat.field("size").to_numpy(),
+            sum=_sums(flat.field("sha256")),
+            layers=tuple(layer.dictionary.to_pylist()),
+            suffixes=tuple(suffix.dictionary.to_pylist()),
+        )
+
+    def reaches(self) -> dict[str, int]:
+        """Of each layer, where its last member ends: the least that its tar must hold."""
+        reach = np.zeros(len(self.layers), np.int64)
+        np.maximum.at(reach, self.layer, self.offset + self.size)
+        return dict(zip(self.layers, reach.tolist(), strict=True))
+
+
+class Offsets:
+    """The members of all samples of a data set, by the sample's number."""
+
+    def __init__(self, parts: Sequence[Part]) -> None:
+        layers: dict[str, int] = {}
+        suffixes: dict[str, int] = {}
+        counts = np.concatenate([np.zeros(1, np.int64), *(part.count for part in parts)])
+        self._start = np.cumsum(counts)
+        self._layer = _joined([_renumbered(p.layer, p.layers, layers).astype(np.int8) for p in parts], np.int8)
+        self._suffix = _joined([_renumbered(p.suffix, p.suffixes, suffixes) for p in parts], np.int32)
+        self._offset = _joined([part.offset for part in parts], np.int64)
+        self._size = _joined([part.size for part in parts], np.int64)
+        self._sum = _joined([part.sum for part in parts], np.uint64)
+        self._layers, self._suffixes = layers, list(suffixes)
+
+    def has(self, layer: str) -> npt.NDArray[np.bool_]:
+        """Which samples have members in a layer."""
+        there = np.zeros(len(self._start) - 1, np.bool_)
+        if layer in self._layers:
+            owner = np.repeat(np.arange(len(there)), np.diff(self._start))
+            there[owner[self._layer == self._layers[layer]]] = True
+        return there
+
+    def places(self, number: int, layer: str, suffixes: Sequence[str] | None) -> list[Place]:
+        """A sample's members in a layer, all but the json or those named, in the order of the tar."""
+        kind = self._layers.get(layer)
+        if kind is None:
+            return []
+        mine = slice(int(self._start[number]), int(self._start[number + 1]))
+        found = []
+        for k, (member_kind, suffix_number) in enumerate(
+            zip(self._layer[mine].tolist(), self._suffix[mine].tolist(), strict=True), mine.start
+        ):
+            suffix = self._suffixes[suffix_number]
+            if member_kind == kind and (suffix != "json" if suffixes is None else suffix in suffixes):
+                found.append(Place(suffix, int(self._offset[k]), int(self._size[k]), self._sum[k].tobytes()))
+        return sorted(found, key=lambda place: place.offset)
+
+
+def neighbours(places: Sequence[Place]) -> list[list[Place]]:
+    """Places in the order of the tar, those together that are best read in one go."""
+    groups: list[list[Place]] = []
+    for place in places:
+        if groups and place.offset - groups[-1][-1].end <= _GAP_BYTES:
+            groups[-1].append(place)
+        else:
+            groups.append([place])
+    return groups
+
+
+def _sums(sha256: pa.Array) -> npt.NDArray[np.uint64]:
+    if len(sha256) and pc.min_max(pc.binary_length(sha256)).as_py() != {"min": _SHA256_HEX, "max": _SHA256_HEX}:
+        raise ValueError("a SHA-256 that is none")
+    heads = "".join(pc.utf8_slice_codeunits(sha256, 0, 2 * SUM_BYTES).to_pylist())
+    return np.frombuffer(bytes.fromhex(heads), np.uint64)
+
+
+def _renumbered(numbers: npt.NDArray[np.int32], names: Sequence[str], known: dict[str, int]) -> npt.NDArray[np.int32]:
+    """Numbers into a part's own names as numbers into ``known``, which learns the new ones."""
+    table = np.asarray([known.setdefault(name, len(known)) for name in names], np.int32)
+    return table[numbers] if len(numbers) else numbers
+
+
+def _joined(arrays: Sequence[npt.NDArray[Any]], kind: type[Any]) -> npt.NDArray[Any]:
+    return np.concatenate([np.zeros(0, kind), *arrays])

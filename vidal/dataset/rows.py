@@ -1,0 +1,85 @@
+"""`Rows`: the manifest rows of the kept clips in memory, any of them at once.
+
+A row is found by its shard's batch and its place there, without a computation of Arrow's, so that forked workers may
+ask. A column that a shard leaves empty costs nothing.
+"""
+
+from __future__ import annotations
+
+import bisect
+import itertools
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+
+
+class Rows:
+    """Rows of several shards under one schema, numbered through."""
+
+    def __init__(self, schemas: Iterable[pa.Schema], tables: Sequence[pa.Table]) -> None:
+        """Of each shard its schema, and a table of those columns that hold anything."""
+        self.schema = pa.unify_schemas(
+            [one.remove_metadata() for one in schemas] or [pa.schema([])], promote_options="permissive"
+        )
+        empty = _Nulls(max((table.num_rows for table in tables), default=0))
+        self._batches = [_batch(table, self.schema, empty) for table in tables if table.num_rows]
+        self._starts: list[int] = list(itertools.accumulate((batch.num_rows for batch in self._batches), initial=0))
+        self._columns = {name: k for k, name in enumerate(self.schema.names)}
+
+    def __len__(self) -> int:
+        return int(self._starts[-1])
+
+    @property
+    def table(self) -> pa.Table:
+        """The same rows, nothing copied."""
+        return pa.Table.from_batches(self._batches, self.schema)
+
+    def row(self, number: int, columns: Iterable[str] | None = None) -> dict[str, Any]:
+        """A row, or those of its columns that are named and there."""
+        shard = bisect.bisect_right(self._starts, number) - 1
+        batch, place = self._batches[shard], number - self._starts[shard]
+        names = self._columns if columns is None else [name for name in columns if name in self._columns]
+        return {name: batch.column(self._columns[name])[place].as_py() for name in names}
+
+    def value(self, number: int, column: str) -> Any:
+        return self.row(number, (column,))[column]
+
+    def numbers(self, column: str) -> np.ndarray[Any, np.dtype[np.int64]]:
+        """A column of whole numbers, none missing."""
+        return np.concatenate([np.zeros(0, np.int64), *(batch.column(column).to_numpy() for batch in self._batches)])
+
+    def dicts(self, chosen: np.ndarray[Any, np.dtype[np.bool_]], columns: Iterable[str]) -> Iterator[dict[str, Any]]:
+        """Some columns of some rows, a shard in memory at a time."""
+        there = [name for name in columns if name in self._columns]
+        for batch, start in zip(self._batches, self._starts, strict=False):
+            part = pa.Table.from_batches([batch]).select(there)
+            yield from part.filter(pa.array(chosen[start : start + batch.num_rows])).to_pylist()
+
+
+def _batch(table: pa.Table, schema: pa.Schema, nulls: _Nulls) -> pa.RecordBatch:
+    there = set(table.column_names)
+    arrays = [
+        _one_array(table.column(field.name).cast(field.type)) if field.name in there
+        else nulls.of(field.type, table.num_rows)
+        for field in schema
+    ]  # fmt: skip
+    return pa.RecordBatch.from_arrays(arrays, schema=schema)
+
+
+def _one_array(column: pa.ChunkedArray) -> pa.Array:
+    return column.chunk(0) if column.num_chunks == 1 else pa.concat_arrays(column.chunks)
+
+
+class _Nulls:
+    """Columns of nulls, of which there is one in memory for each type."""
+
+    def __init__(self, rows: int) -> None:
+        self._rows = rows
+        self._arrays: dict[pa.DataType, pa.Array] = {}
+
+    def of(self, kind: pa.DataType, rows: int) -> pa.Array:
+        if kind not in self._arrays:
+            self._arrays[kind] = pa.nulls(self._rows, kind)
+        return self._arrays[kind].slice(0, rows)
