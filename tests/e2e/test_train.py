@@ -62,9 +62,12 @@ def told(*arguments: str | Path) -> dict[str, Any]:
     return found
 
 
+def lines_of(run: Path) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in (run / "log.jsonl").read_text().splitlines()]
+
+
 def steps_of(run: Path) -> list[tuple[int, str, float]]:
-    lines = (json.loads(line) for line in (run / "log.jsonl").read_text().splitlines())
-    return [(line["step"], line["pair"], line["loss"]) for line in lines if line["event"] == "step"]
+    return [(line["step"], line["pair"], line["loss"]) for line in lines_of(run) if line["event"] == "step"]
 
 
 def newest(run: Path) -> Path:
@@ -77,6 +80,14 @@ def test_a_run_takes_its_steps_and_its_loss_falls(trained: Path) -> None:
     assert {pair for _, pair, _ in steps} == {"text-depth", "text-audio", "depth-audio"}
     assert sum(loss for *_, loss in steps[-6:]) < 0.9 * sum(loss for *_, loss in steps[:6])
     assert newest(trained).name == "000024"
+    written = [line["folder"] for line in lines_of(trained) if line["event"] == "checkpoint"]
+    assert written == ["000005", "000010", "000015", "000020", "000024"]
+
+
+def test_texts_that_are_told_apart_though_they_are_the_same_are_counted(trained: Path) -> None:
+    counts = [line["duplicate_negatives"] for line in lines_of(trained) if line.get("pair") == "text-depth"]
+    # 16 samples of 8 scenes, each with a caption or two.
+    assert len(counts) == 8 and min(counts[:-1]) > 0
 
 
 def test_a_run_that_was_killed_and_resumed_is_bitwise_the_one_that_was_not(trained: Path, material: Path) -> None:

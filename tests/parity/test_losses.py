@@ -1,4 +1,4 @@
-"""Losses against open_clip's, and against themselves on several ranks: value and every gradient."""
+"""Losses against open_clip's: value and every gradient. Several ranks are in `test_world_sizes`."""
 
 from __future__ import annotations
 
@@ -10,7 +10,6 @@ from open_clip.loss import ClipLoss, SigLipLoss
 from torch import Tensor
 from torch.nn import functional as F
 
-from tests.ranks import on_ranks
 from vidal.train.loss import LossSettings, contrastive_loss, info_nce, sigmoid
 
 ROWS, WIDTH = 8, 5
@@ -86,38 +85,3 @@ def test_known_duplicates_are_no_negatives_where_they_are_masked() -> None:
     target = torch.arange(ROWS)
     by_hand = (F.cross_entropy(logits, target) + F.cross_entropy(logits.T, target)) / 2
     assert masked.item() == pytest.approx(by_hand.item(), abs=1e-14)
-
-
-@pytest.mark.parametrize(
-    "wrong", [{"local": True, "gather_gradient": False}, {"local": False, "gather_gradient": False}]
-)
-def test_settings_that_give_wrong_gradients_are_refused(wrong: dict[str, bool]) -> None:
-    with pytest.raises(ValueError, match="gather_gradient"):
-        LossSettings.model_validate(wrong)
-
-
-def part_of(rank: int, ranks: int, kind: str, local: bool, valid: list[bool]) -> dict[str, Tensor]:
-    """A rank's loss and gradients; its parameters' gradients as DDP would average them."""
-    a, b, scale, bias = material(3)
-    rows = ROWS // ranks
-    mine = slice(rank * rows, (rank + 1) * rows)
-    settings = LossSettings.model_validate({"kind": kind, "local": local})
-    w = torch.eye(WIDTH, dtype=torch.float64, requires_grad=True)
-    loss = contrastive_loss(settings, (a @ w)[mine], (b @ w)[mine], scale, bias, torch.tensor(valid)[mine])
-    loss.backward()
-    found = {"loss": loss.detach(), "w": w.grad, "scale": scale.grad}
-    return {name: value for name, value in found.items() if value is not None}
-
-
-@pytest.mark.parametrize("kind", ["info_nce", "sigmoid"])
-@pytest.mark.parametrize("local", [True, False])
-@pytest.mark.parametrize("ranks", [2, 4])
-@pytest.mark.parametrize(
-    "valid", [[True] * 8, [True, True, True, True, True, False, True, False]], ids=["full", "uneven"]
-)
-def test_ranks_together_give_what_one_process_gives(kind: str, local: bool, ranks: int, valid: list[bool]) -> None:
-    whole = part_of(0, 1, kind, local, valid)
-    parts = on_ranks(ranks, part_of, kind, local, valid)
-    for name, wanted in whole.items():
-        mean = torch.stack([part[name] for part in parts]).mean(0)
-        assert torch.allclose(mean, wanted, atol=1e-13, rtol=0), name

@@ -54,9 +54,9 @@ class Checkpoint:
 class Checkpoints:
     """The checkpoints of one run."""
 
-    def __init__(self, run: Path, keep_last: int = 3) -> None:
+    def __init__(self, run: Path, keep_last: int = 3, keep_every: int | None = None) -> None:
         self.folder = run / FOLDER
-        self._keep_last = keep_last
+        self._keep_last, self._keep_every = keep_last, keep_every
 
     def save(
         self, step: int, model: Mapping[str, Tensor], optimiser: Mapping[str, Tensor], state: Mapping[str, Any]
@@ -108,6 +108,8 @@ class Checkpoints:
         # Later ones are damaged, or the run would have gone on from them: they take no sound one's place.
         written = sorted((path for path in self._all() if _step(path) <= step), key=_step)
         for path in written[: -self._keep_last]:
+            if self._keep_every and _step(path) % self._keep_every == 0:
+                continue
             shutil.rmtree(path, ignore_errors=True)
 
 

@@ -24,7 +24,7 @@ from vidal.train import gradcache
 from vidal.train.data.loader import Batch, Broken
 from vidal.train.data.plan import generator
 from vidal.train.distributed import World, mean_gradients, total
-from vidal.train.loss import contrastive_loss
+from vidal.train.loss import contrastive_loss, duplicate_negatives
 from vidal.train.optim import Optimisation
 from vidal.train.recipe import Pair, TrainRecipe
 from vidal.train.texts import Texts
@@ -43,6 +43,8 @@ class Step:
     lr: float
     scale: float
     samples: int
+    duplicate_negatives: int
+    """Pairs that were told apart although they have the same text or are the same clip; 0 where they are masked."""
     broken: list[Broken]
     is_finite: bool
     data_s: float
@@ -87,8 +89,12 @@ class Trainer:
         return Step(
             step=batch.step, pair=batch.pair, epoch=batch.epoch, loss=loss, grad_norm=norm, lr=lr,
             scale=self._encoder.pair_scale(batch.pair).item(), samples=int(total(batch.valid.sum())),
+            duplicate_negatives=self._duplicates(batch),
             broken=batch.broken, is_finite=is_finite, data_s=data_s, wall_s=time.perf_counter() - started,
         )  # fmt: skip
+
+    def _duplicates(self, batch: Batch) -> int:
+        return 0 if self._recipe.loss.mask_duplicates else int(duplicate_negatives(batch.group, batch.valid))
 
     def _seed(self, step: int) -> None:
         draws = generator(self._recipe.seed, "step", step, self._world.rank)

@@ -82,6 +82,8 @@ class CheckpointSettings(Settings):
 
     every_steps: int = Field(500, ge=1)
     keep_last: int = Field(3, ge=2)
+    keep_every: int | None = Field(None, ge=1)
+    """Keep those of each so many steps for good, beside the last ones."""
 
 
 class LogSettings(Settings):

@@ -143,7 +143,7 @@ class _Run:
         self.recipe, self.folder, self.found, self.encoder, self.here = recipe, folder, found, encoder, here
         self.console, self.quiet = console, quiet
         self.plan = plan_of(recipe, found, here.size)
-        self.checkpoints = Checkpoints(folder.path, recipe.checkpoints.keep_last)
+        self.checkpoints = Checkpoints(folder.path, recipe.checkpoints.keep_last, recipe.checkpoints.keep_every)
         latest = self.checkpoints.latest()
         self.start = latest.step if latest is not None else 0
         if latest is not None:
@@ -178,7 +178,7 @@ class _Run:
                 result.was_interrupted = bool(from_main(interrupted.is_set()))
                 is_last = result.steps == self.plan.steps or result.was_interrupted
                 if is_last or result.steps % recipe.checkpoints.every_steps == 0:
-                    self._save(result.steps)
+                    self._save(step, log)
                 if result.was_interrupted:
                     break
         return result
@@ -198,11 +198,13 @@ class _Run:
                 fully_shard(layer, mesh=mesh)
             fully_shard(tower, mesh=mesh)
 
-    def _save(self, steps: int) -> None:
+    def _save(self, step: Step, log: RunLog | None) -> None:
         # Where parameters are sharded every rank takes part in making them whole.
         model, optimiser = full_state(self.encoder.trainable_state()), self.optimisation.state()
         if self.here.is_main:
-            self.checkpoints.save(steps, model, optimiser, {})
+            path = self.checkpoints.save(step.step + 1, model, optimiser, {})
+            if log is not None:
+                log.event("checkpoint", {"step": step.step, "folder": path.name})
         barrier()
 
     def _wrapped(self) -> dict[str, nn.Module]:
@@ -244,6 +246,7 @@ class _Run:
         log.step({
             "step": step.step, "pair": "-".join(step.pair), "epoch": step.epoch, "loss": step.loss, "lr": step.lr,
             "grad_norm": step.grad_norm, "scale": step.scale, "samples": step.samples,
+            "duplicate_negatives": step.duplicate_negatives,
             "samples_per_s": step.samples / step.wall_s, "data_share": step.data_s / step.wall_s,
             "flops": useful, "mfu": useful / peak if peak else None, "is_finite": step.is_finite,
         })  # fmt: skip

@@ -39,6 +39,13 @@ def test_old_ones_go_and_nothing_temporary_stays(two: Checkpoints) -> None:
     assert sorted(path.name for path in two.folder.iterdir()) == ["000030", "000040", "000050"]
 
 
+def test_those_of_each_so_many_steps_stay_for_good(tmp_path: Path) -> None:
+    checkpoints = Checkpoints(tmp_path, keep_last=2, keep_every=20)
+    for step in (10, 20, 30, 40, 50, 60, 70):
+        checkpoints.save(step, MODEL, OPTIMISER, {})
+    assert sorted(path.name for path in checkpoints.folder.iterdir()) == ["000020", "000040", "000060", "000070"]
+
+
 HARM = {
     "missing": lambda path: path.unlink(),
     "empty": lambda path: path.write_bytes(b""),
