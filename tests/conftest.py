@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 import tempfile
 from pathlib import Path
@@ -14,12 +15,17 @@ signal.signal(signal.SIGINT, signal.default_int_handler)
 
 # Several test processes on one machine: each has a temporary folder of its own, so that what one looks for in it
 # (nothing left behind, a dead run's leftovers) is its own doing.
-if (worker := os.environ.get("PYTEST_XDIST_WORKER")) and not os.environ.get("VIDAL_TESTS_TMPDIR"):
+if os.environ.get("PYTEST_XDIST_WORKER") and not os.environ.get("VIDAL_TESTS_TMPDIR"):
     # Short, as the path of a socket of Ray's is below it and may have 107 bytes.
     os.environ["TMPDIR"] = os.environ["VIDAL_TESTS_TMPDIR"] = tempfile.mkdtemp(prefix="v")
     tempfile.tempdir = None
 
 ROOT = Path(__file__).resolve().parent.parent
+
+
+def pytest_unconfigure() -> None:
+    if folder := os.environ.get("VIDAL_TESTS_TMPDIR"):
+        shutil.rmtree(folder, ignore_errors=True)
 
 
 @pytest.fixture(scope="session")

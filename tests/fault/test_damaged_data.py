@@ -25,7 +25,7 @@ from vidal.train.data.text_views import TextViews
 from vidal.train.data.transforms import DepthTransform
 
 CLIPS = 12
-BUCKET = "films"
+BUCKET = "ranges"
 
 
 @pytest.fixture(scope="module")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import multiprocessing
 import os
 import socket
 import time
@@ -15,7 +14,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
-from tests.ranks import on_ranks
+from tests.ranks import RANKS, on_ranks
 from vidal.errors import MachineError, OutputError
 from vidal.train.distributed import World, barrier, from_main, gather_rows, mean_gradients, total, world
 
@@ -157,9 +156,8 @@ def outcome(
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
-    context = multiprocessing.get_context("fork")
-    said: Queue[tuple[int, str, str]] = context.Queue()
-    processes = [context.Process(target=run, args=(rank, port, work, culprit, said)) for rank in ranks]
+    said: Queue[tuple[int, str, str]] = RANKS.Queue()
+    processes = [RANKS.Process(target=run, args=(rank, port, work, culprit, said)) for rank in ranks]
     for process in processes:
         process.start()
     try:
