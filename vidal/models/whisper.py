@@ -54,7 +54,7 @@ def load_whisper(reference: str, *, beam_size: int, compute_type: str, download_
     is_openai = place.path.suffix == ".pt" if place.path else "/" not in str(place.hub_id)
     try:
         if is_openai:
-            return _OpenaiWhisper(_openai_file(place, download_root), beam_size)
+            return _OpenaiWhisper(_there(place, download_root), beam_size)
         return _FasterWhisper(place, beam_size, compute_type)
     except ModelError:
         raise
@@ -65,22 +65,37 @@ def load_whisper(reference: str, *, beam_size: int, compute_type: str, download_
         ) from error
 
 
-def _openai_file(place: ModelPlace, download_root: Path | None) -> Path:
-    """The checkpoint file of a model name, which must be in the cache already."""
-    if place.path is not None:
-        return place.path
+def openai_file(name: str, download_root: Path | None = None) -> Path:
+    """Where openai-whisper keeps the checkpoint of a model name, there or not."""
     import whisper
 
-    name = str(place.hub_id)
     if name not in whisper.available_models():
         known = ", ".join(whisper.available_models())
         raise ModelError(f"speech: no Whisper model is called {name!r}; name a path, a hub id or one of {known}")
     cache = Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "whisper"
-    file: Path = (download_root or cache) / Path(whisper._MODELS[name]).name
+    return (download_root or cache) / Path(whisper._MODELS[name]).name
+
+
+def fetch_openai(name: str) -> Path:
+    """Fetch the checkpoint of a model name to where `openai_file` says; its SHA-256 is checked. Raises `ModelError`."""
+    import whisper
+
+    file = openai_file(name)
+    try:
+        whisper._download(whisper._MODELS[name], str(file.parent), False)
+    except (OSError, RuntimeError) as error:
+        raise ModelError(f"speech: Whisper model {name} cannot be fetched ({error}); is the network there?") from error
+    return file
+
+
+def _there(place: ModelPlace, download_root: Path | None) -> Path:
+    """The checkpoint file of a model name, which must be in the cache already."""
+    if place.path is not None:
+        return place.path
+    file = openai_file(str(place.hub_id), download_root)
     if not file.is_file():
         raise ModelError(
-            f"speech: Whisper model {name} is not at {file}; fetch it once with "
-            f"`python -c \"import whisper; whisper.load_model('{name}', download_root='{file.parent}')\"`"
+            f"speech: Whisper model {place.hub_id} is not at {file}; `vidal models pull RECIPE` fetches it"
         )
     return file
 
