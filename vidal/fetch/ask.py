@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
@@ -15,6 +16,9 @@ from vidal.fetch.reasons import DISK, is_transient
 
 MIB = 1024 * 1024
 _Line = bytes
+_SEARCH = re.compile(r"(yt|bili|nico|gv|sc|yahoo)search(?:date)?\d*:")
+_SEARCHED = {"yt": "youtube.com", "bili": "bilibili.com", "nico": "nicovideo.jp", "gv": "google.com",
+             "sc": "soundcloud.com", "yahoo": "yahoo.com"}  # fmt: skip
 
 Op = Literal["which", "metadata", "media", "search", "direct", "robots", "get_json"]
 """``which``: the extractor that matches, without network · ``metadata``, ``media``: through yt-dlp · ``search``: the
@@ -144,6 +148,8 @@ class Answer:
     transient: bool = False
     retry_after_s: float | None = None
     http_status: int | None = None
+    requests: int = 0
+    """HTTP requests that it took of the ask's host, those for robots.txt and redirects among them."""
 
     @classmethod
     def failed(
@@ -168,3 +174,13 @@ class Answer:
     @classmethod
     def from_line(cls, line: _Line) -> Answer:
         return cls(**json.loads(line))
+
+
+def host_of(url: str) -> str:
+    """The host that a visit counts for, in lower case; of a search, the platform's."""
+    if search := _SEARCH.match(url):
+        return _SEARCHED[search[1]]
+    try:
+        return (urlsplit(url).hostname or "").lower()
+    except ValueError:
+        return ""

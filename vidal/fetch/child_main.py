@@ -12,13 +12,14 @@ import resource
 import signal
 import sys
 import threading
+from dataclasses import replace
 from pathlib import Path
 from queue import SimpleQueue
 from typing import IO
 from urllib.parse import quote
 
 from vidal.fetch import guard
-from vidal.fetch.ask import Answer, Ask
+from vidal.fetch.ask import Answer, Ask, host_of
 from vidal.fetch.http import Client, cookie_values, reason_of
 from vidal.fetch.reasons import FetchError
 
@@ -38,7 +39,9 @@ def main() -> None:
     folders = tuple(folder for folder in (home, robots_folder) if folder)
     answers.write(b"{}\n")
     while (line := asks.get()) is not None:
-        answers.write(_answer(line, client, folders).to_line())
+        client.requests.clear()
+        answer = _answer(line, client, folders)
+        answers.write(replace(answer, requests=client.requests[host_of(Ask.from_line(line).url)]).to_line())
 
 
 def _die_with(parent: int) -> None:

@@ -115,14 +115,19 @@ class Governor:
         state.admitted += 1
         return ticket, 0.0
 
-    def report(self, ticket: str, outcome: Outcome, retry_after_s: float | None = None) -> bool:
-        """The visit is over; ``retry_after_s`` is what the host asked for. Gives whether the host is paused now."""
+    def report(self, ticket: str, outcome: Outcome, retry_after_s: float | None = None, requests: int = 1) -> bool:
+        """The visit is over, after so many requests; gives whether the host is paused now.
+
+        ``retry_after_s`` is what the host asked for. A visit's robots.txt and redirects count as much as its file.
+        """
         host = self._host_of.pop(ticket, None)
         if host is None:
             return False
         now, state = self._clock(), self._hosts[host]
         state.visits.pop(ticket, None)
         state.waiting.pop(ticket, None)
+        if requests > 1:
+            state.next_at = max(state.next_at, now) + (requests - 1) / state.rules.per_s
         if outcome == "ok":
             state.troubles = state.pauses = 0
             return False

@@ -16,6 +16,7 @@ import time
 import urllib.request
 import zlib
 from base64 import b64encode
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from email.utils import parsedate_to_datetime
@@ -69,6 +70,8 @@ class Client:
     robots: dict[str, tuple[float, robots_txt.Robots]] = field(default_factory=dict)
     robots_folder: Path | None = None
     """Where the children of one worker share what they read, so that each host is asked once."""
+    requests: Counter[str] = field(default_factory=Counter)
+    """By host, for one ask."""
     opened: tuple[Rules, str] = (Rules(), "")
     """The rules and the proxy under which the connections were made: they are worth nothing under others."""
 
@@ -244,6 +247,7 @@ class Visit:
             headers = headers | _proxy_headers(settings.proxy)
         headers = {"User-Agent": settings.agent(), "Accept-Encoding": "identity", **headers, **self._cookie(url)}
         headers["Host"] = parts.netloc.encode("idna").decode() if not parts.netloc.isascii() else parts.netloc
+        self.client.requests[(parts.hostname or "").lower()] += 1
         try:
             response = self._request(connection, target, headers)
         except BaseException:

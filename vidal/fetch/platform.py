@@ -98,17 +98,23 @@ class _Downloader(yt_dlp.YoutubeDL):  # type: ignore[misc]
         if self.is_generic and self.ask.settings.robots:
             with Visit(self.client, self.ask) as visit:
                 self.client.check_robots(visit, url)
+        self._count(url)
         try:
             response: Response = super().urlopen(request if not isinstance(request, str) else Request(request))
         except HTTPError as error:
             if error.status in (401, 403):
                 self._keep_words(error.response)
             raise
+        if response.url != url:
+            self._count(response.url)
         if self.is_generic:
             check_directives(response.headers.get("X-Robots-Tag", ""), self.ask.settings)
         if not response.headers.get("Content-Length"):
             self.unmeasured.add(url)
         return response
+
+    def _count(self, url: str) -> None:
+        self.client.requests[(urlsplit(url).hostname or "").lower()] += 1
 
     def _keep_words(self, response: Response) -> None:
         """Read what a refusal says before yt-dlp closes it, and leave it to be read by extractors, too."""

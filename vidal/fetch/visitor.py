@@ -7,17 +7,17 @@ address is the answer.
 from __future__ import annotations
 
 import dataclasses
-import re
+import tempfile
 import threading
 import time
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
-from urllib.parse import urlsplit
 
 from vidal.errors import MachineError, RecipeError
-from vidal.fetch.ask import Answer, Ask
+from vidal.fetch.ask import Answer, Ask, host_of
 from vidal.fetch.child import FetchChild
 from vidal.fetch.governor import Outcome
 from vidal.fetch.settings import WebSettings
@@ -28,10 +28,6 @@ _ASK_AGAIN_AT_LEAST_EVERY_S = 5.0
 _HOST_WIDE = frozenset({"blocked", "network", "server_error", "timeout"})
 """What a host in trouble answers to everybody."""
 
-_SEARCH = re.compile(r"(yt|bili|nico|gv|sc|yahoo)search(?:date)?\d*:")
-_SEARCHED = {"yt": "youtube.com", "bili": "bilibili.com", "nico": "nicovideo.jp", "gv": "google.com",
-             "sc": "soundcloud.com", "yahoo": "yahoo.com"}  # fmt: skip
-
 
 class Visitor:
     """Keeps children between visits; may be used from many threads."""
@@ -41,23 +37,29 @@ class Visitor:
         self._governor = governor
         self._children: list[FetchChild] = []
         self._lock = threading.Lock()
+        self._robots = tempfile.TemporaryDirectory(prefix="vidal-robots-")
 
     @contextmanager
     def child(self) -> Iterator[FetchChild]:
         """A child for one thread, given back afterwards."""
         with self._lock:
-            child = self._children.pop() if self._children else FetchChild()
+            child = self._children.pop() if self._children else self._new_child()
         try:
             yield child
         finally:
             with self._lock:
                 self._children.append(child)
 
+    def _new_child(self) -> FetchChild:
+        """All of a worker share what hosts say in robots.txt, so that it is asked for once."""
+        return FetchChild(robots_folder=Path(self._robots.name))
+
     def close(self) -> None:
         with self._lock:
             children, self._children = self._children, []
         for child in children:
             child.close()
+        self._robots.cleanup()
 
     def visit_all(self, asks: Sequence[Ask]) -> list[Answer]:
         """The answers in order, as many at once as the settings say."""
@@ -79,7 +81,7 @@ class Visitor:
         while True:
             ticket = self._admitted(host)
             answer = child.ask(ask)
-            is_paused = self._report(ticket, answer)
+            is_paused = self._report(ticket, answer, answer.requests)
             own_tries += not is_paused
             outage_tries += is_paused
             is_last = own_tries >= self.settings.tries or outage_tries >= self.settings.outage_tries
@@ -108,18 +110,8 @@ class Visitor:
                 )
             time.sleep(min(wait_s, _ASK_AGAIN_AT_LEAST_EVERY_S))
 
-    def _report(self, ticket: str, answer: Answer) -> bool:
+    def _report(self, ticket: str, answer: Answer, requests: int) -> bool:
         outcome: Outcome = "trouble" if answer.reason in _HOST_WIDE else "ok"
         if answer.reason == "rate_limited":
             outcome = "rate_limited"
-        return bool(self._governor.call("report", ticket, outcome, answer.retry_after_s))
-
-
-def host_of(url: str) -> str:
-    """The host that a visit counts for, in lower case; of a search, the platform's."""
-    if search := _SEARCH.match(url):
-        return _SEARCHED[search[1]]
-    try:
-        return (urlsplit(url).hostname or "").lower()
-    except ValueError:
-        return ""
+        return bool(self._governor.call("report", ticket, outcome, answer.retry_after_s, requests))

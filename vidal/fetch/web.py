@@ -15,12 +15,12 @@ from urllib.parse import urlsplit
 
 from vidal.clip import Clip
 from vidal.errors import ClipError
-from vidal.fetch.ask import Answer, Ask
+from vidal.fetch.ask import Answer, Ask, host_of
 from vidal.fetch.child import FetchChild
 from vidal.fetch.merge import merge
 from vidal.fetch.schedule import Schedule
 from vidal.fetch.settings import WebSettings
-from vidal.fetch.visitor import Visitor, host_of
+from vidal.fetch.visitor import Visitor
 
 COLUMNS = {"extractor": "platform", "upload_date": "uploaded_at"} | {
     name: name

@@ -128,6 +128,13 @@ def test_robots_txt_is_read_once_and_shared(site: Site, tmp_path: Path) -> None:
     assert paths.count("/robots.txt") == 1 and paths.count("/disallowed/bunny-wake.mp4") == 2
 
 
+def test_every_request_of_a_visit_is_counted(site: Site, tmp_path: Path) -> None:
+    with FetchChild() as child:
+        url = site.url("/hops/5/bunny-wake.mp4", 2)
+        assert ask(child, tmp_path, url).requests == 7, "robots.txt, five redirects, the file"
+        assert ask(child, tmp_path, url).requests == 6, "robots.txt is known by now"
+
+
 def test_other_bytes_than_recorded_are_told(site: Site, child: FetchChild, tmp_path: Path) -> None:
     first = ask(child, tmp_path, site.url("/changing/x.mp4"))
     assert first.ok

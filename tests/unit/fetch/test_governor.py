@@ -124,3 +124,12 @@ def test_a_caller_that_died_holds_nobody_up() -> None:
     governor.admit("a", None)  # waits, and never asks again
     clock.now += 200
     assert governor.admit("a", None)[1] == 0
+
+
+@pytest.mark.parametrize(("requests", "next_after_s"), [(0, 0.5), (1, 0.5), (2, 1.0), (7, 3.5)])
+def test_a_visit_of_several_requests_takes_the_time_of_as_many(requests: int, next_after_s: float) -> None:
+    clock = Clock()
+    governor = Governor({}, default=HostRules(per_s=2.0, jitter=0.0), clock=clock)
+    ticket, _ = governor.admit("a", None)
+    governor.report(ticket, "ok", requests=requests)
+    assert governor.admit("a", None)[1] == pytest.approx(next_after_s)

@@ -84,7 +84,8 @@ def test_the_page_is_asked_for_once(site: Site, child: FetchChild, tmp_path: Pat
     url = site.url("/page/video/bunny-unlucky-bird.mp4")
     site.hits.clear()
     ask(child, "metadata", url, tmp_path)
-    ask(child, "media", url, tmp_path)
+    answer = ask(child, "media", url, tmp_path)
+    assert answer.requests == 1, "the film alone: page and robots.txt were read for the metadata"
     assert [hit.path for hit in site.hits].count("/page/video/bunny-unlucky-bird.mp4") == 1
 
 
