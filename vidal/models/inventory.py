@@ -71,7 +71,7 @@ def _from_hub(model: Model, hub_id: str, revision: str | None) -> None:
     import huggingface_hub
 
     # Its retries would be lines of warning; the last failure is told below.
-    huggingface_hub.logging.set_verbosity_error()
+    huggingface_hub.logging.set_verbosity_error()  # type: ignore[no-untyped-call]
     try:
         files = huggingface_hub.HfApi().list_repo_files(hub_id, revision=revision)
         huggingface_hub.snapshot_download(hub_id, revision=revision, ignore_patterns=_ignored(files))
