@@ -17,7 +17,7 @@ import pyarrow as pa
 
 from vidal.work import Work
 
-SCHEMA_VERSION = 2
+SCHEMA_VERSION = 3
 
 Status = Literal["candidate", "kept", "rejected", "failed"]
 
@@ -43,6 +43,14 @@ class Segment:
     end_s: float
     text: str
     confidence: float
+
+
+@dataclass(slots=True, kw_only=True)
+class MatchScore:
+    """How well the text of one column matches the picture: a mean cosine, comparable within one model alone."""
+
+    view: str
+    score: float
 
 
 @dataclass(slots=True, kw_only=True)
@@ -130,9 +138,12 @@ class Clip:
     sound_caption: str | None = _column("texts", "caption of the sound, made from the sound")
     sound_caption_model: str | None = _column("texts", "model that captioned the sound")
     caption: str | None = _column("texts", "the enhanced caption")
-    caption_source: str | None = _column("texts", "llm, or merge where the guard refused the LLM's text")
+    caption_source: str | None = _column("texts", "llm, merge where the guard refused it, or what text_match chose")
     caption_refusal: str | None = _column("texts", "why the guard refused the LLM's text")
     caption_model: str | None = _column("texts", "model or rule that wrote the caption, with its prompt's hash")
+
+    text_match: list[MatchScore] = _column("texts", "how well each text matches the frames, by column", [])
+    text_match_model: str | None = _column("texts", "model that scored the match of text and frames")
 
     # scores: a filter's number is always stored, so that a threshold can be moved by a query
     title_words: int | None = _column("scores", "words of the cleaned title")
@@ -181,6 +192,9 @@ class Clip:
 
     # provenance
     media_model: str | None = _column("provenance", "FFmpeg version and settings that made video, frames and sound")
+    prompt_tokens: int | None = _column("provenance", "tokens that captions took in, as servers counted them")
+    completion_tokens: int | None = _column("provenance", "tokens that servers wrote for captions")
+    server_cost: float | None = _column("provenance", "what servers asked for captions, by the recipe's prices")
     fingerprint: str | None = _column("provenance", "fingerprint of the recipe that wrote the row")
 
     # members
@@ -269,7 +283,12 @@ def arrow_type(hint: Any) -> pa.DataType:
     raise TypeError(f"no Arrow type for {hint!r}")
 
 
-_STRUCT_COLUMNS = {"ocr_lines": OcrLine, "transcript_segments": Segment, "members": MemberRecord}
+_STRUCT_COLUMNS = {
+    "ocr_lines": OcrLine,
+    "transcript_segments": Segment,
+    "text_match": MatchScore,
+    "members": MemberRecord,
+}
 
 
 def to_row(clip: Clip) -> dict[str, Any]:

@@ -98,6 +98,14 @@ def test_nothing_is_heard_in_music_and_silence(clip_id: str, manifest: pd.DataFr
     assert pd.isna(manifest.loc[clip_id, "transcript"])
 
 
+def test_every_sound_is_told_from_the_sound(manifest: pd.DataFrame) -> None:
+    kept = manifest[manifest["status"] == "kept"]
+    assert kept["sound_caption"].notna().tolist() == kept["has_audio"].tolist()
+    told = kept["sound_caption"]
+    assert set(told[["sintel-dunes", "astronaut-portrait"]]) == {"silence"}
+    assert told["bunny-squirrel"] == "speech" and told["band-guitar"] == "music and singing; nobody speaks"
+
+
 def test_every_kept_clip_has_a_caption_and_says_who_wrote_it(manifest: pd.DataFrame) -> None:
     kept = manifest[manifest["status"] == "kept"]
     assert kept["caption"].str.len().gt(10).all()

@@ -8,7 +8,18 @@ import pyarrow as pa
 import pytest
 
 from vidal import clip as clips
-from vidal.clip import SCHEMA_VERSION, Clip, MemberRecord, OcrLine, Segment, from_row, schema, to_json, to_row
+from vidal.clip import (
+    SCHEMA_VERSION,
+    Clip,
+    MatchScore,
+    MemberRecord,
+    OcrLine,
+    Segment,
+    from_row,
+    schema,
+    to_json,
+    to_row,
+)
 from vidal.dataset import manifest
 from vidal.errors import ClipError
 from vidal.stage import digest
@@ -16,7 +27,7 @@ from vidal.stage import digest
 ROOT = Path(__file__).resolve().parents[2]
 
 # Golden: whoever changes a column raises SCHEMA_VERSION, and adds the new version's digest here.
-SCHEMAS = {1: "5921d171afce2efe", 2: "e14a3628fba2ee0a"}
+SCHEMAS = {1: "5921d171afce2efe", 2: "e14a3628fba2ee0a", 3: "38a98fbcee4a76be"}
 COLUMNS = """
 clip_id url shard position title hashtags uploader licence attribution uploader_id platform
 platform_id uploaded_at platform_language age_limit live_status view_count like_count description tags search_term
@@ -25,11 +36,11 @@ source_bytes container video_codec audio_codec duration_s width height fps frame
 rotation_deg is_hdr has_audio audio_start_s audio_duration_s frame_times frame_width frame_height clean_title
 title_language ocr_text ocr_lines ocr_model transcript transcript_language transcript_segments transcript_model
 frame_captions video_caption frame_caption_model sound_caption sound_caption_model caption caption_source
-caption_refusal caption_model title_words title_language_score motion spatial_information scene_changes
+caption_refusal caption_model text_match text_match_model title_words title_language_score motion spatial_information scene_changes
 freeze_share black_share luma_mean blur corrupt_frames loudness_lufs silence_share speech_share
 transcript_confidence ocr_area_share frame_caption_score depth_saturation_share depth_flicker infrared_flicker
 infrared_edge_agreement depth_scale depth_model infrared_model synthetic_layers frame_hash audio_fingerprint
-status stage reason detail is_transient attempts duplicate_of duplicate_kind cluster media_model fingerprint
+status stage reason detail is_transient attempts duplicate_of duplicate_kind cluster media_model prompt_tokens completion_tokens server_cost fingerprint
 layers members
 """.split()  # noqa: SIM905
 
@@ -47,6 +58,7 @@ def full_clip() -> Clip:
         frame_times=[0.25, 1.25],
         ocr_lines=[OcrLine(frame=0, text="EXIT", score=0.5, box=[0.0, 0.1, 0.2, 0.3])],
         transcript_segments=[Segment(start_s=0.0, end_s=1.0, text="hello", confidence=0.9)],
+        text_match=[MatchScore(view="title", score=0.25)],
         blur=0.0,
         status="kept",
         attempts=2,
@@ -103,6 +115,7 @@ def test_the_json_member_holds_what_the_clip_is_and_not_how_the_row_came_to_be()
         "frame_times": [0.25, 1.25],
         "ocr_lines": [{"frame": 0, "text": "EXIT", "score": 0.5, "box": [0.0, 0.1, 0.2, 0.3]}],
         "transcript_segments": [{"start_s": 0.0, "end_s": 1.0, "text": "hello", "confidence": 0.9}],
+        "text_match": [{"view": "title", "score": 0.25}],
         "blur": 0.0,
         "likes": 7,
     }

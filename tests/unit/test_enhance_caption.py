@@ -12,7 +12,7 @@ from tests.unit.chat_site import Site, running_site
 from vidal.clip import Clip
 from vidal.errors import ClipError, MachineError, ModelError, RecipeError
 from vidal.models.llm import ServerLlm, TransformersLlm, cached_folder
-from vidal.models.openai_server import ChatServer
+from vidal.models.openai_server import ChatServer, Reply
 from vidal.stages.text.enhance_caption import EnhanceCaption
 from vidal.text.prompt import CANARY, CLOSE, MARK, OPEN, Prompt, build_prompt
 from vidal.text.views import views_of
@@ -27,9 +27,9 @@ class Says:
         self.text = text
         self.prompts: list[Prompt] = []
 
-    def complete(self, prompts: Sequence[Prompt], vocabularies: Sequence[Sequence[str]]) -> list[str]:
+    def complete(self, prompts: Sequence[Prompt], vocabularies: Sequence[Sequence[str]]) -> list[Reply]:
         self.prompts += prompts
-        return [self.text] * len(prompts)
+        return [Reply(self.text)] * len(prompts)
 
 
 def enhanced(clip: Clip, llm: Any) -> Clip:
@@ -41,7 +41,7 @@ def enhanced(clip: Clip, llm: Any) -> Clip:
 
 def dog(**texts: Any) -> Clip:
     given = {"title": "My dog learns to catch a ball", "video_caption": "a dog with a ball on grass"}
-    return Clip(clip_id="dog", **{**given, **texts})
+    return Clip(**{"clip_id": "dog", **given, **texts})
 
 
 def test_an_accepted_text_is_the_caption() -> None:
@@ -56,7 +56,7 @@ def test_a_refused_text_is_replaced_by_the_merge_and_the_reason_is_kept() -> Non
     clip = enhanced(dog(), Says("A cat learns to catch a ball on grass."))
     merged = 'A dog with a ball on grass, in a video titled "My dog learns to catch a ball".'
     assert (clip.caption, clip.caption_source) == (merged, "merge")
-    assert (clip.caption_refusal, clip.caption_model) == ("unsupported: cat", "vidal merge 1")
+    assert (clip.caption_refusal, clip.caption_model) == ("unsupported: cat", "vidal merge 2")
 
 
 def test_a_clip_without_any_text_has_no_caption_and_asks_no_llm() -> None:
@@ -172,8 +172,8 @@ def test_smollm_gives_the_same_text_whatever_it_wrote_before(smollm: Transformer
 
 
 def test_smollm_uses_no_word_outside_its_vocabulary(smollm: TransformersLlm) -> None:
-    (text,) = smollm.complete([build_prompt(views_of(dog(), 200)[0])], [["grass", "ball"]])
-    assert set(text.lower().replace(".", " ").replace(",", " ").replace("'", " ").split()) <= {"grass", "ball"}
+    (reply,) = smollm.complete([build_prompt(views_of(dog(), 200)[0])], [["grass", "ball"]])
+    assert set(reply.text.lower().replace(".", " ").replace(",", " ").replace("'", " ").split()) <= {"grass", "ball"}
 
 
 def test_an_llm_that_takes_too_long_fails_the_clip_for_now(smollm: TransformersLlm) -> None:
@@ -279,7 +279,7 @@ def test_a_busy_server_is_asked_again_after_as_long_as_it_says(site: Site) -> No
     site.fails(503)
     site.fails(500, Retry_After="100000")
     site.says('{"caption": "yes"}')
-    assert server(site, waits).ask([], "caption", 8) == "yes"
+    assert server(site, waits).ask([], "caption", 8).text == "yes"
     assert waits == [7.0, 2.0, 60.0]
 
 

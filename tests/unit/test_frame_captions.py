@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Iterator
+import json
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -54,7 +55,7 @@ def labels() -> FrameCaptions:
 
 def test_a_cup_of_coffee_is_a_guessed_espresso(labels: FrameCaptions, samples: Path) -> None:
     clip = sample(samples / "coffee-still.mp4")
-    labels.process(clip)
+    labels.process_batch([clip])
     assert clip.frame_captions == ["a frame that may show an espresso"] * 3
     assert clip.video_caption == "a video that may show an espresso"
     assert clip.frame_caption_score is not None and 0.6 < clip.frame_caption_score < 1
@@ -65,13 +66,13 @@ def test_a_cup_of_coffee_is_a_guessed_espresso(labels: FrameCaptions, samples: P
 
 def test_a_cat_is_a_cat(labels: FrameCaptions, samples: Path) -> None:
     clip = sample(samples / "cat-stare.mp4")
-    labels.process(clip)
+    labels.process_batch([clip])
     assert clip.video_caption is not None and " cat" in clip.video_caption
 
 
 def test_what_the_classifier_does_not_know_is_not_named(labels: FrameCaptions) -> None:
     clip = clip_of([Image.new("RGB", (64, 48), "gray")] * 2)
-    labels.process(clip)
+    labels.process_batch([clip])
     assert clip.frame_captions == ["a frame with no object recognised"] * 2
     assert clip.video_caption == "a video with no object recognised"
     assert clip.frame_caption_score is not None and clip.frame_caption_score < 0.3
@@ -79,9 +80,9 @@ def test_what_the_classifier_does_not_know_is_not_named(labels: FrameCaptions) -
 
 def test_the_same_frames_give_the_same_row(labels: FrameCaptions, samples: Path) -> None:
     one, two = (sample(samples / "cat-stare.mp4") for _ in range(2))
-    labels.process(one)
-    labels.process(noise())
-    labels.process(two)
+    labels.process_batch([one])
+    labels.process_batch([noise()])
+    labels.process_batch([two])
     assert one == two
 
 
@@ -89,7 +90,7 @@ def test_a_higher_limit_names_less(samples: Path) -> None:
     stage = FrameCaptions(min_score=1.0)
     stage.setup()
     clip = sample(samples / "coffee-still.mp4", 1)
-    stage.process(clip)
+    stage.process_batch([clip])
     assert clip.video_caption == "a video with no object recognised"
 
 
@@ -179,7 +180,7 @@ def test_any_image_text_model_captions_frames_and_clip(build: Any, tmp_path: Pat
         stage = FrameCaptions(backend="transformers", model=reference, max_new_tokens=6)
         stage.setup()
         clip = noise()
-        stage.process(clip)
+        stage.process_batch([clip])
         rows.append(clip)
     assert rows[0] == rows[1]
     assert len(clip.frame_captions) == 2 and clip.video_caption
@@ -218,7 +219,7 @@ def test_a_server_sees_the_stored_bytes_of_each_frame_then_of_all(site: Site) ->
     clip = noise()
     stage = FrameCaptions(backend="server", model="vlm")
     stage.setup(captioner(site))
-    stage.process(clip)
+    stage.process_batch([clip])
     assert (clip.frame_captions, clip.video_caption) == (["a dog runs", "a dog sits"], "a dog in a park")
     assert (clip.frame_caption_score, clip.frame_caption_model) == (None, "server vlm")
     parts = [request["messages"][0]["content"] for request in site.requests]
@@ -231,10 +232,32 @@ def test_a_server_sees_the_stored_bytes_of_each_frame_then_of_all(site: Site) ->
     assert all(address.startswith("data:image/jpeg;base64,") for address in addresses)
 
 
+def test_frames_of_many_clips_are_asked_about_at_once_and_each_clip_gets_its_own() -> None:
+    def answer(request: dict[str, Any]) -> str:
+        shown = [part for part in request["messages"][0]["content"] if part["type"] == "image_url"]
+        size = sum(len(part["image_url"]["url"]) for part in shown)
+        return json.dumps({"caption": f"{len(shown)} pictures of {size}"})
+
+    clips = [noise(2, size=16 + 8 * n) for n in range(3)]
+    with running_site(answer=answer, wait_for=5) as site:
+        stage = FrameCaptions(backend="server", model="vlm", server_url=site.url, concurrency=5, prices=(1.0, 0.0))
+        stage.setup()
+        stage.process_batch(clips)
+        assert site.most_at_once == 5
+        for clip in clips:
+            alone = clip_of([])
+            alone.work.members = clip.work.members
+            stage.process_batch([alone])
+            assert (alone.frame_captions, alone.video_caption) == (clip.frame_captions, clip.video_caption)
+            assert (clip.prompt_tokens, clip.completion_tokens) == (3 * 100, 3 * 10)
+            assert clip.server_cost == 300 / 1e6
+    assert len({clip.video_caption for clip in clips}) == 3
+
+
 def test_a_reply_outside_the_schema_fails_the_clip(site: Site) -> None:
     site.says("a dog")
     with pytest.raises(ClipError, match="malformed_caption"):
-        captioner(site).caption(noise().work)
+        captioner(site).caption([noise().work])
 
 
 def test_a_server_needs_its_address() -> None:
@@ -245,13 +268,13 @@ def test_a_server_needs_its_address() -> None:
 class Blank:
     """A captioner that finds nothing to say."""
 
-    def caption(self, work: Work) -> Captioned:
-        return Captioned(frames=[""] * len(work.frame_members()), video="", score=None)
+    def caption(self, works: Sequence[Work]) -> list[Captioned]:
+        return [Captioned(frames=[""] * len(work.frame_members()), video="", score=None) for work in works]
 
 
 def test_a_caption_without_words_is_none() -> None:
     stage = FrameCaptions()
     stage.setup(Blank())
     clip = noise()
-    stage.process(clip)
+    stage.process_batch([clip])
     assert (clip.frame_captions, clip.video_caption) == (["", ""], None)

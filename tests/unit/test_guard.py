@@ -5,8 +5,9 @@ from __future__ import annotations
 import pytest
 
 from vidal.text.guard import check, tidy, vocabulary
+from vidal.text.injection import speaks_to_the_machine
 from vidal.text.prompt import CANARY, build_prompt
-from vidal.text.views import View, clean, speaks_to_the_machine
+from vidal.text.views import View, clean
 from vidal.text.words import lemmas
 
 PICTURE = View(name="video_caption", text="a man plays an old guitar on a city street", quoted=False)
@@ -20,19 +21,22 @@ SUPPORTED = [
     "A man plays guitar on a street.",
     "A man playing an old guitar in the city.",
     "An old man played the guitar.",
+    "The video shows a man and a puppy.",
+    "The man may be on a street in Rome.",
+]
+
+BY_ONE_STRANGER = [
     "Maria is in Rome with puppies.",
     "Three puppies are catching the ball.",
     "A puppy caught a ball.",
     "The puppies of Maria catch balls.",
-    "The video shows a man and a puppy.",
     "A step to mix 1500 g of flour.",
     "Mixing flour in step twelve.",
     "Somebody says it is not cold at the beach.",
     "A video titled 'Maria's 3 puppies'.",
     "The text on the screen is 'STEP 12'.",
     "Someone runs to the beach.",
-    "They ran to a cold beach.",
-    "The man may be on a street in Rome.",
+    "They ran to the beach.",
 ]
 
 UNSUPPORTED = [
@@ -73,6 +77,9 @@ REFUSED = [
     ("A man plays the man plays the guitar.", "loop"),
     ("A man plays the the guitar.", "loop"),
     ("A man and a man with a man on a man.", "loop"),
+    ("They ran to a cold beach.", "negation"),
+    ("Twelve puppies catch the ball.", "miscounted"),
+    ("The ball catches the puppies.", "reversed"),
     ("Maria puppies catch ball Rome guitar street.", "language"),
     ("Man plays guitar на of the street.", "language"),
 ]
@@ -81,6 +88,15 @@ REFUSED = [
 @pytest.mark.parametrize("text", SUPPORTED)
 def test_a_supported_caption_passes(text: str) -> None:
     assert check(text, VIEWS) is None
+
+
+@pytest.mark.parametrize("text", BY_ONE_STRANGER)
+def test_one_stranger_s_word_is_enough_only_where_no_model_saw_the_picture(text: str) -> None:
+    assert check(text, (TITLE, OCR, SPEECH)) is None
+    assert check(text, (GUESS, TITLE, OCR, SPEECH)) is None
+    refusal = check(text, VIEWS)
+    assert refusal is not None and refusal.reason == "one_sided"
+    assert check(f"A man plays guitar. {text}", VIEWS) is None
 
 
 @pytest.mark.parametrize(("text", "word"), UNSUPPORTED)
@@ -98,7 +114,7 @@ def test_a_caption_of_bad_form_is_refused(text: str, reason: str) -> None:
 
 
 def test_a_word_is_licensed_only_by_the_view_it_speaks_of() -> None:
-    assert check("Somebody says it is cold.", [SPEECH]) is None
+    assert check("Somebody says it is not cold.", [SPEECH]) is None
     refusal = check("Somebody says a man plays guitar.", [PICTURE])
     assert str(refusal) == "unsupported: Somebody says"
 

@@ -40,6 +40,8 @@ def views(**texts: str) -> list[View]:
             "and with a sound track of music.",
         ),
         ({"frame_captions": "a dog runs. a cat sits."}, "A dog runs."),
+        ({"sound_caption": "music; nobody speaks"}, "A video, with a sound track of music in which nobody speaks."),
+        ({"transcript": "grind beans", "sound_caption": "some speech"}, 'A video, with somebody saying "grind beans".'),
     ],
 )
 def test_the_merge_is_one_sentence_that_repeats_nothing(texts: dict[str, str], sentence: str | None) -> None:

@@ -6,12 +6,13 @@ import importlib
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pickle import UnpicklingError
 from typing import Any, Protocol
 
 from vidal.errors import ClipError, ModelError
+from vidal.models.classifier import ImageNetClassifier
+from vidal.models.device import one_thread
 from vidal.models.locate import locate
-from vidal.models.openai_server import ChatServer, MalformedReply, picture_part
+from vidal.models.openai_server import NOTHING, ChatServer, MalformedReply, Reply, Usage, picture_part
 from vidal.text.labels import frame_sentence, video_sentence
 from vidal.text.words import lemma_set
 from vidal.work import Work
@@ -30,64 +31,33 @@ class Captioned:
     frames: list[str]
     video: str
     score: float | None
+    usage: Usage = NOTHING
 
 
 class Captioner(Protocol):
-    """Captions the stored frames of a clip."""
+    """Captions the stored frames of clips."""
 
-    def caption(self, work: Work) -> Captioned: ...
+    def caption(self, works: Sequence[Work]) -> list[Captioned]: ...
 
 
 class LabelCaptioner:
     """The top ImageNet label of EfficientNet-lite0, said as the guess that it is."""
 
     def __init__(self, reference: str, *, device: str, min_score: float) -> None:
-        import timm
-        import torch
-        from timm.data.imagenet_info import ImageNetInfo
+        self._classifier, self._min_score = ImageNetClassifier(reference, device=device), min_score
 
-        _one_thread(device)
-        self._device, self._min_score = device, min_score
-        # The checkpoint was trained with TensorFlow's batch norm, hence the larger epsilon.
-        net = timm.create_model("efficientnet_lite0", bn_eps=1e-3)
-        try:
-            weights = torch.load(str(locate(reference).source), map_location="cpu", weights_only=True)
-            # The same tensors in the same order under other names.
-            net.load_state_dict(dict(zip(net.state_dict(), weights.values(), strict=True)))
-        except (OSError, EOFError, UnpicklingError, RuntimeError, ValueError, AttributeError) as error:
-            # Not its text: torch advises to load what is no plain checkpoint with the guard off.
-            why = type(error).__name__
-            raise ModelError(f"model {reference}: no EfficientNet-lite0 checkpoint ({why})") from error
-        self._net = net.to(device).eval()
-        info: Any = ImageNetInfo()
-        self._names = [info.index_to_description(index).split(",")[0] for index in range(info.num_classes())]
+    def caption(self, works: Sequence[Work]) -> list[Captioned]:
+        return [self._caption(work) for work in works]
 
-    def caption(self, work: Work) -> Captioned:
-        labels = self._labels(work)
+    def _caption(self, work: Work) -> Captioned:
+        scores, indices = self._classifier.probabilities(work.frames()).max(-1)
+        names = [self._classifier.names[index].split(",")[0] for index in indices.tolist()]
+        labels = list(zip(names, scores.tolist(), strict=True))
         return Captioned(
             frames=[frame_sentence(label, score, self._min_score) for label, score in labels],
             video=video_sentence(labels, self._min_score),
             score=sum(score for _, score in labels) / len(labels),
         )
-
-    def _labels(self, work: Work) -> list[tuple[str, float]]:
-        import torch
-        from PIL import Image
-        from torchvision.transforms import v2
-
-        prepare = v2.Compose(
-            [
-                v2.Resize(224, interpolation=v2.InterpolationMode.BICUBIC),
-                v2.CenterCrop(224),
-                v2.PILToTensor(),
-                v2.ToDtype(torch.float32),
-                v2.Normalize([127.0] * 3, [128.0] * 3),
-            ]
-        )
-        pictures = torch.stack([prepare(Image.fromarray(frame)) for frame in work.frames()]).to(self._device)
-        with torch.inference_mode():
-            scores, indices = self._net(pictures).softmax(-1).max(-1)
-        return [(self._names[index], score) for index, score in zip(indices.tolist(), scores.tolist(), strict=True)]
 
 
 class TransformersCaptioner:
@@ -96,7 +66,7 @@ class TransformersCaptioner:
     def __init__(self, reference: str, *, device: str, max_new_tokens: int) -> None:
         # Its annotations are partial: as Any, it is held to none of them.
         transformers: Any = importlib.import_module("transformers")
-        _one_thread(device)
+        one_thread(device)
         transformers.utils.logging.disable_progress_bar()
         place = locate(reference)
         try:
@@ -113,7 +83,10 @@ class TransformersCaptioner:
         self._device, self._max_new_tokens = device, max_new_tokens
         self._model = model.to(device).eval()
 
-    def caption(self, work: Work) -> Captioned:
+    def caption(self, works: Sequence[Work]) -> list[Captioned]:
+        return [self._caption(work) for work in works]
+
+    def _caption(self, work: Work) -> Captioned:
         from PIL import Image
 
         pictures = [Image.fromarray(frame) for frame in work.frames()]
@@ -167,18 +140,29 @@ class ServerCaptioner:
     server: ChatServer
     max_new_tokens: int
 
-    def caption(self, work: Work) -> Captioned:
-        pictures = [picture_part(member.data) for member in work.frame_members()]
-        frames = [self._ask([picture], FRAME_PROMPT) for picture in pictures]
-        return Captioned(frames=frames, video=self._ask(pictures, VIDEO_PROMPT), score=None)
+    def caption(self, works: Sequence[Work]) -> list[Captioned]:
+        questions = [self._questions(work) for work in works]
+        # All at once, so that the last frame of one clip and the first of the next are under way together.
+        replies = iter(self.server.each(self._ask, [question for of_clip in questions for question in of_clip]))
+        return [self._captioned([next(replies) for _ in of_clip]) for of_clip in questions]
 
-    def _ask(self, pictures: list[dict[str, Any]], text: str) -> str:
+    def _questions(self, work: Work) -> list[tuple[list[dict[str, Any]], str]]:
+        pictures = [picture_part(member.data) for member in work.frame_members()]
+        return [*(([picture], FRAME_PROMPT) for picture in pictures), (pictures, VIDEO_PROMPT)]
+
+    def _captioned(self, replies: Sequence[Reply]) -> Captioned:
+        *frames, video = replies
+        usage = sum((reply.usage for reply in frames), video.usage)
+        return Captioned(frames=[frame.text for frame in frames], video=video.text, score=None, usage=usage)
+
+    def _ask(self, question: tuple[list[dict[str, Any]], str]) -> Reply:
+        pictures, text = question
         content = [*pictures, {"type": "text", "text": text}]
         try:
-            caption = self.server.ask([{"role": "user", "content": content}], "caption", self.max_new_tokens)
+            reply = self.server.ask([{"role": "user", "content": content}], "caption", self.max_new_tokens)
         except MalformedReply as error:
             raise ClipError("malformed_caption", str(error)) from error
-        return " ".join(caption.split())
+        return Reply(" ".join(reply.text.split()), reply.usage)
 
 
 def most_shared(captions: Sequence[str]) -> str:
@@ -194,14 +178,6 @@ def most_shared(captions: Sequence[str]) -> str:
 
 def _mean(values: Sequence[float]) -> float:
     return sum(values) / len(values)
-
-
-def _one_thread(device: str) -> None:
-    import torch
-
-    if device == "cpu":
-        # Another number of threads adds floats in another order.
-        torch.set_num_threads(1)
 
 
 def _first_line(error: Exception) -> str:

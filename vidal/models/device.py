@@ -1,4 +1,4 @@
-"""Which device a model goes to."""
+"""Which device a model goes to, and how it runs there."""
 
 from __future__ import annotations
 
@@ -14,3 +14,11 @@ def device_for(choice: DeviceChoice) -> str:
     if choice == "auto":
         return "cuda" if torch.cuda.is_available() else "cpu"
     return choice
+
+
+def one_thread(device: str) -> None:
+    """On a CPU, compute on one thread: another number of threads adds floats in another order."""
+    import torch
+
+    if device == "cpu":
+        torch.set_num_threads(1)

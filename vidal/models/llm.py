@@ -15,14 +15,14 @@ from typing import Any, Protocol
 
 from vidal.errors import ClipError, ModelError
 from vidal.models.locate import ModelPlace, identity, locate
-from vidal.models.openai_server import ChatServer, MalformedReply
+from vidal.models.openai_server import ChatServer, MalformedReply, Reply
 from vidal.text.prompt import Prompt
 
 
 class Llm(Protocol):
     """Completes prompts; ``vocabularies`` holds for each prompt the words that its answer may use."""
 
-    def complete(self, prompts: Sequence[Prompt], vocabularies: Sequence[Sequence[str]]) -> list[str]: ...
+    def complete(self, prompts: Sequence[Prompt], vocabularies: Sequence[Sequence[str]]) -> list[Reply]: ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,14 +32,14 @@ class ServerLlm:
     server: ChatServer
     max_new_tokens: int
 
-    def complete(self, prompts: Sequence[Prompt], vocabularies: Sequence[Sequence[str]]) -> list[str]:
-        return [self._complete(prompt) for prompt in prompts]
+    def complete(self, prompts: Sequence[Prompt], vocabularies: Sequence[Sequence[str]]) -> list[Reply]:
+        return self.server.each(self._complete, prompts)
 
-    def _complete(self, prompt: Prompt) -> str:
+    def _complete(self, prompt: Prompt) -> Reply:
         try:
             return self.server.ask(prompt.messages(), "caption", self.max_new_tokens)
-        except MalformedReply:
-            return ""
+        except MalformedReply as error:
+            return Reply("", error.usage)
 
 
 class TransformersLlm:
@@ -51,11 +51,11 @@ class TransformersLlm:
         self._openings: dict[str, tuple[list[int], Any]] = {}
         self._word_tokens: dict[str, list[int]] = {}
 
-    def complete(self, prompts: Sequence[Prompt], vocabularies: Sequence[Sequence[str]]) -> list[str]:
+    def complete(self, prompts: Sequence[Prompt], vocabularies: Sequence[Sequence[str]]) -> list[Reply]:
         import torch
 
-        texts = [self._render(prompt.messages(), for_reply=True) for prompt in prompts]
-        batch = self._tokenizer(texts, return_tensors="pt", padding=True, add_special_tokens=False).to(self._device)
+        talks = [self._render(prompt.messages(), for_reply=True) for prompt in prompts]
+        batch = self._tokenizer(talks, return_tensors="pt", padding=True, add_special_tokens=False).to(self._device)
         length = batch["input_ids"].shape[1]
         started = time.monotonic()
         with torch.inference_mode():
@@ -70,7 +70,8 @@ class TransformersLlm:
         if time.monotonic() - started >= self._max_seconds:
             # A text cut off by the clock would depend on how busy the machine was.
             raise ClipError("llm_timeout", f"no caption in {self._max_seconds:g} s", transient=True)
-        return [text.strip() for text in self._tokenizer.batch_decode(output[:, length:], skip_special_tokens=True)]
+        texts = self._tokenizer.batch_decode(output[:, length:], skip_special_tokens=True)
+        return [Reply(text.strip()) for text in texts]
 
     def _render(self, messages: list[dict[str, str]], *, for_reply: bool) -> str:
         return str(self._tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=for_reply))

@@ -9,20 +9,50 @@ import time
 import urllib.error
 import urllib.request
 from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from email.message import Message
 from http.client import HTTPException
-from typing import IO, Any
+from typing import IO, Any, TypeVar
 from urllib.parse import urlsplit
 
 from vidal.errors import MachineError, ModelError
+
+T = TypeVar("T")
+R = TypeVar("R")
 
 MAX_REPLY_BYTES = 1 << 20
 MAX_WAIT_S = 60.0
 
 
+@dataclass(frozen=True, slots=True)
+class Usage:
+    """Tokens that a server counted; none where it counts none."""
+
+    prompt_tokens: int = 0
+    completion_tokens: int = 0
+
+    def __add__(self, other: Usage) -> Usage:
+        return Usage(self.prompt_tokens + other.prompt_tokens, self.completion_tokens + other.completion_tokens)
+
+
+NOTHING = Usage()
+
+
+@dataclass(frozen=True, slots=True)
+class Reply:
+    """The text that was asked for, and what it took."""
+
+    text: str
+    usage: Usage = NOTHING
+
+
 class MalformedReply(Exception):
-    """The server answered, but not with what the schema asks for."""
+    """The server answered, but not with what the schema asks for; its tokens are spent all the same."""
+
+    def __init__(self, why: str, usage: Usage = NOTHING) -> None:
+        super().__init__(why)
+        self.usage = usage
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -37,6 +67,8 @@ class ChatServer:
     key_variable: str = "OPENAI_API_KEY"
     timeout_s: float = 120.0
     tries: int = 5
+    concurrency: int = 1
+    """Requests under way at once, of one worker."""
     sleep: Callable[[float], None] = time.sleep
 
     def __post_init__(self) -> None:
@@ -44,7 +76,7 @@ class ChatServer:
         if address.scheme not in ("http", "https") or not address.hostname:
             raise ModelError(f"server {self.base_url!r}: not an http(s) address such as http://localhost:8000/v1")
 
-    def ask(self, messages: Sequence[Mapping[str, Any]], field: str, max_tokens: int) -> str:
+    def ask(self, messages: Sequence[Mapping[str, Any]], field: str, max_tokens: int) -> Reply:
         """The text of the one ``field`` of the reply; raises `MalformedReply` or `MachineError`."""
         request = {
             "model": self.model,
@@ -54,7 +86,19 @@ class ChatServer:
             "seed": 0,
             "response_format": {"type": "json_schema", "json_schema": _schema(field)},
         }
-        return _field_of(self._post("/chat/completions", request), field)
+        data = self._post("/chat/completions", request)
+        usage = _usage_of(data)
+        try:
+            return Reply(_field_of(data, field), usage)
+        except MalformedReply as error:
+            raise MalformedReply(str(error), usage) from error
+
+    def each(self, ask: Callable[[T], R], questions: Sequence[T]) -> list[R]:
+        """What ``ask`` makes of each question, in their order, `concurrency` at once; the first error is raised."""
+        if self.concurrency == 1 or len(questions) < 2:
+            return [ask(question) for question in questions]
+        with ThreadPoolExecutor(min(self.concurrency, len(questions)), "vidal-ask") as pool:
+            return list(pool.map(ask, questions))
 
     def _post(self, path: str, body: dict[str, Any]) -> bytes:
         why, wait_s = "", 0.0
@@ -116,6 +160,16 @@ def _field_of(data: bytes, field: str) -> str:
     if not isinstance(value, str):
         raise MalformedReply(f"{field} is no text")
     return value
+
+
+def _usage_of(data: bytes) -> Usage:
+    """What the server says that the reply took; a server that says nothing, or nonsense, took nothing."""
+    try:
+        said = json.loads(data)["usage"]
+        counts = [said["prompt_tokens"], said["completion_tokens"]]
+    except (ValueError, LookupError, TypeError, RecursionError):
+        return NOTHING
+    return Usage(*counts) if all(type(n) is int and 0 <= n < 1 << 40 for n in counts) else NOTHING
 
 
 def _asked_wait_s(error: urllib.error.HTTPError) -> float:

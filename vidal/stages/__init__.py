@@ -29,7 +29,9 @@ CATALOGUE: dict[str, str] = {
     "ocr": "vidal.stages.text.ocr:Ocr",
     "speech": "vidal.stages.text.speech:Speech",
     "frame_captions": "vidal.stages.text.frame_captions:FrameCaptions",
+    "sound_caption": "vidal.stages.text.sound_caption:SoundCaption",
     "enhance_caption": "vidal.stages.text.enhance_caption:EnhanceCaption",
+    "text_match": "vidal.stages.text.text_match:TextMatch",
     "depth": "vidal.stages.modalities.depth:Depth",
     "infrared": "vidal.stages.modalities.infrared:Infrared",
 }

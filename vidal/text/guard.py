@@ -1,6 +1,6 @@
 """The guard: accepts an LLM's caption only where every word of it stands in a view of the clip.
 
-It knows nothing of meaning: a sentence that puts the right words together wrongly passes. What it
+It parses no grammar: of the right words put together wrongly it finds what `vidal.text.binding` finds. What it
 rules out is what a caption must never have: facts from nowhere, and text that obeys a stranger.
 """
 
@@ -13,7 +13,9 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from vidal.text.views import LINK, View, speaks_to_the_machine
+from vidal.text.binding import miscounted, misdenied, reversed_order
+from vidal.text.injection import speaks_to_the_machine
+from vidal.text.views import LINK, View
 from vidal.text.words import FRAMING_WORDS, FUNCTION_WORDS, HEDGES, content_words, lemma_set, lemmas, tokens
 
 MIN_WORDS = 3
@@ -27,9 +29,10 @@ _LICENSED = {
     "title": "title titled called",
     "hashtags": "tagged",
     "ocr_text": "text written word reads screen",
-    "transcript": "say speak speech someone somebody voice word",
+    "transcript": "say speak speech someone somebody voice word explain tell talk ask",
     "sound_caption": "sound hear",
 }
+_PICTURE = ("video_caption", "frame_captions")
 _STRUCTURE = "{}[]<>|\\`^~=_*#"
 _PREFACE = re.compile(r"^(?:(?:enhanced |video )?caption\s*:|in (?:the|this) video,|[-–*]+)\s*", re.IGNORECASE)
 _SENTENCE_END = re.compile(r"(?<=[.!?])[\"')]*\s+(?=[\"'(]*[A-Z0-9])")
@@ -69,6 +72,8 @@ def check(text: str, views: Sequence[View], *, secret: str = "", prompt: str = "
         or _language(text)
         or _support(text, views)
         or _overclaim(text, views)
+        or _binding(text, [view.text for view in views])
+        or _one_sided(text, views)
     )
 
 
@@ -137,6 +142,29 @@ def _overclaim(text: str, views: Sequence[View]) -> Refusal | None:
     sure = _known([view for view in views if not view.is_hedged])
     told = [word for word in content_words(" ".join(words[:hedge])) if not lemmas(word) & sure]
     return Refusal(reason="overclaim", detail=" ".join(dict.fromkeys(told))) if told else None
+
+
+def _one_sided(text: str, views: Sequence[View]) -> Refusal | None:
+    """A caption all of one stranger's words, where a model saw the picture for sure and has no word in it.
+
+    An order that slipped past the screen lends the caption its own words alone.
+    """
+    seen = [view for view in views if not view.quoted and not view.is_hedged and view.name in _PICTURE]
+    claims = [lemmas(word) for word in content_words(text)]
+    if not seen or any(claim & _known(seen) for claim in claims):
+        return None
+    one = next((v.name for v in views if v.quoted and all(c & _known([v]) for c in claims)), None)
+    return Refusal(reason="one_sided", detail=f"{one} alone, and nothing of the picture") if one else None
+
+
+def _binding(text: str, views: Sequence[str]) -> Refusal | None:
+    """Words of the views, put together as no view has them."""
+    found = {
+        "miscounted": miscounted(text, views),
+        "negation": misdenied(text, views),
+        "reversed": reversed_order(text, views),
+    }
+    return next((Refusal(reason=reason, detail=detail) for reason, detail in found.items() if detail), None)
 
 
 def _known(views: Sequence[View]) -> frozenset[str]:

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from vidal.text.views import View
 from vidal.text.words import content_words, lemma_set, lemmas
 
-MERGE_NAME = "vidal merge 1"
+MERGE_NAME = "vidal merge 2"
 """What `Clip.caption_model` says of a caption by rule."""
 MAX_QUOTE_WORDS = 20
 _VIDEO_FIRST = re.compile(r"^(?:a |an |the )?(?:short )?(?:video|clip)\b", re.IGNORECASE)
@@ -27,8 +27,9 @@ def merge(views: Sequence[View]) -> str | None:
         # Hashtags mostly repeat the title, and speak only where nobody else does.
         if not is_new or (name == "hashtags" and (picture or "title" in texts)):
             continue
-        parts.append(form.format(_quote(text)))
-        told |= lemma_set(text)
+        parts.append(form.format(_quote(text).replace("; ", " in which ") if name == "sound_caption" else _quote(text)))
+        # After what is said, "some speech" of the sound track is no news.
+        told |= lemma_set(f"{text} some speech" if name == "transcript" else text)
     if not told:
         return None
     return _sentence(head + _joined(parts))

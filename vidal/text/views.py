@@ -13,6 +13,7 @@ from collections.abc import Container
 from dataclasses import dataclass
 
 from vidal.clip import Clip
+from vidal.text.injection import speaks_to_the_machine
 from vidal.text.labels import NOTHING_IN_VIDEO, is_guess
 from vidal.text.words import HEDGES, tokens
 
@@ -24,32 +25,6 @@ LINK = re.compile(
 """An address: with a scheme, as an e-mail, or a name under a top-level domain that spam uses."""
 # What delimiters, chat templates, mark-up and JSON are made of; no caption needs it.
 _STRUCTURE = re.compile(r"[<>{}\[\]|\\`^~#*_=]+")
-
-_VERBS = (
-    r"(?:ignore|disregard|forget|override|bypass|skip|discard|reveal|repeat|print|output|reply|respond|answer|pretend)"
-)
-_OBJECTS = (
-    r"(?:(?:previous|prior|above|earlier|preceding|all|any|your|these|the|system)\s+)*"
-    r"(?:instructions?|prompts?|rules?|directions?|guidelines|commands?|messages?|notes|system|context|caption)"
-)
-_COMMANDS = (
-    rf"\b{_VERBS}\b.{{0,40}}\b{_OBJECTS}\b",
-    r"\b(?:output|reply|respond|answer|print|say|write|caption)\b.{0,24}\b(?:only|exactly|instead|verbatim|with)\b",
-    r"\b(?:the|your) (?:new |next |correct )?caption (?:is|must|should|has to|will)\b",
-    r"\b(?:new|updated|real|actual|following) (?:instructions?|task|system prompt|rules?)\b",
-    r"(?:^|[\n.!?>\])}|])\s*(?:system|assistant|developer|user) ?:",
-    r"\b(?:system prompt|prompt injection|jail ?break|developer mode|im_?start|im_?end|end of (?:data|notes|input))\b",
-    r"\byou (?:are|must|will|should|shall) (?:now|act|pretend|only|answer|say|write|output|obey)\b",
-    r"\b(?:as an?|dear|attention|hey) (?:ai|assistant|language model|llm|chat ?bot)\b",
-    r"\b(?:language model|llm|chatgpt)s?\b.{0,40}\b(?:must|should|please|write|say|output|instruct)",
-    r"\bignor\w*\b.{0,30}\b(?:instruc\w+|anweisung\w*|consignes|istruzioni|instru[cç]\w+)",
-    r"(?:忽略|无视|無視).{0,12}(?:指令|指示|提示)",
-    r"игнорир\w*.{0,30}(?:инструкц|указан)",
-)
-_COMMAND = re.compile("|".join(_COMMANDS), re.I | re.S)
-
-# Letters of other scripts that are drawn like Latin ones and are used to slip past a word list.
-_LOOKALIKES = str.maketrans("аеорсухіјѕԁɡⅼ", "aeopcyxijsdgl")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -82,20 +57,6 @@ def _plain_character(c: str) -> str:
         return " "  # a line break; a pictogram
     # Zero-width and bidi characters, and the selectors that make a sign a pictogram.
     return "" if unicodedata.category(c)[0] == "C" or "\ufe00" <= c <= "\ufe0f" else c
-
-
-def speaks_to_the_machine(text: str) -> bool:
-    """Whether a text reads like an instruction to a language model.
-
-    A list of known patterns, hence one layer of several: what slips through can still only lend its
-    words to a caption, as any title can.
-    """
-    plain = unicodedata.normalize("NFKC", text)
-    plain = "".join(c for c in plain if unicodedata.category(c) != "Cf")
-    spaced = " ".join(re.sub(r"[<>{}\[\]|\\`^~#*\"',.!-]+", " ", plain).split())
-    joined = re.sub(r"\b(\w) (?=\w\b)", r"\1", spaced)
-    latin = (spaced.translate(_LOOKALIKES), joined.translate(_LOOKALIKES), joined)
-    return any(_COMMAND.search(form) for form in (plain, *latin))
 
 
 def views_of(clip: Clip, max_chars: int, stop_words: Container[str] = ()) -> tuple[list[View], list[str]]:

@@ -52,6 +52,7 @@ for _entry in re.split(r"[|\n]", _IRREGULAR):
 _CLAIM_NOTHING = """
 a an the this that these those which who whose where while when as and or with of to in on at for from by into onto
 it its they their them themselves there is are be being been was were am has have had having does do did can
+how why about
 """
 _HEDGES = "may might could possibly perhaps maybe appears appear seems seem"
 _FRAMING = "video clip footage scene show shows showing shown feature features featuring"

@@ -12,9 +12,10 @@ from vidal.errors import RecipeError
 from vidal.models.device import device_for
 from vidal.models.llm import Llm, ServerLlm, TransformersLlm
 from vidal.models.locate import identity
-from vidal.models.openai_server import ChatServer
+from vidal.models.openai_server import ChatServer, Reply
 from vidal.stage import Resources, Stage
 from vidal.stages.text.clean_title import read_stop_words
+from vidal.stages.text.spent import Prices, spend
 from vidal.text import guard
 from vidal.text.merge import MERGE_NAME, merge
 from vidal.text.prompt import CANARY, Marking, Prompt, build_prompt, prompt_hash
@@ -24,9 +25,10 @@ from vidal.text.views import View, views_of
 class EnhanceCaption(Stage):
     """Writes ``caption`` from the title, hashtags, OCR, speech and model captions that a clip has."""
 
+    version = 2
     writes = ("caption", "caption_source", "caption_refusal", "caption_model")
     # A resumed run may find the same model on another node.
-    whereabouts = ("server_url", "key_variable", "max_seconds")
+    whereabouts = ("server_url", "key_variable", "max_seconds", "concurrency")
     default_resources: ClassVar[Resources] = Resources(timeout_s=180.0)
 
     backend: Literal["transformers", "server", "merge"] = "transformers"
@@ -35,6 +37,10 @@ class EnhanceCaption(Stage):
     server_url: str = ""
     key_variable: str = "OPENAI_API_KEY"
     """Environment variable that holds the server's key."""
+    concurrency: int = Field(8, ge=1, le=256)
+    """Requests to the server that one worker has under way at once, over the clips of a batch."""
+    prices: Prices = (0.0, 0.0)
+    """What the server asks for a million tokens, read and written; the sum is in ``server_cost``."""
     stop_words: str = "package:vidal/stages/text/stop_words.txt"
     """Hashtags that say nothing about the clip, in the form that `CleanTitle` reads."""
     marking: Marking = "delimiters"
@@ -70,17 +76,18 @@ class EnhanceCaption(Stage):
         views = [views_of(clip, self.max_view_chars, self._stop_words)[0] for clip in clips]
         told = [index for index, shown in enumerate(views) if shown]
         prompts = [build_prompt(views[index], self.marking) for index in told]
-        replies: dict[int, str] = {}
+        replies: dict[int, Reply] = {}
         if self._llm is not None and told:
             vocabularies = [guard.vocabulary(views[index]) if self.is_held_to_views else [] for index in told]
             replies = dict(zip(told, self._llm.complete(prompts, vocabularies), strict=True))
         for index, prompt in zip(told, prompts, strict=True):
             self._write(clips[index], views[index], prompt, replies.get(index))
 
-    def _write(self, clip: Clip, views: list[View], prompt: Prompt, reply: str | None) -> None:
+    def _write(self, clip: Clip, views: list[View], prompt: Prompt, reply: Reply | None) -> None:
         refusal = None
         if reply is not None:
-            text = guard.tidy(reply, self.max_sentences)
+            spend(clip, reply.usage, self.prices)
+            text = guard.tidy(reply.text, self.max_sentences)
             refusal = guard.check(text, views, secret=CANARY, prompt=prompt.system)
             if refusal is None:
                 model = f"{self.model_identities()['model']} prompt:{prompt_hash(self.marking)}"
@@ -101,6 +108,7 @@ class EnhanceCaption(Stage):
         if not self.server_url:
             raise RecipeError("enhance_caption: backend server needs server_url, such as http://localhost:8000/v1")
         server = ChatServer(
-            base_url=self.server_url, model=self.model, key_variable=self.key_variable, timeout_s=self.max_seconds
-        )
+            base_url=self.server_url, model=self.model, key_variable=self.key_variable, timeout_s=self.max_seconds,
+            concurrency=self.concurrency,
+        )  # fmt: skip
         return ServerLlm(server, self.max_new_tokens)

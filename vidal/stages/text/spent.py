@@ -1,0 +1,19 @@
+"""What captions by a server took, added up in the clip's row."""
+
+from __future__ import annotations
+
+from vidal.clip import Clip
+from vidal.models.openai_server import NOTHING, Usage
+
+Prices = tuple[float, float]
+"""What a million tokens cost: those read, those written."""
+
+
+def spend(clip: Clip, usage: Usage, prices: Prices) -> None:
+    """Add to what stages before this one took; a clip that asked no server keeps null."""
+    if usage == NOTHING:
+        return
+    cost = (usage.prompt_tokens * prices[0] + usage.completion_tokens * prices[1]) / 1e6
+    clip.prompt_tokens = (clip.prompt_tokens or 0) + usage.prompt_tokens
+    clip.completion_tokens = (clip.completion_tokens or 0) + usage.completion_tokens
+    clip.server_cost = round((clip.server_cost or 0.0) + cost, 9)
