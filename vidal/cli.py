@@ -114,6 +114,45 @@ def crawl(
 
 
 @app.command()
+def terms(
+    inputs: Annotated[
+        list[str], typer.Argument(metavar="[SOURCE=]FILE[:FIELD]...", help="Captions: txt, csv, tsv, jsonl, parquet.")
+    ],
+    out: Annotated[Path, typer.Option(metavar="FILE.parquet", help="Where the terms go.")],
+    number: Annotated[int, typer.Option(min=1, help="Terms to choose.")] = 100_000,
+    exclude: Annotated[
+        list[str] | None, typer.Option(metavar="FILE[:FIELD]", help="Captions of a benchmark that is to stay unseen.")
+    ] = None,
+    plot: Annotated[Path | None, typer.Option(metavar="FILE.svg", help="Frequencies before and after.")] = None,
+    settings: Annotated[
+        list[str] | None, typer.Option("--set", metavar="NAME=VALUE", help="min_count, max_share, clips_per_term …")
+    ] = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Choose search terms for a crawl from captions and labels, balanced over their nouns and verbs."""
+    from vidal.settings import parse_override, validate
+    from vidal.terms.build import Order, build
+    from vidal.terms.captions import Input
+    from vidal.terms.settings import TermSettings
+    from vidal.terms.tagger import HanTaTagger
+
+    given = dict(parse_override(text, "min_count=5") for text in settings or [])
+    order = Order(
+        inputs=[Input.parse(text) for text in inputs],
+        exclude=[Input.parse(text) for text in exclude or []],
+        settings=validate(TermSettings, {"number": number, **given}, "terms"),
+        out=out,
+        plot=plot,
+    )
+    account = build(order, HanTaTagger())
+    if as_json:
+        _print_json(account.as_json())
+        return
+    for line in [*account.lines(), f"wrote {out}" + (f" and {plot}" if plot else "")]:
+        console.print(line, markup=False, highlight=False, soft_wrap=True)
+
+
+@app.command()
 def retry(
     directory: DirArgument,
     reason: Annotated[

@@ -1,0 +1,1 @@
+"""Search terms for a crawl: captions and labels in, a balanced list of terms out."""
