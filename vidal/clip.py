@@ -7,6 +7,7 @@ The Arrow schema, the Parquet manifests, the ``json`` member of the tars and the
 from __future__ import annotations
 
 import dataclasses
+import math
 import types
 import typing
 from collections.abc import Iterable
@@ -17,7 +18,9 @@ import pyarrow as pa
 
 from vidal.work import Work
 
-SCHEMA_VERSION = 3
+SCHEMA_VERSION = 4
+OLDEST_SCHEMA_VERSION = 3
+"""Datasets from this version on are read; columns that they lack are null."""
 
 Status = Literal["candidate", "kept", "rejected", "failed"]
 
@@ -51,6 +54,19 @@ class MatchScore:
 
     view: str
     score: float
+
+
+@dataclass(slots=True, kw_only=True)
+class Statement:
+    """What somebody states about a clip before anything is measured: null where nothing is said."""
+
+    by: str
+    """``platform``, ``container`` or ``video``, the header of the video stream."""
+    duration_s: float | None = None
+    width: int | None = None
+    height: int | None = None
+    frame_count: int | None = None
+    has_audio: bool | None = None
 
 
 @dataclass(slots=True, kw_only=True)
@@ -115,9 +131,21 @@ class Clip:
     is_variable_fps: bool | None = _column("media", "whether frame intervals differ")
     rotation_deg: int | None = _column("media", "rotation that the source's display matrix asks for")
     is_hdr: bool | None = _column("media", "whether the source has a high-dynamic-range transfer curve")
-    has_audio: bool | None = _column("media", "whether there is a sound track; false means no audio member")
+    has_audio: bool | None = _column("media", "whether there is audio; false means no audio member")
     audio_start_s: float | None = _column("media", "when the source's sound starts, in seconds after the picture")
     audio_duration_s: float | None = _column("media", "length of the source's sound, in seconds")
+    audio_status: str | None = _column(
+        "media", "ok; damaged: kept with gaps; left_out: the source's audio is unusable; none: the source has none"
+    )
+    audio_reason: str | None = _column("media", "why audio is damaged or left out")
+    video_tracks: int | None = _column("media", "video tracks of the source, cover art and still images included")
+    video_track: int | None = _column("media", "number of the video track that was taken, from 0")
+    audio_tracks: int | None = _column("media", "audio tracks of the source")
+    audio_track: int | None = _column("media", "number of the audio track that was taken, from 0")
+    audio_language: str | None = _column("media", "language that the audio track is tagged with")
+    clock_jumps: int | None = _column("media", "jumps and restarts of the source's clock that were spliced")
+    stated: list[Statement] = _column("media", "what platform, container and video header state, as they state it", [])
+    stated_duration_s: float | None = _column("media", "length that the platform, else the container's header states")
     frame_times: list[float] = _column("media", "presentation times of the stored frames, in seconds", [])
     frame_width: int | None = _column("media", "width of the stored frames, in pixels")
     frame_height: int | None = _column("media", "height of the stored frames, in pixels")
@@ -158,6 +186,11 @@ class Clip:
     luma_mean: float | None = _column("scores", "mean brightness, 0 to 1")
     blur: float | None = _column("scores", "FFmpeg's blurdetect on the stored frames, higher is blurrier")
     corrupt_frames: int | None = _column("scores", "frames that the decoder concealed or dropped, at least")
+    corrupt_audio_share: float | None = _column("scores", "share of the source's audio that could not be decoded")
+    damage: list[str] = _column(
+        "scores", "what is damaged or differs from what is stated: corrupt_frames, shorter_than_stated …", []
+    )
+    audio_rms_db: float | None = _column("scores", "RMS level of the audio member, in dB of full scale")
     loudness_lufs: float | None = _column("scores", "integrated loudness (EBU R128)")
     silence_share: float | None = _column("scores", "share of the sound that is silent")
     speech_share: float | None = _column("scores", "share of the clip in which somebody speaks")
@@ -184,10 +217,15 @@ class Clip:
     stage: str | None = _column("outcome", "stage that rejected or failed the clip")
     reason: str | None = _column("outcome", "one word: why")
     detail: str | None = _column("outcome", "the number it was decided on, or the error's text")
+    decided_value: float | None = _column("outcome", "the number that a filter or decision rejected the clip on")
+    decided_limit: float | None = _column("outcome", "the limit that this number was held against")
     is_transient: bool | None = _column("outcome", "for a failure: whether another try may succeed")
     attempts: int = _column("outcome", "tries this row took; more than one after `vidal retry` or a worker's death", 1)
     duplicate_of: str | None = _column("outcome", "clip that this one repeats")
     duplicate_kind: str | None = _column("outcome", "file, frames or audio: what the two have in common")
+    duplicate_distance: float | None = _column(
+        "outcome", "distance to duplicate_of: mean bits of 64 of the frames, or error of the audio; 0 for equal files"
+    )
     cluster: str | None = _column("outcome", "first clip of the near-duplicate cluster, for splits that leak nothing")
 
     # provenance
@@ -205,9 +243,10 @@ class Clip:
     extra: dict[str, Any] = field(default_factory=dict, metadata={"group": "extra"})
     work: Work = field(default_factory=Work, repr=False, compare=False, metadata={"group": "work"})
 
-    def reject(self, reason: str, detail: str) -> None:
-        """Decide against the clip; ``detail`` holds the number and the limit it was held against."""
+    def reject(self, reason: str, detail: str, *, value: float | None = None, limit: float | None = None) -> None:
+        """Decide against the clip: ``value`` was held against ``limit``, and ``detail`` says both in words."""
         self.status, self.reason, self.detail = "rejected", reason, detail
+        self.decided_value, self.decided_limit = value, limit
 
     def fail(self, reason: str, detail: str, *, is_transient: bool = False) -> None:
         """Record that the clip could not be processed."""
@@ -284,6 +323,7 @@ def arrow_type(hint: Any) -> pa.DataType:
 
 
 _STRUCT_COLUMNS = {
+    "stated": Statement,
     "ocr_lines": OcrLine,
     "transcript_segments": Segment,
     "text_match": MatchScore,
@@ -310,8 +350,20 @@ def from_row(row: dict[str, Any]) -> Clip:
 
 
 def to_json(clip: Clip) -> dict[str, Any]:
-    """What the ``json`` member holds: what the clip is and every text about it, empty fields left out."""
+    """What the ``json`` member holds: what the clip is and every text about it.
+
+    Every key is always there, null where nothing is known, so that readers that take their columns from the first
+    samples lose none. A number that JSON cannot hold (NaN, infinity) is null, too.
+    """
     row = to_row(clip)
     kept = [f.name for f in columns() if f.metadata["group"] not in _MANIFEST_ONLY_GROUPS]
     kept = [name for name in kept if name not in ("shard", "position")]
-    return {name: row[name] for name in [*kept, *sorted(clip.extra)] if row[name] not in (None, [])}
+    return {name: _finite(row[name]) for name in [*kept, *sorted(clip.extra)]}
+
+
+def _finite(value: Any) -> Any:
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    if isinstance(value, list):
+        return [_finite(part) for part in value]
+    return {name: _finite(part) for name, part in value.items()} if isinstance(value, dict) else value

@@ -10,7 +10,7 @@ from typing import Any
 import pyarrow as pa
 from pydantic import BaseModel, ValidationError
 
-from vidal.clip import SCHEMA_VERSION
+from vidal.clip import OLDEST_SCHEMA_VERSION, SCHEMA_VERSION
 from vidal.dataset import manifest
 from vidal.dataset.plan import Plan
 from vidal.dataset.storage import Storage
@@ -131,9 +131,11 @@ def read_info(storage: Storage) -> DatasetInfo | None:
         raise OutputError(
             f"{storage.address}/{INFO_NAME}: not a vidal data set ({error.error_count()} errors)"
         ) from None
-    if info.schema_version != SCHEMA_VERSION:
+    if not OLDEST_SCHEMA_VERSION <= info.schema_version <= SCHEMA_VERSION:
+        mend = "update vidal" if info.schema_version > SCHEMA_VERSION else "build it anew"
         raise OutputError(
-            f"{storage.address}: written with schema version {info.schema_version}, this vidal reads {SCHEMA_VERSION}"
+            f"{storage.address}: written with schema version {info.schema_version}, this vidal reads "
+            f"{OLDEST_SCHEMA_VERSION} to {SCHEMA_VERSION}; {mend}"
         )
     return info
 

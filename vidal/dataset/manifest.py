@@ -60,11 +60,25 @@ def table_to_parquet(table: pa.Table, row_group_size: int | None = None) -> byte
 
 
 def read(data: bytes, columns: list[str] | None = None) -> pa.Table:
-    """The table of a manifest file; raises `pyarrow.ArrowInvalid` for damaged bytes."""
-    return pq.read_table(pa.BufferReader(data), columns=columns)
+    """The table of a manifest file; raises `pyarrow.ArrowInvalid` for damaged bytes.
+
+    Columns that an earlier version of the schema lacks are null.
+    """
+    file = pq.ParquetFile(pa.BufferReader(data))
+    names = file.schema_arrow.names
+    table = file.read(columns=None if columns is None else [name for name in columns if name in names])
+    for name in _SCHEMA.names if columns is None else columns:
+        if name not in names and name in _SCHEMA.names:
+            table = table.append_column(_SCHEMA.field(name), pa.nulls(len(table), _SCHEMA.field(name).type))
+    return table if columns is None else table.select([name for name in columns if name in table.column_names])
+
+
+def read_schema(data: bytes) -> pa.Schema:
+    """The schema of a manifest file as it was written."""
+    return pq.read_schema(pa.BufferReader(data))
 
 
 def read_metadata(data: bytes) -> dict[str, str]:
     """What the writer noted in the file's footer, without the ``vidal.`` prefix."""
-    raw: dict[bytes, Any] = pq.read_schema(pa.BufferReader(data)).metadata or {}
+    raw: dict[bytes, Any] = read_schema(data).metadata or {}
     return {k.decode().removeprefix("vidal."): v.decode() for k, v in raw.items() if k.startswith(b"vidal.")}

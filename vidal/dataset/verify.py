@@ -12,7 +12,7 @@ from typing import Any
 
 import pyarrow as pa
 
-from vidal.clip import from_row, schema
+from vidal.clip import SCHEMA_VERSION, from_row, schema
 from vidal.dataset import alignment, manifest
 from vidal.dataset.dataset import Dataset, tar_name
 from vidal.dataset.tars import KEY_PATTERN, TarWriter
@@ -57,7 +57,7 @@ def _verify_shard(dataset: Dataset, shard: int) -> Iterator[Problem]:
     except (pa.ArrowException, OSError, ValueError) as error:
         yield Problem(what=f"the manifest cannot be read: {' '.join(str(error).split())[:200]}", shard=shard)
         return
-    if not table.schema.equals(schema(dataset.plan.extra_schema())):
+    if not _is_schema_of(dataset, manifest.read_schema(data)):
         yield Problem(what="its columns are not those of the schema", shard=shard)
         return
     rows = table.to_pylist()
@@ -78,6 +78,14 @@ def _verify_shard(dataset: Dataset, shard: int) -> Iterator[Problem]:
         for what in _row_problems(row, tars):
             yield Problem(what=what, shard=shard, key=row["clip_id"])
     yield from _tar_problems(rows, tars, shard)
+
+
+def _is_schema_of(dataset: Dataset, written: pa.Schema) -> bool:
+    """Whether columns and types are today's; an earlier version may lack columns, and has no others."""
+    expected = schema(dataset.plan.extra_schema())
+    if dataset.info.schema_version < SCHEMA_VERSION:
+        expected = pa.schema([field for field in expected if field.name in written.names])
+    return bool(written.equals(expected))
 
 
 def _foreign_problems(dataset: Dataset, rows: list[dict[str, Any]], shard: int) -> Iterator[Problem]:

@@ -1,0 +1,60 @@
+"""A dataset that an earlier version wrote is read by every reader; one of a later version is refused by name."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+
+import vidal
+from tests.conftest import ROOT
+from tests.runs import vidal as command
+from vidal.clip import SCHEMA_VERSION
+from vidal.dataset.dataset import Dataset
+
+OLD = ROOT / "tests" / "datasets" / "schema-3"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "printed"),
+    [
+        (["verify", OLD], "all 4 rows"),
+        (["status", OLD], "2 of 2 shards"),
+        (["why", "kept", OLD], "kept is kept"),
+        (["report", OLD, "--out", "report.html"], "wrote report.html"),
+        (["export", OLD, "--out", "joint"], "1 clip"),
+    ],
+    ids=lambda given: given[0] if isinstance(given, list) else "",
+)
+def test_commands_read_a_dataset_of_version_3(arguments: list[str | Path], printed: str, tmp_path: Path) -> None:
+    done = command(*arguments, cwd=tmp_path)
+    assert (done.returncode, done.stderr) == (0, "") and printed in done.stdout
+
+
+def test_a_dataset_of_version_3_opens_and_its_new_columns_are_null() -> None:
+    samples = vidal.open(OLD)
+    assert [samples[0]["key"], samples[0]["video"].shape, samples[0]["audio"].shape] == [
+        "kept",
+        (2, 64, 96, 3),
+        (32000,),
+    ]
+    assert Dataset.open(str(OLD)).table(0, ["clip_id", "damage"]).column("damage").null_count == 2
+
+
+def test_a_dataset_of_version_3_is_the_source_of_a_build(tmp_path: Path) -> None:
+    recipe = tmp_path / "again.yaml"
+    recipe.write_text(f"source: {{dataset: {OLD}}}\nstages: [fingerprints]\n")
+    done = command("build", recipe, "--out", tmp_path / "out", "--engine", "local", "--workers", "0")
+    assert done.returncode == 0, done.stderr
+    assert Dataset.open(str(tmp_path / "out")).find("kept")["status"] == "kept"
+
+
+@pytest.mark.parametrize(("version", "mend"), [(2, "build it anew"), (SCHEMA_VERSION + 1, "update vidal")])
+def test_a_version_that_cannot_be_read_is_refused_with_the_mend(version: int, mend: str, tmp_path: Path) -> None:
+    shutil.copytree(OLD, tmp_path / "other")
+    path = tmp_path / "other" / "dataset.json"
+    path.write_text(json.dumps({**json.loads(path.read_text()), "schema_version": version}))
+    done = command("status", tmp_path / "other")
+    assert done.returncode == 2 and mend in done.stderr and f"version {version}" in done.stderr
