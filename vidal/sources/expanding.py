@@ -1,8 +1,8 @@
 """Sources whose candidates have to be asked for: searches, channels, playlists, sound libraries.
 
-A source is a list of questions. Each answer is kept under ``discovered/`` of the data set as soon as it is there, a
-slice of questions a file, so that a killed run asks no question of a finished slice again; when all are answered the
-plan is made of them, each clip once, under the first question that found it.
+A source is a list of questions. Answers are kept under ``discovered/`` of the dataset, a slice of questions a file, so
+that a killed run asks no question of a finished slice again, except those whose answer failed for now. When all are
+answered the plan is made of them, each clip once, under the first question that found it.
 """
 
 from __future__ import annotations
@@ -15,13 +15,16 @@ from typing import Any
 import pyarrow as pa
 
 from vidal.dataset.storage import Storage
-from vidal.errors import SourceError
+from vidal.errors import ClipError, MachineError, SourceError
 from vidal.fetch.ask import Answer, Ask
 from vidal.fetch.visitor import Visitor
 from vidal.sources.source import Source, normalise
 
 FOLDER = "discovered"
 _SLICE = 50
+
+Record = dict[str, Any]
+"""What came of one question: ``asked``, ``term``, and ``rows``, or ``failed`` and ``is_transient``."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -42,18 +45,32 @@ class ExpandingSource(Source):
         """The candidates of an answer, best first, each with ``url``."""
         raise NotImplementedError
 
+    skip_failed: bool = False
+    """Make the plan without the questions whose answers failed for now, instead of asking them again at the next run."""
+
     def expand(self, storage: Storage, visitor: Visitor) -> pa.Table:
-        """Ask what has not been asked yet, and give the candidates. Raises `SourceError` where there is none."""
+        """Ask what has not been answered yet, and give the candidates.
+
+        Raises `SourceError` where there is none, and `MachineError` where an answer failed that may come another time:
+        a plan is made once, and would lack it for good.
+        """
         found: dict[str, dict[str, Any]] = {}
-        failed: list[str] = []
+        failed: list[Record] = []
         for number, questions in enumerate(_sliced(self.questions())):
-            for row in self._slice(storage, visitor, f"{FOLDER}/{number:06d}.jsonl", questions):
-                if "failed" in row:
-                    failed.append(f"{row['term']}: {row['failed']}")
-                else:
-                    found.setdefault(_identity(row), row)
+            for record in self._slice(storage, visitor, f"{FOLDER}/{number:06d}.jsonl", questions):
+                if "failed" in record:
+                    failed.append(record)
+                for row in record.get("rows", ()):
+                    found.setdefault(_identity(row), {"search_term": record["term"], **row})
+        later = [record for record in failed if record["is_transient"]]
+        if later and not self.skip_failed:
+            raise MachineError(
+                f"{self.kind()}: {len(later)} question(s) have no answer for now, the first is {_said(later[0])}; what "
+                "is known is kept: run the same command again to ask only those, or go on without them with "
+                "--set source.skip_failed=true"
+            )
         if not found:
-            said = f"; the first of {len(failed)} failures: {failed[0]}" if failed else ""
+            said = f"; the first of {len(failed)} failures: {_said(failed[0])}" if failed else ""
             raise SourceError(f"{self.kind()}: no question found anything{said}")
         return normalise(pa.Table.from_pylist(list(found.values())), self.kind())
 
@@ -61,17 +78,37 @@ class ExpandingSource(Source):
     def kind(cls) -> str:
         return cls.__name__.removesuffix("Source").lower()
 
-    def _slice(self, storage: Storage, visitor: Visitor, name: str, questions: list[Question]) -> list[dict[str, Any]]:
-        if storage.exists(name):
-            return [json.loads(line) for line in storage.read(name).splitlines()]
-        rows: list[dict[str, Any]] = []
-        for question, answer in zip(questions, visitor.visit_all([q.ask for q in questions]), strict=True):
-            if not answer.ok:
-                rows.append({"term": question.term, "failed": f"{answer.reason} ({answer.detail})"})
-                continue
-            rows += [{"search_term": question.term, **row} for row in self.rows(question, answer)]
-        storage.write(name, b"".join(json.dumps(row, ensure_ascii=False).encode() + b"\n" for row in rows))
-        return rows
+    def _slice(self, storage: Storage, visitor: Visitor, name: str, questions: list[Question]) -> list[Record]:
+        """One record a question; what an earlier run was answered is not asked again, what failed for now is."""
+        earlier = _read(storage.read(name)) if storage.exists(name) else {}
+        questions = list({question.ask.url: question for question in questions}.values())
+        records = {question.ask.url: earlier.get(question.ask.url) for question in questions}
+        open_ones = [question for question in questions if records[question.ask.url] is None]
+        for question, answer in zip(open_ones, visitor.visit_all([q.ask for q in open_ones]), strict=True):
+            records[question.ask.url] = self._record(question, answer)
+        answered = [record for question in questions if (record := records[question.ask.url]) is not None]
+        if open_ones:
+            lines = (json.dumps(record, ensure_ascii=False).encode() + b"\n" for record in answered)
+            storage.write(name, b"".join(lines))
+        return answered
+
+    def _record(self, question: Question, answer: Answer) -> Record:
+        record = {"asked": question.ask.url, "term": question.term}
+        try:
+            answer.raise_if_failed()
+            return record | {"rows": list(self.rows(question, answer))}
+        except ClipError as error:
+            return record | {"failed": str(error), "is_transient": error.transient}
+
+
+def _read(data: bytes) -> dict[str, Record]:
+    """The answers of an earlier run by what was asked, without those that failed for now."""
+    records = [json.loads(line) for line in data.splitlines()]
+    return {record["asked"]: record for record in records if not record.get("is_transient")}
+
+
+def _said(record: Record) -> str:
+    return f"{record['term']!r}: {record['failed']}"
 
 
 def _identity(row: dict[str, Any]) -> str:

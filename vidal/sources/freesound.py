@@ -12,7 +12,7 @@ from urllib.parse import urlencode
 
 from pydantic import Field
 
-from vidal.errors import SourceError
+from vidal.errors import ClipError, SourceError
 from vidal.fetch.ask import Answer, Ask, ChildSettings
 from vidal.sources.expanding import ExpandingSource, Question
 from vidal.sources.search import read_terms
@@ -64,14 +64,17 @@ class FreesoundSource(ExpandingSource):
             yield Question(term=term, ask=Ask(op="get_json", url=url, settings=settings))
 
     def rows(self, question: Question, answer: Answer) -> Iterable[dict[str, Any]]:
-        sounds = [sound for sound in answer.metadata.get("results", ()) if self._passes(sound)]
+        sounds = [sound for sound in _results(answer) if self._passes(sound)]
         ranked = sorted(((similarity(question.term, sound), sound) for sound in sounds), key=_best_first)
         for score, sound in ranked[: self.per_term]:
             if score >= self.min_similarity:
                 yield {**_row(sound), "term_similarity": round(score, 4)}
 
     def identity(self) -> dict[str, Any]:
-        return {**self.model_dump(mode="json"), "freesound": file_hash(Path(self.freesound).expanduser())}
+        return {
+            **self.model_dump(mode="json", exclude={"skip_failed"}),
+            "freesound": file_hash(Path(self.freesound).expanduser()),
+        }
 
     def _passes(self, sound: dict[str, Any]) -> bool:
         rating = float(sound.get("avg_rating") or 0) if int(sound.get("num_ratings") or 0) >= self.min_ratings else 0.0
@@ -84,6 +87,15 @@ class FreesoundSource(ExpandingSource):
             and (not self.licences or any(part in str(sound.get("license")) for part in self.licences))
             and not {tag.casefold() for tag in sound.get("tags") or ()} & {tag.casefold() for tag in self.without_tags}
         )  # fmt: skip
+
+
+def _results(answer: Answer) -> list[dict[str, Any]]:
+    """The sounds of a page of the API's search; raises `ClipError` for JSON that is no such page."""
+    page = answer.metadata.get("json")
+    results = page.get("results") if isinstance(page, dict) else None
+    if not isinstance(results, list) or not all(isinstance(sound, dict) and "id" in sound for sound in results):
+        raise ClipError("server_error", "the API's answer has no list of sounds under `results`", transient=True)
+    return results
 
 
 def _row(sound: dict[str, Any]) -> dict[str, Any]:

@@ -55,7 +55,10 @@ class SearchSource(ExpandingSource):
                 yield row
 
     def identity(self) -> dict[str, Any]:
-        return {**self.model_dump(mode="json"), "search": file_hash(Path(self.search).expanduser())}
+        return {
+            **self.model_dump(mode="json", exclude={"skip_failed"}),
+            "search": file_hash(Path(self.search).expanduser()),
+        }
 
 
 class ChannelSource(ExpandingSource):
@@ -74,7 +77,7 @@ class ChannelSource(ExpandingSource):
             yield row
 
     def identity(self) -> dict[str, Any]:
-        return self.model_dump(mode="json")
+        return self.model_dump(mode="json", exclude={"skip_failed"})
 
 
 class PlaylistSource(ChannelSource):
