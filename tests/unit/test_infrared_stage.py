@@ -7,10 +7,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
 from vidal.clip import Clip
 from vidal.errors import ModelError
+from vidal.models.locate import CHECKPOINTS
 from vidal.stages.modalities.frame_series import flicker, for_each_frame
 from vidal.stages.modalities.infrared import Infrared, edge_agreement
 from vidal.work import Member
@@ -154,6 +156,17 @@ def test_batches_hold_one_size_and_one_clip_unless_mixing(mix: bool, expected: l
     made = for_each_frame([[wide] * 3, [tall] * 2, [wide]], make, batch_frames=2, mix_clips=mix)
     assert sizes == expected
     assert made == [[wide.shape] * 3, [tall.shape] * 2, [wide.shape]]
+
+
+def test_the_generator_by_itself_makes_what_the_stage_does(stage: Infrared) -> None:
+    from vidal.models.infrared import load_srgb_tir
+
+    generator = load_srgb_tir(CHECKPOINTS / "infrared-small" / "weights.safetensors")
+    frame = picture(64, 112, 5)
+    rgb = torch.from_numpy(frame).permute(2, 0, 1)[None].float() / 127.5 - 1
+    infrared = ((generator.translate(rgb, generator.style(0)).mean(1)[0] + 1) * 127.5).round().clamp(0, 255)
+    (by_stage,) = stage._generator.translate([frame])
+    assert np.abs(infrared.numpy() - by_stage).max() <= 1
 
 
 def test_a_clip_without_frames_gets_nothing_and_does_not_fail(stage: Infrared) -> None:

@@ -7,6 +7,7 @@ depths = model.estimate(frames)         # metres, or relative inverse depth: mod
 from __future__ import annotations
 
 import inspect
+import math
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -27,7 +28,8 @@ _UNUSED_WEIGHTS = re.compile(r"fusion_stage\.layers\.0\.residual_layer1\.|num_ba
 
 _METRIC_TYPES = ("glpn", "zoedepth", "depth_pro")
 _ASPECT_MULTIPLE = 32
-"""Sides of a vision transformer's input; every patch size of the DPT family divides it."""
+"""Sides of the input where the patch size does not ask for another multiple."""
+_TRIAL_SHAPE = (72, 128, 3)
 
 
 @dataclass(slots=True, frozen=True, kw_only=True)
@@ -39,6 +41,19 @@ class DepthModel:
     device: Any
     dtype: Any
     is_metric: bool
+
+    @property
+    def max_depth_m(self) -> float | None:
+        """The farthest that a metric model can say, where its configuration states it."""
+        config = self.model.config
+        bins = getattr(config, "bin_configurations", None) or []
+        stated = [b["max_depth"] for b in bins] or [getattr(config, "max_depth", None)]
+        return float(max(stated)) if self.is_metric and None not in stated else None
+
+    @property
+    def value_range(self) -> tuple[float, float] | None:
+        """Least and greatest value of a relative model that is bounded, as vidal's own; None for any other."""
+        return getattr(self.model.config, "value_range", None)
 
     def estimate(self, frames: Sequence[Picture]) -> list[DepthMap]:
         """One depth map for each RGB frame, of the frame's height and width; all frames of one size."""
@@ -79,16 +94,20 @@ def load_depth(
     dtype = torch.float16 if half and target.type == "cuda" else torch.float32
     try:
         processor, model = _from_pretrained(transformers, place, dtype)
-        model = model.to(target).eval()
+        _choose_size(processor, model.config)
+        is_metric = _gives_metres(model.config) if scale == "auto" else scale == "metric"
+        loaded = DepthModel(
+            model=model.to(target).eval(), processor=processor, device=target, dtype=dtype, is_metric=is_metric
+        )
+        # A class that takes something else than pictures, or only squares, is found here and not in every clip.
+        loaded.estimate([np.zeros(_TRIAL_SHAPE, np.uint8)])
     except Exception as error:
         first_line = (str(error).splitlines() or [type(error).__name__])[0]
         raise ModelError(
             f"depth: model {reference} cannot be loaded from {place.source} ({first_line}); name a hub id that can be "
             "reached or a folder with config.json, preprocessor_config.json and weights of a depth estimation model"
         ) from error
-    _keep_aspect(processor)
-    is_metric = _gives_metres(model.config) if scale == "auto" else scale == "metric"
-    return DepthModel(model=model, processor=processor, device=target, dtype=dtype, is_metric=is_metric)
+    return loaded
 
 
 def _from_pretrained(transformers: Any, place: ModelPlace, dtype: Any) -> tuple[Any, Any]:
@@ -104,11 +123,20 @@ def _from_pretrained(transformers: Any, place: ModelPlace, dtype: Any) -> tuple[
     return processor, model
 
 
-def _keep_aspect(processor: Any) -> None:
-    """DPT's processor squashes to a square unless told otherwise, as VIDAL's own generator did."""
-    if getattr(processor, "keep_aspect_ratio", None) is False:
+def _choose_size(processor: Any, config: Any) -> None:
+    """Keep the aspect, even where DPT's processor squashes to a square, unless the model takes nothing else."""
+    if getattr(processor, "keep_aspect_ratio", None) is None:
+        return
+    backbone = getattr(config, "backbone_config", None)
+    if config.model_type == "dpt" and (backbone is None or config.is_hybrid):
+        # It folds its tokens into a square of patches, and a hybrid's are of one size.
+        side = config.image_size if isinstance(config.image_size, int) else config.image_size[0]
+        processor.keep_aspect_ratio, processor.size = False, {"height": side, "width": side}
+    elif not processor.keep_aspect_ratio:
+        patch = getattr(backbone, "patch_size", None)
+        multiple = patch if isinstance(patch, int) and _ASPECT_MULTIPLE % patch else _ASPECT_MULTIPLE
         processor.keep_aspect_ratio = True
-        processor.ensure_multiple_of = max(processor.ensure_multiple_of or 1, _ASPECT_MULTIPLE)
+        processor.ensure_multiple_of = math.lcm(processor.ensure_multiple_of or 1, multiple)
 
 
 def _gives_metres(config: Any) -> bool:

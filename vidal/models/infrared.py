@@ -2,6 +2,8 @@
 
 model = load_infrared("vidal:infrared-small", device="auto", style_seed=0)
 infrared = model.translate(frames)
+
+The generator itself, on tensors, is ``load_srgb_tir(weights)``: see `vidal.models.srgb_tir`.
 """
 
 from __future__ import annotations
@@ -17,6 +19,9 @@ import numpy.typing as npt
 from vidal.errors import ModelError
 from vidal.models.device import DeviceChoice, device_for
 from vidal.models.locate import locate
+from vidal.models.srgb_tir import SrgbTir, SrgbTirConfig, load_srgb_tir
+
+__all__ = ["InfraredModel", "SrgbTir", "SrgbTirConfig", "load_infrared", "load_srgb_tir"]
 
 Picture = npt.NDArray[np.uint8]
 Grey = npt.NDArray[np.uint8]
@@ -47,8 +52,6 @@ class InfraredModel:
 def load_infrared(reference: str, *, device: DeviceChoice, style_seed: int) -> InfraredModel:
     """The generator of a weights file, or of a folder with one weights file and its config.json."""
     import torch
-
-    from vidal.models.srgb_tir import load_srgb_tir
 
     torch.set_num_threads(1)
     target = torch.device(device_for(device))

@@ -24,6 +24,7 @@ class SmallDepthConfig(PretrainedConfig):  # type: ignore[no-untyped-call]
     """The timm backbone, which must yield features at strides 2 to 32, and the width of the pyramid on top of it."""
 
     model_type = "vidal_small_depth"
+    value_range = (0.0, 1.0)
 
     def __init__(self, backbone: str = "efficientnet_lite0", channels: int = 72, **rest: Any) -> None:
         self.backbone = backbone

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import Any, ClassVar, Literal
 
@@ -18,17 +19,21 @@ from vidal.work import Member
 Millimetres = npt.NDArray[np.uint16]
 
 _MOST_MM = 65_535.0
+_RELATIVE_MAX_DEPTH_M = 10.0
+_RANGE_PERCENTILES = (1.0, 99.0)
 
 
 class Depth(Stage):
     """Estimates the depth of each stored frame: 16-bit PNG, in millimetres, of the frame's size and time.
 
-    A metric model's metres are clipped to ``max_depth_m``. A relative model gives inverse depth ``v`` of unknown
-    scale; it is written as the nominal depth ``max_depth_m / (1 + relative_gain * v)``, for every frame alike: a
-    stretch to each frame's own extremes would make equal values mean different things from frame to frame.
+    A metric model's metres are clipped to ``max_depth_m``. A relative model gives inverse depth of unknown scale: its
+    values ``v``, as a share of the model's range, are written as the nominal depth
+    ``max_depth_m / (1 + relative_gain * v)``, so that order is kept. The range is what the model states, else what
+    the middle 98 % of the clip's values span; it is the same for all frames of a clip, as a stretch to each frame's
+    own extremes would make equal values mean different things from frame to frame.
     """
 
-    version = 1
+    version: ClassVar[int] = 2
     reads = ("video",)
     writes = ("depth", "depth_model", "depth_scale", "depth_saturation_share", "depth_flicker", "synthetic_layers")
     layers = ("depth",)
@@ -38,9 +43,10 @@ class Depth(Stage):
     """Any depth estimation model of transformers, such as ``vinvino02/glpn-nyu``."""
     scale: Literal["auto", "metric", "relative"] = "auto"
     """What the model gives; ``auto`` goes by its configuration."""
-    max_depth_m: float = Field(10.0, gt=0, le=65)
+    max_depth_m: float | None = Field(None, gt=0, le=65)
+    """By default what a metric model states, at most the 65.535 m that 16 bits hold; 10 for a relative one."""
     relative_gain: float = Field(9.0, gt=0)
-    """With the default a value of 1 is a tenth of ``max_depth_m``, and 0 all of it."""
+    """With the default the nearest of the range is a tenth of ``max_depth_m``, and the farthest all of it."""
     batch_frames: int = Field(16, ge=1, le=1024)
     half: bool = True
     """Half precision, on a GPU only."""
@@ -74,30 +80,55 @@ class Depth(Stage):
             mix_clips=self._estimator.device.type == "cuda",
         )
         for clip, values in zip(clips, made, strict=True):
-            self._store(clip, [self._millimetres(value) for value in values])
+            self._store(clip, self._millimetres(values))
 
-    def _millimetres(self, values: npt.NDArray[np.float32]) -> Millimetres:
-        if not np.isfinite(values).all():
+    @property
+    def _farthest_mm(self) -> float:
+        if self.max_depth_m is not None:
+            return self.max_depth_m * 1000
+        if not self._estimator.is_metric:
+            return _RELATIVE_MAX_DEPTH_M * 1000
+        return min(_MOST_MM, (self._estimator.max_depth_m or math.inf) * 1000)
+
+    def _millimetres(self, maps: Sequence[npt.NDArray[np.float32]]) -> list[Millimetres]:
+        """The frames of one clip, all by one mapping."""
+        if not all(np.isfinite(values).all() for values in maps):
             raise ClipError("bad_depth", f"model {self.model} gave values that are no numbers")
-        farthest = self.max_depth_m * 1000
+        farthest = self._farthest_mm
         if self._estimator.is_metric:
-            depth = np.clip(values.astype(np.float64) * 1000, 0, farthest)
+            depths = [np.clip(values.astype(np.float64) * 1000, 0, farthest) for values in maps]
         else:
-            depth = farthest / (1 + self.relative_gain * np.maximum(values.astype(np.float64), 0))
-        return np.clip(np.rint(depth), 0, _MOST_MM).astype(np.uint16)
+            low, high = self._estimator.value_range or _robust_range(maps)
+            depths = [farthest / (1 + self.relative_gain * _share(values, low, high)) for values in maps]
+        return [np.clip(np.rint(depth), 0, _MOST_MM).astype(np.uint16) for depth in depths]
 
     def _store(self, clip: Clip, depths: Sequence[Millimetres]) -> None:
         for frame, depth in zip(clip.work.frame_members(), depths, strict=True):
             suffix = frame.suffix.replace("frame.", "depth.").rsplit(".", 1)[0] + ".png"
             data = _png(depth, self.compression)
             clip.work.put(Member(layer="depth", suffix=suffix, data=data, time_s=frame.time_s))
-        farthest = round(self.max_depth_m * 1000)
+        farthest = round(self._farthest_mm)
         clip.depth_model = self._identity
         clip.depth_scale = "metric" if self._estimator.is_metric else "relative"
         clip.depth_saturation_share = _mean([((d == 0) | (d >= farthest)).mean() for d in depths])
         clip.depth_flicker = flicker(clip.work.frames(), depths, farthest)
         if depths and "depth" not in clip.synthetic_layers:
             clip.synthetic_layers = [*clip.synthetic_layers, "depth"]
+
+
+def _robust_range(maps: Sequence[npt.NDArray[np.float32]]) -> tuple[float, float]:
+    """What the values of all frames span, without the few at either end that would squeeze all the rest."""
+    if not maps:
+        return 0.0, 1.0
+    low, high = np.percentile(np.concatenate([values.ravel() for values in maps]), _RANGE_PERCENTILES)
+    return float(low), float(high)
+
+
+def _share(values: npt.NDArray[np.float32], low: float, high: float) -> npt.NDArray[np.float64]:
+    """Where in the range the values lie, 0 to 1; 0 everywhere in a range of no width."""
+    if high <= low:
+        return np.zeros(values.shape)
+    return np.clip((values.astype(np.float64) - low) / (high - low), 0, 1)
 
 
 def _png(depth: Millimetres, compression: int) -> bytes:
