@@ -46,7 +46,7 @@ class ExpandingSource(Source):
         raise NotImplementedError
 
     skip_failed: bool = False
-    """Make the plan without the questions whose answers failed for now, instead of asking them again at the next run."""
+    """Make the plan without the questions whose answers failed for now; by default the next run asks them again."""
 
     def expand(self, storage: Storage, visitor: Visitor) -> pa.Table:
         """Ask what has not been answered yet, and give the candidates.
@@ -73,6 +73,9 @@ class ExpandingSource(Source):
             said = f"; the first of {len(failed)} failures: {_said(failed[0])}" if failed else ""
             raise SourceError(f"{self.kind()}: no question found anything{said}")
         return normalise(pa.Table.from_pylist(list(found.values())), self.kind())
+
+    def identity(self) -> dict[str, Any]:
+        return self.model_dump(mode="json", exclude={"skip_failed"})
 
     @classmethod
     def kind(cls) -> str:

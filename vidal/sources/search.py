@@ -76,9 +76,6 @@ class ChannelSource(ExpandingSource):
             row.pop("duration_s", None)
             yield row
 
-    def identity(self) -> dict[str, Any]:
-        return self.model_dump(mode="json", exclude={"skip_failed"})
-
 
 class PlaylistSource(ChannelSource):
     """``{playlist: [ADDRESS, …]}``."""
