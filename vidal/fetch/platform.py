@@ -258,8 +258,8 @@ class Platform:
         path.unlink(missing_ok=True)
         ok, _ = self.downloader.dl(str(path), info)
         if not ok or not path.is_file():
-            said = next((line for line in reversed(self.log.lines) if from_words(line)), "nothing came")
-            raise FetchError(from_words(said) or "network", said)
+            reason, said = _from_log(self.log.lines) or ("network", "nothing came")
+            raise FetchError(reason, said)
         with path.open("rb") as file:
             kind = media_kind.kind_of(file.read(media_kind.HEAD_BYTES))
         if kind not in media_kind.MEDIA:
@@ -371,10 +371,16 @@ def reason_of(error: BaseException, log: list[str], words: str = "") -> FetchErr
         said = from_status(status)
     if said is not None:
         return FetchError(said, text, status=status, retry_after_s=wait_s)
-    causes = (*map(from_error, errors), *map(from_words, [*map(str, errors), *reversed(log)]))
-    cause = next((reason for reason in causes if reason is not None), None)
+    causes = (*map(from_error, errors), *map(from_words, map(str, errors)))
+    cause = next((reason for reason in causes if reason is not None), None) or (_from_log(log) or (None,))[0]
     is_its_own = isinstance(error, (ExtractorError, yt_dlp.utils.DownloadError))
     return FetchError(cause or ("extractor_failed" if is_its_own else "fetcher_died"), text)
+
+
+def _from_log(log: list[str]) -> tuple[str, str] | None:
+    """The last line that gives a reason; that yt-dlp would like a JavaScript runtime is a warning in every visit."""
+    said = ((from_words(line), line) for line in reversed(log))
+    return next(((reason, line) for reason, line in said if reason not in (None, "no_formats")), None)
 
 
 def _http(errors: list[BaseException]) -> tuple[int | None, float | None]:

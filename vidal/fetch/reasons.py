@@ -22,7 +22,7 @@ REASONS: dict[str, tuple[bool, str]] = {
     "geo": (False, "not for this country, or withheld by law"),
     "live": (False, "a stream under way or yet to come"),
     "drm": (False, "encrypted against copying"),
-    "not_media": (False, "what came is a page, a text, a picture or nothing"),
+    "not_media": (False, "what is there is a page, a text, a picture or nothing"),
     "too_large": (False, "more than max_bytes"),
     "ssrf": (False, "it leads to an address that is not public, or to a host that the settings exclude"),
     "unsupported_address": (False, "nothing here reads such an address"),
@@ -38,6 +38,10 @@ REASONS: dict[str, tuple[bool, str]] = {
     "truncated": (True, "the bytes ended early"),
     "server_error": (True, "the site is in trouble"),
     "timeout": (True, "no end within the time allowed"),
+    "no_formats": (
+        True,
+        "the site offers yt-dlp no format; it may to a newer one, or to one with JavaScript",
+    ),
     "extractor_failed": (True, "yt-dlp no longer understands the site; a newer one may"),
     "fetcher_died": (True, "the fetching process itself failed"),
 }
@@ -67,8 +71,8 @@ def is_transient(reason: str) -> bool:
 
 _STATUS = {
     400: "unsupported_address", 401: "login_required", 402: "login_required", 403: "blocked", 404: "gone",
-    407: "network", 408: "timeout", 409: "server_error", 410: "gone", 420: "rate_limited", 421: "network",
-    425: "server_error", 429: "rate_limited", 451: "geo",
+    407: "network", 408: "timeout", 409: "server_error", 410: "gone", 412: "blocked", 420: "rate_limited",
+    421: "network", 425: "server_error", 429: "rate_limited", 451: "geo",
 }  # fmt: skip
 
 
@@ -86,42 +90,91 @@ def from_status(status: int, words: str = "") -> str:
 _WORDS: tuple[tuple[str, str], ...] = (
     (DISK, r"\bno space left on device\b|disk quota exceeded|read-only file system"),
     ("blocked", r"confirm you.re not a (?:ro)?bot|unusual traffic|captcha|are you a robot|bot (?:check|detection)"),
-    ("blocked", r"cloudflare anti-bot|content isn.t available, try again later"),
+    ("blocked", r"cloudflare anti-bot|content isn.t available, try again later|tls fingerprint"),
+    (
+        "blocked",
+        r"\bip (?:address )?(?:is|may be|has been) (?:likely )?(?:being )?blocked|ip address is unable to access",
+    ),
+    ("blocked", r"request is (?:blocked|rejected) by server|http error 412"),
+    (
+        "blocked",
+        r"(?:flagged|considered|might be)\b.{0,60}\bautomated|automated (?:queries|requests|traffic|behaviou?r)",
+    ),
     ("rate_limited", r"rate.?limit|too many requests|http error 429|\bquota exceeded"),
-    ("age", r"confirm your age|age.?(?:restricted|gate|verification|check)|inappropriate for some users|18\+ only"),
-    ("private", r"private (?:video|account|playlist|track|post)|granted access to this|not authori[sz]ed to view"),
-    ("private", r"\b(?:video|account|post|profile|page|file)\b[^.]{0,20} is private"),
-    ("login_required", r"members?.only|join this channel|subscribers? only|paywall|pay.?per.?view|\brental"),
-    ("login_required", r"requires? (?:payment|purchase|a subscription)|premium (?:video|content|members|only)"),
+    ("age", r"confirm your age|age.?(?:restricted|gate|verif\w+|check)|inappropriate for some users|18\+ only"),
+    ("age", r"\b(?:under|older than) \d\d\b|adult verification"),
+    (
+        "private",
+        r"private (?:video|account|playlist|track|post|subreddit)|granted access to this|said: private content",
+    ),
+    ("private", r"not authori[sz]ed to view|permission to (?:view|watch|access)|limits who can view"),
+    (
+        "private",
+        r"\b(?:video|account|post|profile|page|file|vod)\b[^.]{0,20} is (?:likely )?(?:either )?private|set to private",
+    ),
+    ("private", r"protected by a pass(?:word|code)|password.?protected|wrong (?:video )?password"),
+    (
+        "login_required",
+        r"members?.only|join this channel|(?:supporter|subscriber)s?.only|paywall|pay.?per.?view|\brental",
+    ),
+    (
+        "login_required",
+        r"requires? (?:payment|purchase|a (?:channel )?subscription)|premium (?:video|content|members|only)",
+    ),
+    (
+        "login_required",
+        r"(?:need to|with|ticket|coin) purchase|payment information required|video is paid|have to pay for",
+    ),
+    ("login_required", r"only (?:available )?(?:for|to) (?:subscribers|members|premium|registered|vip)"),
     ("drm", r"\bdrm\b|\bwidevine\b|\bfairplay\b"),
-    ("geo", r"geo.?(?:restrict|block)|blocked (?:it )?in your country|in your country on copyright"),
+    (
+        "geo",
+        r"geo.?(?:restrict|block)|blocked (?:it )?in (?:your|this) (?:country|region)|in your country on copyright",
+    ),
     (
         "geo",
         r"(?:not|n.t) (?:made (?:this video |it )?)?available (?:in|from) (?:your|this) (?:country|location|region)",
     ),
-    ("live", r"live event (?:will begin|has ended)|premieres? (?:in|will begin)|this live (?:stream|event)"),
+    ("geo", r"available in [\w ]{2,30} only"),
+    ("live", r"live event (?:will begin|has ended)|premieres? (?:in|will begin)|this live (?:stream|event|has ended)"),
     ("live", r"not currently live|live stream recording is not available|livestream|live streams? (?:is|are) not"),
+    (
+        "live",
+        r"not (?:yet )?started|(?:stream|streamer|user|model) is (?:offline|not live)|no active streams|will start at",
+    ),
     ("login_required", r"(?:sign|log|logg(?:ed|ing)).?in\b|login required|only available for registered users"),
-    ("login_required", r"account cookies|authentication required"),
-    ("gone", r"has been (?:removed|deleted|terminated|taken down)|no longer (?:available|exists?)|not found"),
-    ("gone", r"does(?:n.t| not) exist|removed by the (?:uploader|user|author)|copyright (?:claim|infringement)"),
-    ("gone", r"account .{0,60}terminated|http error 4(?:04|10)"),
+    ("login_required", r"account cookies|authentication (?:is )?required|requires authentication|opted in is required"),
+    ("login_required", r"do(?:es)? not have access to"),
+    ("gone", r"has been (?:removed|terminated|taken down)|no longer (?:available|exists?)|not found|\bdeleted\b"),
+    ("gone", r"does(?:n.t| not) exist|removed by|copyright(?:ed)? (?:claim|infringement|content|issues)"),
+    ("gone", r"account .{0,60}terminated|\bsuspended\b|violated the .{1,20}\brules|http error 4(?:04|10)"),
     ("gone", r"(?:video|page|post|track|file) (?:is )?(?:unavailable|not available|isn.t available)"),
     ("redirect_loop", r"redirect loop|infinite loop|too many redirects|http error 30\d"),
     ("too_large", r"larger than max.?filesize|file is larger|file too large"),
     ("truncated", r"content too short|downloaded \d+ bytes, expected \d+|bytes read, \d+ more expected"),
     ("truncated", r"incomplete ?read|did not get any data blocks|fragment \d+ not found"),
-    ("server_error", r"http error 5\d\d|internal server error|bad gateway|service unavailable"),
+    ("server_error", r"http error 5\d\d|internal server error|bad gateway|service (?:temporarily )?unavailable"),
+    ("server_error", r"maintenance is in progress"),
     ("blocked", r"http error 403"),
     ("login_required", r"http error 401"),
     ("geo", r"http error 451"),
     ("unsupported_address", r"unsupported url|not a valid url|no suitable extractor"),
-    ("not_media", r"no (?:video formats|media|video) found|there.s no video|no video in|only images are available"),
-    ("not_media", r"requested format is not available"),
+    ("no_formats", r"no (?:video |supported )?formats (?:are )?(?:found|available)|only images are available"),
+    ("no_formats", r"requested format is not available|(?:javascript|\bjs) runtime"),
+    (
+        "not_media",
+        r"\bno (?:supported )?(?:media|videos?)(?: content)?(?: (?:could be|was|were))? found|\bno videos? in\b",
+    ),
+    (
+        "not_media",
+        r"there(?:'s| is) no video|does(?:n.t| not) (?:contain|have) (?:an? |any )?(?:videos?|audio)|is not a video",
+    ),
     ("timeout", r"timed out|timeout"),
     ("network", r"connection (?:reset|refused|aborted|closed)|remote end closed|broken pipe|unable to connect|proxy"),
     ("network", r"name or service not known|temporary failure in name|failed to resolve|getaddrinfo"),
     ("network", r"network is unreachable|no route to host|\bssl\b|certificate|tunnel connection failed"),
+    # What yt-dlp adds to a refusal that an account would lift.
+    ("login_required", r"use --cookies|--cookies-from-browser"),
 )
 
 _COMPILED = tuple((re.compile(pattern, re.IGNORECASE), reason) for reason, pattern in _WORDS)
