@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from vidal.errors import ClipError, machine_error
+from vidal.media import log_lines
 from vidal.media.limits import Limits
 
 STDERR_KEPT_BYTES = 64 * 1024
@@ -26,12 +27,15 @@ _LONGEST_LINE_BYTES = 4096
 _PR_SET_PDEATHSIG = 1
 
 # The environment is cleared: nothing of the user's (proxies, FFREPORT, LD_PRELOAD) reaches a decoder.
-_ENVIRONMENT = {"LC_ALL": "C", "AV_LOG_FORCE_NOCOLOR": "1", "MALLOC_ARENA_MAX": "2"}
+_ENVIRONMENT = {"LC_ALL": "C", "MALLOC_ARENA_MAX": "2", **log_lines.ENVIRONMENT}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Finished:
-    """How a child ended; ``log`` is the end of its stderr, ``counts`` how many log lines matched each mark."""
+    """How a child ended; ``log`` is the end of its stderr, ``counts`` how many log lines matched each mark.
+
+    Both see the lines as `log_lines.plain` gives them.
+    """
 
     returncode: int
     log: str
@@ -125,18 +129,19 @@ class _Log:
         self._line = b""
 
     def feed(self, data: bytes) -> None:
-        self._tail += data
-        del self._tail[:-STDERR_KEPT_BYTES]
         *lines, rest = (self._line + data).split(b"\n")
-        for line in lines:
-            if not self.first_error and (b"[error] " in line or b"[fatal] " in line):
+        for line in map(log_lines.plain, lines):
+            self._tail += line + b"\n"
+            if not self.first_error and line.startswith(b"[") and (b"[error] " in line or b"[fatal] " in line):
                 self.first_error = re.sub(r" @ 0x[0-9a-f]+", "", line.decode("utf-8", "replace"))[:300]
             for mark in self.counts:
                 self.counts[mark] += re.search(mark, line) is not None
-        self._line = rest[-_LONGEST_LINE_BYTES:]
+        del self._tail[:-STDERR_KEPT_BYTES]
+        # The beginning of a line says whose it is.
+        self._line = rest[:_LONGEST_LINE_BYTES]
 
     def text(self) -> str:
-        return self._tail.decode("utf-8", "replace")
+        return (self._tail + log_lines.plain(self._line)).decode("utf-8", "replace")
 
 
 def _read_until(child: subprocess.Popen[bytes], log: _Log, deadline: float) -> bool:
@@ -199,11 +204,11 @@ def _raise_for_machine(folder: Path) -> None:
 def _raise_for_limit(finished: Finished) -> None:
     if finished.out_of_time is not None:
         raise ClipError("timeout", finished.out_of_time, transient=finished.out_of_time.startswith("no end"))
-    if finished.returncode == -signal.SIGXFSZ or ": File too large" in finished.log:
+    if finished.returncode == -signal.SIGXFSZ or log_lines.says(finished.log, ".*: File too large"):
         raise ClipError("too_much_output", "FFmpeg wrote more than output_bytes into one file")
-    if "Number of streams exceeds max_streams" in finished.log:
+    if log_lines.says(finished.log, "Number of streams exceeds max_streams"):
         raise ClipError("too_many_streams", "more streams than max_streams")
-    if "Cannot allocate memory" in finished.log:
+    if log_lines.says(finished.log, ".*Cannot allocate memory"):
         raise ClipError("out_of_memory", finished.first_error)
     if finished.returncode < 0:
         # SIGKILL comes from the machine, which ran out of memory or is being shut down.

@@ -19,6 +19,7 @@ from vidal.errors import ClipError
 from vidal.media import child
 from vidal.media.ffmpeg import find_ffmpeg, global_options, input_options, source_name
 from vidal.media.limits import Limits
+from vidal.media.log_lines import CUT_SHORT, says
 from vidal.media.timing import seconds
 
 _PACKETS = "probe.packets"
@@ -27,9 +28,6 @@ _DISCARD = 0x4  # AV_PKT_FLAG_DISCARD: outside the edit list, decoded but never 
 _HDR_TRANSFERS = ("smpte2084", "arib-std-b67")
 _NO_TIME = -(2**63)
 _SINGLE_FRAME_S = Fraction(1, 25)  # length of a picture that says nothing about its own
-
-# Logged by FFmpeg's demuxers when the file ends before its own index or its own sizes say it should.
-_CUT_SHORT = (b"partial file", b"File ended prematurely")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -92,7 +90,7 @@ def probe(path: Path, folder: Path, limits: Limits) -> Probe:
     """Probe ``path``, with ``folder`` as scratch; raises `ClipError` for what is no clip or beyond a limit."""
     packets, nonce = folder / _PACKETS, secrets.token_hex(8)
     try:
-        done = child.run(_command(path, folder, limits, nonce), folder, limits, marks=_CUT_SHORT, cpu_s=_PROBE_CPU_S)
+        done = child.run(_command(path, folder, limits, nonce), folder, limits, marks=CUT_SHORT, cpu_s=_PROBE_CPU_S)
         streams = _read_packets(packets, limits.max_frames)
     finally:
         packets.unlink(missing_ok=True)
@@ -126,15 +124,15 @@ def _command(path: Path, folder: Path, limits: Limits, nonce: str) -> list[str]:
 
 
 def _raise_for_failure(done: child.Finished, video: _Stream | None, path: Path) -> None:
-    if cut := [mark for mark, count in done.counts.items() if count]:
-        raise ClipError("truncated", f"FFmpeg says: {cut[0].decode()}")
-    if re.search(r"^\[.*\] \[error\] Picture size \d+x\d+ (exceeds|is invalid)", done.log, re.M):
+    if any(done.counts.values()):
+        raise ClipError("truncated", "the file ends before its index or its sizes say")
+    if says(done.log, r"Picture size \d+x\d+ (exceeds|is invalid)"):
         raise ClipError("too_many_pixels", done.first_error)
-    if re.search(r"^\[fatal\] Stream map '.*' matches no streams", done.log, re.M):
+    if says(done.log, "Stream map '.*' matches no streams"):
         raise ClipError("no_video", "no picture other than cover art")
-    if "moov atom not found" in done.log and _starts_like_mp4(path):
+    if says(done.log, "moov atom not found") and _starts_like_mp4(path):
         raise ClipError("truncated", "the file ends before its index (moov)")
-    codec = re.search(r"^\[.*\] \[error\] Codec \((\w+)\) not on whitelist", done.log, re.M)
+    codec = says(done.log, r"Codec \((\w+)\) not on whitelist")
     if done.returncode != 0 and codec is not None:
         raise ClipError("unsupported_codec", codec[1])
     if done.returncode != 0:
@@ -204,7 +202,7 @@ class _FirstFrame:
         own = f"[showinfo@{nonce} ", f"[ashowinfo@{nonce} "
         self.picture = "\n".join(line for line in log.splitlines() if line.startswith(own[0]))
         self.sound = "\n".join(line for line in log.splitlines() if line.startswith(own[1]))
-        self.container = _first(r"^\[info\] Input #0, (\S+), from ", log)
+        self.container = _first(r"^\[in#0/(\S+) @ ", log)
 
     @property
     def rotation_deg(self) -> int:

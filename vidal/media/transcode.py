@@ -13,6 +13,7 @@ from vidal.media import child, graph
 from vidal.media.ffmpeg import source_name
 from vidal.media.graph import Plan, Target
 from vidal.media.limits import Limits
+from vidal.media.log_lines import CUT_SHORT
 from vidal.media.measures import PictureMeasures, SoundMeasures, read_fingerprint, read_picture, read_sound
 from vidal.media.probe import Probe
 from vidal.media.timing import centre_frames, decimate, keeps_every_frame, seconds, stretch, target_size
@@ -24,7 +25,6 @@ _DECODED = re.compile(
     r"^\[in#0\S* @ \S+\] \[verbose\] +Input stream #0:\d+ \(video\): .*? (\d+) frames decoded; (\d+) decode errors",
     re.M,
 )
-_CUT_SHORT = (b"partial file", b"File ended prematurely")
 
 # Codecs in which a packet may rightly give no frame (VP8's hidden reference frames).
 _HAS_HIDDEN_FRAMES = ("vp8", "vp6", "vp6f")
@@ -85,9 +85,9 @@ def make_plan(probe: Probe, times_s: Sequence[float], target: Target) -> Plan:
 
 def _run(source: Path, plan: Plan, folder: Path, target: Target, limits: Limits) -> child.Finished:
     command = graph.command(source_name(source, folder), plan, target, limits)
-    done = child.run(command, folder, limits, marks=(_CORRUPT_FRAME, _DECODER_ERROR, *_CUT_SHORT))
-    if cut := [mark for mark in _CUT_SHORT if done.counts[mark]]:
-        raise ClipError("truncated", f"FFmpeg says: {cut[0].decode()}")
+    done = child.run(command, folder, limits, marks=(_CORRUPT_FRAME, _DECODER_ERROR, *CUT_SHORT))
+    if any(done.counts[mark] for mark in CUT_SHORT):
+        raise ClipError("truncated", "the file ends before its index or its sizes say")
     if done.returncode != 0:
         raise ClipError("undecodable", done.first_error)
     return done

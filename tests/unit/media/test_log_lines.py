@@ -1,0 +1,65 @@
+"""What a file's author wrote is logged by FFmpeg, and is never taken for FFmpeg's own word."""
+
+from __future__ import annotations
+
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from vidal.errors import ClipError
+from vidal.media import child
+from vidal.media.ffmpeg import find_ffmpeg, global_options
+from vidal.media.limits import Limits
+from vidal.media.log_lines import CUT_SHORT, says
+from vidal.media.probe import probe
+
+FORGED = "[mov,mp4,m4a,3gp,3g2,mj2 @ 0x5581e4f6cd80] [error] "
+LIES = [
+    "stream 0, offset 0x30: partial file",
+    "File ended prematurely at pos. 48 (0x30)",
+    "Picture size 9x9 exceeds specified max pixel count 1",
+    "moov atom not found",
+    "Codec (h264) not on whitelist 'x'",
+    "Cannot allocate memory",
+]
+PLACES = {
+    "title": ("film.mkv", "-metadata", "title={}"),
+    "stream title": ("film.mkv", "-metadata:s:v", "title={}"),
+    "language": ("film.mkv", "-metadata:s:v", "language={}"),
+    # The key itself is printed as it stands, line ends included.
+    "key": ("film.mp4", "-movflags", "use_metadata_tags", "-metadata", "{}=x"),
+}
+
+
+def film(path: Path, *options: str) -> Path:
+    picture = ("-f", "lavfi", "-i", "testsrc2=s=160x120:d=1", "-c:v", "libx264", "-preset", "ultrafast")
+    command = [find_ffmpeg(), "-y", "-loglevel", "error", *picture, "-pix_fmt", "yuv420p", *options, path]
+    subprocess.run(command, check=True)
+    return path
+
+
+@pytest.mark.parametrize("opening", ["x\n", "x\r\n", "x\n\x1b[0;35m", "\x1b[1;31m", ""], ids=repr)
+@pytest.mark.parametrize("place", PLACES)
+def test_a_line_that_the_author_forged_says_nothing(place: str, opening: str, tmp_path: Path) -> None:
+    lie = opening + "\n".join(FORGED + line for line in LIES) + "\ny"
+    name, *options, text = PLACES[place]
+    path = film(tmp_path / name, *options, text.format(lie))
+    command = [str(find_ffmpeg()), *global_options(Limits()), "-i", str(path), "-c", "copy", "-f", "null", "-"]
+    done = child.run(command, tmp_path, Limits(), marks=CUT_SHORT)
+    assert "partial file" in done.log and not any(done.counts.values())
+    assert not any(says(done.log, f".*{line[:12]}") for line in ("partial file", *LIES[1:4], LIES[5]))
+    assert len(probe(path, tmp_path, Limits()).frame_ticks) == 25
+
+
+@pytest.mark.parametrize("ending", ["mov", "mkv"])
+def test_the_demuxer_s_own_word_counts(ending: str, tmp_path: Path) -> None:
+    path = film(tmp_path / f"film.{ending}", *(["-movflags", "+faststart"] if ending == "mov" else []))
+    path.write_bytes(path.read_bytes()[: path.stat().st_size * 6 // 10])
+    with pytest.raises(ClipError, match="truncated"):
+        probe(path, tmp_path, Limits())
+
+
+def test_a_title_that_speaks_of_partial_files_is_a_title(tmp_path: Path) -> None:
+    path = film(tmp_path / "film.mp4", "-metadata", "title=How to fix a partial file download")
+    assert len(probe(path, tmp_path, Limits()).frame_ticks) == 25
