@@ -38,6 +38,9 @@ class Clock:
     def begin_phase(self, number: int, phases: int, candidates: int, already: int) -> None:
         """Not looked at."""
 
+    def note(self, line: str) -> None:
+        """Not looked at."""
+
     def update(self, report: object) -> None:
         """Not looked at."""
 

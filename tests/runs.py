@@ -43,6 +43,9 @@ class Silence:
     def begin_phase(self, number: int, phases: int, candidates: int, already: int) -> None:
         """Not looked at."""
 
+    def note(self, line: str) -> None:
+        """Not looked at."""
+
     def update(self, report: ShardReport) -> None:
         """Not looked at."""
 

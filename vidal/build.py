@@ -34,6 +34,8 @@ class BuildResult:
     stage_order: list[str]
     wall_s: float
     stage_seconds: dict[str, float]
+    notes: list[str]
+    """What the source could not take as it stands: cells that cannot be read, files that are skipped."""
 
     def as_json(self) -> dict[str, Any]:
         return {
@@ -41,6 +43,7 @@ class BuildResult:
             "did_nothing": self.did_nothing,
             "wall_s": round(self.wall_s, 3),
             "stage_seconds": {name: round(s, 3) for name, s in sorted(self.stage_seconds.items())},
+            "notes": self.notes,
             **as_json(self.funnel, self.stage_order),
         }
 
@@ -146,4 +149,5 @@ def _result(
         stage_order=stage_order(dataset),
         wall_s=time.monotonic() - started,
         stage_seconds=stage_seconds or {},
+        notes=dataset.plan.notes,
     )

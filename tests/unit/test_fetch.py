@@ -52,6 +52,38 @@ def test_any_name_is_just_a_path(name: str, clip: Clip, tmp_path: Path) -> None:
     assert fetched(clip) == CONTENT
 
 
+ODD_NAMES = [b"two words.mp4", b"100%25.mp4", b"a#b?c.mp4", "ünï.mp4".encode(), b"caf\xe9.mp4", b"file:x.mp4"]
+
+
+@pytest.mark.parametrize("name", ODD_NAMES)
+@pytest.mark.parametrize("form", ["file://", "file://localhost", "FILE://", "file:", "relative"])
+def test_a_file_address_is_percent_encoded_and_names_any_file(
+    form: str, name: bytes, clip: Clip, tmp_path: Path
+) -> None:
+    path = tmp_path / os.fsdecode(name)
+    path.write_bytes(CONTENT)
+    encoded = path.as_uri().removeprefix("file://")
+    clip.url = f"file:{encoded.rpartition('/')[2]}" if form == "relative" else f"{form}{encoded}"
+    Fetch(base=str(tmp_path) if form == "relative" else "").process_batch([clip])
+    assert fetched(clip) == CONTENT
+
+
+@pytest.mark.parametrize(
+    ("url", "reason", "said"),
+    [
+        ("file://server/share/film.mp4", "unsupported_address", "file://server/… is a file of another machine"),
+        ("file://film.mp4", "unsupported_address", "write file:///PATH or a path"),
+        ("file:///a%00b.mp4", "unreadable", "null byte"),
+        ("file:///no/such/two%20words.mp4", "missing", "no such file"),
+    ],
+)
+def test_a_file_address_that_cannot_be_read_says_why(url: str, reason: str, said: str, clip: Clip) -> None:
+    clip.url = url
+    Fetch().process_batch([clip])
+    assert (clip.status, clip.reason) == ("failed", reason)
+    assert said in str(clip.detail)
+
+
 @pytest.mark.parametrize(
     "form", ["../samples/film.mp4", "{folder}/samples/film.mp4", "file://{folder}/samples/film.mp4"]
 )

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import io
+import json
 from collections.abc import Sequence
 from typing import Any
 
@@ -28,6 +29,19 @@ DECIDED = ("status", "stage", "reason", "detail", "is_transient", "duplicate_of"
 """What a global decision may set."""
 PLAN_COLUMNS = ("clip_id", "url", "shard", "position", *crawl_columns(), *DECIDED)
 _ROW_GROUP_ROWS = 10_000
+_NOTES = b"vidal.notes"
+
+
+def with_notes(table: pa.Table, notes: Sequence[str]) -> pa.Table:
+    """The table with one line for each thing that its source could not take as it stands."""
+    said = [*notes_of(table), *notes]
+    return table.replace_schema_metadata({_NOTES: json.dumps(said, ensure_ascii=False)} if said else None)
+
+
+def notes_of(table: pa.Table) -> list[str]:
+    """What `with_notes` has put there."""
+    notes: list[str] = json.loads((table.schema.metadata or {}).get(_NOTES, b"[]"))
+    return notes
 
 
 def make(candidates: pa.Table, *, shard_size: int, seed: int) -> pa.Table:
@@ -38,7 +52,7 @@ def make(candidates: pa.Table, *, shard_size: int, seed: int) -> pa.Table:
     position = np.arange(table.num_rows)
     table = table.append_column("position", pa.array(position))
     table = table.append_column("shard", pa.array(position // shard_size))
-    return _in_order(table)
+    return with_notes(_in_order(table), notes_of(candidates))
 
 
 def _in_order(table: pa.Table) -> pa.Table:
@@ -125,7 +139,8 @@ def write_uneven(storage: Storage, shards: Sequence[pa.Table]) -> None:
 def write(storage: Storage, plan: pa.Table, shard_size: int) -> None:
     """Freeze the plan; row groups end where shards end, so that a shard is read without the rest."""
     rows = shard_size * max(1, _ROW_GROUP_ROWS // shard_size)
-    plan = plan.replace_schema_metadata({"vidal.shard_size": str(shard_size)})
+    metadata = {b"vidal.shard_size": str(shard_size), **(with_notes(plan, []).schema.metadata or {})}
+    plan = plan.replace_schema_metadata(metadata)
     storage.write(NAME, table_to_parquet(plan, row_group_size=rows))
 
 
@@ -137,6 +152,8 @@ class Plan:
         metadata = self._file.schema_arrow.metadata or {}
         self.shard_size = int(metadata[b"vidal.shard_size"])
         """0 where shards differ in size, and each is a row group."""
+        self.notes: list[str] = json.loads(metadata.get(_NOTES, b"[]"))
+        """What the source could not take as it stands, one line each."""
         self.columns = list(self._file.schema_arrow.names)
         self.candidate_count = int(self._file.metadata.num_rows)
         groups = int(self._file.metadata.num_row_groups)

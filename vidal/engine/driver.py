@@ -45,6 +45,9 @@ class RunProgress(Progress, Protocol):
     def begin_phase(self, number: int, phases: int, candidates: int, already: int) -> None:
         """A phase begins; ``already`` of its candidates are committed."""
 
+    def note(self, line: str) -> None:
+        """Something of the source that the user should know."""
+
 
 @dataclass(slots=True, kw_only=True)
 class Retry:
@@ -134,6 +137,8 @@ def _prepare(run: Run, storage: Storage, index: int, previous: Storage | None, d
         size = run.recipe.shards.size
         made = plans.make(_candidates_of(run, storage), shard_size=size, seed=run.recipe.shards.seed)
         plans.write(storage, made, size)
+        for note in plans.notes_of(made):
+            run.progress.note(note)
     elif previous is not None and decision is not None and (run.retry or not storage.exists(plans.NAME)):
         earlier = Dataset.open(previous.address)
         plan = _decided_plan(earlier, decision)

@@ -49,6 +49,10 @@ class LiveProgress:
         self._started = time.monotonic()
         self.tick()
 
+    def note(self, line: str) -> None:
+        if not self._quiet:
+            self._console.print(line, markup=False, highlight=False, soft_wrap=True)
+
     def update(self, report: ShardReport) -> None:
         # Counts travel beside the shards themselves, and may come in after them.
         if report.shard not in self._done:

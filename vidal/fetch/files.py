@@ -10,6 +10,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import IO
+from urllib.parse import unquote_to_bytes
 
 import fsspec
 
@@ -17,6 +18,7 @@ from vidal.errors import ClipError, StorageError, machine_error
 from vidal.media.limits import MIB
 
 ADDRESS = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*)://")
+_FILE = re.compile(r"file:(?://([^/]*))?(.*)", re.IGNORECASE | re.DOTALL)
 OBJECT_STORES = ("s3", "gs", "gcs", "abfs", "memory")
 _CHUNK_BYTES = MIB
 
@@ -42,10 +44,25 @@ def copy(url: str, target: Path, *, base: str, schemes: Sequence[str], max_bytes
         raise fault or ClipError("unreadable", str(error)[:300]) from error
 
 
+def path_of(url: str) -> str:
+    """The path of a plain path or of a ``file:`` address, which is percent-encoded; raises `ClipError`.
+
+    ``file:a%20b.mp4``, without slashes, is relative as the path ``a b.mp4`` is: it can name what is no UTF-8.
+    """
+    address = _FILE.fullmatch(url)
+    if address is None:
+        return url
+    if (address[1] or "localhost").lower() != "localhost":
+        raise ClipError(
+            "unsupported_address", f"file://{address[1]}/… is a file of another machine; write file:///PATH or a path"
+        )
+    return os.fsdecode(unquote_to_bytes(address[2]))
+
+
 def _opened(url: str, base: str, schemes: Sequence[str]) -> IO[bytes]:
     scheme = scheme_of(url)
     if scheme == "file":
-        return _open_regular(os.path.join(base, url.removeprefix("file://")))
+        return _open_regular(os.path.join(base, path_of(url)))
     if scheme not in schemes:
         raise ClipError(
             "unsupported_address", f"fetch reads files, {', '.join(schemes)}, http and https, not {scheme}://"

@@ -3,49 +3,111 @@
 from __future__ import annotations
 
 import os
+from collections import Counter
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote_from_bytes
 
 import pyarrow as pa
 from pydantic import Field
 
+from vidal.dataset.plan import with_notes
 from vidal.errors import SourceError
 from vidal.sources.source import Source, normalise
 from vidal.stage import digest
 
-MEDIA_SUFFIXES = frozenset(
-    [".mp4", ".m4v", ".mov", ".webm", ".mkv", ".avi", ".mpg", ".mpeg", ".ts", ".m2ts", ".flv", ".3gp", ".ogv", ".wmv"]
+_VIDEO = (
+    ".mp4", ".m4v", ".mov", ".webm", ".mkv", ".avi", ".mpg", ".mpeg", ".ts", ".mts", ".m2ts", ".flv", ".3gp", ".ogv",
+    ".wmv",
 )  # fmt: skip
+_ANIMATION = (".gif", ".webp", ".apng")
+_AUDIO = (".mp3", ".wav", ".flac", ".ogg", ".m4a", ".opus")
+MEDIA_SUFFIXES = frozenset([*_VIDEO, *_ANIMATION, *_AUDIO])
+"""Suffixes of candidates, in lower case; what a recipe makes of audio alone is the recipe's matter."""
+_SUFFIXES_NAMED = 5
 
 
 class FolderSource(Source):
-    """``{folder: DIR}``; urls are relative to the folder, the title is the file's name without its suffix."""
+    """``{folder: DIR}``; urls are relative to the folder, the title is the file's name without its suffix.
+
+    A symlink to a file is a candidate. One to a folder is not followed, as it may lead out of the folder or back into
+    it: it is counted among what is skipped, as are files of other suffixes and folders that cannot be read.
+    """
 
     folder: str = Field()
 
     def candidates(self) -> pa.Table:
-        files = self._files()
+        files, skipped = self._walk()
         if not files:
-            raise SourceError(f"{self.folder}: no media file under it; looked for {' '.join(sorted(MEDIA_SUFFIXES))}")
-        titles = [Path(file).stem.replace("_", " ") for file in files]
-        return normalise(pa.table({"url": files, "title": titles}), self.folder)
+            said = f" ({skipped.sentence()})" if skipped.count else ""
+            known = " ".join(sorted(MEDIA_SUFFIXES))
+            raise SourceError(f"{self.folder}: no media file under it{said}; looked for {known}")
+        titles = [Path(os.fsencode(file).decode("utf-8", "replace")).stem.replace("_", " ") for file in files]
+        table = normalise(pa.table({"url": [_address(file) for file in files], "title": titles}), self.folder)
+        name = Path(self.base()).name
+        return with_notes(
+            table,
+            [f"{name}/: {len(files)} file{'s' * (len(files) > 1)}; {skipped.sentence()}"] if skipped.count else [],
+        )
 
     def identity(self) -> dict[str, Any]:
         folder = Path(self.folder).expanduser()
-        return {"folder": digest([[file, (folder / file).lstat().st_size] for file in self._files()])}
+        return {"folder": digest([[_address(file), (folder / file).lstat().st_size] for file in self._walk()[0]])}
 
     def base(self) -> str:
         return str(Path(self.folder).expanduser().resolve())
 
-    def _files(self) -> list[str]:
+    def _walk(self) -> tuple[list[str], _Skipped]:
+        """The media files, as paths relative to the folder in a fixed order, and what else there is."""
         folder = Path(self.folder).expanduser()
         if not folder.is_dir():
             raise SourceError(f"{folder}: no such folder; source.folder names a folder of media files")
-        found = (Path(root, name) for root, _, names in os.walk(folder) for name in names)
-        wanted = (p.relative_to(folder) for p in found if p.suffix.lower() in MEDIA_SUFFIXES)
-        # A name that is not UTF-8 cannot stand in a manifest as it is.
-        return sorted(p.as_posix() for p in wanted if _is_text(p.as_posix()))
+        files, skipped = [], _Skipped()
+        for root, folders, names in os.walk(folder, onerror=skipped.add_unreadable):
+            skipped.links += sum(os.path.islink(os.path.join(root, name)) for name in folders)
+            for name in names:
+                path = Path(root, name)
+                if path.suffix.lower() in MEDIA_SUFFIXES:
+                    files.append(path.relative_to(folder).as_posix())
+                else:
+                    skipped.suffixes[path.suffix.lower() or "no suffix"] += 1
+        return sorted(files), skipped
 
 
-def _is_text(name: str) -> bool:
-    return not any("\ud800" <= character <= "\udfff" for character in name)
+class _Skipped:
+    """What a walk passes over, by kind."""
+
+    def __init__(self) -> None:
+        self.suffixes: Counter[str] = Counter()
+        self.links = 0
+        self.unreadable = 0
+
+    def add_unreadable(self, error: OSError) -> None:
+        """A folder that cannot be listed."""
+        self.unreadable += 1
+
+    @property
+    def count(self) -> int:
+        return self.suffixes.total() + self.links + self.unreadable
+
+    def sentence(self) -> str:
+        """``skipped 3: 2 of another kind (.srt, .txt), 1 symlinked folder``."""
+        kinds = []
+        if self.suffixes:
+            names = sorted(self.suffixes, key=lambda suffix: (-self.suffixes[suffix], suffix))
+            more = ", …" if len(names) > _SUFFIXES_NAMED else ""
+            named = ", ".join(ascii(name)[1:-1] for name in names[:_SUFFIXES_NAMED])
+            kinds.append(f"{self.suffixes.total()} of another kind ({named}{more})")
+        if self.links:
+            kinds.append(f"{self.links} symlinked folder{'s' * (self.links > 1)}")
+        if self.unreadable:
+            kinds.append(f"{self.unreadable} folder{'s' * (self.unreadable > 1)} that cannot be read")
+        return f"skipped {self.count}: {', '.join(kinds)}"
+
+
+def _address(file: str) -> str:
+    """The path, or its ``file:`` address where a manifest cannot hold the path or it looks like an address itself."""
+    is_text = not any("\ud800" <= character <= "\udfff" for character in file)
+    if is_text and not file.lower().startswith("file:"):
+        return file
+    return f"file:{quote_from_bytes(os.fsencode(file))}"
