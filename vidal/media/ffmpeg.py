@@ -18,8 +18,11 @@ VERSION_FLOOR = (8, 1, 3)
 _NEEDED = {
     "-encoders": ("libx264", "flac", "aac", "mjpeg"),
     "-muxers": ("chromaprint", "framecrc", "mp4"),
-    "-filters": ("scdet", "siti", "freezedetect", "blackdetect", "blurdetect", "signalstats", "ebur128", "bwdif"),
-}
+    "-filters": (
+        "scdet", "siti", "freezedetect", "blackdetect", "blurdetect", "signalstats", "ebur128", "bwdif", "zscale",
+        "tonemap",
+    ),
+}  # fmt: skip
 
 # Containers that hold media and nothing else: no playlist, script, image or raw stream, which can name other files.
 FORMATS = "mov,matroska,webm,avi,mpegts,flv,mpeg,ogg,asf"
@@ -97,12 +100,6 @@ def _absent(binary: Path, option: str, names: tuple[str, ...]) -> list[str]:
 def _version_text(binary: Path) -> str | None:
     match = re.match(r"ffmpeg version (\S+)", _ask(binary, "-version"))
     return match[1] if match else None
-
-
-@functools.cache
-def has_filter(name: str) -> bool:
-    """Whether the binary in use has an optional filter."""
-    return not _absent(find_ffmpeg(), "-filters", (name,))
 
 
 def _ask(binary: Path, option: str) -> str:

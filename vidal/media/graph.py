@@ -9,7 +9,8 @@ from typing import Any
 import ffmpeg
 from pydantic import BaseModel, ConfigDict, Field
 
-from vidal.media.ffmpeg import find_ffmpeg, global_options, has_filter, input_options
+from vidal.media.colour import to_bt709
+from vidal.media.ffmpeg import find_ffmpeg, global_options, input_options
 from vidal.media.limits import Limits
 from vidal.media.probe import Probe
 from vidal.media.timing import decimate_expression, pick_expression
@@ -76,23 +77,7 @@ def _picture(stream: Any, plan: Plan, target: Target) -> Any:
         stream = stream.filter("bwdif", mode="send_frame", deint="interlaced")
     if not plan.keeps_every_frame:
         stream = stream.filter("select", decimate_expression(target.max_fps))
-    width, height = plan.size
-    if probe.is_hdr and has_filter("zscale") and has_filter("tonemap"):
-        stream = _tone_map(stream, width, height)
-    else:
-        if probe.colour_space in ("", "unknown"):
-            # A picture that does not say is read as players read it, and says so from here on.
-            matrix = "bt709" if min(probe.width, probe.height) >= 720 else "smpte170m"
-            stream = stream.filter("setparams", colorspace=matrix)
-        stream = stream.filter("scale", width, height, flags="bicubic+accurate_rnd+bitexact", out_range="tv")
-    return stream.filter("format", "yuv420p").filter("setsar", "1")
-
-
-def _tone_map(stream: Any, width: int, height: int) -> Any:
-    stream = stream.filter("zscale", w=width, h=height, t="linear", npl=100)
-    stream = stream.filter("format", "gbrpf32le").filter("zscale", p="bt709")
-    stream = stream.filter("tonemap", "hable", desat=0)
-    return stream.filter("zscale", t="bt709", m="bt709", r="tv")
+    return to_bt709(stream, probe, plan.size).filter("setsar", "1")
 
 
 def _sounds(stream: Any, plan: Plan) -> tuple[Any, Any, Any]:

@@ -48,6 +48,10 @@ class Probe:
     is_hdr: bool
     is_interlaced: bool
     colour_space: str
+    """Matrix, and below primaries and transfer curve, in FFmpeg's words; ``unknown`` where the source states none."""
+    colour_primaries: str
+    colour_transfer: str
+    is_rgb: bool
     audio_codec: str | None
     audio_start_s: float | None
     """Seconds after the picture's start; negative if the sound comes first."""
@@ -235,6 +239,9 @@ def _summary(first: _FirstFrame, video: _Stream, audio: _Stream | None, limits: 
         is_hdr=_first(r"color_trc:(\S+)", first.picture) in _HDR_TRANSFERS,
         is_interlaced=_first(r" n: *0 .* i:([PTB]) ", first.picture) in ("T", "B"),
         colour_space=_first(r"color_space:(\S+)", first.picture),
+        colour_primaries=_first(r"color_primaries:(\S+)", first.picture),
+        colour_transfer=_first(r"color_trc:(\S+)", first.picture),
+        is_rgb=_first(r" n: *0 .* fmt:(\S+) ", first.picture).startswith(("gbr", "rgb", "bgr", "pal8")),
         audio_codec=audio.codec if audio is not None and audio.packets else None,
         audio_start_s=sound_start,
         audio_duration_s=sound_length,

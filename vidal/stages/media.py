@@ -17,6 +17,7 @@ from vidal.work import Member
 class Media(Stage, Target):
     """Writes the ``video`` and ``audio`` layers; the frames' times are those of the source's own frames."""
 
+    version: ClassVar[int] = 2
     default_resources: ClassVar[Resources] = Resources(timeout_s=2000)
     reads: ClassVar[tuple[str, ...]] = ("source_file", "source_facts", "duration_s")
     writes: ClassVar[tuple[str, ...]] = (
