@@ -115,7 +115,7 @@ class Clip:
     description: str | None = _column("crawl", "raw description")
     tags: list[str] = _column("crawl", "the platform's tags, which are no hashtags", [])
     search_term: str | None = _column("crawl", "term that found it")
-    crawled_at: str | None = _column("crawl", "ISO 8601 time of the crawl")
+    crawled_at: str | None = _column("crawl", "ISO 8601 time, in UTC, of the visit that brought the clip or failed")
 
     # media
     source_sha256: str | None = _column("media", "SHA-256 of the bytes as they came")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import shutil
 import subprocess
 from collections.abc import Iterator
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -51,6 +52,10 @@ def by_path(folder: Path) -> dict[str, tuple[str, str | None]]:
     return {row["url"].split("/", 3)[-1]: (row["status"], row["reason"]) for row in rows(folder)}
 
 
+def now() -> str:
+    return datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+
+
 ADDRESSES = {
     "clip/bunny-wake.mp4": ("kept", None),
     "hls/bunny-wake.mp4/index.m3u8": ("kept", None),
@@ -67,10 +72,11 @@ def test_a_list_of_addresses_becomes_rows_with_their_reasons_and_a_build_starts_
     site: Site, tmp_path: Path, engine: str
 ) -> None:
     urls = [site.url(f"/{path}") for path in ADDRESSES]
-    recipe = write_recipe(tmp_path, {"urls": urls})
+    recipe, started = write_recipe(tmp_path, {"urls": urls}), now()
     done = crawl(tmp_path, recipe, engine=engine)
     assert done.returncode == 0, done.stderr
     assert by_path(tmp_path) == ADDRESSES
+    assert all(started <= row["crawled_at"] <= now() for row in rows(tmp_path))
     build = tmp_path / "build.yaml"
     stages = ["fetch", "probe", {"media": {"frames": 2}}]
     build.write_text(yaml.safe_dump({"source": {"dataset": str(tmp_path / "crawl")}, "stages": stages}))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import struct
 import time
 import zlib
@@ -139,6 +140,18 @@ def _bomb(head: bytes) -> bytes:
     return start.compress(head[:4096]) + start.flush(zlib.Z_FULL_FLUSH) + nothing * (_BOMB_BYTES >> 20)
 
 
+def _two_lengths(exchange: Exchange, body: Body) -> None:
+    data = body()
+    exchange.head(200, Content_Length="50\r\nContent-Length: " + str(len(data)))
+    exchange.connection.sendall(data)
+    exchange.close()
+
+
+def _gzip_cut(exchange: Exchange, body: Body) -> None:
+    data = gzip.compress(body(), 1)
+    exchange.send(200, data[: len(data) // 2], "video/mp4", Content_Encoding="gzip")
+
+
 def _part(exchange: Exchange, body: Body) -> None:
     data = body()
     exchange.send(206, data[:5000], "video/mp4", Content_Range=f"bytes 0-4999/{len(data)}")
@@ -161,6 +174,8 @@ FAULTS: dict[str, Fault] = {
     "html": Fault("not_media", _content(_HTML)),
     "text": Fault("not_media", _content(b"no such file\n")),
     "json": Fault("not_media", _content(b'{"error": "no"}')),
+    "text_free": Fault("not_media", _content(b"The free and open film is not here any more.\n" * 40)),
+    "text_utf16": Fault("not_media", _content(("No such film. " * 100).encode("utf-16"))),
     "picture": Fault("not_media", _content(_PNG)),
     "empty": Fault("not_media", _content(b"")),
     "loop": Fault("redirect_loop", lambda exchange, body: exchange.send(302, "", Location=exchange.target)),
@@ -183,6 +198,8 @@ FAULTS: dict[str, Fault] = {
     ),
     "error": Fault("server_error", _status(500), heals=True),
     "unavailable": Fault("server_error", _status(503), heals=True),
+    "two_lengths": Fault("server_error", _two_lengths, heals=True),
+    "gzip_cut": Fault("truncated", _gzip_cut, heals=True),
     "truncated": Fault("truncated", _truncated, heals=True),
     "truncated_without_length": Fault("truncated", _truncated_without_length, heals=True),
     "truncated_chunked": Fault("truncated", _truncated_chunked, heals=True),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import shutil
 import tempfile
 import threading
@@ -39,6 +40,7 @@ class Site:
             "clip": self._clip, "fault": self._fault, "v": self._numbered, "page": self._page, "hls": self._hls,
             "changing": self._changing, "hops": self._hops, "disallowed": self._clip, "named": self._named,
             "to": self._to, "chunked": self._chunked, "without-length": self._without_length, "echo": self._echo,
+            "gzip": self._gzip,
         }  # fmt: skip
         self._server = Server(hosts, self._answer, port, log)
         self.port = self._server.port
@@ -190,6 +192,14 @@ class Site:
         exchange.head(200, Connection="close")
         exchange.connection.sendall(path.read_bytes())
         exchange.close()
+
+    def _gzip(self, exchange: Exchange, rest: str) -> None:
+        """Compressed, as several members and with zeros behind."""
+        path = media.clip(rest)
+        assert path is not None
+        data = path.read_bytes()
+        members = [gzip.compress(data[n : n + 50_000], 1) for n in range(0, len(data), 50_000)]
+        exchange.send(200, b"".join(members) + bytes(100), "video/mp4", Content_Encoding="gzip")
 
     def _echo(self, exchange: Exchange, rest: str) -> None:
         import json

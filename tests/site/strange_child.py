@@ -160,5 +160,8 @@ def with_search() -> None:
                 page = f"http://127.0.0.1:{port}/page/video/bunny-wake.mp4?n={number}"
                 yield self.url_result(page, video_id=str(number), video_title=f"{words} {number}")
 
-    platform.OWN_EXTRACTORS.append(SiteSearchIE)
+    class SiteSearchDateIE(SiteSearchIE):
+        _SEARCH_KEY = "sitesearchdate"
+
+    platform.OWN_EXTRACTORS += [SiteSearchIE, SiteSearchDateIE]
     child_main.main()

@@ -16,7 +16,8 @@ from vidal.fetch.reasons import DISK, is_transient
 
 MIB = 1024 * 1024
 _Line = bytes
-_SEARCH = re.compile(r"(yt|bili|nico|gv|sc|yahoo)search(?:date)?\d*:")
+SEARCH = re.compile(r"([a-z0-9]+)search(?:date)?\d*:")
+"""How yt-dlp writes a search: ``ytsearch20:words``; ``ytsearchdate20:words`` gives the newest first."""
 _SEARCHED = {"yt": "youtube.com", "bili": "bilibili.com", "nico": "nicovideo.jp", "gv": "google.com",
              "sc": "soundcloud.com", "yahoo": "yahoo.com"}  # fmt: skip
 
@@ -178,7 +179,7 @@ class Answer:
 
 def host_of(url: str) -> str:
     """The host that a visit counts for, in lower case; of a search, the platform's."""
-    if search := _SEARCH.match(url):
+    if (search := SEARCH.match(url)) and search[1] in _SEARCHED:
         return _SEARCHED[search[1]]
     try:
         return (urlsplit(url).hostname or "").lower()

@@ -31,7 +31,11 @@ _NEVER_V6 = tuple(
     for network in ("::/96", "64:ff9b:1::/48", "2001::/23", "2001:db8::/32", "2002::/16", "100::/64", "5f00::/16",
                     "3fff::/20", "fec0::/10")
 )  # fmt: skip
-_NEVER_V4 = tuple(ipaddress.IPv4Network(network) for network in ("192.88.99.0/24", "192.0.0.0/24"))
+_NEVER_V4 = tuple(
+    ipaddress.IPv4Network(network)
+    # 6to4 relays, protocol assignments, Azure's own services to its machines, which look public and are not
+    for network in ("192.88.99.0/24", "192.0.0.0/24", "168.63.129.16/32")
+)
 
 _LOCAL_NAMES = ("localhost", "local", "internal", "localdomain", "lan", "home", "corp", "intranet", "private")
 _LOCAL_ENDS = (".home.arpa", ".in-addr.arpa", ".ip6.arpa")

@@ -341,6 +341,7 @@ class Visit:
                     raise FetchError("too_large", f"more than {max_bytes} bytes", status=page.status)
                 yield from decoder.feed(chunk)
             else:
+                decoder.finish()
                 page.response.close()
                 return
             page.drop()
@@ -422,10 +423,16 @@ def _decoded(header: str) -> str:
 
 
 def _length(page: Page) -> int | None:
-    if page.response.chunked:
+    """The length that was announced; of several that differ none can be believed."""
+    stated = {part.strip() for part in page.header("Content-Length").split(",")}
+    if page.response.chunked or stated == {""}:
         return None
-    text = page.response.headers.get("Content-Length", "")
-    return int(text) if re.fullmatch(r"\d{1,18}", text) else None
+    length = stated.pop()
+    if stated or not re.fullmatch(r"\d{1,18}", length):
+        text = page.header("Content-Length")[:100]
+        page.drop()
+        raise FetchError("server_error", f"no length can be {text!r}", status=page.status)
+    return int(length)
 
 
 def _write(descriptor: int, data: bytes) -> None:
@@ -506,8 +513,9 @@ class _Decoder:
         self._left = max_bytes
         self._inflate = None
         encoding = encoding.strip().lower()
+        self._window_bits = zlib.MAX_WBITS | (16 if "gzip" in encoding else 0)
         if encoding in ("gzip", "x-gzip", "deflate"):
-            self._inflate = zlib.decompressobj(zlib.MAX_WBITS | (16 if "gzip" in encoding else 0))
+            self._inflate = zlib.decompressobj(self._window_bits)
         elif encoding not in ("", "identity"):
             raise FetchError("not_media", f"sent as {encoding[:40]!r}, which was not asked for")
 
@@ -516,6 +524,12 @@ class _Decoder:
             yield data
             return
         while data:
+            if self._inflate.eof:
+                # A gzip body may be several members one after the other, and zeros behind the last.
+                data = data.lstrip(b"\0")
+                if not data:
+                    return
+                self._inflate = zlib.decompressobj(self._window_bits)
             try:
                 plain = self._inflate.decompress(data, _CHUNK_BYTES)
             except zlib.error:
@@ -523,11 +537,16 @@ class _Decoder:
             self._left -= len(plain)
             if self._left < 0:
                 raise FetchError("too_large", "more bytes than allowed once unpacked")
-            data = self._inflate.unconsumed_tail
+            data = self._inflate.unconsumed_tail or self._inflate.unused_data
             if plain:
                 yield plain
             elif not data:
                 return
+
+    def finish(self) -> None:
+        """The body has ended; raises where what was compressed goes on."""
+        if self._inflate is not None and not self._inflate.eof:
+            raise FetchError("truncated", "the compressed body ends early")
 
 
 def reason_of(error: BaseException) -> FetchError:

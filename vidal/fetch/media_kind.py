@@ -78,7 +78,9 @@ def kind_of(head: bytes) -> str:
         return _RIFF.get(head[8:12], "unknown")
     if head[:4] == b"FORM" and head[8:11] == b"AIF":
         return "aiff"
-    if head[4:8] in _QUICKTIME:
+    if _is_utf16(head):
+        return "text"
+    if head[4:8] in _QUICKTIME and not _is_plain(head):
         return _PICTURE_BRANDS.get(head[8:12], "mp4") if head[4:8] == b"ftyp" else "mp4"
     if _is_transport_stream(head):
         return "mpegts"
@@ -106,8 +108,24 @@ def _text(head: bytes) -> str | None:
     for pattern, kind in _TEXTS:
         if pattern.search(head):
             return kind
-    is_plain = not re.search(rb"[\x00-\x08\x0e-\x1a\x1c-\x1f]", head)
-    return "text" if is_plain else None
+    return "text" if _is_plain(head) else None
+
+
+def _is_plain(head: bytes) -> bool:
+    """Whether no byte is one that text does not have; a text's second word may well be ``free``."""
+    return not re.search(rb"[\x00-\x08\x0e-\x1a\x1c-\x1f]", head)
+
+
+def _is_utf16(head: bytes) -> bool:
+    """Text of two bytes a letter, whose mark looks like the start of an MPEG frame."""
+    if head[:2] not in (b"\xff\xfe", b"\xfe\xff"):
+        return False
+    try:
+        text = head[: len(head) // 2 * 2].decode("utf-16")
+    except UnicodeDecodeError as error:
+        # A letter of four bytes may be cut at the end of the head.
+        return error.start >= len(head) - 4
+    return _is_plain(text.encode())
 
 
 def is_cut_off(path: Path) -> bool | None:

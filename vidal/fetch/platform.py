@@ -30,7 +30,7 @@ from yt_dlp.utils import (
 )
 
 from vidal.fetch import guard, media_kind
-from vidal.fetch.ask import Answer, Ask
+from vidal.fetch.ask import SEARCH, Answer, Ask
 from vidal.fetch.http import Client, Visit, check_directives, read_cookies, retry_after_s
 from vidal.fetch.metadata import crawl_columns
 from vidal.fetch.reasons import DISK, FetchError, chain, from_error, from_status, from_words
@@ -178,7 +178,7 @@ class Platform:
 
     def __init__(self, ask: Ask, client: Client) -> None:
         self.ask, self.log = ask, _Log()
-        if not re.match(r"[a-z0-9]+search\d*:", ask.url) or ask.op != "search":
+        if not SEARCH.match(ask.url) or ask.op != "search":
             guard.check_url(ask.url, ask.settings.rules())
         self.downloader = _Downloader(ask, client, self.log)
         extractor = matching_extractor(ask.url)

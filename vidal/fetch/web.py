@@ -9,6 +9,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -62,6 +63,7 @@ class WebFetcher:
                 except ClipError as error:
                     clip.fail(error.reason, error.detail, is_transient=error.transient)
                 finally:
+                    clip.crawled_at = datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
                     schedule.done(host)
 
     def _bring(self, child: FetchChild, host: str, clip: Clip, judge: Judge) -> None:

@@ -26,7 +26,8 @@ class Fetch(Stage, WebSettings):
     for the clip's metadata first, and the filters under ``judge`` decide on them before a byte of media is fetched.
     """
 
-    writes: ClassVar[tuple[str, ...]] = ("source_file", "source_sha256", "source_bytes")
+    version: ClassVar[int] = 2
+    writes: ClassVar[tuple[str, ...]] = ("source_file", "source_sha256", "source_bytes", "crawled_at")
     whereabouts: ClassVar[tuple[str, ...]] = ("base", *WebSettings.how)
     secrets: ClassVar[tuple[str, ...]] = WebSettings.hidden
     default_resources = Resources(batch_size=64, timeout_s=None)

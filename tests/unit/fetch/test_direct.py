@@ -49,7 +49,7 @@ def ask(
     )
 
 
-@pytest.mark.parametrize("way", ["clip", "chunked", "without-length", "hops/5"])
+@pytest.mark.parametrize("way", ["clip", "chunked", "without-length", "gzip", "hops/5"])
 def test_a_file_comes_whole_however_it_is_sent(
     site: Site, child: FetchChild, samples: Path, tmp_path: Path, way: str
 ) -> None:

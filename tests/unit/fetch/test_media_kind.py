@@ -16,7 +16,8 @@ HEADS = [
     (b"\x89PNG\r\n\x1a\n", "png"), (b"\xff\xd8\xff\xe0", "jpeg"), (b"GIF89a", "gif"), (b"", "empty"), (b"<!DOCTYPE html>", "html"),
     (b"\xef\xbb\xbf\n<HTML>", "html"), (b'{"error": 1}', "json"), (b"<?xml version='1.0'?>", "xml"), (b"#EXTM3U\n", "playlist"),
     (b"ffconcat version 1.0\nfile a.mp4", "text"), (b"Not found", "text"), (b"%PDF-1.7", "pdf"), (b"PK\x03\x04", "zip"),
-    (b"\0" * 900, "unknown"), (b"\xff\xff\xff\xff\0", "unknown"),
+    (b"The free and open film is not here", "text"), (b"Mr. moov\n", "text"), ("Not found".encode("utf-16"), "text"),
+    (b"\xff\xfe" + bytes(range(1, 255)) * 4, "mp3"), (b"\0" * 900, "unknown"), (b"\xff\xff\xff\xff\0", "unknown"),
 ]  # fmt: skip
 
 

@@ -178,8 +178,9 @@ def test_no_cookie_is_left_in_the_folder(site: Site, child: FetchChild, tmp_path
 class TestSearch:
     """A search by words, through an extractor that stands where a platform's would."""
 
-    def test_words_become_entries(self, site: Site, tmp_path: Path) -> None:
+    @pytest.mark.parametrize("key", ["sitesearch", "sitesearchdate"])
+    def test_words_become_entries(self, site: Site, tmp_path: Path, key: str) -> None:
         with FetchChild(module="tests.site.strange_child", function="with_search") as child:
-            answer = ask(child, "search", f"sitesearch4:{site.port} rain", tmp_path, entries=4)
+            answer = ask(child, "search", f"{key}4:{site.port} rain", tmp_path, entries=4)
             assert [entry["title"] for entry in answer.metadata["entries"]] == [f"rain {n}" for n in range(4)]
             assert all(entry["url"].startswith(site.url("/page/")) for entry in answer.metadata["entries"])
