@@ -21,8 +21,11 @@ VIDEO, SOUND, FINGERPRINT = "out.mp4", "out.flac", "out.chromaprint"
 FRAME = "out.%d.jpg"
 VIDEO_TIMES, FRAME_TIMES = "video.times", "frame.times"
 PICTURE_MEASURES, FRAME_MEASURES, SOUND_MEASURES = "picture.measures", "frame.measures", "sound.measures"
+CHANNEL_MEASURES, MONO_MEASURES = "channel.measures", "mono.measures"
+STEADY_AUDIO = "out.steady.mka"
 
 VIDEO_SOUND_RATE = 48_000
+_AUDIO = "a:0"
 
 _EXACT = {"map_metadata": "-1", "map_chapters": "-1", "fflags": "+bitexact"}
 
@@ -40,6 +43,18 @@ class Target(BaseModel):
     jpeg_quality: int = Field(2, ge=1, le=31)
     """FFmpeg's quantiser for the stored frames; lower is better."""
     measure_fps: float = Field(5.0, gt=0)
+    max_corrupt_audio_share: float = Field(0.5, ge=0, le=1)
+    """Audio of which more could not be decoded is left out; the clip stays, without audio."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Audio:
+    """How the source's audio is read; a clip without one of these is written without audio."""
+
+    is_steady: bool = False
+    """Read from `STEADY_AUDIO`, which `steady_audio_command` has made, instead of from the source."""
+    channel: int | None = None
+    """The channel that becomes the mono audio, where the mix of all of them cancels out."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -53,20 +68,52 @@ class Plan:
     chosen: Sequence[int]
     """Which of them are stored."""
     keeps_every_frame: bool
+    audio: Audio | None
 
 
 def command(source: str, plan: Plan, target: Target, limits: Limits) -> list[str]:
     """The argument list; ``source`` is what `source_name` gives."""
     media = ffmpeg.input(source, reinit_filter=0, **input_options(limits))
     picture = _picture(media["V:0"], plan, target).split()
-    sound, *aside = _sounds(media["a:0"], plan) if plan.probe.audio_codec else (None,)
+    sound, *aside = (None,) if plan.audio is None else _sounds(_audio(media, plan), plan.audio, plan)
     outputs = [
         _video(picture[0], sound, target),
         _frames(picture[1], plan, target),
         _measures(picture[2], target),
         *(_sound_outputs(*aside) if aside else ()),
     ]
-    return [str(find_ffmpeg()), *global_options(limits), *ffmpeg.merge_outputs(*outputs).get_args()]
+    return _ffmpeg(limits, *outputs)
+
+
+def steady_audio_command(source: str, plan: Plan, limits: Limits) -> list[str]:
+    """Audio that changes its rate or channels on the way, as mono PCM of one rate, on the picture's clock.
+
+    A filter graph cannot take such a change, so FFmpeg builds a new one, which would lose the state of all others.
+    """
+    stream = ffmpeg.input(source, **input_options(limits))[_AUDIO]
+    steps = (
+        f"asetpts=PTS-({plan.probe.start_s:.9f}/TB)",
+        f"atrim=start=0:end={plan.probe.duration_s:.6f}",
+        f"aresample={VIDEO_SOUND_RATE}",
+        "aformat=sample_fmts=s16:channel_layouts=mono",
+    )
+    steady = ffmpeg.output(stream, f"file:{STEADY_AUDIO}", af=",".join(steps), f="matroska",
+                           **{"c:a": "pcm_s16le", "flags": "+bitexact", **_EXACT})  # fmt: skip
+    return _ffmpeg(limits, steady)
+
+
+def _ffmpeg(limits: Limits, *outputs: Any) -> list[str]:
+    """A decoder's errors do not fail the run: they are counted, and what they spoil is decided on afterwards."""
+    arguments = ffmpeg.merge_outputs(*outputs).get_args()
+    return [str(find_ffmpeg()), *global_options(limits), "-max_error_rate", "1", *arguments]
+
+
+def _audio(media: Any, plan: Plan) -> Any:
+    """The audio as it is decoded, on the picture's clock."""
+    assert plan.audio is not None
+    if plan.audio.is_steady:
+        return ffmpeg.input(f"file:{STEADY_AUDIO}")["a:0"]
+    return media[_AUDIO].filter("asetpts", f"PTS-({plan.probe.start_s:.9f}/TB)")
 
 
 def _picture(stream: Any, plan: Plan, target: Target) -> Any:
@@ -80,21 +127,31 @@ def _picture(stream: Any, plan: Plan, target: Target) -> Any:
     return to_bt709(stream, probe, plan.size).filter("setsar", "1")
 
 
-def _sounds(stream: Any, plan: Plan) -> tuple[Any, Any, Any]:
-    """Sound for the mp4, the FLAC and the fingerprint, on the picture's clock.
+def _sounds(stream: Any, audio: Audio, plan: Plan) -> tuple[Any, Any, Any, Any]:
+    """Audio for the mp4, the FLAC and the fingerprint, and what is measured of the channels.
 
     A late start is preceded by silence, what comes before the picture is dropped, the end is the picture's end.
     """
     length_s = plan.probe.duration_s
     samples = max(1, round(length_s * SAMPLE_RATE))
     fill = {"async": 1, "first_pts": 0, "min_hard_comp": 0.02}
-    parts = stream.filter("asetpts", f"PTS-({plan.probe.start_s:.9f}/TB)").asplit()
+    parts = stream.asplit()
     full = parts[0].filter("aresample", VIDEO_SOUND_RATE, **fill).filter("aformat", channel_layouts="mono|stereo")
     full = full.filter("apad", whole_dur=f"{length_s:.6f}")
-    mono = parts[1].filter("aresample", SAMPLE_RATE, **fill)
+    mono = (
+        parts[1] if audio.channel is None else parts[1].filter("channelmap", map=audio.channel, channel_layout="mono")
+    )
+    mono = mono.filter("aresample", SAMPLE_RATE, **fill)
     mono = mono.filter("aformat", sample_fmts="s16", channel_layouts="mono").filter("apad", whole_len=samples)
-    both = mono.filter("atrim", end_sample=samples).asplit()
-    return full.filter("atrim", end=f"{length_s:.6f}"), both[0], both[1]
+    mono = _levels(mono.filter("atrim", end_sample=samples), MONO_MEASURES).asplit()
+    channels = _levels(parts[2].filter("atrim", start=0, end=f"{length_s:.6f}"), CHANNEL_MEASURES)
+    return full.filter("atrim", end=f"{length_s:.6f}"), mono[0], mono[1], channels
+
+
+def _levels(stream: Any, path: str) -> Any:
+    """Note the RMS level of each channel up to each frame; the last one is that of the whole."""
+    stream = stream.filter("astats", metadata=1, measure_perchannel="RMS_level", measure_overall="none")
+    return stream.filter("ametadata", "print", file=path)
 
 
 def _video(picture: Any, sound: Any | None, target: Target) -> Any:
@@ -140,8 +197,9 @@ def _measures(picture: Any, target: Target) -> Any:
     return ffmpeg.output(picture.filter("metadata", "print", file=PICTURE_MEASURES), "-", f="null")
 
 
-def _sound_outputs(flac: Any, fingerprint: Any) -> list[Any]:
+def _sound_outputs(flac: Any, fingerprint: Any, channels: Any) -> list[Any]:
     return [
         ffmpeg.output(flac, f"file:{SOUND}", f="flac", **{"c:a": "flac", "flags": "+bitexact", **_EXACT}),
         ffmpeg.output(fingerprint, f"file:{FINGERPRINT}", f="chromaprint", fp_format="raw"),
+        ffmpeg.output(channels, "-", f="null"),
     ]

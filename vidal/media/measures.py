@@ -31,6 +31,18 @@ class PictureMeasures:
 class SoundMeasures:
     loudness_lufs: float | None
     silence_share: float
+    audio_rms_db: float | None
+    """Of the mono audio; None for digital silence."""
+
+    @property
+    def lost_in_mono(self) -> bool:
+        """Whether the source is heard and the mono audio is not.
+
+        Loudness leaves quiet stretches out, so a short beep in a long clip is up to 30 dB louder than its mean.
+        """
+        if self.loudness_lufs is None:
+            return False
+        return self.audio_rms_db is None or self.audio_rms_db < self.loudness_lufs - 40
 
 
 def read_picture(path: Path, frames_path: Path, duration_s: float) -> PictureMeasures:
@@ -48,14 +60,23 @@ def read_picture(path: Path, frames_path: Path, duration_s: float) -> PictureMea
     )
 
 
-def read_sound(path: Path, duration_s: float) -> SoundMeasures:
+def read_sound(path: Path, mono_path: Path, duration_s: float) -> SoundMeasures:
     values = _values(path)
     loudness = values["r128.I"][-1] if values["r128.I"] else None
+    mono_db = next(iter(read_levels(mono_path)), -math.inf)
     return SoundMeasures(
         # -70 LUFS is the gate of EBU R128: no block was louder.
         loudness_lufs=None if loudness is None or loudness <= -70 else round(loudness, 3),
         silence_share=_share(values["silence_start"], values["silence_end"], duration_s),
+        audio_rms_db=round(mono_db, 3) if math.isfinite(mono_db) else None,
     )
+
+
+def read_levels(path: Path) -> list[float]:
+    """RMS level of each channel in dB of full scale, minus infinity for digital silence."""
+    values = _values(path)
+    names = sorted((name for name in values if name.startswith("astats.")), key=lambda name: int(name.split(".")[1]))
+    return [values[name][-1] for name in names]
 
 
 def read_fingerprint(path: Path) -> list[int]:

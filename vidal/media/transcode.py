@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from fractions import Fraction
 from pathlib import Path
 
 from vidal.errors import ClipError
 from vidal.media import child, graph
+from vidal.media.fate import AudioFate, cancelled_channel, corrupt_share
 from vidal.media.ffmpeg import source_name
-from vidal.media.graph import Plan, Target
+from vidal.media.graph import Audio, Plan, Target
 from vidal.media.limits import Limits
 from vidal.media.log_lines import CUT_SHORT
 from vidal.media.measures import PictureMeasures, SoundMeasures, read_fingerprint, read_picture, read_sound
@@ -25,6 +26,9 @@ _DECODED = re.compile(
     r"^\[in#0\S* @ \S+\] \[verbose\] +Input stream #0:\d+ \(video\): .*? (\d+) frames decoded; (\d+) decode errors",
     re.M,
 )
+_AUDIO_CHANGES = re.compile(r"^\[\S+ @ \S+\] \[error\] Changing audio frame properties on the fly", re.M)
+
+_MOSTLY = 2 / 3
 
 # Codecs in which a packet may rightly give no frame (VP8's hidden reference frames).
 _HAS_HIDDEN_FRAMES = ("vp8", "vp6", "vp6f")
@@ -42,8 +46,19 @@ class Transcoded:
     audio_fingerprint: list[int]
     picture_measures: PictureMeasures
     sound_measures: SoundMeasures | None
+    audio: AudioFate
     corrupt_frames: int
     peak_rss_bytes: int
+
+    @property
+    def damage(self) -> set[str]:
+        """The words of the record's ``damage``."""
+        found = {
+            "corrupt_frames": self.corrupt_frames > 0,
+            "corrupt_audio": bool(self.audio.corrupt_share),
+            "silent_audio": self.sound_measures is not None and self.sound_measures.lost_in_mono,
+        }
+        return {word for word, holds in found.items() if holds}
 
 
 def transcode(source: Path, probe: Probe, folder: Path, target: Target, limits: Limits) -> Transcoded:
@@ -58,17 +73,23 @@ def transcode(source: Path, probe: Probe, folder: Path, target: Target, limits: 
 
 
 def _transcode(source: Path, probe: Probe, folder: Path, target: Target, limits: Limits) -> Transcoded:
-    plan = make_plan(probe, probe.times_s, target)
-    done = _run(source, plan, folder, target, limits)
+    job = _Job(source, folder, target, limits)
+    plan, done, fate = job.run_with_what_audio_there_is(make_plan(probe, probe.times_s, target))
     decoded = _times(folder / graph.VIDEO_TIMES)
     corrupt = _corrupt_frames(done, probe, plan, decoded)
-    if _times(folder / graph.FRAME_TIMES) != [plan.times_s[i] for i in plan.chosen]:
+    better = plan
+    if fate.status == "left_out":
+        better = replace(plan, audio=None)
+    elif plan.audio is not None and (channel := cancelled_channel(folder)) is not None:
+        better = replace(plan, audio=replace(plan.audio, channel=channel))
+    if not job.frames_are_of(plan):
         # Containers without presentation times (AVI, MPEG-PS) and damaged clips: the first pass has measured them.
-        plan = make_plan(probe, decoded, target)
-        done = _run(source, plan, folder, target, limits)
-        if _times(folder / graph.FRAME_TIMES) != [plan.times_s[i] for i in plan.chosen]:
+        better = replace(make_plan(probe, decoded, target), audio=better.audio)
+    if better != plan:
+        plan, done = better, job.run(better)
+        if not job.frames_are_of(plan):
             raise ClipError("undecodable", "frame times differ from one decoding to the next")
-    return _collect(folder, plan, target, corrupt, done.peak_rss_bytes)
+    return _collect(folder, plan, target, fate, corrupt, done.peak_rss_bytes)
 
 
 def make_plan(probe: Probe, times_s: Sequence[float], target: Target) -> Plan:
@@ -80,17 +101,56 @@ def make_plan(probe: Probe, times_s: Sequence[float], target: Target) -> Plan:
         times_s=kept,
         chosen=centre_frames(kept, probe.duration_s, target.frames),
         keeps_every_frame=whole,
+        audio=Audio() if probe.audio_codec else None,
     )
 
 
-def _run(source: Path, plan: Plan, folder: Path, target: Target, limits: Limits) -> child.Finished:
-    command = graph.command(source_name(source, folder), plan, target, limits)
-    done = child.run(command, folder, limits, marks=(_CORRUPT_FRAME, _DECODER_ERROR, *CUT_SHORT))
-    if any(done.counts[mark] for mark in CUT_SHORT):
-        raise ClipError("truncated", "the file ends before its index or its sizes say")
-    if done.returncode != 0:
-        raise ClipError("undecodable", done.first_error)
-    return done
+@dataclass(frozen=True, slots=True)
+class _Job:
+    """Runs of FFmpeg over one source."""
+
+    source: Path
+    folder: Path
+    target: Target
+    limits: Limits
+
+    def run_with_what_audio_there_is(self, plan: Plan) -> tuple[Plan, child.Finished, AudioFate]:
+        """The first run that succeeds: with the audio as it is, with its changes evened out, without it."""
+        if plan.audio is None:
+            return plan, self.run(plan), AudioFate.none()
+        done = heard = self._try(plan)
+        if done.returncode != 0 and _AUDIO_CHANGES.search(done.log):
+            heard = self._start(graph.steady_audio_command(self._name, plan, self.limits))
+            plan = replace(plan, audio=Audio(is_steady=True))
+            done = self._try(plan)
+        if done.returncode == 0:
+            return plan, done, AudioFate.of(corrupt_share(heard.log), self.target.max_corrupt_audio_share)
+        # If the fault is the picture's, this fails as well, and says so.
+        plan = replace(plan, audio=None)
+        return plan, self.run(plan), AudioFate.undecodable()
+
+    def run(self, plan: Plan) -> child.Finished:
+        done = self._try(plan)
+        if done.returncode != 0:
+            raise ClipError("undecodable", done.first_error)
+        return done
+
+    def frames_are_of(self, plan: Plan) -> bool:
+        return _times(self.folder / graph.FRAME_TIMES) == [plan.times_s[i] for i in plan.chosen]
+
+    def _try(self, plan: Plan) -> child.Finished:
+        return self._start(graph.command(self._name, plan, self.target, self.limits))
+
+    def _start(self, command: Sequence[str]) -> child.Finished:
+        marks = (_CORRUPT_FRAME, _DECODER_ERROR, *CUT_SHORT)
+        done = child.run(command, self.folder, self.limits, marks=marks)
+        if any(done.counts[mark] for mark in CUT_SHORT):
+            raise ClipError("truncated", "the file ends before its index or its sizes say")
+        return done
+
+    @property
+    def _name(self) -> str:
+        return source_name(self.source, self.folder)
 
 
 def _times(path: Path) -> list[float]:
@@ -110,26 +170,32 @@ def _corrupt_frames(done: child.Finished, probe: Probe, plan: Plan, decoded: Seq
         raise ClipError("truncated", f"the picture stops {missing_s:.2f} s before its last packet")
     # The last match: what the file's author wrote is logged before FFmpeg's own summary.
     frames, errors = map(int, (_DECODED.findall(done.log) or [(len(decoded), 0)])[-1])
+    if errors > _MOSTLY * (frames + errors):
+        raise ClipError("undecodable", done.first_error)
     lost = max(0, len(probe.frame_ticks) - frames)
     if probe.is_interlaced or probe.video_codec in _HAS_HIDDEN_FRAMES:
         lost = 0
     return max(errors + done.counts[_CORRUPT_FRAME], lost, min(1, done.counts[_DECODER_ERROR]))
 
 
-def _collect(folder: Path, plan: Plan, target: Target, corrupt: int, peak_rss_bytes: int) -> Transcoded:
+def _collect(
+    folder: Path, plan: Plan, target: Target, fate: AudioFate, corrupt: int, peak_rss_bytes: int
+) -> Transcoded:
     stored = [(folder / (graph.FRAME % (k + 1))).read_bytes() for k in range(len(plan.chosen))]
     repeats = stretch(plan.chosen, target.frames)
     length_s = plan.probe.duration_s
-    has_sound = plan.probe.audio_codec is not None
     return Transcoded(
         video=(folder / graph.VIDEO).read_bytes(),
         frames=[stored[k] for k in repeats],
         frame_times=[plan.times_s[plan.chosen[k]] for k in repeats],
         size=plan.size,
-        sound=(folder / graph.SOUND).read_bytes() if has_sound else None,
-        audio_fingerprint=read_fingerprint(folder / graph.FINGERPRINT),
+        sound=(folder / graph.SOUND).read_bytes() if plan.audio else None,
+        audio_fingerprint=read_fingerprint(folder / graph.FINGERPRINT) if plan.audio else [],
         picture_measures=read_picture(folder / graph.PICTURE_MEASURES, folder / graph.FRAME_MEASURES, length_s),
-        sound_measures=read_sound(folder / graph.SOUND_MEASURES, length_s) if has_sound else None,
+        sound_measures=read_sound(folder / graph.SOUND_MEASURES, folder / graph.MONO_MEASURES, length_s)
+        if plan.audio
+        else None,
+        audio=fate,
         corrupt_frames=corrupt,
         peak_rss_bytes=peak_rss_bytes,
     )

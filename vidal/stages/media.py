@@ -23,7 +23,8 @@ class Media(Stage, Target):
     writes: ClassVar[tuple[str, ...]] = (
         "video", "audio", "frame_times", "frame_width", "frame_height", "has_audio", "motion", "spatial_information",
         "scene_changes", "freeze_share", "black_share", "luma_mean", "blur", "corrupt_frames", "loudness_lufs",
-        "silence_share", "audio_fingerprint", "media_model",
+        "silence_share", "audio_rms_db", "audio_status", "audio_reason", "corrupt_audio_share", "damage",
+        "audio_fingerprint", "media_model",
     )  # fmt: skip
     layers: ClassVar[tuple[str, ...]] = ("video", "audio")
 
@@ -60,6 +61,9 @@ def _write(clip: Clip, made: Transcoded) -> None:
     clip.frame_times = made.frame_times
     clip.frame_width, clip.frame_height = made.size
     clip.has_audio = made.sound is not None
+    clip.audio_status, clip.audio_reason = made.audio.status, made.audio.reason
+    clip.corrupt_audio_share = made.audio.corrupt_share
+    clip.damage = sorted({*clip.damage, *made.damage})
     clip.corrupt_frames, clip.audio_fingerprint = made.corrupt_frames, made.audio_fingerprint
     for measures in (made.picture_measures, made.sound_measures):
         for name in measures.__dataclass_fields__ if measures is not None else ():
