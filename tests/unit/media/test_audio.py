@@ -30,7 +30,7 @@ def spoilt_audio(path: Path, share: float) -> Path:
 def changing_audio(path: Path) -> Path:
     """A transport stream joined of mono at 44.1 kHz and stereo at 48 kHz, two seconds each."""
     whole = film(path.with_suffix(".mkv"), "-c:a", "pcm_s16le", sound=f"{BEEP}|{BEEP}:s=48000")
-    cuts = [("0", "-ac", "1", "-ar", "44100"), ("2", "-ac", "2", "-ar", "48000")]
+    cuts = [("0", "-af", "pan=mono|c0=c0", "-ar", "44100"), ("2", "-ar", "48000")]
     parts = [path.with_name(f"part{k}.ts") for k in range(2)]
     for part, (start, *form) in zip(parts, cuts, strict=True):
         cut = ("-ss", start, "-t", "2", "-i", whole, "-output_ts_offset", start)
