@@ -19,7 +19,7 @@ from vidal.media.measures import PictureMeasures, SoundMeasures, read_fingerprin
 from vidal.media.probe import Probe
 from vidal.media.timing import centre_frames, decimate, keeps_every_frame, seconds, stretch, target_size
 
-_CORRUPT_FRAME = b"corrupt decoded frame"
+_CORRUPT_FRAME = rb"^\[vist#0:\d+/\S+ @ \S+\] \[dec:\S+ @ \S+\] \[warning\] corrupt decoded frame"
 # H.264 marks every frame that it conceals; other decoders of FFmpeg often only complain.
 _DECODER_ERROR = rb"^\[(hevc|vp8|vp9|libdav1d|mpeg4|mpeg2video|mpeg1video|vc1|wmv3) @ \S+\] \[error\] "
 _DECODED = re.compile(
