@@ -12,6 +12,7 @@ from typing import Any, ClassVar
 
 import numpy as np
 import pyarrow as pa
+import soundfile
 from PIL import Image
 
 from vidal.clip import Clip
@@ -55,6 +56,32 @@ class Shade(Stage):
             clip.work.put(
                 Member(layer="depth", suffix=f"depth.{k}.png", data=out.getvalue(), time_s=clip.frame_times[k])
             )
+
+
+class Caption(Stage):
+    """The title, where there is one, as the caption."""
+
+    reads = ("title",)
+    writes = ("caption",)
+
+    def process(self, clip: Clip) -> None:
+        clip.caption = clip.title or None
+
+
+class Sound(Stage):
+    """Audio as long as the video, for every clip whose title is not ``mute``."""
+
+    reads = ("duration_s",)
+    layers = ("audio",)
+    writes = ("has_audio",)
+
+    def process(self, clip: Clip) -> None:
+        clip.has_audio = clip.title != "mute"
+        if clip.has_audio:
+            out, rate_hz = io.BytesIO(), 16_000
+            samples = np.linspace(-0.5, 0.5, int((clip.duration_s or 0) * rate_hz))
+            soundfile.write(out, samples, rate_hz, format="FLAC")
+            clip.work.put(Member(layer="audio", suffix="flac", data=out.getvalue()))
 
 
 class Trouble(Stage):

@@ -29,6 +29,7 @@ if str(ROOT) not in sys.path:
     sys.path.insert(0, str(ROOT))
 
 PAINT, SHADE, TROUBLE = (f"tests.engine_toys:{name}" for name in ("Paint", "Shade", "Trouble"))
+CAPTION, SOUND = (f"tests.engine_toys:{name}" for name in ("Caption", "Sound"))
 SAME_TITLE, BROKEN_SETUP = (f"tests.engine_toys:{name}" for name in ("SameTitle", "BrokenSetup"))
 
 Row = dict[str, Any]

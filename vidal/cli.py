@@ -64,6 +64,9 @@ class EngineChoice(StrEnum):
 DirArgument = Annotated[str, typer.Argument(metavar="DIR", help="Data set: a folder or an address such as s3://…")]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print one JSON object instead of text.")]
 EngineOption = Annotated[EngineChoice, typer.Option(help="ray, or local: the same work without Ray.")]
+WhereOption = Annotated[
+    str | None, typer.Option(metavar="COND", help='Condition on manifest columns: "blur < 0.3 and has_audio"')
+]
 WorkersOption = Annotated[
     int | None, typer.Option(help="Worker processes; by default one per core. 0 with --engine local: this process.")
 ]
@@ -241,26 +244,26 @@ def report(
     directory: DirArgument,
     out: Annotated[Path | None, typer.Option(help="HTML file; by default ./report.html.")] = None,
     max_clips: Annotated[int, typer.Option(min=1, help="Contact sheets on the page.")] = 100,
+    where: WhereOption = None,
 ) -> None:
-    """Write the funnel and a contact sheet of every kept clip as one HTML file."""
+    """Write the funnel and contact sheets of up to --max-clips kept clips as one HTML file."""
     from vidal.dataset.dataset import Dataset
+    from vidal.dataset.export import selected_clips
     from vidal.report.page import write_report
     from vidal.report.summary import stage_order
 
     dataset = Dataset.open(directory)
     target = out or Path("report.html")
-    write_report(
+    shown = write_report(
         dataset.rows(), dataset.read_member, target, title=dataset.info.name, stage_order=stage_order(dataset),
-        max_clips=max_clips,
+        max_clips=max_clips, where=where, selected=selected_clips(dataset, where),
     )  # fmt: skip
-    console.print(f"wrote {target}", soft_wrap=True)
+    left_out = f": {shown.most} of {shown.seen} clips, evenly chosen; --max-clips shows more"
+    console.print(f"wrote {target}" + ("" if shown.is_all else left_out), soft_wrap=True)
 
 
 DataOption = Annotated[
     list[str], typer.Option("--data", metavar="DIR...", help="Data sets: folders or addresses; several may follow.")
-]
-WhereOption = Annotated[
-    str | None, typer.Option(metavar="COND", help='Condition on manifest columns: "blur < 0.3 and has_audio"')
 ]
 
 
@@ -400,7 +403,7 @@ def index(
     if as_json:
         _print_json(dataclasses.asdict(result))
     else:
-        console.print(f"{out}: {result.kept} samples in {result.tars} tars, {result.failed} failed", soft_wrap=True)
+        console.print(f"{out}: {result.sentence()}", markup=False, highlight=False, soft_wrap=True)
 
 
 @app.command()
@@ -435,6 +438,7 @@ class ExportFormat(StrEnum):
     """What `export` writes."""
 
     joint = "joint"
+    open_clip = "open-clip"
     vidal_json = "vidal-json"
     encoder = "encoder"
     onnx = "onnx"
@@ -443,14 +447,19 @@ class ExportFormat(StrEnum):
 @app.command()
 def export(
     directory: DirArgument,
-    out: Annotated[str, typer.Option(help="Folder for joint tars, encoder and onnx; file for VIDAL's JSON.")],
+    out: Annotated[str, typer.Option(help="Folder for tars, encoder and onnx; file for VIDAL's JSON.")],
     format: Annotated[
         ExportFormat,
-        typer.Option(help="Of a data set: joint, vidal-json. Of a training run: encoder (Hugging Face folder), onnx."),
+        typer.Option(
+            help="Of a dataset: joint, open-clip, vidal-json. Of a training run: encoder (Hugging Face folder), onnx."
+        ),
     ] = ExportFormat.joint,
+    where: WhereOption = None,
 ) -> None:
-    """Write a data set or a trained encoder in another shape."""
+    """Write a dataset or a trained encoder in another shape; the same export again completes it."""
     if format in (ExportFormat.encoder, ExportFormat.onnx):
+        if where is not None:
+            raise UserError(f"--where selects clips of a dataset; --format {format.value} exports a training run")
         _export_encoder(directory, Path(out), format)
         return
     from vidal.dataset import export as exports
@@ -458,10 +467,12 @@ def export(
 
     dataset = Dataset.open(directory)
     if format is ExportFormat.joint:
-        count = exports.write_joint(dataset, out)
+        result = exports.write_joint(dataset, out, where)
+    elif format is ExportFormat.open_clip:
+        result = exports.write_open_clip(dataset, out, where)
     else:
-        count = exports.write_vidal_json(dataset, Path(out))
-    console.print(f"wrote {count} clips to {out}", soft_wrap=True)
+        result = exports.write_vidal_json(dataset, Path(out), where)
+    console.print(result.sentence(), markup=False, highlight=False, soft_wrap=True)
 
 
 def _export_encoder(run: str, out: Path, format: ExportFormat) -> None:

@@ -120,7 +120,7 @@ def test_an_export_goes_to_the_store(built: tuple[Path, str]) -> None:
 
     folder, address = built
     out = f"s3://{BUCKET}/joint"
-    assert write_joint(Dataset.open(address), out) == 8
+    assert write_joint(Dataset.open(address), out).clips == 8
     write_joint(Dataset.open(str(folder / "out")), str(folder / "joint"))
     local = {path.name: path.read_bytes() for path in (folder / "joint").iterdir()}
     assert stored(out) == local

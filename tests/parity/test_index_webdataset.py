@@ -180,6 +180,26 @@ def test_a_bad_sample_is_a_failed_row_and_costs_no_other(tmp_path: Path, members
     assert [(row["stage"], row["reason"]) for row in found if row["status"] == "failed"] == [("index", reason)]
 
 
+def test_a_key_whose_members_are_not_adjacent_is_named_once_and_counted(tmp_path: Path) -> None:
+    """Stock webdataset gives such a key as two samples, neither of them whole."""
+    media = [(f"v{k}.jpg", picture(k)) for k in range(3)]
+    path = write_raw(tmp_path / "a.tar", [("good.jpg", picture()), *media, *((f"v{k}.txt", b"said") for k in range(3))])
+    assert [sample["__key__"] for sample in wds.WebDataset(str(path), shardshuffle=False)].count("v1") == 2
+    said = command("index", path, "--out", tmp_path / "index")
+    assert said == f"{tmp_path / 'index'}: 1 samples in 1 tars, 3 failed (split_sample 3)\n"
+    found = rows(tmp_path / "index")
+    assert {key: row["reason"] for key, row in found.items()} == {"good": None} | {
+        f"v{k}": "split_sample" for k in range(3)
+    }
+    with pytest.raises(
+        SourceError, match=r"\(split_sample 3\); the first failure: .*v0: .*; write the tar anew, by name"
+    ):
+        write_index(
+            [str(write_raw(tmp_path / "b.tar", [*media, *((f"v{k}.txt", b"x") for k in range(3))]))],
+            str(tmp_path / "b"),
+        )
+
+
 @pytest.mark.parametrize("cut", ["in a member", "in a header", "before the end mark"])
 def test_a_truncated_tar_is_named_and_its_whole_samples_stay(tmp_path: Path, cut: str) -> None:
     path = write_raw(tmp_path / "a.tar", [(f"{k}.jpg", picture(k, 64)) for k in range(4)])
@@ -246,6 +266,7 @@ def test_the_commands_of_a_data_set_work_on_an_index_or_refuse_in_one_line(tmp_p
         "tars": 1,
         "kept": 2,
         "failed": 0,
+        "reasons": {},
     }
     assert list(verify(Dataset.open(str(index)))) == []
     for words in (
@@ -265,7 +286,7 @@ def test_a_joint_export_of_an_index_is_read_by_stock_webdataset(tmp_path: Path) 
 
     write_stock(tmp_path / "a.tar", [languagebind(0)])
     write_index([str(tmp_path / "a.tar")], str(tmp_path / "index"))
-    assert write_joint(Dataset.open(str(tmp_path / "index")), str(tmp_path / "joint")) == 1
+    assert write_joint(Dataset.open(str(tmp_path / "index")), str(tmp_path / "joint")).clips == 1
     (sample,) = wds.WebDataset(str(tmp_path / "joint" / "000000.tar"), shardshuffle=False)
     assert sample["frm3.jpg"] == languagebind(0)["frm3.jpg"]
 

@@ -2,17 +2,24 @@
 
 from __future__ import annotations
 
+import io
 import json
+import os
+import shutil
+import subprocess
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import pyarrow.parquet as pq
 import pytest
 from typer.testing import CliRunner
 
 import vidal
 from tests.runs import PAINT, SAME_TITLE, TROUBLE, run, write_recipe
+from tests.runs import vidal as run_vidal
 from vidal.cli import _guarded, app
 from vidal.engine.local import InProcessEngine
-from vidal.errors import MachineError, RecipeError, VidalError
+from vidal.errors import MachineError, RecipeError, SourceError, VidalError
 
 TITLES = ["one", "reject", "gone", "raise", "one", "two"]
 
@@ -53,6 +60,86 @@ def test_status_reconciles(built: Path) -> None:
         ("same_title", "rejected", "duplicate", 1),
     }
     assert said("status", built).startswith("toys: 2 of 2 shards committed, layers video\n")
+
+
+ON_DAMAGE = {
+    "status": ["status", "{set}"],
+    "why": ["why", "c999", "{set}"],
+    "report": ["report", "{set}", "--out", "{tmp}/r.html"],
+    "report where": ["report", "{set}", "--out", "{tmp}/r.html", "--where", "duration_s > 1"],
+    "joint": ["export", "{set}", "--out", "{tmp}/joint"],
+    "joint where": ["export", "{set}", "--out", "{tmp}/joint", "--where", "duration_s > 1"],
+    "annotations": ["export", "{set}", "--format", "vidal-json", "--out", "{tmp}/v.json"],
+}
+
+
+def with_a_changed_byte_in_every_column(data: bytes) -> bytes:
+    """The last byte of each column's last page: nothing but a checksum tells of most."""
+    group, changed = pq.ParquetFile(io.BytesIO(data)).metadata.row_group(0), bytearray(data)
+    for number in range(group.num_columns):
+        column = group.column(number)
+        first = column.dictionary_page_offset or column.data_page_offset
+        changed[first + column.total_compressed_size - 1] ^= 0x01
+    return bytes(changed)
+
+
+DAMAGE: dict[str, Callable[[bytes], bytes]] = {
+    "cut": lambda data: data[: len(data) // 2],
+    "empty": lambda data: b"",
+    "changed pages": with_a_changed_byte_in_every_column,
+}
+
+
+@pytest.mark.parametrize("damage", DAMAGE.values(), ids=DAMAGE)
+@pytest.mark.parametrize("words", ON_DAMAGE.values(), ids=ON_DAMAGE)
+def test_a_damaged_manifest_is_one_line_that_says_how_to_mend_it(
+    words: list[str], damage: Callable[[bytes], bytes], built: Path, tmp_path: Path
+) -> None:
+    shutil.copytree(built, tmp_path / "set")
+    path = tmp_path / "set" / "manifest" / "000001.parquet"
+    path.write_bytes(damage(path.read_bytes()))
+    given = [word.format(set=tmp_path / "set", tmp=tmp_path) for word in words]
+    done = CliRunner(env={"COLUMNS": "300"}).invoke(app, given)
+    assert isinstance(done.exception, SourceError), done.exception
+    line = str(done.exception)
+    assert line.startswith(f"{path}: the manifest is damaged (") and "\n" not in line
+    assert line.endswith("; remove that file and run the build again")
+    assert not list(tmp_path.glob("r.html")) and not list(tmp_path.glob("v.json"))
+
+
+@pytest.fixture
+def read_only(tmp_path: Path) -> Iterator[Path]:
+    """A folder that nobody may write into, root included, where this user may mount one."""
+    place = tmp_path / "here"
+    place.mkdir()
+    if subprocess.run(["mount", "-t", "tmpfs", "-o", "ro", "tmpfs", place], capture_output=True).returncode:
+        place.chmod(0o555)
+        if os.access(place, os.W_OK):
+            pytest.skip("this user may write everywhere, and may not mount")
+        yield place
+        place.chmod(0o755)
+        return
+    yield place
+    subprocess.run(["umount", "--lazy", place], check=True)
+
+
+def test_a_report_in_a_read_only_folder_is_one_line(built: Path, read_only: Path) -> None:
+    done = run_vidal("report", built, cwd=read_only)
+    assert (done.returncode, done.stdout, done.stderr.count("\n")) == (1, "", 1)
+    assert done.stderr.startswith("vidal: ") and f"{read_only}/report.html: " in done.stderr
+    assert "choose another --out" in done.stderr
+
+
+def test_a_report_says_how_many_clips_it_shows(built: Path, tmp_path: Path) -> None:
+    page = tmp_path / "r.html"
+    assert said("report", built, "--out", page) == f"wrote {page}\n"
+    few = said("report", built, "--out", page, "--max-clips", "1")
+    assert few == f"wrote {page}: 1 of 2 clips, evenly chosen; --max-clips shows more\n"
+    assert "1 of 2 kept clips are shown, evenly chosen over the dataset; 1 are left out" in page.read_text()
+    said("report", built, "--out", page, "--where", "clip_id = 'c005'")
+    assert "1 of 2 kept clips meet the condition <bdi>clip_id = &#39;c005&#39;</bdi>" in page.read_text()
+    nothing = CliRunner().invoke(app, ["report", str(built), "--out", str(page), "--where", "duration_s > 100"])
+    assert "selects none of 2 samples" in str(nothing.exception)
 
 
 WHY = [

@@ -66,8 +66,17 @@ class Dataset:
         return manifest.name_of(shard)
 
     def table(self, shard: int, columns: list[str] | None = None) -> pa.Table:
-        """The manifest of one shard."""
-        return manifest.read(self.storage.read(manifest.name_of(shard)), columns)
+        """The manifest of one shard; raises `SourceError` where it is damaged."""
+        name = manifest.name_of(shard)
+        data = self.storage.read(name)
+        try:
+            return manifest.read(data, columns)
+        except (pa.ArrowException, OSError, ValueError) as error:
+            mend = "remove that file and run the build again"
+            if self.info.tars is not None:
+                mend = "index the tars anew, into another folder"
+            why = " ".join(str(error).split())[:120]
+            raise SourceError(f"{self.storage.address}/{name}: the manifest is damaged ({why}); {mend}") from None
 
     def tables(self, columns: list[str] | None = None) -> Iterator[pa.Table]:
         """The manifests of all committed shards, in plan order."""

@@ -1,68 +1,111 @@
-"""A data set in other shapes: joint tars, and the annotation JSON that VIDAL-10M was released as."""
+"""A dataset in other shapes: joint tars, open_clip's pairs, and the annotation JSON that VIDAL-10M was released as.
+
+Each export says in its ``export.json`` which dataset it is of. The same export done again writes what is not there.
+"""
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import tempfile
+from collections.abc import Callable, Collection, Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO
 
 from vidal.dataset import manifest
 from vidal.dataset.dataset import Dataset
+from vidal.dataset.export_record import NAME, Claim, ExportedShard, ExportRecord, source_of
+from vidal.dataset.samples import Samples
 from vidal.dataset.storage import Storage
 from vidal.dataset.tars import TarWriter, member_order, suffix_of
-from vidal.errors import OutputError
+from vidal.errors import OutputError, SourceError
+
+Row = dict[str, Any]
 
 
-def write_joint(dataset: Dataset, out: str) -> int:
-    """One tar per shard in which a kept clip is one sample with the members of all layers; gives the clips."""
-    storage, count = Storage(out), 0
-    for shard in dataset.committed():
-        name = f"{manifest.stem_of(shard)}.tar"
-        if storage.is_local:
-            path = storage.temporary(name)
-            try:
-                with path.open("wb") as handle:
-                    count += _write_joint_shard(dataset, shard, handle)
-                    handle.flush()
-                    os.fsync(handle.fileno())
-                storage.rename_temporary(path, name)
-            finally:
-                path.unlink(missing_ok=True)
-            continue
-        with tempfile.NamedTemporaryFile() as file:
-            count += _write_joint_shard(dataset, shard, file)  # type: ignore[arg-type]
-            file.flush()
-            storage.upload(Path(file.name), name)
-    return count
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Exported:
+    """What is there after an export."""
+
+    out: str
+    clips: int
+    left_out: int
+    """Selected clips that have no place in the format."""
+    shards_written: int
+    why_left_out: str
+
+    def sentence(self) -> str:
+        """One line for people."""
+        left_out = f"; {self.left_out} clips left out: {self.why_left_out}" if self.left_out else ""
+        if not self.shards_written:
+            return f"{self.out}: nothing to do, {self.clips} clips are there{left_out}"
+        return f"wrote {self.clips} clips to {self.out}{left_out}"
 
 
-def _write_joint_shard(dataset: Dataset, shard: int, handle: BinaryIO) -> int:
-    tar, count = TarWriter(handle, "joint"), 0
-    for row in dataset.table(shard).to_pylist():
-        if row["status"] != "kept":
-            continue
-        # The json member is the same in every layer: once is enough.
-        suffixes = {suffix_of(m["name"]).lower(): m["name"] for m in row["members"]}
-        for suffix in member_order(suffixes):
-            tar.add(row["clip_id"], suffix, dataset.read_member(row, suffixes[suffix]))
-        count += 1
-    tar.close()
-    return count
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Format:
+    """How a clip becomes one sample of a tar."""
+
+    name: str
+    takes: Callable[[Row], bool]
+    members: Callable[[Dataset, Row], dict[str, bytes]]
+    """The bytes of a sample by suffix, in the order of the tar."""
+    why_left_out: str = ""
 
 
-def write_vidal_json(dataset: Dataset, out: Path) -> int:
-    """The kept clips' texts under VIDAL-10M's keys, one object keyed by clip id; gives the clips."""
-    annotations = {row["clip_id"]: vidal_annotation(row) for row in dataset.rows() if row["status"] == "kept"}
+def write_joint(dataset: Dataset, out: str, where: str | None = None) -> Exported:
+    """One tar per shard in which a kept clip is one sample with the members of all its layers."""
+    # The json member is the same in every layer: once is enough.
+    return _write_tars(dataset, out, where, _Format(name="joint", takes=lambda row: True, members=_joint_members))
+
+
+def write_open_clip(dataset: Dataset, out: str, where: str | None = None) -> Exported:
+    """Tars of ``KEY.jpg``, ``KEY.txt`` and ``KEY.json`` for open_clip: a clip's middle frame and its caption.
+
+    One frame a clip, as open_clip takes every other text of a batch for a negative. ``sizes.json`` has the counts
+    that open_clip asks for.
+    """
+    pairs = _Format(
+        name="open-clip", takes=lambda row: bool(row["caption"]) and _middle_frame(row) is not None,
+        members=_pair_members, why_left_out="no caption or no frame",
+    )  # fmt: skip
+    result = _write_tars(dataset, out, where, pairs)
+    storage = Storage(out)
+    shards = ExportRecord.model_validate_json(storage.read(NAME)).shards
+    sizes = {f"{stem}.tar": shard.clips for stem, shard in shards.items()}
+    storage.write("sizes.json", (json.dumps(sizes, indent=1) + "\n").encode())
+    return result
+
+
+def write_vidal_json(dataset: Dataset, out: Path, where: str | None = None) -> Exported:
+    """The kept clips' texts under VIDAL-10M's keys, one object keyed by clip id; the record lies beside the file."""
     if out.is_dir():
         raise OutputError(f"{out}: is a folder; --out names a file for this format")
-    text = json.dumps(annotations, ensure_ascii=False, indent=1, sort_keys=True)
-    Storage(str(out.absolute().parent)).write(out.name, (text + "\n").encode())
-    return len(annotations)
+    selected = selected_clips(dataset, where)
+    storage, record_name = Storage(str(out.absolute().parent)), f"{out.stem}.{NAME}"
+    there = {name for name in (out.name, record_name) if storage.exists(name)}
+    claim = Claim.make(dataset, storage, ExportRecord.of(dataset, "vidal-json", where), record_name, there)
+    shards: dict[str, ExportedShard] = {}
+    annotations: dict[str, dict[str, Any]] = {}
+    for shard in dataset.committed():
+        rows = list(_kept_rows(dataset, shard, selected))
+        annotations |= {row["clip_id"]: vidal_annotation(row) for row in rows}
+        source = source_of(dataset, shard, [row["clip_id"] for row in rows])
+        shards[manifest.stem_of(shard)] = ExportedShard(source=source, clips=len(rows))
+    is_new = shards != claim.record.shards or out.name not in there
+    if is_new:
+        text = json.dumps(annotations, ensure_ascii=False, indent=1, sort_keys=True)
+        storage.write(out.name, (text + "\n").encode())
+        claim.record.shards = shards
+        claim.save()
+    return Exported(
+        out=str(out), clips=len(annotations), left_out=0, shards_written=len(shards) * is_new, why_left_out=""
+    )
 
 
-def vidal_annotation(row: dict[str, Any]) -> dict[str, Any]:
+def vidal_annotation(row: Row) -> dict[str, Any]:
     """``raw`` is title and hashtags, ``ofa`` the frame captions, ``mplug`` and ``polish_mplug`` the captions."""
     return {
         "folder": manifest.stem_of(row["shard"]),
@@ -72,3 +115,95 @@ def vidal_annotation(row: dict[str, Any]) -> dict[str, Any]:
         "polish_mplug": row["caption"] or "",
         "sound_mplug": row["sound_caption"] or "",
     }
+
+
+def selected_clips(dataset: Dataset, where: str | None) -> frozenset[str] | None:
+    """The ids of the kept clips that meet a condition; None for all."""
+    if where is None:
+        return None
+    samples = Samples.open(dataset.storage.address, where=where)
+    return frozenset(samples.column("clip_id").to_pylist())
+
+
+def _write_tars(dataset: Dataset, out: str, where: str | None, format: _Format) -> Exported:
+    storage, selected, written = Storage(out), selected_clips(dataset, where), 0
+    committed = dataset.committed()
+    if not any(format.takes(row) for shard in committed for row in _kept_rows(dataset, shard, selected)):
+        raise SourceError(f"{dataset.storage.address}: no clip to export: {format.why_left_out or 'none is kept'}")
+    claim = Claim.make(dataset, storage, ExportRecord.of(dataset, format.name, where), NAME, storage.names(""))
+    stems = {manifest.stem_of(shard) for shard in committed}
+    for stem in set(claim.record.shards) - stems:
+        storage.remove(f"{stem}.tar")
+        del claim.record.shards[stem]
+    for shard in committed:
+        rows, stem = list(_kept_rows(dataset, shard, selected)), manifest.stem_of(shard)
+        source = source_of(dataset, shard, [row["clip_id"] for row in rows])
+        if claim.has(stem, source) and storage.exists(f"{stem}.tar"):
+            continue
+        taken = [row for row in rows if format.takes(row)]
+        with _whole_file(storage, f"{stem}.tar") as handle:
+            tar = TarWriter(handle, format.name)
+            for row in taken:
+                for suffix, data in format.members(dataset, row).items():
+                    tar.add(row["clip_id"], suffix, data)
+            tar.close()
+        claim.add(stem, ExportedShard(source=source, clips=len(taken), left_out=len(rows) - len(taken)))
+        written += 1
+    claim.save()
+    shards = claim.record.shards.values()
+    return Exported(
+        out=out, clips=sum(shard.clips for shard in shards), left_out=sum(shard.left_out for shard in shards),
+        shards_written=written, why_left_out=format.why_left_out,
+    )  # fmt: skip
+
+
+@contextlib.contextmanager
+def _whole_file(storage: Storage, name: str) -> Iterator[BinaryIO]:
+    """A file to write that is there under its name when it is whole, and not before."""
+    if not storage.is_local:
+        with tempfile.NamedTemporaryFile() as file:
+            yield file  # type: ignore[misc]
+            file.flush()
+            storage.upload(Path(file.name), name)
+        return
+    path = storage.temporary(name)
+    try:
+        with path.open("wb") as handle:
+            yield handle
+            handle.flush()
+            os.fsync(handle.fileno())
+        storage.rename_temporary(path, name)
+    finally:
+        path.unlink(missing_ok=True)
+
+
+def _kept_rows(dataset: Dataset, shard: int, selected: Collection[str] | None) -> Iterator[Row]:
+    for row in dataset.table(shard).to_pylist():
+        if row["status"] == "kept" and (selected is None or row["clip_id"] in selected):
+            yield row
+
+
+def _joint_members(dataset: Dataset, row: Row) -> dict[str, bytes]:
+    names = {suffix_of(member["name"]).lower(): member["name"] for member in row["members"]}
+    return {suffix: dataset.read_member(row, names[suffix]) for suffix in member_order(names)}
+
+
+def _middle_frame(row: Row) -> tuple[str, str] | None:
+    """Name of the member with a clip's middle frame, and its kind of file; None for a clip without frames."""
+    from vidal.train.data.decode import frames_by_number
+
+    names = {suffix_of(member["name"]): member["name"] for member in row["members"] if member["layer"] == "video"}
+    frames = list(frames_by_number(list(names)).values())
+    if not frames:
+        return None
+    middle = frames[len(frames) // 2]
+    return names[middle], middle.lower().rpartition(".")[2]
+
+
+def _pair_members(dataset: Dataset, row: Row) -> dict[str, bytes]:
+    frame = _middle_frame(row)
+    assert frame is not None
+    pair = {frame[1]: dataset.read_member(row, frame[0]), "txt": row["caption"].encode()}
+    # An index of foreign tars has no json member of vidal's.
+    about = next((m["name"] for m in row["members"] if m["layer"] == "video" and m["name"].endswith(".json")), None)
+    return pair if about is None else {**pair, "json": dataset.read_member(row, about)}

@@ -11,6 +11,7 @@ import glob
 import hashlib
 import os
 import tarfile
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import BinaryIO
@@ -40,6 +41,13 @@ class IndexResult:
     tars: int
     kept: int
     failed: int
+    reasons: dict[str, int] = field(default_factory=dict)
+    """The failed by reason."""
+
+    def sentence(self) -> str:
+        """One line for people."""
+        told = ", ".join(f"{reason} {count}" for reason, count in self.reasons.items())
+        return f"{self.kept} samples in {self.tars} tars, {self.failed} failed" + (f" ({told})" if told else "")
 
 
 @dataclass(slots=True, kw_only=True)
@@ -56,6 +64,11 @@ class _Group:
     def spoil(self, reason: str, detail: str) -> None:
         self.problem = self.problem or (reason, detail)
 
+    def split(self, again: _Group) -> None:
+        """Take in members of the same key from further down: webdataset gives them as a sample of their own."""
+        self.names |= again.names
+        self.spoil("split_sample", f"members of {self.key[:_SHOWN]!r} are not adjacent; write the tar anew, by name")
+
 
 def write_index(tars: Sequence[str], out: str) -> IndexResult:
     """Index tars (paths, globs, brace ranges, addresses) at ``out``; raises `SourceError` where nothing is found."""
@@ -70,7 +83,7 @@ def write_index(tars: Sequence[str], out: str) -> IndexResult:
     used: set[str] = set()
     plan: list[pa.Table] = []
     layers: set[str] = set()
-    counts, first_failure = {"kept": 0, "failed": 0}, ""
+    counts, reasons, first_failure = {"kept": 0, "failed": 0}, Counter[str](), ""
     for shard, place in enumerate(places):
         clips = list(_clips(place, shard, used))
         for position, clip in enumerate(clips, sum(table.num_rows for table in plan)):
@@ -78,6 +91,7 @@ def write_index(tars: Sequence[str], out: str) -> IndexResult:
             counts[clip.status] += 1
             layers |= set(clip.layers)
             if clip.status == "failed":
+                reasons[clip.reason or ""] += 1
                 first_failure = first_failure or f"{clip.url}: {clip.reason}: {clip.detail}"
         rows = manifest.to_parquet(clips, pa.schema([]), {"fingerprint": print_, "shard": str(shard)})
         storage.write(manifest.name_of(shard), rows)
@@ -85,7 +99,8 @@ def write_index(tars: Sequence[str], out: str) -> IndexResult:
     if not counts["kept"]:
         for shard in range(len(places)):
             storage.remove(manifest.name_of(shard))
-        raise SourceError(f"no sample can be read from {len(places)} tars; the first failure: {first_failure}")
+        told = ", ".join(f"{reason} {count}" for reason, count in sorted(reasons.items()))
+        raise SourceError(f"no sample can be read from {len(places)} tars ({told}); the first failure: {first_failure}")
     plans.write_uneven(storage, plan)
     write_info(storage, DatasetInfo(
         name="index", schema_version=SCHEMA_VERSION, fingerprint=print_, created_by=f"vidal {vidal.__version__}",
@@ -93,7 +108,7 @@ def write_index(tars: Sequence[str], out: str) -> IndexResult:
         candidates=sum(counts.values()), shards=len(places), recipe={"stages": [{"name": STAGE}]}, definition={},
         tars={manifest.stem_of(shard): place for shard, place in enumerate(places)},
     ))  # fmt: skip
-    return IndexResult(tars=len(places), **counts)
+    return IndexResult(tars=len(places), reasons=dict(sorted(reasons.items())), **counts)
 
 
 def expand(tars: Sequence[str]) -> list[str]:
@@ -128,23 +143,36 @@ def _found(name: str) -> list[str]:
 
 
 def _clips(place: str, shard: int, used: set[str]) -> Iterator[Clip]:
-    """The rows of one tar: one for each key, and one for the tar itself where it holds none or is damaged."""
+    """The rows of one tar: one for each sample, and one for the tar itself where it holds none or is damaged."""
+    groups, damage = _all_groups(place)
+    for number, group in enumerate(groups):
+        clip = _clip(group, place)
+        clip.clip_id = _id_of(group.key, f"{place}::{group.key}#{number}", shard, used)
+        yield clip
+    if damage is not None:
+        yield _failed_tar(place, "unreadable_tar", " ".join(str(damage).split())[:200] or type(damage).__name__, used)
+    elif not groups:
+        yield _failed_tar(place, "empty_tar", "it has no member with a key", used)
+
+
+def _all_groups(place: str) -> tuple[list[_Group], Exception | None]:
+    """The samples of one tar, a key's in one, and the damage that the tar ends with."""
     there = Storage(place)
-    seen: set[str] = set()
+    groups: list[_Group] = []
+    first: dict[str, _Group] = {}
     try:
         with there.fs.open(there.path(), "rb") as handle:
             for group in _groups(handle):
-                if group.key in seen:
+                seen = first.setdefault(group.key, group)
+                if seen is not group and seen.names.isdisjoint(group.names):
+                    seen.split(group)
+                    continue
+                if seen is not group:
                     group.spoil("duplicate_key", f"{group.key[:_SHOWN]!r} is in the tar already, further up")
-                clip = _clip(group, place)
-                clip.clip_id = _id_of(group.key, f"{place}::{group.key}#{len(seen)}", shard, used)
-                seen.add(group.key)
-                yield clip
+                groups.append(group)
     except (OSError, tarfile.TarError, EOFError) as error:
-        seen.add("")
-        yield _failed_tar(place, "unreadable_tar", " ".join(str(error).split())[:200] or type(error).__name__, used)
-    if not seen:
-        yield _failed_tar(place, "empty_tar", "it has no member with a key", used)
+        return groups, error
+    return groups, None
 
 
 def _groups(handle: BinaryIO) -> Iterator[_Group]:

@@ -53,18 +53,18 @@ def check(clip: Clip) -> None:
 
 
 def table_to_parquet(table: pa.Table, row_group_size: int | None = None) -> bytes:
-    """Parquet bytes that depend on the table alone."""
+    """Parquet bytes that depend on the table alone, each page with its checksum."""
     sink = io.BytesIO()
-    pq.write_table(table, sink, compression="zstd", row_group_size=row_group_size)
+    pq.write_table(table, sink, compression="zstd", row_group_size=row_group_size, write_page_checksum=True)
     return sink.getvalue()
 
 
 def read(data: bytes, columns: list[str] | None = None) -> pa.Table:
-    """The table of a manifest file; raises `pyarrow.ArrowInvalid` for damaged bytes.
+    """The table of a manifest file; raises `pyarrow.ArrowException` or `OSError` for damaged bytes.
 
     Columns that an earlier version of the schema lacks are null.
     """
-    file = pq.ParquetFile(pa.BufferReader(data))
+    file = pq.ParquetFile(pa.BufferReader(data), page_checksum_verification=True)
     names = file.schema_arrow.names
     table = file.read(columns=None if columns is None else [name for name in columns if name in names])
     for name in _SCHEMA.names if columns is None else columns:

@@ -121,8 +121,7 @@ class Samples:
         try:
             return pa.concat_tables(list(self._dataset.tables()), promote_options="permissive")
         except pa.ArrowException as error:
-            first = [str(damage) for damage in self.damaged()] or [" ".join(str(error).split())[:120]]
-            raise SourceError(f"{self.address}: {first[0]}") from None
+            raise SourceError(f"{self.address}: {' '.join(str(error).split())[:120]}") from None
 
     def __len__(self) -> int:
         return len(self._numbers)
@@ -256,7 +255,8 @@ class Samples:
 
 def _read_shard(dataset: Dataset, shard: int) -> _Shard | Damage:
     try:
-        file = pq.ParquetFile(pa.BufferReader(dataset.storage.read(manifest.name_of(shard))))
+        data = dataset.storage.read(manifest.name_of(shard))
+        file = pq.ParquetFile(pa.BufferReader(data), page_checksum_verification=True)
         light = [name for name in file.schema_arrow.names if name not in _HEAVY]
         table = file.read(columns=light, use_threads=False)
         table = table.filter(pc.equal(table.column("status"), "kept")).combine_chunks()

@@ -6,7 +6,7 @@ import base64
 import functools
 import hashlib
 import importlib.resources
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeAlias
@@ -16,6 +16,7 @@ import pandas as pd
 import pyarrow as pa
 
 import vidal.clip
+from vidal.dataset.storage import Storage
 from vidal.report.funnel import EvenChoice, Funnel, Row
 from vidal.report.pictures import WAVE_COLUMNS, depth_range, depth_thumbnail, thumbnail, waveform
 
@@ -66,17 +67,23 @@ def write_report(
     stage_order: Sequence[str] = (),
     max_clips: int = 48,
     max_turned_away: int = 1000,
-) -> None:
-    """Write ``out``, one HTML file that loads nothing and runs no script.
+    where: str | None = None,
+    selected: Collection[str] | None = None,
+) -> EvenChoice:
+    """Write ``out``, one HTML file that loads nothing and runs no script; gives the kept clips that it shows.
 
     ``read_member(row, name)`` gives the bytes of a tar member. Of more than ``max_clips`` kept clips, or
     ``max_turned_away`` others, an even choice is shown, and the page says so; the counts are of all rows.
+    ``selected`` are the ids of the kept clips that meet the condition ``where``: others are counted and not shown.
     """
     funnel, kept, others = Funnel(), EvenChoice(max_clips), EvenChoice(max_turned_away)
     for row in _as_dicts(rows):
         funnel.count(row)
-        (kept if row["status"] == "kept" else others).offer(row)
-    out.write_text(
+        if row["status"] != "kept":
+            others.offer(row)
+        elif selected is None or row["clip_id"] in selected:
+            kept.offer(row)
+    page = (
         _environment()
         .get_template("report.html")
         .render(
@@ -88,9 +95,11 @@ def write_report(
             others=others,
             sheets=(_sheet(dict(row), read_member) for row in kept.rows()),
             wave_columns=WAVE_COLUMNS,
-        ),
-        encoding="utf-8",
+            where=where,
+        )
     )
+    Storage(str(out.absolute().parent)).write(out.name, page.encode())
+    return kept
 
 
 def _style_hash() -> str:
