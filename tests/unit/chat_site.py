@@ -16,10 +16,13 @@ Answer = Callable[[dict[str, Any]], str]
 class Site:
     """An HTTP server that keeps the requests, and gives scripted answers in turn or what ``answer`` makes of each.
 
-    With ``wait_for`` each of the first so many requests is answered only when all of them are there.
+    With ``wait_for`` each of the first so many requests is answered only when all of them are there. ``status`` gives
+    the status of each request by its number; only where that is 200 is an answer made.
     """
 
-    def __init__(self, answer: Answer | None = None, wait_for: int = 1) -> None:
+    def __init__(
+        self, answer: Answer | None = None, wait_for: int = 1, status: Callable[[int], int] = lambda number: 200
+    ) -> None:
         self.answers: list[tuple[int, dict[str, str], str]] = []
         self.requests: list[dict[str, Any]] = []
         self.most_at_once = self._at_once = 0
@@ -31,16 +34,19 @@ class Site:
                 body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
                 with site._lock:
                     site.requests.append({"path": self.path, "key": self.headers["Authorization"], **body})
-                    is_early = len(site.requests) <= wait_for
+                    number = len(site.requests)
+                    is_early = number <= wait_for
                     site._at_once += 1
                     site.most_at_once = max(site.most_at_once, site._at_once)
                 if is_early:
                     site._gate.wait(timeout=30)
                 made = (200, {}, reply(answer(body), USAGE)) if answer else None
+                if (failure := status(number)) != 200:
+                    made = (failure, {}, "no")
                 with site._lock:
-                    status, headers, text = made or site.answers.pop(0)
+                    code, headers, text = made or site.answers.pop(0)
                     site._at_once -= 1
-                self.send_response(status)
+                self.send_response(code)
                 for name, value in headers.items():
                     self.send_header(name, value)
                 self.end_headers()
@@ -66,8 +72,10 @@ def reply(content: str, usage: Any = None) -> str:
 
 
 @contextmanager
-def running_site(answer: Answer | None = None, wait_for: int = 1) -> Iterator[Site]:
-    site = Site(answer, wait_for)
+def running_site(
+    answer: Answer | None = None, wait_for: int = 1, status: Callable[[int], int] = lambda number: 200
+) -> Iterator[Site]:
+    site = Site(answer, wait_for, status)
     thread = threading.Thread(target=site.http.serve_forever, kwargs={"poll_interval": 0.02})
     thread.start()
     try:

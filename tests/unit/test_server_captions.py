@@ -2,20 +2,29 @@
 
 from __future__ import annotations
 
+import base64
+import dataclasses
+import io
 import json
 from collections.abc import Iterator, Sequence
 from typing import Any
 
 import pytest
+from PIL import Image
 
 from tests.unit.chat_site import Site, running_site
 from vidal.clip import Clip
-from vidal.errors import ModelError
+from vidal.engine.isolate import run_stage
+from vidal.engine.job import ShardReport
+from vidal.errors import MachineError, ModelError
+from vidal.models.captioner import ServerCaptioner
 from vidal.models.llm import ServerLlm
 from vidal.models.openai_server import ChatServer, Reply, Usage
 from vidal.stages.text.enhance_caption import EnhanceCaption
+from vidal.stages.text.frame_captions import FrameCaptions
 from vidal.text.prompt import Prompt, build_prompt
 from vidal.text.views import views_of
+from vidal.work import Member
 
 
 def dog(**columns: Any) -> Clip:
@@ -61,10 +70,11 @@ def test_what_a_server_took_is_in_the_row(site: Site) -> None:
     site.says('{"caption": "A dog learns to catch a ball."}', usage={"prompt_tokens": 200, "completion_tokens": 30})
     stage.process_batch([clip])
     assert (clip.prompt_tokens, clip.completion_tokens, clip.server_cost) == (1200, 130, 0.0037)
-    # A reply of the wrong form is paid for all the same.
-    site.says("no JSON", usage={"prompt_tokens": 200, "completion_tokens": 30})
+    # A reply of the wrong form is paid for all the same, each of the times that it is asked for.
+    for _ in range(3):
+        site.says("no JSON", usage={"prompt_tokens": 200, "completion_tokens": 30})
     stage.process_batch([clip])
-    assert (clip.prompt_tokens, clip.completion_tokens, clip.caption_source) == (1400, 160, "merge")
+    assert (clip.prompt_tokens, clip.completion_tokens, clip.caption_source) == (1800, 220, "merge")
 
 
 @pytest.mark.parametrize(
@@ -101,3 +111,102 @@ def test_one_failing_request_of_many_stops_the_batch(site: Site) -> None:
     llm = ServerLlm(server(site, concurrency=2), 8)
     with pytest.raises(ModelError, match="HTTP 404"):
         llm.complete([build_prompt(views_of(dog(), 200)[0])] * 2, [[], []])
+
+
+OBJECT = '{"caption": "A dog."}'
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        OBJECT,
+        f"```json\n{OBJECT}\n```",
+        f"```\n{OBJECT}```",
+        f"Here it is:\n```json\n{OBJECT}\n```\nAnything else?",
+        f"<think>\nA dog? {{yes}}\n</think>\n\n{OBJECT}",
+        f"A dog, I should say.\n</think>{OBJECT}",
+        f"<think>no</think>```json\n{OBJECT}\n```",
+        f"\n  {OBJECT}\n",
+    ],
+)
+def test_a_reply_is_read_whatever_a_model_puts_around_it(site: Site, content: str) -> None:
+    site.says(content)
+    assert server(site).ask([], "caption", 8).text == "A dog."
+    assert len(site.requests) == 1
+
+
+def test_what_is_inside_the_caption_is_left_as_it_is(site: Site) -> None:
+    site.says(json.dumps({"caption": "</think> ```json {}```"}))
+    assert server(site).ask([], "caption", 8).text == "</think> ```json {}```"
+
+
+def test_a_malformed_reply_is_asked_for_anew_with_another_draw_and_every_reply_counts(site: Site) -> None:
+    for content in ("A dog.", "<think>It may be", OBJECT):
+        site.says(content, usage={"prompt_tokens": 10, "completion_tokens": 3})
+    assert server(site).ask([], "caption", 8) == Reply("A dog.", Usage(30, 9))
+    assert [(r["temperature"], r["seed"]) for r in site.requests] == [(0, 0), (0.7, 1), (0.7, 2)]
+
+
+def clips_with_frames(count: int) -> list[Clip]:
+    jpeg = io.BytesIO()
+    Image.new("RGB", (16, 16), "green").save(jpeg, "JPEG")
+    clips = [dog(clip_id=str(number)) for number in range(count)]
+    for clip in clips:
+        for k in range(3):
+            clip.work.put(Member(layer="video", suffix=f"frame.{k}.jpg", data=jpeg.getvalue(), time_s=float(k)))
+    return clips
+
+
+def run(captions: ServerCaptioner, clips: list[Clip]) -> None:
+    stage = FrameCaptions(backend="server", model="m")
+    stage.setup(captions)
+    run_stage(stage, clips, ShardReport(shard=0), QuietNotes(), isolate=False)
+
+
+class QuietNotes:
+    def begin(self, shard: int, under_way: object, *, surely: bool) -> None: ...
+
+    def advance(self, report: ShardReport) -> None: ...
+
+
+@pytest.mark.parametrize("concurrency", [1, 8])
+@pytest.mark.parametrize("status", [503, 500, 429])
+def test_a_server_that_fails_every_second_request_captions_every_clip(concurrency: int, status: int) -> None:
+    clips = clips_with_frames(12)
+    with running_site(lambda request: OBJECT, status=lambda number: status if number % 2 else 200) as site:
+        run(ServerCaptioner(server(site, concurrency=concurrency), 8), clips)
+    assert {(clip.status, clip.video_caption) for clip in clips} == {("candidate", "A dog.")}
+
+
+@pytest.mark.parametrize("concurrency", [1, 8])
+def test_a_clip_whose_replies_are_bad_fails_by_name_and_no_other_does(concurrency: int) -> None:
+    clips = clips_with_frames(4)
+    blue = io.BytesIO()
+    Image.new("RGB", (16, 16), "blue").save(blue, "JPEG")
+    clips[2].work.members[0] = dataclasses.replace(clips[2].work.members[0], data=blue.getvalue())
+    mark = base64.b64encode(blue.getvalue()).decode()
+    with running_site(lambda request: "no" if mark in str(request) else OBJECT) as site:
+        run(ServerCaptioner(server(site, concurrency=concurrency), 8), clips)
+    assert [clip.reason for clip in clips] == [None, None, "malformed_caption", None]
+    assert clips[2].is_transient and "3 times" in str(clips[2].detail)
+
+
+@pytest.mark.parametrize(("status", "tries"), [(400, 1), (413, 1), (500, 5)])
+def test_a_request_that_the_server_cannot_do_is_its_clips_failure(status: int, tries: int) -> None:
+    clips = clips_with_frames(3)
+    # Each clip asks four times; the sixth request is one of the second clip.
+    bad = range(6, 6 + tries)
+    with running_site(lambda request: OBJECT, status=lambda number: status if number in bad else 200) as site:
+        run(ServerCaptioner(server(site), 8), clips)
+    assert [clip.reason for clip in clips] == [None, "server_refused", None]
+    assert clips[1].is_transient and f"HTTP {status}" in str(clips[1].detail)
+
+
+@pytest.mark.parametrize(("after", "status"), [(0, 503), (6, 503), (0, 400), (6, 400), (6, 500)])
+def test_a_server_that_is_down_for_good_stops_the_run_with_one_line(after: int, status: int) -> None:
+    with (
+        running_site(lambda request: OBJECT, status=lambda number: 200 if number <= after else status) as site,
+        pytest.raises(MachineError, match=f"^server {site.url}.*HTTP {status}") as caught,
+    ):
+        run(ServerCaptioner(server(site), 8), clips_with_frames(20))
+    assert "\n" not in str(caught.value)

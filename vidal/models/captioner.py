@@ -161,7 +161,7 @@ class ServerCaptioner:
         try:
             reply = self.server.ask([{"role": "user", "content": content}], "caption", self.max_new_tokens)
         except MalformedReply as error:
-            raise ClipError("malformed_caption", str(error)) from error
+            raise ClipError("malformed_caption", str(error), transient=True) from error
         return Reply(" ".join(reply.text.split()), reply.usage)
 
 

@@ -21,6 +21,7 @@ from vidal.stages.text.spent import Prices, spend
 class FrameCaptions(Stage):
     """Writes ``frame_captions`` and ``video_caption``: labels of a classifier, or a captioning model's sentences."""
 
+    version: ClassVar[int] = 2
     reads = ("video",)
     writes = ("frame_captions", "video_caption", "frame_caption_model", "frame_caption_score")
     # A resumed run may find the same model on another node.
