@@ -16,7 +16,7 @@ from rich.console import Console
 from typer.core import TyperCommand
 
 import vidal
-from vidal.errors import SourceError, UserError, VidalError
+from vidal.errors import UserError, VidalError
 
 
 class ManyValues(TyperCommand):
@@ -191,18 +191,19 @@ def status(directory: DirArgument, as_json: JsonOption = False) -> None:
     console.print(summary.as_table(funnel, order))
 
 
-@app.command()
+# An id may begin with a hyphen, which would make it an option.
+@app.command(context_settings={"ignore_unknown_options": True})
 def why(
-    clip_id: Annotated[str, typer.Argument(metavar="CLIP", help="The clip's id.")],
+    clip: Annotated[str, typer.Argument(metavar="CLIP", help="The clip's id, the beginning of it, or its url.")],
     directory: DirArgument,
     as_json: JsonOption = False,
 ) -> None:
     """Say what became of one clip, and why."""
     from vidal.dataset.dataset import Dataset
+    from vidal.dataset.find import find
 
-    row = Dataset.open(directory).find(clip_id)
-    if row is None:
-        raise SourceError(f"{directory}: no clip {clip_id} is committed there; `vidal status` shows how far it is")
+    row = find(Dataset.open(directory), clip)
+    clip_id = row["clip_id"]
     if as_json:
         _print_json({k: v for k, v in row.items() if k != "members"})
         return
@@ -410,8 +411,14 @@ def index(
 def remove(
     directory: DirArgument,
     ids: Annotated[
-        Path, typer.Option("--ids", metavar="FILE", help="Clip ids (text), or csv, jsonl, parquet naming what goes.")
+        Path,
+        typer.Option(
+            "--ids", metavar="FILE", help="Clip ids and urls (text), or csv, jsonl, parquet naming what goes."
+        ),
     ],
+    allow_missing: Annotated[
+        bool, typer.Option("--allow-missing", help="Exit with 0 though something that is named is nowhere in it.")
+    ] = False,
     as_json: JsonOption = False,
 ) -> None:
     """Take clips out of a data set, rewriting only the shards that hold them, and prove it."""
@@ -430,7 +437,9 @@ def remove(
         )
         for place in [*result.remains, *result.changed_files]:
             console.print(f"  {place}", markup=False, highlight=False, soft_wrap=True)
-    if not result.is_proven:
+        for name in result.missing:
+            console.print(f"nowhere in {directory}: {name}", markup=False, highlight=False, soft_wrap=True)
+    if result.remains or result.changed_files or (result.missing and not allow_missing):
         raise typer.Exit(1)
 
 

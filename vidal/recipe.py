@@ -275,7 +275,9 @@ def _override(raw: dict[str, Any], text: str) -> None:
     target = _stage_settings(raw, parts[0]) if parts[0] not in ("source", "shards", "engine") else raw
     path = parts if target is raw else parts[1:]
     if target is None:
-        raise RecipeError(f"--set {text}: the recipe has no stage `{parts[0]}`")
+        near = difflib.get_close_matches(parts[0], [*_stage_names(raw), "source", "shards", "engine"], n=1)
+        hint = f"did you mean `{near[0]}`?" if near else f"it has {', '.join(_stage_names(raw))}"
+        raise RecipeError(f"--set {text}: the recipe has no stage `{parts[0]}`; {hint}")
     put(target, path, parsed, text)
 
 

@@ -175,4 +175,4 @@ def test_a_clip_that_is_not_there_is_a_users_mistake(tmp_path: Path) -> None:
     run(toys(tmp_path), tmp_path / "out", InProcessEngine())
     done = vidal("why", "nobody", tmp_path / "out")
     assert (done.returncode, done.stderr.count("\n")) == (USER, 1)
-    assert "no clip nobody is committed there" in done.stderr
+    assert "no clip nobody in this dataset" in done.stderr

@@ -18,8 +18,11 @@ import vidal
 from tests.runs import PAINT, SAME_TITLE, TROUBLE, run, write_recipe
 from tests.runs import vidal as run_vidal
 from vidal.cli import _guarded, app
+from vidal.dataset.dataset import Dataset
+from vidal.dataset.find import find
 from vidal.engine.local import InProcessEngine
 from vidal.errors import MachineError, RecipeError, SourceError, VidalError
+from vidal.recipe import check
 
 TITLES = ["one", "reject", "gone", "raise", "one", "two"]
 
@@ -155,6 +158,57 @@ WHY = [
 @pytest.mark.parametrize(("clip", "sentence"), WHY)
 def test_why_says_what_became_of_a_clip(clip: str, sentence: str, built: Path) -> None:
     assert said("why", clip, built).splitlines()[0] == sentence.format(out=built)
+
+
+@pytest.fixture(scope="module")
+def odd_ids(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A dataset of seven clips whose ids begin alike or with a hyphen, in two shards."""
+    folder = tmp_path_factory.mktemp("ids")
+    ids = ["-abc", "--json2", "ab", "abc1", "abd", "abe", "abf"]
+    (folder / "l.csv").write_text("clip_id,url\n" + "".join(f"{name},https://h/{name}\n" for name in ids))
+    recipe = check({"source": {"list": str(folder / "l.csv")}, "shards": {"size": 4}, "stages": [PAINT]}, "r")
+    run(recipe, folder / "out", InProcessEngine())
+    return folder / "out"
+
+
+FOUND = [
+    (["-abc"], "-abc"),
+    (["--", "-abc"], "-abc"),
+    (["--", "--json2"], "--json2"),
+    (["--json2"], "--json2"),
+    (["-a"], "-abc"),
+    (["abc"], "abc1"),
+    (["ab"], "ab"),
+    (["https://h/abd"], "abd"),
+]
+
+
+@pytest.mark.parametrize(("given", "clip_id"), FOUND)
+def test_why_finds_a_clip_by_its_id_the_beginning_of_it_or_its_url(
+    given: list[str], clip_id: str, odd_ids: Path
+) -> None:
+    assert said("why", *given, odd_ids).splitlines()[0] == f"{clip_id} is kept"
+
+
+def test_why_names_up_to_five_candidates_or_says_that_there_is_none(odd_ids: Path) -> None:
+    dataset = Dataset.open(str(odd_ids))
+    with pytest.raises(SourceError, match=rf"^{odd_ids}: no clip nobody in this dataset$"):
+        find(dataset, "nobody")
+    with pytest.raises(SourceError, match=rf"^{odd_ids}: 2 clips match -: (-abc, --json2|--json2, -abc)$"):
+        find(dataset, "-")
+    with pytest.raises(SourceError, match=rf"^{odd_ids}: 7 clips match : ([\w-]+, ){{5}}…$"):
+        find(dataset, "")
+
+
+def test_why_says_how_far_a_dataset_is_that_is_not_complete(odd_ids: Path, tmp_path: Path) -> None:
+    shutil.copytree(odd_ids, tmp_path / "out")
+    dataset = Dataset.open(str(tmp_path / "out"))
+    gone = dataset.plan.clip_ids(1)[0]
+    (tmp_path / "out/manifest/000001.parquet").unlink()
+    with pytest.raises(SourceError, match=rf"clip {gone} is in shard 1, which is not built yet \(1 of 2 shards"):
+        find(dataset, gone)
+    with pytest.raises(SourceError, match=r"no clip nobody in this dataset \(1 of 2 shards committed\)"):
+        find(dataset, "nobody")
 
 
 def test_why_names_the_clip_that_a_duplicate_repeats(built: Path) -> None:

@@ -106,6 +106,10 @@ SET_REFUSED = [
     ("shards.size=[", "--set shards.size=[: the value is not YAML"),
     ("shards.size=0", "shards.size: Input should be greater than or equal to 1 (got 0)"),
     ("too_short.min_s=1", "--set too_short.min_s=1: the recipe has no stage `too_short`"),
+    ("too_lng.max_s=1", "--set too_lng.max_s=1: the recipe has no stage `too_lng`; did you mean `too_long`?"),
+    ("stages.prob.x=1", "the recipe has no stage `prob`; did you mean `probe`?"),
+    ("shard.size=1", "the recipe has no stage `shard`; did you mean `shards`?"),
+    ("zzz.size=1", "the recipe has no stage `zzz`; it has fetch, probe, too_long"),
     ("shards.size.more=1", "--set shards.size.more=1: `size` holds no settings"),
 ]
 

@@ -8,10 +8,12 @@ from collections.abc import Iterator
 from typing import Any
 
 import pyarrow as pa
+import pyarrow.compute as pc
 from pydantic import BaseModel, ValidationError
 
 from vidal.clip import OLDEST_SCHEMA_VERSION, SCHEMA_VERSION
 from vidal.dataset import manifest
+from vidal.dataset.plan import NAME as PLAN_NAME
 from vidal.dataset.plan import Plan
 from vidal.dataset.storage import Storage
 from vidal.errors import OutputError, SourceError
@@ -89,13 +91,19 @@ class Dataset:
             yield from table.to_pylist()
 
     def find(self, clip_id: str) -> dict[str, Any] | None:
-        """The row of one clip; None for one that is not there (yet)."""
-        for shard in self.committed():
-            ids = self.table(shard, ["clip_id"]).column("clip_id").to_pylist()
-            if clip_id in ids:
-                row: dict[str, Any] = self.table(shard).slice(ids.index(clip_id), 1).to_pylist()[0]
-                return row
-        return None
+        """The row of one clip; None for one that is not there (yet). The plan says in which shard it is."""
+        if not self.storage.exists(PLAN_NAME):
+            return None
+        places = self.plan.table(["clip_id", "shard"])
+        place = places.filter(pc.equal(places.column("clip_id"), clip_id))
+        if place.num_rows == 0:
+            return None
+        try:
+            table = self.table(place.column("shard")[0].as_py())
+        except FileNotFoundError:
+            return None
+        row: dict[str, Any] = table.filter(pc.equal(table.column("clip_id"), clip_id)).to_pylist()[0]
+        return row
 
     def tar(self, layer: str, shard: int) -> str:
         """Where the tar of a layer and shard is: a name in the data set, or the whole address of a foreign tar."""

@@ -186,6 +186,6 @@ class Plan:
             self._group = (group, self._file.read_row_group(group))
         return self._group[1]
 
-    def table(self) -> pa.Table:
-        """The whole plan."""
-        return self._file.read()
+    def table(self, columns: Sequence[str] | None = None) -> pa.Table:
+        """The whole plan, or some columns of it."""
+        return self._file.read(columns=columns if columns is None else list(columns))

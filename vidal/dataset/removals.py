@@ -1,24 +1,21 @@
 """Removals: clips that are to be in no data set, for whoever asked.
 
 A list names them by any of ``clip_id``, ``url``, ``platform_id``, ``uploader``, ``uploader_id`` and ``source_sha256``;
-a text file holds one clip id a line. A clip that matches becomes a row ``rejected``, ``removed``, with nothing in it
-but its id and what recognises it again.
+a text file holds a clip id or a url on each line. Ids are text whatever the file's type: ``007`` names clip 007.
+A clip that matches becomes a row ``rejected``, ``removed``, with nothing in it but its id and what recognises it again.
 """
 
 from __future__ import annotations
 
-import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import pyarrow as pa
-import pyarrow.csv
-import pyarrow.parquet
-
 from vidal.clip import Clip
+from vidal.dataset.tars import KEY_PATTERN
 from vidal.errors import SourceError
+from vidal.listing import READERS, Listing, text_of
 
 KEYS = ("clip_id", "url", "platform_id", "uploader", "uploader_id", "source_sha256")
 REASON = "removed"
@@ -40,6 +37,10 @@ class Removals:
         named = {key: getattr(clip, key) for key in KEYS}
         return tombstone(clip, stage) if self.match(named) and clip.reason != REASON else clip
 
+    def missing(self, seen: Mapping[str, set[str]]) -> list[str]:
+        """What is named and not among the values of a column that were seen."""
+        return sorted(value for key, named in self.values.items() for value in named - seen.get(key, set()))
+
     def __bool__(self) -> bool:
         return any(self.values.values())
 
@@ -59,30 +60,35 @@ def load(path: str | Path) -> Removals:
     if not path.is_file():
         raise SourceError(f"{path}: no such file; it lists what is removed")
     try:
-        rows = list(_rows(path))
-    except (pa.ArrowException, ValueError, OSError) as error:
+        read = READERS.get(path.suffix.lower())
+        named = _in_text(path) if read is None else _in_listing(read(path), path)
+    except (ValueError, OSError) as error:
         raise SourceError(
             f"{path}: cannot be read as a list of removals: {' '.join(str(error).split())[:200]}"
         ) from None
-    named = {key: frozenset(str(row[key]) for row in rows if row.get(key)) for key in KEYS}
-    removals = Removals({key: values for key, values in named.items() if values})
-    if rows and not removals:
+    return Removals({key: frozenset(values) for key, values in named.items() if values})
+
+
+def _in_text(path: Path) -> dict[str, list[str]]:
+    named: dict[str, list[str]] = {"clip_id": [], "url": []}
+    for line in map(str.strip, path.read_text(encoding="utf-8-sig").splitlines()):
+        if line and not line.startswith("#"):
+            named["clip_id" if KEY_PATTERN.fullmatch(line) else "url"].append(line)
+    return named
+
+
+def _in_listing(listing: Listing, path: Path) -> dict[str, list[str]]:
+    """What each column names. A row that names nothing is an error: whoever asked for it would be passed over."""
+    for number, why in listing.unreadable.items():
+        raise SourceError(f"{path}: {listing.place(number)} names nothing: {why}")
+    columns = [key for key in KEYS if key in listing.columns]
+    if listing.row_count and not columns:
         raise SourceError(f"{path}: names nothing; it needs a column of {', '.join(KEYS)}")
-    return removals
-
-
-def _rows(path: Path) -> Iterable[Mapping[str, Any]]:
-    kind = path.suffix.lower()
-    if kind == ".parquet":
-        return list(pa.parquet.read_table(path).to_pylist())
-    if kind == ".csv":
-        return list(pa.csv.read_csv(path).cast(_as_text(path)).to_pylist())
-    lines = [line.strip() for line in path.read_text(encoding="utf-8-sig").splitlines()]
-    if kind == ".jsonl":
-        return [json.loads(line) for line in lines if line]
-    return [{"clip_id": line} for line in lines if line and not line.startswith("#")]
-
-
-def _as_text(path: Path) -> pa.Schema:
-    with pa.csv.open_csv(path) as reader:
-        return pa.schema([(name, pa.string()) for name in reader.schema.names])
+    named: dict[str, list[str]] = {key: [] for key in columns}
+    for number, row in enumerate(listing.rows()):
+        cells = {key: (text_of(row[key]) or "").strip() for key in columns}
+        if not any(cells.values()):
+            raise SourceError(f"{path}: {listing.place(number)} names nothing: no {' and no '.join(columns)}")
+        for key, cell in cells.items():
+            named[key] += [cell] if cell else []
+    return named

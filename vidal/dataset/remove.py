@@ -11,6 +11,7 @@ import tempfile
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -21,8 +22,11 @@ from vidal.dataset.commit import ShardWriter
 from vidal.dataset.dataset import Dataset, tar_name
 from vidal.dataset.lock import Lock
 from vidal.dataset.members import load_members
-from vidal.dataset.removals import REASON, Removals, tombstone
+from vidal.dataset.removals import KEYS, REASON, Removals, tombstone
 from vidal.dataset.storage import Storage
+
+Seen = dict[str, set[str]]
+"""By column, what of a list has been met."""
 
 _PLAN_KEEPS = ("clip_id", "shard", "position", *plan.SOURCE_PLACE)
 
@@ -38,10 +42,13 @@ class Removed:
     """Files of other shards whose bytes are not what they were: none, or something is wrong."""
     remains: list[str] = field(default_factory=list)
     """Places in which a removed clip's members are still found: none, or something is wrong."""
+    missing: list[str] = field(default_factory=list)
+    """What is named and matches nothing of the dataset, removed clips included."""
 
     @property
     def is_proven(self) -> bool:
-        return not self.changed_files and not self.remains
+        """Whether all that was named is gone, and nothing else changed."""
+        return not self.changed_files and not self.remains and not self.missing
 
 
 def remove(address: str, removals: Removals) -> Removed:
@@ -49,9 +56,11 @@ def remove(address: str, removals: Removals) -> Removed:
     dataset = Dataset.open(address)
     dataset.own_tars("which vidal does not change; remove the clips from the tars and index them anew")
     result = Removed()
+    seen: Seen = {key: set() for key in KEYS}
     with Lock(dataset.storage):
         for part in _parts(dataset):
-            _remove_from(part, removals, result)
+            _remove_from(part, removals, result, seen)
+    result.missing = removals.missing(seen)
     result.clip_ids = sorted(set(result.clip_ids))
     return result
 
@@ -62,8 +71,8 @@ def _parts(dataset: Dataset) -> Iterator[Dataset]:
         yield Dataset.open(f"{dataset.storage.address}/phases/{name}")
 
 
-def _remove_from(dataset: Dataset, removals: Removals, result: Removed) -> None:
-    concerned = {shard: ids for shard in dataset.committed() if (ids := _named(dataset, shard, removals))}
+def _remove_from(dataset: Dataset, removals: Removals, result: Removed, seen: Seen) -> None:
+    concerned = {shard: ids for shard in dataset.committed() if (ids := _named(dataset, shard, removals, seen))}
     rewritten = {name for shard in concerned for name in _files_of(dataset, shard)}
     before = _digests(dataset, rewritten)
     for shard, ids in concerned.items():
@@ -71,20 +80,33 @@ def _remove_from(dataset: Dataset, removals: Removals, result: Removed) -> None:
         result.clip_ids += sorted(ids)
         result.shards.append(f"{dataset.storage.address}/{manifest.name_of(shard)}")
         result.remains += _remains(dataset, shard, ids)
-    _blank_plan(dataset, {clip_id for ids in concerned.values() for clip_id in ids} | _planned(dataset, removals))
+    _blank_plan(dataset, {clip_id for ids in concerned.values() for clip_id in ids} | _planned(dataset, removals, seen))
     after = _digests(dataset, rewritten)
     result.untouched_files += len(after)
     result.changed_files += sorted(f"{dataset.storage.address}/{n}" for n in before if after.get(n) != before[n])
 
 
-def _named(dataset: Dataset, shard: int, removals: Removals) -> set[str]:
-    rows = dataset.table(shard).to_pylist()
-    return {row["clip_id"] for row in rows if removals.match(row) and row["reason"] != REASON}
+def _named(dataset: Dataset, shard: int, removals: Removals, seen: Seen) -> set[str]:
+    rows = _matching(dataset.table(shard, [*KEYS, "reason"]), removals, seen)
+    return {row["clip_id"] for row in rows if row["reason"] != REASON}
 
 
-def _planned(dataset: Dataset, removals: Removals) -> set[str]:
+def _planned(dataset: Dataset, removals: Removals, seen: Seen) -> set[str]:
     """Clips of shards that are not committed yet: the plan is all that names them."""
-    return {row["clip_id"] for row in dataset.plan.table().to_pylist() if removals.match(row)}
+    if not dataset.storage.exists(plan.NAME):
+        return set()
+    known = [key for key in KEYS if key in dataset.plan.columns]
+    return {row["clip_id"] for row in _matching(dataset.plan.table(known), removals, seen)}
+
+
+def _matching(table: pa.Table, removals: Removals, seen: Seen) -> list[dict[str, Any]]:
+    """The rows that are named; what of the list they are named by is added to ``seen``."""
+    rows = [row for row in table.to_pylist() if removals.match(row)]
+    for row in rows:
+        for key, values in removals.values.items():
+            if row.get(key) in values:
+                seen[key].add(row[key])
+    return rows
 
 
 def _files_of(dataset: Dataset, shard: int) -> list[str]:

@@ -1,0 +1,186 @@
+"""Lists in csv and jsonl as they stand: every row with its line, every csv cell as text, nothing guessed.
+
+A row that cannot be read is a row still, and says why; only a file that cannot be read as a whole is an error.
+"""
+
+from __future__ import annotations
+
+import csv
+import json
+import re
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, TypeAlias
+
+import pyarrow as pa
+
+from vidal.errors import SourceError
+
+Values: TypeAlias = pa.ChunkedArray | list[Any]
+"""A column: Arrow's, or Python values of any types."""
+
+_CHUNK_ROWS = 50_000
+_NOT_UTF8 = re.compile("[\udc80-\udcff]")
+
+
+@dataclass(slots=True, kw_only=True)
+class Listing:
+    """Columns of one length, and for each row where it is in the file."""
+
+    columns: dict[str, Values]
+    row_count: int
+    lines: list[int] | None = None
+    """Line in which each row begins; None where the file has no lines."""
+    unreadable: dict[int, str] = field(default_factory=dict)
+    """Rows that cannot be read, and why."""
+    is_text: bool = False
+    """Whether every cell is text because the format has no types."""
+
+    def place(self, row: int) -> str:
+        """``line 3``, or ``row 3`` of a file without lines."""
+        return f"row {row + 1}" if self.lines is None else f"line {self.lines[row]}"
+
+    def rows(self) -> Iterator[dict[str, Any]]:
+        names = list(self.columns)
+        columns = [c.to_pylist() if isinstance(c, pa.ChunkedArray) else c for c in self.columns.values()]
+        return (dict(zip(names, cells, strict=True)) for cells in zip(*columns, strict=True))
+
+
+def listing_of(rows: Iterable[dict[str, Any]]) -> Listing:
+    """The columns of rows that need not have the same keys."""
+    columns: dict[str, list[Any]] = {}
+    count = 0
+    for row in rows:
+        for name, value in row.items():
+            column = columns.setdefault(name, [])
+            column.extend([None] * (count - len(column)))
+            column.append(value)
+        count += 1
+    for column in columns.values():
+        column.extend([None] * (count - len(column)))
+    return Listing(columns=dict(columns), row_count=count)
+
+
+def read_csv(path: Path) -> Listing:
+    """A csv file with a header line; an empty cell is null. Raises `SourceError`."""
+    lines = _lines(path)
+    reader, before = csv.reader(lines, strict=True), 0
+    try:
+        header = next((row for row in reader if row), [])
+        # `url, title`: a header with a space after each comma stands over rows that have one, too.
+        is_spaced = any(name.startswith(" ") for name in header[1:])
+        reader, before = csv.reader(lines, strict=True, skipinitialspace=is_spaced), reader.line_num
+        return _csv_listing(reader, _names(header, path), before)
+    except csv.Error as error:
+        raise SourceError(f"{path}: line {before + reader.line_num}: not readable as csv: {error}") from None
+
+
+def _csv_listing(reader: Any, names: list[str], line: int) -> Listing:
+    chunks: list[list[pa.Array]] = [[] for _ in names]
+    lines: list[int] = []
+    unreadable: dict[int, str] = {}
+    rows: list[list[str]] = []
+    before = line
+    for cells in reader:
+        begin, before = before + 1, line + reader.line_num
+        if not cells:
+            continue
+        if len(cells) > len(names) and not any(cells[len(names) :]):
+            del cells[len(names) :]
+        if len(cells) != len(names):
+            unreadable[len(lines)] = f"{len(cells)} cells, where the header has {len(names)}"
+            cells = [*cells, *[""] * len(names)][: len(names)]
+        lines.append(begin)
+        rows.append(cells)
+        if len(rows) == _CHUNK_ROWS:
+            _flush(rows, chunks)
+    _flush(rows, chunks)
+    columns = {name: pa.chunked_array(parts, pa.string()) for name, parts in zip(names, chunks, strict=True)}
+    return Listing(columns=columns, row_count=len(lines), lines=lines, unreadable=unreadable, is_text=True)
+
+
+def _flush(rows: list[list[str]], chunks: list[list[pa.Array]]) -> None:
+    """Turn rows into one more chunk of each column, so that Python holds few of them at a time."""
+    for chunk, cells in zip(chunks, zip(*rows, strict=True), strict=False):
+        chunk.append(pa.array([cell or None for cell in cells], pa.string()))
+    rows.clear()
+
+
+def _names(header: list[str], path: Path) -> list[str]:
+    names = [name.strip() or f"column_{number}" for number, name in enumerate(header, 1)]
+    check_names(names, str(path))
+    return names
+
+
+def check_names(names: list[str], place: str) -> None:
+    """Raises `SourceError` for two columns of one name."""
+    repeated = sorted({name for name in names if names.count(name) > 1})
+    if repeated:
+        raise SourceError(f"{place}: two columns of one name: {', '.join(repeated)}")
+
+
+def read_jsonl(path: Path) -> Listing:
+    """One JSON object a line; blank lines are passed over. Raises `SourceError`.
+
+    Read by Python: Arrow's reader would turn a title that looks like a date into one.
+    """
+    rows: list[dict[str, Any]] = []
+    lines: list[int] = []
+    unreadable: dict[int, str] = {}
+    for number, line in enumerate(_lines(path), 1):
+        if not line.strip():
+            continue
+        try:
+            # An object without a key holds nothing, and Parquet has no type for it.
+            value = json.loads(line, object_hook=lambda pairs: {k.strip(): v for k, v in pairs.items()} or None)
+        except (ValueError, RecursionError) as error:
+            value, unreadable[len(rows)] = None, f"not JSON: {error}"
+        else:
+            if value is not None and not isinstance(value, dict):
+                value, unreadable[len(rows)] = None, "not an object"
+        rows.append(value or {})
+        lines.append(number)
+    listing = listing_of(rows)
+    listing.lines, listing.unreadable = lines, unreadable
+    return listing
+
+
+def read_parquet(path: Path) -> Listing:
+    """A Parquet file; its columns keep their types. Raises `SourceError`."""
+    import pyarrow.parquet as pq
+
+    try:
+        table = pq.read_table(path)
+        table.validate(full=True)
+    except pa.ArrowException as error:
+        raise SourceError(f"{path}: not a readable parquet file: {' '.join(str(error).split())[:300]}") from None
+    names = [name.strip() for name in table.column_names]
+    check_names(names, str(path))
+    return Listing(columns=dict(zip(names, table.columns, strict=True)), row_count=table.num_rows)
+
+
+def _lines(path: Path) -> Iterator[str]:
+    """The lines of a UTF-8 file, their ends kept; raises `SourceError` for what is not UTF-8."""
+    with path.open(encoding="utf-8-sig", errors="surrogateescape", newline="") as text:
+        for number, line in enumerate(text, 1):
+            if not line.isascii() and _NOT_UTF8.search(line):
+                raise SourceError(f"{path}: line {number}: not UTF-8; save the list as UTF-8")
+            yield line
+
+
+READERS = {".csv": read_csv, ".jsonl": read_jsonl, ".parquet": read_parquet}
+"""How to read a list, by its suffix in lower case."""
+
+
+def text_of(value: Any) -> str | None:
+    """A cell as text: 7 and 7.0 are ``7``; a missing number is no text. Raises `ValueError` for what holds others."""
+    if value is None or isinstance(value, str):
+        return value
+    if isinstance(value, float):
+        if value != value:
+            return None
+        return str(int(value)) if value.is_integer() and abs(value) < 2**53 else str(value)
+    if isinstance(value, list | dict | bytes):
+        raise ValueError("no text")
+    return str(value).lower() if isinstance(value, bool) else str(value)
