@@ -67,7 +67,7 @@ def test_status_reconciles(built: Path) -> None:
 
 ON_DAMAGE = {
     "status": ["status", "{set}"],
-    "why": ["why", "c999", "{set}"],
+    "why": ["why", "{clip}", "{set}"],
     "report": ["report", "{set}", "--out", "{tmp}/r.html"],
     "report where": ["report", "{set}", "--out", "{tmp}/r.html", "--where", "duration_s > 1"],
     "joint": ["export", "{set}", "--out", "{tmp}/joint"],
@@ -101,7 +101,8 @@ def test_a_damaged_manifest_is_one_line_that_says_how_to_mend_it(
     shutil.copytree(built, tmp_path / "set")
     path = tmp_path / "set" / "manifest" / "000001.parquet"
     path.write_bytes(damage(path.read_bytes()))
-    given = [word.format(set=tmp_path / "set", tmp=tmp_path) for word in words]
+    clip = Dataset.open(str(built)).plan.clip_ids(1)[0]
+    given = [word.format(set=tmp_path / "set", tmp=tmp_path, clip=clip) for word in words]
     done = CliRunner(env={"COLUMNS": "300"}).invoke(app, given)
     assert isinstance(done.exception, SourceError), done.exception
     line = str(done.exception)
