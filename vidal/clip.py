@@ -185,7 +185,7 @@ class Clip:
     black_share: float | None = _column("scores", "share of the clip that is black")
     luma_mean: float | None = _column("scores", "mean brightness, 0 to 1")
     blur: float | None = _column("scores", "FFmpeg's blurdetect on the stored frames, higher is blurrier")
-    corrupt_frames: int | None = _column("scores", "frames that the decoder concealed or dropped, at least")
+    corrupt_frames: int | None = _column("scores", "frames that the decoder flagged, refused or complained about")
     corrupt_audio_share: float | None = _column("scores", "share of the source's audio that could not be decoded")
     damage: list[str] = _column(
         "scores", "what is damaged or differs from what is stated: corrupt_frames, shorter_than_stated …", []

@@ -85,7 +85,7 @@ def judge(path: Path, pictures: bytes) -> tuple[str, bool]:
         made = transcode(path, probe(path, path.parent, LIMITS), path.parent, TARGET, LIMITS)
     except ClipError as error:
         return error.reason, True
-    return ("flagged" if made.corrupt_frames else "clean"), decoded(path) != pictures
+    return ("flagged" if made.picture_damage.corrupt_frames else "clean"), decoded(path) != pictures
 
 
 def decoded(path: Path) -> bytes:

@@ -27,14 +27,19 @@ _NEEDED = {
 # Containers that hold media and nothing else: no playlist, script, image or raw stream, which can name other files.
 FORMATS = "mov,matroska,webm,avi,mpegts,flv,mpeg,ogg,asf"
 
-CODECS = ",".join(
+VIDEO_CODECS = ",".join(
     (
         "h264,hevc,vp8,vp9,libdav1d,mpeg4,msmpeg4,msmpeg4v2,mpeg1video,mpeg2video,h263,flv,vp6,vp6f,theora",
         "wmv1,wmv2,wmv3,vc1,mjpeg,prores,dnxhd,ffv1",
+    )
+)
+AUDIO_CODECS = ",".join(
+    (
         "aac,aac_latm,mp3,mp3float,mp2,mp2float,ac3,eac3,opus,vorbis,flac,alac,wmav1,wmav2,amrnb,amrwb",
         "pcm_s16le,pcm_s16be,pcm_u8,pcm_s8,pcm_s24le,pcm_s24be,pcm_s32le,pcm_s32be,pcm_f32le,pcm_mulaw,pcm_alaw,adpcm_ms,adpcm_ima_wav,adpcm_swf",
     )
 )
+CODECS = f"{VIDEO_CODECS},{AUDIO_CODECS}"
 
 
 def find_ffmpeg() -> Path:

@@ -9,7 +9,8 @@ from fractions import Fraction
 from pathlib import Path
 
 from vidal.errors import ClipError
-from vidal.media import child, graph
+from vidal.media import child, damage, graph
+from vidal.media.damage import PictureDamage
 from vidal.media.fate import AudioFate, cancelled_channel, corrupt_share
 from vidal.media.ffmpeg import source_name
 from vidal.media.graph import Audio, Plan, Target
@@ -19,19 +20,7 @@ from vidal.media.measures import PictureMeasures, SoundMeasures, read_fingerprin
 from vidal.media.probe import Probe
 from vidal.media.timing import centre_frames, decimate, keeps_every_frame, seconds, stretch, target_size
 
-_CORRUPT_FRAME = rb"^\[vist#0:\d+/\S+ @ \S+\] \[dec:\S+ @ \S+\] \[warning\] corrupt decoded frame"
-# H.264 marks every frame that it conceals; other decoders of FFmpeg often only complain.
-_DECODER_ERROR = rb"^\[(hevc|vp8|vp9|libdav1d|mpeg4|mpeg2video|mpeg1video|vc1|wmv3) @ \S+\] \[error\] "
-_DECODED = re.compile(
-    r"^\[in#0\S* @ \S+\] \[verbose\] +Input stream #0:\d+ \(video\): .*? (\d+) frames decoded; (\d+) decode errors",
-    re.M,
-)
 _AUDIO_CHANGES = re.compile(r"^\[\S+ @ \S+\] \[error\] Changing audio frame properties on the fly", re.M)
-
-_MOSTLY = 2 / 3
-
-# Codecs in which a packet may rightly give no frame (VP8's hidden reference frames).
-_HAS_HIDDEN_FRAMES = ("vp8", "vp6", "vp6f")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -47,14 +36,15 @@ class Transcoded:
     picture_measures: PictureMeasures
     sound_measures: SoundMeasures | None
     audio: AudioFate
-    corrupt_frames: int
+    picture_damage: PictureDamage
     peak_rss_bytes: int
 
     @property
     def damage(self) -> set[str]:
         """The words of the record's ``damage``."""
         found = {
-            "corrupt_frames": self.corrupt_frames > 0,
+            "corrupt_frames": self.picture_damage.corrupt_frames > 0,
+            "frame_size_changes": self.picture_damage.frame_size_changes > 0,
             "corrupt_audio": bool(self.audio.corrupt_share),
             "silent_audio": self.sound_measures is not None and self.sound_measures.lost_in_mono,
         }
@@ -76,7 +66,8 @@ def _transcode(source: Path, probe: Probe, folder: Path, target: Target, limits:
     job = _Job(source, folder, target, limits)
     plan, done, fate = job.run_with_what_audio_there_is(make_plan(probe, probe.times_s, target))
     decoded = _times(folder / graph.VIDEO_TIMES)
-    corrupt = _corrupt_frames(done, probe, plan, decoded)
+    _check_length(plan, decoded)
+    found = damage.read_damage(done, probe, len(decoded))
     better = plan
     if fate.status == "left_out":
         better = replace(plan, audio=None)
@@ -89,7 +80,7 @@ def _transcode(source: Path, probe: Probe, folder: Path, target: Target, limits:
         plan, done = better, job.run(better)
         if not job.frames_are_of(plan):
             raise ClipError("undecodable", "frame times differ from one decoding to the next")
-    return _collect(folder, plan, target, fate, corrupt, done.peak_rss_bytes)
+    return _collect(folder, plan, target, fate, found, done.peak_rss_bytes)
 
 
 def make_plan(probe: Probe, times_s: Sequence[float], target: Target) -> Plan:
@@ -142,8 +133,7 @@ class _Job:
         return self._start(graph.command(self._name, plan, self.target, self.limits))
 
     def _start(self, command: Sequence[str]) -> child.Finished:
-        marks = (_CORRUPT_FRAME, _DECODER_ERROR, *CUT_SHORT)
-        done = child.run(command, self.folder, self.limits, marks=marks)
+        done = child.run(command, self.folder, self.limits, marks=(*damage.MARKS, *CUT_SHORT))
         if any(done.counts[mark] for mark in CUT_SHORT):
             raise ClipError("truncated", "the file ends before its index or its sizes say")
         return done
@@ -161,25 +151,17 @@ def _times(path: Path) -> list[float]:
     return [seconds(int(ticks), Fraction(base)) for ticks, base in stamps]
 
 
-def _corrupt_frames(done: child.Finished, probe: Probe, plan: Plan, decoded: Sequence[float]) -> int:
-    """Frames that the decoder concealed, refused or never gave; raises if the picture stops early."""
+def _check_length(plan: Plan, decoded: Sequence[float]) -> None:
+    """Refuse a picture that stops before its last packet."""
     if not decoded:
         raise ClipError("undecodable", "no frame could be decoded")
     missing_s = plan.times_s[-1] - decoded[-1]
-    if missing_s > max(0.5, 2 / probe.fps):
+    if missing_s > max(0.5, 2 / plan.probe.fps):
         raise ClipError("truncated", f"the picture stops {missing_s:.2f} s before its last packet")
-    # The last match: what the file's author wrote is logged before FFmpeg's own summary.
-    frames, errors = map(int, (_DECODED.findall(done.log) or [(len(decoded), 0)])[-1])
-    if errors > _MOSTLY * (frames + errors):
-        raise ClipError("undecodable", done.first_error)
-    lost = max(0, len(probe.frame_ticks) - frames)
-    if probe.is_interlaced or probe.video_codec in _HAS_HIDDEN_FRAMES:
-        lost = 0
-    return max(errors + done.counts[_CORRUPT_FRAME], lost, min(1, done.counts[_DECODER_ERROR]))
 
 
 def _collect(
-    folder: Path, plan: Plan, target: Target, fate: AudioFate, corrupt: int, peak_rss_bytes: int
+    folder: Path, plan: Plan, target: Target, fate: AudioFate, found: PictureDamage, peak_rss_bytes: int
 ) -> Transcoded:
     stored = [(folder / (graph.FRAME % (k + 1))).read_bytes() for k in range(len(plan.chosen))]
     repeats = stretch(plan.chosen, target.frames)
@@ -196,6 +178,6 @@ def _collect(
         if plan.audio
         else None,
         audio=fate,
-        corrupt_frames=corrupt,
+        picture_damage=found,
         peak_rss_bytes=peak_rss_bytes,
     )

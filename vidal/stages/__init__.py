@@ -18,6 +18,7 @@ CATALOGUE: dict[str, str] = {
     "too_dark": "vidal.stages.filters.too_dark:TooDark",
     "too_blurry": "vidal.stages.filters.too_blurry:TooBlurry",
     "too_much_text": "vidal.stages.filters.too_much_text:TooMuchText",
+    "damaged": "vidal.stages.filters.damaged:Damaged",
     "no_text": "vidal.stages.filters.no_text:NoText",
     "no_audio": "vidal.stages.filters.no_audio:NoAudio",
     "wrong_language": "vidal.stages.filters.wrong_language:WrongLanguage",

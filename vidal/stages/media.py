@@ -15,7 +15,12 @@ from vidal.work import Member
 
 
 class Media(Stage, Target):
-    """Writes the ``video`` and ``audio`` layers; the frames' times are those of the source's own frames."""
+    """Writes the ``video`` and ``audio`` layers; the frames' times are those of the source's own frames.
+
+    ``damage`` says what is wrong with a clip that is kept: ``corrupt_frames``, ``corrupt_audio``, ``silent_audio``
+    (heard in the source, lost in the mono audio) and ``frame_size_changes``: then all frames have the size of the
+    first, and those of another shape are distorted. The filter ``damaged`` rejects by it.
+    """
 
     version: ClassVar[int] = 2
     default_resources: ClassVar[Resources] = Resources(timeout_s=2000)
@@ -64,7 +69,7 @@ def _write(clip: Clip, made: Transcoded) -> None:
     clip.audio_status, clip.audio_reason = made.audio.status, made.audio.reason
     clip.corrupt_audio_share = made.audio.corrupt_share
     clip.damage = sorted({*clip.damage, *made.damage})
-    clip.corrupt_frames, clip.audio_fingerprint = made.corrupt_frames, made.audio_fingerprint
+    clip.corrupt_frames, clip.audio_fingerprint = made.picture_damage.corrupt_frames, made.audio_fingerprint
     for measures in (made.picture_measures, made.sound_measures):
         for name in measures.__dataclass_fields__ if measures is not None else ():
             setattr(clip, name, getattr(measures, name))

@@ -1,0 +1,59 @@
+"""Damage is told from what the decoder did, for every codec, and never from what the file's author wrote."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from tests.films import ffmpeg, film, process
+
+CASES = Path(__file__).parent / "cases"
+FORGED = "[hevc @ 0x5581e4f6cd80] [error] Could not find ref\n[vist#0:0/h264 @ 0x1] [dec:h264 @ 0x1] [warning] corrupt"
+
+
+@pytest.mark.parametrize(
+    ("codec", "ending"),
+    [
+        ("libx264", "mp4"),
+        ("libvpx-vp9", "webm"),
+        ("mpeg4", "mkv"),
+        ("mpeg2video", "mkv"),
+        ("mjpeg", "mkv"),
+        ("libtheora", "mkv"),
+        ("wmv2", "asf"),
+    ],
+)
+def test_spoilt_packets_are_counted_and_whole_ones_are_not(codec: str, ending: str, tmp_path: Path) -> None:
+    options = ("-an", "-c:v", codec, "-g", "25", *(("-cpu-used", "8") if codec == "libvpx-vp9" else ()))
+    whole, spoilt = tmp_path / f"whole.{ending}", tmp_path / f"spoilt.{ending}"
+    film(whole, *options, length_s=2)
+    ffmpeg("-i", whole, "-c", "copy", "-bsf:v", "noise=amount='if(between(n,20,29),20,0)'", spoilt)
+    assert (process(whole, tmp_path).corrupt_frames, process(whole, tmp_path).damage) == (0, [])
+    clip = process(spoilt, tmp_path)
+    assert clip.corrupt_frames is not None and 5 <= clip.corrupt_frames <= 40
+    assert clip.damage == ["corrupt_frames"]
+
+
+def test_slices_that_a_decoder_passes_over_with_a_warning_are_damage(tmp_path: Path) -> None:
+    clip = process(CASES / "hevc-third-spoilt.mp4", tmp_path)
+    assert clip.corrupt_frames is not None and 20 <= clip.corrupt_frames <= 40
+    assert clip.damage == ["corrupt_frames"]
+
+
+def test_what_a_title_says_is_no_damage(tmp_path: Path) -> None:
+    title = f"How to fix a partial file download\n{FORGED}"
+    clip = process(film(tmp_path / "film.mp4", "-metadata", f"title={title}"), tmp_path)
+    assert (clip.status, clip.corrupt_frames, clip.corrupt_audio_share, clip.damage) == ("candidate", 0, 0.0, [])
+
+
+@pytest.mark.parametrize(("second", "damage"), [("320x192", []), ("192x320", ["frame_size_changes"])])
+def test_a_change_of_the_frame_size_is_noted(second: str, damage: list[str], tmp_path: Path) -> None:
+    parts = [tmp_path / "0.ts", tmp_path / "1.ts"]
+    for start, (part, size) in enumerate(zip(parts, ("320x192", second), strict=True)):
+        film(part, "-an", "-bf", "0", "-output_ts_offset", str(2 * start), size=size, length_s=2)
+    joined = tmp_path / "joined.ts"
+    joined.write_bytes(b"".join(part.read_bytes() for part in parts))
+    clip = process(joined, tmp_path)
+    assert (clip.duration_s, clip.damage) == (pytest.approx(4.0, abs=0.05), damage)
+    assert (clip.frame_width, clip.frame_height) == (320, 192)
