@@ -36,7 +36,8 @@ VIDEO_CODECS = ",".join(
 AUDIO_CODECS = ",".join(
     (
         "aac,aac_latm,mp3,mp3float,mp2,mp2float,ac3,eac3,opus,vorbis,flac,alac,wmav1,wmav2,amrnb,amrwb",
-        "pcm_s16le,pcm_s16be,pcm_u8,pcm_s8,pcm_s24le,pcm_s24be,pcm_s32le,pcm_s32be,pcm_f32le,pcm_mulaw,pcm_alaw,adpcm_ms,adpcm_ima_wav,adpcm_swf",
+        "pcm_s16le,pcm_s16be,pcm_u8,pcm_s8,pcm_s24le,pcm_s24be,pcm_s32le,pcm_s32be,pcm_f32le,pcm_mulaw,pcm_alaw",
+        "adpcm_ms,adpcm_ima_wav,adpcm_swf",
     )
 )
 CODECS = f"{VIDEO_CODECS},{AUDIO_CODECS}"
