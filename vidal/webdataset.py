@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     import datasets
 
 JOINT = "joint"
-_IMAGES, _AUDIO, _VIDEO = ("jpg", "png"), ("flac",), ("mp4",)
+_IMAGES = ("jpg", "png")
 
 
 def decode_depth(key: str, data: bytes) -> npt.NDArray[np.uint16] | None:
@@ -54,7 +54,8 @@ def features(dataset: str | Path, layer: str = JOINT) -> datasets.Features:
 
     Told so, a column keeps its type where the first samples have null in it, and a clip without audio, or without
     any other member, has None there: ``load_dataset("webdataset", data_files=…, features=features(DIR, "depth"))``.
-    Video and audio stay bytes, as their decoders are installed separately; ``cast_column`` turns them on.
+    Video and audio are bytes, as their decoders are installed separately: ``cast_column("flac", Audio())`` where
+    they are.
     """
     try:
         import datasets
@@ -74,12 +75,7 @@ def features(dataset: str | Path, layer: str = JOINT) -> datasets.Features:
 def _feature(suffix: str) -> Any:
     import datasets
 
-    kind = suffix.rpartition(".")[2]
-    if kind in _IMAGES:
-        return datasets.Image()
-    if kind in _AUDIO:
-        return datasets.Audio(decode=False)
-    return datasets.Video(decode=False) if kind in _VIDEO else datasets.Value("binary")
+    return datasets.Image() if suffix.rpartition(".")[2] in _IMAGES else datasets.Value("binary")
 
 
 def _suffixes(dataset: Dataset, layer: str) -> list[str]:

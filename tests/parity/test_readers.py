@@ -1,23 +1,36 @@
-"""What we write is read by readers that have never heard of vidal: webdataset, datasets, pandas, tar."""
+"""What we write is read by readers that have never heard of vidal, and their values are those of `vidal.open`."""
 
 from __future__ import annotations
 
+import functools
 import io
 import json
+import re
 import subprocess
+import sys
+import types
 from pathlib import Path
+from typing import Any
 
+import cv2
 import datasets
 import numpy as np
+import open_clip_train.data as open_clip_data
 import pandas
 import pytest
+import soundfile
+import torch
 import webdataset
-from PIL import Image
 
-from tests.runs import PAINT, SHADE, TROUBLE, rows, run, write_recipe
+import vidal
+from tests.conftest import ROOT
+from tests.runs import CAPTION, PAINT, SHADE, SOUND, TROUBLE, rows, run, write_recipe
 from vidal.dataset.dataset import Dataset
-from vidal.dataset.export import write_joint
+from vidal.dataset.export import write_joint, write_open_clip
 from vidal.engine.local import InProcessEngine
+from vidal.errors import ClipError, OutputError, SourceError, ToolError
+from vidal.synthetic import learning_set
+from vidal.webdataset import decode_depth, depth_from_bytes, features
 
 TITLES = ["reject", "raise", *[f"clip {n}" for n in range(8)]]
 KEPT = [f"c{n:03d}" for n in range(2, 10)]
@@ -56,15 +69,254 @@ def test_webdataset_reads_a_joint_tar_as_one_sample(out: Path, tmp_path: Path) -
     assert sorted(joint["c004"]) == ["depth.0.png", "depth.1.png", "frame.0.jpg", "frame.1.jpg", "json", "mp4"]
 
 
-def test_hugging_face_datasets_reads_a_layer(out: Path, tmp_path: Path) -> None:
-    files = sorted(str(path) for path in (out / "depth").glob("*.tar"))
-    table = datasets.load_dataset("webdataset", data_files={"train": files}, split="train", cache_dir=str(tmp_path))
-    assert sorted(table["__key__"]) == KEPT
-    by_key = {row["__key__"]: row for row in table}
-    ours = Dataset.open(str(out))
-    wanted = Image.open(io.BytesIO(ours.read_member(ours.find("c004") or {}, "c004.depth.1.png")))
-    assert np.array_equal(np.asarray(by_key["c004"]["depth.1.png"]), np.asarray(wanted))
-    assert by_key["c004"]["json"]["title"] == "clip 2"
+@pytest.fixture(scope="module")
+def some_mute(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Twelve clips, the first nine, in the order of the tar, without a title; two of the last have no audio."""
+    folder = tmp_path_factory.mktemp("mute")
+    titles = ["mute" if n in (1, 6) else "" for n in range(12)]
+    titles[10] = "only one title"
+    stages = [PAINT, CAPTION, SHADE, SOUND]
+    run(write_recipe(folder, stages, titles, shards={"size": 12}), folder / "out", InProcessEngine())
+    return folder / "out"
+
+
+@pytest.fixture
+def no_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path / "cache")
+
+
+def hugging_face(tars: Path, **keys: Any) -> dict[str, dict[str, Any]]:
+    table = datasets.load_dataset("webdataset", data_files=str(tars), split="train", **keys)
+    return {row["__key__"]: row for row in table}
+
+
+def samples_by_key(folder: Path) -> dict[str, dict[str, Any]]:
+    opened = vidal.open(folder)
+    return {sample["key"]: sample for sample in (opened[i] for i in range(len(opened)))}
+
+
+def audio_of(flac: bytes | None) -> np.ndarray | None:
+    return None if flac is None else soundfile.read(io.BytesIO(flac), dtype="float32")[0]
+
+
+def same(ours: np.ndarray | None, theirs: np.ndarray | None) -> bool:
+    return (ours is None and theirs is None) or (ours is not None and np.array_equal(ours, np.asarray(theirs)))
+
+
+@pytest.mark.parametrize("layer", ["video", "depth", "audio", "joint"])
+def test_hugging_face_datasets_gives_every_value_of_a_layer(
+    layer: str, some_mute: Path, no_cache: None, tmp_path: Path
+) -> None:
+    tars = some_mute / layer
+    if layer == "joint":
+        tars = tmp_path / "joint"
+        write_joint(Dataset.open(str(some_mute)), str(tars))
+    ours, manifest = samples_by_key(some_mute), rows(some_mute)
+    theirs = hugging_face(tars / "*.tar", features=features(some_mute, layer))
+    assert sorted(theirs) == sorted(key for key in ours if layer in ("joint", *ours[key]))
+    for key, row in theirs.items():
+        sample = ours[key]
+        if layer in ("depth", "joint"):
+            assert all(same(sample["depth"][k], np.asarray(row[f"depth.{k}.png"])) for k in range(2))
+        if layer in ("video", "joint"):
+            assert row["mp4"] == manifest[key]["url"].encode() * 50
+            assert all(same(sample["video"][k], np.asarray(row[f"frame.{k}.jpg"])) for k in range(2))
+        if layer in ("audio", "joint"):
+            assert same(sample.get("audio"), audio_of(row["flac"]))
+        told = {name: manifest[key][name] for name in row["json"]}
+        assert row["json"] == told
+    assert [row["json"]["title"] for row in theirs.values() if row["json"]["title"] not in (None, "mute")] == [
+        "only one title"
+    ]
+
+
+def test_hugging_face_datasets_never_drops_a_title_that_comes_late(some_mute: Path, no_cache: None) -> None:
+    """Left to guess, it takes the column for one of nulls and says so, where a key left out would cost the title."""
+    late = rows(some_mute)["c010"]
+    assert (late["title"], late["position"]) == ("only one title", 9)
+    with pytest.raises(datasets.exceptions.DatasetGenerationError) as caught:
+        hugging_face(some_mute / "depth" / "*.tar")
+    assert "string to null" in str(caught.value.__cause__)
+    told = hugging_face(some_mute / "depth" / "*.tar", features=features(some_mute, "depth"))
+    assert told["c010"]["json"]["title"] == "only one title"
+
+
+def test_the_joint_clips_of_a_condition_have_the_same_members(some_mute: Path, tmp_path: Path) -> None:
+    write_joint(Dataset.open(str(some_mute)), str(tmp_path), "has_audio")
+    joint = samples(tmp_path / "*.tar")
+    assert len(joint) == 10 and {"flac" in sample for sample in joint.values()} == {True}
+    assert len({tuple(sorted(sample)) for sample in joint.values()}) == 1
+
+
+def strict_json(data: bytes) -> dict[str, Any]:
+    def refuse(word: str) -> Any:
+        raise ValueError(word)
+
+    value: dict[str, Any] = json.loads(data, parse_constant=refuse)
+    return value
+
+
+def test_every_json_member_has_every_key_in_layers_and_exports(some_mute: Path, tmp_path: Path) -> None:
+    dataset = Dataset.open(str(some_mute))
+    write_joint(dataset, str(tmp_path / "joint"))
+    write_open_clip(dataset, str(tmp_path / "pairs"))
+    keys = set(features(some_mute)["json"])
+    for folder in (*(some_mute / layer for layer in dataset.info.layers), tmp_path / "joint", tmp_path / "pairs"):
+        found = [strict_json(sample["json"]) for sample in samples(folder / "*.tar").values()]
+        assert found and all(set(member) == keys for member in found), folder
+
+
+def test_features_name_what_cannot_be_told(some_mute: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    with pytest.raises(SourceError, match="no layer infrared; there is video, depth, audio, joint"):
+        features(some_mute, "infrared")
+    from vidal.dataset.index import write_index
+
+    with webdataset.TarWriter(str(tmp_path / "a.tar")) as tar:
+        tar.write({"__key__": "0", "jpg": cv2.imencode(".jpg", np.zeros((8, 8), np.uint8))[1].tobytes()})
+    write_index([str(tmp_path / "a.tar")], str(tmp_path / "index"))
+    with pytest.raises(OutputError, match="whose members are not vidal's"):
+        features(tmp_path / "index")
+    monkeypatch.setitem(sys.modules, "datasets", None)
+    with pytest.raises(ToolError, match="pip install datasets"):
+        features(some_mute)
+
+
+def png(depth: np.ndarray) -> bytes:
+    return cv2.imencode(".png", depth)[1].tobytes()
+
+
+DEPTH = np.asarray([[0, 255, 256], [1021, 3349, 65535]], np.uint16)
+DECODED: dict[str, tuple[str, bytes, np.ndarray | None]] = {
+    "vidal's depth": (".depth.3.png", png(DEPTH), DEPTH),
+    "languagebind's depth": ("dep3.png", png(DEPTH), DEPTH),
+    "a frame": (".frame.0.jpg", b"x", None),
+    "a png of colours": (".frame.0.png", b"x", None),
+    "infrared": (".infrared.0.jpg", b"x", None),
+    "text": (".json", b"{}", None),
+    "audio": (".flac", b"x", None),
+}
+
+
+@pytest.mark.parametrize(("key", "data", "wanted"), DECODED.values(), ids=DECODED)
+def test_depth_is_decoded_to_millimetres_and_nothing_else_is_touched(
+    key: str, data: bytes, wanted: np.ndarray | None
+) -> None:
+    found = decode_depth(key, data)
+    assert same(wanted, found) and (found is None or found.dtype == np.uint16)
+
+
+@pytest.mark.parametrize("data", [b"", b"\x89PNG", png(DEPTH)[:-20], png(DEPTH.astype(np.uint8))])
+def test_a_damaged_depth_image_is_an_error_and_no_guess(data: bytes) -> None:
+    with pytest.raises(ClipError, match="undecodable"):
+        depth_from_bytes(data)
+
+
+def test_the_decoder_comes_without_torch() -> None:
+    code = "import sys; from vidal.webdataset import decode_depth; decode_depth('json', b''); print('torch' in sys.modules)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=ROOT)
+    assert done.stdout.strip() == "False"
+
+
+def test_open_clip_trains_on_the_pairs(some_mute: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    # open_clip 3.3 trains with webdataset up to 0.2, whose tars end without a mark.
+    expand = functools.partial(open_clip_data.tar_file_expander, eof_value=None)
+    monkeypatch.setattr(open_clip_data, "tar_file_expander", expand)
+    exported = write_open_clip(Dataset.open(str(some_mute)), str(tmp_path))
+    assert (exported.clips, exported.left_out) == (3, 9)
+    assert exported.sentence() == f"wrote 3 clips to {tmp_path}; 9 clips left out: no caption or no frame"
+    ours = samples_by_key(some_mute)
+    pairs = samples(tmp_path / "*.tar")
+    assert all(open_clip_data.filter_no_caption_or_no_image(sample) for sample in pairs.values())
+    args = types.SimpleNamespace(
+        train_data=str(tmp_path / "000000.tar"), val_data=str(tmp_path / "000000.tar"), train_num_samples=None,
+        val_num_samples=None, dataset_resampled=False, train_data_upsampling_factors=None, seed=0, workers=0,
+        world_size=1, batch_size=3,
+    )  # fmt: skip
+    assert open_clip_data.get_dataset_size(args.train_data) == (3, 1)
+    words = [ours[key]["row"]["caption"] for key in pairs]
+    for is_train in (False, True):
+        info = open_clip_data.get_wds_dataset(
+            args, lambda image: torch.from_numpy(np.array(image)), is_train, tokenizer=lambda text: [words.index(text)]
+        )
+        (batch,) = info.dataloader
+        wanted = {key: torch.from_numpy(ours[key]["video"][1]) for key in pairs}
+        assert sorted(batch[1]) == sorted(words.index(ours[key]["row"]["caption"]) for key in pairs)
+        for image, number in zip(*batch, strict=True):
+            assert any(torch.equal(image, wanted[key]) for key in pairs if ours[key]["row"]["caption"] == words[number])
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder in which README's addresses are there: ``data/sample``, of four shards, and ``data/joint``."""
+    folder = tmp_path_factory.mktemp("readme")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(learning_set, "SHARD_SIZE", 3)
+        learning_set.write(str(folder / "data" / "sample"), clips=12, scenes=6, size=32, workers=1)
+    write_joint(Dataset.open(str(folder / "data" / "sample")), str(folder / "data" / "joint"))
+    return folder
+
+
+BLOCKS = re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text(encoding="utf-8"), re.S)
+
+
+def run_block(word: str, folder: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
+    """What the one block of README that has a word in it leaves behind."""
+    (block,) = [block for block in BLOCKS if word in block]
+    monkeypatch.chdir(folder)
+    left: dict[str, Any] = {}
+    exec(compile(block, "README.md", "exec"), left)
+    return left
+
+
+def depth_by_key(folder: Path) -> dict[str, np.ndarray]:
+    found = {key: sample["depth"] for key, sample in samples_by_key(folder / "data" / "sample").items()}
+    assert all(depth.max() > 255 for depth in found.values())
+    return found
+
+
+def test_the_first_snippet_of_the_readme_gives_the_values(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    left = run_block("read_parquet", place, monkeypatch)
+    sample = left["sample"]
+    assert same(depth_by_key(place)[sample["__key__"]][0], sample["depth.0.png"])
+    table, manifest = left["rows"], rows(place / "data" / "sample")
+    assert sorted(table.clip_id) == sorted(manifest)
+    row = table.set_index("clip_id").loc[sample["__key__"]]
+    wanted = manifest[sample["__key__"]]
+    assert {str(kind) for kind in table.dtypes[["view_count", "has_audio", "title"]]} == {
+        "int64[pyarrow]", "bool[pyarrow]", "string[pyarrow]"
+    }  # fmt: skip
+    assert all(row[name] == wanted[name] for name in ("title", "caption", "has_audio", "duration_s", "depth_scale"))
+    assert list(row["frame_times"]) == wanted["frame_times"] == sample["json"]["frame_times"]
+
+
+def test_the_readmes_hugging_face_snippet_gives_the_values(
+    place: Path, monkeypatch: pytest.MonkeyPatch, no_cache: None
+) -> None:
+    left, ours = run_block("load_dataset", place, monkeypatch), samples_by_key(place / "data" / "sample")
+    for row in [*left["depth"], *left["joint"]]:
+        sample = ours[row["__key__"]]
+        assert all(same(sample["depth"][k], row[f"depth.{k}.png"]) for k in range(8))
+    for row in left["joint"]:
+        sample = ours[row["__key__"]]
+        assert same(sample["audio"], audio_of(row["flac"]))
+        assert all(same(sample["infrared"][k], row[f"infrared.{k}.jpg"]) for k in range(8))
+
+
+def test_the_readmes_duckdb_snippet_gives_the_values(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    table = run_block("duckdb", place, monkeypatch)["kept"]
+    kept = {key: sample["row"]["caption"] for key, sample in samples_by_key(place / "data" / "sample").items()}
+    assert dict(zip(table.clip_id, table.caption, strict=True)) == kept
+
+
+def test_the_readmes_torch_snippet_gives_the_values(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    left, wanted = run_block("DataLoader", place, monkeypatch), depth_by_key(place)
+    by_shard = {
+        sample["__key__"]: np.stack([sample[f"depth.{k}.png"] for k in range(8)]) for sample in left["by_shard"]
+    }
+    at_random = {sample["key"]: sample["depth"].numpy() for sample in left["at_random"]}
+    for found in (by_shard, at_random):
+        assert sorted(found) == sorted(wanted)
+        assert all(same(wanted[key], depth) for key, depth in found.items())
 
 
 def test_pandas_reads_the_whole_story_and_the_counts_reconcile(out: Path) -> None:
