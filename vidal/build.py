@@ -17,7 +17,7 @@ from vidal.engine.driver import build as drive
 from vidal.engine.job import Engine
 from vidal.engine.progress import LiveProgress
 from vidal.errors import OutputError, RecipeError, UserError
-from vidal.recipe import Recipe, check
+from vidal.recipe import Recipe, again
 from vidal.report.funnel import Funnel
 from vidal.report.summary import as_json, funnel_of, stage_order
 
@@ -87,9 +87,19 @@ def build(recipe: Recipe, out: str, how: How, console: Console, *, quiet: bool =
 
 
 def retry(
-    out: str, how: How, console: Console, *, reasons: Sequence[str], clip_ids: Sequence[str] = (), quiet: bool = False
+    out: str,
+    how: How,
+    console: Console,
+    *,
+    reasons: Sequence[str],
+    clip_ids: Sequence[str] = (),
+    settings: Sequence[str] = (),
+    quiet: bool = False,
 ) -> BuildResult:
-    """Try failed clips again: those of the given reasons or ids, or every one whose failure is transient."""
+    """Try failed clips again: those of the given reasons or ids, or every one whose failure is transient.
+
+    ``settings`` are ``key.path=value`` for what the dataset does not keep: cookies, a proxy, how hosts are visited.
+    """
     started = time.monotonic()
     dataset = Dataset.open(out)
     chosen, shards, known = set(), set(), set()
@@ -111,14 +121,14 @@ def retry(
     if not chosen:
         return _result(out, started, did_nothing=True)
     dataset.own_tars("and has no recipe to run again; mend the tars and index them anew")
-    recipe = _recipe_of(dataset)
-    again = Retry(clip_ids=frozenset(chosen), shards=frozenset(shards))
-    return _drive(recipe, out, how, console, quiet=quiet, retry=again)
+    recipe = _recipe_of(dataset, settings)
+    chosen_clips = Retry(clip_ids=frozenset(chosen), shards=frozenset(shards))
+    return _drive(recipe, out, how, console, quiet=quiet, retry=chosen_clips)
 
 
-def _recipe_of(dataset: Dataset) -> Recipe:
+def _recipe_of(dataset: Dataset, settings: Sequence[str]) -> Recipe:
     try:
-        return check(dataset.info.definition, f"{dataset.storage.address}/dataset.json")
+        return again(dataset.info.definition, settings, f"{dataset.storage.address}/dataset.json")
     except RecipeError as error:
         raise RecipeError(f"{error}; this data set was written by {dataset.info.created_by}") from None
 

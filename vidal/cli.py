@@ -93,7 +93,7 @@ def build(
 
     how = _how(engine, workers, ray_address)
     if (crawl := recipes.crawl_first(recipe, settings or [])) is not None:
-        crawled = build_dataset(recipes.load(crawl.recipe), crawl.into, how, console, quiet=as_json)
+        crawled = build_dataset(recipes.load(crawl.recipe, is_crawl=True), crawl.into, how, console, quiet=as_json)
         if not as_json:
             _print_result(crawled, as_json)
     result = build_dataset(recipes.load(recipe, settings or []), out, how, console, quiet=as_json)
@@ -113,7 +113,12 @@ def crawl(
     as_json: JsonOption = False,
 ) -> None:
     """Crawl: find candidates, judge them, fetch their media into a data set that a build starts from."""
-    build(recipe, out, engine, workers, settings, ray_address, as_json)
+    from vidal import recipe as recipes
+    from vidal.build import build as build_dataset
+
+    how = _how(engine, workers, ray_address)
+    result = build_dataset(recipes.load(recipe, settings or [], is_crawl=True), out, how, console, quiet=as_json)
+    _print_result(result, as_json)
 
 
 @app.command()
@@ -164,6 +169,12 @@ def retry(
     clip: Annotated[list[str] | None, typer.Option(help="Clip to try again.")] = None,
     engine: EngineOption = EngineChoice.ray,
     workers: WorkersOption = None,
+    settings: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--set", metavar="KEY.PATH=VALUE", help="A setting that no file keeps: fetch.cookies, fetch.proxy"
+        ),
+    ] = None,
     ray_address: RayAddressOption = None,
     as_json: JsonOption = False,
 ) -> None:
@@ -171,7 +182,9 @@ def retry(
     from vidal.build import retry as retry_clips
 
     how = _how(engine, workers, ray_address)
-    result = retry_clips(directory, how, console, reasons=reason or [], clip_ids=clip or [], quiet=as_json)
+    result = retry_clips(
+        directory, how, console, reasons=reason or [], clip_ids=clip or [], settings=settings or [], quiet=as_json
+    )
     _print_result(result, as_json)
 
 

@@ -26,6 +26,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from vidal.clip import SCHEMA_VERSION
 from vidal.errors import RecipeError
+from vidal.fetch.files import WEB_SCHEMES
 from vidal.settings import parse_override, put, read_yaml, validate
 from vidal.sources import SOURCES
 from vidal.sources.source import Source
@@ -83,6 +84,8 @@ class Recipe:
     """File that lists what is to be in no data set; applied whenever the recipe runs, so no part of its identity."""
     definition: dict[str, Any]
     """The mapping it was read from, without what changes no byte of the output and without secrets."""
+    secrets: tuple[str, ...]
+    """The settings that hold a secret, such as ``fetch.cookies``: their names alone."""
 
     @property
     def stages(self) -> list[Stage]:
@@ -121,8 +124,11 @@ def fingerprint(resolved: dict[str, Any]) -> str:
     return digest({"schema": SCHEMA_VERSION, **resolved})
 
 
-def load(path: str | Path, overrides: Iterable[str] = ()) -> Recipe:
-    """Read and check a recipe file; ``overrides`` are ``key.path=value``. Raises `RecipeError`."""
+def load(path: str | Path, overrides: Iterable[str] = (), *, is_crawl: bool = False) -> Recipe:
+    """Read and check a recipe file; ``overrides`` are ``key.path=value``. Raises `RecipeError`.
+
+    A crawl's list is other people's: unless the recipe says otherwise it names addresses of the web and nothing else.
+    """
     path = Path(path)
     raw = read_yaml(path, "`source` and `stages`")
     if isinstance(raw.get("source"), dict) and "crawl" in raw["source"]:
@@ -131,7 +137,17 @@ def load(path: str | Path, overrides: Iterable[str] = ()) -> Recipe:
     for override in overrides:
         _override(raw, override)
     _resolve_source_paths(raw, Path())
+    if is_crawl and (fetch := _stage_settings(raw, "fetch")) is not None:
+        fetch.setdefault("schemes", list(WEB_SCHEMES))
     return check(raw, str(path))
+
+
+def again(definition: dict[str, Any], overrides: Iterable[str], place: str) -> Recipe:
+    """The recipe that a dataset keeps, with the settings that it does not keep. Raises `RecipeError`."""
+    raw = copy.deepcopy(definition)
+    for override in overrides:
+        _override(raw, override)
+    return check(raw, place)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -166,7 +182,7 @@ def check(raw: dict[str, Any], place: str) -> Recipe:
             f"{place}: unknown key `{unknown[0]}`; a recipe has name, source, shards, engine, removals, stages"
         )
     source = _source(raw.get("source"), place)
-    steps = tuple(_steps(raw.get("stages"), place))
+    steps = tuple(_with_schemes(step, source) for step in _steps(raw.get("stages"), place))
     _check_flow(source, steps, place)
     return Recipe(
         name=str(raw.get("name") or Path(place).stem),
@@ -176,7 +192,15 @@ def check(raw: dict[str, Any], place: str) -> Recipe:
         steps=steps,
         removals=raw.get("removals"),
         definition=_definition(raw),
+        secrets=tuple(f"{step.step_name()}.{name}" for step in steps for name in step.secrets if getattr(step, name)),
     )
+
+
+def _with_schemes(step: Step, source: Source) -> Step:
+    """What a list may name is the source's word, unless the recipe has its own."""
+    if getattr(step, "schemes", ()) is None:
+        return step.model_copy(update={"schemes": source.schemes()})
+    return step
 
 
 def _definition(raw: dict[str, Any]) -> dict[str, Any]:
@@ -269,7 +293,7 @@ def _override(raw: dict[str, Any], text: str) -> None:
     name = next((n for n in _stage_names(raw) if key.startswith(f"{n}.")), key.partition(".")[0])
     parts = [name, *key[len(name) + 1 :].split(".")] if key != name else [name]
     if len(parts) < 2:
-        raise RecipeError(f"--set {text}: write key.path=value, such as {_EXAMPLE}")
+        raise RecipeError(f"--set {key}: write key.path=value, such as {_EXAMPLE}")
     if parts[0] == "source" and parts[1] in SOURCES and isinstance(raw.get("source"), dict):
         raw["source"] = {k: v for k, v in raw["source"].items() if k not in SOURCES}
     target = _stage_settings(raw, parts[0]) if parts[0] not in ("source", "shards", "engine") else raw
@@ -277,8 +301,8 @@ def _override(raw: dict[str, Any], text: str) -> None:
     if target is None:
         near = difflib.get_close_matches(parts[0], [*_stage_names(raw), "source", "shards", "engine"], n=1)
         hint = f"did you mean `{near[0]}`?" if near else f"it has {', '.join(_stage_names(raw))}"
-        raise RecipeError(f"--set {text}: the recipe has no stage `{parts[0]}`; {hint}")
-    put(target, path, parsed, text)
+        raise RecipeError(f"--set {key}: the recipe has no stage `{parts[0]}`; {hint}")
+    put(target, path, parsed, key)
 
 
 def _stage_names(raw: dict[str, Any]) -> list[str]:

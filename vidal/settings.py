@@ -44,26 +44,28 @@ def validate(kind: type[Model], raw: Any, place: str) -> Model:
             known = [f.alias or name for name, f in kind.model_fields.items()]
             hint = f"; it has {', '.join(known)}" if len(first["loc"]) == 1 else ""
             raise RecipeError(f"{place}: unknown setting `{where}`{hint}") from None
-        raise RecipeError(f"{place}.{where}: {first['msg']} (got {first.get('input')!r})") from None
+        is_secret = first["loc"][0] in getattr(kind, "secrets", ())
+        got = "" if is_secret else f" (got {first.get('input')!r})"
+        raise RecipeError(f"{place}.{where}: {first['msg']}{got}") from None
 
 
 def parse_override(text: str, example: str) -> tuple[str, Any]:
-    """The key path and the value of ``key.path=value``."""
+    """The key path and the value of ``key.path=value``; no message holds the value, which may be a secret."""
     key, equals, value = text.partition("=")
     if not equals:
         raise RecipeError(f"--set {text}: write key.path=value, such as {example}")
     try:
         return key.strip(), yaml.safe_load(value)
     except yaml.YAMLError:
-        raise RecipeError(f"--set {text}: the value is not YAML") from None
+        raise RecipeError(f"--set {key}: the value is not YAML") from None
 
 
-def put(target: dict[str, Any], path: Sequence[str], value: Any, text: str) -> None:
+def put(target: dict[str, Any], path: Sequence[str], value: Any, key: str) -> None:
     """Set a nested key, making the mappings on the way."""
     for part in path[:-1]:
         if target.get(part) is None:
             target[part] = {}
         target = target[part]
         if not isinstance(target, dict):
-            raise RecipeError(f"--set {text}: `{part}` holds no settings")
+            raise RecipeError(f"--set {key}: `{part}` holds no settings")
     target[path[-1]] = value

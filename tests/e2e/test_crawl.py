@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 import subprocess
 from collections.abc import Iterator
@@ -45,6 +46,11 @@ def crawl(
 
 def rows(folder: Path) -> list[dict[str, Any]]:
     return pq.read_table(folder / "crawl" / "manifest").to_pylist()
+
+
+def written(folder: Path) -> bytes:
+    """Every byte of the crawl's files."""
+    return b"".join(path.read_bytes() for path in (folder / "crawl").rglob("*") if path.is_file())
 
 
 def by_path(folder: Path) -> dict[str, tuple[str, str | None]]:
@@ -118,8 +124,7 @@ def test_sounds_of_freesound_are_found_ranked_and_kept(site: Site, tmp_path: Pat
     for row in found:
         assert row["platform"] == "Freesound" and row["search_term"] in row["title"]
         assert "publicdomain" in row["licence"] or "by/" in row["licence"]
-    written = b"".join(path.read_bytes() for path in (tmp_path / "crawl").rglob("*") if path.is_file())
-    assert TOKEN.encode() not in written
+    assert TOKEN.encode() not in written(tmp_path)
 
 
 def test_a_list_that_cannot_be_had_for_now_is_asked_for_again_at_the_next_run_and_the_others_are_not(
@@ -146,3 +151,81 @@ def test_a_list_that_cannot_be_had_for_now_is_asked_for_again_at_the_next_run_an
         assert by_path(tmp_path)["fault/unavailable/late.mp4"] == ("kept", None)
         assert [hit.path for hit in site.hits].count("/page/playlist") == 1
         assert [hit.path for hit in site.hits].count("/fault/gone/x") == 1
+
+
+@pytest.mark.parametrize("source", ["urls", "list"])
+def test_a_crawls_list_names_no_file_of_this_machine_unless_the_recipe_says_so(
+    site: Site, samples: Path, tmp_path: Path, source: str
+) -> None:
+    (tmp_path / "here.mp4").write_bytes((samples / "bunny-apple.mp4").read_bytes())
+    secret = tmp_path / "secret"
+    secret.write_text("root:x:0:0")
+    named = ["/etc/passwd", str(secret), f"file://{secret}", "here.mp4", "s3://bucket/a.mp4", "ftp://127.0.0.1/a.mp4"]
+    web = site.url("/clip/bunny-wake.mp4")
+    listed = tmp_path / "urls.csv"
+    listed.write_text("\n".join(["url", *named, web, ""]))
+    given = {"urls": {"urls": [*named, web]}, "list": {"list": str(listed)}}[source]
+    recipe = write_recipe(tmp_path, given)
+    done = crawl(tmp_path, recipe)
+    assert done.returncode == 0, done.stderr
+    found = {row["url"]: (row["status"], row["reason"], row["is_transient"]) for row in rows(tmp_path)}
+    assert found == {**dict.fromkeys(named, ("failed", "scheme_not_allowed", False)), web: ("kept", None, None)}
+    assert b"root:x:0:0" not in written(tmp_path)
+    other = crawl(tmp_path, recipe, "--set", "fetch.schemes=[file,http]")
+    assert other.returncode == 2 and "schemes" in other.stderr, "another recipe than the folder's"
+    if source == "list":
+        shutil.rmtree(tmp_path / "crawl")
+        done = crawl(tmp_path, recipe, "--set", "fetch.schemes=[file,http]")
+        assert done.returncode == 0, done.stderr
+        assert {row["url"] for row in rows(tmp_path) if row["status"] == "kept"} >= {"here.mp4", web}
+
+
+def test_what_a_crawl_began_with_is_asked_for_again_and_stands_in_no_file(tmp_path: Path) -> None:
+    cookies, value = tmp_path / "cookies.txt", "s3cr3t-cookie-value"
+    cookies.write_text(f"# Netscape HTTP Cookie File\n127.0.0.1\tFALSE\t/\tFALSE\t0\tsession\t{value}\n")
+    given = ["--set", f"fetch.cookies={cookies}"]
+    with Site() as site:
+        recipe = write_recipe(tmp_path, {"urls": [site.url(f"/members/{p}bunny-wake.mp4") for p in ("", "busy/")]})
+        done = crawl(tmp_path, recipe, *given)
+        assert done.returncode == 0, done.stderr
+        assert set(by_path(tmp_path).values()) == {("kept", None), ("failed", "server_error")}
+        assert json.loads((tmp_path / "crawl" / "dataset.json").read_text())["secrets"] == ["fetch.cookies"]
+        site.heal()
+        retry = ["retry", tmp_path / "crawl", "--engine", "local", "--workers", "0"]
+        refused = vidal(*retry)
+        assert (refused.returncode, refused.stderr.count("\n")) == (2, 1)
+        assert "was begun with fetch.cookies" in refused.stderr and "--set fetch.cookies=…" in refused.stderr
+        assert set(by_path(tmp_path).values()) == {("kept", None), ("failed", "server_error")}, "nothing was touched"
+        done = vidal(*retry, *given)
+        assert done.returncode == 0, done.stderr
+        assert set(by_path(tmp_path).values()) == {("kept", None)}
+        (tmp_path / "crawl" / "manifest" / "000000.parquet").unlink()
+        refused = crawl(tmp_path, recipe)
+        assert refused.returncode == 2 and "was begun with fetch.cookies" in refused.stderr
+        done = crawl(tmp_path, recipe, *given)
+        assert done.returncode == 0, done.stderr
+    for secret in (value, str(cookies)):
+        assert secret.encode() not in written(tmp_path)
+
+
+def test_a_proxys_password_is_in_no_row_file_or_message(site: Site, tmp_path: Path) -> None:
+    recipe = write_recipe(tmp_path, {"urls": [site.url("/clip/bunny-wake.mp4")]})
+    said = []
+    for proxy in (
+        "http://name:p4ssw0rd@127.0.0.1:9",
+        "socks5://name:p4ssw0rd@127.0.0.1:9",
+        "[p4ssw0rd",
+        "{p4ssw0rd: 1}",
+    ):
+        done = crawl(tmp_path, recipe, "--set", f"fetch.proxy={proxy}")
+        said.append((done.returncode, done.stdout + done.stderr))
+    assert [code for code, _ in said] == [0, 2, 2, 2]
+    assert not any("p4ssw0rd" in text for _, text in said)
+    assert by_path(tmp_path) == {"clip/bunny-wake.mp4": ("failed", "network")}
+    assert b"p4ssw0rd" not in written(tmp_path)
+
+
+def test_cookies_that_cannot_be_read_are_the_callers_mistake(site: Site, tmp_path: Path) -> None:
+    recipe = write_recipe(tmp_path, {"urls": [site.url("/clip/bunny-wake.mp4")]})
+    done = crawl(tmp_path, recipe, "--set", f"fetch.cookies={tmp_path}/none.txt")
+    assert (done.returncode, done.stderr.count("\n")) == (2, 1) and "fetch.cookies" in done.stderr

@@ -40,7 +40,7 @@ class Site:
             "clip": self._clip, "fault": self._fault, "v": self._numbered, "page": self._page, "hls": self._hls,
             "changing": self._changing, "hops": self._hops, "disallowed": self._clip, "named": self._named,
             "to": self._to, "chunked": self._chunked, "without-length": self._without_length, "echo": self._echo,
-            "gzip": self._gzip,
+            "gzip": self._gzip, "members": self._members,
         }  # fmt: skip
         self._server = Server(hosts, self._answer, port, log)
         self.port = self._server.port
@@ -192,6 +192,15 @@ class Site:
         exchange.head(200, Connection="close")
         exchange.connection.sendall(path.read_bytes())
         exchange.close()
+
+    def _members(self, exchange: Exchange, rest: str) -> None:
+        """A clip for those who bring a cookie; ``/members/busy/…`` is busy until the site is healed."""
+        if rest.startswith("busy/") and not self.is_healed:
+            exchange.send(503, "<p>busy</p>")
+        elif "session=" in exchange.headers.get("cookie", ""):
+            self._clip(exchange, rest.removeprefix("busy/"))
+        else:
+            exchange.send(401, "<p>Please log in</p>")
 
     def _gzip(self, exchange: Exchange, rest: str) -> None:
         """Compressed, as several members and with zeros behind."""

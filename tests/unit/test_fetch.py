@@ -115,7 +115,7 @@ REFUSED = [
     ("nul\0byte", "unreadable"),
     ("x" * 5000, "unreadable"),
     ("big.mp4", "too_many_bytes"),
-    ("ftp://host/film.mp4", "unsupported_address"),
+    ("ftp://host/film.mp4", "scheme_not_allowed"),
     ("simplecache::http://127.0.0.1:1/x", "missing"),
     ("", "not_a_file"),
 ]

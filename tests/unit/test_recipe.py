@@ -101,16 +101,16 @@ def test_a_setting_can_be_overridden(override: str, read: Any, value: object, tm
 
 SET_REFUSED = [
     ("size", "--set size: write key.path=value"),
-    ("size=4", "--set size=4: write key.path=value"),
+    ("size=4", "--set size: write key.path=value"),
     ("shards.size", "--set shards.size: write key.path=value"),
-    ("shards.size=[", "--set shards.size=[: the value is not YAML"),
+    ("shards.size=[", "--set shards.size: the value is not YAML"),
     ("shards.size=0", "shards.size: Input should be greater than or equal to 1 (got 0)"),
-    ("too_short.min_s=1", "--set too_short.min_s=1: the recipe has no stage `too_short`"),
-    ("too_lng.max_s=1", "--set too_lng.max_s=1: the recipe has no stage `too_lng`; did you mean `too_long`?"),
+    ("too_short.min_s=1", "--set too_short.min_s: the recipe has no stage `too_short`"),
+    ("too_lng.max_s=1", "--set too_lng.max_s: the recipe has no stage `too_lng`; did you mean `too_long`?"),
     ("stages.prob.x=1", "the recipe has no stage `prob`; did you mean `probe`?"),
     ("shard.size=1", "the recipe has no stage `shard`; did you mean `shards`?"),
     ("zzz.size=1", "the recipe has no stage `zzz`; it has fetch, probe, too_long"),
-    ("shards.size.more=1", "--set shards.size.more=1: `size` holds no settings"),
+    ("shards.size.more=1", "--set shards.size.more: `size` holds no settings"),
 ]
 
 
@@ -123,7 +123,7 @@ def test_a_bad_override_is_refused_in_one_line(override: str, message: str, tmp_
 
 
 def test_an_override_of_a_source_that_is_no_mapping_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(RecipeError, match=r"--set source\.list=b\.csv: `source` holds no settings"):
+    with pytest.raises(RecipeError, match=r"--set source\.list: `source` holds no settings"):
         load(written(tmp_path, "source: a.csv\nstages: [fetch]"), ["source.list=b.csv"])
 
 

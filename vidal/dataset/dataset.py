@@ -35,6 +35,8 @@ class DatasetInfo(BaseModel):
     definition: dict[str, Any]
     """The recipe as it was given, overrides applied: what `vidal retry` runs again."""
     created_by: str
+    secrets: list[str] = []
+    """Settings with which it was made and that stand in no file, such as ``fetch.cookies``: their names alone."""
     tars: dict[str, str] | None = None
     """Of an indexed data set: the foreign tar of each shard, an absolute path or an address."""
 
@@ -158,6 +160,6 @@ def read_info(storage: Storage) -> DatasetInfo | None:
 
 
 def write_info(storage: Storage, info: DatasetInfo) -> None:
-    told = info.model_dump(mode="json", exclude=None if info.tars else {"tars"})
+    told = info.model_dump(mode="json", exclude={name for name in ("tars", "secrets") if not getattr(info, name)})
     text = json.dumps(told, indent=2, ensure_ascii=False, sort_keys=True)
     storage.write(INFO_NAME, (text + "\n").encode())

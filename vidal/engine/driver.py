@@ -8,6 +8,7 @@ manifest gives the next phase's plan, with the same candidates in the same shard
 
 from __future__ import annotations
 
+import json
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
@@ -26,7 +27,7 @@ from vidal.dataset.lock import Lock
 from vidal.dataset.storage import Storage
 from vidal.engine.job import Assignment, Engine, Job, Progress, ShardReport, cut_into_groups
 from vidal.engine.shared import Direct
-from vidal.errors import MachineError, OutputError, RecipeError, StorageError
+from vidal.errors import MachineError, OutputError, RecipeError, StorageError, UserError
 from vidal.fetch.settings import WebSettings
 from vidal.fetch.visitor import Visitor
 from vidal.recipe import Phase, Recipe, differences, fingerprint
@@ -35,6 +36,8 @@ from vidal.sources.expanding import FOLDER as DISCOVERED
 from vidal.sources.expanding import ExpandingSource
 from vidal.stage import Decision, Stage
 
+_SECRETS = f"{DISCOVERED}/secrets.json"
+"""Names of the secrets with which a source is asked, before there is a plan and with it a ``dataset.json``."""
 _DEATHS_THAT_CONVICT = 2
 _PASSES_WITHOUT_GAIN = 3
 
@@ -78,9 +81,10 @@ def is_complete(recipe: Recipe, storage: Storage) -> bool:
 
 def build(run: Run) -> None:
     """Do what is left to do. Raises `VidalError`; what is committed by then stays."""
-    _check_owner(run.recipe, run.storage)
+    info = _check_owner(run.recipe, run.storage)
     _check_writable(run.storage)
     with Lock(run.storage):
+        _check_secrets(run, info)
         run.storage.remove_temporaries()
         phases = run.recipe.phases()
         previous: Storage | None = None
@@ -115,6 +119,23 @@ def _check_owner(recipe: Recipe, storage: Storage) -> DatasetInfo | None:
             f"Choose another --out for the new recipe, or remove {storage.address} to build it anew"
         )
     return info
+
+
+def _check_secrets(run: Run, info: DatasetInfo | None) -> None:
+    """Refuse to go on without what an earlier run was given, such as a proxy; remember the names of what is given."""
+    if info is None and not isinstance(run.recipe.source, ExpandingSource):
+        return
+    known = info.secrets if info else json.loads(run.storage.read(_SECRETS)) if run.storage.exists(_SECRETS) else []
+    if missing := [name for name in known if name not in run.recipe.secrets]:
+        raise UserError(
+            f"{run.storage.address}: was begun with {' and '.join(missing)}, which no file of it holds; give it again: "
+            f"{' '.join(f'--set {name}=…' for name in missing)}"
+        )
+    if set(run.recipe.secrets) > set(known):
+        if info is not None:
+            write_info(run.storage, info.model_copy(update={"secrets": list(run.recipe.secrets)}))
+        else:
+            run.storage.write(_SECRETS, json.dumps(run.recipe.secrets).encode())
 
 
 def _check_writable(storage: Storage) -> None:
@@ -184,6 +205,7 @@ def _write_info(run: Run, storage: Storage, plan: plans.Plan, index: int) -> Non
         recipe=resolved,
         definition=recipe.definition,
         created_by=f"vidal {vidal.__version__}",
+        secrets=list(recipe.secrets),
     )
     write_info(storage, info)
 

@@ -6,7 +6,7 @@ import hashlib
 import os
 import re
 import stat
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import IO
@@ -20,6 +20,9 @@ from vidal.media.limits import MIB
 ADDRESS = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*)://")
 _FILE = re.compile(r"file:(?://([^/]*))?(.*)", re.IGNORECASE | re.DOTALL)
 OBJECT_STORES = ("s3", "gs", "gcs", "abfs", "memory")
+WEB_SCHEMES = ("http", "https")
+ALL_SCHEMES = ("file", *OBJECT_STORES, *WEB_SCHEMES)
+"""A ``file`` is a path, too."""
 _CHUNK_BYTES = MIB
 
 
@@ -28,13 +31,13 @@ def scheme_of(url: str) -> str:
     return match[1].lower() if (match := ADDRESS.match(url)) else "file"
 
 
-def copy(url: str, target: Path, *, base: str, schemes: Sequence[str], max_bytes: int) -> tuple[int, str]:
+def copy(url: str, target: Path, *, base: str, max_bytes: int) -> tuple[int, str]:
     """Copy at most ``max_bytes``; gives the size and the SHA-256. Raises `ClipError`.
 
-    A path is the choice of whoever wrote the list, so any is admitted, but it only ever is opened for reading.
+    What a list may name is for `Fetch.schemes` to say; whatever it is, it only ever is opened for reading.
     """
     try:
-        with _opened(url, base, schemes) as source:
+        with _opened(url, base) as source:
             return _copy(source, target, max_bytes)
     except FileNotFoundError as error:
         raise ClipError("missing", f"no such file: {url!r}") from error
@@ -59,14 +62,9 @@ def path_of(url: str) -> str:
     return os.fsdecode(unquote_to_bytes(address[2]))
 
 
-def _opened(url: str, base: str, schemes: Sequence[str]) -> IO[bytes]:
-    scheme = scheme_of(url)
-    if scheme == "file":
+def _opened(url: str, base: str) -> IO[bytes]:
+    if scheme_of(url) == "file":
         return _open_regular(os.path.join(base, path_of(url)))
-    if scheme not in schemes:
-        raise ClipError(
-            "unsupported_address", f"fetch reads files, {', '.join(schemes)}, http and https, not {scheme}://"
-        )
     opened: IO[bytes] = fsspec.open(url, "rb").open()
     return opened
 

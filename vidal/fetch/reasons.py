@@ -25,6 +25,7 @@ REASONS: dict[str, tuple[bool, str]] = {
     "not_media": (False, "what is there is a page, a text, a picture or nothing"),
     "too_large": (False, "more than max_bytes"),
     "ssrf": (False, "it leads to an address that is not public, or to a host that the settings exclude"),
+    "scheme_not_allowed": (False, "a file, a store or another kind of address that fetch.schemes does not name"),
     "unsupported_address": (False, "nothing here reads such an address"),
     "redirect_loop": (False, "it leads in a circle, or through too many addresses"),
     "changed_content": (False, "other bytes than those first recorded"),

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import dataclasses
+from pathlib import Path
 from typing import Any, ClassVar, Literal
 
-from pydantic import BaseModel, Field
+from pydantic import BaseModel, Field, field_validator
 
 from vidal.fetch.ask import ChildSettings
 from vidal.fetch.governor import HostRules
@@ -72,13 +73,28 @@ class WebSettings(BaseModel):
     subtitles: tuple[str, ...] = ()
     """Languages whose subtitles are kept, in yt-dlp's patterns, such as ``en.*``."""
     thumbnail: bool = False
-    cookies: str = ""
+    cookies: str = Field("", repr=False)
     """A Netscape cookie file; kept out of every log and row."""
-    proxy: str = ""
+    proxy: str = Field("", repr=False)
     """``http://[user:password@]host:port``; kept out of every log and row."""
     session: str = ""
     """Name of the guest whose budget is spent, where several proxies or cookies are several guests."""
     socket_timeout_s: float = Field(20.0, gt=0)
+
+    @field_validator("cookies")
+    @classmethod
+    def _is_a_file(cls, cookies: str) -> str:
+        """The whole path, as the fetching child works in a folder of its own."""
+        path = Path(cookies).expanduser().absolute()
+        if cookies and not path.is_file():
+            raise ValueError("names no file of cookies")
+        return str(path) if cookies else ""
+
+    @field_validator("proxy")
+    @classmethod
+    def _is_a_proxy(cls, proxy: str) -> str:
+        ChildSettings(proxy=proxy)
+        return proxy
 
     def for_child(self) -> ChildSettings:
         """What the fetching child is told."""

@@ -17,6 +17,7 @@ import pyarrow as pa
 from vidal.dataset.storage import Storage
 from vidal.errors import ClipError, MachineError, SourceError
 from vidal.fetch.ask import Answer, Ask
+from vidal.fetch.files import WEB_SCHEMES
 from vidal.fetch.visitor import Visitor
 from vidal.sources.source import Source, normalise
 
@@ -76,6 +77,9 @@ class ExpandingSource(Source):
 
     def identity(self) -> dict[str, Any]:
         return self.model_dump(mode="json", exclude={"skip_failed"})
+
+    def schemes(self) -> tuple[str, ...]:
+        return WEB_SCHEMES
 
     @classmethod
     def kind(cls) -> str:

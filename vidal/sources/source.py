@@ -16,6 +16,7 @@ from pydantic import BaseModel, ConfigDict
 
 from vidal.clip import crawl_columns, schema
 from vidal.errors import SourceError
+from vidal.fetch.files import ALL_SCHEMES
 
 _GIVEN_COLUMNS = ["clip_id", "url", *crawl_columns()]
 
@@ -36,6 +37,10 @@ class Source(BaseModel):
     def base(self) -> str:
         """The folder that relative urls start from; empty where there are none."""
         return ""
+
+    def schemes(self) -> tuple[str, ...]:
+        """What kinds of address its candidates may have, where the recipe does not say so in ``fetch.schemes``."""
+        return ALL_SCHEMES
 
     def columns(self) -> set[str]:
         """Columns and layers that a clip of this source brings with it."""

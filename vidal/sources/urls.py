@@ -9,6 +9,7 @@ import pyarrow as pa
 from pydantic import Field
 
 from vidal.errors import SourceError
+from vidal.fetch.files import WEB_SCHEMES
 from vidal.sources.source import Source, normalise
 from vidal.stage import digest
 
@@ -23,6 +24,9 @@ class UrlsSource(Source):
 
     def identity(self) -> dict[str, Any]:
         return {"urls": digest(self._urls())}
+
+    def schemes(self) -> tuple[str, ...]:
+        return WEB_SCHEMES
 
     def base(self) -> str:
         return str(Path(self.urls).expanduser().resolve().parent) if isinstance(self.urls, str) else ""

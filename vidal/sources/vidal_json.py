@@ -10,6 +10,7 @@ import pyarrow as pa
 from pydantic import Field
 
 from vidal.errors import SourceError
+from vidal.fetch.files import WEB_SCHEMES
 from vidal.sources.source import Source, file_hash, normalise
 
 _TEXTS = ("mplug", "polish_mplug", "sound_mplug")
@@ -69,6 +70,9 @@ class VidalJsonSource(Source):
         if not path.is_file():
             raise SourceError(f"{path}: no such file; source.vidal_json names VIDAL's annotation JSON")
         return path
+
+    def schemes(self) -> tuple[str, ...]:
+        return super().schemes() if self.platform == "files" else WEB_SCHEMES
 
     def base(self) -> str:
         return str(Path(self.media or Path(self.vidal_json).parent).expanduser().resolve())

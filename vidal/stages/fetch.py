@@ -11,12 +11,11 @@ from pydantic import Field, PrivateAttr, field_validator
 from vidal.clip import Clip
 from vidal.errors import ClipError
 from vidal.fetch import files
+from vidal.fetch.files import ALL_SCHEMES, WEB_SCHEMES
 from vidal.fetch.governor import Governor
 from vidal.fetch.settings import WebSettings
 from vidal.stage import Resources, Stage
 from vidal.stages import step_class
-
-_WEB = ("http", "https")
 
 
 class Fetch(Stage, WebSettings):
@@ -34,8 +33,14 @@ class Fetch(Stage, WebSettings):
 
     base: str = ""
     """Folder against which relative paths are read; the engine fills in the list's own."""
-    schemes: tuple[str, ...] = files.OBJECT_STORES
-    """fsspec protocols that a list may name beside plain paths, ``file://``, ``http://`` and ``https://``."""
+    schemes: tuple[str, ...] | None = None
+    """What an address may begin with: ``http``, ``https``, ``file`` (paths, too), or a protocol of fsspec's.
+
+    By default what the source's kind may name. Of `vidal crawl`, and of the sources ``urls``, ``search``, ``channel``,
+    ``playlist`` and ``freesound``, that is ``http`` and ``https``; of ``list``, ``folder``, ``dataset`` and
+    ``vidal_json``, whose paths are the user's own, files and object stores as well. Any other address is a failed row,
+    ``scheme_not_allowed``.
+    """
     judge: list[Any] = Field(default_factory=list)
     """Filters of the catalogue that decide on what is known of a clip before its media is fetched."""
 
@@ -64,17 +69,25 @@ class Fetch(Stage, WebSettings):
             judge.setup()
 
     def process_batch(self, clips: Sequence[Clip]) -> None:
-        there = [clip for clip in clips if _take_from_source_layer(clip)]
-        on_web = [clip for clip in clips if clip not in there and files.scheme_of(clip.url) in _WEB]
+        away = [clip for clip in clips if not _take_from_source_layer(clip)]
+        for clip in away:
+            self._check_scheme(clip)
+        on_web = [clip for clip in away if clip.is_open and files.scheme_of(clip.url) in WEB_SCHEMES]
         for clip in on_web:
             self._judge(clip)
         if open_clips := [clip for clip in on_web if clip.is_open]:
             if self._web is None:
                 raise ValueError("fetch needs the run's governor")
             self._web.fetch(open_clips, self._judge)
-        for clip in clips:
-            if clip not in there and clip not in on_web:
+        for clip in away:
+            if clip.is_open and clip not in on_web:
                 self._copy(clip)
+
+    def _check_scheme(self, clip: Clip) -> None:
+        scheme, allowed = files.scheme_of(clip.url), ALL_SCHEMES if self.schemes is None else self.schemes
+        if scheme not in allowed:
+            what = "a path of this machine" if scheme == "file" else f"{scheme}://"
+            clip.fail("scheme_not_allowed", f"{what} is not among fetch.schemes ({', '.join(allowed)})")
 
     def _copy(self, clip: Clip) -> None:
         if clip.work.folder is None:
@@ -82,7 +95,7 @@ class Fetch(Stage, WebSettings):
         target = clip.work.folder / "source"
         try:
             clip.source_bytes, clip.source_sha256 = files.copy(
-                clip.url, target, base=self.base, schemes=self.schemes, max_bytes=self.max_bytes
+                clip.url, target, base=self.base, max_bytes=self.max_bytes
             )
         except ClipError as error:
             clip.fail(error.reason, error.detail, is_transient=error.transient)
