@@ -82,7 +82,8 @@ class Verdict:
 def judge(path: Path, pictures: bytes) -> tuple[str, bool]:
     """The outcome, and whether the pictures differ from the whole clip's."""
     try:
-        made = transcode(path, probe(path, path.parent, LIMITS), path.parent, TARGET, LIMITS)
+        facts = probe(path, path.parent, LIMITS)
+        made = transcode(facts.path, facts, path.parent, TARGET, LIMITS)
     except ClipError as error:
         return error.reason, True
     return ("flagged" if made.picture_damage.corrupt_frames else "clean"), decoded(path) != pictures

@@ -103,7 +103,7 @@ CASES = [
          "-c:v libx264 -preset ultrafast -pix_fmt yuv420p10le", expect=(("is_hdr", True),)),
     Case("hevc.mp4", "-c:v libx265 -preset ultrafast -x265-params log-level=error -pix_fmt yuv420p"),
     Case("wide-pixels.mp4", f"-vf setsar=2/1 {X264}", expect=(("width", 640), ("height", 192))),
-    Case("one-frame.mp4", X264, frames=1),
+    Case("two-frames.mp4", X264, frames=2),
     Case("three-frames.mp4", X264, frames=3),
     Case("late.ts", f"{X264} -output_ts_offset 5000", tolerance_s=2e-5),
 ]  # fmt: skip

@@ -25,12 +25,12 @@ _NEEDED = {
 }  # fmt: skip
 
 # Containers that hold media and nothing else: no playlist, script, image or raw stream, which can name other files.
-FORMATS = "mov,matroska,webm,avi,mpegts,flv,mpeg,ogg,asf"
+FORMATS = "mov,matroska,webm,avi,mpegts,flv,mpeg,ogg,asf,mp3,wav,flac,aac,gif,apng,webp_anim"
 
 VIDEO_CODECS = ",".join(
     (
         "h264,hevc,vp8,vp9,libdav1d,mpeg4,msmpeg4,msmpeg4v2,mpeg1video,mpeg2video,h263,flv,vp6,vp6f,theora",
-        "wmv1,wmv2,wmv3,vc1,mjpeg,prores,dnxhd,ffv1",
+        "wmv1,wmv2,wmv3,vc1,mjpeg,prores,dnxhd,ffv1,gif,apng,webp,webp_anim",
     )
 )
 AUDIO_CODECS = ",".join(
@@ -41,6 +41,14 @@ AUDIO_CODECS = ",".join(
     )
 )
 CODECS = f"{VIDEO_CODECS},{AUDIO_CODECS}"
+
+# What a codec is called in a file, where its decoder is called otherwise.
+_DECODERS = {"av1": "libdav1d", "flv1": "flv", "msmpeg4v3": "msmpeg4", "amr_nb": "amrnb", "amr_wb": "amrwb"}
+
+
+def is_decodable(codec: str) -> bool:
+    """Whether a codec, as FFmpeg's muxers name it, has a decoder among `CODECS`."""
+    return _DECODERS.get(codec, codec) in CODECS.split(",")
 
 
 def find_ffmpeg() -> Path:

@@ -25,7 +25,6 @@ CHANNEL_MEASURES, MONO_MEASURES = "channel.measures", "mono.measures"
 STEADY_AUDIO = "out.steady.mka"
 
 VIDEO_SOUND_RATE = 48_000
-_AUDIO = "a:0"
 
 _EXACT = {"map_metadata": "-1", "map_chapters": "-1", "fflags": "+bitexact"}
 
@@ -74,7 +73,7 @@ class Plan:
 def command(source: str, plan: Plan, target: Target, limits: Limits) -> list[str]:
     """The argument list; ``source`` is what `source_name` gives."""
     media = ffmpeg.input(source, reinit_filter=0, **input_options(limits))
-    picture = _picture(media["V:0"], plan, target).split()
+    picture = _picture(media[f"v:{plan.probe.video_track}"], plan, target).split()
     sound, *aside = (None,) if plan.audio is None else _sounds(_audio(media, plan), plan.audio, plan)
     outputs = [
         _video(picture[0], sound, target),
@@ -90,7 +89,7 @@ def steady_audio_command(source: str, plan: Plan, limits: Limits) -> list[str]:
 
     A filter graph cannot take such a change, so FFmpeg builds a new one, which would lose the state of all others.
     """
-    stream = ffmpeg.input(source, **input_options(limits))[_AUDIO]
+    stream = ffmpeg.input(source, **input_options(limits))[_audio_track(plan)]
     steps = (
         f"asetpts=PTS-({plan.probe.start_s:.9f}/TB)",
         f"atrim=start=0:end={plan.probe.duration_s:.6f}",
@@ -113,7 +112,11 @@ def _audio(media: Any, plan: Plan) -> Any:
     assert plan.audio is not None
     if plan.audio.is_steady:
         return ffmpeg.input(f"file:{STEADY_AUDIO}")["a:0"]
-    return media[_AUDIO].filter("asetpts", f"PTS-({plan.probe.start_s:.9f}/TB)")
+    return media[_audio_track(plan)].filter("asetpts", f"PTS-({plan.probe.start_s:.9f}/TB)")
+
+
+def _audio_track(plan: Plan) -> str:
+    return f"a:{plan.probe.audio_track}"
 
 
 def _picture(stream: Any, plan: Plan, target: Target) -> Any:

@@ -18,6 +18,8 @@ class Limits(BaseModel):
     """Size of the file as it came."""
     max_pixels: int = Field(4096 * 4096 // 2, gt=0)
     """Width times height of the source."""
+    min_side: int = Field(16, gt=0)
+    """Shorter side of the picture as stored; below a macroblock there is nothing to see."""
     max_duration_s: float = Field(600.0, gt=0)
     max_fps: float = Field(240.0, gt=0)
     """Frames of the source per second of its length, on average."""
@@ -37,9 +39,16 @@ class Limits(BaseModel):
     def max_frames(self) -> int:
         return int(self.max_duration_s * self.max_fps)
 
+    @property
+    def max_audio_packets(self) -> int:
+        """Packets of a millisecond; the shortest in use is Opus' of 2.5."""
+        return int(self.max_duration_s * 1000)
+
     def check_size(self, width: int, height: int) -> None:
         if width * height > self.max_pixels:
             raise ClipError("too_many_pixels", f"{width}x{height} > {self.max_pixels} pixels")
+        if min(width, height) < self.min_side:
+            raise ClipError("too_small", f"{width}x{height}: a side is below {self.min_side} pixels")
 
     def check_duration(self, duration_s: float) -> None:
         if duration_s > self.max_duration_s:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import ClassVar
 
 from vidal.clip import Clip
+from vidal.errors import ClipError
 from vidal.media.ffmpeg import ffmpeg_identity
 from vidal.media.graph import Target
 from vidal.media.limits import Limits
@@ -46,11 +47,14 @@ class Media(Stage, Target):
         if work.source_path is None or work.folder is None or not isinstance(work.probe, Probe):
             raise ValueError("media needs the source file that fetch leaves and the facts that probe leaves")
         target = Target(**self.model_dump(include=set(Target.model_fields)))
-        made = transcode(work.source_path, work.probe, work.folder, target, self.limits)
+        if work.probe.video_codec is None:
+            raise ClipError("no_video", "sound alone")
+        made = transcode(work.probe.path, work.probe, work.folder, target, self.limits)
         _put_members(clip, made)
         _write(clip, made)
         clip.media_model = f"{ffmpeg_identity()} settings {digest(target.model_dump())}"
-        work.source_path.unlink()
+        for path in {work.source_path, work.probe.path}:
+            path.unlink()
         work.source_path = None
 
 

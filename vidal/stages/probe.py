@@ -1,27 +1,48 @@
-"""Reads what a source holds, without decoding it, so that cheap filters come before any decoding."""
+"""Reads what a source holds, decoding one frame of it, so that cheap filters come before any real decoding."""
 
 from __future__ import annotations
 
-from typing import ClassVar
+import math
+from typing import Any, ClassVar
 
-from vidal.clip import Clip
+from pydantic import Field
+
+from vidal.clip import Clip, Statement
+from vidal.errors import ClipError
 from vidal.media.ffmpeg import find_ffmpeg
 from vidal.media.limits import Limits
 from vidal.media.probe import Probe as Facts
 from vidal.media.probe import probe
 from vidal.stage import Stage
 
+# Sound in themselves, and yet no clip: a decision, where what cannot be processed is a failure.
+_REJECTED = ("still_image", "broken_clock")
+
+# How far what is found may differ from what is stated: platforms round to seconds, headers to the longest track.
+_LENGTH_SLACK_S = {"platform": 1.0, "container": 0.5, "video": 0.5}
+_LENGTH_SLACK = 0.05
+_SIZE_SLACK = 0.02
+
 
 class Probe(Stage):
-    """Writes the source's size, length, frame rate and sound; fails what is no clip or is beyond ``limits``."""
+    """Writes which tracks are the clip, their size, length, frame rate and sound, and what was stated of them.
 
+    Fails what is no clip or beyond ``limits``. Rejects a still image: a source of one picture, or one whose picture
+    lasts less than ``min_picture_share`` of its sound.
+    """
+
+    version: ClassVar[int] = 2
     reads: ClassVar[tuple[str, ...]] = ("source_file",)
     writes: ClassVar[tuple[str, ...]] = (
         "source_facts", "container", "video_codec", "audio_codec", "duration_s", "width", "height", "fps",
         "frame_count", "is_variable_fps", "rotation_deg", "is_hdr", "has_audio", "audio_start_s", "audio_duration_s",
+        "video_tracks", "video_track", "audio_tracks", "audio_track", "audio_language", "clock_jumps", "stated",
+        "stated_duration_s", "damage",
     )  # fmt: skip
 
     limits: Limits = Limits()
+    min_picture_share: float = Field(0.1, ge=0, le=1)
+    """Length of the picture over that of the sound, below which the picture is a still beside a recording."""
 
     def setup(self) -> None:
         find_ffmpeg()
@@ -29,18 +50,89 @@ class Probe(Stage):
     def process(self, clip: Clip) -> None:
         if clip.work.source_path is None or clip.work.folder is None:
             raise ValueError("probe needs the source file that fetch leaves")
-        facts = probe(clip.work.source_path, clip.work.folder, self.limits)
+        try:
+            facts = probe(clip.work.source_path, clip.work.folder, self.limits)
+        except ClipError as error:
+            if error.reason not in _REJECTED:
+                raise
+            clip.reject(error.reason, error.detail)
+            return
         clip.work.probe = facts
+        _write_statements(clip, facts)
         _write(clip, facts)
+        self._reject_still(clip, facts)
+
+    def _reject_still(self, clip: Clip, facts: Facts) -> None:
+        if facts.video_codec is None or not facts.audio_duration_s:
+            return
+        share = facts.duration_s / facts.audio_duration_s
+        if share < self.min_picture_share:
+            clip.reject(
+                "still_image",
+                f"{facts.duration_s:.2f} s of picture to {facts.audio_duration_s:.2f} s of sound",
+                value=round(share, 6),
+                limit=self.min_picture_share,
+            )
+
+
+def _write_statements(clip: Clip, facts: Facts) -> None:
+    """Keep what is stated beside what is found, and note where they differ; before `_write` takes over the length."""
+    platform = next((s for s in clip.stated if s.by == "platform"), None)
+    if platform is None and not clip.stated:
+        platform = _platform_states(clip)
+    clip.stated = [*([platform] if platform is not None else []), *facts.stated]
+    lengths = [s.duration_s for s in clip.stated if s.by in ("platform", "container") and s.duration_s is not None]
+    clip.stated_duration_s = lengths[0] if lengths else None
+    clip.damage = sorted({*clip.damage, *(word for s in clip.stated for word in _differences(s, facts))})
+
+
+def _platform_states(clip: Clip) -> Statement | None:
+    size = _whole(clip.extra.get("stated_width")), _whole(clip.extra.get("stated_height"))
+    if clip.duration_s is None and None in size:
+        return None
+    return Statement(by="platform", duration_s=clip.duration_s, width=size[0], height=size[1])
+
+
+def _whole(value: Any) -> int | None:
+    return int(value) if isinstance(value, (int, float)) and math.isfinite(value) and value >= 1 else None
+
+
+def _differences(stated: Statement, facts: Facts) -> set[str]:
+    found = set()
+    if stated.duration_s is not None:
+        # A header's length is that of the longest track, and so is a platform's.
+        length_s = facts.duration_s if stated.by == "video" else max(facts.extent_s, facts.duration_s)
+        slack_s = max(_LENGTH_SLACK_S[stated.by], _LENGTH_SLACK * stated.duration_s)
+        found |= {"shorter_than_stated"} if length_s < stated.duration_s - slack_s else set()
+        found |= {"longer_than_stated"} if length_s > stated.duration_s + slack_s else set()
+    if stated.width is not None and stated.height is not None:
+        size = facts.decoded_size if stated.by == "video" else (facts.width, facts.height)
+        found |= {"size_differs"} if size and not _same_size((stated.width, stated.height), size) else set()
+    if stated.has_audio and facts.audio_codec is None:
+        found.add("audio_missing")
+    return found
+
+
+def _same_size(stated: tuple[int, int], found: tuple[int, int]) -> bool:
+    """Platforms crop to whole macroblocks, and some state the size before rotation."""
+    return any(
+        all(abs(a - b) <= max(2, _SIZE_SLACK * a) for a, b in zip(stated, size, strict=True))
+        for size in (found, found[::-1])
+    )
 
 
 def _write(clip: Clip, facts: Facts) -> None:
     clip.container, clip.video_codec, clip.audio_codec = facts.container, facts.video_codec, facts.audio_codec
-    clip.duration_s, clip.width, clip.height = round(facts.duration_s, 6), facts.width, facts.height
-    clip.fps, clip.frame_count = round(facts.fps, 6), len(facts.frame_ticks)
-    clip.is_variable_fps, clip.rotation_deg, clip.is_hdr = facts.is_variable_fps, facts.rotation_deg, facts.is_hdr
+    clip.duration_s = round(facts.duration_s, 6)
+    if facts.video_codec is not None:
+        clip.width, clip.height = facts.width, facts.height
+        clip.fps, clip.frame_count = round(facts.fps, 6), len(facts.frame_ticks)
+        clip.is_variable_fps, clip.rotation_deg, clip.is_hdr = facts.is_variable_fps, facts.rotation_deg, facts.is_hdr
     clip.has_audio = facts.audio_codec is not None
     clip.audio_start_s, clip.audio_duration_s = _rounded(facts.audio_start_s), _rounded(facts.audio_duration_s)
+    clip.video_tracks, clip.video_track = facts.video_tracks, facts.video_track
+    clip.audio_tracks, clip.audio_track = facts.audio_tracks, facts.audio_track
+    clip.audio_language, clip.clock_jumps = facts.audio_language, facts.clock_jumps
 
 
 def _rounded(seconds: float | None) -> float | None:

@@ -1,0 +1,27 @@
+"""Mends a clock that restarts or leaps: packets copied as they are, onto a clock that runs on."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import ffmpeg
+
+from vidal.media import child
+from vidal.media.ffmpeg import find_ffmpeg, global_options, input_options, source_name
+from vidal.media.limits import Limits
+from vidal.media.tracks import PROBE_CPU_S, raise_for_failure
+
+_SPLICED = "spliced.ts"
+
+
+def splice(path: Path, folder: Path, limits: Limits) -> Path:
+    """A copy of ``path`` in ``folder`` with every track, its jumps closed by FFmpeg as it does without ``-copyts``."""
+    source = ffmpeg.input(source_name(path, folder), **input_options(limits))
+    output = ffmpeg.output(
+        source["v?"], source["a?"], f"file:{_SPLICED}", f="mpegts", c="copy",
+        muxdelay=0, muxpreload=0, flags="+bitexact", fflags="+bitexact",
+    )  # fmt: skip
+    options = [option for option in global_options(limits) if option != "-copyts"]
+    done = child.run([str(find_ffmpeg()), *options, *output.get_args()], folder, limits, cpu_s=PROBE_CPU_S)
+    raise_for_failure(done, path)
+    return folder / _SPLICED
