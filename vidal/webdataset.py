@@ -15,19 +15,15 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
-import pyarrow as pa
-import pyarrow.compute as pc
 
-from vidal import clip
+from vidal.dataset.card import IMAGES, json_schema, member_suffixes
 from vidal.dataset.dataset import Dataset
-from vidal.dataset.tars import BEFORE_SUFFIX
 from vidal.errors import SourceError, ToolError
 
 if TYPE_CHECKING:
     import datasets
 
 JOINT = "joint"
-_IMAGES = ("jpg", "png")
 
 
 def decode_depth(key: str, data: bytes) -> npt.NDArray[np.uint16] | None:
@@ -65,8 +61,9 @@ def features(dataset: str | Path, layer: str = JOINT) -> datasets.Features:
     opened.own_tars("whose members are not vidal's; let the reader find their columns")
     if layer != JOINT and layer not in opened.info.layers:
         raise SourceError(f"{dataset}: no layer {layer}; there is {', '.join([*opened.info.layers, JOINT])}")
-    columns: dict[str, Any] = {suffix: _feature(suffix) for suffix in _suffixes(opened, layer)}
-    about = datasets.Features.from_arrow_schema(_json_schema(opened))
+    suffixes = member_suffixes(opened, None if layer == JOINT else layer)
+    columns: dict[str, Any] = {suffix: _feature(suffix) for suffix in suffixes}
+    about = datasets.Features.from_arrow_schema(json_schema(opened))
     return datasets.Features({
         **columns, "json": dict(about), "__key__": datasets.Value("string"), "__url__": datasets.Value("string")
     })  # fmt: skip
@@ -75,31 +72,4 @@ def features(dataset: str | Path, layer: str = JOINT) -> datasets.Features:
 def _feature(suffix: str) -> Any:
     import datasets
 
-    return datasets.Image() if suffix.rpartition(".")[2] in _IMAGES else datasets.Value("binary")
-
-
-def _suffixes(dataset: Dataset, layer: str) -> list[str]:
-    """The suffixes of a layer's members over all committed shards, ``json`` left out."""
-    found: set[str] = set()
-    for table in dataset.tables(["members"]):
-        members = pc.list_flatten(table.column("members")).combine_chunks()
-        if layer != JOINT:
-            members = members.filter(pc.equal(pc.struct_field(members, "layer"), layer))
-        names = pc.replace_substring_regex(pc.struct_field(members, "name"), BEFORE_SUFFIX, "")
-        found |= set(pc.unique(names).to_pylist())
-    return sorted(found - {"json"})
-
-
-def _json_schema(dataset: Dataset) -> pa.Schema:
-    """The types of what the ``json`` member holds, the source's own columns included."""
-    # What JSON has no kind for, dates and the like, is text in it.
-    extra = pa.schema([
-        field if _is_in_json(field.type) else pa.field(field.name, pa.string()) for field in dataset.plan.extra_schema()
-    ])  # fmt: skip
-    schema = clip.schema(extra)
-    names = clip.to_json(clip.Clip(extra=dict.fromkeys(extra.names)))
-    return pa.schema([pa.field(name, schema.field(name).type) for name in names])
-
-
-def _is_in_json(kind: pa.DataType) -> bool:
-    return not (pa.types.is_temporal(kind) or pa.types.is_decimal(kind) or pa.types.is_binary(kind))
+    return datasets.Image() if suffix.rpartition(".")[2] in IMAGES else datasets.Value("binary")

@@ -9,6 +9,7 @@ import re
 import subprocess
 import sys
 import types
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,7 @@ import pytest
 import soundfile
 import torch
 import webdataset
+from PIL import Image
 
 import vidal
 from tests.conftest import ROOT
@@ -128,6 +130,27 @@ def test_hugging_face_datasets_gives_every_value_of_a_layer(
     assert [row["json"]["title"] for row in theirs.values() if row["json"]["title"] not in (None, "mute")] == [
         "only one title"
     ]
+
+
+@pytest.mark.parametrize("write", [write_joint, write_open_clip])
+def test_hugging_face_datasets_opens_the_folder_of_an_export_by_its_card(
+    write: Callable[..., Any], some_mute: Path, no_cache: None, tmp_path: Path
+) -> None:
+    write(Dataset.open(str(some_mute)), str(tmp_path / "out"))
+    table = datasets.load_dataset(str(tmp_path / "out"), split="train")
+    manifest, wanted = rows(some_mute), samples(tmp_path / "out" / "*.tar")
+    assert sorted(table["__key__"]) == sorted(wanted)
+    if write is write_joint:
+        assert table.features == features(some_mute)
+        assert {row["__key__"] for row in table if row["flac"] is None} == {"c001", "c006"}
+    for row in table:
+        told = manifest[row["__key__"]]
+        assert row["json"] == {name: told[name] for name in row["json"]}
+        for suffix, data in wanted[row["__key__"]].items():
+            if suffix.endswith(("jpg", "png")):
+                assert same(np.asarray(Image.open(io.BytesIO(data))), np.asarray(row[suffix]))
+            elif suffix != "json":
+                assert row[suffix] == (data.decode() if suffix == "txt" else data)
 
 
 def test_hugging_face_datasets_never_drops_a_title_that_comes_late(some_mute: Path, no_cache: None) -> None:

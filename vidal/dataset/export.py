@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from vidal.dataset import manifest
+from vidal.dataset import card, manifest
 from vidal.dataset.dataset import Dataset
 from vidal.dataset.export_record import NAME, Claim, ExportedShard, ExportRecord, source_of
 from vidal.dataset.samples import Samples
@@ -52,13 +52,15 @@ class _Format:
     takes: Callable[[Row], bool]
     members: Callable[[Dataset, Row], dict[str, bytes]]
     """The bytes of a sample by suffix, in the order of the tar."""
+    suffixes: Callable[[Dataset], list[str]]
+    """All that a sample may hold beside ``json``."""
     why_left_out: str = ""
 
 
 def write_joint(dataset: Dataset, out: str, where: str | None = None) -> Exported:
     """One tar per shard in which a kept clip is one sample with the members of all its layers."""
     # The json member is the same in every layer: once is enough.
-    return _write_tars(dataset, out, where, _Format(name="joint", takes=lambda row: True, members=_joint_members))
+    return _write_tars(dataset, out, where, _JOINT)
 
 
 def write_open_clip(dataset: Dataset, out: str, where: str | None = None) -> Exported:
@@ -67,11 +69,7 @@ def write_open_clip(dataset: Dataset, out: str, where: str | None = None) -> Exp
     One frame a clip, as open_clip takes every other text of a batch for a negative. ``sizes.json`` has the counts
     that open_clip asks for.
     """
-    pairs = _Format(
-        name="open-clip", takes=lambda row: bool(row["caption"]) and _middle_frame(row) is not None,
-        members=_pair_members, why_left_out="no caption or no frame",
-    )  # fmt: skip
-    result = _write_tars(dataset, out, where, pairs)
+    result = _write_tars(dataset, out, where, _PAIRS)
     storage = Storage(out)
     shards = ExportRecord.model_validate_json(storage.read(NAME)).shards
     sizes = {f"{stem}.tar": shard.clips for stem, shard in shards.items()}
@@ -150,6 +148,9 @@ def _write_tars(dataset: Dataset, out: str, where: str | None, format: _Format) 
         claim.add(stem, ExportedShard(source=source, clips=len(taken), left_out=len(rows) - len(taken)))
         written += 1
     claim.save()
+    if dataset.info.tars is None:
+        # Of foreign samples nobody knows the columns.
+        storage.write(card.NAME, card.card(dataset, format.name, format.suffixes(dataset)))
     shards = claim.record.shards.values()
     return Exported(
         out=out, clips=sum(shard.clips for shard in shards), left_out=sum(shard.left_out for shard in shards),
@@ -207,3 +208,10 @@ def _pair_members(dataset: Dataset, row: Row) -> dict[str, bytes]:
     # An index of foreign tars has no json member of vidal's.
     about = next((m["name"] for m in row["members"] if m["layer"] == "video" and m["name"].endswith(".json")), None)
     return pair if about is None else {**pair, "json": dataset.read_member(row, about)}
+
+
+_JOINT = _Format(name="joint", takes=lambda row: True, members=_joint_members, suffixes=card.member_suffixes)
+_PAIRS = _Format(
+    name="open-clip", takes=lambda row: bool(row["caption"]) and _middle_frame(row) is not None, members=_pair_members,
+    suffixes=lambda dataset: ["jpg", "txt"], why_left_out="no caption or no frame",
+)  # fmt: skip

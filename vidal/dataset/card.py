@@ -1,0 +1,87 @@
+"""The card of an export: ``README.md`` with the types of its columns, which Hugging Face's ``datasets`` reads.
+
+Without it ``datasets`` guesses the columns from the first five samples, and fails where a later one differs.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.compute as pc
+import yaml
+
+from vidal import clip
+from vidal.dataset.dataset import Dataset
+from vidal.dataset.tars import BEFORE_SUFFIX
+
+NAME = "README.md"
+IMAGES = ("jpg", "png")
+"""Kinds of members that ``datasets`` decodes without a package of their own."""
+
+_TEXT = """
+# {name}
+
+Exported by vidal as {format}: WebDataset tars, one sample a clip. `datasets.load_dataset` of this folder gives every
+column its type; a clip without a member has None there. `export.json` says which dataset, recipe and condition this is
+of. The clips keep their own licences: `json.licence` and `json.attribution` of each sample.
+"""
+
+
+def card(dataset: Dataset, format: str, suffixes: list[str]) -> bytes:
+    """The card of an export whose samples have members of these suffixes beside ``json``."""
+    features: list[dict[str, Any]] = [{"name": name, "dtype": _dtype_of(name)} for name in suffixes]
+    features.append({"name": "json", "struct": [_column(field.name, field.type) for field in json_schema(dataset)]})
+    features += [{"name": name, "dtype": "string"} for name in ("__key__", "__url__")]
+    head = {
+        "configs": [{"config_name": "default", "data_files": "*.tar"}],
+        "dataset_info": {"features": features},
+        "pretty_name": dataset.info.name,
+    }
+    told = yaml.safe_dump(head, sort_keys=False, allow_unicode=True)
+    return f"---\n{told}---\n{_TEXT.format(name=dataset.info.name, format=format)}".encode()
+
+
+def member_suffixes(dataset: Dataset, layer: str | None = None) -> list[str]:
+    """The suffixes of a layer's members, or of all layers', over all committed shards; ``json`` left out."""
+    found: set[str] = set()
+    for table in dataset.tables(["members"]):
+        members = pc.list_flatten(table.column("members")).combine_chunks()
+        if layer is not None:
+            members = members.filter(pc.equal(pc.struct_field(members, "layer"), layer))
+        names = pc.replace_substring_regex(pc.struct_field(members, "name"), BEFORE_SUFFIX, "")
+        found |= set(pc.unique(names).to_pylist())
+    return sorted(found - {"json"})
+
+
+def json_schema(dataset: Dataset) -> pa.Schema:
+    """The types of what the ``json`` member holds, the source's own columns included."""
+    # What JSON has no kind for, dates and the like, is text in it.
+    extra = pa.schema([
+        field if _is_in_json(field.type) else pa.field(field.name, pa.string()) for field in dataset.plan.extra_schema()
+    ])  # fmt: skip
+    schema = clip.schema(extra)
+    names = clip.to_json(clip.Clip(extra=dict.fromkeys(extra.names)))
+    return pa.schema([pa.field(name, schema.field(name).type) for name in names])
+
+
+def _is_in_json(kind: pa.DataType) -> bool:
+    return not (pa.types.is_temporal(kind) or pa.types.is_decimal(kind) or pa.types.is_binary(kind))
+
+
+def _dtype_of(suffix: str) -> str:
+    kind = suffix.rpartition(".")[2]
+    return "image" if kind in IMAGES else "string" if kind == "txt" else "binary"
+
+
+def _column(name: str, kind: pa.DataType) -> dict[str, Any]:
+    if pa.types.is_list(kind) or pa.types.is_large_list(kind):
+        part = _column("", kind.value_type)
+        return {"name": name, "list": part.get("dtype") or part.get("struct") or {"list": part["list"]}}
+    if pa.types.is_struct(kind):
+        return {"name": name, "struct": [_column(field.name, field.type) for field in kind]}
+    return {"name": name, "dtype": _NAMES.get(str(kind), str(kind))}
+
+
+_NAMES = {"double": "float64", "float": "float32"}
+"""Arrow's names of types that ``datasets`` calls otherwise."""
