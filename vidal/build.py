@@ -17,6 +17,7 @@ from vidal.engine.driver import build as drive
 from vidal.engine.job import Engine
 from vidal.engine.progress import LiveProgress
 from vidal.errors import OutputError, RecipeError, UserError
+from vidal.models.inventory import require
 from vidal.recipe import Recipe, again
 from vidal.report.funnel import Funnel
 from vidal.report.summary import as_json, funnel_of, stage_order
@@ -137,6 +138,8 @@ def _drive(
     recipe: Recipe, out: str, how: How, console: Console, *, quiet: bool, retry: Retry | None
 ) -> BuildResult:  # fmt: skip
     started = time.monotonic()
+    # A phase may take days before the first worker of the next one loads its models.
+    require(recipe.stages)
     engine = how.start(recipe)
     with LiveProgress(console, quiet=quiet) as progress:
         try:

@@ -90,9 +90,12 @@ def build(
     """Build a data set, or do what is left of it."""
     from vidal import recipe as recipes
     from vidal.build import build as build_dataset
+    from vidal.models.inventory import require
 
     how = _how(engine, workers, ray_address)
     if (crawl := recipes.crawl_first(recipe, settings or [])) is not None:
+        # Before the crawl, which may take days.
+        require(recipes.load(recipe, settings or []).stages)
         crawled = build_dataset(recipes.load(crawl.recipe, is_crawl=True), crawl.into, how, console, quiet=as_json)
         if not as_json:
             _print_result(crawled, as_json)
@@ -517,13 +520,12 @@ app.add_typer(models_app, name="models")
 @models_app.command()
 def pull(recipe: Annotated[Path, typer.Argument(metavar="RECIPE")]) -> None:
     """Fetch every model that a recipe names and that is not on this machine, so that workers need no hub."""
-    from vidal.models.inventory import fetch, of_stage
-    from vidal.recipe import load
+    from vidal.doctor import models_of
+    from vidal.models.inventory import fetch
 
-    for stage in load(recipe).stages:
-        for model in of_stage(stage):
-            line = f"{model.stage}.{model.setting}: {fetch(model).sentence()}"
-            console.print(line, markup=False, highlight=False, soft_wrap=True)
+    for model in models_of(recipe):
+        line = f"{model.stage}.{model.setting}: {fetch(model).sentence()}"
+        console.print(line, markup=False, highlight=False, soft_wrap=True)
 
 
 @app.command()

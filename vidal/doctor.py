@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import platform
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import asdict, dataclass
 from importlib import metadata
 from pathlib import Path
@@ -15,6 +15,8 @@ import psutil
 
 from vidal.clip import Clip
 from vidal.errors import ClipError, ToolError, VidalError
+from vidal.models.inventory import Model, find, of_stage
+from vidal.settings import read_yaml
 from vidal.stage import Stage, Step
 
 _GIB = 1024**3
@@ -34,7 +36,35 @@ class Finding:
 
 def examine(recipe: Path | None) -> list[Finding]:
     """Look at the machine, and at each stage of the recipe if one is given."""
-    return [*_machine(), *(_stages(recipe) if recipe is not None else ())]
+    if recipe is None:
+        return [*_machine()]
+    return [*_machine(), *(_models(models_of(recipe)) if _is_training(recipe) else _stages(recipe))]
+
+
+def models_of(recipe: Path) -> list[Model]:
+    """Every model that a recipe, be it of a build or of a training, names; raises `VidalError`."""
+    if not _is_training(recipe):
+        from vidal.recipe import load
+
+        return [model for stage in load(recipe).stages for model in of_stage(stage)]
+    from vidal.train.recipe import load as load_training
+
+    training = load_training(recipe, [])
+    towers = {f"towers.{name}": tower.model for name, tower in training.towers.items()}
+    named = {"text": training.text.model, **towers}
+    # What timm builds has no folder of its own.
+    return [find(part, "model", name) for part, name in named.items() if name and not name.startswith("timm:")]
+
+
+def _is_training(recipe: Path) -> bool:
+    return "towers" in read_yaml(recipe, "`source` and `stages`, or `text` and `towers`")
+
+
+def _models(models: Iterable[Model]) -> Iterator[Finding]:
+    for model in models:
+        mend = "; `vidal models pull RECIPE` fetches it" if model.is_missing else ""
+        what = f"model {model.stage}.{model.setting}"
+        yield Finding(what=what, is_well=not model.is_missing, detail=model.sentence() + mend)
 
 
 def _machine() -> Iterator[Finding]:
@@ -82,14 +112,13 @@ def _stages(path: Path) -> Iterator[Finding]:
 
 def _stage(stage: Step, clip: Clip) -> Iterator[Finding]:
     """The models of a step, whether they load, and what they take for a clip of a few seconds."""
-    from vidal.models.inventory import of_stage
-
     name = stage.step_name()
     started = time.monotonic()
     try:
         models = of_stage(stage)
-        yield from (Finding(what=f"model {name}.{m.setting}", is_well=True, detail=m.sentence()) for m in models)
-        if not isinstance(stage, Stage):
+        yield from _models(models)
+        # Loading it would wait for the hub.
+        if not isinstance(stage, Stage) or any(model.is_missing for model in models):
             return
         stage.setup()
         detail = f"ready in {time.monotonic() - started:.1f} s"

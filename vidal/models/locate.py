@@ -11,12 +11,15 @@ from __future__ import annotations
 import functools
 import hashlib
 import importlib.util
+import json
 from dataclasses import dataclass
 from pathlib import Path
 
 from vidal.errors import ModelError
 
 CHECKPOINTS = Path(__file__).parent / "checkpoints"
+
+_WEIGHTS = frozenset({".safetensors", ".bin", ".pt", ".pth", ".ckpt", ".onnx", ".gguf", ".ftz"})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -30,8 +33,13 @@ class ModelPlace:
 
     @property
     def source(self) -> str:
-        """What a ``from_pretrained`` takes."""
-        return str(self.path) if self.path is not None else str(self.hub_id)
+        """What a ``from_pretrained`` takes; where the model is on this machine, a path, so that no hub is asked."""
+        return str(self.here or self.hub_id)
+
+    @property
+    def here(self) -> Path | None:
+        """Where on this machine the model is: its path, or its folder in the hub's cache."""
+        return self.path or hub_folder(str(self.hub_id), self.revision)
 
 
 def locate(reference: str) -> ModelPlace:
@@ -49,10 +57,39 @@ def locate(reference: str) -> ModelPlace:
     return ModelPlace(reference=reference, hub_id=hub_id, revision=revision or None)
 
 
+def hub_folder(hub_id: str, revision: str | None) -> Path | None:
+    """The folder of a model in this machine's cache of the hub, if its weights are all in it; asks no hub."""
+    from huggingface_hub import constants
+    from huggingface_hub.file_download import repo_folder_name
+
+    cache = Path(constants.HF_HUB_CACHE) / repo_folder_name(repo_id=hub_id, repo_type="model")
+    ref = cache / "refs" / (revision or "main")
+    commit = ref.read_text().strip() if ref.is_file() else revision
+    folder = cache / "snapshots" / commit if commit else None
+    return folder if folder is not None and _holds_weights(folder) else None
+
+
+def _holds_weights(folder: Path) -> bool:
+    parts = {name for index in folder.glob("*.index.json") for name in _parts(index)}
+    if any(not (folder / name).is_file() for name in parts):
+        return False
+    return any(file.suffix in _WEIGHTS and file.is_file() for file in folder.rglob("*"))
+
+
+def _parts(index: Path) -> set[str]:
+    """The files into which an index says that the weights are split."""
+    try:
+        return set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values())
+    except (OSError, ValueError, LookupError, TypeError, AttributeError):
+        return set()
+
+
 def _package_folder(reference: str, package: str) -> Path:
     spec = importlib.util.find_spec(package)
     if spec is None or not spec.submodule_search_locations:
-        raise ModelError(f"model {reference}: the Python package {package} is not installed")
+        raise ModelError(
+            f"model {reference}: the Python package {package} is not installed; install it, or name a path"
+        )
     return Path(next(iter(spec.submodule_search_locations)))
 
 

@@ -76,11 +76,11 @@ def openai_file(name: str, download_root: Path | None = None) -> Path:
     return (download_root or cache) / Path(whisper._MODELS[name]).name
 
 
-def fetch_openai(name: str) -> Path:
+def fetch_openai(name: str, download_root: Path | None = None) -> Path:
     """Fetch the checkpoint of a model name to where `openai_file` says; its SHA-256 is checked. Raises `ModelError`."""
     import whisper
 
-    file = openai_file(name)
+    file = openai_file(name, download_root)
     try:
         whisper._download(whisper._MODELS[name], str(file.parent), False)
     except (OSError, RuntimeError) as error:

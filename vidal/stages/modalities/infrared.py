@@ -33,7 +33,7 @@ class Infrared(Stage):
     default_resources: ClassVar[Resources] = Resources(gpus=1.0, batch_size=8, timeout_s=300)
 
     model: str = "vidal:infrared-small"
-    """Weights of an sRGB-TIR generator, such as its published checkpoint: a file, or a folder with config.json."""
+    """Weights of an sRGB-TIR generator, such as its published checkpoint: a file, a folder, or a pulled hub id."""
     style_seed: int = Field(0, ge=0)
     batch_frames: int = Field(8, ge=1, le=1024)
     device: DeviceChoice = "auto"
