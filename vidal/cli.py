@@ -6,7 +6,9 @@ import dataclasses
 import json
 import os
 import sys
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Any
@@ -16,7 +18,7 @@ from rich.console import Console
 from typer.core import TyperCommand
 
 import vidal
-from vidal.errors import UserError, VidalError
+from vidal.errors import InterruptedRunError, UserError, VidalError
 
 
 class ManyValues(TyperCommand):
@@ -52,6 +54,7 @@ console = Console()
 errors = Console(stderr=True)
 
 _INTERRUPTED = 130
+_MAIN_RANK_TELLS_S = 5.0
 
 
 class EngineChoice(StrEnum):
@@ -304,16 +307,42 @@ def train(
     from vidal.train import recipe as recipes
     from vidal.train.run import train as train_run
 
-    result = train_run(
-        recipes.load(recipe, settings or []), data, out, console, where=where, resume=resume,
-        skip_damaged=skip_damaged, removals=removals, quiet=as_json,
-    )  # fmt: skip
-    if as_json:
-        _print_json(result.as_json())
-    else:
-        console.print(result.sentence(), soft_wrap=True)
-    if result.was_interrupted:
-        raise typer.Exit(_INTERRUPTED)
+    with _said_once(), _going_on("the same command goes on" if resume else "the same command with --resume goes on"):
+        result = train_run(
+            recipes.load(recipe, settings or []), data, out, console, where=where, resume=resume,
+            skip_damaged=skip_damaged, removals=removals, quiet=as_json,
+        )  # fmt: skip
+        if _rank() == 0 and as_json:
+            _print_json(result.as_json())
+        elif _rank() == 0:
+            console.print(result.sentence(), soft_wrap=True)
+        if result.was_interrupted:
+            raise KeyboardInterrupt
+
+
+@contextmanager
+def _going_on(how: str) -> Iterator[None]:
+    """Say after Ctrl-C how a command goes on, where it is not by itself."""
+    try:
+        yield
+    except KeyboardInterrupt:
+        raise InterruptedRunError(f"interrupted; what was saved stays, {how} from there") from None
+
+
+@contextmanager
+def _said_once() -> Iterator[None]:
+    """Under torchrun most errors come to every rank: the main one tells them, and torchrun ends the others."""
+    try:
+        yield
+    except VidalError:
+        if _rank() > 0:
+            # Still here after that: the error is this rank's alone, and is told.
+            time.sleep(_MAIN_RANK_TELLS_S)
+        raise
+
+
+def _rank() -> int:
+    return int(os.environ.get("RANK", "0")) if int(os.environ.get("WORLD_SIZE", "1")) > 1 else 0
 
 
 class SplitChoice(StrEnum):

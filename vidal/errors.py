@@ -8,7 +8,9 @@ VidalError
 ├── MachineError       this machine cannot do the work: exit code 1, the run stops at once
 │   ├── StorageError   disk full, read-only, no permission, storage service away
 │   ├── ToolError      ffmpeg missing or too old
-│   └── ModelError     a model cannot be loaded
+│   ├── ModelError     a model cannot be loaded
+│   └── DivergedError  a training's numbers are lost, on every rank
+├── InterruptedRunError  the user ended a run that goes on by another command: exit code 130
 └── ClipError          one clip cannot be processed: it becomes that clip's `failed` row
 """
 
@@ -55,6 +57,16 @@ class ToolError(MachineError):
 
 class ModelError(MachineError):
     """A model cannot be loaded."""
+
+
+class DivergedError(MachineError):
+    """A training's loss or gradient is no number any more; every rank raises it."""
+
+
+class InterruptedRunError(VidalError):
+    """A run ended at the user's wish; the text says how it goes on."""
+
+    exit_code = 130
 
 
 class ClipError(VidalError):

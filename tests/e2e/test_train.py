@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -19,7 +20,7 @@ from safetensors.torch import load_file
 from typer.testing import CliRunner
 
 import vidal
-from tests.runs import ROOT
+from tests.runs import ROOT, start_vidal
 from tests.runs import vidal as run_vidal
 from vidal.cli import app
 from vidal.synthetic import learning_set
@@ -131,6 +132,71 @@ def test_a_run_on_two_ranks_has_the_same_samples_and_nearly_the_same_losses(
     ):
         # The schedule ends elsewhere, which six steps of warm-up hardly see.
         assert (pair, loss) == (wanted_pair, pytest.approx(wanted, abs=0.05))
+
+
+def test_uneven_steps_and_broken_samples_are_the_same_on_any_number_of_ranks(tmp_path: Path) -> None:
+    learning_set.write(str(tmp_path / "set"), clips=23, scenes=8, size=32, workers=1)
+    samples = vidal.open(str(tmp_path / "set"))
+    with (tmp_path / "set" / "depth" / "000000.tar").open("r+b") as tar:
+        for _, offset, size, _ in samples._places(4, "depth", None) + samples._places(11, "depth", None):
+            tar.seek(offset)
+            tar.write(bytes(size))
+    recipe = {**RECIPE, "towers": {"depth": {**TOWER, "patch_dropout": 0.5}}, "pairs": {}, "batch_size": 8, "steps": 3,
+              "chunk_size": None, "data": {"heldout": 0.0, "workers": 0}}  # fmt: skip
+    (tmp_path / "small.yaml").write_text(yaml.safe_dump(recipe))
+    runs = {}
+    for ranks in (1, 2):
+        command = [
+            sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(ranks), "-m",
+            "vidal", "train", str(tmp_path / "small.yaml"), "--data", str(tmp_path / "set"),
+            "--out", str(tmp_path / f"{ranks}"),
+        ]  # fmt: skip
+        done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=200)
+        assert done.returncode == 0, done.stderr[-2000:]
+        assert done.stdout.count(f"{tmp_path / str(ranks)}: 3 steps") == 1
+        runs[ranks] = lines_of(tmp_path / f"{ranks}")
+    losses, samples_of, broken = (
+        {ranks: [line[key] for line in lines if line["event"] == event] for ranks, lines in runs.items()}
+        for event, key in (("step", "loss"), ("step", "samples"), ("broken", "clip_id"))
+    )
+    assert sum(samples_of[1]) == 21 and samples_of[1] == samples_of[2]
+    assert sorted(broken[1]) == sorted(broken[2]) == sorted([samples.clip_id(4), samples.clip_id(11)])
+    assert losses[1] == pytest.approx(losses[2], abs=1e-5)
+
+
+def test_an_error_of_every_rank_is_told_once(tmp_path: Path) -> None:
+    (tmp_path / "small.yaml").write_text(yaml.safe_dump(RECIPE))
+    command = [
+        sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", "-m", "vidal", "train",
+        str(tmp_path / "small.yaml"), "--data", str(tmp_path / "nowhere"), "--out", str(tmp_path / "run"),
+    ]  # fmt: skip
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=200)
+    assert done.returncode != 0 and done.stderr.count("no data set there") == 1
+
+
+@pytest.mark.parametrize("given", [[], ["--resume"]], ids=["first", "resumed"])
+def test_ctrl_c_says_how_the_run_goes_on(given: list[str], trained: Path, material: Path, tmp_path: Path) -> None:
+    out = shutil.copytree(trained, tmp_path / "run") if given else tmp_path / "run"
+    command = [
+        "train",
+        material / "small.yaml",
+        "--data",
+        material / "set",
+        "--out",
+        out,
+        "--set",
+        "steps=2000",
+        *given,
+    ]
+    process = start_vidal(*command)
+    deadline = time.monotonic() + 120
+    while not (out / "log.jsonl").exists() or not any(step > 25 or not given for step, *_ in steps_of(out)):
+        assert time.monotonic() < deadline and process.poll() is None
+        time.sleep(0.05)
+    process.send_signal(signal.SIGINT)
+    _, errors = process.communicate(timeout=60)
+    how = "the same command goes on" if given else "the same command with --resume goes on"
+    assert (process.returncode, errors) == (130, f"vidal: interrupted; what was saved stays, {how} from there\n")
 
 
 def test_eval_gives_every_direction_with_the_untrained_towers_beside(trained: Path, material: Path) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,8 @@ import pytest
 import yaml
 from rich.console import Console
 
-from vidal.errors import MachineError, OutputError, SourceError, VidalError
+import vidal
+from vidal.errors import DivergedError, MachineError, OutputError, SourceError, VidalError
 from vidal.synthetic import learning_set
 from vidal.train import recipe as recipes
 from vidal.train.run import TrainResult, train
@@ -86,21 +88,24 @@ def test_damaged_shards_are_left_out_and_counted_where_asked(tmp_path: Path) -> 
     assert (result.steps, result.skipped) == (4, 10)
 
 
-def test_a_broken_sample_is_named_and_counted_and_the_rest_is_trained_on(data: Path, tmp_path: Path) -> None:
-    import vidal
-
-    ds = vidal.open(str(data))
-    where = ds._places(3, "depth", None)
-    tar = shard(data, "depth")
+def spoil(data: Path, clips: Iterable[int]) -> list[str]:
+    """Zeros over the depth of some clips; gives their ids."""
+    samples, tar = vidal.open(str(data)), shard(data, "depth")
     raw = bytearray(tar.read_bytes())
-    for _, offset, size, _ in where:
-        raw[offset : offset + size] = bytes(size)
+    for clip in clips:
+        for _, offset, size, _ in samples._places(clip, "depth", None):
+            raw[offset : offset + size] = bytes(size)
     tar.write_bytes(bytes(raw))
+    return [samples.clip_id(clip) for clip in clips]
+
+
+def test_a_broken_sample_is_named_and_counted_and_the_rest_is_trained_on(data: Path, tmp_path: Path) -> None:
+    (gone,) = spoil(data, [3])
     result = run(data, tmp_path / "run", {"steps": 5})
-    assert result.broken == 1 and result.broken_clips == [ds.clip_id(3)]
+    assert result.broken == 1 and result.broken_clips == [gone]
     events = [json.loads(line) for line in (tmp_path / "run" / "log.jsonl").read_text().splitlines()]
     broken = [event for event in events if event["event"] == "broken"]
-    assert [event["clip_id"] for event in broken] == [ds.clip_id(3)]
+    assert [event["clip_id"] for event in broken] == [gone]
     assert sum(event["samples"] for event in events if event["event"] == "step") == 39
 
 
@@ -117,7 +122,8 @@ def test_a_loss_that_is_no_number_stops_the_run_and_the_last_checkpoint_is_intac
 
 @pytest.mark.parametrize(("change", "said"), [
     ({"towers": {"depth": {"sizes": {**TOWER["sizes"], "hidden_size": 32}}}}, "recipe.towers.depth.sizes.hidden_size: 16 → 32"),
-    ({"optimiser": {"lr": 0.5}}, "recipe.optimiser.lr"),
+    ({"optimiser": {"weight_decay": 0.5}}, "recipe.optimiser.weight_decay"),
+    ({"steps": 3}, "recipe.steps: 4 → 3"),
     ({"batch_size": 10}, "recipe.batch_size: 8 → 10"),
 ])  # fmt: skip
 def test_a_run_is_not_continued_as_another(change: dict[str, Any], said: str, data: Path, tmp_path: Path) -> None:
@@ -125,6 +131,74 @@ def test_a_run_is_not_continued_as_another(change: dict[str, Any], said: str, da
     with pytest.raises(OutputError) as caught:
         run(data, tmp_path / "run", change, resume=True)
     assert said in str(caught.value)
+
+
+HOT = {"optimiser": {"lr": 1e30, "clip_norm": None, "weight_decay": 0.0}, "max_nan_steps": 3}
+COOL = {**HOT, "optimiser": {**HOT["optimiser"], "lr": 1e-4}}
+
+
+def checkpoints(run_folder: Path) -> list[str]:
+    return sorted(path.name for path in (run_folder / "checkpoints").iterdir())
+
+
+@pytest.mark.parametrize(
+    ("warm_steps", "every_steps", "left"),
+    [
+        (4, 5, ["000004", "000005.diverged"]),
+        (4, 6, ["000004"]),
+        (4, 1, ["000004", "000005.diverged"]),
+        (0, 1, ["000001.diverged"]),
+    ],
+    ids=["saved before the streak", "due within the streak", "saved at every step", "nothing sound"],
+)
+def test_no_checkpoint_of_a_divergence_is_resumed_and_a_lower_rate_mends_it(
+    warm_steps: int, every_steps: int, left: list[str], data: Path, tmp_path: Path
+) -> None:
+    saved = {"checkpoints": {"every_steps": every_steps, "keep_last": 2}}
+    if warm_steps:
+        run(data, tmp_path / "run", {**COOL, **saved, "steps": warm_steps})
+    with pytest.raises(DivergedError) as caught:
+        run(data, tmp_path / "run", {**HOT, **saved, "steps": 40}, resume=bool(warm_steps))
+    said = str(caught.value)
+    assert "\n" not in said and ("is set aside" in said) == left[-1].endswith(".diverged")
+    assert (f"goes on from checkpoint {warm_steps:06d}" if warm_steps else "begins anew") in said
+    assert checkpoints(tmp_path / "run") == left
+    result = run(data, tmp_path / "run", {**COOL, **saved, "steps": 40}, resume=True)
+    assert (result.resumed_at, result.steps) == (warm_steps, 40) and 0 < result.loss < 10
+    changes = json.loads((tmp_path / "run" / "run.json").read_text())["changes"]
+    assert any(change.startswith("optimiser.lr: 1e+30 → 0.0001") for change in changes)
+
+
+def test_a_run_whose_last_steps_give_no_number_does_not_end_well(data: Path, tmp_path: Path) -> None:
+    with pytest.raises(DivergedError, match="1 such steps in a row"):
+        run(data, tmp_path / "run", {**HOT, "steps": 2, "checkpoints": {"every_steps": 1}})
+    assert checkpoints(tmp_path / "run") == ["000001.diverged"]
+
+
+@pytest.mark.parametrize(("before", "after"), [({"steps": 4}, {"steps": 7}), ({"epochs": 1}, {"epochs": 2})])
+def test_a_run_that_is_prolonged_takes_the_steps_of_the_longer_one(
+    before: dict[str, int], after: dict[str, int], data: Path, tmp_path: Path
+) -> None:
+    steady = {"steps": None, "optimiser": {"schedule": "constant"}}
+    run(data, tmp_path / "run", {**steady, **before})
+    result = run(data, tmp_path / "run", {**steady, **after}, resume=True)
+    whole = run(data, tmp_path / "whole", {**steady, **after})
+    assert result.resumed_at == 4 + ("epochs" in before) and (result.steps, result.loss) == (whole.steps, whole.loss)
+
+
+@pytest.mark.parametrize(
+    ("broken", "limit", "is_refused"), [(40, 0.5, True), (21, 0.5, True), (19, 0.5, False), (39, 1, False)]
+)
+def test_a_run_whose_samples_are_mostly_broken_is_refused(
+    broken: int, limit: float, is_refused: bool, data: Path, tmp_path: Path
+) -> None:
+    spoil(data, range(broken))
+    change = {"epochs": 1, "steps": None, "max_broken_share": limit}
+    if not is_refused:
+        assert run(data, tmp_path / "run", change).broken == broken
+        return
+    with pytest.raises(SourceError, match=rf"{broken} of the last 40 samples cannot be read \(.*max_broken_share"):
+        run(data, tmp_path / "run", change)
 
 
 def test_a_folder_with_something_else_in_it_is_left_alone(data: Path, tmp_path: Path) -> None:
@@ -135,8 +209,6 @@ def test_a_folder_with_something_else_in_it_is_left_alone(data: Path, tmp_path: 
 
 
 def test_removed_clips_are_not_trained_on(data: Path, tmp_path: Path) -> None:
-    import vidal
-
     gone = vidal.open(str(data)).clip_id(5)
     (tmp_path / "gone.txt").write_text(f"{gone}\n")
     run(data, tmp_path / "run", {"steps": 5}, removals=tmp_path / "gone.txt")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import resource
 import shutil
 import signal
 import threading
@@ -16,6 +17,7 @@ import pytest
 import vidal
 from vidal.errors import MachineError, StorageError
 from vidal.synthetic import learning_set
+from vidal.train.data import shared_memory
 from vidal.train.data.loader import Batch, Loader
 from vidal.train.data.plan import PairPlan, Plan
 from vidal.train.data.text_views import TextViews
@@ -42,10 +44,12 @@ def folder(intact: Path, tmp_path: Path) -> Path:
     return Path(shutil.copytree(intact, tmp_path / "set"))
 
 
-def loader(folder: Path, layer: str, workers: int = 0, epochs: int = 1) -> Loader:
+def loader(folder: Path, layer: str, workers: int = 0, epochs: int = 1, **keys) -> Loader:
     samples, pair = vidal.open(str(folder)), ("text", layer)
     plan = Plan([PairPlan(pair=pair, sizes=(len(samples),))], batch_size=4, seed=0, epochs=epochs)
-    return Loader([samples], {pair: [np.arange(len(samples))]}, plan, SMALL, TextViews(), seed=0, workers=workers)
+    return Loader(
+        [samples], {pair: [np.arange(len(samples))]}, plan, SMALL, TextViews(), seed=0, workers=workers, **keys
+    )
 
 
 def members(folder: Path, layer: str, clip: int) -> list[dict[str, object]]:
@@ -130,6 +134,95 @@ def test_a_killed_worker_does_not_interrupt_the_step_under_way(folder):
         sum(range(1000))
     with pytest.raises(MachineError, match="a loading process died"):
         list(batches)
+
+
+FOUR_DEPTH_ROWS = 4 * 3 * 32 * 32 * 4
+
+
+@pytest.mark.parametrize(
+    ("free_chunks", "workers", "prefetch", "local_ranks", "said"),
+    [
+        (9, 2, 4, 1, None),
+        (8, 2, 4, 1, "lower data.workers to 1,"),
+        (4, 2, 4, 1, "lower data.workers or data.prefetch, or set data.workers to 0,"),
+        (5, 2, 2, 1, None),
+        (9, 2, 4, 2, "lower data.workers or data.prefetch"),
+        (18, 2, 4, 2, None),
+    ],
+)
+def test_shared_memory_is_compared_with_what_the_workers_may_hold(
+    free_chunks, workers, prefetch, local_ranks, said, folder, monkeypatch
+):
+    monkeypatch.setenv("LOCAL_WORLD_SIZE", str(local_ranks))
+    monkeypatch.setattr(shared_memory, "free_bytes", lambda place: free_chunks * FOUR_DEPTH_ROWS)
+    others = children()
+    batches = loader(folder, "depth", workers=workers, prefetch=prefetch)
+    if said is None:
+        assert len(list(batches)) == 3
+        return
+    with pytest.raises(MachineError, match=r"shared memory, and /dev/shm has .* MB free") as caught:
+        iter(batches)
+    assert said in str(caught.value) and "--shm-size" in str(caught.value) and "\n" not in str(caught.value)
+    assert children() == others
+
+
+def test_free_bytes_are_the_file_systems_and_nothing_where_it_is_absent(tmp_path):
+    found = shared_memory.free_bytes(tmp_path)
+    assert found is not None and found > 0
+    assert shared_memory.free_bytes(tmp_path / "nowhere") is None
+
+
+def test_shared_memory_that_runs_out_in_a_worker_is_one_line_and_no_hang(folder, monkeypatch):
+    original = DepthTransform.__call__
+
+    def limited(self, *given):
+        # A file in /dev/shm that may not grow is what a full one is: the allocation of the memory fails.
+        resource.setrlimit(resource.RLIMIT_FSIZE, (0, resource.RLIM_INFINITY))
+        return original(self, *given)
+
+    monkeypatch.setattr(DepthTransform, "__call__", limited)
+    started = time.monotonic()
+    with pytest.raises(MachineError, match=r"a loading process finds no shared memory .*--shm-size") as caught:
+        list(loader(folder, "depth", workers=2))
+    assert time.monotonic() - started < 30 and "\n" not in str(caught.value)
+
+
+def stopped_worker(folder: Path, **keys):
+    """Batches whose only worker is alive and does nothing any more."""
+    others = children()
+    batches = iter(loader(folder, "depth", workers=1, epochs=300, **keys))
+    next(batches)
+    (worker,) = children() - others
+    worker.suspend()
+    return batches, worker
+
+
+def test_a_worker_that_stalls_ends_the_batches_in_one_line_and_is_killed(folder):
+    batches, worker = stopped_worker(folder, stall_s=1.5)
+    started = time.monotonic()
+    with pytest.raises(MachineError, match=r"no sample came from the 1 loading processes for 1.5 s.*data.stall_s"):
+        list(batches)
+    assert time.monotonic() - started < 30
+    assert not psutil.wait_procs([worker], timeout=10)[1]
+
+
+@pytest.mark.parametrize("ranks", [1, 2])
+def test_a_request_to_stop_ends_a_wait_where_no_other_rank_waits_for_the_batch(folder, ranks):
+    stop = threading.Event()
+    batches, _ = stopped_worker(folder, stall_s=8, stop=stop, ranks=ranks)
+    stop.set()
+    if ranks == 1:
+        assert len(list(batches)) < 10
+    else:
+        with pytest.raises(MachineError, match="no sample came"):
+            list(batches)
+
+
+def test_time_in_which_the_trainer_is_busy_is_no_stall(folder):
+    batches = iter(loader(folder, "depth", workers=1, epochs=10, stall_s=1))
+    next(batches)
+    time.sleep(2)
+    assert len(list(batches)) == 29
 
 
 def test_a_broken_machine_is_told_in_one_line_from_a_worker(folder, monkeypatch):

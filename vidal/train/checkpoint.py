@@ -30,6 +30,7 @@ FOLDER = "checkpoints"
 _SUMS = "sums.json"
 _MODEL, _OPTIMISER, _STATE = "model.safetensors", "optimiser.safetensors", "state.json"
 _TEMPORARY = ".tmp"
+_ASIDE = ".diverged"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -95,6 +96,16 @@ class Checkpoints:
                 return Checkpoint(path=path, step=_step(path))
             warnings.warn(f"{path}: {damage}; passed over for an earlier checkpoint", VidalWarning, stacklevel=2)
         return None
+
+    def set_aside(self, step: int) -> list[str]:
+        """Rename the checkpoints of ``step`` steps and more, so that nothing resumes from them; gives their names."""
+        names = sorted((path for path in self._all() if _step(path) >= step), key=_step)
+        for path in names:
+            aside = path.with_name(path.name + _ASIDE)
+            with _one_line(path):
+                shutil.rmtree(aside, ignore_errors=True)
+                os.replace(path, aside)
+        return [path.name for path in names]
 
     def _all(self) -> list[Path]:
         return [path for path in self.folder.glob("*") if path.name.isdigit()] if self.folder.is_dir() else []

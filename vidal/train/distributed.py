@@ -11,7 +11,7 @@ import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 import torch.distributed as dist
@@ -20,6 +20,8 @@ from torch import Tensor, nn
 from vidal.errors import MachineError
 
 _TIMEOUT_S = 600.0
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -162,6 +164,15 @@ def from_main(value: Any) -> Any:
     box = [value]
     dist.broadcast_object_list(box, src=0)
     return box[0]
+
+
+def from_all(values: list[T]) -> list[T]:
+    """The plain objects of every rank, in rank order."""
+    if not is_distributed():
+        return values
+    boxes: list[Any] = [None] * dist.get_world_size()
+    dist.all_gather_object(boxes, values)
+    return [value for box in boxes for value in box]
 
 
 def barrier() -> None:

@@ -70,6 +70,8 @@ class RunLog:
 
     def _elsewhere(self, numbers: dict[str, Any]) -> None:
         scalars = {k: v for k, v in numbers.items() if isinstance(v, (int, float)) and k != "step"}
+        # Pairs have losses of different sizes, which one curve would mix.
+        scalars[f"loss/{numbers['pair']}"] = numbers["loss"]
         if self._writer is not None:
             for name, value in scalars.items():
                 self._writer.add_scalar(name, value, numbers["step"])

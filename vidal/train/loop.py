@@ -19,11 +19,10 @@ from torch import Tensor, nn
 from torch.distributed.fsdp import FSDPModule
 from torch.nn.parallel import DistributedDataParallel
 
-from vidal.errors import MachineError
 from vidal.train import gradcache
 from vidal.train.data.loader import Batch, Broken
 from vidal.train.data.plan import generator
-from vidal.train.distributed import World, mean_gradients, total
+from vidal.train.distributed import World, from_all, mean_gradients, total
 from vidal.train.loss import contrastive_loss, duplicate_negatives
 from vidal.train.optim import Optimisation
 from vidal.train.recipe import Pair, TrainRecipe
@@ -46,9 +45,17 @@ class Step:
     duplicate_negatives: int
     """Pairs that were told apart although they have the same text or are the same clip; 0 where they are masked."""
     broken: list[Broken]
-    is_finite: bool
+    """Of all ranks."""
+    bad_steps: int
+    """How many steps in a row, this one included, changed nothing as their numbers are not finite."""
+    clip_ids: list[str]
+    """Of this rank."""
     data_s: float
     wall_s: float
+
+    @property
+    def is_finite(self) -> bool:
+        return self.bad_steps == 0
 
 
 class Trainer:
@@ -63,7 +70,7 @@ class Trainer:
         self._bad_steps = 0
 
     def steps(self, batches: Iterator[Batch]) -> Iterator[Step]:
-        """Train on each batch in turn; raises `MachineError` when the numbers are lost for good."""
+        """Train on each batch in turn; a step whose numbers are not finite changes nothing."""
         while True:
             started = time.perf_counter()
             batch = next(batches, None)
@@ -79,18 +86,20 @@ class Trainer:
         loss = float(total(self._backward(batch))) / self._world.size
         mean_gradients(p for n, p in self._encoder.named_parameters() if n.startswith("logit_"))
         norm = self._optimisation.clip()
-        is_finite = math.isfinite(loss) and math.isfinite(norm)
-        if is_finite:
+        if math.isfinite(loss) and math.isfinite(norm):
             self._optimisation.step()
             self._encoder.clamp_scales()
             self._bad_steps = 0
         else:
-            self._count_bad(batch, loss, norm)
+            self._bad_steps += 1
+        read = torch.tensor([int(batch.valid.sum()), len(batch.broken)], device=self._world.device)
+        samples, broken = total(read).tolist()
         return Step(
             step=batch.step, pair=batch.pair, epoch=batch.epoch, loss=loss, grad_norm=norm, lr=lr,
-            scale=self._encoder.pair_scale(batch.pair).item(), samples=int(total(batch.valid.sum())),
-            duplicate_negatives=self._duplicates(batch),
-            broken=batch.broken, is_finite=is_finite, data_s=data_s, wall_s=time.perf_counter() - started,
+            scale=self._encoder.pair_scale(batch.pair).item(), samples=samples,
+            duplicate_negatives=self._duplicates(batch), broken=from_all(batch.broken) if broken else [],
+            bad_steps=self._bad_steps, clip_ids=[clip_id for clip_id in batch.clip_ids if clip_id],
+            data_s=data_s, wall_s=time.perf_counter() - started,
         )  # fmt: skip
 
     def _duplicates(self, batch: Batch) -> int:
@@ -126,28 +135,21 @@ class Trainer:
         return gradcache.Side(encode=encode, defer_sync=_defer_sync(tower))
 
     def _keep(self, name: str, batch: Batch) -> Tensor | None:
-        """Patches to look at: drawn for the rows of all ranks, so that the draw does not depend on their number."""
-        rows, device = len(batch.valid), self._world.device
+        """Patches to look at: drawn for every row of the step, so that a sample has the same on any number of ranks."""
+        device = self._world.device
         drawn = torch.Generator(device=device)
         drawn.manual_seed(int(generator(self._recipe.seed, "patches", name, batch.step).integers(2**62)))
-        keep = self._encoder.tower(name).draw_keep(rows * self._world.size, device, drawn)
-        return None if keep is None else keep[rows * self._world.rank : rows * (self._world.rank + 1)]
+        keep = self._encoder.tower(name).draw_keep(batch.step_rows, device, drawn)
+        if keep is None:
+            return None
+        # Rows past the end are padding, and are given any patches.
+        mine = torch.arange(batch.first, batch.first + len(batch.valid), device=device)
+        return keep[mine.clamp(max=batch.step_rows - 1)]
 
     def _autocast(self) -> AbstractContextManager[object]:
         if self._recipe.precision == "fp32":
             return nullcontext()
         return torch.autocast(self._world.device.type, dtype=torch.bfloat16)
-
-    def _count_bad(self, batch: Batch, loss: float, norm: float) -> None:
-        """A step whose numbers are not finite changes nothing; several in a row end the run."""
-        self._bad_steps += 1
-        if self._bad_steps >= self._recipe.max_nan_steps:
-            clips = ", ".join(clip_id for clip_id in batch.clip_ids if clip_id)[:200]
-            place = f"step {batch.step} ({'-'.join(batch.pair)})"
-            raise MachineError(
-                f"{place}: loss {loss}, gradient norm {norm}, {self._bad_steps} such steps in a row; lower "
-                f"optimiser.lr, or look at its clips ({clips}). The last checkpoint is intact"
-            )
 
 
 def _defer_sync(tower: nn.Module) -> Callable[[], AbstractContextManager[object]]:

@@ -20,6 +20,7 @@ from pydantic import Field, field_validator, model_validator
 
 from vidal.errors import RecipeError
 from vidal.settings import parse_override, put, read_yaml, validate
+from vidal.train.data.loader import PREFETCH_CHUNKS, STALL_S
 from vidal.train.data.text_views import TextViews
 from vidal.train.data.transforms import TRANSFORMS
 from vidal.train.loss import LossSettings
@@ -73,6 +74,10 @@ class Data(Settings):
     """Drop an epoch's remainder, so that every batch has exactly ``batch_size`` samples."""
     workers: int = Field(2, ge=0)
     """Decoding processes of each rank; 0 decodes in the trainer's own."""
+    prefetch: int = Field(PREFETCH_CHUNKS, ge=1)
+    """Chunks, of up to 16 MB of shared memory, that each of them has under way."""
+    stall_s: float = Field(STALL_S, gt=0)
+    """Seconds without a sample from any of them, after which the run ends."""
     cache_bytes: int = Field(8 << 30, ge=0)
     """Local cache for shards in an object store."""
 
@@ -121,6 +126,8 @@ class TrainRecipe(Settings):
     """Threads of the trainer on a CPU; 1 makes two runs equal to the bit."""
     max_nan_steps: int = Field(3, ge=1)
     """Steps in a row whose loss or gradient is not finite, after which the run stops."""
+    max_broken_share: float = Field(0.5, ge=0, le=1)
+    """Share of samples that cannot be read, over some hundreds of them, above which the run stops."""
     checkpoints: CheckpointSettings = CheckpointSettings()
     log: LogSettings = LogSettings()
 
@@ -166,8 +173,12 @@ class TrainRecipe(Settings):
         return {ordered(name): settings for name, settings in named.items()}
 
 
-# What may differ between a run and its continuation: nothing that the numbers depend on.
-FREE_ON_RESUME = {"checkpoints", "log", "data.workers", "data.cache_bytes", "name"}
+# What may differ between a run and its continuation: what the numbers do not depend on, and what mends a divergence.
+FREE_ON_RESUME = {
+    "checkpoints", "log", "data.workers", "data.prefetch", "data.stall_s", "data.cache_bytes", "name",
+    "max_nan_steps", "max_broken_share", "optimiser.lr", "optimiser.min_lr", "optimiser.warmup_steps",
+}  # fmt: skip
+MAY_GROW_ON_RESUME = ("steps", "epochs")
 
 
 def ordered(name: str) -> Pair:

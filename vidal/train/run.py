@@ -30,6 +30,7 @@ from vidal.train.data.text_views import COLUMNS
 from vidal.train.data.transforms import TRANSFORMS, Transform
 from vidal.train.distributed import World, barrier, from_main, world
 from vidal.train.full_state import full_state
+from vidal.train.health import Health
 from vidal.train.logs import RunLog
 from vidal.train.loop import Step, Trainer
 from vidal.train.material import Material
@@ -58,6 +59,12 @@ class TrainResult:
     held_out: int = 0
     was_interrupted: bool = False
 
+    def count(self, step: Step) -> None:
+        """Add a step that was made."""
+        self.steps, self.loss = step.step + 1, step.loss
+        self.broken += len(step.broken)
+        self.broken_clips += [broken.clip_id for broken in step.broken]
+
     def sentence(self) -> str:
         said = f"{self.out}: {self.steps} steps"
         said += f" (went on at {self.resumed_at})" if self.resumed_at else ""
@@ -65,7 +72,7 @@ class TrainResult:
         said += f", {self.held_out} samples held out" if self.held_out else ""
         said += f", {self.skipped} in damaged shards left out" if self.skipped else ""
         said += f", {self.broken} broken samples ({', '.join(self.broken_clips[:3])} …)" if self.broken else ""
-        return said + ("; interrupted: --resume goes on" if self.was_interrupted else "")
+        return said
 
     def as_json(self) -> dict[str, Any]:
         return {name: getattr(self, name) for name in self.__slots__}
@@ -162,26 +169,39 @@ class _Run:
         )  # fmt: skip
         if self.start >= self.plan.steps:
             return result
-        loader = Loader(
-            self.found.samples, self.found.index, self.plan, transforms_of(recipe, self.encoder), recipe.text.views,
-            seed=recipe.seed, rank=here.rank, ranks=here.size, workers=recipe.data.workers, start_step=self.start,
-            pin=here.device.type == "cuda",
-        )  # fmt: skip
-        trainer = Trainer(recipe, self.encoder, self._wrapped(), self.optimisation, self._texts(), here)
         with _interrupts() as interrupted, self._log() as log:
-            for step in trainer.steps(iter(loader)):
-                result.steps, result.loss = step.step + 1, step.loss
-                result.broken += len(step.broken)
-                result.broken_clips += [broken.clip_id for broken in step.broken]
+            trainer = Trainer(recipe, self.encoder, self._wrapped(), self.optimisation, self._texts(), here)
+            health = Health(recipe, self.checkpoints, is_main=here.is_main)
+            is_due, step = False, None
+            for step in trainer.steps(iter(self._loader(interrupted))):
+                result.count(step)
                 if log is not None:
                     self._tell(log, step)
+                is_last = result.steps == self.plan.steps
+                health.check(step, is_last=is_last)
                 result.was_interrupted = bool(from_main(interrupted.is_set()))
-                is_last = result.steps == self.plan.steps or result.was_interrupted
-                if is_last or result.steps % recipe.checkpoints.every_steps == 0:
-                    self._save(step, log)
+                is_due |= is_last or result.was_interrupted or result.steps % recipe.checkpoints.every_steps == 0
+                # Weights that gave no number are not kept: the checkpoint waits for a step that shows them to be sound.
+                if is_due and step.is_finite:
+                    self._save(result.steps, log)
+                    is_due = False
                 if result.was_interrupted:
-                    break
+                    return result
+            if result.steps < self.plan.steps:
+                # Asked to end while it waited for samples.
+                result.was_interrupted = True
+                if step is not None and step.is_finite:
+                    self._save(result.steps, log)
         return result
+
+    def _loader(self, interrupted: threading.Event) -> Loader:
+        data, here = self.recipe.data, self.here
+        return Loader(
+            self.found.samples, self.found.index, self.plan, transforms_of(self.recipe, self.encoder),
+            self.recipe.text.views, seed=self.recipe.seed, rank=here.rank, ranks=here.size, workers=data.workers,
+            start_step=self.start, pin=here.device.type == "cuda", prefetch=data.prefetch, stall_s=data.stall_s,
+            stop=interrupted,
+        )  # fmt: skip
 
     def _take_weights(self, latest: Checkpoint) -> None:
         try:
@@ -198,13 +218,13 @@ class _Run:
                 fully_shard(layer, mesh=mesh)
             fully_shard(tower, mesh=mesh)
 
-    def _save(self, step: Step, log: RunLog | None) -> None:
+    def _save(self, steps: int, log: RunLog | None) -> None:
         # Where parameters are sharded every rank takes part in making them whole.
         model, optimiser = full_state(self.encoder.trainable_state()), self.optimisation.state()
         if self.here.is_main:
-            path = self.checkpoints.save(step.step + 1, model, optimiser, {})
+            path = self.checkpoints.save(steps, model, optimiser, {})
             if log is not None:
-                log.event("checkpoint", {"step": step.step, "folder": path.name})
+                log.event("checkpoint", {"step": steps - 1, "folder": path.name})
         barrier()
 
     def _wrapped(self) -> dict[str, nn.Module]:

@@ -11,13 +11,13 @@ import json
 from pathlib import Path
 from typing import Any
 
-from pydantic import BaseModel, ValidationError
+from pydantic import BaseModel, Field, ValidationError
 
 import vidal
 from vidal.dataset.storage import Storage
 from vidal.errors import OutputError
 from vidal.recipe import differences
-from vidal.train.recipe import FREE_ON_RESUME, TrainRecipe
+from vidal.train.recipe import FREE_ON_RESUME, MAY_GROW_ON_RESUME, TrainRecipe
 
 NAME = "run.json"
 
@@ -30,6 +30,8 @@ class RunInfo(BaseModel):
     data: list[dict[str, Any]]
     encoder: dict[str, Any]
     """What `Encoder.from_description` builds the towers from."""
+    changes: list[str] = Field(default_factory=list)
+    """What of the recipe was changed at a resume."""
     created_by: str = f"vidal {vidal.__version__}"
 
     def settings(self) -> TrainRecipe:
@@ -73,16 +75,24 @@ class RunFolder:
             return
         if not resume:
             raise OutputError(f"{self.path}: holds a run already; continue it with --resume, or choose another --out")
-        changed = _differences(self.read(), info)
+        there = self.read()
+        changed = _differences(there, info)
         if changed:
             raise OutputError(
                 f"{self.path}: --resume continues the same run, but these differ: {'; '.join(changed[:5])}; "
                 "choose another --out for another run"
             )
+        if there.recipe != info.recipe:
+            told = differences(there.recipe, info.recipe)
+            self.write(info.model_copy(update={"changes": [*there.changes, *told]}))
 
 
 def _differences(old: RunInfo, new: RunInfo) -> list[str]:
     before, after = (_comparable(info) for info in (old, new))
+    for key in MAY_GROW_ON_RESUME:
+        was, now = old.recipe.get(key), new.recipe.get(key)
+        if was and now and now > was:
+            after["recipe"][key] = was
     return differences(before, after) if before != after else []
 
 

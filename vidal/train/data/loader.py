@@ -10,8 +10,11 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import math
+import multiprocessing
+import multiprocessing.process
 import signal
 import threading
+import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -21,19 +24,21 @@ import numpy as np
 import numpy.typing as npt
 import torch
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset, Sampler
+from torch.utils.data import DataLoader, Dataset, Sampler, get_worker_info
 
 from vidal.dataset.samples import Samples
 from vidal.errors import ClipError, MachineError, RecipeError, VidalError
 from vidal.train.data.ahead import ahead
 from vidal.train.data.decode import SELF_CHECKED, decode, frames_by_number, sound_of
 from vidal.train.data.plan import Pair, Plan, Slots, generator
+from vidal.train.data.shared_memory import check_room, share
 from vidal.train.data.text_views import COLUMNS, TextViews
 from vidal.train.data.transforms import AudioTransform, Transform
 
 _CHUNK_ROWS = 16
 _CHUNK_BYTES = 16 << 20
-_PREFETCH_CHUNKS = 4
+PREFETCH_CHUNKS = 4
+STALL_S = 300.0
 _LOOKED_AT = 8
 
 Indices = npt.NDArray[np.int64]
@@ -61,6 +66,10 @@ class Batch:
     valid: Tensor
     group: Tensor
     """(b,) equal for rows with the same text, or of the same clip."""
+    first: int
+    """Where this rank's rows begin among those of the step, over all ranks."""
+    step_rows: int
+    """The most rows that a step has, over all ranks."""
     clip_ids: list[str | None]
     broken: list[Broken] = field(default_factory=list)
 
@@ -99,28 +108,41 @@ class Loader:
     def __init__(
         self, samples: Sequence[Samples], index: Mapping[Pair, Sequence[Indices]], plan: Plan,
         transforms: Mapping[str, Transform], texts: TextViews, *, seed: int, rank: int = 0, ranks: int = 1,
-        workers: int = 0, start_step: int = 0, pin: bool = False,
+        workers: int = 0, start_step: int = 0, pin: bool = False, prefetch: int = PREFETCH_CHUNKS,
+        stall_s: float = STALL_S, stop: threading.Event | None = None,
     ) -> None:  # fmt: skip
+        """``prefetch`` chunks are under way in each worker; `MachineError` where none arrives for ``stall_s``.
+
+        ``stop`` ends the batches while one is waited for, if this is the only rank: others would wait for it.
+        """
         _check_frames(samples, index, transforms)
         self._plan, self._rank, self._ranks, self._start = plan, rank, ranks, start_step
         self._rows = plan.rows_per_rank(ranks)
         self._transforms = transforms
         self._source = _Source(samples, index, transforms, texts, seed)
         self._workers, self._pin = workers, pin and torch.cuda.is_available()
+        self._prefetch, self._stall_s = prefetch, stall_s
+        self._stop = stop if ranks == 1 else None
 
     def __iter__(self) -> Iterator[Batch]:
+        if self._workers:
+            check_room(self._workers, self._prefetch, max(self._chunk_bytes(pair) for pair in self._plan.pairs()))
+        before = set(multiprocessing.active_children())
         with _own_child_signals():
             chunks = iter(
                 DataLoader(
                     self._source, batch_size=None, sampler=_Orders(self._orders), num_workers=self._workers,
-                    prefetch_factor=_PREFETCH_CHUNKS if self._workers else None, worker_init_fn=_begin_worker,
+                    prefetch_factor=self._prefetch if self._workers else None, worker_init_fn=_begin_worker,
                     # Of its own: making workers must not move the run's random numbers on.
                     generator=torch.Generator(), multiprocessing_context="fork" if self._workers else None,
                 )
             )  # fmt: skip
         # A thread begins on the first device, which may be another rank's.
         device = torch.cuda.current_device() if self._pin else None
-        return ahead(self._batches(chunks, device)) if self._workers else self._batches(chunks, device)
+        if not self._workers:
+            return self._batches(chunks, device)
+        watch = _Watch(chunks, set(multiprocessing.active_children()) - before, self._stall_s, self._stop)
+        return ahead(self._batches(watch, device), watch.is_to_end)
 
     def _orders(self) -> Iterator[_Order]:
         for step in range(self._start, self._plan.steps):
@@ -130,9 +152,17 @@ class Loader:
                 yield _Order(at.pair, at.epoch, slots[rows])
 
     def _chunks(self, pair: Pair) -> list[slice]:
-        row_bytes = sum(4 * math.prod(input_shape(self._transforms[side])) for side in pair if side != "text")
-        size = max(1, min(_CHUNK_ROWS, _CHUNK_BYTES // row_bytes))
+        size = self._chunk_rows(pair)
         return [slice(start, min(start + size, self._rows)) for start in range(0, self._rows, size)]
+
+    def _chunk_rows(self, pair: Pair) -> int:
+        return max(1, min(_CHUNK_ROWS, self._rows, _CHUNK_BYTES // self._row_bytes(pair)))
+
+    def _chunk_bytes(self, pair: Pair) -> int:
+        return self._chunk_rows(pair) * self._row_bytes(pair)
+
+    def _row_bytes(self, pair: Pair) -> int:
+        return sum(4 * math.prod(input_shape(self._transforms[side])) for side in pair if side != "text")
 
     def _batches(self, chunks: Iterator[_Chunk | VidalError], device: int | None) -> Iterator[Batch]:
         if device is not None:
@@ -157,9 +187,45 @@ class Loader:
             whole.broken += part.broken
         return Batch(
             step=step, epoch=self._plan.epoch_of(step), pair=pair, inputs=inputs, texts=whole.texts,
-            valid=torch.tensor(whole.valid), clip_ids=whole.clip_ids, broken=whole.broken,
+            valid=torch.tensor(whole.valid), first=self._plan.first_row(step, self._rank, self._ranks),
+            step_rows=self._plan.batch_size, clip_ids=whole.clip_ids, broken=whole.broken,
             group=_groups(whole.texts or [clip_id or "" for clip_id in whole.clip_ids]),
         )  # fmt: skip
+
+
+class _Watch(Iterator["_Chunk | VidalError"]):
+    """The chunks, and whether waiting for them still makes sense: a worker may be alive and yet never hand one over."""
+
+    def __init__(
+        self, chunks: Iterator[_Chunk | VidalError], workers: set[multiprocessing.process.BaseProcess], stall_s: float,
+        stop: threading.Event | None,
+    ) -> None:  # fmt: skip
+        self._chunks, self._workers, self._stall_s, self._stop = chunks, workers, stall_s, stop
+        self._last_s = time.monotonic()
+
+    def __next__(self) -> _Chunk | VidalError:
+        chunk = next(self._chunks)
+        self._last_s = time.monotonic()
+        return chunk
+
+    def is_to_end(self, since_s: float) -> bool:
+        """Asked while a batch is waited for, since the moment given; raises `MachineError` where nothing arrives."""
+        if self._stop is not None and self._stop.is_set():
+            self._end_workers()
+            return True
+        # While the trainer is busy nothing is asked for, so that time is no stall.
+        if time.monotonic() - max(self._last_s, since_s) > self._stall_s:
+            self._end_workers()
+            raise MachineError(
+                f"no sample came from the {len(self._workers)} loading processes for {self._stall_s:g} s; look at the "
+                "storage of the data, or raise data.stall_s where a read takes so long"
+            )
+        return False
+
+    def _end_workers(self) -> None:
+        # A process that is stopped or waits for a disk obeys nothing else.
+        for worker in self._workers:
+            worker.kill()
 
 
 class _Orders(Sampler[_Order]):
@@ -182,7 +248,10 @@ class _Source(Dataset[_Chunk | VidalError]):
 
     def __getitem__(self, order: _Order) -> _Chunk | VidalError:
         try:
-            return self._chunk(order)
+            chunk = self._chunk(order)
+            if get_worker_info() is not None:
+                share(chunk.inputs.values())
+            return chunk
         except VidalError as error:
             # As a value: raised, it would come out as many lines of traceback.
             return error
@@ -288,7 +357,9 @@ def _next(chunks: Iterator[_Chunk | VidalError]) -> _Chunk:
         if "DataLoader worker" not in str(error):
             raise
         line = " ".join(str(error).split())[:200]
-        raise MachineError(f"a loading process died ({line}); is memory short? lower data.workers") from error
+        raise MachineError(
+            f"a loading process died ({line}); is memory short, or shared memory (--shm-size)? lower data.workers"
+        ) from error
     if isinstance(chunk, VidalError):
         raise chunk
     return chunk

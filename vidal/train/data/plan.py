@@ -78,15 +78,11 @@ class Plan:
 
     def at(self, step: int) -> StepPlan:
         """The step's pair and samples, over all ranks."""
-        number = int(self._order[step])
-        per_epoch = self._steps_per_epoch[number]
-        epoch, turn = divmod(int(self._turns[step]), per_epoch)
+        number, epoch = int(self._order[step]), self.epoch_of(step)
         if self._cache.get(number, (-1,))[0] != epoch:
             self._cache[number] = (epoch, self._epoch(number, epoch))
-        codes = self._cache[number][1]
-        size = len(codes) if not self._drop_last else per_epoch * self.batch_size
-        start, stop = (size * t // per_epoch for t in (turn, turn + 1))
-        slots = self._slots(number, codes[start:stop])
+        start, stop = self._span(step)
+        slots = self._slots(number, self._cache[number][1][start:stop])
         return StepPlan(step=step, pair=self._pairs[number].pair, epoch=epoch, slots=slots)
 
     def share(self, step: int, rank: int, ranks: int) -> Slots:
@@ -101,9 +97,17 @@ class Plan:
         part[: stop - start] = slots[start:stop]
         return part
 
+    def first_row(self, step: int, rank: int, ranks: int) -> int:
+        """Where a rank's part begins in a step."""
+        start, stop = self._span(step)
+        return (stop - start) * rank // ranks
+
     def rows_per_rank(self, ranks: int) -> int:
         """Rows of every rank's part, in every step of the run."""
         return -(-self.batch_size // ranks)
+
+    def pairs(self) -> list[Pair]:
+        return [planned.pair for planned in self._pairs]
 
     def pair_of(self, step: int) -> Pair:
         return self._pairs[int(self._order[step])].pair
@@ -111,6 +115,14 @@ class Plan:
     def epoch_of(self, step: int) -> int:
         """Of the step's pair."""
         return int(self._turns[step]) // self._steps_per_epoch[int(self._order[step])]
+
+    def _span(self, step: int) -> tuple[int, int]:
+        """Where a step begins and ends among the samples of its epoch."""
+        number = int(self._order[step])
+        per_epoch = self._steps_per_epoch[number]
+        turn = int(self._turns[step]) % per_epoch
+        size = sum(self._pairs[number].sizes) if not self._drop_last else per_epoch * self.batch_size
+        return size * turn // per_epoch, size * (turn + 1) // per_epoch
 
     def _count(self, pair: PairPlan, batch_size: int, ranks: int) -> int:
         """Steps of an epoch."""
