@@ -54,7 +54,7 @@ console = Console()
 errors = Console(stderr=True)
 
 _INTERRUPTED = 130
-_MAIN_RANK_TELLS_S = 5.0
+_MAIN_RANK_TELLS_S = 20.0
 
 
 class EngineChoice(StrEnum):

@@ -16,7 +16,7 @@ import vidal
 from vidal.errors import DivergedError, MachineError, OutputError, SourceError, VidalError
 from vidal.synthetic import learning_set
 from vidal.train import recipe as recipes
-from vidal.train.run import TrainResult, train
+from vidal.train.run import TrainResult, build_encoder, train
 
 TOWER = {"sizes": {"hidden_size": 16, "layers": 1, "heads": 2, "patch_size": 8, "image_size": 32}}
 RECIPE: dict[str, Any] = {
@@ -86,6 +86,28 @@ def test_damaged_shards_are_left_out_and_counted_where_asked(tmp_path: Path) -> 
     (tmp_path / "set" / "depth" / "000001.tar").unlink()
     result = run(tmp_path / "set", tmp_path / "run", skip_damaged=True)
     assert (result.steps, result.skipped) == (4, 10)
+
+
+@pytest.mark.parametrize("skip_damaged", [False, True])
+def test_only_the_layers_that_the_towers_read_need_be_there(skip_damaged: bool, data: Path, tmp_path: Path) -> None:
+    for layer in ("video", "infrared", "audio"):
+        shutil.rmtree(data / layer)
+    result = run(data, tmp_path / "run", {"epochs": 1, "steps": None}, skip_damaged=skip_damaged)
+    assert (result.steps, result.skipped, result.broken) == (5, 0, 0)
+
+
+@pytest.mark.parametrize(
+    ("kind", "given", "temperature", "bias"),
+    [("info_nce", {}, 0.07, None), ("sigmoid", {}, 0.1, -10.0), ("sigmoid", {"init_temperature": 0.05}, 0.05, -10.0)],
+)
+def test_a_loss_starts_at_its_own_scale_unless_the_recipe_names_one(
+    kind: str, given: dict[str, float], temperature: float, bias: float | None
+) -> None:
+    raw = {**RECIPE, "loss": {"kind": kind}, "pairs": {"text-depth": given}}
+    encoder = build_encoder(recipes.check(raw, "small.yaml"))
+    found = encoder.pair_bias(("text", "depth"))
+    assert encoder.pair_scale(("text", "depth")).item() == pytest.approx(1 / temperature, rel=1e-5)
+    assert (None if found is None else found.item()) == bias
 
 
 def spoil(data: Path, clips: Iterable[int]) -> list[str]:

@@ -30,7 +30,7 @@ from vidal.dataset.offsets import SUM_BYTES, Offsets, Part, Place, neighbours
 from vidal.dataset.reader import CACHE_BYTES, BrokenSample, MemberReader
 from vidal.dataset.removals import Removals
 from vidal.dataset.rows import Rows
-from vidal.dataset.where import matching
+from vidal.dataset.where import matching, no_column
 from vidal.errors import ClipError, SourceError
 
 _HEAVY = ("ocr_lines", "transcript_segments", "audio_fingerprint")
@@ -70,7 +70,7 @@ class Samples:
     ) -> None:  # fmt: skip
         self._dataset, self._reader, self._rows, self._offsets = dataset, reader, rows, offsets
         self._reaches = reaches
-        """By shard and tar, where its last member ends."""
+        """By shard and layer, where its last member ends."""
         self._numbers, self._unread = numbers, unread
         self._said = said
         self._shards = rows.numbers("shard")
@@ -94,9 +94,7 @@ class Samples:
         rows = Rows([shard.schema for shard in shards] or [schema()], [shard.rows for shard in shards])
         reaches: dict[tuple[int, str], int] = {}
         for shard in shards:
-            for layer, reach in shard.members.reaches().items():
-                tar = (shard.number, dataset.tar(layer, shard.number))
-                reaches[tar] = max(reach, reaches.get(tar, 0))
+            reaches |= {(shard.number, layer): reach for layer, reach in shard.members.reaches().items()}
         samples = cls(
             dataset, MemberReader(dataset.storage, cache=Path(cache) if cache else None, cache_bytes=cache_bytes),
             rows, Offsets([shard.members for shard in shards]), reaches, _staying(rows, removals, removed),
@@ -178,6 +176,11 @@ class Samples:
             return pa.chunked_array([pa.nulls(len(self))])
         return self._rows.table.column(name).filter(pa.array(self._chosen()))
 
+    def check_column(self, name: str, option: str) -> None:
+        """Raises `SourceError`, which names the nearest, where the data set knows no such column."""
+        if name not in self._rows.schema.names:
+            raise SourceError(f"{self.address}: {option} {name}: {no_column(name, self._rows.schema.names)}")
+
     def rows(self, columns: Sequence[str]) -> Iterator[dict[str, Any]]:
         """Some columns of every sample, one after the other."""
         return self._rows.dicts(self._chosen(), columns)
@@ -216,12 +219,22 @@ class Samples:
         """What a sample has in a layer, the json left out."""
         return [place.suffix for place in self._places(int(self._numbers[i]), layer, None)]
 
-    def damaged(self) -> list[Damage]:
-        """Shards of these samples that a glance at sizes shows to be damaged, and manifests that cannot be read."""
+    def damaged(self, layers: Collection[str] | None = None) -> list[Damage]:
+        """Shards of these samples that a glance at sizes shows to be damaged, and manifests that cannot be read.
+
+        Only the tars of ``layers`` are looked at, where they are given.
+        """
         mine = set(np.unique(self._shards[self._numbers]).tolist())
-        tars = [(shard, tar, reach) for (shard, tar), reach in self._reaches.items() if shard in mine]
+        tars: dict[tuple[int, str], int] = {}
+        for (shard, layer), reach in self._reaches.items():
+            if shard in mine and (layers is None or layer in layers):
+                # One tar may hold several layers.
+                place = (shard, self._dataset.tar(layer, shard))
+                tars[place] = max(reach, tars.get(place, 0))
         with ThreadPoolExecutor(_AT_ONCE) as pool:
-            found = list(pool.map(lambda tar: self._damage_of(*tar), tars))
+            found = list(
+                pool.map(lambda tar: self._damage_of(*tar), [(*place, reach) for place, reach in tars.items()])
+            )
         return [*self._unread, *(damage for damage in found if damage)]
 
     def without(self, damaged: Sequence[Damage]) -> Samples:

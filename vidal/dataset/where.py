@@ -47,5 +47,10 @@ def _explained(text: str, columns: list[str]) -> str:
     found = re.search(r'Referenced column "([^"]*)"', line) or re.search(r'Referenced table "([^"]*)"', line)
     if found is None:
         return _KINDS_OF_ERROR.sub("", line)
-    near = difflib.get_close_matches(found[1].lower(), columns, n=3)
-    return f"no column `{found[1]}`; " + (f"near it: {', '.join(near)}" if near else f"there is {', '.join(columns)}")
+    return no_column(found[1], columns)
+
+
+def no_column(name: str, columns: list[str]) -> str:
+    """What to say of a column that is not there: the nearest that are."""
+    near = difflib.get_close_matches(name.lower(), columns, n=3)
+    return f"no column `{name}`; " + (f"near it: {', '.join(near)}" if near else f"there is {', '.join(columns)}")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -31,8 +31,21 @@ class Material:
     index: dict[Pair, list[Indices]]
     skipped: int
     """Samples that lie in damaged shards."""
-    held: int
-    """Samples kept from training."""
+    training: list[npt.NDArray[np.bool_]]
+    """Of each data set, which samples are trained on; the others are held out."""
+
+    @property
+    def held(self) -> int:
+        """Samples kept from training."""
+        return sum(int((~mask).sum()) for mask in self.training)
+
+    def split(self) -> dict[str, bool]:
+        """By clip, whether it is held out."""
+        return {
+            samples.clip_id(i): not trained
+            for samples, mask in zip(self.samples, self.training, strict=True)
+            for i, trained in enumerate(mask.tolist())
+        }
 
     def identity(self) -> list[dict[str, Any]]:
         """What a continuation must find again: the same samples in the same order."""
@@ -43,11 +56,15 @@ def gather(
     addresses: Sequence[str], pairs: Sequence[Pair], views: TextViews, *,
     where: str | None, heldout: float, skip_damaged: bool, cache_bytes: int, removals: Removals = _NO_REMOVALS,
 ) -> Material:  # fmt: skip
-    """Open the data sets; raises `SourceError` for a damaged shard, an absent layer or too little data."""
+    """Open the data sets; raises `SourceError` for a damaged shard, an absent layer or too little data.
+
+    Only the layers that a pair reads need be there and whole.
+    """
     opened, skipped = [], 0
+    layers = {side for pair in pairs for side in pair}
     for address in addresses:
         samples = vidal.open(address, where=where, cache_bytes=cache_bytes, removals=removals)
-        sound = _sound(samples, address, skip_damaged=skip_damaged)
+        sound = _sound(samples, address, layers, skip_damaged=skip_damaged)
         skipped += len(samples) - len(sound)
         opened.append(sound)
     training = [~held_out_mask(samples, heldout) for samples in opened]
@@ -55,8 +72,7 @@ def gather(
     for pair, parts in index.items():
         if not any(len(part) for part in parts):
             raise SourceError(_why_empty(opened, pair, where, heldout))
-    held = sum(int((~mask).sum()) for mask in training)
-    return Material(samples=opened, index=index, skipped=skipped, held=held)
+    return Material(samples=opened, index=index, skipped=skipped, training=training)
 
 
 def held_out_mask(samples: Samples, share: float) -> npt.NDArray[np.bool_]:
@@ -76,8 +92,8 @@ def _members(samples: Samples, pair: Pair, views: TextViews, training: npt.NDArr
     return np.flatnonzero(of_pair(samples, pair, views) & training).astype(np.int64)
 
 
-def _sound(samples: Samples, address: str, *, skip_damaged: bool) -> Samples:
-    damaged = samples.damaged()
+def _sound(samples: Samples, address: str, layers: Collection[str], *, skip_damaged: bool) -> Samples:
+    damaged = samples.damaged(layers)
     if not damaged:
         return samples
     if not skip_damaged:

@@ -60,7 +60,8 @@ class PairRecipe(Settings):
 
     weight: float | None = Field(None, gt=0)
     """Share of the steps; without any weight each pair makes exactly ``epochs`` epochs."""
-    init_temperature: float = Field(0.07, gt=0)
+    init_temperature: float | None = Field(None, gt=0)
+    """By default the loss's own: 0.07 for info_nce, 0.1 (a scale of 10) for sigmoid."""
 
 
 class Data(Settings):

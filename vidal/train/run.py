@@ -35,7 +35,7 @@ from vidal.train.logs import RunLog
 from vidal.train.loop import Step, Trainer
 from vidal.train.material import Material
 from vidal.train.optim import Optimisation
-from vidal.train.recipe import Pair, TrainRecipe
+from vidal.train.recipe import TrainRecipe
 from vidal.train.run_folder import RunFolder, RunInfo
 from vidal.train.speed import peak_flops, step_flops
 from vidal.train.texts import Texts
@@ -100,6 +100,7 @@ def train(
         if here.is_main:
             folder.path.mkdir(parents=True, exist_ok=True)
             folder.claim(info, resume=resume)
+            folder.write_split(found.split())
         barrier()
         with _locked(folder, here):
             return _Run(recipe, folder, found, encoder.to(here.device), here, console, quiet=quiet).go()
@@ -108,7 +109,7 @@ def train(
 def build_encoder(recipe: TrainRecipe) -> Encoder:
     """The towers as they are before the first step: what a run is compared with."""
     text = TextTower.load(recipe.text.model, recipe.text.max_tokens)
-    pairs: dict[Pair, float | None] = {pair: s.init_temperature for pair, s in recipe.pair_settings().items()}
+    pairs = {pair: s.init_temperature for pair, s in recipe.pair_settings().items()}
     towers = {modality: tower.tower_settings() for modality, tower in recipe.towers.items()}
     return Encoder.build(
         towers, text, pairs=pairs, is_sigmoid=recipe.loss.kind == "sigmoid", seed=recipe.seed

@@ -1,16 +1,21 @@
 """`RunFolder`: a training run on disk, whose ``run.json`` says what it is.
 
 RUN/run.json        recipe, data, towers: everything that the numbers depend on
+RUN/split.parquet   clip_id, is_held_out: which clips it trains on, whatever becomes of the data set later
 RUN/log.jsonl       one line a step
 RUN/checkpoints/    000500/ …
 """
 
 from __future__ import annotations
 
+import io
 import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 from pydantic import BaseModel, Field, ValidationError
 
 import vidal
@@ -20,6 +25,7 @@ from vidal.recipe import differences
 from vidal.train.recipe import FREE_ON_RESUME, MAY_GROW_ON_RESUME, TrainRecipe
 
 NAME = "run.json"
+SPLIT = "split.parquet"
 
 
 class RunInfo(BaseModel):
@@ -63,6 +69,26 @@ class RunFolder:
     def write(self, info: RunInfo) -> None:
         text = json.dumps(info.model_dump(mode="json"), indent=2, ensure_ascii=False)
         Storage(str(self.path)).write(NAME, (text + "\n").encode())
+
+    def write_split(self, split: Mapping[str, bool]) -> None:
+        """Record by clip whether it is held out; a run that goes on keeps its record."""
+        if (self.path / SPLIT).is_file():
+            return
+        table = pa.table(
+            {"clip_id": pa.array(split.keys(), pa.string()), "is_held_out": pa.array(split.values(), pa.bool_())}
+        )
+        sink = io.BytesIO()
+        pq.write_table(table, sink, compression="zstd")
+        Storage(str(self.path)).write(SPLIT, sink.getvalue())
+
+    def split(self) -> dict[str, bool]:
+        """By clip, whether the run held it out; raises `OutputError` where that is not recorded."""
+        try:
+            table = pq.read_table(self.path / SPLIT, columns=["clip_id", "is_held_out"])
+        except (OSError, pa.ArrowException, KeyError) as error:
+            why = " ".join(str(error).split())[:120]
+            raise OutputError(f"{self.path}/{SPLIT}: cannot be read ({why}); evaluate with --split all") from None
+        return dict(zip(table.column("clip_id").to_pylist(), table.column("is_held_out").to_pylist(), strict=True))
 
     def claim(self, info: RunInfo, *, resume: bool) -> None:
         """Make the folder this run's; raises `OutputError` where it holds something else, or is not to be resumed."""

@@ -2,23 +2,25 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
+import numpy.typing as npt
 import torch
 from rich.table import Table
 
 import vidal
+from vidal.dataset.samples import Samples
 from vidal.errors import SourceError
 from vidal.train.data.loader import Broken
 from vidal.train.evaluate.retrieval import retrieval
 from vidal.train.evaluate.zero_shot import read_templates, zero_shot
-from vidal.train.material import held_out_mask
 from vidal.train.run import build_encoder, transforms_of
-from vidal.train.run_folder import RunFolder, RunInfo
+from vidal.train.run_folder import RunFolder
 from vidal.train.towers.load import load_encoder
 
 Split = Literal["auto", "held_out", "train", "all"]
@@ -51,7 +53,10 @@ class Evaluation:
         return table
 
     def as_json(self) -> dict[str, Any]:
-        return {**self.figures, **({"zero_shot": self.zero_shot} if self.zero_shot else {})}
+        return {
+            **self.figures, **({"zero_shot": self.zero_shot} if self.zero_shot else {}), "split": self.split,
+            "clips": self.clips, "broken": [dataclasses.asdict(one) for one in self.broken],
+        }  # fmt: skip
 
 
 def evaluate(
@@ -62,8 +67,7 @@ def evaluate(
 
     ``auto`` takes the held-out part of a data set that the run was trained on, and all of any other.
     """
-    info = RunFolder(run).read()
-    recipe = info.settings()
+    recipe = RunFolder(run).read().settings()
     if recipe.threads is not None:
         torch.set_num_threads(recipe.threads)
     trained, untrained = load_encoder(run), build_encoder(recipe).eval()
@@ -71,9 +75,9 @@ def evaluate(
     if len(data) != 1:
         raise SourceError("vidal eval takes one data set at a time: rows of several are not comparable")
     samples = vidal.open(data[0], where=where)
-    chosen = _part(info, samples.fingerprint, split)
-    mask = held_out_mask(samples, recipe.data.heldout)
-    numbers = np.flatnonzero(mask if chosen == "held_out" else ~mask if chosen == "train" else np.ones_like(mask))
+    if classes is not None:
+        samples.check_column(classes, "--classes")
+    chosen, numbers = _part(RunFolder(run), samples, split)
     rows = [
         retrieval(
             encoder, samples, numbers.tolist(), transforms, recipe.text.views, one_per_caption=one_per_caption,
@@ -95,8 +99,24 @@ def evaluate(
     return found
 
 
-def _part(info: RunInfo, fingerprint: str, split: Split) -> str:
-    if split != "auto":
-        return split
-    was_trained_on = fingerprint in {part["fingerprint"] for part in info.data}
-    return "held_out" if was_trained_on and info.settings().data.heldout > 0 else "all"
+def _part(folder: RunFolder, samples: Samples, split: Split) -> tuple[str, npt.NDArray[np.int64]]:
+    """The split's name, and the samples that are in it, by what the run recorded of each clip.
+
+    A data set that was built anew is known by its clips: those that the run never saw are in neither part, as they may
+    repeat what it trained on.
+    """
+    if split == "all":
+        return split, np.arange(len(samples))
+    recorded = folder.split()
+    held = [recorded.get(samples.clip_id(i)) for i in range(len(samples))]
+    if split == "auto":
+        is_known, holds_out = any(one is not None for one in held), any(recorded.values())
+        if not (is_known and holds_out):
+            return "all", np.arange(len(samples))
+        split = "held_out"
+    numbers = np.asarray([i for i, one in enumerate(held) if one is (split == "held_out")], np.int64)
+    if not len(numbers):
+        raise SourceError(
+            f"{samples.address}: none of {len(samples)} clips is in the run's {split} part; try --split all"
+        )
+    return split, numbers
