@@ -1,7 +1,7 @@
 """The alignment contract: what a writer checks before a clip may enter a shard, and `verify` checks again.
 
 Frame k of every layer shows the same instant, ``frame_times[k]``, at the same size; the sound is as long
-as the picture.
+as the picture. A clip of audio alone has no frames; its length is the audio's.
 """
 
 from __future__ import annotations

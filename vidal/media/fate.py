@@ -32,10 +32,6 @@ class AudioFate:
         return cls(status="none")
 
     @classmethod
-    def undecodable(cls) -> AudioFate:
-        return cls(status="left_out", reason="undecodable")
-
-    @classmethod
     def of(cls, corrupt: float, limit: float) -> AudioFate:
         """Of audio that could be read, ``corrupt`` of it not."""
         if corrupt == 0:

@@ -73,8 +73,10 @@ class Plan:
 def command(source: str, plan: Plan, target: Target, limits: Limits) -> list[str]:
     """The argument list; ``source`` is what `source_name` gives."""
     media = ffmpeg.input(source, reinit_filter=0, **input_options(limits))
-    picture = _picture(media[f"v:{plan.probe.video_track}"], plan, target).split()
     sound, *aside = (None,) if plan.audio is None else _sounds(_audio(media, plan), plan.audio, plan)
+    if plan.probe.video_codec is None:
+        return _ffmpeg(limits, ffmpeg.output(_measured(sound), "-", f="null"), *_sound_outputs(*aside))
+    picture = _picture(media[f"v:{plan.probe.video_track}"], plan, target).split()
     outputs = [
         _video(picture[0], sound, target),
         _frames(picture[1], plan, target),
@@ -168,10 +170,13 @@ def _video(picture: Any, sound: Any | None, target: Target) -> Any:
     }  # fmt: skip
     if sound is None:
         return ffmpeg.output(picture, f"file:{VIDEO}", **options)
+    return ffmpeg.output(picture, _measured(sound), f"file:{VIDEO}", **options, **{"c:a": "aac", "b:a": "96k"})
+
+
+def _measured(sound: Any) -> Any:
     # ebur128 cuts the sound anew and loses marks set before it, so it comes first.
     sound = sound.filter("ebur128", metadata=1, framelog="quiet").filter("silencedetect", noise="-50dB", duration=0.2)
-    sound = sound.filter("ametadata", "print", file=SOUND_MEASURES)
-    return ffmpeg.output(picture, sound, f"file:{VIDEO}", **options, **{"c:a": "aac", "b:a": "96k"})
+    return sound.filter("ametadata", "print", file=SOUND_MEASURES)
 
 
 def _frames(picture: Any, plan: Plan, target: Target) -> Any:

@@ -15,7 +15,7 @@ from vidal.media.fate import AudioFate, cancelled_channel, corrupt_share
 from vidal.media.ffmpeg import source_name
 from vidal.media.graph import Audio, Plan, Target
 from vidal.media.limits import Limits
-from vidal.media.log_lines import CUT_SHORT
+from vidal.media.log_lines import CUT_SHORT, says
 from vidal.media.measures import PictureMeasures, SoundMeasures, read_fingerprint, read_picture, read_sound
 from vidal.media.probe import Probe
 from vidal.media.timing import centre_frames, decimate, keeps_every_frame, seconds, stretch, target_size
@@ -27,24 +27,26 @@ _AUDIO_CHANGES = re.compile(r"^\[\S+ @ \S+\] \[error\] Changing audio frame prop
 class Transcoded:
     """What a clip became; times in seconds after the picture's start."""
 
-    video: bytes
+    video: bytes | None
+    """None, as all that is of the picture, for a source of audio alone."""
     frames: list[bytes]
     frame_times: list[float]
-    size: tuple[int, int]
+    size: tuple[int, int] | None
     sound: bytes | None
     audio_fingerprint: list[int]
-    picture_measures: PictureMeasures
+    picture_measures: PictureMeasures | None
     sound_measures: SoundMeasures | None
     audio: AudioFate
-    picture_damage: PictureDamage
+    picture_damage: PictureDamage | None
     peak_rss_bytes: int
 
     @property
     def damage(self) -> set[str]:
         """The words of the record's ``damage``."""
+        picture = self.picture_damage
         found = {
-            "corrupt_frames": self.picture_damage.corrupt_frames > 0,
-            "frame_size_changes": self.picture_damage.frame_size_changes > 0,
+            "corrupt_frames": picture is not None and picture.corrupt_frames > 0,
+            "frame_size_changes": picture is not None and picture.frame_size_changes > 0,
             "corrupt_audio": bool(self.audio.corrupt_share),
             "silent_audio": self.sound_measures is not None and self.sound_measures.lost_in_mono,
         }
@@ -65,9 +67,12 @@ def transcode(source: Path, probe: Probe, folder: Path, target: Target, limits: 
 def _transcode(source: Path, probe: Probe, folder: Path, target: Target, limits: Limits) -> Transcoded:
     job = _Job(source, folder, target, limits)
     plan, done, fate = job.run_with_what_audio_there_is(make_plan(probe, probe.times_s, target))
-    decoded = _times(folder / graph.VIDEO_TIMES)
-    _check_length(plan, decoded)
-    found = damage.read_damage(done, probe, len(decoded))
+    decoded, found = _times(folder / graph.VIDEO_TIMES), None
+    if probe.video_codec is not None:
+        _check_length(plan, decoded)
+        found = damage.read_damage(done, probe, len(decoded))
+    elif fate.status == "left_out":
+        raise ClipError("undecodable", f"{fate.corrupt_share:.0%} of the audio cannot be decoded")
     better = plan
     if fate.status == "left_out":
         better = replace(plan, audio=None)
@@ -88,7 +93,7 @@ def make_plan(probe: Probe, times_s: Sequence[float], target: Target) -> Plan:
     kept = list(times_s) if whole else decimate(times_s, target.max_fps)
     return Plan(
         probe=probe,
-        size=target_size(probe.width, probe.height, target.short_side),
+        size=target_size(probe.width, probe.height, target.short_side) if probe.video_codec else (0, 0),
         times_s=kept,
         chosen=centre_frames(kept, probe.duration_s, target.frames),
         keeps_every_frame=whole,
@@ -116,9 +121,12 @@ class _Job:
             done = self._try(plan)
         if done.returncode == 0:
             return plan, done, AudioFate.of(corrupt_share(heard.log), self.target.max_corrupt_audio_share)
+        reason = "unsupported_codec" if says(done.log, r"Codec \(\w+\) not on whitelist") else "undecodable"
+        if plan.probe.video_codec is None:
+            raise ClipError(reason, done.first_error)
         # If the fault is the picture's, this fails as well, and says so.
         plan = replace(plan, audio=None)
-        return plan, self.run(plan), AudioFate.undecodable()
+        return plan, self.run(plan), AudioFate(status="left_out", reason=reason)
 
     def run(self, plan: Plan) -> child.Finished:
         done = self._try(plan)
@@ -161,19 +169,21 @@ def _check_length(plan: Plan, decoded: Sequence[float]) -> None:
 
 
 def _collect(
-    folder: Path, plan: Plan, target: Target, fate: AudioFate, found: PictureDamage, peak_rss_bytes: int
+    folder: Path, plan: Plan, target: Target, fate: AudioFate, found: PictureDamage | None, peak_rss_bytes: int
 ) -> Transcoded:
     stored = [(folder / (graph.FRAME % (k + 1))).read_bytes() for k in range(len(plan.chosen))]
-    repeats = stretch(plan.chosen, target.frames)
-    length_s = plan.probe.duration_s
+    repeats = stretch(plan.chosen, target.frames if plan.chosen else 0)
+    length_s, has_picture = plan.probe.duration_s, plan.probe.video_codec is not None
     return Transcoded(
-        video=(folder / graph.VIDEO).read_bytes(),
+        video=(folder / graph.VIDEO).read_bytes() if has_picture else None,
         frames=[stored[k] for k in repeats],
         frame_times=[plan.times_s[plan.chosen[k]] for k in repeats],
-        size=plan.size,
+        size=plan.size if has_picture else None,
         sound=(folder / graph.SOUND).read_bytes() if plan.audio else None,
         audio_fingerprint=read_fingerprint(folder / graph.FINGERPRINT) if plan.audio else [],
-        picture_measures=read_picture(folder / graph.PICTURE_MEASURES, folder / graph.FRAME_MEASURES, length_s),
+        picture_measures=read_picture(folder / graph.PICTURE_MEASURES, folder / graph.FRAME_MEASURES, length_s)
+        if has_picture
+        else None,
         sound_measures=read_sound(folder / graph.SOUND_MEASURES, folder / graph.MONO_MEASURES, length_s)
         if plan.audio
         else None,

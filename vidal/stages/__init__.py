@@ -20,6 +20,7 @@ CATALOGUE: dict[str, str] = {
     "too_much_text": "vidal.stages.filters.too_much_text:TooMuchText",
     "damaged": "vidal.stages.filters.damaged:Damaged",
     "no_text": "vidal.stages.filters.no_text:NoText",
+    "no_video": "vidal.stages.filters.no_video:NoVideo",
     "no_audio": "vidal.stages.filters.no_audio:NoAudio",
     "wrong_language": "vidal.stages.filters.wrong_language:WrongLanguage",
     "wrong_licence": "vidal.stages.filters.wrong_licence:WrongLicence",

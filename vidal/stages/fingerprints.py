@@ -30,7 +30,7 @@ class Fingerprints(Stage):
     min_contrast: float = Field(4.0, ge=0)
 
     def process(self, clip: Clip) -> None:
-        clip.frame_hash = "".join(frame_hash(frame, self.min_contrast) for frame in clip.work.frames())
+        clip.frame_hash = "".join(frame_hash(frame, self.min_contrast) for frame in clip.work.frames()) or None
 
 
 def frame_hash(frame: npt.NDArray[np.uint8], min_contrast: float = 4.0) -> str:

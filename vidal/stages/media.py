@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import ClassVar
+from typing import ClassVar, Literal
 
 from vidal.clip import Clip
 from vidal.errors import ClipError
@@ -35,6 +35,8 @@ class Media(Stage, Target):
     layers: ClassVar[tuple[str, ...]] = ("video", "audio")
 
     limits: Limits = Limits()
+    takes: Literal["video", "any"] = "video"
+    """``any``: a source of audio alone becomes a clip of the ``audio`` layer alone; else it fails as ``no_video``."""
 
     def setup(self) -> None:
         ffmpeg_identity()
@@ -47,8 +49,8 @@ class Media(Stage, Target):
         if work.source_path is None or work.folder is None or not isinstance(work.probe, Probe):
             raise ValueError("media needs the source file that fetch leaves and the facts that probe leaves")
         target = Target(**self.model_dump(include=set(Target.model_fields)))
-        if work.probe.video_codec is None:
-            raise ClipError("no_video", "sound alone")
+        if work.probe.video_codec is None and self.takes == "video":
+            raise ClipError("no_video", "audio alone, and `takes` is video")
         made = transcode(work.probe.path, work.probe, work.folder, target, self.limits)
         _put_members(clip, made)
         _write(clip, made)
@@ -59,7 +61,8 @@ class Media(Stage, Target):
 
 
 def _put_members(clip: Clip, made: Transcoded) -> None:
-    clip.work.put(Member(layer="video", suffix="mp4", data=made.video))
+    if made.video is not None:
+        clip.work.put(Member(layer="video", suffix="mp4", data=made.video))
     for k, (data, time_s) in enumerate(zip(made.frames, made.frame_times, strict=True)):
         clip.work.put(Member(layer="video", suffix=f"frame.{k}.jpg", data=data, time_s=time_s))
     if made.sound is not None:
@@ -68,12 +71,13 @@ def _put_members(clip: Clip, made: Transcoded) -> None:
 
 def _write(clip: Clip, made: Transcoded) -> None:
     clip.frame_times = made.frame_times
-    clip.frame_width, clip.frame_height = made.size
+    clip.frame_width, clip.frame_height = made.size or (None, None)
     clip.has_audio = made.sound is not None
     clip.audio_status, clip.audio_reason = made.audio.status, made.audio.reason
     clip.corrupt_audio_share = made.audio.corrupt_share
     clip.damage = sorted({*clip.damage, *made.damage})
-    clip.corrupt_frames, clip.audio_fingerprint = made.picture_damage.corrupt_frames, made.audio_fingerprint
+    clip.corrupt_frames = made.picture_damage.corrupt_frames if made.picture_damage is not None else None
+    clip.audio_fingerprint = made.audio_fingerprint
     for measures in (made.picture_measures, made.sound_measures):
         for name in measures.__dataclass_fields__ if measures is not None else ():
             setattr(clip, name, getattr(measures, name))

@@ -73,6 +73,7 @@ class Depth(Stage):
         self.process_batch([clip])
 
     def process_batch(self, clips: Sequence[Clip]) -> None:
+        clips = [clip for clip in clips if clip.work.frame_members()]
         made = for_each_frame(
             [clip.work.frames() for clip in clips],
             self._estimator.estimate,

@@ -54,6 +54,7 @@ class FrameCaptions(Stage):
 
     def process_batch(self, clips: Sequence[Clip]) -> None:
         assert self._captioner is not None, "setup() comes first"
+        clips = [clip for clip in clips if clip.work.frame_members()]
         captioned = self._captioner.caption([clip.work for clip in clips])
         for clip, made in zip(clips, captioned, strict=True):
             clip.frame_captions, clip.video_caption = made.frames, made.video or None

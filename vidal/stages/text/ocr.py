@@ -65,6 +65,8 @@ class Ocr(Stage):
         self._model = " + ".join(self.model_identities().values())
 
     def process(self, clip: Clip) -> None:
+        if not clip.work.frame_members():
+            return
         lines: list[OcrLine] = []
         last_read: Picture | None = None
         last_lines: list[OcrLine] = []
