@@ -170,10 +170,14 @@ class SameTitle(Decision):
                         "status": "rejected" if repeats else "kept",
                         "reason": "duplicate" if repeats else None,
                         "duplicate_of": kept if repeats else None,
+                        "duplicate_distance": 0.5 if repeats else None,
+                        "decided_value": 0.5 if repeats else None,
+                        "decided_limit": 10.0 if repeats else None,
                         "cluster": kept,
                     }
                 )
         fields = [(n, pa.string()) for n in ("clip_id", "status", "reason", "duplicate_of", "cluster")]
+        fields += [(n, pa.float64()) for n in ("duplicate_distance", "decided_value", "decided_limit")]
         return pa.Table.from_pylist(out, schema=pa.schema(fields))
 
 

@@ -371,6 +371,7 @@ def test_a_retry_across_a_global_decision_is_what_a_run_without_the_failure_woul
     assert (b["status"], b["reason"], b["stage"], b["duplicate_of"]) == (
         "rejected", "duplicate", "same_title", a["clip_id"]
     )  # fmt: skip
+    assert (b["duplicate_distance"], b["decided_value"], b["decided_limit"]) == (0.5, 0.5, 10)
     assert b["attempts"] == 1
     assert list(verify(Dataset.open(str(out)))) == []
 

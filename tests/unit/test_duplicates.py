@@ -1,4 +1,4 @@
-"""A clip that repeats an earlier one goes, however it was re-encoded; every other clip stays."""
+"""A clip that repeats a better one is rejected, however it was re-encoded; every other clip stays."""
 
 from __future__ import annotations
 
@@ -99,8 +99,76 @@ def test_a_chain_of_likenesses_is_one_cluster() -> None:
     rows = {name: _row(name) | {"frame_hash": bits} for name, bits in (("f", first), ("m", middle), ("l", last))}
     assert _repeats([rows["f"], rows["l"]]) == {}
     for order in ("fml", "flm"):
-        assert set(_repeats([rows[name] for name in order])) == set(order[1:]), order
+        assert _repeats([rows[name] for name in order]) == {"m": ("f", "frames")}, order
         assert {row["cluster"] for row in _decide([rows[name] for name in order]).values()} == {"f"}
+    rows["m"]["width"], rows["m"]["height"] = 1280, 720
+    assert _repeats([rows[name] for name in "fml"]) == {"f": ("m", "frames"), "l": ("m", "frames")}
+
+
+def _ladder(clips: int, step_bits: int) -> list[Row]:
+    """Clips of which each is ``step_bits`` bits from the next, in every frame."""
+    hashes = [((1 << step_bits * k) - 1) ^ 0x5A5A5A5A5A5A5A5A for k in range(clips)]
+    return [_row(f"c{k:02d}") | {"frame_hash": f"{value:016x}" * 8} for k, value in enumerate(hashes)]
+
+
+def test_of_a_long_chain_only_clips_within_the_limit_of_one_that_stays_are_rejected() -> None:
+    """Fourteen clips, each 4 bits from the next: the limit of 10 reaches two steps."""
+    decided = _decide(_ladder(14, step_bits=4))
+    stays = [clip_id for clip_id, row in decided.items() if row["status"] == "kept"]
+    assert stays == ["c00", "c03", "c06", "c09", "c12"]
+    for clip_id, row in decided.items():
+        if row["status"] == "rejected":
+            steps = int(clip_id[1:]) - int(row["duplicate_of"][1:])
+            assert row["duplicate_of"] in stays and steps in (1, 2)
+            assert (row["duplicate_distance"], row["decided_value"], row["decided_limit"]) == (4 * steps, 4 * steps, 10)
+            assert row["detail"] == f"mean frame distance {4 * steps:.2f} <= 10 bits with {row['duplicate_of']}"
+    assert {row["cluster"] for row in decided.values()} == {"c00"}
+
+
+FINE = {"has_audio": True, "width": 1280, "height": 720, "source_bytes": 4_000_000}
+
+
+@pytest.mark.parametrize(
+    ("name", "better", "worse"),
+    [
+        ("the original, and a mute copy at a lower bit rate", {}, {"has_audio": False, "source_bytes": 400_000}),
+        ("audio before pixels", {"width": 320, "height": 180}, {"has_audio": False}),
+        ("audio, and it is not known", {"source_bytes": 1}, {"has_audio": None}),
+        ("pixels before bytes", {"source_bytes": 400_000}, {"width": 640, "height": 360}),
+        ("turned, but more pixels", {"width": 720, "height": 1281}, {}),
+        ("bytes", {"source_bytes": 4_000_001}, {}),
+        ("bytes a second, not bytes", {}, {"duration_s": 8.4, "source_bytes": 4_100_000}),
+        ("a size that is known", {}, {"width": None}),
+    ],
+)
+def test_the_better_clip_stays_in_either_order(name: str, better: Row, worse: Row) -> None:
+    rows = [_row("better", frames(1), **{**FINE, **better}), _row("worse", frames(1), **{**FINE, **worse})]
+    for order in (rows, rows[::-1]):
+        assert _repeats(order) == {"worse": ("better", "frames")}, name
+        assert {row["cluster"] for row in _decide(order).values()} == {order[0]["clip_id"]}
+
+
+def test_what_stays_is_what_the_plain_rule_says() -> None:
+    """The rule clip by clip: the best stays, and takes with it what is within the limit of it."""
+    generator = np.random.default_rng(3)
+    steps = [0x5A5A5A5A5A5A5A5A]
+    for _ in range(200):
+        steps.append(steps[-1] ^ sum(1 << int(bit) for bit in generator.choice(64, 4, replace=False)))
+    sizes = generator.integers(100, 104, len(steps))
+    rows = [
+        _row(f"c{k}", duration_s=8.0 + k / 100, width=int(size), height=100) | {"frame_hash": f"{value:016x}" * 8}
+        for k, (value, size) in enumerate(zip(steps, sizes, strict=True))
+    ]
+    decided = _decide(rows)
+    expected: dict[str, str] = {}
+    order = sorted(range(len(rows)), key=lambda k: (-sizes[k], k))
+    for place, best in enumerate(order):
+        for k in order[place + 1 :] if f"c{best}" not in expected else ():
+            near = (steps[best] ^ steps[k]).bit_count() <= 10 and abs(best - k) <= 50
+            if near and decided[f"c{best}"]["cluster"] == decided[f"c{k}"]["cluster"]:
+                expected.setdefault(f"c{k}", f"c{best}")
+    assert {clip_id: found for clip_id, (found, _) in _repeats(rows).items()} == expected
+    assert 100 < len(expected) < 190
 
 
 @pytest.mark.parametrize(
@@ -133,7 +201,8 @@ def test_black_and_flat_frames_match_nothing() -> None:
 def test_equal_bytes_are_a_duplicate_whatever_else_is_known() -> None:
     rows = [_row("a", source_sha256="x", duration_s=None), _row("b", source_sha256="y"), _row("c", source_sha256="x")]
     assert _repeats(rows) == {"c": ("a", "file")}
-    assert _decide(rows)["c"]["detail"] == "same SHA-256 with a"
+    row = _decide(rows)["c"]
+    assert (row["detail"], row["duplicate_distance"], row["decided_value"]) == ("same SHA-256 with a", 0, 0)
     assert _repeats([_row("a"), _row("b")]) == {}  # two unknown hashes are not equal
 
 
@@ -181,26 +250,32 @@ def test_what_the_sound_says_is_a_setting(
         assert _repeats(rows, audio=audio) == ({} if kind is None else {"b": ("a", kind)}), (name, audio)
 
 
-def test_the_detail_holds_every_number_that_was_decided_on() -> None:
-    rows = [_row("a", frames(1), audio_fingerprint=_sound(1)), _row("b", LOOSE, audio_fingerprint=_sound(1))]
-    detail = _decide(rows)["b"]["detail"]
-    assert detail.endswith(" <= 16 bits, sound error 0.000 <= 0.1 with a"), detail
+def test_the_detail_and_the_columns_hold_every_number_that_was_decided_on() -> None:
+    rows = [_row("a", frames(1), audio_fingerprint=_sound(1)), _row("b", LOOSE, audio_fingerprint=_noisy(_sound(1)))]
+    row = _decide(rows)["b"]
+    distance = row["duplicate_distance"]
+    assert 10 < distance <= 16 and (row["decided_value"], row["decided_limit"]) == (distance, 16)
+    assert row["detail"].startswith(f"mean frame distance {distance:.2f} <= 16 bits, sound error 0.0")
     rows[1] |= {"frame_hash": None}
-    assert _decide(rows, audio="reject")["b"]["detail"] == "sound error 0.000 <= 0.1 with a"
+    row = _decide(rows, audio="reject")["b"]
+    error = row["duplicate_distance"]
+    assert 0 < error <= 0.1 and (row["decided_value"], row["decided_limit"]) == (error, 0.1)
+    assert row["detail"] == f"sound error {error:.3f} <= 0.1 with a"
 
 
-def _write_data_set(folder: Path, shards: list[list[Row]]) -> str:
+def _write_dataset(folder: Path, shards: list[list[Row]]) -> str:
     (folder / "manifest").mkdir(parents=True)
     for number, rows in enumerate(shards):
         pq.write_table(_table(rows), folder / "manifest" / f"{number:06d}.parquet")
     return str(folder)
 
 
-def test_a_clip_that_an_earlier_data_set_kept_is_turned_away(tmp_path: Path) -> None:
+def test_a_clip_that_an_earlier_dataset_kept_is_rejected_however_good_it_is(tmp_path: Path) -> None:
     dropped = _row("dropped", frames(3), status="rejected")
-    first = _write_data_set(tmp_path / "first", [[_row("old", frames(1))], [dropped]])
-    second = _write_data_set(tmp_path / "second", [[_row("older", frames(2), source_sha256="x")]])
-    rows = [_row("new1", frames(1)), _row("new2", source_sha256="x"), _row("new3", frames(3)), _row("new4", frames(1))]
+    first = _write_dataset(tmp_path / "first", [[_row("old", frames(1))], [dropped]])
+    second = _write_dataset(tmp_path / "second", [[_row("older", frames(2), source_sha256="x")]])
+    rows = [_row("new1", frames(1), **FINE), _row("new2", source_sha256="x")]
+    rows += [_row("new3", frames(3)), _row("new4", frames(1))]
     decided = _decide(rows, against=[first, second])
     assert _repeats(rows, against=[first, second]) == {
         "new1": ("old", "frames"),
@@ -212,8 +287,8 @@ def test_a_clip_that_an_earlier_data_set_kept_is_turned_away(tmp_path: Path) -> 
     assert [decided[f"new{k}"]["cluster"] for k in (1, 2, 3, 4)] == ["old", "older", "new3", "old"]
 
 
-def test_a_folder_that_is_no_data_set_is_refused_by_name(tmp_path: Path) -> None:
-    with pytest.raises(SourceError, match=f"{tmp_path} is no data set"):
+def test_a_folder_that_is_no_dataset_is_refused_by_name(tmp_path: Path) -> None:
+    with pytest.raises(SourceError, match=f"{tmp_path} is no dataset"):
         _decide([_row("a")], against=[str(tmp_path)])
 
 
@@ -239,6 +314,7 @@ def _many(count: int, repeats: int, seed: int = 0) -> pa.Table:
             "frame_hash": [digits[k : k + 128] for k in range(0, len(digits), 128)],
             "audio_fingerprint": pa.array([[]] * count, pa.list_(pa.int64())),
             "duration_s": durations,
+            **{name: pa.nulls(count) for name in ("has_audio", "width", "height", "source_bytes")},
         }
     )
 
@@ -279,6 +355,23 @@ def test_a_crowd_in_one_bucket_is_linked() -> None:
     decided = Duplicates().decide(_table([row | {"clip_id": f"c{k}"} for k in range(500)]))
     assert set(decided["cluster"].to_pylist()) == {"c0"}
     assert decided["status"].to_pylist() == ["kept"] + ["rejected"] * 499
+
+
+def test_a_chain_of_thousands_takes_seconds() -> None:
+    """A cluster in which hundreds stay: every clip is held against those, not against every other."""
+    generator = np.random.default_rng(0)
+    flips = (np.uint64(1) << generator.integers(0, 64, (10_000, 4), dtype=np.uint64)).astype(np.uint64)
+    chain = np.bitwise_xor.accumulate(np.bitwise_xor.reduce(flips, axis=1)) | np.uint64(1)
+    table = _many(10_000, 1)
+    hashes = pa.array([f"{int(value):016x}" * 8 for value in chain])
+    columns = {"frame_hash": hashes, "duration_s": pa.array(5 + np.arange(10_000) / 1000)}
+    for name, column in columns.items():
+        table = table.set_column(table.column_names.index(name), name, column)
+    start = time.process_time()
+    decided = Duplicates().decide(table)
+    assert time.process_time() - start < 60
+    assert max(decided["duplicate_distance"].drop_null().to_pylist()) <= 10
+    assert len(set(decided["cluster"].to_pylist())) < 100 and decided["status"].to_pylist().count("kept") > 1_000
 
 
 def test_a_crowd_in_one_bucket_costs_no_more_than_its_window() -> None:

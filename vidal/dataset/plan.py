@@ -25,7 +25,10 @@ NAME = "plan.parquet"
 SOURCE_PLACE = ("_source_shard", "_source_row")
 """Where a candidate's row is in the data set that it comes from; not in the manifest."""
 
-DECIDED = ("status", "stage", "reason", "detail", "is_transient", "duplicate_of", "duplicate_kind", "cluster")
+DECIDED = (
+    "status", "stage", "reason", "detail", "decided_value", "decided_limit", "is_transient", "duplicate_of",
+    "duplicate_kind", "duplicate_distance", "cluster",
+)  # fmt: skip
 """What a global decision may set."""
 PLAN_COLUMNS = ("clip_id", "url", "shard", "position", *crawl_columns(), *DECIDED)
 _ROW_GROUP_ROWS = 10_000

@@ -169,30 +169,24 @@ class Sounds:
         return np.where(count >= self.min_values, share, np.inf)
 
 
-class Links:
-    """Which rows belong together, and for each row the closest of the rows it was linked to."""
+class Clusters:
+    """Which rows belong together, directly or through others."""
 
     _MAX_WAITING = 1 << 22
 
     def __init__(self, rows: int) -> None:
         self._roots: Ints = np.arange(rows)
-        self._best = np.full(rows, np.iinfo(np.uint64).max, dtype=np.uint64)
         self._waiting: list[Pairs] = []
         self._waiting_pairs = 0
 
-    def add(self, pairs: Pairs, rank: int, distances: Floats) -> None:
-        """Link pairs; a lower ``rank`` is a closer link, then a smaller distance, then an earlier row."""
-        left, right = pairs
-        # rank | distance in hundredths | other row: the smallest number is the closest link, whatever came first
-        closeness = np.uint64(rank << 56) | (np.rint(distances * 100).astype(np.uint64) << np.uint64(40))
-        np.minimum.at(self._best, left, closeness | right.astype(np.uint64))
-        np.minimum.at(self._best, right, closeness | left.astype(np.uint64))
+    def join(self, pairs: Pairs) -> None:
+        """Put the rows of each pair, and what belongs to them, together."""
         self._waiting.append(pairs)
-        self._waiting_pairs += len(left)
+        self._waiting_pairs += len(pairs[0])
         if self._waiting_pairs > self._MAX_WAITING:
-            self._join()
+            self._join_waiting()
 
-    def _join(self) -> None:
+    def _join_waiting(self) -> None:
         left = self._roots[np.concatenate([w[0] for w in self._waiting])] if self._waiting else self._roots[:0]
         right = self._roots[np.concatenate([w[1] for w in self._waiting])] if self._waiting else self._roots[:0]
         self._waiting, self._waiting_pairs = [], 0
@@ -204,14 +198,9 @@ class Links:
         self._roots = first[labels][self._roots]
 
     def roots(self) -> Ints:
-        """For each row, the first row of those that are linked to it, directly or through others."""
-        self._join()
+        """For each row, the first row of those that it belongs to."""
+        self._join_waiting()
         return self._roots
-
-    def closest(self, rows: Ints) -> tuple[Ints, Ints]:
-        """For each of ``rows``, which have links: rank of the closest link, and the row at its other end."""
-        best = self._best[rows]
-        return (best >> np.uint64(56)).astype(np.int64), (best & np.uint64((1 << 40) - 1)).astype(np.int64)
 
 
 def _chunks(size: int) -> Iterator[slice]:
