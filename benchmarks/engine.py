@@ -15,6 +15,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Sequence
 from pathlib import Path
 
 import psutil
@@ -35,11 +36,17 @@ class Clock:
         self.clips = 0
         self.rss = 0
 
+    def begin_run(self, phases: Sequence[Sequence[str]]) -> None:
+        """Not looked at."""
+
     def begin_phase(self, number: int, phases: int, candidates: int, already: int) -> None:
         """Not looked at."""
 
     def note(self, line: str) -> None:
         """Not looked at."""
+
+    def line(self) -> str:
+        return ""
 
     def update(self, report: object) -> None:
         """Not looked at."""

@@ -41,11 +41,17 @@ class Silence:
     def __init__(self) -> None:
         self.done_shards: list[int] = []
 
+    def begin_run(self, phases: Sequence[Sequence[str]]) -> None:
+        """Not looked at."""
+
     def begin_phase(self, number: int, phases: int, candidates: int, already: int) -> None:
         """Not looked at."""
 
     def note(self, line: str) -> None:
         """Not looked at."""
+
+    def line(self) -> str:
+        return "under way"
 
     def update(self, report: ShardReport) -> None:
         """Not looked at."""

@@ -16,7 +16,7 @@ from vidal.engine.driver import Retry, Run, is_complete
 from vidal.engine.driver import build as drive
 from vidal.engine.job import Engine
 from vidal.engine.progress import LiveProgress
-from vidal.errors import OutputError, RecipeError, UserError
+from vidal.errors import MachineError, OutputError, RecipeError, UserError
 from vidal.models.inventory import require
 from vidal.recipe import Recipe, again
 from vidal.report.funnel import Funnel
@@ -37,6 +37,17 @@ class BuildResult:
     stage_seconds: dict[str, float]
     notes: list[str]
     """What the source could not take as it stands: cells that cannot be read, files that are skipped."""
+
+    def verdict(self) -> MachineError | None:
+        """The error of a build in which every candidate failed: its cause is rarely the clips."""
+        failures = [line for line in self.funnel.lines(self.stage_order) if line.outcome == "failed"]
+        if not failures or sum(line.count for line in failures) < self.funnel.candidates:
+            return None
+        worst = max(failures, key=lambda line: line.count)
+        return MachineError(
+            f"{self.out}: every candidate failed, {worst.count} of {self.funnel.candidates} in stage {worst.stage} "
+            f"with reason {worst.reason}; `vidal why CLIP {self.out}` tells the details of one"
+        )
 
     def as_json(self) -> dict[str, Any]:
         return {

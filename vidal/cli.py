@@ -91,6 +91,9 @@ def build(
     as_json: JsonOption = False,
 ) -> None:
     """Build a data set, or do what is left of it."""
+    if errors.is_terminal and not as_json:
+        # Before anything is imported or started, which takes seconds.
+        errors.print(f"{recipe} → {out}: starting", markup=False, highlight=False, soft_wrap=True)
     from vidal import recipe as recipes
     from vidal.build import build as build_dataset
     from vidal.models.inventory import require
@@ -198,15 +201,28 @@ def retry(
 def status(directory: DirArgument, as_json: JsonOption = False) -> None:
     """Show how far a build is, and the funnel of what is committed."""
     from vidal.dataset.dataset import Dataset
+    from vidal.dataset.lock import run_under_way
     from vidal.report import summary
 
     dataset = Dataset.open(directory)
     funnel, order = summary.funnel_of(dataset), summary.stage_order(dataset)
-    done, info = len(dataset.committed()), dataset.info
+    done, info, running = len(dataset.committed()), dataset.info, run_under_way(dataset.storage)
+    phases = summary.phases(dataset)
     if as_json:
-        _print_json({"shards": info.shards, "shards_committed": done, **summary.as_json(funnel, order)})
+        _print_json(
+            {
+                "shards": info.shards, "shards_committed": done, "running": running,
+                "phases": [{"shards": shards, "shards_committed": there} for there, shards in phases],
+                **summary.as_json(funnel, order),
+            }
+        )  # fmt: skip
         return
     console.print(f"{info.name}: {done} of {info.shards} shards committed, layers {', '.join(info.layers)}")
+    if done < info.shards and len(phases) > 1:
+        told = ", ".join(f"phase {n}: {there} of {shards} shards" for n, (there, shards) in enumerate(phases, 1))
+        console.print(told, highlight=False, soft_wrap=True)
+    if running:
+        console.print(f"a run is under way: {running}", markup=False, highlight=False, soft_wrap=True)
     console.print(summary.as_table(funnel, order))
 
 
@@ -602,11 +618,18 @@ def _how(engine: EngineChoice, workers: int | None, ray_address: str | None) -> 
 
 
 def _print_result(result: Any, as_json: bool) -> None:
-    from vidal.report import summary
-
+    """Print what a build did; a build in which every candidate failed ends with an error."""
     if as_json:
         _print_json(result.as_json())
-        return
+    else:
+        _print_funnel(result)
+    if (verdict := result.verdict()) is not None:
+        raise verdict
+
+
+def _print_funnel(result: Any) -> None:
+    from vidal.report import summary
+
     if result.did_nothing:
         console.print(f"{result.out}: nothing to do, every shard is committed", soft_wrap=True)
     console.print(summary.as_table(result.funnel, result.stage_order))

@@ -14,7 +14,7 @@ from typing import Any
 import psutil
 import pytest
 
-from vidal.dataset.lock import NAME, Lock
+from vidal.dataset.lock import NAME, Lock, run_under_way
 from vidal.dataset.storage import Storage
 from vidal.errors import OutputError
 
@@ -80,3 +80,13 @@ def test_a_lock_that_holds_no_claim_is_broken(rubbish: bytes, tmp_path: Path) ->
     (tmp_path / NAME).write_bytes(rubbish)
     with Lock(Storage(str(tmp_path))):
         assert json.loads((tmp_path / NAME).read_bytes())["pid"] == os.getpid()
+
+
+def test_a_run_under_way_says_how_far_it_is_and_a_dead_one_nothing(tmp_path: Path) -> None:
+    storage = Storage(str(tmp_path))
+    assert run_under_way(storage) is None
+    with Lock(storage, lambda: "phase 1/2: 3/8 clips"):
+        told = run_under_way(storage)
+        assert told is not None and told.startswith(f"phase 1/2: 3/8 clips (pid {os.getpid()} on ")
+    (tmp_path / NAME).write_bytes(claim(pid=dead_pid(), note="phase 1/2: 3/8 clips"))
+    assert run_under_way(storage) is None

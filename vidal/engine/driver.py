@@ -43,13 +43,19 @@ _PASSES_WITHOUT_GAIN = 3
 
 
 class RunProgress(Progress, Protocol):
-    """What the driver tells besides: which phase begins, with how many shards and clips."""
+    """What the driver tells besides: the phases to come, and which one begins, with how many clips."""
+
+    def begin_run(self, phases: Sequence[Sequence[str]]) -> None:
+        """The names of the stages of each phase."""
 
     def begin_phase(self, number: int, phases: int, candidates: int, already: int) -> None:
         """A phase begins; ``already`` of its candidates are committed."""
 
     def note(self, line: str) -> None:
         """Something of the source that the user should know."""
+
+    def line(self) -> str:
+        """How far the run is, in one line."""
 
 
 @dataclass(slots=True, kw_only=True)
@@ -83,10 +89,11 @@ def build(run: Run) -> None:
     """Do what is left to do. Raises `VidalError`; what is committed by then stays."""
     info = _check_owner(run.recipe, run.storage)
     _check_writable(run.storage)
-    with Lock(run.storage):
+    with Lock(run.storage, run.progress.line):
         _check_secrets(run, info)
         run.storage.remove_temporaries()
         phases = run.recipe.phases()
+        run.progress.begin_run([[stage.step_name() for stage in phase.stages] for phase in phases])
         previous: Storage | None = None
         for index, phase in enumerate(phases):
             is_last = index == len(phases) - 1

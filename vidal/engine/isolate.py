@@ -34,11 +34,13 @@ def run_stage(stage: Stage, clips: Sequence[Clip], report: ShardReport, notes: N
         batch = open_clips[start : start + size]
         under_way = UnderWay(stage=stage.step_name(), clip_ids=tuple(clip.clip_id for clip in batch))
         notes.begin(report.shard, under_way, surely=isolate)
+        report.stage = under_way.stage
+        notes.advance(report)
         started = time.perf_counter()
         limit_s = stage.needs.timeout_s
         with _watchdog(limit_s and limit_s * len(batch)):
             _run_batch(stage, batch)
-        report.spend(stage.step_name(), time.perf_counter() - started)
+        report.spend(under_way.stage, time.perf_counter() - started, len(batch))
 
 
 def _run_batch(stage: Stage, batch: Sequence[Clip]) -> None:

@@ -79,7 +79,12 @@ class ShardReport:
     kept: int = 0
     rejected: int = 0
     failed: int = 0
+    stage: str = ""
+    """The stage under way."""
     seconds: dict[str, float] = field(default_factory=dict)
+    """Worker seconds by stage."""
+    clips: dict[str, int] = field(default_factory=dict)
+    """Clips that went through each stage."""
 
     def count(self, clips: Sequence[Clip]) -> None:
         for clip in clips:
@@ -87,8 +92,9 @@ class ShardReport:
             self.rejected += clip.status == "rejected"
             self.failed += clip.status == "failed"
 
-    def spend(self, stage: str, seconds: float) -> None:
+    def spend(self, stage: str, seconds: float, clips: int = 0) -> None:
         self.seconds[stage] = self.seconds.get(stage, 0.0) + seconds
+        self.clips[stage] = self.clips.get(stage, 0) + clips
 
 
 class Notes(Protocol):
@@ -98,7 +104,7 @@ class Notes(Protocol):
         """About to touch some clips; ``surely`` waits until the note is out of this process."""
 
     def advance(self, report: ShardReport) -> None:
-        """The shard's counts so far."""
+        """The shard's counts so far, and the stage under way."""
 
 
 class Engine(Protocol):

@@ -206,20 +206,21 @@ def _without_interrupts() -> Iterator[None]:
 def _serve(job: Job, pipe: Connection) -> None:
     """The life of a pool's process: set up, then one shard after the other until the driver hangs up."""
     become_worker(die_with_parent=True)
-    worker = Worker(job, job.groups, _PipeNotes(pipe))
     try:
-        worker.setup()
-        pipe.send(("ready", None))
-        while True:
-            assignment = pipe.recv()
-            pipe.send(("done", worker.make(assignment)))
+        worker = Worker(job, job.groups, _PipeNotes(pipe))
+        try:
+            worker.setup()
+            pipe.send(("ready", None))
+            while True:
+                assignment = pipe.recv()
+                pipe.send(("done", worker.make(assignment)))
+        finally:
+            worker.close()
     except (EOFError, BrokenPipeError):
         return
     except BaseException as error:
         pipe.send(("fatal", fatal_text(error)))
         raise SystemExit(1) from error
-    finally:
-        worker.close()
 
 
 class _PipeNotes:

@@ -12,6 +12,7 @@ from pathlib import Path
 import psutil
 
 from vidal.engine import isolate
+from vidal.errors import StorageError
 
 _PR_SET_PDEATHSIG = 1
 
@@ -36,7 +37,12 @@ _SCRATCH_PREFIX = "vidal-worker-"
 def make_scratch() -> Path:
     """A private folder of this process, after sweeping those of processes that were killed."""
     sweep_scratch()
-    return Path(tempfile.mkdtemp(prefix=f"{_SCRATCH_PREFIX}{os.getpid()}-"))
+    try:
+        return Path(tempfile.mkdtemp(prefix=f"{_SCRATCH_PREFIX}{os.getpid()}-"))
+    except OSError as error:
+        raise StorageError(
+            f"no temporary folder can be made ({error.strerror}); free some space, or set TMPDIR to a folder with room"
+        ) from error
 
 
 def sweep_scratch() -> None:

@@ -5,48 +5,61 @@ from __future__ import annotations
 import sys
 import time
 from collections import Counter
+from collections.abc import Sequence
 
 from rich.console import Console
 from rich.live import Live
 from rich.text import Text
 
 from vidal.engine.job import ShardReport
+from vidal.engine.time_left import Account, seconds_left
 
 _PLAIN_EVERY_S = 10.0
+_NO_REPORT = ShardReport(shard=-1)
 
 
 class LiveProgress:
-    """Done, kept, rejected, failed; clips per second; time left; the slowest stage."""
+    """Clips done, kept, rejected, failed; time elapsed and left over all phases; the stage under way; the slowest."""
 
     def __init__(self, console: Console, *, quiet: bool = False) -> None:
         self._console = console
         self._quiet = quiet
         self._live: Live | None = None
-        self._phase = ""
-        self._total = 0
-        self._already = 0
+        self._stages: Sequence[Sequence[str]] = ()
+        self._phase = 0
+        self._total = self._already = 0
         self._reports: dict[int, ShardReport] = {}
+        self._latest = _NO_REPORT
         self._done: set[int] = set()
         self._finished: Counter[str] = Counter()
-        self._seconds: Counter[str] = Counter()
-        self._started = self._told = time.monotonic()
+        self._gone_through: Counter[str] = Counter()
+        self._earlier = Account()
+        """Of the phases before this one, and of the shards of this one that are done."""
+        self._started = time.monotonic()
+        self._told = self._started
+        self._work_started: float | None = None
 
     def __enter__(self) -> LiveProgress:
         if not self._quiet and self._console.is_terminal:
             self._live = Live(console=self._console, refresh_per_second=4, transient=True)
             self._live.start()
+        self.tick()
         return self
 
     def __exit__(self, *_: object) -> None:
         if self._live is not None:
             self._live.stop()
 
+    def begin_run(self, phases: Sequence[Sequence[str]]) -> None:
+        self._stages = phases
+        self.tick()
+
     def begin_phase(self, number: int, phases: int, candidates: int, already: int) -> None:
-        self._phase = f"phase {number}/{phases}" if phases > 1 else "building"
+        self._phase = number
         self._total, self._already = candidates, already
         self._reports, self._done, self._finished = {}, set(), Counter()
-        self._seconds = Counter()
-        self._started = time.monotonic()
+        self._gone_through = Counter()
+        self._latest = _NO_REPORT
         self.tick()
 
     def note(self, line: str) -> None:
@@ -56,14 +69,17 @@ class LiveProgress:
     def update(self, report: ShardReport) -> None:
         # Counts travel beside the shards themselves, and may come in after them.
         if report.shard not in self._done:
-            self._reports[report.shard] = report
+            self._note_work(report)
+            self._reports[report.shard] = self._latest = report
         self.tick()
 
     def done(self, report: ShardReport) -> None:
+        self._note_work(report)
         self._done.add(report.shard)
         self._reports.pop(report.shard, None)
         self._finished.update(kept=report.kept, rejected=report.rejected, failed=report.failed)
-        self._seconds.update(report.seconds)
+        self._gone_through.update(report.clips)
+        self._earlier.add(report)
         self.tick()
 
     def tick(self) -> None:
@@ -76,24 +92,58 @@ class LiveProgress:
             print(self.line(), file=sys.stderr, flush=True)
 
     def line(self) -> str:
-        """The state of the phase in one line."""
-        reports = list(self._reports.values())
-        counts = {n: self._finished[n] + sum(getattr(r, n) for r in reports) for n in ("kept", "rejected", "failed")}
+        """The state of the run in one line."""
+        elapsed = f"{_duration(time.monotonic() - self._started)} elapsed"
+        if not self._phase:
+            return f"planning · {elapsed}"
+        counts = self._counts()
         done = sum(counts.values())
-        elapsed = max(time.monotonic() - self._started, 1e-6)
-        rate = done / elapsed
-        left = self._total - self._already - done
+        many = len(self._stages) > 1
         parts = [
-            f"{self._phase}: {self._already + done}/{self._total} done",
+            f"{f'phase {self._phase}/{len(self._stages)}' if many else 'building'}: "
+            f"{self._already + done}/{self._total} clips",
             *(f"{count} {name}" for name, count in counts.items()),
-            f"{rate:.2f} clips/s",
-            f"{_duration(left / rate)} left" if rate > 0 else "starting",
+            elapsed,
         ]
-        seconds = self._seconds + sum((Counter(r.seconds) for r in reports), Counter[str]())
-        if seconds:
-            stage, spent = seconds.most_common(1)[0]
-            parts.append(f"slowest: {stage} ({spent / max(sum(seconds.values()), 1e-9):.0%})")
+        if not self._latest.stage and not done:
+            return " · ".join([*parts, "loading models"])
+        account = self._account()
+        if (left := self._seconds_left(account)) is not None:
+            parts.append(f"about {_duration(left)} left" + (" in all phases" if many else ""))
+        if self._latest.stage:
+            parts.append(f"now: {self._latest.stage}")
+        if account.seconds:
+            stage, spent = account.seconds.most_common(1)[0]
+            parts.append(f"slowest: {stage} ({spent / max(sum(account.seconds.values()), 1e-9):.0%})")
         return " · ".join(parts)
+
+    def _note_work(self, report: ShardReport) -> None:
+        # What workers need to start and load their models says nothing about the pace of the clips. A first report may
+        # come when its shard is done.
+        if self._work_started is None:
+            self._work_started = time.monotonic() - sum(report.seconds.values())
+
+    def _counts(self) -> dict[str, int]:
+        reports = list(self._reports.values())
+        return {n: self._finished[n] + sum(getattr(r, n) for r in reports) for n in ("kept", "rejected", "failed")}
+
+    def _account(self) -> Account:
+        account = self._earlier.copy()
+        for report in list(self._reports.values()):
+            account.add(report)
+        return account
+
+    def _seconds_left(self, account: Account) -> float | None:
+        if self._work_started is None:
+            return None
+        reach = self._gone_through + sum((Counter(r.clips) for r in list(self._reports.values())), Counter[str]())
+        return seconds_left(
+            account,
+            stages=self._stages[self._phase - 1 :],
+            clips=self._total - self._already,
+            reach=reach,
+            wall_s=time.monotonic() - self._work_started,
+        )
 
 
 def _duration(seconds: float) -> str:

@@ -44,7 +44,7 @@ class RayEngine:
         self._cluster.start()
         import ray
 
-        self._ledger = ray.remote(num_cpus=0)(Ledger).remote()
+        self._ledger = beside_the_driver(Ledger)
         under_way: dict[int, UnderWay] = {}
         for start in range(0, len(assignments), _SHARDS_PER_EXECUTION):
             part = assignments[start : start + _SHARDS_PER_EXECUTION]
@@ -52,7 +52,10 @@ class RayEngine:
             for report in self._execute(job, part, progress):
                 done.add(report.shard)
                 progress.done(report)
-            notes: dict[int, UnderWay] = ray.get(self._ledger.under_way.remote())
+            try:
+                notes: dict[int, UnderWay] = ray.get(self._ledger.under_way.remote())
+            except ray.exceptions.RayError as error:
+                raise self._cluster.error(error) from error
             # A worker may die before its note is out: that shard, too, is gone through clip by clip.
             lost = (a.shard for a in part if a.shard not in done)
             under_way |= {shard: notes.get(shard, _UNKNOWN) for shard in lost}
@@ -68,9 +71,7 @@ class RayEngine:
         if not objects:
             return {}
         self._cluster.start()
-        import ray
-
-        return {name: ActorWay(ray.remote(num_cpus=0)(Holder).remote(target)) for name, target in objects.items()}
+        return {name: ActorWay(beside_the_driver(Holder, target)) for name, target in objects.items()}
 
     def _execute(self, job: Job, assignments: Sequence[Assignment], progress: Progress) -> Iterator[ShardReport]:
         import ray.data
@@ -130,6 +131,16 @@ class RayEngine:
 
     def close(self) -> None:
         self._cluster.stop()
+
+
+def beside_the_driver(kind: type, *arguments: Any) -> Any:
+    """An actor on the driver's node: it lives as long as the driver does, whichever other node dies."""
+    import ray
+    from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+
+    here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
+    remote: Any = ray.remote
+    return remote(num_cpus=0, scheduling_strategy=here)(kind).remote(*arguments)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -219,26 +230,29 @@ class GroupActor:
         become_worker(die_with_parent=False)
         self._is_first = index == 0
         self._is_last = index == len(job.groups) - 1
-        self._worker = Worker(job, [job.groups[index]], _LedgerNotes(ledger))
+        self._job, self._group, self._ledger = job, job.groups[index], ledger
+        self._worker: Worker | None = None
 
     def __call__(self, row: Row) -> Row:
         if row["fatal"]:
             return row
         try:
+            if self._worker is None:
+                self._worker = Worker(self._job, [self._group], _LedgerNotes(self._ledger))
             self._worker.setup()
-            return self._make(row)
+            return self._make(row, self._worker)
         except Exception as error:
             return {**row, "clips": b"", "fatal": pickle.dumps(fatal_text(error))}
 
-    def _make(self, row: Row) -> Row:
+    def _make(self, row: Row, worker: Worker) -> Row:
         assignment: Assignment = pickle.loads(row["assignment"])
         report = pickle.loads(row["report"]) if row["report"] else ShardReport(shard=assignment.shard)
         clips: Iterator[Clip] | list[Clip]
-        clips = self._worker.load(assignment) if self._is_first else pickle.loads(row["clips"])
-        done = self._worker.process(clips, assignment, report)
+        clips = worker.load(assignment) if self._is_first else pickle.loads(row["clips"])
+        done = worker.process(clips, assignment, report)
         travelling = b""
         if self._is_last:
-            self._worker.finish(done, assignment, report)
+            worker.finish(done, assignment, report)
         else:
             travelling = pickle.dumps(list(done))
         return {**row, "clips": travelling, "report": pickle.dumps(report)}

@@ -8,21 +8,30 @@ import os
 import secrets
 import shutil
 import socket
+import subprocess
+import sys
 import tempfile
 import time
 import warnings
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import psutil
 
 from vidal.engine.process import sweep_scratch
-from vidal.errors import MachineError, UserError
+from vidal.errors import MachineError, StorageError, UserError
 
 _HOME = Path(tempfile.gettempdir()) / f"vidal-ray-{os.getuid()}"
 _STOP_S = 3.0
 _KNOCK_S = 10.0
+_RAYLET_DIED = (
+    "vidal: Ray's node process or its agent died, and with it every worker; is memory short? What is committed stays; "
+    "run the same command again, with fewer --workers or with --engine local"
+)
+_WATCH = """read line && exit
+sleep 0.2
+case "$(cut -d ' ' -f 3 "/proc/$1/stat" 2>/dev/null)" in '' | Z | X) echo "$2" >&2 ;; esac"""
+"""Waits for the driver's word or death; at its death, a process that is gone or a zombie is the cause."""
 
 
 class RayCluster:
@@ -43,6 +52,7 @@ class RayCluster:
         self._dashboard = dashboard
         self._object_store_bytes = object_store_bytes
         self._home: Path | None = None
+        self._watcher: subprocess.Popen[bytes] | None = None
         self._is_up = False
 
     def start(self) -> None:
@@ -60,15 +70,24 @@ class RayCluster:
             self._join(self._address)
         _quieten()
         self._is_up = True
+        if self._home is not None:
+            self._watch(self._home)
 
     def _start_private(self) -> None:
         sweep_leftovers()
         me = psutil.Process()
-        self._home = _HOME / f"{me.pid}-{int(me.create_time() * 100)}"
-        self._home.mkdir(parents=True, mode=0o700, exist_ok=True)
-        token = self._home / "token"
-        token.touch(mode=0o600)
-        token.write_text(secrets.token_urlsafe(32))
+        home = _HOME / f"{me.pid}-{int(me.create_time() * 100)}"
+        token = home / "token"
+        try:
+            home.mkdir(parents=True, mode=0o700, exist_ok=True)
+            self._home = home
+            token.touch(mode=0o600)
+            token.write_text(secrets.token_urlsafe(32))
+        except OSError as error:
+            raise StorageError(
+                f"{home}: Ray's folder cannot be made ({error.strerror}); free some space, set TMPDIR to a folder with "
+                f"room, or use `--engine local`"
+            ) from error
         os.environ.update({"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN_PATH": str(token)})
         import ray
 
@@ -86,17 +105,31 @@ class RayCluster:
                 )
         except Exception as error:
             self.stop()
-            raise MachineError(f"Ray could not be started: {error}; `--engine local` runs without it") from error
+            line = " ".join(str(error).split())[:300]
+            raise MachineError(f"Ray could not be started: {line}; `--engine local` runs without it") from error
 
     def _join(self, address: str) -> None:
         _knock(address)
         import ray
 
         try:
-            ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR)
+            with _hushed():
+                ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR)
         except Exception as error:
             line = " ".join(str(error).split())[:300]
             raise UserError(f"--ray-address {address}: no Ray cluster can be joined there: {line}") from error
+
+    def _watch(self, home: Path) -> None:
+        """Have a shell say why the run ended, should Ray's node process die.
+
+        Ray then ends the driver at once, from native code: only another process can still say a word.
+        """
+        raylet = next((process for process in _processes_of(home) if process.name() == "raylet"), None)
+        if raylet is not None:
+            self._watcher = subprocess.Popen(
+                ["/bin/sh", "-c", _WATCH, "vidal-watch", str(raylet.pid), _RAYLET_DIED],
+                stdin=subprocess.PIPE, stdout=subprocess.DEVNULL, start_new_session=True,
+            )  # fmt: skip
 
     def error(self, error: Exception) -> MachineError:
         """Ray's own failure as one line."""
@@ -104,7 +137,10 @@ class RayCluster:
 
     def stop(self) -> None:
         """Leave the cluster; a private one is ended, to the last process."""
-        if "ray" in _loaded_modules():
+        if self._watcher is not None:
+            self._watcher.communicate(b"done\n")
+            self._watcher = None
+        if "ray" in sys.modules:
             import ray
 
             with contextlib.suppress(Exception):
@@ -140,12 +176,6 @@ def _knock(address: str) -> None:
         socket.create_connection((host.strip("[]"), int(port)), timeout=_KNOCK_S).close()
     except OSError as error:
         raise UserError(f"--ray-address {address}: no Ray cluster can be joined there: {error}") from error
-
-
-def _loaded_modules() -> Any:
-    import sys
-
-    return sys.modules
 
 
 def _quieten() -> None:

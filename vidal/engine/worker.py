@@ -85,7 +85,7 @@ class Worker:
                 clip.fingerprint = self._job.fingerprint
                 started = time.perf_counter()
                 writer.add(clip)
-                report.spend(COMMIT, time.perf_counter() - started)
+                report.spend(COMMIT, time.perf_counter() - started, 1)
                 report.count([clip])
                 self._notes.advance(report)
             # A death from here on is no clip's doing.
@@ -116,7 +116,7 @@ def fatal_text(error: BaseException) -> tuple[str, str]:
     """Class name and line of an error that ends the run, for the way back to the driver."""
     if isinstance(error, VidalError):
         return type(error).__name__, str(error)
-    return MachineError.__name__, f"a worker broke: {type(error).__name__}: {error}"
+    return MachineError.__name__, f"a worker broke: {type(error).__name__}: {' '.join(str(error).split())[:500]}"
 
 
 def fatal_error(class_name: str, text: str) -> VidalError:

@@ -6,7 +6,7 @@ from typing import Any
 
 from rich.table import Table
 
-from vidal.dataset.dataset import Dataset
+from vidal.dataset.dataset import Dataset, committed
 from vidal.report.funnel import Funnel
 
 
@@ -23,6 +23,13 @@ def funnel_of(dataset: Dataset) -> Funnel:
 def stage_order(dataset: Dataset) -> list[str]:
     """The names of the recipe's stages, in order, between the plan and the packing."""
     return ["plan", *(stage["name"] for stage in dataset.info.recipe["stages"]), "pack"]
+
+
+def phases(dataset: Dataset) -> list[tuple[int, int]]:
+    """Shards committed and shards in all of each phase that has begun; the last is the dataset's own."""
+    numbers = sorted(int(name) for name in dataset.storage.names("phases") if name.isdecimal())
+    earlier = [dataset.storage.child(f"phases/{number}") for number in numbers]
+    return [(len(committed(storage)), dataset.info.shards) for storage in [*earlier, dataset.storage]]
 
 
 def as_json(funnel: Funnel, order: list[str]) -> dict[str, Any]:
