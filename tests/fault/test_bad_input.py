@@ -176,3 +176,18 @@ def test_a_clip_that_is_not_there_is_a_users_mistake(tmp_path: Path) -> None:
     done = vidal("why", "nobody", tmp_path / "out")
     assert (done.returncode, done.stderr.count("\n")) == (USER, 1)
     assert "no clip nobody in this dataset" in done.stderr
+
+
+@pytest.mark.parametrize("again", [False, True], ids=["first run", "second run"])
+def test_a_build_in_which_every_candidate_failed_ends_with_the_commonest_reason(again: bool, tmp_path: Path) -> None:
+    (tmp_path / "odd.mp4").write_text("no media")
+    recipe = recipe_over(tmp_path, list_of(tmp_path, "url\na.mp4\nb.mp4\nodd.mp4\n"), ["fetch", "probe"])
+    arguments = ["build", recipe, "--out", tmp_path / "out", "--engine", "local", "--workers", "0"]
+    done = [vidal(*arguments) for _ in range(1 + again)][-1]
+    assert done.returncode == MACHINE
+    assert "every candidate failed, 2 of 3 in stage fetch with reason missing" in done.stderr
+
+
+def test_a_build_in_which_one_candidate_was_only_rejected_is_done(tmp_path: Path) -> None:
+    recipe = write_recipe(tmp_path, [PAINT, TROUBLE], ["raise", "reject"])
+    assert vidal("build", recipe, "--out", tmp_path / "out", "--engine", "local", "--workers", "0").returncode == 0
