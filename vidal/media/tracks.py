@@ -20,7 +20,7 @@ import ffmpeg
 
 from vidal.errors import ClipError
 from vidal.media import child
-from vidal.media.ffmpeg import find_ffmpeg, global_options, input_options, is_decodable, source_name
+from vidal.media.ffmpeg import FORMATS, find_ffmpeg, global_options, input_options, is_decodable, source_name
 from vidal.media.limits import Limits
 from vidal.media.log_lines import CUT_SHORT, says
 
@@ -38,6 +38,9 @@ _BACK_S = Fraction(1, 10)
 CLOCK_MAY_JUMP = ("mpegts", "mpeg")
 # Containers whose header states a length; for the others FFmpeg guesses it.
 _STATES_LENGTH = ("mov", "matroska", "avi", "flv", "asf", "wav", "flac")
+
+# PNG, JPEG, WebP, BMP, TIFF: what moves in these formats has a demuxer of its own, which is read.
+_PICTURE = re.compile(rb"\x89PNG\r\n\x1a\n|\xff\xd8\xff|RIFF....WEBP|BM|II\*\0|MM\0\*", re.S)
 
 # FFmpeg would bend a decoding time that goes back, and a presentation time with it: it is given a counter instead,
 # and the decoding time itself as a duration, raised so that it is never negative.
@@ -151,17 +154,21 @@ def raise_for_failure(done: child.Finished, path: Path) -> None:
         raise ClipError("truncated", "the file ends before its index or its sizes say")
     if says(done.log, r"Picture size \d+x\d+ (exceeds|is invalid)"):
         raise ClipError("too_many_pixels", done.first_error)
-    if says(done.log, "moov atom not found") and _starts_like_mp4(path):
+    if says(done.log, "moov atom not found") and _head(path)[4:8] == b"ftyp":
         raise ClipError("truncated", "the file ends before its index (moov)")
     if done.returncode != 0 and says(done.log, "Output file does not contain any stream"):
         raise ClipError("no_video", "neither video nor audio")
+    if done.returncode != 0 and says(done.log, "Format not on whitelist"):
+        if _PICTURE.match(_head(path)):
+            raise ClipError("still_image", "an image file")
+        raise ClipError("unsupported_container", f"none of {FORMATS}")
     if done.returncode != 0:
         raise ClipError("undecodable", done.first_error)
 
 
-def _starts_like_mp4(path: Path) -> bool:
+def _head(path: Path) -> bytes:
     with path.open("rb") as file:
-        return file.read(8)[4:] == b"ftyp"
+        return file.read(16)
 
 
 def _stated_length(log: str, container: str) -> float | None:

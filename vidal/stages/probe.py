@@ -106,7 +106,7 @@ def _differences(stated: Statement, facts: Facts) -> set[str]:
         found |= {"shorter_than_stated"} if length_s < stated.duration_s - slack_s else set()
         found |= {"longer_than_stated"} if length_s > stated.duration_s + slack_s else set()
     if stated.width is not None and stated.height is not None:
-        size = facts.decoded_size if stated.by == "video" else (facts.width, facts.height)
+        size = (facts.width, facts.height) if stated.by == "platform" else facts.decoded_size
         found |= {"size_differs"} if size and not _same_size((stated.width, stated.height), size) else set()
     if stated.has_audio and facts.audio_codec is None:
         found.add("audio_missing")
