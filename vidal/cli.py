@@ -641,7 +641,9 @@ def _print_funnel(result: Any) -> None:
 
 
 def _print_json(value: dict[str, Any]) -> None:
-    print(json.dumps(value, ensure_ascii=False, indent=2, default=str))
+    from vidal.clip import finite
+
+    print(json.dumps(finite(value), ensure_ascii=False, indent=2, default=str))
 
 
 def main() -> None:

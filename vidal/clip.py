@@ -358,12 +358,13 @@ def to_json(clip: Clip) -> dict[str, Any]:
     row = to_row(clip)
     kept = [f.name for f in columns() if f.metadata["group"] not in _MANIFEST_ONLY_GROUPS]
     kept = [name for name in kept if name not in ("shard", "position")]
-    return {name: _finite(row[name]) for name in [*kept, *sorted(clip.extra)]}
+    return {name: finite(row[name]) for name in [*kept, *sorted(clip.extra)]}
 
 
-def _finite(value: Any) -> Any:
+def finite(value: Any) -> Any:
+    """The value with null for each number that JSON cannot hold."""
     if isinstance(value, float):
         return value if math.isfinite(value) else None
     if isinstance(value, list):
-        return [_finite(part) for part in value]
-    return {name: _finite(part) for name, part in value.items()} if isinstance(value, dict) else value
+        return [finite(part) for part in value]
+    return {name: finite(part) for name, part in value.items()} if isinstance(value, dict) else value

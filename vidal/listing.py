@@ -68,6 +68,8 @@ def read_csv(path: Path) -> Listing:
     reader, before = csv.reader(lines, strict=True), 0
     try:
         header = next((row for row in reader if row), [])
+        if not header:
+            raise SourceError(f"{path}: the list is empty; it needs a header line with `url`")
         # `url, title`: a header with a space after each comma stands over rows that have one, too.
         is_spaced = any(name.startswith(" ") for name in header[1:])
         reader, before = csv.reader(lines, strict=True, skipinitialspace=is_spaced), reader.line_num
@@ -133,7 +135,7 @@ def read_jsonl(path: Path) -> Listing:
             continue
         try:
             # An object without a key holds nothing, and Parquet has no type for it.
-            value = json.loads(line, object_hook=lambda pairs: {k.strip(): v for k, v in pairs.items()} or None)
+            value = json.loads(line, object_hook=lambda pairs: pairs or None)
         except (ValueError, RecursionError) as error:
             value, unreadable[len(rows)] = None, f"not JSON: {error}"
         else:

@@ -25,6 +25,9 @@ NAME = "plan.parquet"
 SOURCE_PLACE = ("_source_shard", "_source_row")
 """Where a candidate's row is in the data set that it comes from; not in the manifest."""
 
+LINE, UNUSABLE = "_line", "_unusable"
+"""Columns of candidates that a source may bring: in which line each is, and why one cannot be used."""
+
 DECIDED = (
     "status", "stage", "reason", "detail", "decided_value", "decided_limit", "is_transient", "duplicate_of",
     "duplicate_kind", "duplicate_distance", "cluster",
@@ -73,23 +76,33 @@ def _with_ids(candidates: pa.Table) -> pa.Table:
     """Give every candidate a safe, unique id; one that brings a bad or a used one is a row that says so."""
     urls = candidates.column("url").to_pylist()
     given = candidates.column("clip_id").to_pylist() if "clip_id" in candidates.column_names else [None] * len(urls)
+    columns = candidates.column_names
+    lines = candidates.column(LINE).to_pylist() if LINE in columns else None
+    unusable = candidates.column(UNUSABLE).to_pylist() if UNUSABLE in columns else [None] * len(urls)
+
+    def place(row: int) -> str:
+        return f"row {row + 1} of the source" if lines is None else f"line {lines[row]}"
+
     seen: dict[str, int] = {}
     ids: list[str] = []
     outcome: dict[int, tuple[str, str, str]] = {}
-    for row, (url, wanted) in enumerate(zip(urls, given, strict=True)):
-        if not url:
-            outcome[row] = ("failed", "no_url", "the list names no url")
+    for row, (url, wanted, why) in enumerate(zip(urls, given, unusable, strict=True)):
+        if why is not None:
+            outcome[row] = ("failed", "bad_row", f"{place(row)}: {why}")
+        elif not url:
+            outcome[row] = ("failed", "no_url", f"{place(row)} names no url")
         elif wanted is not None and not KEY_PATTERN.fullmatch(wanted):
-            outcome[row] = ("failed", "bad_clip_id", f"{wanted[:100]!r} is not {KEY_PATTERN.pattern}")
+            outcome[row] = ("failed", "bad_clip_id", f"{place(row)}: {wanted[:100]!r} is not {KEY_PATTERN.pattern}")
         clip_id = wanted if wanted is not None and row not in outcome else _hash(f"{url}")
         if clip_id in seen:
-            outcome.setdefault(row, ("rejected", "repeated", f"row {seen[clip_id] + 1} of the source has this id"))
+            outcome.setdefault(row, ("rejected", "repeated", f"{place(seen[clip_id])} has this id"))
             clip_id = _hash(f"{row}:{clip_id}:{url}")
         elif row in outcome:
             clip_id = _hash(f"{row}:{clip_id}:{url}")
         seen[clip_id] = row
         ids.append(clip_id)
-    return _set_outcomes(candidates, ids, outcome)
+    rest = candidates.drop_columns([name for name in (LINE, UNUSABLE) if name in columns])
+    return _set_outcomes(rest, ids, outcome)
 
 
 def _set_outcomes(table: pa.Table, ids: list[str], outcome: dict[int, tuple[str, str, str]]) -> pa.Table:

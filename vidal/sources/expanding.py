@@ -19,6 +19,7 @@ from vidal.errors import ClipError, MachineError, SourceError
 from vidal.fetch.ask import Answer, Ask
 from vidal.fetch.files import WEB_SCHEMES
 from vidal.fetch.visitor import Visitor
+from vidal.listing import listing_of
 from vidal.sources.source import Source, normalise
 
 FOLDER = "discovered"
@@ -73,7 +74,7 @@ class ExpandingSource(Source):
         if not found:
             said = f"; the first of {len(failed)} failures: {_said(failed[0])}" if failed else ""
             raise SourceError(f"{self.kind()}: no question found anything{said}")
-        return normalise(pa.Table.from_pylist(list(found.values())), self.kind())
+        return normalise(listing_of(found.values()), self.kind())
 
     def identity(self) -> dict[str, Any]:
         return self.model_dump(mode="json", exclude={"skip_failed"})

@@ -2,23 +2,27 @@
 
 Columns that `vidal.clip.Clip` declares in its crawl group keep their name; any other keeps its name as a
 crawl column of the source, or gets ``crawl_`` in front where `Clip` uses the name for something else.
+Two columns more are for the plan: the line of each candidate, and why one is unusable.
 """
 
 from __future__ import annotations
 
 import hashlib
-import re
 from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
 from pydantic import BaseModel, ConfigDict
 
-from vidal.clip import crawl_columns, schema
+from vidal.clip import column_names, crawl_columns, schema
+from vidal.dataset.plan import LINE, UNUSABLE, with_notes
 from vidal.errors import SourceError
 from vidal.fetch.files import ALL_SCHEMES
+from vidal.listing import Listing, check_names
+from vidal.sources.cells import Fault, read_known, read_own
 
-_GIVEN_COLUMNS = ["clip_id", "url", *crawl_columns()]
+_NEEDED = ("clip_id", "url")
+_GIVEN_COLUMNS = [*_NEEDED, *crawl_columns()]
 
 
 class Source(BaseModel):
@@ -51,44 +55,66 @@ class Source(BaseModel):
         return []
 
 
-def normalise(table: pa.Table, place: str) -> pa.Table:
-    """Give known columns their type and the rest a name that collides with none of `Clip`'s."""
-    if "url" not in table.column_names:
-        raise SourceError(f"{place}: no column `url` (it has {', '.join(table.column_names) or 'none'})")
-    if table.num_rows == 0:
+def normalise(given: pa.Table | Listing, place: str) -> pa.Table:
+    """Give known columns their type, and the rest a name that collides with none of `Clip`'s.
+
+    A cell that cannot be read is counted in a note; a row whose url or id cannot be used says so to the plan.
+    """
+    listing = given if isinstance(given, Listing) else _listing_of(given, place)
+    _check(listing, place)
+    unusable, notes = dict(listing.unreadable), []
+    columns: dict[str, pa.Array | pa.ChunkedArray] = {}
+    for name, column in listing.columns.items():
+        if name in _GIVEN_COLUMNS:
+            array, faults = read_known(column, schema().field(name).type, name)
+        else:
+            array, faults = read_own(column, infer=listing.is_text)
+        columns[_stored_name(name, listing, place)] = array
+        for fault in faults:
+            if name in _NEEDED:
+                unusable |= {row: f"its {name} cannot be used: {fault.example}" for row in fault.rows}
+            else:
+                notes.append(_note(fault, name, listing))
+    if listing.lines is not None:
+        columns[LINE] = pa.array(listing.lines, pa.int64())
+    if unusable:
+        columns[UNUSABLE] = pa.array([unusable.get(row) for row in range(listing.row_count)], pa.string())
+        first = min(unusable)
+        count = f"{len(unusable)} of {listing.row_count} rows cannot be used"
+        notes.append(f"{count} (first in {listing.place(first)}: {unusable[first]}): failed")
+    return with_notes(pa.table(columns), [f"{Path(place).name}: {note}" for note in notes])
+
+
+def _listing_of(table: pa.Table, place: str) -> Listing:
+    check_names(table.column_names, place)
+    return Listing(columns=dict(zip(table.column_names, table.columns, strict=True)), row_count=table.num_rows)
+
+
+def _check(listing: Listing, place: str) -> None:
+    if listing.unreadable and len(listing.unreadable) == listing.row_count:
+        raise SourceError(f"{place}: no row can be read; {listing.place(0)}: {listing.unreadable[0]}")
+    if "url" not in listing.columns:
+        raise SourceError(f"{place}: no column `url` (it has {', '.join(listing.columns) or 'none'})")
+    if listing.row_count == 0:
         raise SourceError(f"{place}: no candidate in it; name at least one url")
-    repeated = sorted({name for name in table.column_names if table.column_names.count(name) > 1})
-    if repeated:
-        raise SourceError(f"{place}: two columns of one name: {', '.join(repeated)}")
-    wanted = schema()
-    taken = set(wanted.names)
-    arrays, names = [], []
-    for name in table.column_names:
-        column = table.column(name)
-        if name == "hashtags":
-            column = pa.array(map(split_hashtags, column.to_pylist()), pa.list_(pa.string()))
-        elif name in _GIVEN_COLUMNS:
-            column = _as(wanted.field(name).type, column, name, place)
-        elif name in taken or name.startswith("_"):
-            name = f"crawl_{name.lstrip('_')}"
-        arrays.append(column)
-        names.append(name)
-        if names.count(name) > 1:
-            raise SourceError(f"{place}: column `{name}` is there, and is also what another column is renamed to")
-    return pa.table(arrays, names=names)
 
 
-def _as(wanted: pa.DataType, column: pa.ChunkedArray, name: str, place: str) -> pa.ChunkedArray:
-    try:
-        return column.cast(wanted) if column.type != wanted else column
-    except pa.ArrowException as error:
-        raise SourceError(f"{place}: column `{name}` holds {column.type}, not {wanted}") from error
+def _stored_name(name: str, listing: Listing, place: str) -> str:
+    if name in _GIVEN_COLUMNS or (name not in column_names() and not name.startswith("_")):
+        return name
+    name = f"crawl_{name.lstrip('_')}"
+    if name in listing.columns:
+        raise SourceError(f"{place}: column `{name}` is there, and is also what another column is renamed to")
+    return name
 
 
-def split_hashtags(value: Any) -> list[str]:
-    """Hashtags from a list, or from text such as ``#cat #funny`` or ``cat, funny``."""
-    parts = value if isinstance(value, list) else re.split(r"[\s,]+|(?=#)", str(value or ""))
-    return [tag for tag in (str(part).strip().lstrip("#") for part in parts if part) if tag]
+def _note(fault: Fault, name: str, listing: Listing) -> str:
+    """``age_limit: 1 of 3 cells cannot be read (first in line 3: '18+'): left empty``."""
+    column = listing.columns[name]
+    cells = column.to_pylist() if isinstance(column, pa.ChunkedArray) else column
+    total = sum(cell is not None for cell in cells)
+    first = f"first in {listing.place(fault.rows[0])}: {fault.example}"
+    return f"{ascii(name)[1:-1]}: {len(fault.rows)} of {total} cells {fault.what} ({first}): {fault.remedy}"
 
 
 def file_hash(path: Path) -> str:

@@ -11,6 +11,7 @@ from pydantic import Field
 
 from vidal.errors import SourceError
 from vidal.fetch.files import WEB_SCHEMES
+from vidal.listing import listing_of
 from vidal.sources.source import Source, file_hash, normalise
 
 _TEXTS = ("mplug", "polish_mplug", "sound_mplug")
@@ -29,7 +30,7 @@ class VidalJsonSource(Source):
         rows = [self._row(clip_id, value) for clip_id, value in annotations.items()]
         if not rows:
             raise SourceError(f"{self.vidal_json}: no annotation in it")
-        return normalise(pa.Table.from_pylist(rows), self.vidal_json)
+        return normalise(listing_of(rows), self.vidal_json)
 
     def _row(self, clip_id: str, value: Any) -> dict[str, Any]:
         if not isinstance(value, dict):

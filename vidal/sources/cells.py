@@ -1,0 +1,246 @@
+"""Cells of a list as a column wants them, one by one: a cell that cannot be read is null and counted.
+
+Columns that `vidal.clip.Clip` declares get its type. Of the source's own, those of a csv get the type that all their
+cells have; those of jsonl and parquet keep theirs.
+"""
+
+from __future__ import annotations
+
+import ast
+import json
+import re
+import warnings
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+from decimal import Decimal, InvalidOperation
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from vidal.listing import Values, text_of
+
+_INT64 = range(-(2**63), 2**63)
+_NUMBER = re.compile(r"[+-]?\d{1,400}(?:\.\d{0,400})?(?:[eE][+-]?\d{1,3})?", re.ASCII)
+_MAX_CELL = 65_536
+"""Characters of a cell that is parsed."""
+
+# 007 and 01.5 are no numbers, they are names.
+_WHOLE = r"^-?(?:0|[1-9][0-9]{0,18})$"
+_REAL = r"^-?(?:0|[1-9][0-9]{0,14})(?:\.[0-9]{1,17})?(?:[eE][+-]?[0-9]{1,3})?$"
+_TRUTH = r"^(?:[Tt]rue|TRUE|[Ff]alse|FALSE)$"
+
+_QUOTED = r"""'(?:[^'\\]|\\.)*'|"(?:[^"\\]|\\.)*\""""
+_ITEM = rf"\s*({_QUOTED}|[^\s,'\"\[\](){{}}]+)\s*"
+_PYTHON_LIST = re.compile(rf"\[\s*\]|\[{_ITEM}(?:,{_ITEM})*,?\s*\]", re.DOTALL)
+_SURROGATE = re.compile("[\ud800-\udfff]")
+
+
+class BadCell(ValueError):
+    """A cell that cannot be read as it stands; ``left`` is what stands in its place."""
+
+    def __init__(self, what: str = "cannot be read", remedy: str = "left empty", left: Any = None) -> None:
+        super().__init__(what)
+        self.what, self.remedy, self.left = what, remedy, left
+
+
+@dataclass(slots=True, kw_only=True)
+class Fault:
+    """Cells of one column with the same thing wrong."""
+
+    what: str
+    remedy: str
+    example: str
+    rows: list[int] = field(default_factory=list)
+
+
+def read_known(column: Values, kind: pa.DataType, name: str) -> tuple[pa.Array, list[Fault]]:
+    """A column of `Clip`, in its type."""
+    if pa.types.is_list(kind):
+        return _one_by_one(column, split_hashtags if name == "hashtags" else split_tags, kind)
+    array = _as_arrow(column)
+    if array is not None and _may_cast(array, kind):
+        try:
+            return array.cast(kind), []
+        except pa.ArrowException:
+            pass
+    return _one_by_one(column, _to_int if pa.types.is_integer(kind) else _to_text, kind)
+
+
+def read_own(column: Values, *, infer: bool) -> tuple[pa.Array, list[Fault]]:
+    """A column of the source's own; ``infer`` for one that is text because its format has nothing else."""
+    faults: list[Fault] = []
+    array = _as_arrow(column)
+    if array is None and isinstance(column, list):
+        column, faults = _each(column, _whole_text)
+        array = _as_arrow(column)
+    if array is None:
+        return pa.array([_spelled(value) for value in column], pa.string()), faults
+    if pa.types.is_null(array.type):
+        return array.cast(pa.string()), faults
+    return (_inferred(array) if infer else array), faults
+
+
+def _inferred(column: pa.ChunkedArray) -> pa.ChunkedArray:
+    """Text as numbers or truth values, where every cell is one and loses nothing by it."""
+    for pattern, kind in ((_WHOLE, pa.int64()), (_REAL, pa.float64()), (_TRUTH, pa.bool_())):
+        if _all_match(column, pattern):
+            try:
+                return pc.utf8_lower(column).cast(kind)
+            except pa.ArrowException:
+                # Nineteen digits may be one too many.
+                return column
+    return column
+
+
+def _as_arrow(column: Values) -> pa.Array | pa.ChunkedArray | None:
+    """The column as Arrow's, None where its values have no type in common."""
+    if not isinstance(column, list):
+        return column.cast(column.type.value_type) if pa.types.is_dictionary(column.type) else column
+    try:
+        return pa.array(column)
+    except (pa.ArrowException, UnicodeError, OverflowError):
+        return None
+
+
+def _may_cast(array: pa.Array | pa.ChunkedArray, kind: pa.DataType) -> bool:
+    """Whether Arrow's cast, where it succeeds, gives what `_to_int` and `_to_text` do."""
+    given, of = array.type, pa.types
+    if given == kind or of.is_null(given) or of.is_integer(given):
+        return True
+    if of.is_integer(kind):
+        return bool(of.is_floating(given) or (of.is_string(given) and _all_match(array, _WHOLE)))
+    return bool(of.is_boolean(given) or of.is_large_string(given) or of.is_temporal(given))
+
+
+def _all_match(column: pa.Array | pa.ChunkedArray, pattern: str) -> bool:
+    """Whether every cell that is there matches, and one is."""
+    return column.null_count < len(column) and bool(pc.all(pc.match_substring_regex(column, pattern)).as_py())
+
+
+def _one_by_one(column: Values, convert: Callable[[Any], Any], kind: pa.DataType) -> tuple[pa.Array, list[Fault]]:
+    values, faults = _each(column if isinstance(column, list) else column.to_pylist(), convert)
+    return pa.array(values, kind), faults
+
+
+def _each(values: Iterable[Any], convert: Callable[[Any], Any]) -> tuple[list[Any], list[Fault]]:
+    faults: dict[str, Fault] = {}
+    converted = []
+    for row, value in enumerate(values):
+        try:
+            converted.append(convert(value))
+        except BadCell as bad:
+            converted.append(bad.left)
+            fault = faults.setdefault(bad.what, Fault(what=bad.what, remedy=bad.remedy, example=_shown(value)))
+            fault.rows.append(row)
+    return converted, list(faults.values())
+
+
+def _shown(value: Any) -> str:
+    text = ascii(value)
+    return text if len(text) <= 60 else f"{text[:60]}…"
+
+
+def _to_int(value: Any) -> int | None:
+    """1200, ``"1200"``, 1200.0 and ``"1200.0"`` alike."""
+    if value is None or value != value or value == "":
+        return None
+    text = str(value).strip()
+    if isinstance(value, bool) or not _NUMBER.fullmatch(text):
+        raise BadCell
+    try:
+        number = Decimal(text)
+    except InvalidOperation:
+        raise BadCell from None
+    if number != number.to_integral_value() or int(number) not in _INT64:
+        raise BadCell
+    return int(number)
+
+
+def _to_text(value: Any) -> str | None:
+    try:
+        text = text_of(value)
+    except ValueError:
+        raise BadCell from None
+    return None if text is None else _whole_text(text)
+
+
+def _whole_text(value: Any) -> Any:
+    """The value, if all text in it can be stored: half a surrogate pair cannot, and becomes U+FFFD."""
+    if isinstance(value, str):
+        if not _SURROGATE.search(value):
+            return value
+        mended = value.encode("utf-16-le", "surrogatepass").decode("utf-16-le", "replace")
+        raise BadCell("hold half a surrogate pair", "replaced by U+FFFD", mended)
+    if not isinstance(value, list | dict):
+        return value
+    pairs = list(value.items() if isinstance(value, dict) else enumerate(value))
+    keys, key_faults = _each([key for key, _ in pairs], _whole_text)
+    parts, faults = _each([part for _, part in pairs], _whole_text)
+    whole = dict(zip(keys, parts, strict=True)) if isinstance(value, dict) else parts
+    for fault in (*key_faults, *faults):
+        raise BadCell(fault.what, fault.remedy, whole)
+    return value
+
+
+def _spelled(value: Any) -> str | None:
+    """A cell of a column whose cells have no type in common: text as it is, anything else as JSON."""
+    return value if value is None or isinstance(value, str) else json.dumps(value, ensure_ascii=False, default=str)
+
+
+def split_hashtags(value: Any) -> list[str]:
+    """Hashtags from a list, or from text such as ``#cat #funny``, ``cat, funny`` or ``['cat', 'funny']``."""
+    return _split(value, lambda text: re.split(r"[\s,;]+|(?=#)", text))
+
+
+def split_tags(value: Any) -> list[str]:
+    """Tags from a list or from text as `split_hashtags` does; one may be of several words."""
+    return _split(value, lambda text: re.split(r"[,;]+|(?=#)" if text.startswith("#") else r"[,;]+", text))
+
+
+def _split(value: Any, split: Callable[[str], list[str]]) -> list[str]:
+    """Raises `BadCell` for what is no list of words, which leaves an empty list."""
+    if value is None or value != value:
+        return []
+    if isinstance(value, str):
+        parts = _listed(value.strip(), split)
+    elif isinstance(value, list):
+        parts = value
+    else:
+        parts = [value]
+    try:
+        words = [(text_of(part) or "").strip().lstrip("#").strip() for part in parts]
+    except ValueError:
+        raise BadCell(left=[]) from None
+    whole, faults = _each([word for word in words if word], _whole_text)
+    for fault in faults:
+        raise BadCell(fault.what, fault.remedy, whole)
+    return whole
+
+
+def _listed(text: str, split: Callable[[str], list[str]]) -> list[Any]:
+    """The parts of a list as JSON or Python writes one, or of words with something between them."""
+    if len(text) > _MAX_CELL:
+        raise BadCell(left=[])
+    if not (text.startswith("[") and text.endswith("]")):
+        return split(text)
+    try:
+        parts = json.loads(text)
+    except (ValueError, RecursionError):
+        return _python_list(text)
+    return parts if isinstance(parts, list) else [parts]
+
+
+def _python_list(text: str) -> list[Any]:
+    """``['cat', "dog's", None]``, as Python and pandas write a list; only its strings are evaluated."""
+    if not _PYTHON_LIST.fullmatch(text):
+        raise BadCell(left=[])
+    items = re.findall(rf"{_QUOTED}|[^\s,\[\]]+", text[1:-1], re.DOTALL)
+    try:
+        with warnings.catch_warnings(action="error"):
+            return [ast.literal_eval(item) if item[0] in "'\"" else item for item in items if item not in _NOTHING]
+    except (ValueError, SyntaxError, Warning):
+        raise BadCell(left=[]) from None
+
+
+_NOTHING = ("None", "nan", "NaN", "null")
