@@ -12,7 +12,6 @@ import io
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -27,11 +26,10 @@ from vidal.dataset.samples import Samples
 from vidal.dataset.storage import Storage
 from vidal.errors import OutputError, SourceError
 from vidal.train.data.loader import Broken
-from vidal.train.data.transforms import TRANSFORMS, Transform
+from vidal.train.data.transforms import Transform
 from vidal.train.evaluate.embeddings import embed_samples
 from vidal.train.evaluate.metrics import normalised
-from vidal.train.run import transforms_of
-from vidal.train.run_folder import RunFolder
+from vidal.train.preprocessing import described, preprocessing_identity, transforms_for
 from vidal.train.towers.encoder import Encoder
 from vidal.train.towers.load import load_encoder
 
@@ -51,6 +49,8 @@ class EmbeddingsInfo(BaseModel):
     """Of the data set."""
     modalities: list[str]
     transforms: dict[str, dict[str, Any]]
+    preprocessing: str
+    """Stands for ``transforms``; each file of embeddings has it too."""
     is_normalised: bool = True
 
 
@@ -71,14 +71,14 @@ def embed(
     """Embed every modality that encoder and data set share; shards that are there are left as they are."""
     encoder, storage = load_encoder(checkpoint), Storage(out)
     samples = vidal.open(address, where=where)
-    transforms = {m: t for m, t in transforms_for(checkpoint, encoder).items() if m in samples.layers}
+    transforms = {m: t for m, t in transforms_for(encoder).items() if m in samples.layers}
     if not transforms:
         has = ", ".join(encoder.modalities)
         raise SourceError(f"{address}: has {', '.join(samples.layers)}; the encoder of {checkpoint} knows {has}")
     info = EmbeddingsInfo(
         checkpoint=str(checkpoint), identity=identity(encoder), data=str(address), where=where,
         fingerprint=samples.fingerprint, modalities=list(transforms),
-        transforms={m: t.model_dump(mode="json") for m, t in transforms.items()},
+        transforms=(prepared := described(transforms)), preprocessing=preprocessing_identity(prepared),
     )  # fmt: skip
     _claim(storage, info)
     encoder.to("cuda" if device == "auto" and torch.cuda.is_available() else "cpu" if device == "auto" else device)
@@ -107,21 +107,6 @@ def read_info(storage: Storage) -> EmbeddingsInfo:
         raise SourceError(f"{storage.address}: no embeddings there (no {NAME}); `vidal embed` makes them") from None
     except ValidationError as error:
         raise SourceError(f"{storage.address}/{NAME}: not of embeddings ({error.error_count()} errors)") from None
-
-
-def transforms_for(checkpoint: str, encoder: Encoder) -> dict[str, Transform]:
-    """Those of the run that the encoder comes from, or the modalities' own at the towers' sizes."""
-    if (Path(checkpoint) / "run.json").is_file():
-        return transforms_of(RunFolder(checkpoint).read().settings(), encoder)
-    made: dict[str, Transform] = {}
-    for modality in (m for m in encoder.modalities if m in TRANSFORMS):
-        settings = encoder.tower(modality).settings
-        height, width = settings.height_width
-        sizes: dict[str, Any] = {"size": height, "frames": 8 if modality == "video" else settings.frames}
-        if modality == "audio":
-            sizes = {"mel_bins": height, "length": width}
-        made[modality] = TRANSFORMS[modality].model_validate(sizes)
-    return made
 
 
 def identity(encoder: Encoder) -> str:
@@ -166,7 +151,8 @@ def _table(
 
 def _parquet(table: pa.Table, info: EmbeddingsInfo, broken: Sequence[Broken]) -> bytes:
     said = {
-        "identity": info.identity, "checkpoint": info.checkpoint, "data": info.data, "is_normalised": "true",
+        "identity": info.identity, "preprocessing": info.preprocessing, "checkpoint": info.checkpoint,
+        "data": info.data, "is_normalised": "true",
         "broken": json.dumps([dataclasses.asdict(b) for b in broken]),
     }  # fmt: skip
     sink = io.BytesIO()

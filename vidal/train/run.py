@@ -27,7 +27,6 @@ from vidal.train.checkpoint import Checkpoint, Checkpoints
 from vidal.train.data.loader import Loader
 from vidal.train.data.plan import PairPlan, Plan
 from vidal.train.data.text_views import COLUMNS
-from vidal.train.data.transforms import TRANSFORMS, Transform
 from vidal.train.distributed import World, barrier, from_main, world
 from vidal.train.full_state import full_state
 from vidal.train.health import Health
@@ -35,6 +34,7 @@ from vidal.train.logs import RunLog
 from vidal.train.loop import Step, Trainer
 from vidal.train.material import Material
 from vidal.train.optim import Optimisation
+from vidal.train.preprocessing import transforms_of
 from vidal.train.recipe import TrainRecipe
 from vidal.train.run_folder import RunFolder, RunInfo
 from vidal.train.speed import peak_flops, step_flops
@@ -114,20 +114,6 @@ def build_encoder(recipe: TrainRecipe) -> Encoder:
     return Encoder.build(
         towers, text, pairs=pairs, is_sigmoid=recipe.loss.kind == "sigmoid", seed=recipe.seed
     )  # fmt: skip
-
-
-def transforms_of(recipe: TrainRecipe, encoder: Encoder) -> dict[str, Transform]:
-    """The inputs that the towers take, with what the recipe says of their preparation."""
-    made: dict[str, Transform] = {}
-    for modality, tower in recipe.towers.items():
-        settings = encoder.tower(modality).settings
-        height, width = settings.height_width
-        if modality == "audio":
-            sizes: dict[str, Any] = {"mel_bins": height, "length": width}
-        else:
-            sizes = {"size": height, "frames": settings.frames}
-        made[modality] = TRANSFORMS[modality].model_validate({**sizes, **tower.transform})
-    return made
 
 
 def plan_of(recipe: TrainRecipe, found: Material, ranks: int = 1) -> Plan:
@@ -259,6 +245,9 @@ class _Run:
             self.folder.path, self.console, total_steps=self.plan.steps, start_step=self.start,
             every_steps=settings.every_steps, tensorboard=settings.tensorboard, wandb=settings.wandb, quiet=self.quiet,
         ) as log:  # fmt: skip
+            for modality in self.recipe.towers if self.start == 0 else ():
+                if drawn := self.encoder.tower(modality).drawn:
+                    log.event("drawn", {"modality": modality, "tensors": list(drawn)})
             yield log
 
     def _tell(self, log: RunLog, step: Step) -> None:

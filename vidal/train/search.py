@@ -20,10 +20,12 @@ import torch
 from vidal.dataset.dataset import Dataset
 from vidal.dataset.storage import Storage
 from vidal.errors import ClipError, SourceError, UserError
+from vidal.recipe import differences
 from vidal.train.data.decode import decode_picture, decode_sound
-from vidal.train.data.transforms import TRANSFORMS, AudioTransform, Transform
+from vidal.train.data.transforms import AudioTransform, Transform
 from vidal.train.embed import identity, read_info
 from vidal.train.evaluate.metrics import normalised
+from vidal.train.preprocessing import described, preprocessing_identity, transforms_for
 from vidal.train.towers.encoder import Encoder
 from vidal.train.towers.load import load_encoder
 
@@ -70,7 +72,12 @@ def search(
     encoder = load_encoder(source)
     if identity(encoder) != info.identity:
         raise UserError(f"{source}: is not the encoder that {embeddings} was made with; run `vidal embed` with it")
-    transforms = {m: TRANSFORMS[m].model_validate(said) for m, said in info.transforms.items() if m in TRANSFORMS}
+    transforms = {m: t for m, t in transforms_for(encoder).items() if m in info.modalities}
+    if preprocessing_identity(prepared := described(transforms)) != preprocessing_identity(info.transforms):
+        changed = "; ".join(differences(info.transforms, prepared)[:3])
+        raise UserError(
+            f"{embeddings}: was made with other preprocessing than {source}'s ({changed}); run `vidal embed` with it"
+        )
     wanted = normalised(_embedded(query, encoder, transforms))[0]
     best: dict[str, _Place] = {}
     searched = 0

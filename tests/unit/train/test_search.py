@@ -16,7 +16,9 @@ from tests.learned import CLIPS, small_run, small_set
 from vidal.errors import SourceError, UserError
 from vidal.train import load_encoder
 from vidal.train.embed import NAME, embed
+from vidal.train.preprocessing import transforms_for
 from vidal.train.search import search
+from vidal.train.towers.export import save_folder
 
 
 @pytest.fixture(scope="module")
@@ -110,3 +112,24 @@ def test_hits_are_given_without_texts_where_the_data_set_is_gone(embeddings: Pat
     (embeddings / NAME).write_text(json.dumps(info | {"data": str(tmp_path / "moved")}))
     hits = search("words", str(embeddings), top=2)
     assert [hit.text for hit in hits] == ["", ""]
+
+
+def test_an_export_prepares_inputs_as_its_run_does(material: Path, tmp_path: Path) -> None:
+    out = save_folder(load_encoder(material / "run"), tmp_path / "out")
+    exported, run = transforms_for(load_encoder(out)), transforms_for(load_encoder(material / "run"))
+    assert exported == run and run
+    result = embed(str(material / "set"), str(out), str(tmp_path / "e"), device="cpu")
+    ours, theirs = (pq.read_table(folder / "000000.parquet") for folder in (tmp_path / "e", material / "e"))
+    assert result.rows == theirs.num_rows and ours.column("embedding").equals(theirs.column("embedding"))
+    assert ours.schema.metadata[b"vidal.preprocessing"] == theirs.schema.metadata[b"vidal.preprocessing"]
+
+
+def test_embeddings_of_other_preprocessing_are_refused(embeddings: Path, material: Path, tmp_path: Path) -> None:
+    out = save_folder(load_encoder(material / "run"), tmp_path / "out")
+    config = json.loads((out / "config.json").read_text())
+    modality = next(iter(config["vidal"]["preprocessing"]))
+    config["vidal"]["preprocessing"][modality]["mean"] = 0.25 if modality == "audio" else [0.25, 0.25, 0.25]
+    (out / "config.json").write_text(json.dumps(config))
+    with pytest.raises(UserError, match=rf"other preprocessing than .*{modality}.mean: ") as caught:
+        search("a calm harbour", str(embeddings), checkpoint=str(out))
+    assert "\n" not in str(caught.value)

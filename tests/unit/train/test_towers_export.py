@@ -15,6 +15,7 @@ from vidal.train import load_encoder
 from vidal.train.towers.encoder import Encoder, TextTower, TowerSettings
 from vidal.train.towers.export import save_folder, to_onnx
 from vidal.train.towers.settings import ClipTextSettings, Sizes
+from vidal.train.towers.start import tower_from
 from vidal.train.towers.text import ClipText
 
 LANGUAGEBIND = Path(__file__).parents[2] / "parity" / "fixtures" / "languagebind"
@@ -75,6 +76,38 @@ def test_a_saved_encoder_loads_with_the_same_numbers(tmp_path: Path, kind: str, 
     for name, scale in one.logit_scale.items():
         assert torch.equal(other.logit_scale[name], scale)
     assert {n: b.item() for n, b in other.logit_bias.items()} == {n: b.item() for n, b in one.logit_bias.items()}
+
+
+@pytest.mark.parametrize("kind", [kind for kind in TOWERS if kind != "several"])
+def test_a_tower_that_starts_from_a_saved_one_is_that_one(tmp_path: Path, kind: str) -> None:
+    one = encoder(kind)
+    (modality,) = one.towers
+    with torch.no_grad():
+        for name, p in one.towers.named_parameters():
+            if ".temporal_" in name:
+                p.add_(torch.randn(p.shape, generator=torch.Generator().manual_seed(3)))
+    out = save_folder(one, tmp_path / "out")
+    torch.manual_seed(7)
+    tower = tower_from(TowerSettings(model=str(out)), one.tower(modality).settings.projection_dim).eval()
+    x = pixels(one, modality)
+    assert torch.equal(tower(x), load_encoder(out).encode(modality, x)) and tower.drawn == []
+
+
+def test_a_tensor_that_a_saved_tower_lacks_is_an_error_and_one_that_is_learnt_anew_is_named(tmp_path: Path) -> None:
+    out = save_folder(encoder("depth"), tmp_path / "out")
+    tower = tower_from(TowerSettings(model=str(out)), 24)
+    assert tower.drawn == ["visual_projection.weight"]
+    state = load_file(out / "model.safetensors")
+    gone = next(name for name in state if name.startswith("vision_model.encoder.layers.0.self_attn"))
+    save_file({k: v for k, v in state.items() if k != gone}, out / "model.safetensors")
+    with pytest.raises(ModelError, match=f"missing: {gone.removeprefix('vision_model.')}"):
+        tower_from(TowerSettings(model=str(out)), 24)
+
+
+def test_a_folder_of_several_towers_asks_for_one_of_them(tmp_path: Path) -> None:
+    out = save_folder(encoder("several"), tmp_path / "out")
+    with pytest.raises(ModelError, match=f"holds several towers; name the folder of one: {out}/"):
+        tower_from(TowerSettings(model=str(out)))
 
 
 def test_each_modality_of_several_has_a_folder_of_its_own(tmp_path: Path) -> None:

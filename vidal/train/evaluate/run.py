@@ -19,7 +19,8 @@ from vidal.errors import SourceError
 from vidal.train.data.loader import Broken
 from vidal.train.evaluate.retrieval import retrieval
 from vidal.train.evaluate.zero_shot import read_templates, zero_shot
-from vidal.train.run import build_encoder, transforms_of
+from vidal.train.preprocessing import transforms_of
+from vidal.train.run import build_encoder
 from vidal.train.run_folder import RunFolder
 from vidal.train.towers.load import load_encoder
 

@@ -65,6 +65,9 @@ def hf_vision_config(s: VisionSettings) -> dict[str, Any]:
     written = _written(s, _VISION)
     height, width = s.height_width
     written["image_size"] = height if height == width else [height, width]
+    if s.temporal:
+        written |= {"add_time_attn": True, "num_frames": s.frames}
+        written |= {"clip_type": "vl_new"} if s.class_embedding_per_frame else {}
     return {"model_type": "clip_vision_model", "projection_dim": s.projection_dim} | written
 
 

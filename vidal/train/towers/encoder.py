@@ -44,6 +44,8 @@ class Encoder(nn.Module):
         self.text = text
         self.serves = dict(serves) if serves is not None else {name: name for name in towers}
         self.is_sigmoid = is_sigmoid
+        self.preprocessing: dict[str, dict[str, Any]] = {}
+        """By modality, the settings of the transform that its inputs go through; none of a published encoder."""
         usual = _SIGMOID_TEMPERATURE if is_sigmoid else _INFO_NCE_TEMPERATURE
         scales = {_name(p): -math.log(t or usual) for p, t in (pairs or {}).items()}
         self.logit_scale = nn.ParameterDict({p: nn.Parameter(torch.tensor(s)) for p, s in scales.items()})

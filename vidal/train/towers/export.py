@@ -72,6 +72,7 @@ def _shared(encoder: Encoder) -> dict[str, Any]:
         "version": vidal.__version__,
         "serves": encoder.serves,
         "has_text": encoder.text is not None,
+        "preprocessing": encoder.preprocessing,
         "logit_scale": {name: value.item() for name, value in encoder.logit_scale.items()},
         "logit_bias": {name: value.item() for name, value in encoder.logit_bias.items()},
     }

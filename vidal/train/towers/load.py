@@ -16,9 +16,9 @@ import torch
 from torch import nn
 
 from vidal.errors import ModelError
-from vidal.train.towers.config import checked, clip_text_settings
+from vidal.train.towers.config import clip_text_settings
 from vidal.train.towers.encoder import Encoder, Pair
-from vidal.train.towers.settings import PICTURES, VisionSettings
+from vidal.train.towers.settings import PICTURES
 from vidal.train.towers.start import vision_folder
 from vidal.train.towers.text import ClipText, TextTower
 from vidal.train.towers.vit import VisionTower
@@ -29,7 +29,6 @@ from vidal.train.towers.weights import (
     read_config,
     read_weights,
     text_part,
-    vision_part,
     with_weights,
 )
 
@@ -69,12 +68,15 @@ def _load(folder: Path) -> Encoder:
 def load_run(folder: Path) -> Encoder:
     """A training run's newest checkpoint, with its averaged weights where it has them."""
     from vidal.train.checkpoint import Checkpoints
+    from vidal.train.preprocessing import described, transforms_of
     from vidal.train.run_folder import RunFolder
 
     latest = Checkpoints(folder).latest()
     if latest is None:
         raise ModelError(f"{folder}: the run has no checkpoint yet")
-    encoder = Encoder.from_description(RunFolder(folder).read().encoder)
+    info = RunFolder(folder).read()
+    encoder = Encoder.from_description(info.encoder)
+    encoder.preprocessing = described(transforms_of(info.settings(), encoder))
     averaged = {k.removeprefix("ema."): v for k, v in latest.optimiser().items() if k.startswith("ema.")}
     encoder.load_trainable_state(latest.model() | averaged, str(latest.path))
     return encoder
@@ -104,17 +106,18 @@ def _ours(folder: Path, said: Any) -> Encoder:
     pairs: dict[Pair, float | None] = {(p.split("-")[0], p.split("-")[1]): None for p in said["logit_scale"]}
     serves = said.get("serves")
     encoder = Encoder(towers, text, pairs=pairs, is_sigmoid=bool(said["logit_bias"]), serves=serves)
+    encoder.preprocessing = said.get("preprocessing", {})
     _set(encoder.logit_scale, said["logit_scale"])
     _set(encoder.logit_bias, said["logit_bias"])
     return encoder
 
 
 def _part(folder: Path) -> tuple[State, str, VisionTower]:
-    said: Any = read_config(folder)["vidal"]
+    config: Any = read_config(folder)
     weights = read_weights(folder)
-    settings = checked(VisionSettings, said["vision"], str(folder))
-    tower = with_weights(lambda: VisionTower(settings), vision_part(weights), str(folder))
-    return weights, said["modality"], tower
+    settings, state = vision_folder(weights, config, str(folder))
+    tower = with_weights(lambda: VisionTower(settings), state, str(folder))
+    return weights, config["vidal"]["modality"], tower
 
 
 def _our_text(folder: Path, weights: State) -> TextTower:

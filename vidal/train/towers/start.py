@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from vidal.errors import ModelError
-from vidal.train.towers.config import clip_vision_settings, lora_alpha
+from vidal.train.towers.config import checked, clip_vision_settings, lora_alpha
 from vidal.train.towers.settings import TowerSettings, VisionSettings
 from vidal.train.towers.vit import VisionTower
 from vidal.train.towers.weights import (
@@ -38,14 +38,19 @@ def tower_from(start: TowerSettings | VisionSettings | str, projection_dim: int 
     tower = VisionTower(settings)
     if state:
         place = str(wanted.model)
-        put(tower, _fitted(tower, state, base, place), place)
+        fitted, tower.drawn = _fitted(tower, state, base, place)
+        put(tower, fitted, place)
         if settings.temporal and not base.temporal:
             tower.start_temporal()
     return tower
 
 
 def vision_folder(folder_state: State, config: dict[str, object], place: str) -> tuple[VisionSettings, State]:
-    """Settings and weights of a CLIP or LanguageBind folder's vision tower, adapters folded in."""
+    """Settings and weights of the vision tower of a CLIP, LanguageBind or exported folder, adapters folded in."""
+    ours = config.get("vidal")
+    if isinstance(ours, dict):
+        # Its config.json has all that the tower is, also what Hugging Face has no name for.
+        return checked(VisionSettings, ours["vision"], place), vision_part(folder_state)
     settings = clip_vision_settings(config, place)
     state = fold_lora(vision_part(plain_names(folder_state)), lora_alpha(config, place))
     if not state:
@@ -62,7 +67,12 @@ def _start(wanted: TowerSettings) -> tuple[VisionSettings, State]:
 
         return timm_start(name.removeprefix("timm:"), pretrained=wanted.pretrained)
     folder = model_folder(name)
-    return vision_folder(read_weights(folder), read_config(folder), str(folder))
+    config = read_config(folder)
+    ours = config.get("vidal")
+    if isinstance(ours, dict) and "folders" in ours:
+        parts = ", ".join(f"{folder}/{part}" for part in ours["folders"])
+        raise ModelError(f"{folder}: holds several towers; name the folder of one: {parts}")
+    return vision_folder(read_weights(folder), config, str(folder))
 
 
 def _settings(wanted: TowerSettings, base: VisionSettings, projection_dim: int | None) -> VisionSettings:
@@ -81,8 +91,12 @@ def _settings(wanted: TowerSettings, base: VisionSettings, projection_dim: int |
     return VisionSettings(**values)
 
 
-def _fitted(tower: VisionTower, state: State, base: VisionSettings, place: str) -> State:
-    """The state for the tower's own grid and frames, with the tower's drawn values where the base has none."""
+def _fitted(tower: VisionTower, state: State, base: VisionSettings, place: str) -> tuple[State, list[str]]:
+    """The state for the tower's own grid and frames, and the names of what it lacks, with the drawn values.
+
+    Only a projection to another space and temporal attention that the base is without are drawn; what else the state
+    lacks is told by `put`.
+    """
     s, own = tower.settings, tower.state_dict()
     state = fit_frames(fit_positions(state, s.grid, base), s.frames)
     if s.class_embedding_per_frame and not base.class_embedding_per_frame:
@@ -91,4 +105,4 @@ def _fitted(tower: VisionTower, state: State, base: VisionSettings, place: str) 
     if _PROJECTION in state and state[_PROJECTION].shape != own[_PROJECTION].shape:
         state = {k: v for k, v in state.items() if k != _PROJECTION}  # to another space: learnt anew
     new = {k for k in own if k == _PROJECTION or (".temporal_" in k and not base.temporal)}
-    return {k: own[k] for k in new} | state
+    return {k: own[k] for k in new} | state, sorted(new - state.keys())

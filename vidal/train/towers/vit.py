@@ -167,6 +167,8 @@ class VisionTower(nn.Module):
         self.adapters: LoraSettings | None = None
         """Set while the tower carries LoRA adapters."""
         self.tune: Tune = "full"
+        self.drawn: list[str] = []
+        """Tensors that what it started from lacks, and that are learnt anew."""
         """What of it is trained; `lora.tune` sets it."""
         self.embeddings = VisionEmbeddings(s)
         self.pre_layrnorm = nn.LayerNorm(s.hidden_size, eps=s.layer_norm_eps) if s.pre_norm else nn.Identity()
