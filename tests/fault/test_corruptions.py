@@ -129,6 +129,7 @@ def test_each_corruption_is_a_result_or_one_named_failure(verdicts: list[Verdict
         "over_duration",
         "too_many_frames",
         "too_many_pixels",
+        "too_small",
         "broken_clock",
         "still_image",
     }

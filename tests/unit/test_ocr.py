@@ -151,10 +151,10 @@ def test_lines_read_with_doubt_and_single_characters_are_dropped(monkeypatch: py
     assert clip.ocr_text == "sure\nok"
 
 
-def test_a_clip_without_frames_has_no_text(stage: Ocr) -> None:
+def test_a_clip_without_frames_was_not_read(stage: Ocr) -> None:
     clip = Clip(clip_id="a")
     stage.process(clip)
-    assert (clip.ocr_text, clip.ocr_area_share) == (None, 0.0)
+    assert (clip.ocr_text, clip.ocr_area_share, clip.ocr_model) == (None, None, None)
 
 
 def line(text: str, score: float = 0.9, number: int = 0, y: float = 0.5) -> OcrLine:

@@ -45,6 +45,7 @@ def changing_audio(path: Path) -> Path:
         ("plain.mp4", lambda path: film(path, *AAC), "ok", None),
         ("mute.mp4", mute, "none", None),
         ("mulaw.mov", lambda path: film(path, "-c:a", "pcm_mulaw", "-ar", "8000"), "ok", None),
+        ("tta.mkv", lambda path: film(path, "-c:a", "tta"), "left_out", "unsupported_codec"),
         ("changing.ts", changing_audio, "ok", None),
         ("tenth-spoilt.mp4", lambda path: spoilt_audio(path, 0.1), "damaged", "corrupt_packets"),
         ("mostly-spoilt.mp4", lambda path: spoilt_audio(path, 0.75), "left_out", "corrupt_packets"),
