@@ -99,7 +99,7 @@ class Clip:
 
     # crawl
     title: str | None = _column("crawl", "raw title")
-    hashtags: list[str] = _column("crawl", "raw hashtags, without #", [])
+    hashtags: list[str] | None = _column("crawl", "raw hashtags, without #; null where the source gives none")
     uploader: str | None = _column("crawl", "who published it")
     licence: str | None = _column("crawl", "licence as the source states it")
     attribution: str | None = _column("crawl", "credit line that the licence asks for")

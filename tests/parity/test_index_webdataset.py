@@ -119,7 +119,7 @@ TEXTS = {
     "polished before txt": ({"txt": b"other", "polish_mplug.txt": b"said"}, {"caption": "said"}),
     "tags only": ({"raw.txt": b"#one# #two"}, {"title": None, "hashtags": ["one", "two"]}),
     "no first frame": ({"ofa1.txt": b"said"}, {"frame_captions": ["", "said"]}),
-    "json of other kinds": ({"json": b'{"caption": 3, "title": ["x"], "hashtags": "x"}'}, {"caption": None, "hashtags": []}),
+    "json of other kinds": ({"json": b'{"caption": 3, "title": ["x"], "hashtags": "x"}'}, {"caption": None, "hashtags": None}),
     "half a surrogate": ({"json": b'{"caption": "a\\ud800b"}'}, {"caption": "a?b"}),
 }  # fmt: skip
 

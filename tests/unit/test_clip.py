@@ -128,7 +128,7 @@ def test_the_json_member_holds_what_the_clip_is_and_not_how_the_row_came_to_be()
 
 def test_the_json_member_has_every_key_whatever_is_known_of_the_clip() -> None:
     assert list(to_json(Clip(clip_id="b", extra={"likes": 7}))) == list(to_json(full_clip()))
-    assert to_json(Clip(clip_id="b"))["title"] is None and to_json(Clip(clip_id="b"))["hashtags"] == []
+    assert to_json(Clip(clip_id="b"))["title"] is None and to_json(Clip(clip_id="b"))["tags"] == []
 
 
 def test_the_json_member_is_json_whatever_the_numbers() -> None:

@@ -68,7 +68,7 @@ def test_vidals_json_comes_back_as_candidates(built: Dataset, tmp_path: Path) ->
     back = check({"source": {"vidal_json": str(path)}, "stages": [PAINT]}, "r").source.candidates().to_pylist()
     kept = [row for row in rows(built.storage.address).values() if row["status"] == "kept"]
     assert [(r["clip_id"], r["url"], r["title"], r["hashtags"]) for r in back] == sorted(
-        (r["clip_id"], f"{r['shard']:06d}/{r['clip_id']}.mp4", r["title"], r["hashtags"]) for r in kept
+        (r["clip_id"], f"{r['shard']:06d}/{r['clip_id']}.mp4", r["title"], r["hashtags"] or []) for r in kept
     )
 
 

@@ -107,7 +107,7 @@ def vidal_annotation(row: Row) -> dict[str, Any]:
     """``raw`` is title and hashtags, ``ofa`` the frame captions, ``mplug`` and ``polish_mplug`` the captions."""
     return {
         "folder": manifest.stem_of(row["shard"]),
-        "raw": "#".join([row["title"] or "", *row["hashtags"]]),
+        "raw": "#".join([row["title"] or "", *(row["hashtags"] or ())]),
         "ofa": row["frame_captions"],
         "mplug": row["video_caption"] or "",
         "polish_mplug": row["caption"] or "",

@@ -100,8 +100,10 @@ class WebFetcher:
 def _take_metadata(clip: Clip, metadata: dict[str, Any]) -> None:
     """What the platform says now goes above what a list said earlier."""
     for name, column in COLUMNS.items():
-        if metadata.get(name) not in (None, [], ""):
-            setattr(clip, column, metadata[name])
+        value = metadata.get(name)
+        # That there are none is said, too, where nobody has said anything.
+        if value not in (None, [], "") or (value == [] and getattr(clip, column) is None):
+            setattr(clip, column, value)
 
 
 def _take_file(clip: Clip, answer: Answer, folder: Path) -> None:

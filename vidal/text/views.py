@@ -84,7 +84,7 @@ def _raw_views(clip: Clip, stop_words: Container[str]) -> list[tuple[str, str, b
         ("video_caption", clip.video_caption or "", False),
         ("frame_captions", frames, False),
         ("title", (clip.clean_title if was_cleaned else clip.title) or "", True),
-        ("hashtags", " ".join(tag for tag in clip.hashtags if tag.casefold() not in stop_words), True),
+        ("hashtags", " ".join(tag for tag in clip.hashtags or () if tag.casefold() not in stop_words), True),
         ("ocr_text", clip.ocr_text or "", True),
         ("transcript", clip.transcript or "", True),
         ("sound_caption", clip.sound_caption or "", False),

@@ -11,4 +11,4 @@ class NoAudio(Stage):
 
     def process(self, clip: Clip) -> None:
         if clip.has_audio is False:
-            clip.reject("no_audio", "0 sound tracks < 1")
+            clip.reject("no_audio", "0 sound tracks < 1", value=0, limit=1)

@@ -1,6 +1,6 @@
 from __future__ import annotations
 
-from typing import Literal
+from typing import ClassVar, Literal
 
 from pydantic import Field
 
@@ -14,19 +14,28 @@ class NoText(Stage):
     VIDAL excludes videos "with less than 2 words in the title and without hashtags", which can be read
     two ways: ``and`` keeps a clip that has both enough words and enough hashtags, ``or`` one that has either.
     Words are those of the cleaned title, hashtags those of the platform. A clip without a title has no words;
-    a title whose words nobody counted stays.
+    a title whose words nobody counted stays. A clip whose source gives no hashtags, as a folder or a list without that
+    column, is judged on its words alone.
     """
 
+    version: ClassVar[int] = 2
     reads = ("clean_title", "title_words", "hashtags")
     min_words: int = Field(2, ge=0)
     min_hashtags: int = Field(1, ge=0)
     mode: Literal["and", "or"] = "and"
 
     def process(self, clip: Clip) -> None:
-        words, hashtags = clip.title_words if clip.clean_title else 0, len(clip.hashtags)
+        words = clip.title_words if clip.clean_title else 0
         if words is None:
             return
+        if clip.hashtags is None:
+            if words < self.min_words:
+                detail = f"{words} words; wanted {self.min_words} words"
+                clip.reject("no_text", detail, value=words, limit=self.min_words)
+            return
+        hashtags = len(clip.hashtags)
         enough = (words >= self.min_words, hashtags >= self.min_hashtags)
         if not (all(enough) if self.mode == "and" else any(enough)):
             wanted = f"{self.min_words} words {self.mode} {self.min_hashtags} hashtags"
-            clip.reject("no_text", f"{words} words, {hashtags} hashtags; wanted {wanted}")
+            value, limit = (hashtags, self.min_hashtags) if enough[0] else (words, self.min_words)
+            clip.reject("no_text", f"{words} words, {hashtags} hashtags; wanted {wanted}", value=value, limit=limit)

@@ -14,4 +14,4 @@ class TooBlurry(Stage):
 
     def process(self, clip: Clip) -> None:
         if clip.blur is not None and clip.blur > self.max_blur:
-            clip.reject("too_blurry", f"blur {clip.blur:.2f} > {self.max_blur:g}")
+            clip.reject("too_blurry", f"blur {clip.blur:.2f} > {self.max_blur:g}", value=clip.blur, limit=self.max_blur)

@@ -15,5 +15,7 @@ class TooSmall(Stage):
     def process(self, clip: Clip) -> None:
         if clip.width is None or clip.height is None:
             return
-        if min(clip.width, clip.height) < self.min_side:
-            clip.reject("too_small", f"{clip.width}x{clip.height}, shorter side < {self.min_side} px")
+        side = min(clip.width, clip.height)
+        if side < self.min_side:
+            detail = f"{clip.width}x{clip.height}, shorter side < {self.min_side} px"
+            clip.reject("too_small", detail, value=side, limit=self.min_side)

@@ -63,7 +63,7 @@ class CleanTitle(Stage):
             ) from error
 
     def process(self, clip: Clip) -> None:
-        title = self._clean(visible(clip.title or ""), {_fold(t) for t in clip.hashtags})
+        title = self._clean(visible(clip.title or ""), {_fold(t) for t in clip.hashtags or ()})
         clip.clean_title = title or None
         clip.title_words = sum(word_count(_fold(word)) for word in title.split())
         clip.title_language, clip.title_language_score = self._language(title)
