@@ -101,7 +101,7 @@ def build(
     how = _how(engine, workers, ray_address)
     if (crawl := recipes.crawl_first(recipe, settings or [])) is not None:
         # Before the crawl, which may take days.
-        require(recipes.load(recipe, settings or []).stages)
+        require(recipes.steps_of(recipe, settings or []))
         crawled = build_dataset(recipes.load(crawl.recipe, is_crawl=True), crawl.into, how, console, quiet=as_json)
         if not as_json:
             _print_result(crawled, as_json)

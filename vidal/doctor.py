@@ -44,9 +44,9 @@ def examine(recipe: Path | None) -> list[Finding]:
 def models_of(recipe: Path) -> list[Model]:
     """Every model that a recipe, be it of a build or of a training, names; raises `VidalError`."""
     if not _is_training(recipe):
-        from vidal.recipe import load
+        from vidal.recipe import steps_of
 
-        return [model for stage in load(recipe).stages for model in of_stage(stage)]
+        return [model for step in steps_of(recipe) for model in of_stage(step)]
     from vidal.train.recipe import load as load_training
 
     training = load_training(recipe, [])

@@ -142,6 +142,14 @@ def load(path: str | Path, overrides: Iterable[str] = (), *, is_crawl: bool = Fa
     return check(raw, str(path))
 
 
+def steps_of(path: str | Path, overrides: Iterable[str] = ()) -> tuple[Step, ...]:
+    """The stages alone, whose models can be looked for before there is anything to start from."""
+    raw = read_yaml(Path(path), "`source` and `stages`")
+    for override in overrides:
+        _override(raw, override)
+    return tuple(_steps(raw.get("stages"), str(path)))
+
+
 def again(definition: dict[str, Any], overrides: Iterable[str], place: str) -> Recipe:
     """The recipe that a dataset keeps, with the settings that it does not keep. Raises `RecipeError`."""
     raw = copy.deepcopy(definition)

@@ -124,6 +124,19 @@ def test_a_model_of_a_later_phase_that_is_missing_stops_the_build_before_its_fir
     assert took_s < 60
 
 
+def test_a_missing_model_stops_a_build_before_the_crawl_that_it_starts_from(tmp_path: Path, home: Path) -> None:
+    (tmp_path / "urls.csv").write_text("url\nhttp://127.0.0.1:9/a.mp4\n")
+    (tmp_path / "crawl.yaml").write_text(f"source: {{list: {tmp_path / 'urls.csv'}}}\nstages: [fetch, keep_source]\n")
+    path = tmp_path / "build.yaml"
+    path.write_text(
+        f"source: {{crawl: crawl.yaml, into: crawled}}\n"
+        f"stages:\n  - probe\n  - media: {{frames: 2}}\n  - depth: {{model: {MODEL}}}\n"
+    )
+    done = run_vidal("build", path, "--out", tmp_path / "out", "--engine", "local", "--workers", "0")
+    assert done.returncode == 1 and f"depth.model: model {MODEL} is not on this machine" in done.stderr
+    assert not (tmp_path / "crawled").exists()
+
+
 def test_a_model_in_the_cache_is_built_with_while_the_hub_says_nothing_and_pull_gives_up_soon(
     repository: Path, tmp_path: Path, samples: Path, home: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
