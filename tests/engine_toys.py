@@ -211,6 +211,13 @@ class Numbered(Stage):
         clip.reject("numbered", str(self._way.call("next")))
 
 
+class Sight(Stage):
+    """Rejects every clip with the GPUs that a library finds in its worker."""
+
+    def process(self, clip: Clip) -> None:
+        clip.reject("sees", os.environ.get("CUDA_VISIBLE_DEVICES", "all"))
+
+
 class Hash(Stage):
     """Names a file by its url, as fetch does by its bytes."""
 

@@ -213,7 +213,7 @@ def test_an_openai_checkpoint_is_read_and_decoded_to_an_end(tmp_path: Path) -> N
     for weights in model.parameters():  # some of them are left as the memory was
         torch.nn.init.normal_(weights, std=0.1)
     torch.save({"dims": vars(sizes), "model_state_dict": model.state_dict()}, tmp_path / "tiny.en.pt")
-    options = {"beam_size": 1, "compute_type": "int8"}
+    options = {"device": "cpu", "beam_size": 1, "compute_type": "int8"}
     by_path = load_whisper(str(tmp_path / "tiny.en.pt"), download_root=None, **options)  # type: ignore[arg-type]
     by_name = load_whisper("tiny.en", download_root=tmp_path, **options)  # type: ignore[arg-type]
     language, parts = by_path.transcribe(tone(1, 440), None)

@@ -49,6 +49,11 @@ class Job:
     shared: Mapping[str, Shared] = field(default_factory=dict)
     """By stage: the way to the object of which the run has one."""
 
+    @property
+    def gpus(self) -> float:
+        """GPUs of a worker that runs all groups."""
+        return max(group.gpus for group in self.groups)
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Assignment:

@@ -14,7 +14,7 @@ from multiprocessing.connection import Connection, wait
 from typing import Any
 
 from vidal.engine.job import Assignment, Job, Progress, ShardReport, UnderWay
-from vidal.engine.process import OFFLINE_QUIET, ONE_THREAD, become_worker, sweep_scratch
+from vidal.engine.process import become_worker, environment, sweep_scratch
 from vidal.engine.shared import Direct, Shared, SocketHost
 from vidal.engine.worker import Worker, fatal_error, fatal_text
 from vidal.errors import MachineError
@@ -171,7 +171,7 @@ class PoolEngine:
 def _start(job: Job) -> _Member:
     ours, theirs = _SPAWN.Pipe()
     process = _SPAWN.Process(target=_serve, args=(job, theirs), daemon=True)
-    with _environment({**ONE_THREAD, **OFFLINE_QUIET}), _without_interrupts():
+    with _environment(environment(gpus=job.gpus)), _without_interrupts():
         process.start()
     theirs.close()
     return _Member(process=process, pipe=ours)
@@ -205,7 +205,7 @@ def _without_interrupts() -> Iterator[None]:
 
 def _serve(job: Job, pipe: Connection) -> None:
     """The life of a pool's process: set up, then one shard after the other until the driver hangs up."""
-    become_worker(die_with_parent=True)
+    become_worker(gpus=job.gpus, die_with_parent=True)
     try:
         worker = Worker(job, job.groups, _PipeNotes(pipe))
         try:

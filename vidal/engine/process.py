@@ -28,7 +28,17 @@ ONE_THREAD = {
 }
 """One thread per worker: many workers on few cores lose more to switching than they win."""
 
-OFFLINE_QUIET = {"TOKENIZERS_PARALLELISM": "false", "TRANSFORMERS_VERBOSITY": "error", "HF_HUB_DISABLE_TELEMETRY": "1"}
+QUIET_MODELS = {"TOKENIZERS_PARALLELISM": "false", "TRANSFORMERS_VERBOSITY": "error", "HF_HUB_DISABLE_TELEMETRY": "1"}
+
+
+def environment(*, gpus: float) -> dict[str, str]:
+    """What a worker has in its environment before its first import; without a GPU of its own it sees none.
+
+    Ray hides no GPU from an actor that asked for none, and a library that chooses by itself would load a copy of its
+    model there for each worker.
+    """
+    hidden = {} if gpus else {"CUDA_VISIBLE_DEVICES": ""}
+    return {**ONE_THREAD, **QUIET_MODELS, **hidden}
 
 
 _SCRATCH_PREFIX = "vidal-worker-"
@@ -53,10 +63,10 @@ def sweep_scratch() -> None:
             shutil.rmtree(folder, ignore_errors=True)
 
 
-def become_worker(*, die_with_parent: bool) -> None:
+def become_worker(*, gpus: float, die_with_parent: bool) -> None:
     """Arm the watchdog, leave Ctrl-C to the driver, and die when the driver dies."""
     isolate.watchdog_may_exit = True
-    os.environ.update({**ONE_THREAD, **OFFLINE_QUIET})
+    os.environ.update(environment(gpus=gpus))
     if die_with_parent:
         signal.signal(signal.SIGINT, signal.SIG_IGN)
         ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)

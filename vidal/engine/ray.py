@@ -16,7 +16,7 @@ from typing import Any
 
 from vidal.clip import Clip
 from vidal.engine.job import Assignment, Group, Job, Progress, ShardReport, UnderWay
-from vidal.engine.process import OFFLINE_QUIET, ONE_THREAD, become_worker
+from vidal.engine.process import become_worker, environment
 from vidal.engine.ray_cluster import RayCluster
 from vidal.engine.shared import ActorWay, Holder, Shared
 from vidal.engine.worker import Worker, fatal_error, fatal_text
@@ -91,7 +91,7 @@ class RayEngine:
                 num_gpus=pool.gpus or None,
                 max_restarts=-1,
                 max_task_retries=0,
-                runtime_env={"env_vars": {**ONE_THREAD, **OFFLINE_QUIET}},
+                runtime_env={"env_vars": environment(gpus=pool.gpus)},
             )
         for row in self._rows(dataset, progress):
             if row["fatal"]:
@@ -227,7 +227,7 @@ class GroupActor:
     """One worker of a group's pool: a row in, the same row out, whatever happens."""
 
     def __init__(self, job: Job, index: int, ledger: Any) -> None:
-        become_worker(die_with_parent=False)
+        become_worker(gpus=job.groups[index].gpus, die_with_parent=False)
         self._is_first = index == 0
         self._is_last = index == len(job.groups) - 1
         self._job, self._group, self._ledger = job, job.groups[index], ledger

@@ -1,6 +1,6 @@
 """Monocular depth by any depth estimation model of transformers, its own image processor before and after it.
 
-model = load_depth("vinvino02/glpn-nyu", device="auto", half=False)
+model = load_depth("vinvino02/glpn-nyu", device="cpu", half=False)
 depths = model.estimate(frames)         # metres, or relative inverse depth: model.is_metric says which
 """
 
@@ -17,7 +17,7 @@ import numpy as np
 import numpy.typing as npt
 
 from vidal.errors import ModelError
-from vidal.models.device import DeviceChoice, device_for
+from vidal.models.device import one_thread
 from vidal.models.locate import ModelPlace, locate
 
 Picture = npt.NDArray[np.uint8]
@@ -77,7 +77,7 @@ class DepthModel:
 def load_depth(
     reference: str,
     *,
-    device: DeviceChoice,
+    device: str,
     half: bool,
     scale: Literal["auto", "metric", "relative"] = "auto",
 ) -> DepthModel:
@@ -87,10 +87,10 @@ def load_depth(
 
     import vidal.models.small_depth  # noqa: F401  registers vidal's own network with the Auto classes
 
-    torch.set_num_threads(1)
+    one_thread(device)
     transformers.utils.logging.disable_progress_bar()  # type: ignore[no-untyped-call]
     place = locate(reference)
-    target = torch.device(device_for(device))
+    target = torch.device(device)
     dtype = torch.float16 if half and target.type == "cuda" else torch.float32
     try:
         processor, model = _from_pretrained(transformers, place, dtype)

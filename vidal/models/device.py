@@ -4,15 +4,22 @@ from __future__ import annotations
 
 from typing import Literal
 
+from vidal.errors import ModelError
+
 DeviceChoice = Literal["auto", "cpu", "cuda"]
 
 
-def device_for(choice: DeviceChoice) -> str:
-    """``cuda`` where it is asked for, or where ``auto`` finds a GPU that this worker may use."""
+def device_for(choice: DeviceChoice = "auto", *, gpus: float) -> str:
+    """``cuda`` where it is asked for, or where ``auto`` finds the GPU of a stage that is to have ``gpus`` of one.
+
+    Raises `ModelError` for a GPU that is asked for and not there.
+    """
     import torch
 
+    if choice == "cuda" and not torch.cuda.is_available():
+        raise ModelError("device: cuda is asked for, and this worker sees no GPU; set device: auto, or resources.gpus")
     if choice == "auto":
-        return "cuda" if torch.cuda.is_available() else "cpu"
+        return "cuda" if gpus and torch.cuda.is_available() else "cpu"
     return choice
 
 

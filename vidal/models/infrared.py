@@ -1,6 +1,6 @@
 """Infrared frames from colour frames by an sRGB-TIR generator, with one style for all of them.
 
-model = load_infrared("vidal:infrared-small", device="auto", style_seed=0)
+model = load_infrared("vidal:infrared-small", device="cpu", style_seed=0)
 infrared = model.translate(frames)
 
 The generator itself, on tensors, is ``load_srgb_tir(weights)``: see `vidal.models.srgb_tir`.
@@ -17,7 +17,7 @@ import numpy as np
 import numpy.typing as npt
 
 from vidal.errors import ModelError
-from vidal.models.device import DeviceChoice, device_for
+from vidal.models.device import one_thread
 from vidal.models.locate import locate
 from vidal.models.srgb_tir import SrgbTir, SrgbTirConfig, load_srgb_tir
 
@@ -49,12 +49,12 @@ class InfraredModel:
         return list(levels.cpu().numpy())
 
 
-def load_infrared(reference: str, *, device: DeviceChoice, style_seed: int) -> InfraredModel:
+def load_infrared(reference: str, *, device: str, style_seed: int) -> InfraredModel:
     """The generator of a weights file, or of a folder or pulled hub id with one weights file and its config.json."""
     import torch
 
-    torch.set_num_threads(1)
-    target = torch.device(device_for(device))
+    one_thread(device)
+    target = torch.device(device)
     weights = _weights_file(reference)
     try:
         # Channels last takes a third less time on a CPU, and is how frames lie in memory anyway.

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from vidal.errors import ClipError, ModelError
+from vidal.models.device import one_thread
 from vidal.models.locate import ModelPlace, identity, locate
 from vidal.models.openai_server import ChatServer, MalformedReply, Reply
 from vidal.text.prompt import Prompt
@@ -137,9 +138,7 @@ def load_causal_lm(reference: str, device: str) -> tuple[Any, Any]:
     # Its annotations are partial: as Any, it is held to none of them.
     transformers: Any = importlib.import_module("transformers")
     transformers.utils.logging.disable_progress_bar()
-    if device == "cpu":
-        # Another number of threads adds floats in another order, and a near tie falls the other way.
-        torch.set_num_threads(1)
+    one_thread(device)
     try:
         model, tokenizer = _load(locate(reference), torch.float32 if device == "cpu" else torch.bfloat16)
     except (OSError, ValueError, KeyError, ImportError, SafetensorError) as error:

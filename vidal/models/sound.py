@@ -10,6 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from vidal.errors import ModelError
+from vidal.models.device import one_thread
 from vidal.models.locate import locate
 from vidal.work import SAMPLE_RATE
 
@@ -46,6 +47,7 @@ class AudioTagger:
     def __init__(self, reference: str, *, device: str, window_s: float, is_multi_label: bool | None) -> None:
         # Its annotations are partial: as Any, it is held to none of them.
         transformers: Any = importlib.import_module("transformers")
+        one_thread(device)
         transformers.utils.logging.disable_progress_bar()
         place = locate(reference)
         try:

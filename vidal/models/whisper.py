@@ -17,7 +17,7 @@ import numpy as np
 import numpy.typing as npt
 
 from vidal.errors import ModelError
-from vidal.models.device import device_for
+from vidal.models.device import one_thread
 from vidal.models.locate import ModelPlace, locate
 
 Sound = npt.NDArray[np.float32]
@@ -48,14 +48,16 @@ class Transcriber(Protocol):
         ...
 
 
-def load_whisper(reference: str, *, beam_size: int, compute_type: str, download_root: Path | None) -> Transcriber:
+def load_whisper(
+    reference: str, *, device: str, beam_size: int, compute_type: str, download_root: Path | None
+) -> Transcriber:
     """The transcriber that reads the weights that ``reference`` names; openai-whisper's are never downloaded."""
     place = locate(reference)
     is_openai = place.path.suffix == ".pt" if place.path else "/" not in str(place.hub_id)
     try:
         if is_openai:
-            return _OpenaiWhisper(_there(place, download_root), beam_size)
-        return _FasterWhisper(place, beam_size, compute_type)
+            return _OpenaiWhisper(_there(place, download_root), device, beam_size)
+        return _FasterWhisper(place, device, beam_size, compute_type)
     except ModelError:
         raise
     except Exception as error:
@@ -105,13 +107,13 @@ def _token_limit(sound: Sound) -> int:
 
 
 class _FasterWhisper:
-    def __init__(self, place: ModelPlace, beam_size: int, compute_type: str) -> None:
+    def __init__(self, place: ModelPlace, device: str, beam_size: int, compute_type: str) -> None:
         import faster_whisper
 
         self._beam_size = beam_size
         self._model: Any = faster_whisper.WhisperModel(
             place.source,
-            device="auto",
+            device=device,
             compute_type=compute_type,
             cpu_threads=1,
             num_workers=1,
@@ -146,13 +148,11 @@ class _FasterWhisper:
 
 
 class _OpenaiWhisper:
-    def __init__(self, file: Path, beam_size: int) -> None:
-        import torch
+    def __init__(self, file: Path, device: str, beam_size: int) -> None:
         import whisper
 
-        torch.set_num_threads(1)
+        one_thread(device)
         self._beam_size = beam_size
-        device = device_for("auto")
         self._is_on_gpu = device == "cuda"
         self._model: Any = whisper.load_model(str(file), device=device)
 

@@ -10,7 +10,7 @@ from pydantic import Field, PrivateAttr
 
 from vidal.clip import Clip
 from vidal.errors import ClipError
-from vidal.models.device import DeviceChoice
+from vidal.models.device import DeviceChoice, device_for
 from vidal.models.locate import identity
 from vidal.stage import Resources, Stage
 from vidal.stages.modalities.frame_series import flicker, for_each_frame
@@ -66,7 +66,9 @@ class Depth(Stage):
         from vidal.models.depth import load_depth
 
         cv2.setNumThreads(1)
-        self._estimator = load_depth(self.model, device=self.device, half=self.half, scale=self.scale)
+        self._estimator = load_depth(
+            self.model, device=device_for(self.device, gpus=self.needs.gpus), half=self.half, scale=self.scale
+        )
         self._identity = self.model_identities()["model"]
 
     def process(self, clip: Clip) -> None:

@@ -9,7 +9,7 @@ from pydantic import Field, PrivateAttr
 
 from vidal.clip import Clip
 from vidal.errors import ClipError
-from vidal.models.device import DeviceChoice
+from vidal.models.device import DeviceChoice, device_for
 from vidal.models.locate import identity
 from vidal.stage import Resources, Stage
 from vidal.stages.modalities.frame_series import flicker, for_each_frame
@@ -51,7 +51,9 @@ class Infrared(Stage):
         from vidal.models.infrared import load_infrared
 
         cv2.setNumThreads(1)
-        self._generator = load_infrared(self.model, device=self.device, style_seed=self.style_seed)
+        self._generator = load_infrared(
+            self.model, device=device_for(self.device, gpus=self.needs.gpus), style_seed=self.style_seed
+        )
         self._identity = self.model_identities()["model"]
 
     def process(self, clip: Clip) -> None:

@@ -101,7 +101,7 @@ class EnhanceCaption(Stage):
         if self.backend == "merge":
             return None
         if self.backend == "transformers":
-            device = device_for("auto" if self.needs.gpus else "cpu")
+            device = device_for(gpus=self.needs.gpus)
             return TransformersLlm(
                 self.model, device=device, max_new_tokens=self.max_new_tokens, max_seconds=self.max_seconds
             )

@@ -63,7 +63,7 @@ class FrameCaptions(Stage):
             spend(clip, made.usage, self.prices)
 
     def _load(self) -> Captioner:
-        device = device_for("auto" if self.needs.gpus else "cpu")
+        device = device_for(gpus=self.needs.gpus)
         if self.backend == "labels":
             return LabelCaptioner(self.model, device=device, min_score=self.min_score)
         if self.backend == "transformers":

@@ -60,7 +60,7 @@ class SoundCaption(Stage):
         if self.backend == "events":
             self._detector = EventDetector(self.model)
             return
-        device = device_for("auto" if self.needs.gpus else "cpu")
+        device = device_for(gpus=self.needs.gpus)
         self._tagger = AudioTagger(
             self.model, device=device, window_s=self.window_s, is_multi_label=self.is_multi_label
         )

@@ -67,12 +67,17 @@ class Speech(Stage):
         return {"vad": identity(self.vad), "whisper": identity(self.whisper)}
 
     def setup(self) -> None:
+        from vidal.models.device import device_for
         from vidal.models.vad import load_vad
         from vidal.models.whisper import load_whisper
 
         self._detector = load_vad(self.vad)
         self._transcriber = load_whisper(
-            self.whisper, beam_size=self.beam_size, compute_type=self.compute_type, download_root=self.download_root
+            self.whisper,
+            device=device_for(gpus=self.needs.gpus),
+            beam_size=self.beam_size,
+            compute_type=self.compute_type,
+            download_root=self.download_root,
         )
         self._model = " + ".join(self.model_identities().values())
 

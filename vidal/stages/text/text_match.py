@@ -56,7 +56,7 @@ class TextMatch(Stage):
     def setup(self, matcher: Matcher | None = None) -> None:
         """Load the model, or take the one given."""
         self._stop_words = frozenset().union(*read_stop_words(self.stop_words))
-        device = device_for("auto" if self.needs.gpus else "cpu")
+        device = device_for(gpus=self.needs.gpus)
         if matcher is not None:
             self._matcher = matcher
         elif self.backend == "clip":

@@ -1,0 +1,37 @@
+"""One rule says where a model goes: the stage's share of a GPU, unless the recipe names the device."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from vidal.errors import ModelError
+from vidal.models.device import DeviceChoice, device_for
+from vidal.stages.text.speech import Speech
+
+HAS_GPU = torch.cuda.is_available()
+
+
+@pytest.mark.parametrize(
+    ("choice", "gpus", "device"),
+    [
+        ("auto", 0.0, "cpu"),
+        ("auto", 1.0, "cuda" if HAS_GPU else "cpu"),
+        ("auto", 0.25, "cuda" if HAS_GPU else "cpu"),
+        ("cpu", 1.0, "cpu"),
+    ],
+)
+def test_the_device_follows_the_stages_share_of_a_gpu(choice: DeviceChoice, gpus: float, device: str) -> None:
+    assert device_for(choice, gpus=gpus) == device
+
+
+@pytest.mark.skipif(HAS_GPU, reason="there is a GPU")
+def test_a_gpu_that_is_asked_for_and_not_there_is_one_line() -> None:
+    with pytest.raises(ModelError, match="device: cuda is asked for"):
+        device_for("cuda", gpus=1.0)
+
+
+def test_whisper_goes_where_its_stage_goes() -> None:
+    stage = Speech()
+    stage.setup()
+    assert stage._transcriber._model.model.device == "cpu"
