@@ -19,7 +19,7 @@ from tests.site import Site
 from tests.site.freesound import TOKEN
 
 FETCH = {
-    "allow_addresses": ["127.0.0.0/29"], "generic": True, "tries": 2, "wall_s": 20, "socket_timeout_s": 2,
+    "allow_addresses": ["127.0.0.0/29"], "generic": True, "tries": 2, "back_off_s": 0.1, "wall_s": 20, "socket_timeout_s": 2,
     "any_host": {"per_s": 50, "concurrent": 4, "pause_s": 0.2},
 }  # fmt: skip
 

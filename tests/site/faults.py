@@ -196,6 +196,7 @@ FAULTS: dict[str, Fault] = {
         lambda exchange, body: exchange.send(429, "", Retry_After=formatdate(time.time() + 2, usegmt=True)),
         heals=True,
     ),
+    "leave_alone": Fault("rate_limited", _status(429, Retry_After="86400"), heals=True),
     "error": Fault("server_error", _status(500), heals=True),
     "unavailable": Fault("server_error", _status(503), heals=True),
     "two_lengths": Fault("server_error", _two_lengths, heals=True),

@@ -45,6 +45,19 @@ def hls(cache: Path, name: str, *, is_apart: bool) -> Path:
     return folder
 
 
+def dash(cache: Path, name: str) -> Path:
+    """The folder with ``index.mpd``."""
+    folder = cache / f"{name}-dash"
+    with _lock:
+        if not (folder / "index.mpd").exists():
+            folder.mkdir(parents=True)
+            sets = "id=0,streams=v id=1,streams=a"
+            _ffmpeg(
+                folder, name, ["-c", "copy", "-f", "dash", "-seg_duration", "2", "-adaptation_sets", sets, "index.mpd"]
+            )
+    return folder
+
+
 def sound(cache: Path, number: int, ending: str) -> Path:
     """A short tone whose pitch is the number's."""
     path = cache / f"sound-{number}.{ending}"

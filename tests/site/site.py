@@ -41,6 +41,7 @@ class Site:
             "changing": self._changing, "hops": self._hops, "disallowed": self._clip, "named": self._named,
             "to": self._to, "chunked": self._chunked, "without-length": self._without_length, "echo": self._echo,
             "gzip": self._gzip, "members": self._members,
+            "dash": self._dash,
         }  # fmt: skip
         self._server = Server(hosts, self._answer, port, log)
         self.port = self._server.port
@@ -192,6 +193,13 @@ class Site:
         exchange.head(200, Connection="close")
         exchange.connection.sendall(path.read_bytes())
         exchange.close()
+
+    def _dash(self, exchange: Exchange, rest: str) -> None:
+        """``/dash/NAME.mp4/FILE``: image and audio in sets of their own, as platforms have them."""
+        name, _, file = rest.partition("/")
+        path = media.dash(self._cache, name) / Path(file).name
+        kind = "application/dash+xml" if path.suffix == ".mpd" else "video/mp4"
+        exchange.send_file(path, kind) if path.is_file() else exchange.send(404)
 
     def _members(self, exchange: Exchange, rest: str) -> None:
         """A clip for those who bring a cookie; ``/members/busy/…`` is busy until the site is healed."""

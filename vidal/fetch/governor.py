@@ -4,11 +4,13 @@ A caller asks for admission and is told to go or how long to wait; it asks again
 is over. Nothing blocks in here, so one governor serves every worker of a cluster through any transport, and a
 caller that dies is forgotten when it does not ask again. Order within a host is the order of first asking.
 
-    ticket, wait_s = governor.admit("youtube.com", None)    # wait_s 0: go
+    ticket, wait_s, state = governor.admit("youtube.com", None)    # wait_s 0: go
     governor.report(ticket, "ok")
 
 A host that answers 429, refuses guests or fails time after time is paused, longer each time; after a pause one
-caller goes first, and the others follow when it comes back well. Callers wait meanwhile, and no clip fails.
+caller goes first, and the others follow when it comes back well. Whoever asks meanwhile is told so, and does better to
+turn to another host. A host that will have been away for longer than its ``patience_s`` is given up until its pause is
+over.
 """
 
 from __future__ import annotations
@@ -23,6 +25,9 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
+State = Literal["open", "paused", "rate_limited", "host_unavailable"]
+"""Of a host: ``paused`` for now, or given up until its pause is over, under the reason that its clips get."""
+
 Outcome = Literal["ok", "rate_limited", "trouble"]
 """``ok``: the host answered, be it with a no; ``trouble``: it is down, unreachable or refuses every guest."""
 
@@ -31,6 +36,9 @@ _POLL_S = 0.25
 
 _LONGEST_WISH_S = 24 * 3600.0
 """A host's own Retry-After goes above our rules, but not without end."""
+
+_DOUBLINGS = 32
+"""More of them are more than any ``max_pause_s``."""
 
 _FORGOTTEN_AFTER_S = 60.0
 """A caller that has not asked again by this long after it was due is taken for dead."""
@@ -52,6 +60,9 @@ class HostRules(BaseModel):
     pause_s: float = Field(30.0, gt=0)
     """The first pause; each further one in a row is twice as long."""
     max_pause_s: float = Field(3600.0, gt=0)
+    patience_s: float = Field(900.0, ge=0)
+    """A host that lets nobody in for longer, or asks to be left alone for longer, is given up until its pause is over:
+    its clips fail, as transient ``host_unavailable`` or ``rate_limited``, and `vidal retry` tries them again."""
     max_visit_s: float = Field(3600.0, gt=0)
     """A visit that has not been reported by then is taken for dead."""
 
@@ -67,6 +78,9 @@ class _Host:
     troubles: int = 0
     pauses: int = 0
     paused_until: float = 0.0
+    down_since: float | None = None
+    """The first trouble since it was last well."""
+    is_rate_limited: bool = False
     admitted: int = 0
 
     @property
@@ -94,18 +108,22 @@ class Governor:
         self._host_of: dict[str, str] = {}
         self._numbers = itertools.count()
 
-    def admit(self, host: str, ticket: str | None) -> tuple[str, float]:
-        """A ticket, and the seconds to wait before asking again with it; 0 admits."""
+    def admit(self, host: str, ticket: str | None) -> tuple[str, float, State]:
+        """A ticket, the seconds to wait before asking again with it, of which 0 admits, and how the host is."""
         now, state = self._clock(), self._state(host)
         self._forget_the_dead(state, now)
         if ticket is None or ticket not in state.waiting:
             ticket = ticket or f"{next(self._numbers)}"
             state.waiting[ticket] = now + _FORGOTTEN_AFTER_S
             self._host_of[ticket] = host
-        wait_s = self._wait_s(state, ticket, now)
+        wait_s, how = self._wait_s(state, ticket, now), self._how(state, now)
+        if wait_s > 0 and how != "open":
+            # Who is put off goes elsewhere, and is not to hold a place.
+            del state.waiting[ticket], self._host_of[ticket]
+            return ticket, wait_s, how
         if wait_s > 0:
             state.waiting[ticket] = now + wait_s + _FORGOTTEN_AFTER_S
-            return ticket, wait_s
+            return ticket, wait_s, how
         del state.waiting[ticket]
         gap_s = (1 + state.rules.jitter * self._random.random()) / state.rules.per_s
         # A caller that comes a little late is not to slow the whole down; one that comes much later earns no burst.
@@ -113,7 +131,7 @@ class Governor:
         state.next_at = (state.next_at if is_on_time else now) + gap_s
         state.visits[ticket] = now + state.rules.max_visit_s
         state.admitted += 1
-        return ticket, 0.0
+        return ticket, 0.0, "open"
 
     def report(self, ticket: str, outcome: Outcome, retry_after_s: float | None = None, requests: int = 1) -> bool:
         """The visit is over, after so many requests; gives whether the host is paused now.
@@ -129,8 +147,10 @@ class Governor:
         if requests > 1:
             state.next_at = max(state.next_at, now) + (requests - 1) / state.rules.per_s
         if outcome == "ok":
-            state.troubles = state.pauses = 0
+            state.troubles, state.pauses, state.down_since = 0, 0, None
             return False
+        state.down_since = now if state.down_since is None else state.down_since
+        state.is_rate_limited = outcome == "rate_limited"
         state.troubles += 1
         if outcome == "rate_limited" or state.on_trial or state.troubles >= state.rules.failures_to_pause:
             self._pause(state, now, retry_after_s)
@@ -171,8 +191,15 @@ class Governor:
         place = list(state.waiting).index(ticket)
         return max(state.next_at - now, 0.0) + place * gap_s
 
+    @staticmethod
+    def _how(state: _Host, now: float) -> State:
+        if now < state.paused_until:
+            is_given_up = state.paused_until - (state.down_since or 0.0) > state.rules.patience_s
+            return "paused" if not is_given_up else "rate_limited" if state.is_rate_limited else "host_unavailable"
+        return "paused" if state.on_trial and state.visits else "open"
+
     def _pause(self, state: _Host, now: float, retry_after_s: float | None) -> None:
-        pause_s = min(state.rules.pause_s * 2**state.pauses, state.rules.max_pause_s)
+        pause_s = min(state.rules.pause_s * 2 ** min(state.pauses, _DOUBLINGS), state.rules.max_pause_s)
         if retry_after_s is not None:
             pause_s = min(max(retry_after_s, 0.0), _LONGEST_WISH_S)
         state.paused_until = max(state.paused_until, now + pause_s * (1 + state.rules.jitter * self._random.random()))

@@ -41,6 +41,7 @@ _SUBTITLE_BYTES = 4 * 1024 * 1024
 _SUBTITLES = 16
 _WORDS_BYTES = 16 * 1024
 _SUBTITLE_FORMATS = ("vtt", "srt", "ttml", "ass", "srv1", "srv2", "srv3", "json3")
+_SEVERAL = ("requested_formats", "requested_downloads")
 _UNKEPT = ("cookies", "http_headers", "automatic_captions", "thumbnails", "heatmap", "comments")
 
 OWN_EXTRACTORS: list[type] = []
@@ -222,7 +223,9 @@ class Platform:
         if columns["is_live"]:
             raise FetchError("live", str(columns["live_status"] or "is_live"))
         formats = info.get("requested_formats") or info.get("requested_downloads") or [info]
-        formats = [info | one for one in formats]
+        # A stream of its own: told of the others, yt-dlp would take each for all of them.
+        about = {name: value for name, value in info.items() if name not in _SEVERAL}
+        formats = [about | one for one in formats]
         stated = sum(int(one.get("filesize") or 0) for one in formats)
         if stated > self.ask.max_bytes:
             raise FetchError("too_large", f"{stated} bytes are announced, {self.ask.max_bytes} are allowed")

@@ -36,6 +36,8 @@ REASONS: dict[str, tuple[bool, str]] = {
     "blocked": (True, "the site takes us for a robot, or refuses guests for now"),
     "rate_limited": (True, "the site asks to come more slowly"),
     "network": (True, "no connection, or a broken one"),
+    "dns": (True, "the host's name leads nowhere, or nobody says where"),
+    "host_unavailable": (True, "the host has let nobody in for longer than its patience_s"),
     "truncated": (True, "the bytes ended early"),
     "server_error": (True, "the site is in trouble"),
     "timeout": (True, "no end within the time allowed"),
@@ -172,7 +174,7 @@ _WORDS: tuple[tuple[str, str], ...] = (
     ),
     ("timeout", r"timed out|timeout"),
     ("network", r"connection (?:reset|refused|aborted|closed)|remote end closed|broken pipe|unable to connect|proxy"),
-    ("network", r"name or service not known|temporary failure in name|failed to resolve|getaddrinfo"),
+    ("dns", r"name or service not known|failure in name|failed to resolve|getaddrinfo|no address associated"),
     ("network", r"network is unreachable|no route to host|\bssl\b|certificate|tunnel connection failed"),
     # What yt-dlp adds to a refusal that an account would lift.
     ("login_required", r"use --cookies|--cookies-from-browser"),
@@ -196,7 +198,9 @@ def from_error(error: BaseException) -> str | None:
         return "timeout"
     if isinstance(error, http.client.IncompleteRead):
         return "truncated"
-    if isinstance(error, (ssl.SSLError, socket.gaierror, ConnectionError, http.client.HTTPException)):
+    if isinstance(error, socket.gaierror):
+        return "dns"
+    if isinstance(error, (ssl.SSLError, ConnectionError, http.client.HTTPException)):
         return "network"
     if isinstance(error, OSError):
         if error.errno in _DISK_ERRNOS:

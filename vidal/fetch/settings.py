@@ -25,7 +25,7 @@ class WebSettings(BaseModel):
     """The web's part of the settings of ``fetch``."""
 
     how: ClassVar[tuple[str, ...]] = (
-        "allow_addresses", "hosts", "any_host", "concurrency", "tries", "outage_tries", "give_up_after_s", "wall_s",
+        "allow_addresses", "hosts", "any_host", "concurrency", "tries", "back_off_s", "outage_tries", "wall_s",
         "cookies", "proxy", "session", "user_agent", "contact", "accept_terms",
     )  # fmt: skip
     """Settings that say how something is fetched rather than what: no part of the fingerprint."""
@@ -46,7 +46,7 @@ class WebSettings(BaseModel):
     hosts: dict[str, HostRules] = Field(
         default_factory=lambda: {
             # A guest is turned away at about 300 videos an hour.
-            "youtube.com": HostRules(per_s=1 / 15, jitter=0.5, concurrent=1, pause_s=600),
+            "youtube.com": HostRules(per_s=1 / 15, jitter=0.5, concurrent=1, pause_s=600, patience_s=7200),
         }
     )
     any_host: HostRules = HostRules()
@@ -56,12 +56,12 @@ class WebSettings(BaseModel):
     """Wall-clock limit of one visit."""
     concurrency: int = Field(8, ge=1, le=64)
     """Visits of one worker under way at once."""
-    tries: int = Field(3, ge=1)
+    tries: int = Field(4, ge=1)
     """Visits to one clip before its transient failure is a row."""
+    back_off_s: float = Field(2.0, ge=0)
+    """Time before the second visit; twice as long before each further one. Other clips go on meanwhile."""
     outage_tries: int = Field(6, ge=1)
     """Visits to one clip that may fall into its host's outages before its failure is a row."""
-    give_up_after_s: float = Field(6 * 3600.0, gt=0)
-    """A host that lets nobody in for so long stops the run."""
     user_agent: str = ""
     """By default vidal with its version and ``contact``."""
     contact: str = ""

@@ -1,7 +1,7 @@
 """`Visitor`: asks the fetching children, each visit admitted by the run's governor.
 
-What a host does to every guest (429, refusals, outage) is answered by waiting and going again; what it does to one
-address is the answer.
+What a host does to every guest (429, refusals, outage) is answered by going again later, up to a bound; what it does to
+one address is the answer. A dead name is the address's own trouble.
 """
 
 from __future__ import annotations
@@ -13,10 +13,11 @@ import time
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from vidal.errors import MachineError, RecipeError
+from vidal.errors import RecipeError
 from vidal.fetch.ask import Answer, Ask, host_of
 from vidal.fetch.child import FetchChild
 from vidal.fetch.governor import Outcome
@@ -27,6 +28,23 @@ _ASK_AGAIN_AT_LEAST_EVERY_S = 5.0
 
 _HOST_WIDE = frozenset({"blocked", "network", "server_error", "timeout"})
 """What a host in trouble answers to everybody."""
+
+
+@dataclass(slots=True)
+class Tries:
+    """The visits that one clip or question has had in vain."""
+
+    settings: WebSettings
+    own: int = 0
+    in_outages: int = 0
+
+    def count(self, *, is_paused: bool) -> float | None:
+        """One more; gives the seconds until the next, or None where there is none. A pause says itself how long."""
+        if is_paused:
+            self.in_outages += 1
+            return 0.0 if self.in_outages < self.settings.outage_tries else None
+        self.own += 1
+        return self.settings.back_off_s * 2.0 ** (self.own - 1) if self.own < self.settings.tries else None
 
 
 class Visitor:
@@ -75,18 +93,26 @@ class Visitor:
             return self.visit(child, host_of(ask.url), ask)
 
     def visit(self, child: FetchChild, host: str, ask: Ask) -> Answer:
-        """One governed visit, again as long as it is the host's trouble; a failure is an answer."""
-        self._check_terms(host)
-        own_tries = outage_tries = 0
+        """One governed visit, again as long as another may do better; a failure is an answer."""
+        tries = Tries(self.settings)
         while True:
-            ticket = self._admitted(host)
-            answer = child.ask(ask)
-            is_paused = self._report(ticket, answer, answer.requests)
-            own_tries += not is_paused
-            outage_tries += is_paused
-            is_last = own_tries >= self.settings.tries or outage_tries >= self.settings.outage_tries
-            if answer.ok or not answer.transient or is_last:
+            answer = self.attempt(child, host, ask, tries)
+            if isinstance(answer, Answer):
                 return answer
+            time.sleep(answer)
+
+    def attempt(self, child: FetchChild, host: str, ask: Ask, tries: Tries) -> Answer | float:
+        """The answer of a governed visit, or the seconds after which another attempt is due."""
+        self._check_terms(host)
+        admission = self._admitted(host)
+        if not isinstance(admission, str):
+            return admission
+        answer = child.ask(ask)
+        is_paused = self._report(admission, answer, answer.requests)
+        if answer.ok or not answer.transient:
+            return answer
+        wait_s = tries.count(is_paused=is_paused)
+        return answer if wait_s is None else wait_s
 
     def _check_terms(self, host: str) -> None:
         if platform := self.settings.needs_acceptance(host):
@@ -95,19 +121,18 @@ class Visitor:
                 f"fetch.accept_terms if you answer for it (--set fetch.accept_terms=[{platform}])"
             )
 
-    def _admitted(self, host: str) -> str:
+    def _admitted(self, host: str) -> str | Answer | float:
+        """A ticket, which may take its turn; where the host is paused, for how long, or the answer if for too long."""
         guest = f"{host}#{self.settings.session}" if self.settings.session else host
         ticket: str | None = None
-        started = time.monotonic()
         while True:
-            ticket, wait_s = self._governor.call("admit", guest, ticket)
+            ticket, wait_s, state = self._governor.call("admit", guest, ticket)
             if wait_s <= 0:
                 return str(ticket)
-            if time.monotonic() - started > self.settings.give_up_after_s:
-                raise MachineError(
-                    f"{host} has let nobody in for {self.settings.give_up_after_s / 3600:.1f} h; "
-                    "what is committed stays and no clip was failed: run the same command again later"
-                )
+            if state == "paused":
+                return float(wait_s)
+            if state != "open":
+                return Answer.failed(state, f"{host} is left alone for another {wait_s:.0f} s")
             time.sleep(min(wait_s, _ASK_AGAIN_AT_LEAST_EVERY_S))
 
     def _report(self, ticket: str, answer: Answer, requests: int) -> bool:

@@ -7,6 +7,7 @@ named directly is one visit.
 from __future__ import annotations
 
 import dataclasses
+import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
@@ -19,9 +20,9 @@ from vidal.errors import ClipError
 from vidal.fetch.ask import Answer, Ask, host_of
 from vidal.fetch.child import FetchChild
 from vidal.fetch.merge import merge
-from vidal.fetch.schedule import Schedule
+from vidal.fetch.schedule import Schedule, Turn
 from vidal.fetch.settings import WebSettings
-from vidal.fetch.visitor import Visitor
+from vidal.fetch.visitor import Tries, Visitor
 
 COLUMNS = {"extractor": "platform", "upload_date": "uploaded_at"} | {
     name: name
@@ -36,6 +37,8 @@ _FILE_SUFFIXES = (
     ".mp4", ".m4v", ".mov", ".webm", ".mkv", ".avi", ".mp3", ".m4a", ".ogg", ".oga", ".opus", ".flac", ".wav"
 )  # fmt: skip
 
+_LOOK_AGAIN_AFTER_S = 0.25
+
 Judge = Callable[[Clip], None]
 
 
@@ -48,7 +51,7 @@ class WebFetcher:
 
     def fetch(self, clips: Sequence[Clip], judge: Judge) -> None:
         """Bring each clip's file into its folder, or leave the clip rejected or failed."""
-        schedule = Schedule([(host_of(clip.url), clip) for clip in clips])
+        schedule = Schedule([Turn(host_of(clip.url), clip, Tries(self._settings)) for clip in clips])
         threads = min(self._settings.concurrency, len(clips))
         with ThreadPoolExecutor(threads, thread_name_prefix="fetch") as pool:
             for running in [pool.submit(self._work, schedule, judge) for _ in range(threads)]:
@@ -57,16 +60,23 @@ class WebFetcher:
     def _work(self, schedule: Schedule, judge: Judge) -> None:
         with self._visitor.child() as child:
             while (turn := schedule.take()) is not None:
-                host, clip = turn
+                if isinstance(turn, float):
+                    # Another thread may put a clip back that is due before.
+                    time.sleep(min(turn, _LOOK_AGAIN_AFTER_S))
+                    continue
+                again_in_s = None
                 try:
-                    self._bring(child, host, clip, judge)
+                    again_in_s = self._bring(child, turn, judge)
                 except ClipError as error:
-                    clip.fail(error.reason, error.detail, is_transient=error.transient)
+                    turn.clip.fail(error.reason, error.detail, is_transient=error.transient)
                 finally:
-                    clip.crawled_at = datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
-                    schedule.done(host)
+                    if again_in_s is None:
+                        turn.clip.crawled_at = datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+                    schedule.done(turn, again_in_s)
 
-    def _bring(self, child: FetchChild, host: str, clip: Clip, judge: Judge) -> None:
+    def _bring(self, child: FetchChild, turn: Turn, judge: Judge) -> float | None:
+        """Bring the file, or give the seconds after which to go on with the clip."""
+        clip = turn.clip
         if clip.work.folder is None:
             raise ValueError("fetch needs a private folder for the clip")
         ask = Ask(
@@ -74,17 +84,24 @@ class WebFetcher:
             max_bytes=self._settings.max_bytes, expected_sha256=clip.source_sha256 or "",
             settings=self._settings.for_child(),
         )  # fmt: skip
-        if self._is_platform(child, ask):
-            metadata = self._visitor.visit(child, host, dataclasses.replace(ask, op="metadata"))
-            metadata.raise_if_failed()
-            _take_metadata(clip, metadata.metadata)
-            judge(clip)
-            if not clip.is_open:
-                return
+        if turn.has_metadata or self._is_platform(child, ask):
+            if not turn.has_metadata:
+                metadata = self._visitor.attempt(child, turn.host, dataclasses.replace(ask, op="metadata"), turn.tries)
+                if isinstance(metadata, float):
+                    return metadata
+                metadata.raise_if_failed()
+                _take_metadata(clip, metadata.metadata)
+                judge(clip)
+                if not clip.is_open:
+                    return None
+                turn.has_metadata, turn.tries = True, Tries(self._settings)
             ask = dataclasses.replace(ask, op="media")
-        answer = self._visitor.visit(child, host, ask)
+        answer = self._visitor.attempt(child, turn.host, ask, turn.tries)
+        if isinstance(answer, float):
+            return answer
         answer.raise_if_failed()
         _take_file(clip, answer, clip.work.folder)
+        return None
 
     def _is_platform(self, child: FetchChild, ask: Ask) -> bool:
         """Whether yt-dlp brings the clip; asked of its list of extractors, without the network."""

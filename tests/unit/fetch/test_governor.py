@@ -27,7 +27,7 @@ def crowd(
             governor.report(ticket, "ok")
             visits.remove((end, ticket))
         for caller in [c for c in callers if c[2] <= clock.now]:
-            caller[1], wait_s = governor.admit(caller[0], caller[1])
+            caller[1], wait_s, _ = governor.admit(caller[0], caller[1])
             caller[2] = clock.now + wait_s
             if wait_s == 0:
                 callers.remove(caller)
@@ -91,7 +91,7 @@ def test_a_host_that_has_had_enough_is_paused(
     governor = Governor({}, default=rules, clock=clock)
     for outcome in outcomes:
         clock.now += 1
-        ticket, wait_s = governor.admit("a", None)
+        ticket, wait_s, _ = governor.admit("a", None)
         assert wait_s == 0
         governor.report(ticket, outcome, retry_after_s)
     assert governor.snapshot()["a"]["paused_s"] == pytest.approx(wanted_s)
@@ -130,6 +130,50 @@ def test_a_caller_that_died_holds_nobody_up() -> None:
 def test_a_visit_of_several_requests_takes_the_time_of_as_many(requests: int, next_after_s: float) -> None:
     clock = Clock()
     governor = Governor({}, default=HostRules(per_s=2.0, jitter=0.0), clock=clock)
-    ticket, _ = governor.admit("a", None)
+    ticket, _, _ = governor.admit("a", None)
     governor.report(ticket, "ok", requests=requests)
     assert governor.admit("a", None)[1] == pytest.approx(next_after_s)
+
+
+@pytest.mark.parametrize(("outcome", "retry_after_s", "state"), [
+    ("rate_limited", 50.0, "paused"),
+    ("rate_limited", 86400.0, "rate_limited"),        # asks for longer than anybody waits
+    ("rate_limited", None, "paused"),
+    ("trouble", None, "paused"),
+])  # fmt: skip
+def test_a_host_that_asks_for_more_than_our_patience_is_given_up_at_once(
+    outcome: str, retry_after_s: float | None, state: str
+) -> None:
+    clock = Clock()
+    rules = HostRules(per_s=1000, jitter=0.0, failures_to_pause=1, pause_s=30, patience_s=100)
+    governor = Governor({}, default=rules, clock=clock)
+    governor.report(governor.admit("a", None)[0], outcome, retry_after_s)
+    assert governor.admit("a", None)[2] == state
+    assert governor.snapshot()["a"]["waiting"] == 0, "who is put off holds no place"
+
+
+def test_a_host_that_stays_down_is_given_up_between_single_trials_and_taken_up_when_it_is_well() -> None:
+    clock = Clock()
+    rules = HostRules(per_s=1000, jitter=0.0, failures_to_pause=1, pause_s=10, max_pause_s=40, patience_s=60)
+    governor = Governor({}, default=rules, clock=clock)
+    states = []
+    for _ in range(5):
+        governor.report(governor.admit("a", None)[0], "trouble")
+        states.append(governor.admit("a", None)[2])
+        clock.now += governor.snapshot()["a"]["paused_s"]
+    assert states == ["paused", "paused", "host_unavailable", "host_unavailable", "host_unavailable"]
+    trial, wait_s, _ = governor.admit("a", None)
+    assert wait_s == 0 and governor.admit("a", None)[2] == "paused", "one goes, the others wait for what it finds"
+    governor.report(trial, "ok")
+    clock.now += 1
+    assert governor.admit("a", None)[1:] == (0.0, "open")
+
+
+def test_pauses_without_end_are_no_longer_than_the_longest() -> None:
+    clock = Clock()
+    governor = Governor({}, default=HostRules(failures_to_pause=1, jitter=0.0, max_pause_s=60), clock=clock)
+    for _ in range(2000):
+        governor.report(governor.admit("a", None)[0], "trouble")
+        clock.now += governor.snapshot()["a"]["paused_s"]
+    governor.report(governor.admit("a", None)[0], "trouble")
+    assert governor.snapshot()["a"]["paused_s"] == pytest.approx(60)

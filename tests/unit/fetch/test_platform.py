@@ -102,14 +102,18 @@ def test_a_stream_of_segments_is_put_together(site: Site, child: FetchChild, tmp
     assert abs(found.duration_s - 10) < 0.3 and found.audio_duration_s
 
 
+@pytest.mark.parametrize("path", ["/hls/apart/bunny-wake.mp4/index.m3u8", "/dash/bunny-wake.mp4/index.mpd"])
+@pytest.mark.parametrize("is_known", [False, True])
 def test_picture_and_sound_that_come_apart_are_merged_without_coding(
-    site: Site, child: FetchChild, tmp_path: Path
+    site: Site, child: FetchChild, tmp_path: Path, path: str, is_known: bool
 ) -> None:
     sums = []
     for name in ("first", "second"):
         folder = tmp_path / name
         folder.mkdir()
-        answer = ask(child, "media", site.url("/hls/apart/bunny-wake.mp4/index.m3u8"), folder)
+        if is_known:
+            assert ask(child, "metadata", site.url(path), folder).ok
+        answer = ask(child, "media", site.url(path), folder)
         assert (answer.file, answer.audio_file) == ("source.video", "source.audio")
         merged = merge(folder, answer.file or "", answer.audio_file or "")
         assert merged == folder / "source" and not (folder / "source.video").exists()

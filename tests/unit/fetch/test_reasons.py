@@ -68,7 +68,7 @@ WORDS = [
     ("unable to download video data: HTTP Error 503: Service Unavailable", "server_error"),
     ("[download] Got error: Downloaded 1 bytes, expected 2 bytes", "truncated"),
     ("The read operation timed out", "timeout"),
-    ("Unable to download webpage: [Errno -2] Name or service not known", "network"),
+    ("Unable to download webpage: [Errno -2] Name or service not known", "dns"),
     ("Unable to connect to proxy", "network"),
     ("unable to write data: [Errno 28] No space left on device", DISK),
     ("All is well", None),
@@ -159,7 +159,7 @@ def test_words_have_a_reason(text: str, reason: str | None) -> None:
     ("error", "reason"),
     [
         (TimeoutError("timed out"), "timeout"), (ConnectionResetError(104, "x"), "network"),
-        (ConnectionRefusedError(111, "x"), "network"), (socket.gaierror(-2, "x"), "network"), (ssl.SSLError("x"), "network"),
+        (ConnectionRefusedError(111, "x"), "network"), (socket.gaierror(-2, "x"), "dns"), (ssl.SSLError("x"), "network"),
         (http.client.IncompleteRead(b""), "truncated"), (http.client.RemoteDisconnected("x"), "network"),
         (OSError(errno.ENOSPC, "x"), DISK), (OSError(errno.EFBIG, "x"), "too_large"), (OSError(errno.ENETUNREACH, "x"), "network"),
         (ValueError("x"), None),
