@@ -42,7 +42,7 @@ def test_hosts_in_trouble_delay_no_clip_of_another_and_stop_nothing(tmp_path: Pa
     with Site(hosts=HOSTS) as site:
         bad = {
             "blocked": [site.url(f"/fault/forbidden/{n}", REFUSING) for n in range(8)],
-            "rate_limited": [site.url("/fault/leave_alone/x", BUSY)] + [site.url("/clip/bunny-wake.mp4", BUSY)] * 7,
+            "rate_limited": [site.url(f"/fault/leave_alone/{n}", BUSY) for n in range(8)],
             "network": [f"http://{host}:9/{n}.mp4" for n in range(4) for host in DEAD],
             "dns": [f"http://{n}.nowhere.invalid/a.mp4" for n in range(4)],
         }
