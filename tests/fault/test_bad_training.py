@@ -110,6 +110,16 @@ def test_a_loss_starts_at_its_own_scale_unless_the_recipe_names_one(
     assert (None if found is None else found.item()) == bias
 
 
+def test_tensors_that_are_learnt_anew_are_named_in_the_log(data: Path, tmp_path: Path) -> None:
+    published = Path(__file__).parents[1] / "parity" / "fixtures" / "languagebind" / "depth"
+    tower = {"model": str(published), "frames": 2, "temporal": True}
+    run(data, tmp_path / "run", {"towers": {"depth": tower}, "steps": 1})
+    lines = [json.loads(line) for line in (tmp_path / "run" / "log.jsonl").read_text().splitlines()]
+    (drawn,) = (line for line in lines if line["event"] == "drawn")
+    assert drawn["modality"] == "depth" and "visual_projection.weight" in drawn["tensors"]
+    assert all(".temporal_" in name for name in drawn["tensors"] if name != "visual_projection.weight")
+
+
 def spoil(data: Path, clips: Iterable[int]) -> list[str]:
     """Zeros over the depth of some clips; gives their ids."""
     samples, tar = vidal.open(str(data)), shard(data, "depth")
