@@ -51,6 +51,9 @@ class NoWork:
         self.assigned = len(assignments)
         raise MachineError("that is all there is to measure")
 
+    def share(self, objects: dict[str, object]) -> dict[str, object]:
+        return objects
+
     def has_gpu(self) -> bool:
         return False
 
