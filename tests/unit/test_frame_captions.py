@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import re
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,7 @@ import av
 import numpy as np
 import pytest
 import torch
+import transformers
 from PIL import Image
 
 from tests.unit.chat_site import Site, running_site
@@ -187,6 +189,62 @@ def test_any_image_text_model_captions_frames_and_clip(build: Any, tmp_path: Pat
     assert "describe" not in clip.video_caption.lower()
     assert clip.frame_caption_score is not None and 0 < clip.frame_caption_score <= 1
     assert clip.frame_caption_model is not None and "sha256:" in clip.frame_caption_model
+
+
+def tiny_instructblip(folder: Path) -> str:
+    tokenizer: Any = transformers.BertTokenizerFast(vocab=str(vocabulary(folder)))
+    small = {"hidden_size": 16, "intermediate_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2}
+    ids = {"vocab_size": len(WORDS), "bos_token_id": 2, "eos_token_id": 3, "pad_token_id": 0}
+    text = {"model_type": "opt", **small, "ffn_dim": 16, "word_embed_proj_dim": 16, **ids}
+    config = transformers.InstructBlipConfig(
+        vision_config={**small, "image_size": 32, "patch_size": 16},
+        qformer_config={**small, "vocab_size": len(WORDS), "encoder_hidden_size": 16},
+        text_config=text, num_query_tokens=2, image_token_index=5,
+    )  # fmt: skip
+    transformers.InstructBlipForConditionalGeneration(config).save_pretrained(folder)
+    images = transformers.BlipImageProcessor(size={"height": 32, "width": 32})
+    transformers.InstructBlipProcessor(images, tokenizer, tokenizer, num_query_tokens=2).save_pretrained(folder)
+    return "instructblip cannot be driven as a captioner"
+
+
+def tiny_encoder_decoder(folder: Path) -> str:
+    small = {"hidden_size": 16, "intermediate_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2}
+    decoder = transformers.BertConfig(**small, vocab_size=len(WORDS), is_decoder=True, add_cross_attention=True)
+    config = transformers.VisionEncoderDecoderConfig.from_encoder_decoder_configs(
+        transformers.ViTConfig(**small, image_size=32, patch_size=16), decoder
+    )
+    transformers.VisionEncoderDecoderModel(config=config).save_pretrained(folder)
+    transformers.BertTokenizerFast(vocab=str(vocabulary(folder))).save_pretrained(folder)
+    transformers.ViTImageProcessor(size={"height": 32, "width": 32}).save_pretrained(folder)
+    return "vision-encoder-decoder cannot be driven as a captioner"
+
+
+def florence(folder: Path) -> str:
+    transformers.Florence2Config().save_pretrained(folder)
+    return "florence2 cannot be driven as a captioner (it is asked by task tokens)"
+
+
+def smolvlm(folder: Path) -> str:
+    transformers.SmolVLMConfig().save_pretrained(folder)
+    transformers.BertTokenizerFast(vocab=str(vocabulary(folder))).save_pretrained(folder)
+    transformers.SmolVLMImageProcessor().save_pretrained(folder)
+    transformers.SmolVLMVideoProcessor().save_pretrained(folder)
+    (folder / "processor_config.json").write_text('{"processor_class": "SmolVLMProcessor"}')
+    return "num2words"
+
+
+def vocabulary(folder: Path) -> Path:
+    torch.manual_seed(0)
+    (folder / "vocab.txt").write_text("\n".join(WORDS))
+    return folder / "vocab.txt"
+
+
+@pytest.mark.parametrize("build", [tiny_instructblip, tiny_encoder_decoder, florence, smolvlm])
+def test_a_class_that_cannot_be_driven_is_refused_in_one_line_before_any_clip(build: Any, tmp_path: Path) -> None:
+    why = build(tmp_path)
+    with pytest.raises(ModelError, match=re.escape(why)) as caught:
+        FrameCaptions(backend="transformers", model=str(tmp_path)).setup()
+    assert "\n" not in str(caught.value) and str(tmp_path) in str(caught.value)
 
 
 def test_a_folder_without_a_model_is_one_line(tmp_path: Path) -> None:

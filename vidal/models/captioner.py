@@ -24,6 +24,10 @@ VIDEO_PROMPT = (
 )
 
 
+_TASK_TOKENS = ("florence2",)
+"""Kinds of model that are asked by tokens of their own; words they answer with nonsense."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Captioned:
     """One caption per frame and one of the clip; ``score`` is the mean confidence, None where none is given."""
@@ -70,6 +74,9 @@ class TransformersCaptioner:
         transformers.utils.logging.disable_progress_bar()
         place = locate(reference)
         try:
+            config = transformers.AutoConfig.from_pretrained(place.source, revision=place.revision)
+            if config.model_type in _TASK_TOKENS:
+                raise _undrivable(reference, config.model_type, "it is asked by task tokens")
             self._processor = transformers.AutoProcessor.from_pretrained(place.source, revision=place.revision)
             model = transformers.AutoModelForImageTextToText.from_pretrained(place.source, revision=place.revision)
             # A vision-encoder-decoder folder has a picture processor and a tokenizer, and no processor of both.
@@ -82,6 +89,18 @@ class TransformersCaptioner:
         self._tokenizer.padding_side = "left"
         self._device, self._max_new_tokens = device, max_new_tokens
         self._model = model.to(device).eval()
+        self._try(reference)
+
+    def _try(self, reference: str) -> None:
+        """Caption two blank pictures: a class that cannot be driven so would fail every clip."""
+        from PIL import Image
+
+        wanted, self._max_new_tokens = self._max_new_tokens, 2
+        try:
+            self._of_pictures([Image.new("RGB", (64, 48), "gray")] * 2)
+        except Exception as error:  # whatever a class that nobody tried here raises
+            raise _undrivable(reference, self._model.config.model_type, _first_line(error)) from error
+        self._max_new_tokens = wanted
 
     def caption(self, works: Sequence[Work]) -> list[Captioned]:
         return [self._caption(work) for work in works]
@@ -89,7 +108,9 @@ class TransformersCaptioner:
     def _caption(self, work: Work) -> Captioned:
         from PIL import Image
 
-        pictures = [Image.fromarray(frame) for frame in work.frames()]
+        return self._of_pictures([Image.fromarray(frame) for frame in work.frames()])
+
+    def _of_pictures(self, pictures: list[Any]) -> Captioned:
         if getattr(self._processor, "chat_template", None) is None:
             texts, scores = self._generate(self._processor(images=pictures, return_tensors="pt"))
             return Captioned(frames=texts, video=most_shared(texts), score=_mean(scores))
@@ -165,6 +186,13 @@ class ServerCaptioner:
         return Reply(" ".join(reply.text.split()), reply.usage)
 
 
+def _undrivable(reference: str, kind: str, why: str) -> ModelError:
+    return ModelError(
+        f"model {reference}: {kind} cannot be driven as a captioner ({why}); name one that is shown a picture alone, "
+        "such as BLIP, or one with a chat template, such as Qwen-VL, or serve it: backend: server"
+    )
+
+
 def most_shared(captions: Sequence[str]) -> str:
     """The caption whose words most others have: what a captioner of single pictures says of the clip."""
     counts = Counter(lemma for caption in captions for lemma in lemma_set(caption))
@@ -181,4 +209,4 @@ def _mean(values: Sequence[float]) -> float:
 
 
 def _first_line(error: Exception) -> str:
-    return next(iter(str(error).splitlines()), type(error).__name__)
+    return next(iter(str(error).strip().splitlines()), type(error).__name__)
