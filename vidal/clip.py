@@ -80,8 +80,9 @@ class MemberRecord:
     sha256: str
 
 
-def _column(group: str, doc: str, default: Any = None) -> Any:
-    metadata = {"group": group, "doc": doc}
+def _column(group: str, doc: str, default: Any = None, *, is_category: bool = False) -> Any:
+    """``is_category`` marks a text of few different values, which a manifest stores as a dictionary."""
+    metadata = {"group": group, "doc": doc, "is_category": is_category}
     if default in ([], {}):
         return field(default_factory=type(default), metadata=metadata)
     return field(default=default, metadata=metadata)
@@ -213,9 +214,9 @@ class Clip:
     audio_fingerprint: list[int] = _column("fingerprints", "chromaprint of the sound", [])
 
     # outcome
-    status: Status = _column("outcome", "kept, rejected or failed", "candidate")
-    stage: str | None = _column("outcome", "stage that rejected or failed the clip")
-    reason: str | None = _column("outcome", "one word: why")
+    status: Status = _column("outcome", "kept, rejected or failed", "candidate", is_category=True)
+    stage: str | None = _column("outcome", "stage that rejected or failed the clip", is_category=True)
+    reason: str | None = _column("outcome", "one word: why", is_category=True)
     detail: str | None = _column("outcome", "the number it was decided on, or the error's text")
     decided_value: float | None = _column("outcome", "the number that a filter or decision rejected the clip on")
     decided_limit: float | None = _column("outcome", "the limit that this number was held against")
@@ -273,15 +274,23 @@ def crawl_columns() -> list[str]:
 
 
 def schema(extra: Iterable[pa.Field] = ()) -> pa.Schema:
-    """The manifest's Arrow schema; ``extra`` are the source's own crawl columns."""
+    """The Arrow schema of rows in memory; ``extra`` are the source's own crawl columns."""
     hints = get_type_hints(Clip)
     fields = [pa.field(f.name, arrow_type(hints[f.name]), metadata={"group": f.metadata["group"]}) for f in columns()]
     return pa.schema([*fields, *extra], metadata={"vidal.schema_version": str(SCHEMA_VERSION)})
 
 
+def manifest_schema(extra: Iterable[pa.Field] = ()) -> pa.Schema:
+    """`schema` as a manifest file has it: columns of few values are dictionaries, which pandas reads as categories."""
+    plain = schema(extra)
+    categories = {f.name for f in columns() if f.metadata.get("is_category")}
+    fields = [field.with_type(CATEGORY) if field.name in categories else field for field in plain]
+    return pa.schema(fields, metadata=plain.metadata)
+
+
 def column_table() -> str:
     """The Markdown of ``manifests/COLUMNS.md``."""
-    kinds = schema()
+    kinds = manifest_schema()
     lines = [
         "# The columns of a manifest",
         "",
@@ -296,6 +305,8 @@ def column_table() -> str:
     )
     return "\n".join([*lines, *rows]) + "\n"
 
+
+CATEGORY = pa.dictionary(pa.int32(), pa.string())
 
 _SCALARS: dict[Any, pa.DataType] = {
     str: pa.string(),

@@ -6,12 +6,15 @@ import json
 import shutil
 from pathlib import Path
 
+import pandas
+import pyarrow as pa
 import pytest
 
 import vidal
 from tests.conftest import ROOT
 from tests.runs import vidal as command
-from vidal.clip import SCHEMA_VERSION
+from vidal.clip import SCHEMA_VERSION, Clip
+from vidal.dataset import manifest
 from vidal.dataset.dataset import Dataset
 
 OLD = ROOT / "tests" / "datasets" / "schema-3"
@@ -49,6 +52,20 @@ def test_a_dataset_of_version_3_is_the_source_of_a_build(tmp_path: Path) -> None
     done = command("build", recipe, "--out", tmp_path / "out", "--engine", "local", "--workers", "0")
     assert done.returncode == 0, done.stderr
     assert Dataset.open(str(tmp_path / "out")).find("kept")["status"] == "kept"
+
+
+def test_outcomes_are_categories_to_pandas_and_plain_text_to_vidal(tmp_path: Path) -> None:
+    """Each shard has its own dictionary: they become one, and one with the plain texts of version 3."""
+    outcomes = (("kept", None), ("rejected", "too_long")), (("failed", "gone"),), (("kept", None),)
+    for number, clips in enumerate(outcomes):
+        data = manifest.to_parquet([Clip(clip_id=w, status=w, reason=r) for w, r in clips], pa.schema([]), {})
+        (tmp_path / f"{number}.parquet").write_bytes(data)
+    rows = pandas.read_parquet(tmp_path)
+    assert [str(rows[name].dtype) for name in ("status", "stage", "reason")] == ["category"] * 3
+    assert rows["status"].value_counts().to_dict() == {"kept": 2, "rejected": 1, "failed": 1}
+    tables = [manifest.read(path.read_bytes(), ["status", "reason"]) for path in sorted(tmp_path.iterdir())]
+    tables.append(Dataset.open(str(OLD)).table(0, ["status", "reason"]))
+    assert pa.concat_tables(tables).column("status").to_pylist()[:4] == ["kept", "rejected", "failed", "kept"]
 
 
 @pytest.mark.parametrize(("version", "mend"), [(2, "build it anew"), (SCHEMA_VERSION + 1, "update vidal")])

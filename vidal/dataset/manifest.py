@@ -9,7 +9,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from vidal.clip import Clip, schema, to_row
+from vidal.clip import CATEGORY, Clip, manifest_schema, schema, to_row
 from vidal.errors import ClipError
 
 FOLDER = "manifest"
@@ -28,7 +28,7 @@ def stem_of(shard: int) -> str:
 
 def to_parquet(clips: Sequence[Clip], extra: pa.Schema, metadata: dict[str, str]) -> bytes:
     """The bytes of a shard's manifest; ``extra`` is the schema of the source's own crawl columns."""
-    full = schema(extra)
+    full = manifest_schema(extra)
     full = full.with_metadata({**(full.metadata or {}), **{f"vidal.{k}": v for k, v in metadata.items()}})
     table = pa.Table.from_pylist([to_row(clip) for clip in clips], schema=full)
     return table_to_parquet(table)
@@ -62,15 +62,21 @@ def table_to_parquet(table: pa.Table, row_group_size: int | None = None) -> byte
 def read(data: bytes, columns: list[str] | None = None) -> pa.Table:
     """The table of a manifest file; raises `pyarrow.ArrowException` or `OSError` for damaged bytes.
 
-    Columns that an earlier version of the schema lacks are null.
+    Columns that an earlier version of the schema lacks are null. Categories are plain text.
     """
     file = pq.ParquetFile(pa.BufferReader(data), page_checksum_verification=True)
     names = file.schema_arrow.names
-    table = file.read(columns=None if columns is None else [name for name in columns if name in names])
+    table = without_categories(file.read(columns=None if columns is None else [n for n in columns if n in names]))
     for name in _SCHEMA.names if columns is None else columns:
         if name not in names and name in _SCHEMA.names:
             table = table.append_column(_SCHEMA.field(name), pa.nulls(len(table), _SCHEMA.field(name).type))
     return table if columns is None else table.select([name for name in columns if name in table.column_names])
+
+
+def without_categories(table: pa.Table) -> pa.Table:
+    """The table with plain text for each column that a manifest stores as a dictionary, each shard its own."""
+    fields = [field.with_type(pa.string()) if field.type == CATEGORY else field for field in table.schema]
+    return table.cast(pa.schema(fields, metadata=table.schema.metadata))
 
 
 def read_schema(data: bytes) -> pa.Schema:

@@ -271,7 +271,7 @@ def _read_shard(dataset: Dataset, shard: int) -> _Shard | Damage:
         data = dataset.storage.read(manifest.name_of(shard))
         file = pq.ParquetFile(pa.BufferReader(data), page_checksum_verification=True)
         light = [name for name in file.schema_arrow.names if name not in _HEAVY]
-        table = file.read(columns=light, use_threads=False)
+        table = manifest.without_categories(file.read(columns=light, use_threads=False))
         table = table.filter(pc.equal(table.column("status"), "kept")).combine_chunks()
         members = Part.of(_whole(table.column("members")))
     except (pa.ArrowException, OSError, ValueError, KeyError) as error:
