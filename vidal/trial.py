@@ -1,4 +1,4 @@
-"""A clip made on the spot, with picture and sound, so that stages can be tried and timed without any data."""
+"""A clip made on the spot, with frames and speech, so that stages can be tried and timed without any data."""
 
 from __future__ import annotations
 
@@ -16,22 +16,28 @@ from vidal.stages.media import Media
 from vidal.stages.probe import Probe
 
 DURATION_S = 4
+SPEECH = Path(__file__).with_name("trial-speech.flac")
+"""Four seconds of a LibriVox reading of Sense and Sensibility, in the public domain (samples/LICENCES.md)."""
+
 _MAKE = [
     "-hide_banner", "-loglevel", "error", "-f", "lavfi", "-i", f"testsrc2=size=640x360:rate=25:duration={DURATION_S}",
-    "-f", "lavfi", "-i", f"sine=frequency=440:duration={DURATION_S}", "-c:v", "libx264", "-preset", "ultrafast",
+    "-i", str(SPEECH), "-c:v", "libx264", "-preset", "ultrafast",
     "-pix_fmt", "yuv420p", "-c:a", "aac", "-y",
 ]  # fmt: skip
 
 
 @contextmanager
 def trial_clip(stages: Sequence[Stage] = ()) -> Iterator[Clip]:
-    """A test picture with a tone, probed and decoded as these stages do it; raises `ToolError` without FFmpeg."""
+    """A test pattern with its time written on it and a sentence, probed and decoded as these stages do it.
+
+    Raises `ToolError` without FFmpeg.
+    """
     with tempfile.TemporaryDirectory(prefix="vidal-trial-") as folder:
         source = Path(folder) / "source.mp4"
         done = subprocess.run([str(find_ffmpeg()), *_MAKE, str(source)], capture_output=True, text=True, timeout=60)
         if done.returncode:
             raise ToolError(f"FFmpeg cannot make a test clip: {' '.join(done.stderr.split())[:200]}")
-        clip = Clip(clip_id="trial", title="A test picture with coloured bars and a tone", hashtags=["test"])
+        clip = Clip(clip_id="trial", title="A test pattern with coloured bars and a voice", hashtags=["test"])
         clip.work.folder, clip.work.source_path = Path(folder), source
         for kind in (Probe, Media):
             stage = next((stage for stage in stages if isinstance(stage, kind)), None) or kind()

@@ -115,6 +115,18 @@ def test_a_bucket_that_is_not_there_and_a_server_that_is_away_are_one_line(
     assert done.stderr.startswith(f"vidal: s3://{BUCKET}/x")
 
 
+def test_a_store_without_credentials_says_what_to_set(
+    endpoint: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
+        monkeypatch.delenv(name)
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setenv("AWS_EC2_METADATA_DISABLED", "true")
+    done = vidal("status", f"s3://{BUCKET}/some/where/out")
+    assert (done.returncode, done.stdout, done.stderr.count("\n")) == (1, "", 1)
+    assert "set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY" in done.stderr
+
+
 def test_an_export_goes_to_the_store(built: tuple[Path, str]) -> None:
     from vidal.dataset.export import write_joint
 

@@ -22,6 +22,10 @@ from vidal.errors import OutputError, StorageError, machine_error
 
 TEMPORARY_SUFFIX = ".tmp"
 
+_CREDENTIALS = (
+    "set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or AWS_PROFILE; and AWS_ENDPOINT_URL for a store not on AWS"
+)
+
 _NO_LINKS = (errno.EPERM, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK)
 """What a file system without hard links answers."""
 
@@ -208,6 +212,8 @@ class Storage:
         except Exception as error:
             if not type(error).__module__.startswith(("botocore", "aiobotocore", "aiohttp", "s3fs")):
                 raise
+            if "Credentials" in type(error).__name__:
+                raise StorageError(f"{self.address}: {error}; {_CREDENTIALS}") from error
             raise StorageError(f"{self.address}/{name}: {type(error).__name__}: {error}") from error
 
 

