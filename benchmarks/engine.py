@@ -1,9 +1,10 @@
 """What Ray costs against a plain pool of processes, and whether the driver grows with the number of clips.
 
-    python benchmarks/engine.py [--workers 2]
+    python benchmarks/engine.py [--workers 2] [--repeat 5]
 
-Start-up is left out: the clock runs from the first shard that is done to the last. Target: Ray costs at most
-15 % at 50 ms of CPU a clip, and the driver's memory is the same at 500 and at 5,000 clips.
+Start-up is left out: the clock runs from the first shard that is done to the last. The engines take turns, and what Ray
+costs is computed within each turn, so that the machine's load hits both alike; medians are printed with their range.
+Target: Ray costs at most 15 % at 50 ms of CPU a clip, and the driver's memory is the same at 500 and at 5,000 clips.
 """
 
 from __future__ import annotations
@@ -17,11 +18,14 @@ import tempfile
 import time
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import psutil
+from figures import log, options, show, spread
 
 ROOT = Path(__file__).resolve().parent.parent
 SHARD_SIZE = 10
+ENGINES = ("local", "ray")
 # Ray's workers are processes of their own and find the stage by this.
 os.environ["PYTHONPATH"] = str(ROOT)
 sys.path.insert(0, str(ROOT))
@@ -87,36 +91,46 @@ def measure(engine_name: str, clips: int, cost_s: float, workers: int) -> dict[s
 
 def in_a_process_of_its_own(*arguments: object) -> dict[str, float]:
     command = [sys.executable, __file__, "--measure", *map(str, arguments)]
-    done = subprocess.run(command, check=True, capture_output=True, text=True)
-    found: dict[str, float] = json.loads(done.stdout.splitlines()[-1])
-    return found
+    done = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True)
+    figures: dict[str, float] = json.loads(done.stdout.splitlines()[-1])
+    return figures
+
+
+def compare(clips: int, cost_s: float, workers: int, repeat: int) -> dict[str, Any]:
+    """Turns of all engines over as many clips."""
+    turns: list[dict[str, dict[str, float]]] = []
+    for number in range(repeat):
+        # Who goes first changes, so that neither always finds the machine as the other left it.
+        order = ENGINES if number % 2 == 0 else ENGINES[::-1]
+        turns.append({name: in_a_process_of_its_own(name, clips, cost_s, workers) for name in order})
+        log(f"turn {number + 1} of {repeat}: {turns[-1]}")
+    return {
+        "clips_per_s": {name: spread([turn[name]["clips_s"] for turn in turns]) for name in ENGINES},
+        "ray_costs": spread([1 - turn["ray"]["clips_s"] / turn["local"]["clips_s"] for turn in turns]),
+        "driver_mb": {name: spread([turn[name]["rss_mb"] for turn in turns]) for name in ENGINES},
+        "clips": clips, "cpu_s_per_clip": cost_s, "workers": workers, "repeat": repeat,
+    }  # fmt: skip
 
 
 def main() -> None:
-    arguments = argparse.ArgumentParser(description=__doc__)
-    arguments.add_argument("--workers", type=int, default=2)
-    arguments.add_argument("--clips", type=int, default=500)
-    arguments.add_argument("--rounds", type=int, default=3, help="Of each engine, in turns; the best counts.")
-    arguments.add_argument("--measure", nargs=4, help=argparse.SUPPRESS)
-    given = arguments.parse_args()
+    parser = options(__doc__)
+    parser.add_argument("--workers", type=int, default=2)
+    parser.add_argument("--clips", type=int, default=500)
+    parser.add_argument("--repeat", type=int, default=5, help="turns of each engine")
+    parser.add_argument("--measure", nargs=4, help=argparse.SUPPRESS)
+    given = parser.parse_args()
     if given.measure:
         engine, clips, cost_s, workers = given.measure
         print(json.dumps(measure(engine, int(clips), float(cost_s), int(workers))))
         return
-    print(f"{os.cpu_count()} cores, load {os.getloadavg()[0]:.1f}, {given.workers} workers")
-    best = {"local": 0.0, "ray": 0.0}
-    for _ in range(given.rounds):
-        for engine in best:
-            found = in_a_process_of_its_own(engine, given.clips, 0.05, given.workers)
-            best[engine] = max(best[engine], found["clips_s"])
-    for engine, rate in best.items():
-        print(f"{engine}: {rate:.1f} clips/s at 50 ms of CPU a clip")
-    print(f"ray costs {1 - best['ray'] / best['local']:.1%}")
-    for engine in best:
-        memory = [
-            in_a_process_of_its_own(engine, n, 0.002, given.workers)["rss_mb"] for n in (given.clips, 10 * given.clips)
-        ]
-        print(f"{engine}: driver {memory[0]:.0f} MB at {given.clips} clips, {memory[1]:.0f} MB at {10 * given.clips}")
+    if given.quick:
+        figures = compare(40, 0.01, given.workers, 1)
+    else:
+        figures = compare(given.clips, 0.05, given.workers, given.repeat)
+        figures["driver_mb_at_ten_times_the_clips"] = {
+            name: in_a_process_of_its_own(name, 10 * given.clips, 0.002, given.workers)["rss_mb"] for name in ENGINES
+        }
+    show(figures, as_json=given.json)
 
 
 if __name__ == "__main__":

@@ -8,13 +8,15 @@ Prints R@1 from 64 different scenes for every direction, trained and emergent, w
 
 from __future__ import annotations
 
-import argparse
 import json
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 from typing import Any
 from xml.sax.saxutils import escape
+
+from figures import options, show
 
 ROOT = Path(__file__).resolve().parent.parent
 COLOURS = {"video": "#1b6ca8", "depth": "#2a9d55", "infrared": "#c0392b", "audio": "#8e5bb5"}
@@ -27,18 +29,21 @@ def run(*arguments: str | Path) -> str:
     return subprocess.run(command, cwd=ROOT, check=True, text=True, stdout=subprocess.PIPE).stdout
 
 
-def learn(work: Path) -> dict[str, Any]:
-    """Whatever of the three steps is not done yet."""
+QUICK_SET = ("--clips", "40", "--scenes", "4", "--size", "32")
+QUICK_TRAINING = ("--set", "batch_size=8", "--set", "epochs=1", "--set", "data.workers=0")
+
+
+def learn(work: Path, *, quick: bool) -> dict[str, Any]:
+    """Whatever of the three steps is not done yet; gives the evaluation's row of each direction."""
     if not (work / "set" / "dataset.json").exists():
-        run("vidal.synthetic.learning_set", "--out", work / "set")
+        run("vidal.synthetic.learning_set", "--out", work / "set", *(QUICK_SET if quick else ()))
     run("vidal", "train", "pipelines/train/learning.yaml", "--data", work / "set", "--out", work / "run", "--resume",
-        "--set", "threads=1")  # fmt: skip
+        "--set", "threads=1", *(QUICK_TRAINING if quick else ()))  # fmt: skip
     told = run(
         "vidal", "eval", work / "run", "--data", work / "set", "--one-per-caption", "--max-clips", "64", "--json"
     )
     (work / "figures.json").write_text(told)
-    figures: dict[str, Any] = json.loads(told)
-    return figures
+    return {name: row for name, row in json.loads(told).items() if "_to_" in name}
 
 
 def losses(run_folder: Path) -> dict[str, list[tuple[int, float]]]:
@@ -96,16 +101,24 @@ def _line(x: float, y: float, colour: str, said: str, row: dict[str, Any]) -> st
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--work", type=Path, default=ROOT / "build" / "learning")
+    parser = options(__doc__)
+    parser.add_argument("--work", type=Path, help="folder of the set and the run, resumed if they are there")
     parser.add_argument("--picture", type=Path)
     given = parser.parse_args()
-    figures = learn(given.work.resolve())
-    for name, row in sorted(figures.items(), key=lambda item: not item[1]["trained"]):
-        kind = "trained" if row["trained"] else "emergent"
-        print(f"{name:22s} {kind:9s} R@1 {row['R@1']:.3f} of {row['gallery']}, untrained {row['baseline']['R@1']:.3f}")
+    with tempfile.TemporaryDirectory() as scratch:
+        work = given.work or Path(scratch if given.quick else ROOT / "build" / "learning")
+        rows = learn(work.resolve(), quick=given.quick)
+        svg = picture(losses(work / "run"), rows)
+    figures = {
+        name: {
+            "kind": "trained" if row["trained"] else "emergent", "R@1": row["R@1"], "of": row["gallery"],
+            "untrained": row["baseline"]["R@1"],
+        }
+        for name, row in sorted(rows.items(), key=lambda item: not item[1]["trained"])
+    }  # fmt: skip
+    show(figures, as_json=given.json)
     if given.picture:
-        given.picture.write_text(picture(losses(given.work / "run"), figures))
+        given.picture.write_text(svg)
 
 
 if __name__ == "__main__":

@@ -1,6 +1,6 @@
 """Samples per second of the loader against stock webdataset, on the depth layer, as a ratio.
 
-    python benchmarks/loader.py
+    python benchmarks/loader.py [--repeat 5]
 
 (a) webdataset reads tars into which all layers were packed jointly, ours the depth layer's own tars: at least 2 times.
 (b) both read the depth layer's own tars: at least 0.95.
@@ -11,8 +11,9 @@ ratio of (a) depends on what there is to read past: ``--mp4-kb 377`` has the sam
 Either side takes one of the eight depth pictures at random and the caption of each clip, decodes and transforms it
 with the very same functions, in as many worker processes of one thread each. Ours shuffles globally and reads single
 members in random order; webdataset shuffles shards, reads tars from front to back, and shuffles in a buffer. It is also
-measured with ``select_files``, which lets it leave other members out as they stream by. The page cache is warm. Rounds
-take turns, so that the machine's load hits all alike; the ratio is the median of the rounds' ratios.
+measured with ``select_files``, which lets it leave other members out as they stream by. The page cache is warm. All
+take turns, so that the machine's load hits them alike; ratios are computed within each turn, and medians are printed
+with their range.
 """
 
 from __future__ import annotations
@@ -20,7 +21,6 @@ from __future__ import annotations
 import argparse
 import io
 import json
-import statistics
 import tempfile
 import time
 import warnings
@@ -36,6 +36,7 @@ import pyarrow as pa
 import soundfile
 import torch
 import webdataset as wds
+from figures import options, show, spread
 
 import vidal
 from vidal.clip import SCHEMA_VERSION, from_row
@@ -51,7 +52,7 @@ from vidal.train.data.text_views import TextViews
 from vidal.train.data.transforms import DepthTransform
 from vidal.work import SAMPLE_RATE, Member
 
-JOINT_FLOOR, LAYER_FLOOR = 2.0, 0.95
+GOALS = {"webdataset, joint tars": 2.0, "webdataset, depth tars": 0.95}
 LAYERS = ["video", "depth", "infrared", "audio"]
 WIDTH, HEIGHT, FRAMES, DURATION_S = 256, 455, 8, 7
 PAIR = ("text", "depth")
@@ -177,47 +178,43 @@ def measure(folder: Path, joint: Path, given: argparse.Namespace) -> dict[str, A
     sizes = [sum(map(len, warm[: len(joint_tars)])), sum(map(len, warm[len(joint_tars) :]))]
     del warm
     rates: dict[str, list[float]] = {name: [] for name in runs}
-    for seed in range(given.rounds):
+    for seed in range(given.repeat):
         for name in runs if seed % 2 == 0 else reversed(runs):
             rates[name].append(rate(runs[name](seed), expected))
-    ratios = {
-        name: statistics.median(a / b for a, b in zip(rates["ours"], of, strict=True)) for name, of in rates.items()
+    ours_is = {
+        f"ours_against_{name}": spread([a / b for a, b in zip(rates["ours"], of, strict=True)])
+        for name, of in rates.items()
+        if name != "ours"
     }
     return {
-        "rates": {name: statistics.median(of) for name, of in rates.items()}, "ratios": ratios, "rounds": rates,
-        "bytes_per_clip": {"joint": sizes[0] // given.clips, "depth": sizes[1] // given.clips},
+        "samples_per_s": {name: spread(of) for name, of in rates.items()}, **ours_is,
+        "mb_per_clip": {"joint": sizes[0] / given.clips / 1e6, "depth": sizes[1] / given.clips / 1e6},
         "clips": given.clips, "epochs": given.epochs, "workers": given.workers, "batch": given.batch,
-        "goals": {"joint": JOINT_FLOOR, "depth": LAYER_FLOOR}, "page_cache": "warm",
+        "repeat": given.repeat,
     }  # fmt: skip
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = options(__doc__)
     parser.add_argument("--clips", type=int, default=512, help="a multiple of 64")
-    parser.add_argument("--epochs", type=int, default=2, help="in each round")
-    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--epochs", type=int, default=2, help="in each turn")
+    parser.add_argument("--repeat", type=int, default=5, help="turns of each")
     parser.add_argument("--workers", type=int, default=2)
     parser.add_argument("--batch", type=int, default=64)
     parser.add_argument("--mp4-kb", type=int, default=2000, help="of each clip; 377 is the sample data set's mean")
     given = parser.parse_args()
+    if given.quick:
+        given.clips, given.epochs, given.repeat, given.batch, given.mp4_kb = 8, 1, 1, 2, 10
     warnings.filterwarnings("ignore", module="webdataset")
     with tempfile.TemporaryDirectory() as scratch:
         folder, joint = Path(scratch, "set"), Path(scratch, "joint")
-        write_set(folder, given.clips, 64, given.mp4_kb * 1000)
+        write_set(folder, given.clips, 4 if given.quick else 64, given.mp4_kb * 1000)
         joint.mkdir()
         write_joint(Dataset.open(str(folder)), str(joint))
-        found = measure(folder, joint, given)
-    sizes = found["bytes_per_clip"]
-    print(f"{given.clips} clips of {sizes['joint'] / 1e6:.2f} MB, {sizes['depth'] / 1e6:.2f} MB of it depth; "
-          f"{given.workers} workers, one thread each, warm page cache, median of {given.rounds} rounds")  # fmt: skip
-    print(f"{'':40}{'samples/s':>10}{'ours is':>10}{'goal':>8}")
-    goals = {"webdataset, joint tars": JOINT_FLOOR, "webdataset, depth tars": LAYER_FLOOR}
-    for name, per_s in found["rates"].items():
-        goal = f"{goals[name]:.2f}x" if name in goals else ""
-        print(f"{name:40}{per_s:10.0f}{found['ratios'][name]:9.2f}x{goal:>8}")
-    print(json.dumps(found))
-    missed = [name for name, goal in goals.items() if found["ratios"][name] < goal]
-    raise SystemExit(f"missed: {', '.join(missed)}" if missed else 0)
+        figures = measure(folder, joint, given)
+    show(figures, as_json=given.json)
+    missed = [name for name, goal in GOALS.items() if figures[f"ours_against_{name}"]["median"] < goal]
+    raise SystemExit(f"missed: {', '.join(missed)}" if missed and not given.quick else 0)
 
 
 if __name__ == "__main__":

@@ -22,6 +22,7 @@ from pathlib import Path
 import numpy as np
 import psutil
 import pyarrow as pa
+from figures import options, show
 
 SHARD_SIZE = 1000
 _MEMBERS = {
@@ -150,7 +151,7 @@ def _rate(order: np.ndarray, work: Callable[[int], object]) -> float:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = options(__doc__)
     parser.add_argument("--clips", type=int, default=200_000)
     parser.add_argument("--measure", help=argparse.SUPPRESS)
     parser.add_argument("--keep", type=Path, help="folder to write the data set to, used again if it is there")
@@ -161,11 +162,10 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as temporary:
         out = args.keep or Path(temporary)
         if not (out / "dataset.json").exists():
-            write(out, args.clips)
+            write(out, 2000 if args.quick else args.clips)
         command = [sys.executable, __file__, "--measure", str(out)]
         said = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True)
-    for name, value in json.loads(said.stdout).items():
-        print(f"{name:14} {value:12,.1f}")
+    show(json.loads(said.stdout), as_json=args.json)
 
 
 if __name__ == "__main__":

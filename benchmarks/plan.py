@@ -15,8 +15,10 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
+
+from figures import options, show
 
 SHARD_SIZE = 128
 COMMITTED_SHARE = 0.95
@@ -88,31 +90,37 @@ def commit_most(folder: Path, shards: int) -> None:
         (manifests / f"{shard:06d}.parquet").touch()
 
 
-def measure(what: str, work: Callable[[], int]) -> None:
+def measure(folder: Path) -> dict[str, float]:
     started = time.perf_counter()
-    shards = work()
+    shards = drive(folder)
     peak_mb = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
-    print(f"{what}: {time.perf_counter() - started:.1f} s, peak {peak_mb:.0f} MB, {shards} shards to do")
+    return {"s": time.perf_counter() - started, "peak_mb": peak_mb, "shards_to_do": shards}
+
+
+def in_a_process_of_its_own(folder: Path) -> dict[str, float]:
+    """So that the peak is its own."""
+    command = [sys.executable, __file__, "--measure", str(folder)]
+    figures: dict[str, float] = json.loads(subprocess.run(command, check=True, stdout=subprocess.PIPE).stdout)
+    return figures
 
 
 def main() -> None:
-    arguments = argparse.ArgumentParser(description=__doc__)
-    arguments.add_argument("--candidates", type=int, default=1_000_000)
-    arguments.add_argument("--measure", nargs=2, metavar=("WHAT", "FOLDER"), help=argparse.SUPPRESS)
-    given = arguments.parse_args()
+    parser = options(__doc__)
+    parser.add_argument("--candidates", type=int, default=1_000_000)
+    parser.add_argument("--measure", type=Path, metavar="FOLDER", help=argparse.SUPPRESS)
+    given = parser.parse_args()
     if given.measure:
-        what, folder = given.measure
-        measure(what, lambda: drive(Path(folder)))
+        print(json.dumps(measure(given.measure)))
         return
+    candidates = 1000 if given.quick else given.candidates
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        write_list(folder / "candidates.csv", given.candidates)
+        write_list(folder / "candidates.csv", candidates)
         write_recipe(folder)
-        # Each in a process of its own, so that the peak is its own.
-        for what in (f"planning {given.candidates} candidates", f"resuming {given.candidates} candidates"):
-            subprocess.run([sys.executable, __file__, "--measure", what, name], check=True)
-            if what.startswith("planning"):
-                commit_most(folder, -(-given.candidates // SHARD_SIZE))
+        planning = in_a_process_of_its_own(folder)
+        commit_most(folder, -(-candidates // SHARD_SIZE))
+        resuming = in_a_process_of_its_own(folder)
+    show({"candidates": candidates, "planning": planning, "resuming": resuming}, as_json=given.json)
 
 
 if __name__ == "__main__":

@@ -7,17 +7,17 @@ Target: the million in under 15 minutes and under 4 GB, the lists in under 60 s.
 
 from __future__ import annotations
 
-import argparse
 import csv
 import json
 import os
 import random
-import resource
 import subprocess
 import sys
 import tempfile
 import time
 from pathlib import Path
+
+from figures import options, show
 
 LISTS = Path(__file__).resolve().parents[1] / "manifests" / "terms"
 SEED = 0
@@ -88,29 +88,34 @@ def write_captions(folder: Path, captions: int) -> None:
                 benchmark.write(caption + "\n")
 
 
-def measure(what: str, arguments: list[str]) -> None:
-    """Run the command in a process of its own, so that the peak is its own."""
-    started = time.perf_counter()
+def measure(arguments: list[str]) -> dict[str, float]:
+    """Time and peak memory of the command, in a process of its own."""
     threads = {name: "1" for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "ARROW_NUM_THREADS")}
-    subprocess.run([sys.executable, "-m", "vidal", "terms", *arguments], check=True, env={**os.environ, **threads})
-    usage = resource.getrusage(resource.RUSAGE_CHILDREN)
-    peak_mb, cpu_s = usage.ru_maxrss / 1024, usage.ru_utime + usage.ru_stime
-    wall_s = time.perf_counter() - started
-    print(f"{what}: {wall_s:.1f} s, peak {peak_mb:.0f} MB (CPU of all so far {cpu_s:.1f} s)", flush=True)
+    command = [sys.executable, "-m", "vidal", "terms", *arguments]
+    started = time.perf_counter()
+    process = subprocess.Popen(command, env={**os.environ, **threads}, stdout=sys.stderr)
+    _, status, usage = os.wait4(process.pid, 0)
+    process.returncode = os.waitstatus_to_exitcode(status)
+    if process.returncode:
+        raise subprocess.CalledProcessError(process.returncode, command)
+    cpu_s = usage.ru_utime + usage.ru_stime
+    return {"s": time.perf_counter() - started, "cpu_s": cpu_s, "peak_mb": usage.ru_maxrss / 1024}
 
 
 def main() -> None:
-    arguments = argparse.ArgumentParser(description=__doc__)
-    arguments.add_argument("--captions", type=int, default=1_000_000)
-    captions = arguments.parse_args().captions
+    parser = options(__doc__)
+    parser.add_argument("--captions", type=int, default=1_000_000)
+    given = parser.parse_args()
+    lists = [LISTS / "kinetics-400.txt"] if given.quick else sorted(LISTS.glob("*.txt"))
+    captions, number = (500, 50) if given.quick else (given.captions, 5000)
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         out = ["--out", str(folder / "terms.parquet"), "--plot", str(folder / "terms.svg")]
-        shipped = [str(path) for path in sorted(LISTS.glob("*.txt"))]
-        measure("shipped lists", [*shipped, *out, "--number", "5000"])
+        of_lists = measure([*map(str, lists), *out, "--number", str(number)])
         write_captions(folder, captions)
-        given = [f"{folder}/first.csv:caption", f"{folder}/second.jsonl:text", "--exclude", f"{folder}/benchmark.txt"]
-        measure(f"{captions} captions", [*given, *out, "--number", str(min(100_000, captions // 10))])
+        sources = [f"{folder}/first.csv:caption", f"{folder}/second.jsonl:text", "--exclude", f"{folder}/benchmark.txt"]
+        of_captions = measure([*sources, *out, "--number", str(min(100_000, captions // 10))])
+    show({"shipped_lists": of_lists, f"{captions}_captions": of_captions}, as_json=given.json)
 
 
 if __name__ == "__main__":

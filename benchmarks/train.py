@@ -1,8 +1,8 @@
 """How fast a training step is: beside open_clip's on the CPU, and against the arithmetic ceiling on a GPU.
 
-    python benchmarks/train.py --against open_clip      one small ViT, both trainers' steps in turn, the ratio
+    python benchmarks/train.py                          one small ViT, both trainers' steps in turn, the ratio
     python benchmarks/train.py --gpu [--tune lora]      ViT-L/14, 8 x 224², batch 1024, mask .5, bf16, synthetic data
-    python benchmarks/train.py --gpu --tiny --device cpu   the same path at toy size, to see that it runs
+    python benchmarks/train.py --gpu --quick --device cpu   the same at toy size, to see that it runs
 
 Both trainers start from the same weights and see the same pixels and text, so their losses agree.
 
@@ -13,8 +13,6 @@ patches nor recomputation.
 
 from __future__ import annotations
 
-import argparse
-import json
 import statistics
 import time
 from collections.abc import Callable
@@ -22,6 +20,7 @@ from contextlib import nullcontext
 
 import torch
 import torch.nn.functional as F
+from figures import options, show
 from torch import Tensor, nn
 
 from vidal.train import gradcache
@@ -127,7 +126,7 @@ def theirs(pixels: Tensor, text: Tensor, tower: nn.Module) -> Callable[[], float
     return step
 
 
-def beside_open_clip(rounds: int, threads: int, *, tiny: bool) -> dict[str, object]:
+def beside_open_clip(repeat: int, threads: int, *, tiny: bool) -> dict[str, object]:
     torch.set_num_threads(threads)
     size, rows = (_TINY_TOWER, 8) if tiny else (_CPU_TOWER, 32)
     start = open_clip_tower(size, 256)
@@ -136,7 +135,7 @@ def beside_open_clip(rounds: int, threads: int, *, tiny: bool) -> dict[str, obje
     seconds: dict[str, list[float]] = {name: [] for name in steps}
     # Warm-up; the losses after a step or two show that both did the same.
     losses = {name: [step() for _ in range(_WARM_UP)] for name, step in steps.items()}
-    for number in range(rounds):
+    for number in range(repeat):
         # Who goes first changes, so that neither always finds the caches as the other left them.
         for name in sorted(steps, reverse=bool(number % 2)):
             started = time.perf_counter()
@@ -145,7 +144,7 @@ def beside_open_clip(rounds: int, threads: int, *, tiny: bool) -> dict[str, obje
     medians = {name: statistics.median(values) for name, values in seconds.items()}
     best = {name: min(values) for name, values in seconds.items()}
     return {
-        "tower": size, "batch": rows, "threads": threads, "rounds": rounds, "warm_up_losses": losses,
+        "tower": size, "batch": rows, "threads": threads, "repeat": repeat, "warm_up_losses": losses,
         "median_s": medians, "best_s": best, "steps_per_s": {name: 1 / s for name, s in medians.items()},
         "ratio_by_median": medians["open_clip"] / medians["vidal"], "ratio_by_best": best["open_clip"] / best["vidal"],
     }  # fmt: skip
@@ -219,28 +218,25 @@ def _now(device: torch.device) -> float:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--against", choices=["open_clip"], default="open_clip")
+    parser = options(__doc__)
     parser.add_argument("--gpu", action="store_true")
     parser.add_argument("--batch", type=int, default=1024)
     parser.add_argument("--tune", choices=["full", "lora"], default="full")
     parser.add_argument("--chunk", type=int, default=64)
     parser.add_argument("--compile", action="store_true")
-    parser.add_argument("--tiny", action="store_true")
     parser.add_argument("--device", default="cuda")
     parser.add_argument("--steps", type=int, default=5)
-    parser.add_argument("--rounds", type=int, default=15)
+    parser.add_argument("--repeat", type=int, default=15, help="steps of each trainer, in turns")
     parser.add_argument("--threads", type=int, default=1)
     given = parser.parse_args()
     if given.gpu:
-        device = torch.device(given.device)
-        found = on_gpu(
-            given.tune, device, tiny=given.tiny, rows=given.batch, chunk=given.chunk, compile=given.compile,
-            steps=given.steps,
+        figures = on_gpu(
+            given.tune, torch.device(given.device), tiny=given.quick, rows=given.batch, chunk=given.chunk,
+            compile=given.compile, steps=given.steps,
         )  # fmt: skip
     else:
-        found = beside_open_clip(given.rounds, given.threads, tiny=given.tiny)
-    print(json.dumps(found, indent=2))
+        figures = beside_open_clip(2 if given.quick else given.repeat, given.threads, tiny=given.quick)
+    show(figures, as_json=given.json)
 
 
 if __name__ == "__main__":

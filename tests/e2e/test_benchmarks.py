@@ -1,0 +1,36 @@
+"""Every benchmark runs: with ``--quick`` it goes through the same code at toy size."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.conftest import ROOT
+
+SCRIPTS = sorted(path for path in (ROOT / "benchmarks").glob("*.py") if "__main__" in path.read_text())
+
+
+def numbers(figures: Any) -> Iterator[float]:
+    """Every number in a JSON value."""
+    if isinstance(figures, dict | list):
+        for value in figures.values() if isinstance(figures, dict) else figures:
+            yield from numbers(value)
+    elif isinstance(figures, int | float) and not isinstance(figures, bool):
+        yield figures
+
+
+@pytest.mark.parametrize("script", SCRIPTS, ids=lambda path: path.stem)
+def test_a_benchmark_runs_at_toy_size_and_prints_its_figures(script: Path, tmp_path: Path) -> None:
+    command = [sys.executable, script, "--quick", "--json"]
+    done = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path, timeout=240)
+    assert done.returncode == 0, done.stderr
+    figures = json.loads(done.stdout)
+    assert {"cores", "load"} < figures.keys()
+    assert sum(number > 0 for number in numbers(figures)) > 3, figures
+    assert list(tmp_path.iterdir()) == [], "nothing is left where it was started"
