@@ -86,7 +86,8 @@ def _command(source: str, limits: Limits, video: Track | None, audio: Track | No
     tagged, outputs = [], []
     if video is not None:
         tagged.append(media[f"v:{video.number}"])
-        small = f"showinfo@{nonce},scale=16:16,format=yuvj420p"
+        # The colours of this picture matter to nobody, and the scaler does not know every matrix.
+        small = f"showinfo@{nonce},setparams=colorspace=bt470bg,scale=16:16,format=yuvj420p"
         options = {"f": "mov", "vf": small, "c:v": "mjpeg", "frames:v": 1, **exact}
         outputs.append(ffmpeg.output(tagged[-1], f"file:{_PICTURE}", **options))
     if audio is not None:
