@@ -3,9 +3,15 @@
 from __future__ import annotations
 
 import re
+import shlex
+import subprocess
+from pathlib import Path
+from typing import Any
 
 import pytest
 import typer
+import yaml
+from open_clip_train.params import parse_args
 
 from tests.conftest import ROOT
 from vidal import cli, recipe
@@ -13,6 +19,31 @@ from vidal.stages.table import with_table
 
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 PAGES = [ROOT / "README.md", ROOT / "ARCHITECTURE.md", *sorted((ROOT / "docs").glob("*.md"))]
+RECIPES = sorted((ROOT / "pipelines").rglob("*.yaml"))
+APP: Any = typer.main.get_command(cli.app)
+
+
+def commands_of(path: Path) -> list[str]:
+    """The command lines of a page's console blocks, or of a recipe's comments."""
+    text = path.read_text(encoding="utf-8")
+    if path.suffix == ".yaml":
+        comments = re.sub(r"\\\n#\s*", "", text)
+        return re.findall(r"^#   (\S.*)$", comments, re.M)
+    return re.findall(r"^\$ (.*)$", text, re.M)
+
+
+COMMANDS = [(path, command) for path in [*PAGES, *RECIPES] for command in commands_of(path)]
+
+
+def parse(command: str) -> None:
+    """Read a command line of vidal's as the program does, without running it; raises what the program would print."""
+    words = [word for word in shlex.split(command, comments=True) if word != "…"]
+    words = words[words.index("vidal") + 1 :]
+    to_run = APP
+    while hasattr(to_run, "commands"):
+        name, words = words[0], words[1:]
+        to_run = to_run.commands[name]
+    to_run.make_context(name, words)
 
 
 def test_the_stage_table_is_that_of_the_catalogue() -> None:
@@ -20,9 +51,35 @@ def test_the_stage_table_is_that_of_the_catalogue() -> None:
 
 
 def test_every_command_of_the_readme_exists_and_every_command_is_in_it() -> None:
-    commands = set(typer.main.get_command(cli.app).commands)  # type: ignore[attr-defined]
     told = set(re.findall(r"^\$ (?:\.venv/bin/)?vidal ([a-z]+)", README, re.M))
-    assert told == commands
+    assert told == set(APP.commands)
+
+
+@pytest.mark.parametrize(("path", "command"), COMMANDS, ids=[f"{path.name}: {command}" for path, command in COMMANDS])
+def test_every_command_line_is_one_that_its_program_takes(path: Path, command: str) -> None:
+    line = command.replace(".venv/bin/vidal", "vidal")
+    if line.startswith("make "):
+        words = [word for word in shlex.split(line, comments=True) if "…" not in word]
+        done = subprocess.run([*words, "--dry-run"], cwd=ROOT, capture_output=True, text=True, check=True)
+        line = done.stdout.splitlines()[-1].replace(".venv/bin/vidal", "vidal")
+    if re.search(r"\bvidal\b", line.partition("#")[0]):
+        parse(line)
+    elif "open_clip_train" in line:
+        parse_args([word for word in shlex.split(line)[3:] if word != "…"])
+    named = [word for word in shlex.split(line, comments=True) if re.fullmatch(r"(pipelines|manifests)/.*", word)]
+    assert all(list(ROOT.glob(word)) for word in named), named
+
+
+@pytest.mark.parametrize("page", [*PAGES, *RECIPES], ids=lambda path: path.name)
+def test_every_command_that_a_sentence_names_exists(page: Path) -> None:
+    named = set(re.findall(r"`vidal ([a-z]+)", page.read_text(encoding="utf-8")))
+    assert named <= set(APP.commands)
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_every_module_that_a_page_runs_is_there(page: Path) -> None:
+    named = re.findall(r"python -m (vidal[\w.]+)", page.read_text(encoding="utf-8"))
+    assert [name for name in named if not (ROOT / f"{name.replace('.', '/')}.py").exists()] == []
 
 
 @pytest.mark.parametrize("target", sorted(set(re.findall(r"(?:`|^\$ )make ([a-z-]+)", README, re.M))))
@@ -31,7 +88,7 @@ def test_every_make_target_that_is_named_exists(target: str) -> None:
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
-def test_every_path_that_a_page_names_is_there(page) -> None:
+def test_every_path_that_a_page_names_is_there(page: Path) -> None:
     named = re.findall(r"`((?:vidal|pipelines|manifests|samples|tests|benchmarks|docs)/[\w./-]*)`", page.read_text())
     assert [path for path in named if not (ROOT / path).exists()] == []
 
@@ -44,7 +101,7 @@ def test_every_figure_has_a_command_that_is_there() -> None:
 
 
 @pytest.mark.parametrize("path", sorted((ROOT / "pipelines").glob("*.yaml")), ids=lambda path: path.name)
-def test_every_recipe_is_sound(path) -> None:
+def test_every_recipe_is_sound(path: Path) -> None:
     assert recipe.load(path).stages
 
 
@@ -52,6 +109,4 @@ def test_the_readmes_recipe_is_sound() -> None:
     block = re.search(r"```yaml\n# shorts.yaml\n(.*?)```", README, re.S)
     assert block is not None
     text = re.sub(r"\{list: candidates.csv\}.*", f"{{list: {ROOT / 'manifests' / 'sample.csv'}}}", block.group(1))
-    import yaml
-
     assert recipe.check(yaml.safe_load(text), "README.md").stages
