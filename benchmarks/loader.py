@@ -39,12 +39,13 @@ import webdataset as wds
 from figures import options, show, spread
 
 import vidal
-from vidal.clip import SCHEMA_VERSION, from_row
+from vidal.clip import SCHEMA_VERSION
 from vidal.dataset import plan as plans
 from vidal.dataset.commit import ShardWriter
 from vidal.dataset.dataset import Dataset, DatasetInfo, write_info
 from vidal.dataset.export import write_joint
 from vidal.dataset.storage import Storage
+from vidal.record import from_row
 from vidal.train.data.decode import decode, frames_of
 from vidal.train.data.loader import Loader
 from vidal.train.data.plan import PairPlan, Plan
@@ -79,7 +80,8 @@ def _write_shard(out: str, shard: int, mp4_bytes: int) -> None:
     cv2.setNumThreads(1)
     storage = Storage(out)
     plan, rng, times = plans.Plan(storage), np.random.default_rng(shard), [k + 0.5 for k in range(FRAMES)]
-    with tempfile.TemporaryDirectory() as scratch, ShardWriter(storage, shard, LAYERS, Path(scratch)) as writer:
+    extra = plan.extra_schema()
+    with tempfile.TemporaryDirectory() as scratch, ShardWriter(storage, shard, LAYERS, Path(scratch), extra) as writer:
         for row in plan.rows(shard):
             clip = from_row(row)
             clip.status, clip.duration_s, clip.has_audio, clip.fingerprint = "kept", float(DURATION_S), True, "0"
@@ -88,7 +90,7 @@ def _write_shard(out: str, shard: int, mp4_bytes: int) -> None:
             for member in _members(rng, times, mp4_bytes):
                 clip.work.put(member)
             writer.add(clip)
-        writer.commit(plan.extra_schema(), {"fingerprint": "0"})
+        writer.commit({"fingerprint": "0"})
 
 
 def _members(rng: np.random.Generator, times: list[float], mp4_bytes: int) -> Iterator[Member]:

@@ -292,7 +292,7 @@ def report(
     target = out or Path("report.html")
     shown = write_report(
         dataset.rows(), dataset.read_member, target, title=dataset.info.name, stage_order=stage_order(dataset),
-        max_clips=max_clips, where=where, selected=selected_clips(dataset, where),
+        declared=dataset.info.columns, max_clips=max_clips, where=where, selected=selected_clips(dataset, where),
     )  # fmt: skip
     left_out = f": {shown.most} of {shown.seen} clips, evenly chosen; --max-clips shows more"
     console.print(f"wrote {target}" + ("" if shown.is_all else left_out), soft_wrap=True)
@@ -641,7 +641,7 @@ def _print_funnel(result: Any) -> None:
 
 
 def _print_json(value: dict[str, Any]) -> None:
-    from vidal.clip import finite
+    from vidal.record import finite
 
     print(json.dumps(finite(value), ensure_ascii=False, indent=2, default=str))
 

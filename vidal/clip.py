@@ -1,21 +1,21 @@
-"""`Clip`, the one declaration of the record.
+"""`Clip`, the one declaration of the record's own columns.
 
 The Arrow schema, the Parquet manifests, the ``json`` member of the tars and the column table in
-``manifests/COLUMNS.md`` all derive from the fields below. Change a column, raise `SCHEMA_VERSION`.
+``manifests/COLUMNS.md`` all derive from the fields below. Change a column, raise `SCHEMA_VERSION`. Columns that a
+dataset has besides are declared by its recipe's stages (`vidal.record.Column`), or are its source's own.
 """
 
 from __future__ import annotations
 
 import dataclasses
-import math
-import types
-import typing
 from collections.abc import Iterable
 from dataclasses import dataclass, field
-from typing import Any, Literal, get_args, get_origin, get_type_hints
+from typing import Any, Literal, get_type_hints
 
 import pyarrow as pa
 
+from vidal.arrow_types import CATEGORY, arrow_type
+from vidal.errors import ClipError
 from vidal.work import Work
 
 SCHEMA_VERSION = 4
@@ -23,9 +23,6 @@ OLDEST_SCHEMA_VERSION = 3
 """Datasets from this version on are read; columns that they lack are null."""
 
 Status = Literal["candidate", "kept", "rejected", "failed"]
-
-# The machinery's own groups stay out of the json member: they say how the row came to be, not what the clip is.
-_MANIFEST_ONLY_GROUPS = ("outcome", "provenance", "members", "fingerprints")
 
 
 @dataclass(slots=True, kw_only=True)
@@ -90,7 +87,10 @@ def _column(group: str, doc: str, default: Any = None, *, is_category: bool = Fa
 
 @dataclass(slots=True, kw_only=True)
 class Clip:
-    """One short video under way: its manifest row, plus `work`, which is never stored."""
+    """One short video under way: its manifest row, plus `work`, which is never stored.
+
+    ``clip["colourfulness"]`` reads and writes any column by its name, those in `extra` as well as the fields.
+    """
 
     # identity
     clip_id: str = _column("identity", "key of the clip in every layer; letters, digits, _ and -", "")
@@ -240,7 +240,7 @@ class Clip:
     layers: list[str] = _column("members", "layers in which the clip has members", [])
     members: list[MemberRecord] = _column("members", "its tar members with offset, size and SHA-256", [])
 
-    # crawl columns of the source that vidal has no name for, and working state
+    # columns that `Clip` has no field for, the source's own and those that stages declare; and working state
     extra: dict[str, Any] = field(default_factory=dict, metadata={"group": "extra"})
     work: Work = field(default_factory=Work, repr=False, compare=False, metadata={"group": "work"})
 
@@ -258,6 +258,28 @@ class Clip:
         """Whether no stage has turned the clip away."""
         return self.status == "candidate"
 
+    def __getitem__(self, name: str) -> Any:
+        """A column by its name; raises `ClipError` for one that the dataset does not have."""
+        return getattr(self, name) if name in _FIELDS else self.extra[self._checked(name)]
+
+    def __setitem__(self, name: str, value: Any) -> None:
+        if name in _FIELDS:
+            setattr(self, name, value)
+        else:
+            self.extra[self._checked(name)] = value
+
+    def _checked(self, name: str) -> str:
+        """The name of a column in `extra`, where every one of the dataset is from the start, null until it is set."""
+        if name not in self.extra:
+            raise undeclared_column(name)
+        return name
+
+
+def undeclared_column(name: str) -> ClipError:
+    """The failure of a clip for which a column is read or written that the dataset does not have."""
+    declaration = f'columns = {{"{name}": Column(TYPE, "MEANING")}}'
+    return ClipError("undeclared_column", f"no column `{name}`; the stage that writes it declares it: {declaration}")
+
 
 def columns() -> list[dataclasses.Field[Any]]:
     """The stored fields of `Clip`, in schema order."""
@@ -268,13 +290,16 @@ def column_names() -> list[str]:
     return [f.name for f in columns()]
 
 
+_FIELDS = frozenset(column_names())
+
+
 def crawl_columns() -> list[str]:
     """The columns that a source may fill."""
     return [f.name for f in columns() if f.metadata["group"] == "crawl"]
 
 
 def schema(extra: Iterable[pa.Field] = ()) -> pa.Schema:
-    """The Arrow schema of rows in memory; ``extra`` are the source's own crawl columns."""
+    """The Arrow schema of rows in memory; ``extra`` are the columns that `Clip` has no field for."""
     hints = get_type_hints(Clip)
     fields = [pa.field(f.name, arrow_type(hints[f.name]), metadata={"group": f.metadata["group"]}) for f in columns()]
     return pa.schema([*fields, *extra], metadata={"vidal.schema_version": str(SCHEMA_VERSION)})
@@ -295,7 +320,8 @@ def column_table() -> str:
         "# The columns of a manifest",
         "",
         f"Schema version {SCHEMA_VERSION}. Made from `vidal/clip.py` by `vidal.clip.column_table`; a test holds it.",
-        "A source's own columns stand behind these, under their own names.",
+        "Behind these a dataset has its source's own columns, and those that its recipe's stages declare: `columns` in",
+        "`dataset.json` has their types, groups and meanings.",
         "",
         "| column | type | group | meaning |",
         "|---|---|---|---|",
@@ -304,78 +330,3 @@ def column_table() -> str:
         f"| `{f.name}` | {kinds.field(f.name).type} | {f.metadata['group']} | {f.metadata['doc']} |" for f in columns()
     )
     return "\n".join([*lines, *rows]) + "\n"
-
-
-CATEGORY = pa.dictionary(pa.int32(), pa.string())
-
-_SCALARS: dict[Any, pa.DataType] = {
-    str: pa.string(),
-    int: pa.int64(),
-    float: pa.float64(),
-    bool: pa.bool_(),
-}
-
-
-def arrow_type(hint: Any) -> pa.DataType:
-    """The Arrow type of a Python annotation of a column."""
-    if hint in _SCALARS:
-        return _SCALARS[hint]
-    origin = get_origin(hint)
-    if origin is Literal:
-        return pa.string()
-    if origin in (types.UnionType, typing.Union):
-        return arrow_type(next(a for a in get_args(hint) if a is not type(None)))
-    if origin is list:
-        return pa.list_(arrow_type(get_args(hint)[0]))
-    if dataclasses.is_dataclass(hint):
-        hints = get_type_hints(hint)
-        return pa.struct([pa.field(f.name, arrow_type(hints[f.name])) for f in dataclasses.fields(hint)])
-    raise TypeError(f"no Arrow type for {hint!r}")
-
-
-_STRUCT_COLUMNS = {
-    "stated": Statement,
-    "ocr_lines": OcrLine,
-    "transcript_segments": Segment,
-    "text_match": MatchScore,
-    "members": MemberRecord,
-}
-
-
-def to_row(clip: Clip) -> dict[str, Any]:
-    """The clip as one manifest row, crawl columns of the source included."""
-    row = {name: getattr(clip, name) for name in column_names()}
-    for name, kind in _STRUCT_COLUMNS.items():
-        row[name] = [{f.name: getattr(part, f.name) for f in dataclasses.fields(kind)} for part in row[name]]
-    return {**row, **clip.extra}
-
-
-def from_row(row: dict[str, Any]) -> Clip:
-    """The clip of a manifest or plan row; columns that `Clip` does not know become ``extra``."""
-    known = set(column_names())
-    given = {name: value for name, value in row.items() if name in known and value is not None}
-    for name, kind in _STRUCT_COLUMNS.items():
-        if name in given:
-            given[name] = [kind(**part) for part in given[name]]
-    return Clip(**given, extra={name: value for name, value in row.items() if name not in known})
-
-
-def to_json(clip: Clip) -> dict[str, Any]:
-    """What the ``json`` member holds: what the clip is and every text about it.
-
-    Every key is always there, null where nothing is known, so that readers that take their columns from the first
-    samples lose none. A number that JSON cannot hold (NaN, infinity) is null, too.
-    """
-    row = to_row(clip)
-    kept = [f.name for f in columns() if f.metadata["group"] not in _MANIFEST_ONLY_GROUPS]
-    kept = [name for name in kept if name not in ("shard", "position")]
-    return {name: finite(row[name]) for name in [*kept, *sorted(clip.extra)]}
-
-
-def finite(value: Any) -> Any:
-    """The value with null for each number that JSON cannot hold."""
-    if isinstance(value, float):
-        return value if math.isfinite(value) else None
-    if isinstance(value, list):
-        return [finite(part) for part in value]
-    return {name: finite(part) for name, part in value.items()} if isinstance(value, dict) else value

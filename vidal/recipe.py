@@ -27,10 +27,12 @@ from pydantic import BaseModel, ConfigDict, Field
 from vidal.clip import SCHEMA_VERSION
 from vidal.errors import RecipeError
 from vidal.fetch.files import WEB_SCHEMES
+from vidal.flow import check_flow
+from vidal.record import Column
 from vidal.settings import parse_override, put, read_yaml, validate
 from vidal.sources import SOURCES
 from vidal.sources.source import Source
-from vidal.stage import IN_WORKER, Decision, Stage, Step, digest
+from vidal.stage import Decision, Stage, Step, digest
 from vidal.stages import CATALOGUE, step_class
 
 _KEYS = ("name", "source", "shards", "engine", "removals", "stages")
@@ -109,6 +111,13 @@ class Recipe:
         brought = self.source.layers()
         written = [layer for phase in phases for stage in phase.stages for layer in stage.layers]
         return list(dict.fromkeys([*brought, *written]))
+
+    def columns(self, steps: Sequence[Step] | None = None) -> dict[str, Column]:
+        """The columns that these steps declare, by default all, and those that came with the source."""
+        declared = self.source.declared()
+        for step in self.steps if steps is None else steps:
+            declared.update(step.columns)
+        return declared
 
     def resolved(self, steps: Sequence[Step] | None = None) -> dict[str, Any]:
         """Everything that the output depends on."""
@@ -191,7 +200,7 @@ def check(raw: dict[str, Any], place: str) -> Recipe:
         )
     source = _source(raw.get("source"), place)
     steps = tuple(_with_schemes(step, source) for step in _steps(raw.get("stages"), place))
-    _check_flow(source, steps, place)
+    check_flow(source, steps, place)
     return Recipe(
         name=str(raw.get("name") or Path(place).stem),
         source=source,
@@ -259,27 +268,6 @@ def _line(line: Any, place: str) -> tuple[str, dict[str, Any]]:
         if settings is None or isinstance(settings, dict):
             return str(name), settings or {}
     raise RecipeError(f"{place}: a stage is `name` or `name: {{setting: value}}`, not {line!r}")
-
-
-def _check_flow(source: Source, steps: Sequence[Step], place: str) -> None:
-    """Refuse a stage that reads what nobody before it wrote."""
-    there = source.columns()
-    on_gpu = False
-    for index, step in enumerate(steps):
-        if isinstance(step, Stage) and on_gpu != (step.needs.gpus > 0):
-            on_gpu, there = not on_gpu, there - IN_WORKER
-        missing = next((name for name in step.reads if name not in there), None)
-        if missing:
-            writers = [name for name in CATALOGUE if missing in step_class(name).writes]
-            hint = f"put `{writers[0]}` before it" if writers else "no stage writes it"
-            if missing in IN_WORKER:
-                hint += ", with no global decision and no stage for a GPU between the two"
-            raise RecipeError(
-                f"{place}: stages[{index}].{step.step_name()} reads `{missing}`, which nothing before it writes; {hint}"
-            )
-        if isinstance(step, Decision):
-            there -= IN_WORKER
-        there |= {*step.writes, *(step.layers if isinstance(step, Stage) else ())}
 
 
 def _resolve_source_paths(raw: dict[str, Any], folder: Path) -> None:

@@ -10,6 +10,28 @@
             if clip.duration_s > self.max_s:
                 clip.reject("too_long", f"{clip.duration_s:.2f} s > {self.max_s:g} s")
 
+A stage that writes a new column declares it, with its type and meaning. It is then in the manifest, the ``json``
+members, conditions, ``vidal why`` and the report, and other stages read it by its name:
+
+    class Colourfulness(Stage):
+        '''Measures how colourful the stored frames are.'''
+
+        reads = ("video",)
+        columns = {"colourfulness": Column(float, "mean distance of the colours from grey, 0 = grey")}
+
+        def process(self, clip: Clip) -> None:
+            clip["colourfulness"] = float(np.mean([np.ptp(frame, axis=2).mean() for frame in clip.work.frames()]))
+
+    class TooGrey(Stage):
+        '''Rejects clips less colourful than ``min``.'''
+
+        reads = ("colourfulness",)
+        min: float = Field(5.0, ge=0)
+
+        def process(self, clip: Clip) -> None:
+            if (value := clip["colourfulness"]) < self.min:
+                clip.reject("too_grey", f"{value:.1f} < {self.min:g}", value=value, limit=self.min)
+
 A stage changes the clip in place, rejects it with `Clip.reject`, or raises: `ClipError` for a named
 reason, anything else becomes a failure named after the exception. The engine does the rest for every
 stage: order, batches, timing, retries, deadlines, progress.
@@ -20,7 +42,7 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar
 
 import pyarrow as pa
@@ -28,6 +50,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from vidal.clip import Clip
 from vidal.errors import ModelError
+from vidal.record import Column
 
 IN_WORKER = frozenset({"source_file", "source_facts"})
 """What stages hand each other in one worker: lost at a global decision and where the hardware changes."""
@@ -57,7 +80,9 @@ class Step(BaseModel):
     reads: ClassVar[tuple[str, ...]] = ()
     """Columns, layers (``"video"``, ``"audio"``) and what is `IN_WORKER` that must be there before."""
     writes: ClassVar[tuple[str, ...]] = ()
-    """What is there after."""
+    """Columns of `vidal.clip.Clip`, layers and what is `IN_WORKER` that are there after."""
+    columns: ClassVar[Mapping[str, Column]] = {}
+    """The columns that the step writes and that `vidal.clip.Clip` has no field for, by name; not named in `writes`."""
 
     whereabouts: ClassVar[tuple[str, ...]] = ()
     """Settings that say where something is rather than what it is: no part of the identity."""
@@ -70,13 +95,15 @@ class Step(BaseModel):
         return re.sub(r"(?<!^)(?=[A-Z])", "_", cls.__name__).lower()
 
     def identity(self) -> dict[str, Any]:
-        """What the output depends on: name, version, settings and the identity of every model."""
-        return {
+        """What the output depends on: name, version, settings, declared columns and the identity of every model."""
+        identity = {
             "name": self.step_name(),
             "version": self.version,
             "settings": self.model_dump(mode="json", exclude={"resources", *self.whereabouts}),
             "models": self.named_models(),
         }
+        declared = {name: column.kind for name, column in self.columns.items()}
+        return identity | ({"columns": declared} if declared else {})
 
     def named_models(self) -> dict[str, str]:
         """`model_identities`, where the error of a model that is not there names this step."""

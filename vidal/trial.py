@@ -37,7 +37,9 @@ def trial_clip(stages: Sequence[Stage] = ()) -> Iterator[Clip]:
         done = subprocess.run([str(find_ffmpeg()), *_MAKE, str(source)], capture_output=True, text=True, timeout=60)
         if done.returncode:
             raise ToolError(f"FFmpeg cannot make a test clip: {' '.join(done.stderr.split())[:200]}")
-        clip = Clip(clip_id="trial", title="A test pattern with coloured bars and a voice", hashtags=["test"])
+        declared = dict.fromkeys(name for stage in stages for name in stage.columns)
+        title = "A test pattern with coloured bars and a voice"
+        clip = Clip(clip_id="trial", title=title, hashtags=["test"], extra=declared)
         clip.work.folder, clip.work.source_path = Path(folder), source
         for kind in (Probe, Media):
             stage = next((stage for stage in stages if isinstance(stage, kind)), None) or kind()

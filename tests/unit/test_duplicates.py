@@ -18,6 +18,7 @@ import vidal.clip
 from tests.toys import Picture, clip_of, encoded, frames, picture
 from vidal.clip import Clip
 from vidal.errors import SourceError
+from vidal.record import to_row
 from vidal.stages.duplicates import Duplicates
 from vidal.stages.fingerprints import Fingerprints
 from vidal.stages.matching import Sounds, frame_pairs
@@ -29,7 +30,7 @@ def _row(clip_id: str, pictures: list[Picture] | None = None, **columns: Any) ->
     """The manifest row of a kept clip that shows ``pictures``."""
     clip = clip_of(pictures or [], clip_id=clip_id, **{"status": "kept", "duration_s": 8.0, **columns})
     Fingerprints().process(clip)
-    return vidal.clip.to_row(clip)
+    return to_row(clip)
 
 
 def _reencoded(pictures: list[Picture], size: tuple[int, int], quality: int) -> list[Picture]:
@@ -351,7 +352,7 @@ def _clusters(decided: pa.Table) -> set[frozenset[str]]:
 
 
 def test_a_crowd_in_one_bucket_is_linked() -> None:
-    row = vidal.clip.to_row(Clip(status="kept", duration_s=5.0, frame_hash="0123456789abcdef" * 8))
+    row = to_row(Clip(status="kept", duration_s=5.0, frame_hash="0123456789abcdef" * 8))
     decided = Duplicates().decide(_table([row | {"clip_id": f"c{k}"} for k in range(500)]))
     assert set(decided["cluster"].to_pylist()) == {"c0"}
     assert decided["status"].to_pylist() == ["kept"] + ["rejected"] * 499

@@ -9,8 +9,9 @@ from typing import Any
 
 import pytest
 
-from vidal.clip import Clip, from_row
+from vidal.clip import Clip
 from vidal.dataset import plan as plans
+from vidal.record import from_row
 from vidal.sources.folder import FolderSource
 from vidal.sources.list import ListSource
 from vidal.sources.source import Source

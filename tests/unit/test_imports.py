@@ -64,8 +64,10 @@ def test_imports_point_one_way(package: str, above: list[str]) -> None:
     assert wrong == set()
 
 
-def test_the_record_stands_on_nothing_but_its_working_state() -> None:
-    assert {name for name in MODULES["vidal.clip"]} == {"vidal.work", "vidal.work.Work"}
+def test_the_record_stands_on_arrow_its_working_state_and_the_error_of_a_clip() -> None:
+    below = {"vidal.arrow_types", "vidal.errors", "vidal.work"}
+    assert {name for name in MODULES["vidal.clip"] if name in MODULES} == below
+    assert not MODULES["vidal.arrow_types"]
 
 
 def test_the_engine_names_no_stage() -> None:

@@ -17,9 +17,10 @@ import pyarrow as pa
 import pytest
 
 from tests.unit.chat_site import running_site
-from vidal.clip import Clip, schema, to_row
+from vidal.clip import Clip, schema
 from vidal.models.llm import TransformersLlm
 from vidal.models.openai_server import Reply
+from vidal.record import to_row
 from vidal.stages.text.enhance_caption import EnhanceCaption
 from vidal.text.injection import speaks_to_the_machine
 from vidal.text.prompt import CANARY, Prompt, build_prompt

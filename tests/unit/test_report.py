@@ -20,6 +20,7 @@ from PIL import Image
 import vidal.clip
 from tests.toys import encoded, frames
 from vidal.clip import Clip, MemberRecord
+from vidal.record import to_row
 from vidal.report import write_report
 from vidal.report.funnel import EvenChoice, Funnel
 from vidal.report.pictures import depth_thumbnail
@@ -84,12 +85,12 @@ def _kept(number: int, text: str = "A dog runs on the beach") -> tuple[Row, dict
         status="kept",
         members=[MemberRecord(layer="any", name=name, offset=0, size=1, sha256="0") for name in members],
     )
-    return vidal.clip.to_row(clip), members
+    return to_row(clip), members
 
 
 def _turned_away(number: int, status: str, stage: str, reason: str, detail: str = "9 > 8", **columns: Any) -> Row:
     clip = Clip(clip_id=f"away{number:03d}", status=status, stage=stage, reason=reason, detail=detail, **columns)
-    return vidal.clip.to_row(clip)
+    return to_row(clip)
 
 
 def _page(tmp_path: Path, rows: Any, members: dict[str, bytes], **settings: Any) -> str:
@@ -124,7 +125,7 @@ AWAY = [
 
 def test_the_funnel_counts_every_row_once() -> None:
     kept, _ = _kept(0)
-    open_row = vidal.clip.to_row(Clip(clip_id="open"))
+    open_row = to_row(Clip(clip_id="open"))
     funnel = Funnel()
     for row in [kept, *AWAY, open_row]:
         funnel.count(row)

@@ -11,9 +11,10 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import yaml
 
-from vidal import clip
+from vidal.clip import Clip, schema
 from vidal.dataset.dataset import Dataset
 from vidal.dataset.tars import BEFORE_SUFFIX
+from vidal.record import to_json
 
 NAME = "README.md"
 IMAGES = ("jpg", "png")
@@ -55,14 +56,13 @@ def member_suffixes(dataset: Dataset, layer: str | None = None) -> list[str]:
 
 
 def json_schema(dataset: Dataset) -> pa.Schema:
-    """The types of what the ``json`` member holds, the source's own columns included."""
+    """The types of what the ``json`` member holds, the columns that `Clip` has no field for included."""
     # What JSON has no kind for, dates and the like, is text in it.
     extra = pa.schema([
-        field if _is_in_json(field.type) else pa.field(field.name, pa.string()) for field in dataset.plan.extra_schema()
+        field if _is_in_json(field.type) else field.with_type(pa.string()) for field in dataset.extra_schema
     ])  # fmt: skip
-    schema = clip.schema(extra)
-    names = clip.to_json(clip.Clip(extra=dict.fromkeys(extra.names)))
-    return pa.schema([pa.field(name, schema.field(name).type) for name in names])
+    kinds = schema(extra)
+    return pa.schema([pa.field(name, kinds.field(name).type) for name in to_json(Clip(), extra)])
 
 
 def _is_in_json(kind: pa.DataType) -> bool:

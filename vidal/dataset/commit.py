@@ -16,19 +16,24 @@ from typing import BinaryIO
 
 import pyarrow as pa
 
-from vidal.clip import Clip, to_json
+from vidal.clip import Clip, schema
 from vidal.dataset import alignment, manifest
 from vidal.dataset.storage import Storage
 from vidal.dataset.tars import TarWriter, member_order
 from vidal.errors import ClipError, StorageError, machine_error
+from vidal.record import to_json
 
 
 class ShardWriter:
     """Writes one shard; use as a context manager, so that an unfinished one leaves nothing."""
 
-    def __init__(self, storage: Storage, shard: int, layers: Sequence[str], scratch: Path) -> None:
+    def __init__(
+        self, storage: Storage, shard: int, layers: Sequence[str], scratch: Path, extra: pa.Schema
+    ) -> None:  # fmt: skip
+        """Begin a shard; ``extra`` has the dataset's columns that `Clip` has no field for."""
         self._storage = storage
         self._shard = shard
+        self._extra, self._schema = extra, schema(extra)
         self._clips: list[Clip] = []
         self._files: dict[str, tuple[Path, BinaryIO, TarWriter]] = {}
         for layer in layers:
@@ -42,7 +47,7 @@ class ShardWriter:
         """Write the clip's members if it is kept, and take its row; a misaligned clip becomes a failed row."""
         clip.members, clip.layers = [], []
         try:
-            manifest.check(clip)
+            manifest.check(clip, self._schema)
             if clip.status == "kept":
                 self._check_layers(clip)
                 alignment.check(clip)
@@ -63,7 +68,7 @@ class ShardWriter:
             raise ClipError("undeclared_layer", f"a stage put members into {min(undeclared)} without naming the layer")
 
     def _write_members(self, clip: Clip) -> None:
-        text = json.dumps(to_json(clip), ensure_ascii=False, sort_keys=True, default=str).encode()
+        text = json.dumps(to_json(clip, self._extra), ensure_ascii=False, sort_keys=True, default=str).encode()
         with self._errors():
             for layer, (_, _, tar) in self._files.items():
                 data = {m.suffix: m.data for m in clip.work.members if m.layer == layer}
@@ -73,9 +78,9 @@ class ShardWriter:
                 clip.layers.append(layer)
                 clip.members += [tar.add(clip.clip_id, suffix, data[suffix]) for suffix in member_order(data)]
 
-    def commit(self, extra: pa.Schema, metadata: dict[str, str]) -> None:
+    def commit(self, metadata: dict[str, str]) -> None:
         """Make the shard visible, whole: tars first, the manifest last."""
-        rows = manifest.to_parquet(self._clips, extra, {**metadata, "shard": str(self._shard)})
+        rows = manifest.to_parquet(self._clips, self._extra, {**metadata, "shard": str(self._shard)})
         with self._errors():
             for _, handle, tar in self._files.values():
                 tar.close()

@@ -17,6 +17,7 @@ from vidal.dataset.plan import NAME as PLAN_NAME
 from vidal.dataset.plan import Plan
 from vidal.dataset.storage import Storage
 from vidal.errors import OutputError, SourceError
+from vidal.record import Column, fields
 
 INFO_NAME = "dataset.json"
 
@@ -37,6 +38,8 @@ class DatasetInfo(BaseModel):
     created_by: str
     secrets: list[str] = []
     """Settings with which it was made and that stand in no file, such as ``fetch.cookies``: their names alone."""
+    columns: dict[str, Column] = {}
+    """The columns that the recipe's stages declare, and those that came with the dataset it was built from."""
     tars: dict[str, str] | None = None
     """Of an indexed data set: the foreign tar of each shard, an absolute path or an address."""
 
@@ -60,6 +63,12 @@ class Dataset:
     @functools.cached_property
     def plan(self) -> Plan:
         return Plan(self.storage)
+
+    @functools.cached_property
+    def extra_schema(self) -> pa.Schema:
+        """The columns that `Clip` has no field for: the source's own, then those that stages declare."""
+        own = [field for field in self.plan.extra_schema() if field.name not in self.info.columns]
+        return pa.schema([*own, *fields(self.info.columns)])
 
     def committed(self) -> list[int]:
         """The shards that are there: those with a manifest."""
@@ -160,6 +169,8 @@ def read_info(storage: Storage) -> DatasetInfo | None:
 
 
 def write_info(storage: Storage, info: DatasetInfo) -> None:
-    told = info.model_dump(mode="json", exclude={name for name in ("tars", "secrets") if not getattr(info, name)})
+    told = info.model_dump(
+        mode="json", exclude={name for name in ("tars", "secrets", "columns") if not getattr(info, name)}
+    )
     text = json.dumps(told, indent=2, ensure_ascii=False, sort_keys=True)
     storage.write(INFO_NAME, (text + "\n").encode())

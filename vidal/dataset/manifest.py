@@ -9,8 +9,10 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from vidal.clip import CATEGORY, Clip, manifest_schema, schema, to_row
+from vidal.arrow_types import CATEGORY
+from vidal.clip import Clip, manifest_schema, schema, undeclared_column
 from vidal.errors import ClipError
+from vidal.record import to_row
 
 FOLDER = "manifest"
 
@@ -27,28 +29,37 @@ def stem_of(shard: int) -> str:
 
 
 def to_parquet(clips: Sequence[Clip], extra: pa.Schema, metadata: dict[str, str]) -> bytes:
-    """The bytes of a shard's manifest; ``extra`` is the schema of the source's own crawl columns."""
+    """The bytes of a shard's manifest; ``extra`` has the columns that `Clip` has no field for."""
     full = manifest_schema(extra)
     full = full.with_metadata({**(full.metadata or {}), **{f"vidal.{k}": v for k, v in metadata.items()}})
     table = pa.Table.from_pylist([to_row(clip) for clip in clips], schema=full)
     return table_to_parquet(table)
 
 
-def check(clip: Clip) -> None:
-    """Refuse a clip whose columns hold what cannot be stored, and empty those: `ClipError` with ``unstorable``."""
+def check(clip: Clip, full: pa.Schema) -> None:
+    """Refuse a clip whose columns hold what cannot be stored, and empty those: `ClipError` with ``unstorable``.
+
+    What stages set of the columns that they declare becomes what is stored: a NumPy number becomes Python's.
+    """
+    added = full.names[len(_SCHEMA.names) :]
+    undeclared = sorted(clip.extra.keys() - set(added))
+    if undeclared:
+        clip.extra = {name: clip.extra.get(name) for name in added}
+        raise undeclared_column(undeclared[0])
     try:
-        pa.RecordBatch.from_pylist([to_row(clip)], schema=_SCHEMA)
+        rows = pa.RecordBatch.from_pylist([to_row(clip)], schema=full)
     except (pa.ArrowException, TypeError, ValueError, OverflowError):
         pass
     else:
+        clip.extra = rows.select(added).to_pylist()[0] if added else {}
         return
-    empty, foul = Clip(), []
-    for name in _SCHEMA.names:
+    empty, foul = Clip(extra=dict.fromkeys(clip.extra)), []
+    for name in full.names:
         try:
-            pa.RecordBatch.from_pylist([{name: to_row(clip)[name]}], schema=pa.schema([_SCHEMA.field(name)]))
+            pa.RecordBatch.from_pylist([{name: to_row(clip).get(name)}], schema=pa.schema([full.field(name)]))
         except (pa.ArrowException, TypeError, ValueError, OverflowError) as error:
             foul.append(f"{name}: {error}".encode("ascii", "replace").decode())
-            setattr(clip, name, getattr(empty, name))
+            clip[name] = empty[name]
     raise ClipError("unstorable", "; ".join(foul)[:500])
 
 

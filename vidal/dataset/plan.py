@@ -160,6 +160,11 @@ def write(storage: Storage, plan: pa.Table, shard_size: int) -> None:
     storage.write(NAME, table_to_parquet(plan, row_group_size=rows))
 
 
+def own_columns(plan: pa.Schema) -> pa.Schema:
+    """The columns of a plan that `Clip` has no field for."""
+    return pa.schema([f for f in plan if f.name not in (*PLAN_COLUMNS, *SOURCE_PLACE)])
+
+
 class Plan:
     """A frozen plan, read a row group at a time."""
 
@@ -177,9 +182,8 @@ class Plan:
         self._group: tuple[int, pa.Table] | None = None
 
     def extra_schema(self) -> pa.Schema:
-        """The schema of the source's own crawl columns."""
-        known = {*PLAN_COLUMNS, *SOURCE_PLACE}
-        return pa.schema([f for f in self._file.schema_arrow if f.name not in known])
+        """The columns that `Clip` has no field for: the source's own, and what the last global decision declares."""
+        return own_columns(self._file.schema_arrow)
 
     def rows(self, shard: int) -> list[dict[str, Any]]:
         """The candidates of a shard, in plan order."""

@@ -16,7 +16,6 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from vidal.clip import from_row
 from vidal.dataset import manifest, plan
 from vidal.dataset.commit import ShardWriter
 from vidal.dataset.dataset import Dataset, tar_name
@@ -24,6 +23,7 @@ from vidal.dataset.lock import Lock
 from vidal.dataset.members import load_members
 from vidal.dataset.removals import KEYS, REASON, Removals, tombstone
 from vidal.dataset.storage import Storage
+from vidal.record import from_row
 
 Seen = dict[str, set[str]]
 """By column, what of a list has been met."""
@@ -124,7 +124,7 @@ def _rewrite(dataset: Dataset, shard: int, ids: set[str]) -> None:
     metadata = {k: v for k, v in manifest.read_metadata(data).items() if k not in ("shard", "schema_version")}
     with (
         tempfile.TemporaryDirectory(prefix="vidal-remove-") as scratch,
-        ShardWriter(dataset.storage, shard, dataset.info.layers, Path(scratch)) as writer,
+        ShardWriter(dataset.storage, shard, dataset.info.layers, Path(scratch), dataset.extra_schema) as writer,
     ):
         for row in manifest.read(data).to_pylist():
             clip = from_row(row)
@@ -133,7 +133,7 @@ def _rewrite(dataset: Dataset, shard: int, ids: set[str]) -> None:
             if clip.status == "kept":
                 load_members(clip, dataset.storage, shard)
             writer.add(clip)
-        writer.commit(dataset.plan.extra_schema(), metadata)
+        writer.commit(metadata)
 
 
 def _blank_plan(dataset: Dataset, ids: set[str]) -> None:

@@ -12,11 +12,12 @@ from typing import Any
 
 import pyarrow as pa
 
-from vidal.clip import SCHEMA_VERSION, from_row, manifest_schema, schema
+from vidal.clip import SCHEMA_VERSION, manifest_schema, schema
 from vidal.dataset import alignment, manifest
 from vidal.dataset.dataset import Dataset, tar_name
 from vidal.dataset.tars import KEY_PATTERN, TarWriter
 from vidal.errors import ClipError, StorageError
+from vidal.record import from_row
 from vidal.work import Member
 
 
@@ -82,9 +83,9 @@ def _verify_shard(dataset: Dataset, shard: int) -> Iterator[Problem]:
 
 def _is_schema_of(dataset: Dataset, written: pa.Schema) -> bool:
     """Whether columns and types are today's; an earlier version may lack columns, and has no others."""
-    expected = manifest_schema(dataset.plan.extra_schema())
+    expected = manifest_schema(dataset.extra_schema)
     if dataset.info.schema_version < SCHEMA_VERSION:
-        plain = schema(dataset.plan.extra_schema())
+        plain = schema(dataset.extra_schema)
         expected = pa.schema([field for field in plain if field.name in written.names])
     return bool(written.equals(expected))
 

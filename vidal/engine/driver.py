@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
@@ -30,7 +30,9 @@ from vidal.engine.shared import Direct
 from vidal.errors import MachineError, OutputError, RecipeError, StorageError, UserError
 from vidal.fetch.settings import WebSettings
 from vidal.fetch.visitor import Visitor
+from vidal.flow import check_own_columns
 from vidal.recipe import Phase, Recipe, differences, fingerprint
+from vidal.record import fields
 from vidal.sources.dataset import DatasetSource
 from vidal.sources.expanding import FOLDER as DISCOVERED
 from vidal.sources.expanding import ExpandingSource
@@ -164,6 +166,7 @@ def _prepare(run: Run, storage: Storage, index: int, previous: Storage | None, d
     if previous is None and read_info(storage) is None:
         size = run.recipe.shards.size
         made = plans.make(_candidates_of(run, storage), shard_size=size, seed=run.recipe.shards.seed)
+        check_own_columns(plans.own_columns(made.schema), run.recipe.columns(), run.recipe.name)
         plans.write(storage, made, size)
         for note in plans.notes_of(made):
             run.progress.note(note)
@@ -171,7 +174,7 @@ def _prepare(run: Run, storage: Storage, index: int, previous: Storage | None, d
         earlier = Dataset.open(previous.address)
         plan = _decided_plan(earlier, decision)
         if run.retry and storage.exists(plans.NAME):
-            _uncommit_changed(storage, plan, run.retry)
+            _uncommit_changed(storage, plan, run.retry, decision.columns)
         plans.write(storage, plan, earlier.plan.shard_size)
     if read_info(storage) is None:
         # The data set's own comes first: it is what says whose folder this is.
@@ -212,6 +215,7 @@ def _write_info(run: Run, storage: Storage, plan: plans.Plan, index: int) -> Non
         recipe=resolved,
         definition=recipe.definition,
         created_by=f"vidal {vidal.__version__}",
+        columns=recipe.columns(steps),
         secrets=list(recipe.secrets),
     )
     write_info(storage, info)
@@ -228,13 +232,21 @@ def _decided_plan(earlier: Dataset, decision: Decision) -> pa.Table:
         decided.column_names.index("status"), "status", pc.if_else(turned_away, status, nothing)
     )
     stage = pc.if_else(turned_away, decision.step_name(), nothing)
-    plan = earlier.plan.table().drop_columns([n for n in plans.SOURCE_PLACE if n in earlier.plan.columns])
+    # Declared columns travel in the manifest of the phase that wrote them.
+    travels = [n for n in earlier.plan.columns if n not in (*plans.SOURCE_PLACE, *earlier.info.columns)]
+    plan = earlier.plan.table(travels)
+    for field_ in fields(decision.columns):
+        plan = plan.append_column(field_, pa.nulls(plan.num_rows, field_.type))
+    if unknown := sorted(set(decided.column_names) - set(plan.column_names)):
+        raise RecipeError(
+            f"{decision.step_name()} sets `{unknown[0]}`, which no global decision can set; declare it in its `columns`"
+        )
     return plans.decide(plan, decided.append_column("stage", stage))
 
 
-def _uncommit_changed(storage: Storage, plan: pa.Table, retry: Retry) -> None:
+def _uncommit_changed(storage: Storage, plan: pa.Table, retry: Retry, declared: Collection[str]) -> None:
     """Take back the shards of clips that a retry of other clips changed the decision on: they are made anew."""
-    decided = [name for name in plan.column_names if name in plans.DECIDED]
+    decided = [name for name in plan.column_names if name in (*plans.DECIDED, *declared)]
     before, after = (table.select(decided).to_pylist() for table in (plans.Plan(storage).table(), plan))
     ids, shards = plan.column("clip_id").to_pylist(), plan.column("shard").to_pylist()
     rows = zip(ids, shards, before, after, strict=True)

@@ -101,6 +101,7 @@ def clean_detail(text: str) -> str:
 
 def _snapshot(clip: Clip) -> Clip:
     kept = copy.copy(clip)
+    kept.extra = dict(clip.extra)
     kept.work = copy.copy(clip.work)
     kept.work.members = list(clip.work.members)
     return kept

@@ -6,11 +6,12 @@ import functools
 from collections.abc import Iterator
 from typing import Any
 
-from vidal.clip import Clip, from_row
+from vidal.clip import Clip
 from vidal.dataset.dataset import Dataset
 from vidal.dataset.members import load_members
-from vidal.dataset.plan import PLAN_COLUMNS, SOURCE_PLACE
+from vidal.dataset.plan import SOURCE_PLACE
 from vidal.engine.job import Assignment, Job
+from vidal.record import from_row
 
 
 class Loader:
@@ -18,13 +19,11 @@ class Loader:
 
     def __init__(self, job: Job) -> None:
         self._job = job
-        self._plan = Dataset.open(job.storage.address).plan
+        own = Dataset.open(job.storage.address)
+        self._plan, self.extra_schema = own.plan, own.extra_schema
+        self._unset: dict[str, Any] = dict.fromkeys(self.extra_schema.names)
         self._source = Dataset.open(job.source.address) if job.source else None
         self._source_rows = functools.lru_cache(maxsize=4)(self._read_source_rows)
-
-    @property
-    def extra_schema(self) -> Any:
-        return self._plan.extra_schema()
 
     def clips(self, assignment: Assignment) -> Iterator[Clip]:
         """Clips ready for the first stage; those that need no work have an outcome already."""
@@ -60,11 +59,11 @@ class Loader:
 
     def _from_source(self, row: dict[str, Any], index: int) -> Clip:
         if self._source is None:
-            return from_row(row)
+            return from_row({**self._unset, **row})
         source_shard = row.get(SOURCE_PLACE[0])
         place = (row["shard"], index) if source_shard is None else (source_shard, row[SOURCE_PLACE[1]])
         before = self._source_rows(place[0])[place[1]]
-        clip = from_row({**before, **_decided(row), "shard": row["shard"], "position": row["position"]})
+        clip = from_row({**self._unset, **before, **_decided(row), "shard": row["shard"], "position": row["position"]})
         was_kept = before["status"] == "kept"
         if row["status"] is None and was_kept:
             clip.status, clip.stage, clip.reason, clip.detail = "candidate", None, None, None
@@ -79,5 +78,5 @@ class Loader:
 
 
 def _decided(row: dict[str, Any]) -> dict[str, Any]:
-    """What the plan knows better than the earlier data set: outcomes of a global decision."""
-    return {name: row[name] for name in PLAN_COLUMNS if name in row and row[name] is not None}
+    """What the plan knows better than the earlier data set: all that a global decision set."""
+    return {name: value for name, value in row.items() if name not in SOURCE_PLACE and value is not None}

@@ -76,7 +76,8 @@ class Worker:
         """Write what is left open as kept, with its members, and commit the shard."""
         assert self._loader is not None
         shard = assignment.shard
-        with ShardWriter(self._job.storage, shard, self._job.layers, self._scratch) as writer:
+        extra = self._loader.extra_schema
+        with ShardWriter(self._job.storage, shard, self._job.layers, self._scratch, extra) as writer:
             for clip in clips:
                 if clip.is_open:
                     clip.status = "kept"
@@ -91,7 +92,7 @@ class Worker:
             # A death from here on is no clip's doing.
             self._notes.begin(shard, UnderWay(stage=COMMIT, clip_ids=()), surely=assignment.isolate)
             started = time.perf_counter()
-            writer.commit(self._loader.extra_schema, {"fingerprint": self._job.fingerprint})
+            writer.commit({"fingerprint": self._job.fingerprint})
             report.spend(COMMIT, time.perf_counter() - started)
 
     def make(self, assignment: Assignment) -> ShardReport:

@@ -17,6 +17,7 @@ import pyarrow as pa
 
 import vidal.clip
 from vidal.dataset.storage import Storage
+from vidal.record import Column, fields
 from vidal.report.funnel import EvenChoice, Funnel, Row
 from vidal.report.pictures import WAVE_COLUMNS, depth_range, depth_thumbnail, thumbnail, waveform
 
@@ -65,6 +66,7 @@ def write_report(
     *,
     title: str = "vidal report",
     stage_order: Sequence[str] = (),
+    declared: Mapping[str, Column] | None = None,
     max_clips: int = 48,
     max_turned_away: int = 1000,
     where: str | None = None,
@@ -74,10 +76,12 @@ def write_report(
 
     ``read_member(row, name)`` gives the bytes of a tar member. Of more than ``max_clips`` kept clips, or
     ``max_turned_away`` others, an even choice is shown, and the page says so; the counts are of all rows.
+    ``declared`` are the dataset's columns that `vidal.clip.Clip` has no field for, of which scores are shown.
     ``selected`` are the ids of the kept clips that meet the condition ``where``: others are counted and not shown.
     """
+    columns = vidal.clip.schema(fields(declared or {}))
     funnel, kept, others = Funnel(), EvenChoice(max_clips), EvenChoice(max_turned_away)
-    for row in _as_dicts(rows):
+    for row in _as_dicts(rows, columns):
         funnel.count(row)
         if row["status"] != "kept":
             others.offer(row)
@@ -93,7 +97,7 @@ def write_report(
             lines=funnel.lines(stage_order),
             kept=kept,
             others=others,
-            sheets=(_sheet(dict(row), read_member) for row in kept.rows()),
+            sheets=(_sheet(dict(row), read_member, columns) for row in kept.rows()),
             wave_columns=WAVE_COLUMNS,
             where=where,
         )
@@ -119,11 +123,11 @@ def _environment() -> jinja2.Environment:
     )
 
 
-def _as_dicts(rows: Rows) -> Iterator[Row]:
+def _as_dicts(rows: Rows, columns: pa.Schema) -> Iterator[Row]:
     if isinstance(rows, pd.DataFrame):
         rows = pa.Table.from_pandas(rows, preserve_index=False)
         # pandas makes floats of whole numbers where one is missing
-        known = {field.name: field for field in vidal.clip.schema()}
+        known = {field.name: field for field in columns}
         rows = rows.cast(pa.schema([known.get(field.name, field) for field in rows.schema]))
     if isinstance(rows, pa.Table):
         for batch in rows.to_batches(max_chunksize=1000):
@@ -132,7 +136,7 @@ def _as_dicts(rows: Rows) -> Iterator[Row]:
         yield from rows
 
 
-def _sheet(row: dict[str, Any], read_member: ReadMember) -> Sheet:
+def _sheet(row: dict[str, Any], read_member: ReadMember, columns: pa.Schema) -> Sheet:
     names = {member["name"] for member in row["members"] or []}
     flac = f"{row['clip_id']}.flac"
     strips = (_strip(row, names, read_member, *strip) for strip in _STRIPS)
@@ -141,7 +145,7 @@ def _sheet(row: dict[str, Any], read_member: ReadMember) -> Sheet:
         strips=[strip for strip in strips if strip.pictures],
         wave=waveform(read_member(row, flac)) if flac in names else None,
         texts=[(label, row[text], row[model] if model else None) for label, text, model in _TEXTS if row[text]],
-        scores=[(name, _number(row[name])) for name in _columns("scores") if row[name] is not None],
+        scores=[(name, _number(row[name])) for name in _scores(columns) if row[name] is not None],
         models=[(name, row[name]) for name in vidal.clip.column_names() if name.endswith("_model") and row[name]],
     )
 
@@ -168,8 +172,8 @@ def _depth_note(row: Row, millimetres: int) -> str:
     return f"{millimetres / 1000:.2f} m" if row["depth_scale"] == "metric" else f"{millimetres} (order only)"
 
 
-def _columns(group: str) -> list[str]:
-    return [column.name for column in vidal.clip.columns() if column.metadata["group"] == group]
+def _scores(columns: pa.Schema) -> list[str]:
+    return [column.name for column in columns if column.metadata[b"group"] == b"scores"]
 
 
 def _number(value: float) -> str:

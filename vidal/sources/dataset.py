@@ -8,9 +8,11 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from pydantic import Field
 
+from vidal.clip import column_names
 from vidal.dataset.dataset import Dataset
 from vidal.dataset.plan import PLAN_COLUMNS
 from vidal.errors import SourceError
+from vidal.record import Column
 from vidal.sources.source import Source
 from vidal.stage import digest
 
@@ -40,7 +42,7 @@ class DatasetSource(Source):
     def _plan_columns(earlier: Dataset) -> list[str]:
         """What the plan repeats; everything else is read from the earlier manifest when the clip's turn comes."""
         outcome = {"shard", "position", "status", "stage", "reason", "detail", "is_transient"}
-        extra = earlier.plan.extra_schema().names
+        extra = [name for name in earlier.plan.extra_schema().names if name not in earlier.info.columns]
         return [name for name in (*PLAN_COLUMNS, *extra) if name not in outcome]
 
     def identity(self) -> dict[str, Any]:
@@ -49,9 +51,11 @@ class DatasetSource(Source):
         return {"dataset": earlier.info.fingerprint, "manifests": digest(sizes)}
 
     def columns(self) -> set[str]:
-        from vidal.clip import column_names
+        earlier = self._open()
+        return {*column_names(), *earlier.extra_schema.names, *earlier.info.layers}
 
-        return {*column_names(), *self.layers()}
+    def declared(self) -> dict[str, Column]:
+        return dict(self._open().info.columns)
 
     def layers(self) -> list[str]:
         return self._open().info.layers

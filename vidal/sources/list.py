@@ -28,6 +28,9 @@ class ListSource(Source):
             raise SourceError(f"{path}: the list is empty; it needs an object with `url` on each line")
         return normalise(listing, str(path))
 
+    def own_columns(self) -> set[str]:
+        return set(self.candidates().column_names)
+
     def identity(self) -> dict[str, Any]:
         return {"list": file_hash(self._path())}
 

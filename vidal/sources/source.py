@@ -19,6 +19,7 @@ from vidal.dataset.plan import LINE, UNUSABLE, with_notes
 from vidal.errors import SourceError
 from vidal.fetch.files import ALL_SCHEMES
 from vidal.listing import Listing, check_names
+from vidal.record import Column
 from vidal.sources.cells import Fault, read_known, read_own
 
 _NEEDED = ("clip_id", "url")
@@ -49,6 +50,14 @@ class Source(BaseModel):
     def columns(self) -> set[str]:
         """Columns and layers that a clip of this source brings with it."""
         return set(_GIVEN_COLUMNS)
+
+    def own_columns(self) -> set[str]:
+        """Columns that `Clip` has no field for; reads the source, so it is asked only where a step reads one."""
+        return set()
+
+    def declared(self) -> dict[str, Column]:
+        """Columns that stages have declared in the dataset that the clips come from."""
+        return {}
 
     def layers(self) -> list[str]:
         """Layers that a clip of this source brings with it."""

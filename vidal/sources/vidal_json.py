@@ -32,6 +32,9 @@ class VidalJsonSource(Source):
             raise SourceError(f"{self.vidal_json}: no annotation in it")
         return normalise(listing_of(rows), self.vidal_json)
 
+    def own_columns(self) -> set[str]:
+        return set(self.candidates().column_names)
+
     def _row(self, clip_id: str, value: Any) -> dict[str, Any]:
         if not isinstance(value, dict):
             raise SourceError(f"{self.vidal_json}: {clip_id} holds no object with folder, raw, mplug, …")

@@ -26,11 +26,12 @@ import pyarrow as pa
 import soundfile
 
 import vidal
-from vidal.clip import SCHEMA_VERSION, Clip, from_row
+from vidal.clip import SCHEMA_VERSION, Clip
 from vidal.dataset import plan as plans
 from vidal.dataset.commit import ShardWriter
 from vidal.dataset.dataset import DatasetInfo, write_info
 from vidal.dataset.storage import Storage
+from vidal.record import from_row
 from vidal.stage import digest
 from vidal.work import SAMPLE_RATE, Member
 
@@ -250,11 +251,12 @@ def _write_shard(out: str, shard: int, size: int, seed: int, print_: str) -> Non
     cv2.setNumThreads(1)
     storage = Storage(out)
     plan = plans.Plan(storage)
-    with tempfile.TemporaryDirectory() as scratch, ShardWriter(storage, shard, LAYERS, Path(scratch)) as writer:
+    extra = plan.extra_schema()
+    with tempfile.TemporaryDirectory() as scratch, ShardWriter(storage, shard, LAYERS, Path(scratch), extra) as writer:
         for clip in _clips(plan, shard, size, seed):
             clip.fingerprint = print_
             writer.add(clip)
-        writer.commit(plan.extra_schema(), {"fingerprint": print_})
+        writer.commit({"fingerprint": print_})
 
 
 def _clips(plan: plans.Plan, shard: int, size: int, seed: int) -> Iterator[Clip]:
