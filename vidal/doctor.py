@@ -15,6 +15,7 @@ import psutil
 
 from vidal.clip import Clip
 from vidal.errors import ClipError, ToolError, VidalError
+from vidal.models import packages
 from vidal.models.inventory import Model, find, of_stage
 from vidal.settings import read_yaml
 from vidal.stage import Stage, Step
@@ -54,6 +55,16 @@ def models_of(recipe: Path) -> list[Model]:
     named = {"text": training.text.model, **towers}
     # What timm builds has no folder of its own.
     return [find(part, "model", name) for part, name in named.items() if name and not name.startswith("timm:")]
+
+
+def packages_missing(recipe: Path) -> list[str]:
+    """Packages that carry a build's models, are no dependencies of vidal and are not installed; raises `VidalError`."""
+    from vidal.recipe import steps_of
+
+    if _is_training(recipe):
+        return []
+    settings = (value for step in steps_of(recipe) for value in step.model_dump().values())
+    return packages.missing(value for value in settings if isinstance(value, str))
 
 
 def _is_training(recipe: Path) -> bool:

@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from vidal.errors import ModelError
+from vidal.models.packages import how_to_install
 
 CHECKPOINTS = Path(__file__).parent / "checkpoints"
 
@@ -87,9 +88,7 @@ def _parts(index: Path) -> set[str]:
 def _package_folder(reference: str, package: str) -> Path:
     spec = importlib.util.find_spec(package)
     if spec is None or not spec.submodule_search_locations:
-        raise ModelError(
-            f"model {reference}: the Python package {package} is not installed; install it, or name a path"
-        )
+        raise ModelError(f"model {reference}: {how_to_install(package)}")
     return Path(next(iter(spec.submodule_search_locations)))
 
 

