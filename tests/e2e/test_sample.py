@@ -24,7 +24,7 @@ LAYERS = {"video": 10, "depth": 9, "infrared": 9, "audio": 2}
 
 
 def test_every_candidate_ends_as_the_sample_list_expects(manifest: pd.DataFrame, truth: pd.DataFrame) -> None:
-    outcome = manifest["reason"].where(manifest["status"] != "kept", "kept")
+    outcome = manifest["reason"].astype("string").where(manifest["status"] != "kept", "kept")
     assert outcome.sort_index().to_dict() == truth["expected"].sort_index().to_dict()
 
 

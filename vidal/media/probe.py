@@ -105,7 +105,7 @@ def probe(path: Path, folder: Path, limits: Limits) -> Probe:
     video, audio = _chosen(source)
     # The copy has the same tracks, but not their flags.
     video, audio = video and found.of("video")[video.number], audio and found.of("audio")[audio.number]
-    _check(video, audio, limits)
+    _check(video, found, limits)
     first = first_frame(path, folder, limits, video, audio)
     return _summary(path, source, found, first, video, audio, jumps, limits)
 
@@ -135,11 +135,13 @@ def _mend_clock(path: Path, found: Survey, folder: Path, limits: Limits) -> Path
     return splice(path, folder, limits)
 
 
-def _check(video: Track | None, audio: Track | None, limits: Limits) -> None:
+def _check(video: Track | None, found: Survey, limits: Limits) -> None:
     if video is None:
         return
     if not video.is_decodable:
         raise ClipError("unsupported_codec", video.codec)
+    if not video.packets and found.video_packets:
+        raise ClipError("undecodable", "no key frame")
     if not video.packets:
         raise ClipError("no_video", "the picture has no frames")
     if 0 in video.dimensions:

@@ -94,6 +94,8 @@ class Survey:
     stated_s: float | None
     """Length that the container's header states."""
     tracks: Sequence[Track]
+    video_packets: int
+    """Packets of every video track; those before a track's first key frame are in no `Track`, as none is shown."""
 
     def of(self, kind: str) -> list[Track]:
         return [track for track in self.tracks if track.kind == kind]
@@ -131,7 +133,15 @@ def survey(path: Path, folder: Path, limits: Limits) -> Survey:
             (folder / name).unlink(missing_ok=True)
     container = re.search(r"^\[in#0/(\S+) @ ", done.log, re.M)
     name = container[1] if container else ""
-    return Survey(container=name, stated_s=_stated_length(done.log, name), tracks=tracks)
+    read = re.findall(
+        r"^\[in#0\S* @ \S+\] \[verbose\] +Input stream #0:\d+ \(video\): (\d+) packets read", done.log, re.M
+    )
+    return Survey(
+        container=name,
+        stated_s=_stated_length(done.log, name),
+        tracks=tracks,
+        video_packets=sum(map(int, read)),
+    )
 
 
 def _command(path: Path, folder: Path, limits: Limits) -> list[str]:
