@@ -45,12 +45,11 @@ from vidal.dataset.commit import ShardWriter
 from vidal.dataset.dataset import Dataset, DatasetInfo, write_info
 from vidal.dataset.export import write_joint
 from vidal.dataset.storage import Storage
+from vidal.modality.depth import DEPTH, DepthTransform
 from vidal.record import from_row
-from vidal.train.data.decode import decode, frames_of
 from vidal.train.data.loader import Loader
 from vidal.train.data.plan import PairPlan, Plan
 from vidal.train.data.text_views import TextViews
-from vidal.train.data.transforms import DepthTransform
 from vidal.work import SAMPLE_RATE, Member
 
 GOALS = {"webdataset, joint tars": 2.0, "webdataset, depth tars": 0.95}
@@ -147,9 +146,9 @@ def _is_wanted(name: str) -> bool:
 
 def _row(sample: dict[str, Any]) -> tuple[torch.Tensor, str]:
     rng = np.random.default_rng()
-    stored = frames_of([name for name in sample if name.startswith("depth.")])
+    stored = list(DEPTH.members(list(sample)).values())
     wanted = [stored[k] for k in TRANSFORM.frames_to_read(len(stored), rng)]
-    pixels = TRANSFORM(decode("depth", {name: sample[name] for name in wanted}), rng)
+    pixels = TRANSFORM(DEPTH.decode({name: sample[name] for name in wanted}), rng)
     return pixels, json.loads(sample["json"])["caption"]
 
 

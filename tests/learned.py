@@ -13,10 +13,12 @@ from torch import Tensor, nn
 
 from vidal.dataset.dataset import Dataset, tar_name
 from vidal.dataset.samples import Samples
+from vidal.modality.audio import AudioTransform
+from vidal.modality.depth import DepthTransform
+from vidal.modality.modality import Transform
 from vidal.synthetic import learning_set
 from vidal.train import recipe as recipes
 from vidal.train.data.loader import load_input
-from vidal.train.data.transforms import AudioTransform, DepthTransform, Transform
 from vidal.train.run import train
 
 CLIPS, SCENES = 24, 6

@@ -19,6 +19,7 @@ import numpy.typing as npt
 from vidal.dataset.card import IMAGES, json_schema, member_suffixes
 from vidal.dataset.dataset import Dataset
 from vidal.errors import SourceError, ToolError
+from vidal.modality.depth import DEPTH
 
 if TYPE_CHECKING:
     import datasets
@@ -32,17 +33,13 @@ def decode_depth(key: str, data: bytes) -> npt.NDArray[np.uint16] | None:
     A decoder for `webdataset.WebDataset.decode`: it comes before ``"pil"``. Raises `vidal.errors.ClipError` for a
     damaged image.
     """
-    from vidal.train.data.decode import layer_of
-
     suffix = key.removeprefix(".")
-    return depth_from_bytes(data, suffix) if layer_of(suffix) == "depth" else None
+    return depth_from_bytes(data, suffix) if DEPTH.takes(suffix) else None
 
 
 def depth_from_bytes(data: bytes, name: str = "depth.png") -> npt.NDArray[np.uint16]:
     """Decode the bytes of a depth image to (h, w) uint16 in millimetres; raises `vidal.errors.ClipError`."""
-    from vidal.train.data.decode import decode_picture
-
-    return np.asarray(decode_picture("depth", data, name), np.uint16)
+    return np.asarray(DEPTH.decode_image(data, name), np.uint16)
 
 
 def features(dataset: str | Path, layer: str = JOINT) -> datasets.Features:

@@ -18,11 +18,11 @@ from vidal.dataset.index import write_index
 from vidal.dataset.reader import BrokenSample
 from vidal.dataset.samples import Samples
 from vidal.errors import StorageError
+from vidal.modality.depth import DepthTransform
 from vidal.synthetic import learning_set
 from vidal.train.data.loader import Loader
 from vidal.train.data.plan import PairPlan, Plan
 from vidal.train.data.text_views import TextViews
-from vidal.train.data.transforms import DepthTransform
 
 CLIPS = 12
 BUCKET = "ranges"

@@ -16,19 +16,22 @@ import pytest
 
 import vidal
 from vidal.errors import MachineError, StorageError
+from vidal.modality.audio import AudioTransform
+from vidal.modality.depth import DepthTransform
+from vidal.modality.infrared import InfraredTransform
+from vidal.modality.video import VideoTransform
 from vidal.synthetic import learning_set
 from vidal.train.data import shared_memory
 from vidal.train.data.loader import Batch, Loader
 from vidal.train.data.plan import PairPlan, Plan
 from vidal.train.data.text_views import TextViews
-from vidal.train.data.transforms import TRANSFORMS, DepthTransform, InfraredTransform, VideoTransform
 
 CLIPS = 12
 SMALL = {
     "video": VideoTransform(size=32),
     "depth": DepthTransform(size=32),
     "infrared": InfraredTransform(size=32),
-    "audio": TRANSFORMS["audio"](),
+    "audio": AudioTransform(),
 }
 
 

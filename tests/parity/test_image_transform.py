@@ -12,7 +12,9 @@ from open_clip.transform import image_transform
 from PIL import Image
 
 from tests.toys import picture
-from vidal.train.data.transforms import CLIP_STD, DepthTransform, VideoTransform
+from vidal.modality.depth import DepthTransform
+from vidal.modality.image import CLIP_STD
+from vidal.modality.video import VideoTransform
 
 ONE_GREY = 1.0 / 255 / min(CLIP_STD)
 

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 
-from vidal.train.data.fbank import fbank
+from vidal.modality.fbank import fbank
 
 
 def kaldi(samples: np.ndarray, mel_bins: int) -> np.ndarray:

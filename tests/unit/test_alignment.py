@@ -13,6 +13,7 @@ from PIL import Image
 from vidal.clip import Clip
 from vidal.dataset import alignment
 from vidal.errors import ClipError
+from vidal.modality.image_bytes import image_size
 from vidal.work import SAMPLE_RATE, Member
 
 TIMES = [0.5, 1.5]
@@ -119,4 +120,4 @@ def test_the_number_of_a_picture_is_in_its_suffix(suffix: str, index: int | None
     ],
 )
 def test_the_size_of_a_picture_is_read_from_its_header(data: bytes, size: tuple[int, int]) -> None:
-    assert alignment.picture_size(data) == size
+    assert image_size(data) == size

@@ -32,6 +32,10 @@ def imports(path: Path) -> set[str]:
 MODULES = {module_of(path): imports(path) for path in sorted(PACKAGE.rglob("*.py"))}
 FRONT = ("vidal.cli", "vidal.build", "vidal.doctor")
 
+ABOVE_MODALITY = [
+    f"vidal.{name}" for name in ("dataset", "engine", "models", "recipe", "report", "sources", "stages", "train")
+]
+
 # Who must not import whom; a name stands for the module and all under it.
 ONE_WAY = [
     ("vidal.errors", ["vidal"]),
@@ -41,7 +45,13 @@ ONE_WAY = [
     ("vidal.media", ["vidal.engine", "vidal.stages", "vidal.recipe", "vidal.sources", "vidal.dataset", *FRONT]),
     ("vidal.text", ["vidal.engine", "vidal.stages", "vidal.recipe", "vidal.sources", "vidal.dataset", *FRONT]),
     ("vidal.engine", ["vidal.stages", "vidal.models", "vidal.media", "vidal.text", *FRONT]),
-    ("vidal.dataset", ["vidal.engine", "vidal.stages", "vidal.sources", "vidal.recipe", "vidal.stage", *FRONT]),
+    ("vidal.modality", [*ABOVE_MODALITY, *FRONT]),
+    (
+        "vidal.dataset",
+        ["vidal.engine", "vidal.stages", "vidal.sources", "vidal.recipe", "vidal.stage", "vidal.train", *FRONT],
+    ),
+    ("vidal.webdataset", ["vidal.engine", "vidal.stages", "vidal.train", *FRONT]),
+    ("vidal.report", ["vidal.engine", "vidal.stages", "vidal.train", *FRONT]),
     ("vidal.sources", ["vidal.engine", "vidal.stages", "vidal.recipe", "vidal.models", "vidal.media", *FRONT]),
 ]
 
@@ -68,6 +78,12 @@ def test_the_record_stands_on_arrow_its_working_state_and_the_error_of_a_clip() 
     below = {"vidal.arrow_types", "vidal.errors", "vidal.work"}
     assert {name for name in MODULES["vidal.clip"] if name in MODULES} == below
     assert not MODULES["vidal.arrow_types"]
+
+
+def test_a_dataset_is_read_without_torch() -> None:
+    code = "import sys, vidal, vidal.modality; from vidal.dataset import samples, index; vidal.modality.all(); print('torch' in sys.modules)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=ROOT)
+    assert done.stdout.strip() == "False"
 
 
 def test_the_engine_names_no_stage() -> None:

@@ -20,10 +20,10 @@ from PIL import Image
 import vidal.clip
 from tests.toys import encoded, frames
 from vidal.clip import Clip, MemberRecord
+from vidal.modality.depth import DEPTH
 from vidal.record import to_row
 from vidal.report import write_report
 from vidal.report.funnel import EvenChoice, Funnel
-from vidal.report.pictures import depth_thumbnail
 
 Row = dict[str, Any]
 EVIL = "<script>alert(1)</script><img src=x onerror=alert(2)>\"' & {{ 7 * 7 }} javascript:alert(3)"
@@ -228,6 +228,6 @@ def test_arrow_pandas_and_dicts_give_the_same_page(tmp_path: Path) -> None:
 
 
 def test_near_is_bright_and_far_is_dark() -> None:
-    uri = depth_thumbnail(_png(np.repeat([[500, 9000]], 2, axis=0)), near=500, far=9000)
-    shown = np.asarray(Image.open(io.BytesIO(base64.b64decode(uri.partition(",")[2]))).convert("L"))
-    assert shown[:, 10].mean() > 180 > 60 > shown[:, -10].mean()
+    depth = DEPTH.decode({"depth.0.png": _png(np.repeat([[500, 9000]], 2, axis=0))})
+    shown = np.asarray(Image.fromarray(DEPTH.show(depth, {"depth_scale": "metric"}).images[0]).convert("L"))
+    assert shown[:, 0].mean() > 180 > 60 > shown[:, -1].mean()

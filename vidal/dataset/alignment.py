@@ -11,6 +11,7 @@ from collections import defaultdict
 
 from vidal.clip import Clip
 from vidal.errors import ClipError
+from vidal.modality.image_bytes import image_size
 from vidal.work import SAMPLE_RATE, Member
 
 AUDIO_TOLERANCE_S = 0.002
@@ -44,7 +45,7 @@ def _check_pictures(clip: Clip, layer: str, by_index: dict[int, Member]) -> None
             raise ClipError(
                 "misaligned", f"{layer} picture {index} is of {member.time_s} s, not of {clip.frame_times[index]} s"
             )
-        size = picture_size(member.data)
+        size = image_size(member.data)
         if size != (clip.frame_width, clip.frame_height):
             raise ClipError("misaligned", f"{layer} picture {index} is {size}, the frames are "
                             f"{(clip.frame_width, clip.frame_height)}")  # fmt: skip
@@ -65,18 +66,3 @@ def flac_samples(data: bytes) -> int:
     if (rate, channels) != (SAMPLE_RATE, 1):
         raise ClipError("misaligned", f"sound at {rate} Hz with {channels} channels, not {SAMPLE_RATE} Hz mono")
     return int(packed & ((1 << 36) - 1))
-
-
-def picture_size(data: bytes) -> tuple[int, int]:
-    """Width and height of a PNG or JPEG, from its header."""
-    if data[:8] == b"\x89PNG\r\n\x1a\n":
-        width, height = struct.unpack(">II", data[16:24])
-        return width, height
-    position = 2
-    while data[:2] == b"\xff\xd8" and position + 9 < len(data):
-        marker, length = data[position + 1], struct.unpack(">H", data[position + 2 : position + 4])[0]
-        if marker in (0xC0, 0xC1, 0xC2):
-            height, width = struct.unpack(">HH", data[position + 5 : position + 9])
-            return width, height
-        position += 2 + length
-    raise ClipError("misaligned", "a picture is neither PNG nor JPEG")

@@ -20,6 +20,8 @@ from vidal.errors import OutputError, SourceError
 from vidal.record import Column, fields
 
 INFO_NAME = "dataset.json"
+_IF_ANY = ("tars", "secrets", "columns", "modalities")
+"""What stands in it only where there is any."""
 
 
 class DatasetInfo(BaseModel):
@@ -40,6 +42,8 @@ class DatasetInfo(BaseModel):
     """Settings with which it was made and that stand in no file, such as ``fetch.cookies``: their names alone."""
     columns: dict[str, Column] = {}
     """The columns that the recipe's stages declare, and those that came with the dataset it was built from."""
+    modalities: dict[str, str] = {}
+    """By layer, the ``package.module:NAME`` of a modality that is not vidal's own."""
     tars: dict[str, str] | None = None
     """Of an indexed data set: the foreign tar of each shard, an absolute path or an address."""
 
@@ -169,8 +173,6 @@ def read_info(storage: Storage) -> DatasetInfo | None:
 
 
 def write_info(storage: Storage, info: DatasetInfo) -> None:
-    told = info.model_dump(
-        mode="json", exclude={name for name in ("tars", "secrets", "columns") if not getattr(info, name)}
-    )
+    told = info.model_dump(mode="json", exclude={name for name in _IF_ANY if not getattr(info, name)})
     text = json.dumps(told, indent=2, ensure_ascii=False, sort_keys=True)
     storage.write(INFO_NAME, (text + "\n").encode())

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO
 
+from vidal import modality as modalities
 from vidal.dataset import card, manifest
 from vidal.dataset.dataset import Dataset
 from vidal.dataset.export_record import NAME, Claim, ExportedShard, ExportRecord, source_of
@@ -191,10 +192,8 @@ def _joint_members(dataset: Dataset, row: Row) -> dict[str, bytes]:
 
 def _middle_frame(row: Row) -> tuple[str, str] | None:
     """Name of the member with a clip's middle frame, and its kind of file; None for a clip without frames."""
-    from vidal.train.data.decode import frames_by_number
-
     names = {suffix_of(member["name"]): member["name"] for member in row["members"] if member["layer"] == "video"}
-    frames = list(frames_by_number(list(names)).values())
+    frames = list(modalities.get("video").members(list(names)).values())
     if not frames:
         return None
     middle = frames[len(frames) // 2]

@@ -19,6 +19,7 @@ from typing import BinaryIO
 import pyarrow as pa
 
 import vidal
+from vidal import modality as modalities
 from vidal.clip import SCHEMA_VERSION, Clip, MemberRecord
 from vidal.dataset import index_texts, manifest
 from vidal.dataset import plan as plans
@@ -104,7 +105,7 @@ def write_index(tars: Sequence[str], out: str) -> IndexResult:
     plans.write_uneven(storage, plan)
     write_info(storage, DatasetInfo(
         name="index", schema_version=SCHEMA_VERSION, fingerprint=print_, created_by=f"vidal {vidal.__version__}",
-        layers=[layer for layer in ("video", "depth", "infrared", "audio") if layer in layers],
+        layers=[m.layer for m in modalities.all() if m.layer in layers], modalities=modalities.paths_of(layers),
         candidates=sum(counts.values()), shards=len(places), recipe={"stages": [{"name": STAGE}]}, definition={},
         tars={manifest.stem_of(shard): place for shard, place in enumerate(places)},
     ))  # fmt: skip
@@ -213,8 +214,6 @@ def _ends_well(handle: BinaryIO, tar: tarfile.TarFile) -> bool:
 
 def _take(group: _Group, tar: tarfile.TarFile, info: tarfile.TarInfo) -> None:
     """Note a member: where it lies, or what it says."""
-    from vidal.train.data.decode import layer_of
-
     said, suffix = ascii(info.name)[:_SHOWN], suffix_of(info.name).lower()
     if ".." in info.name.split("/") or info.name.startswith("/") or not info.name.isprintable():
         return group.spoil("unsafe_name", f"{said} leaves its folder, or is no text")
@@ -225,7 +224,7 @@ def _take(group: _Group, tar: tarfile.TarFile, info: tarfile.TarInfo) -> None:
     group.names.add(suffix)
     data = tar.extractfile(info)
     assert data is not None
-    layer = layer_of(suffix)
+    layer = modalities.layer_of(suffix)
     if layer is None:
         if index_texts.is_text(suffix):
             if info.size > _TEXT_BYTES:

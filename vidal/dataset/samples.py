@@ -11,7 +11,7 @@ asked for, in any order.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,6 +23,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
+from vidal import modality as modalities
 from vidal.clip import schema
 from vidal.dataset import manifest
 from vidal.dataset.dataset import Dataset
@@ -32,6 +33,7 @@ from vidal.dataset.removals import Removals
 from vidal.dataset.rows import Rows
 from vidal.dataset.where import matching, no_column
 from vidal.errors import ClipError, SourceError
+from vidal.modality.modality import Modality
 
 _HEAVY = ("ocr_lines", "transcript_segments", "audio_fingerprint")
 """Columns that no training and few conditions ask for; `Samples.manifest` has them."""
@@ -85,6 +87,7 @@ class Samples:
         Raises `SourceError` where there is none, and for a condition that selects nothing.
         """
         dataset = Dataset.open(str(address))
+        modalities.load_recorded(dataset.info.modalities, str(address), dataset.info.layers)
         # Threads help against a store's waits; on a disk they only scatter the memory.
         with ThreadPoolExecutor(1 if dataset.storage.is_local else _AT_ONCE) as pool:
             read = list(pool.map(lambda shard: _read_shard(dataset, shard), dataset.committed()))
@@ -125,13 +128,11 @@ class Samples:
         return len(self._numbers)
 
     def __getitem__(self, i: int) -> dict[str, Any]:
-        """The sample decoded: ``key``, ``row``, ``texts``, and each layer that the clip has.
+        """The sample decoded: ``key``, ``row``, ``texts``, and what the modality of each layer decodes.
 
         ``video`` (t, h, w, 3) uint8, ``depth`` (t, h, w) uint16 in millimetres, ``infrared`` (t, h, w) uint8,
         ``audio`` (n,) float32 at 16 kHz. Raises `BrokenSample`.
         """
-        from vidal.train.data.decode import LAYERS, decode
-
         if not -len(self) <= i < len(self):
             raise IndexError(f"sample {i} of {len(self)}")
         i %= len(self)
@@ -139,18 +140,18 @@ class Samples:
         texts = {
             name: row[name] for name in ("title", "caption", "video_caption", "transcript", "ocr_text") if row.get(name)
         }
-        there = [layer for layer in row["layers"] if layer in LAYERS]
+        there = [modality for layer in row["layers"] if (modality := modalities.find(layer))]
         return {"key": row["clip_id"], "row": row, "texts": texts} | {
-            layer: self._decoded(i, layer, decode) for layer in there
+            modality.layer: self._decoded(i, modality) for modality in there
         }
 
-    def _decoded(self, i: int, layer: str, decode: Callable[[str, Mapping[str, bytes]], npt.NDArray[Any]]) -> Any:
+    def _decoded(self, i: int, modality: Modality) -> npt.NDArray[Any]:
         try:
-            return decode(layer, self.read(i, layer))
+            return modality.decode(self.read(i, modality.layer))
         except BrokenSample:
             raise
         except ClipError as error:
-            raise BrokenSample(self.clip_id(i), layer, error.detail) from error
+            raise BrokenSample(self.clip_id(i), modality.layer, error.detail) from error
 
     def select(self, where: str) -> Samples:
         """The samples that meet a condition too."""

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import base64
-import functools
 import hashlib
 import importlib.resources
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
@@ -16,15 +15,17 @@ import pandas as pd
 import pyarrow as pa
 
 import vidal.clip
+from vidal import modality as modalities
 from vidal.dataset.storage import Storage
+from vidal.dataset.tars import suffix_of
+from vidal.modality.modality import Modality
 from vidal.record import Column, fields
 from vidal.report.funnel import EvenChoice, Funnel, Row
-from vidal.report.pictures import WAVE_COLUMNS, depth_range, depth_thumbnail, thumbnail, waveform
+from vidal.report.pictures import WAVE_COLUMNS, thumbnail, waveform
 
 ReadMember = Callable[[dict[str, Any], str], bytes]
 Rows: TypeAlias = pd.DataFrame | pa.Table | Iterable[Mapping[str, Any]]
 
-_STRIPS = (("colour", "frame", "jpg"), ("infrared", "infrared", "jpg"), ("depth", "depth", "png"))
 _TEXTS = (
     ("title", "title", None),
     ("hashtags", "hashtags", None),
@@ -39,12 +40,13 @@ _TEXTS = (
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Strip:
-    """One modality's pictures, each with its time in seconds."""
+    """What one modality shows of a clip: images, each with its time in seconds, or a wave."""
 
     name: str
     note: str
     is_synthetic: bool
     pictures: list[tuple[float, str]]
+    wave: str | None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -53,7 +55,6 @@ class Sheet:
 
     row: Row
     strips: list[Strip]
-    wave: str | None
     texts: list[tuple[str, Any, str | None]]
     scores: list[tuple[str, str]]
     models: list[tuple[str, str]]
@@ -137,39 +138,35 @@ def _as_dicts(rows: Rows, columns: pa.Schema) -> Iterator[Row]:
 
 
 def _sheet(row: dict[str, Any], read_member: ReadMember, columns: pa.Schema) -> Sheet:
-    names = {member["name"] for member in row["members"] or []}
-    flac = f"{row['clip_id']}.flac"
-    strips = (_strip(row, names, read_member, *strip) for strip in _STRIPS)
+    strips = (_strip(row, read_member, modality) for modality in modalities.all())
     return Sheet(
         row=row,
-        strips=[strip for strip in strips if strip.pictures],
-        wave=waveform(read_member(row, flac)) if flac in names else None,
+        strips=[strip for strip in strips if strip is not None and (strip.pictures or strip.wave)],
         texts=[(label, row[text], row[model] if model else None) for label, text, model in _TEXTS if row[text]],
         scores=[(name, _number(row[name])) for name in _scores(columns) if row[name] is not None],
         models=[(name, row[name]) for name in vidal.clip.column_names() if name.endswith("_model") and row[name]],
     )
 
 
-def _strip(
-    row: dict[str, Any], names: set[str], read_member: ReadMember, label: str, stem: str, extension: str
-) -> Strip:
-    members = {f"{row['clip_id']}.{stem}.{k}.{extension}": time_s for k, time_s in enumerate(row["frame_times"] or [])}
-    pictures = [(time_s, read_member(row, name)) for name, time_s in members.items() if name in names]
-    note, show = "", thumbnail
-    if label == "depth" and pictures:
-        near, far = depth_range([picture for _, picture in pictures])
-        note = f"colour map inferno: bright {_depth_note(row, near)}, dark {_depth_note(row, far)}"
-        show = functools.partial(depth_thumbnail, near=near, far=far)
+def _strip(row: dict[str, Any], read_member: ReadMember, modality: Modality) -> Strip | None:
+    """What a modality shows of a clip; None for a clip without it."""
+    names = {suffix_of(member["name"]): member["name"] for member in row["members"] or []}
+    stored = modality.members(list(names))
+    if not stored:
+        return None
+    members = {suffix: read_member(row, names[suffix]) for suffix in stored.values()}
+    shown, times = modality.show(modality.decode(members), row), row["frame_times"] or []
     return Strip(
-        name=label,
-        note=note,
-        is_synthetic=label in (row["synthetic_layers"] or []),
-        pictures=[(time_s, show(picture)) for time_s, picture in pictures],
+        name=modality.heading or modality.layer,
+        note=shown.note,
+        is_synthetic=modality.layer in (row["synthetic_layers"] or []),
+        pictures=[
+            (times[number], thumbnail(image))
+            for number, image in zip(stored, shown.images, strict=False)
+            if number < len(times)
+        ],
+        wave=waveform(shown.samples) if shown.samples is not None else None,
     )
-
-
-def _depth_note(row: Row, millimetres: int) -> str:
-    return f"{millimetres / 1000:.2f} m" if row["depth_scale"] == "metric" else f"{millimetres} (order only)"
 
 
 def _scores(columns: pa.Schema) -> list[str]:

@@ -25,8 +25,8 @@ from vidal.dataset import manifest
 from vidal.dataset.samples import Samples
 from vidal.dataset.storage import Storage
 from vidal.errors import OutputError, SourceError
+from vidal.modality.modality import Transform
 from vidal.train.data.loader import Broken
-from vidal.train.data.transforms import Transform
 from vidal.train.evaluate.embeddings import embed_samples
 from vidal.train.evaluate.metrics import normalised
 from vidal.train.preprocessing import described, preprocessing_identity, transforms_for

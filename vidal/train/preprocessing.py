@@ -7,7 +7,8 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
-from vidal.train.data.transforms import TRANSFORMS, Transform
+from vidal import modality as modalities
+from vidal.modality.modality import Transform
 from vidal.train.recipe import TrainRecipe
 from vidal.train.towers.encoder import Encoder
 
@@ -17,29 +18,24 @@ def transforms_of(recipe: TrainRecipe, encoder: Encoder) -> dict[str, Transform]
     made: dict[str, Transform] = {}
     for modality, tower in recipe.towers.items():
         settings = encoder.tower(modality).settings
-        height, width = settings.height_width
-        if modality == "audio":
-            sizes: dict[str, Any] = {"mel_bins": height, "length": width}
-        else:
-            sizes = {"size": height, "frames": settings.frames}
-        made[modality] = TRANSFORMS[modality].model_validate({**sizes, **tower.transform})
+        kind = modalities.get(modality).transform
+        sizes = kind.settings_for(*settings.height_width, settings.frames)
+        made[modality] = kind.model_validate({**sizes, **tower.transform})
     return made
 
 
 def transforms_for(encoder: Encoder) -> dict[str, Transform]:
     """Those that the encoder carries; of a published one, which carries none, the modalities' own at its sizes."""
     if encoder.preprocessing:
-        return {
-            m: TRANSFORMS[m].model_validate(said) for m, said in encoder.preprocessing.items() if m in encoder.serves
-        }
+        said = {m: said for m, said in encoder.preprocessing.items() if m in encoder.serves}
+        return {m.layer: m.transform.model_validate(said[m.layer]) for m in map(modalities.find, said) if m is not None}
     made: dict[str, Transform] = {}
-    for modality in (m for m in encoder.modalities if m in TRANSFORMS):
-        settings = encoder.tower(modality).settings
-        height, width = settings.height_width
-        sizes: dict[str, Any] = {"size": height, "frames": 8 if modality == "video" else settings.frames}
-        if modality == "audio":
-            sizes = {"mel_bins": height, "length": width}
-        made[modality] = TRANSFORMS[modality].model_validate(sizes)
+    for modality in filter(None, map(modalities.find, encoder.modalities)):
+        settings = encoder.tower(modality.layer).settings
+        # A tower that looks at one frame at a time takes as many as its modality has.
+        frames = settings.frames if settings.temporal else None
+        sizes = modality.transform.settings_for(*settings.height_width, frames)
+        made[modality.layer] = modality.transform.model_validate(sizes)
     return made
 
 

@@ -18,16 +18,15 @@ from typing import Any, Literal
 
 from pydantic import Field, field_validator, model_validator
 
+from vidal import modality as modalities
 from vidal.errors import RecipeError
 from vidal.settings import parse_override, put, read_yaml, validate
 from vidal.train.data.loader import PREFETCH_CHUNKS, STALL_S
 from vidal.train.data.text_views import TextViews
-from vidal.train.data.transforms import TRANSFORMS
 from vidal.train.loss import LossSettings
 from vidal.train.optim import OptimiserSettings
 from vidal.train.towers.settings import Settings, TowerSettings
 
-MODALITIES = tuple(TRANSFORMS)
 Pair = tuple[str, str]
 
 _EXAMPLE = "batch_size=64 or optimiser.lr=1e-4"
@@ -135,18 +134,19 @@ class TrainRecipe(Settings):
     @field_validator("towers")
     @classmethod
     def _known_modalities(cls, towers: dict[str, TowerRecipe]) -> dict[str, TowerRecipe]:
-        unknown = next((name for name in towers if name not in MODALITIES), None)
+        unknown = next((name for name in towers if modalities.find(name) is None), None)
         if unknown:
-            raise ValueError(f"no modality `{unknown}`: there is {', '.join(MODALITIES)}")
+            raise ValueError(f"no modality `{unknown}`: there is {', '.join(m.layer for m in modalities.all())}")
         return towers
 
     @field_validator("pairs")
     @classmethod
     def _known_pairs(cls, pairs: dict[str, PairRecipe]) -> dict[str, PairRecipe]:
+        known = ["text", *(m.layer for m in modalities.all())]
         for name in pairs:
             parts = name.split("-")
-            if len(parts) != 2 or parts[0] == parts[1] or not set(parts) <= {"text", *MODALITIES}:
-                raise ValueError(f"pair `{name}`: write two of text, {', '.join(MODALITIES)} with a - between")
+            if len(parts) != 2 or parts[0] == parts[1] or not set(parts) <= set(known):
+                raise ValueError(f"pair `{name}`: write two of {', '.join(known)} with a - between")
         return pairs
 
     @model_validator(mode="after")
@@ -165,7 +165,7 @@ class TrainRecipe(Settings):
         if any(weighted) and self.steps is None:
             raise ValueError("weights of pairs need `steps`: an epoch of a mixture has no length")
         for modality, tower in self.towers.items():
-            TRANSFORMS[modality].model_validate(tower.transform)
+            modalities.get(modality).transform.model_validate(tower.transform)
         return self
 
     def pair_settings(self) -> dict[Pair, PairRecipe]:

@@ -20,9 +20,11 @@ import torch
 from vidal.dataset.dataset import Dataset
 from vidal.dataset.storage import Storage
 from vidal.errors import ClipError, SourceError, UserError
+from vidal.modality.audio import AUDIO
+from vidal.modality.image import ImageTransform
+from vidal.modality.modality import Transform
+from vidal.modality.video import VIDEO
 from vidal.recipe import differences
-from vidal.train.data.decode import decode_picture, decode_sound
-from vidal.train.data.transforms import AudioTransform, Transform
 from vidal.train.embed import identity, read_info
 from vidal.train.evaluate.metrics import normalised
 from vidal.train.preprocessing import described, preprocessing_identity, transforms_for
@@ -31,8 +33,6 @@ from vidal.train.towers.load import load_encoder
 
 Floats = npt.NDArray[np.float32]
 
-_PICTURES = (".jpg", ".jpeg", ".png")
-_SOUNDS = (".flac", ".wav", ".mp3", ".ogg")
 _MAX_QUERY_BYTES = 256 << 20
 
 
@@ -118,21 +118,22 @@ def _hits(
 @torch.no_grad()
 def _embedded(query: str, encoder: Encoder, transforms: dict[str, Transform]) -> Floats:
     path = Path(query)
-    ending = path.suffix.lower()
-    if ending not in (*_PICTURES, *_SOUNDS):
+    ending = path.suffix.lower().removeprefix(".")
+    modality = next((m for m in (VIDEO, AUDIO) if ending in m.endings), None)
+    if modality is None:
         if not query.strip():
             raise UserError("the query is empty; give words, or the path of a picture or a sound")
         return np.asarray(encoder.encode_texts([query]).float().cpu().numpy(), np.float32)
-    kind = "audio" if ending in _SOUNDS else "video"
+    kind = modality.layer
     transform = transforms.get(kind)
     if transform is None:
         raise UserError(f"{query}: these embeddings' encoder takes {', '.join(transforms)} and words, but no {kind}")
     data = _read(path)
     try:
-        if isinstance(transform, AudioTransform):
-            pixels = transform(decode_sound(data), None)
-        else:
-            pixels = transform(np.stack([decode_picture("video", data, path.name)] * transform.frames), None)
+        array = modality.decode({ending: data})
+        if isinstance(transform, ImageTransform):
+            array = np.repeat(array, transform.frames, axis=0)
+        pixels = transform(array, None)
     except ClipError as error:
         raise UserError(f"{query}: cannot be read: {error.detail}") from None
     return np.asarray(encoder.encode(kind, pixels[None]).float().cpu().numpy(), np.float32)

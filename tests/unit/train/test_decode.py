@@ -11,11 +11,17 @@ import soundfile
 from PIL import Image
 
 from tests.toys import encoded, picture
+from vidal import modality as modalities
 from vidal.errors import ClipError
-from vidal.train.data.decode import decode, decode_picture, decode_sound, frame_number, frames_by_number
+from vidal.modality.image import ImageModality
+from vidal.modality.modality import Array
 
 PHOTO = picture(1)
 DEPTH = np.arange(144 * 256, dtype=np.uint16).reshape(256, 144)
+
+
+def decode(layer: str, members: dict[str, bytes]) -> Array:
+    return modalities.get(layer).decode(members)
 
 
 def png(array: np.ndarray) -> bytes:
@@ -40,20 +46,26 @@ def tone(seconds: float, rate: int = 16_000, channels: int = 1) -> np.ndarray:
 
 
 @pytest.mark.parametrize(
-    ("suffix", "number"),
+    ("suffix", "layer", "number"),
     [
-        ("frame.3.jpg", 3), ("depth.10.png", 10), ("infrared.0.jpg", 0), ("frm7.jpg", 7), ("dep0.npy", 0), ("tml5.jpg", 5),
-        ("mp4", None), ("json", None), ("flac", None), ("frame.².jpg", None), ("frame.x.jpg", None), ("ofa3.txt", None),
-        ("frame.3.txt", None), ("scene.3.jpg", None),
+        ("frame.3.jpg", "video", 3), ("depth.10.png", "depth", 10), ("infrared.0.jpg", "infrared", 0),
+        ("frm7.jpg", "video", 7), ("dep0.npy", "depth", 0), ("tml5.jpg", "infrared", 5), ("jpg", "video", 0),
+        ("depth.png", "depth", 0), ("mp4", "video", None), ("flac", "audio", None), ("x.wav", "audio", None),
+        ("json", None, None), ("npy", None, None), ("frame.0.npy", None, None), ("frame.².jpg", None, None),
+        ("frame.x.jpg", None, None), ("ofa3.txt", None, None), ("frame.3.txt", None, None), ("scene.3.jpg", None, None),
     ],
 )  # fmt: skip
-def test_the_number_of_a_frame_is_in_its_suffix(suffix, number):
-    assert frame_number(suffix) == number
+def test_a_suffix_says_the_layer_and_the_number_of_a_frame(suffix, layer, number):
+    assert modalities.layer_of(suffix) == layer
+    numbers = {m.frame_number(suffix) for m in modalities.all() if isinstance(m, ImageModality)}
+    assert numbers - {None} == {number} - {None}
 
 
 def test_frames_are_in_order_of_time():
     there = ["frame.10.jpg", "json", "frame.2.jpg", "mp4", "frame.0.jpg"]
-    assert frames_by_number(there) == {0: "frame.0.jpg", 2: "frame.2.jpg", 10: "frame.10.jpg"}
+    assert list(modalities.get("video").members(there).items()) == list(
+        {0: "frame.0.jpg", 2: "frame.2.jpg", 10: "frame.10.jpg"}.items()
+    )
 
 
 def test_layers_decode_to_their_shapes_and_values():
@@ -75,7 +87,7 @@ def test_a_picture_stands_as_it_is_stored():
     exif = Image.Exif()
     exif[0x0112] = 6
     Image.fromarray(PHOTO).save(file, "JPEG", exif=exif)
-    assert decode_picture("video", file.getvalue(), "frame.0.jpg").shape == PHOTO.shape
+    assert decode("video", {"frame.0.jpg": file.getvalue()})[0].shape == PHOTO.shape
 
 
 @pytest.mark.parametrize("share", [0.02, 0.3, 0.7, 0.99])
@@ -165,6 +177,6 @@ def test_arrays_are_metres_as_floats_and_millimetres_as_integers(stored, millime
 
 @pytest.mark.parametrize(("rate", "channels", "kind"), [(16_000, 1, "FLAC"), (44_100, 2, "FLAC"), (8_000, 1, "WAV")])
 def test_sound_is_mono_at_16_khz(rate, channels, kind):
-    made = decode_sound(sound(tone(1, rate, channels), rate, kind))
+    made = decode("audio", {kind.lower(): sound(tone(1, rate, channels), rate, kind)})
     assert made.dtype == np.float32 and len(made) == 16_000
     assert np.abs(made - tone(1))[200:-200].max() < 5e-3

@@ -7,7 +7,7 @@ import math
 import pytest
 import torch
 
-from vidal.train.data.fbank import fbank
+from vidal.modality.fbank import fbank
 
 
 @pytest.mark.parametrize(("samples", "frames"), [(0, 0), (399, 0), (400, 1), (559, 1), (560, 2), (16_000, 98)])

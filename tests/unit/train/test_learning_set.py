@@ -12,11 +12,11 @@ import pytest
 import torch
 
 import vidal
+from vidal import modality as modalities
 from vidal.dataset.dataset import Dataset
 from vidal.dataset.verify import verify
+from vidal.modality.fbank import fbank
 from vidal.synthetic import learning_set as ls
-from vidal.train.data.decode import decode
-from vidal.train.data.fbank import fbank
 from vidal.work import Member
 
 MODALITIES = ("video", "depth", "infrared", "audio")
@@ -28,7 +28,7 @@ def sums(folder: Path) -> dict[str, str]:
 
 
 def decoded(members: list[Member], layer: str) -> Any:
-    return decode(layer, {m.suffix: m.data for m in members if m.layer == layer})
+    return modalities.get(layer).decode({m.suffix: m.data for m in members if m.layer == layer})
 
 
 def shown(layer: str, where: tuple[int, int, int]) -> Any:

@@ -10,12 +10,15 @@ import torch
 
 import vidal
 from vidal.errors import RecipeError
+from vidal.modality.audio import AudioTransform
+from vidal.modality.depth import DepthTransform
+from vidal.modality.infrared import InfraredTransform
+from vidal.modality.video import VideoTransform
 from vidal.synthetic import learning_set
 from vidal.train.data.ahead import ahead
 from vidal.train.data.loader import Batch, Loader
 from vidal.train.data.plan import PairPlan, Plan
 from vidal.train.data.text_views import TextViews
-from vidal.train.data.transforms import AudioTransform, DepthTransform, InfraredTransform, VideoTransform
 
 CLIPS = 22
 PAIRS = (("text", "depth"), ("video", "audio"), ("text", "infrared"))
@@ -171,7 +174,7 @@ def test_only_wanted_members_are_read(folder, monkeypatch):
 
 
 def test_more_frames_than_are_stored_are_refused_before_the_first_step(folder):
-    with pytest.raises(RecipeError, match="video: 16 frames are wanted, and the clips store 8"):
+    with pytest.raises(RecipeError, match="video: 8 frames are stored, 16 are wanted"):
         loader(folder, video=VideoTransform(size=32, frames=16))
 
 

@@ -9,15 +9,12 @@ from pydantic import ValidationError
 
 from tests.toys import frames
 from vidal.errors import ClipError
-from vidal.train.data.fbank import fbank
-from vidal.train.data.transforms import (
-    CLIP_MEAN,
-    CLIP_STD,
-    AudioTransform,
-    DepthTransform,
-    InfraredTransform,
-    VideoTransform,
-)
+from vidal.modality.audio import AudioTransform
+from vidal.modality.depth import DepthTransform
+from vidal.modality.fbank import fbank
+from vidal.modality.image import CLIP_MEAN, CLIP_STD
+from vidal.modality.infrared import InfraredTransform
+from vidal.modality.video import VideoTransform
 
 VIDEO = np.stack(frames(0))
 GREY = VIDEO[..., 0]

@@ -9,9 +9,10 @@ import pytest
 
 import vidal
 from tests.learned import CLIPS, SCENES, TRANSFORMS, Blank, Knowing, small_set
+from vidal import modality as modalities
 from vidal.dataset.samples import Samples
 from vidal.errors import SourceError
-from vidal.train.evaluate.zero_shot import class_embeddings, prompts, read_templates, zero_shot
+from vidal.train.evaluate.zero_shot import class_embeddings, read_templates, zero_shot
 
 
 @pytest.fixture(scope="module")
@@ -38,7 +39,7 @@ def test_who_knows_is_right_and_who_has_collapsed_is_not(samples: Samples) -> No
      ("audio", "a sound of dog.")],
 )  # fmt: skip
 def test_each_modality_has_prompts_of_its_own(modality: str, said: str) -> None:
-    filled = [template.replace("{c}", "dog") for template in prompts(modality)]
+    filled = [template.replace("{c}", "dog") for template in modalities.get(modality).prompts]
     assert said in filled and len(set(filled)) == len(filled)
     assert not any("{" in prompt for prompt in filled)
 

@@ -26,14 +26,14 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Sampler, get_worker_info
 
+from vidal import modality as modalities
 from vidal.dataset.samples import Samples
 from vidal.errors import ClipError, MachineError, RecipeError, VidalError
+from vidal.modality.modality import SELF_CHECKED, Transform
 from vidal.train.data.ahead import ahead
-from vidal.train.data.decode import SELF_CHECKED, decode, frames_by_number, sound_of
 from vidal.train.data.plan import Pair, Plan, Slots, generator
 from vidal.train.data.shared_memory import check_room, share
 from vidal.train.data.text_views import COLUMNS, TextViews
-from vidal.train.data.transforms import AudioTransform, Transform
 
 _CHUNK_ROWS = 16
 _CHUNK_BYTES = 16 << 20
@@ -162,7 +162,7 @@ class Loader:
         return self._chunk_rows(pair) * self._row_bytes(pair)
 
     def _row_bytes(self, pair: Pair) -> int:
-        return sum(4 * math.prod(input_shape(self._transforms[side])) for side in pair if side != "text")
+        return sum(4 * math.prod(self._transforms[side].input_shape) for side in pair if side != "text")
 
     def _batches(self, chunks: Iterator[_Chunk | VidalError], device: int | None) -> Iterator[Batch]:
         if device is not None:
@@ -173,7 +173,7 @@ class Loader:
     def _batch(self, step: int, chunks: Iterator[_Chunk | VidalError]) -> Batch:
         pair = self._plan.pair_of(step)
         inputs = {
-            side: torch.empty(self._rows, *input_shape(self._transforms[side]), pin_memory=self._pin)
+            side: torch.empty(self._rows, *self._transforms[side].input_shape, pin_memory=self._pin)
             for side in pair if side != "text"
         }  # fmt: skip
         whole = _Chunk(inputs, [], [], [], [])
@@ -303,22 +303,20 @@ def load_input(
     frame: int | None = None,
 ) -> Tensor:  # fmt: skip
     """One sample's input of one modality: only what is wanted of it is read. Raises `ClipError`."""
-    wanted = _wanted(samples.suffixes(i, modality), transform, rng, frame)
+    kind = modalities.get(modality)
+    wanted = _wanted(kind.members(samples.suffixes(i, modality)), transform, rng, frame)
     # A checksum costs a fifteenth of decoding a JPEG, and nothing else shows a hole in one.
     verify = not all(suffix.endswith(SELF_CHECKED) for suffix in wanted)
-    return transform(decode(modality, samples.read(i, modality, wanted, verify=verify)), rng)
+    return transform(kind.decode(samples.read(i, modality, wanted, verify=verify)), rng)
 
 
 def _wanted(
-    there: Sequence[str], transform: Transform, rng: np.random.Generator | None, frame: int | None
-) -> list[str]:  # fmt: skip
-    if isinstance(transform, AudioTransform):
-        return [sound] if (sound := sound_of(there)) else []
-    stored = frames_by_number(there)
+    stored: Mapping[int, str], transform: Transform, rng: np.random.Generator | None, frame: int | None
+) -> list[str]:
     if not stored:
         return []
     numbers = list(stored)
-    place = numbers.index(frame) if frame in stored else None
+    place = numbers.index(frame) if frame is not None and frame in stored else None
     return [stored[numbers[k]] for k in transform.frames_to_read(len(stored), rng, place)]
 
 
@@ -329,24 +327,19 @@ def _check_frames(
     for pair, parts in index.items():
         for side in pair:
             transform = transforms.get(side)
-            if transform is None or isinstance(transform, AudioTransform):
+            if transform is None:
                 continue
             seen = [(s, int(i)) for s, part in zip(samples, parts, strict=True) for i in part[:_LOOKED_AT]]
-            stored = max((len(frames_by_number(s.suffixes(i, side))) for s, i in seen), default=0)
-            if 0 < stored < transform.frames:
-                raise RecipeError(f"{side}: {transform.frames} frames are wanted, and the clips store {stored}")
-
-
-def input_shape(transform: Transform) -> tuple[int, ...]:
-    """Of one row."""
-    if isinstance(transform, AudioTransform):
-        return (3, transform.mel_bins, transform.length)
-    time = (transform.frames,) if transform.frames > 1 else ()
-    return (3, *time, transform.size, transform.size)
+            stored = max((len(modalities.get(side).members(s.suffixes(i, side))) for s, i in seen), default=0)
+            try:
+                if stored:
+                    transform.frames_to_read(stored, None)
+            except ClipError as error:
+                raise RecipeError(f"{side}: {error.detail}") from None
 
 
 def _stacked(rows: Sequence[Tensor | None], transform: Transform) -> Tensor:
-    nothing = torch.zeros(input_shape(transform))
+    nothing = torch.zeros(transform.input_shape)
     return torch.stack([nothing if row is None else row for row in rows])
 
 

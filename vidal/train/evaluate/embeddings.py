@@ -15,8 +15,8 @@ from torch.utils.data import DataLoader, Dataset
 
 from vidal.dataset.samples import Samples
 from vidal.errors import ClipError
+from vidal.modality.modality import Transform
 from vidal.train.data.loader import Broken, load_input
-from vidal.train.data.transforms import Transform
 from vidal.train.towers.encoder import Encoder
 
 Floats = npt.NDArray[np.float32]

@@ -17,9 +17,9 @@ import numpy.typing as npt
 
 from vidal.dataset.samples import Samples
 from vidal.errors import SourceError
+from vidal.modality.modality import Transform
 from vidal.train.data.loader import Broken
 from vidal.train.data.text_views import COLUMNS, TextViews
-from vidal.train.data.transforms import Transform
 from vidal.train.evaluate.embeddings import Embedded, embed_samples, embed_texts
 from vidal.train.evaluate.metrics import retrieval_metrics
 from vidal.train.towers.encoder import Encoder

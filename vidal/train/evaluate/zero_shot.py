@@ -9,30 +9,15 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from vidal import modality as modalities
 from vidal.dataset.samples import Samples
 from vidal.errors import SourceError
-from vidal.train.data.transforms import Transform
+from vidal.modality.modality import Transform
 from vidal.train.evaluate.embeddings import embed_samples, embed_texts
 from vidal.train.evaluate.metrics import classification_metrics, normalised
 from vidal.train.towers.encoder import Encoder
 
-# A modality's word in the prompts: LanguageBind says "depth photo", and plain "photo" for infrared.
-_WORDS = {"video": "video", "depth": "depth photo", "infrared": "photo"}
-_PICTURE_PROMPTS = (
-    "{c}", "a {w} of a {c}.", "a {w} of the {c}.", "a good {w} of a {c}.", "a blurry {w} of a {c}.",
-    "a close-up {w} of a {c}.", "a dark {w} of the {c}.", "a bright {w} of the {c}.", "a cropped {w} of a {c}.",
-    "a {w} of one {c}.", "a {w} of many {c}.", "a {w} of a large {c}.", "a {w} of a small {c}.",
-)  # fmt: skip
-_SOUND_PROMPTS = ("a sound of {c}.",)
-
 Floats = npt.NDArray[np.float32]
-
-
-def prompts(modality: str) -> list[str]:
-    """Templates with ``{c}`` for the class."""
-    if modality == "audio":
-        return list(_SOUND_PROMPTS)
-    return [template.replace("{w}", _WORDS[modality]) for template in _PICTURE_PROMPTS]
 
 
 def read_templates(path: Path) -> list[str]:
@@ -69,6 +54,6 @@ def zero_shot(
         made = embed_samples(encoder, samples, named, modality, transform, workers=workers)
         if len(made.numbers):
             wanted = np.asarray([classes.index(str(labels[int(n)])) for n in made.numbers], np.int64)
-            vectors = class_embeddings(encoder, classes, templates or prompts(modality))
+            vectors = class_embeddings(encoder, classes, templates or modalities.get(modality).prompts)
             figures[modality] = classification_metrics(made.rows, vectors, wanted)
     return figures

@@ -15,10 +15,11 @@ from typing import Any
 import torch
 from torch import nn
 
+from vidal import modality as modalities
 from vidal.errors import ModelError
+from vidal.modality.image import ImageModality
 from vidal.train.towers.config import clip_text_settings
 from vidal.train.towers.encoder import Encoder, Pair
-from vidal.train.towers.settings import PICTURES
 from vidal.train.towers.start import vision_folder
 from vidal.train.towers.text import ClipText, TextTower
 from vidal.train.towers.vit import VisionTower
@@ -60,9 +61,13 @@ def _load(folder: Path) -> Encoder:
     if kind in LANGUAGEBIND:
         return _published(folder, config, [LANGUAGEBIND[kind]])
     if kind == "clip":
-        return _published(folder, config, list(PICTURES))
+        return _published(folder, config, ["image", *_image_layers()])
     known = ", ".join([*LANGUAGEBIND, "clip", "vidal"])
     raise ModelError(f"{folder}: model_type {kind} is not known, only {known}")
+
+
+def _image_layers() -> list[str]:
+    return [m.layer for m in modalities.all() if isinstance(m, ImageModality)]
 
 
 def load_run(folder: Path) -> Encoder:

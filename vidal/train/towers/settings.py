@@ -6,9 +6,6 @@ from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-PICTURES = ("image", "video", "depth", "infrared")
-MODALITIES = (*PICTURES, "audio")
-
 Tune = Literal["lora", "attention", "full", "frozen"]
 Positive = Annotated[int, Field(ge=1)]
 

@@ -1,0 +1,99 @@
+"""Depth: 16-bit grey in millimetres, or arrays as LanguageBind's tars have them."""
+
+from __future__ import annotations
+
+import io
+import math
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any, ClassVar
+
+import cv2
+import numpy as np
+from pydantic import Field
+
+from vidal.errors import ClipError
+from vidal.modality.image import AS_STORED, ImageModality, ImageTransform
+from vidal.modality.image_bytes import MAX_PIXELS
+from vidal.modality.modality import Array, Shown
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+
+class DepthTransform(ImageTransform):
+    """Metres, clipped to ``max_m`` and brought to [0, 1], as three equal channels."""
+
+    max_m: float = Field(10.0, gt=0)
+    min_m: float = Field(0.01, ge=0)
+
+    white: ClassVar[float] = 1.0
+
+    def planes(self, array: Array) -> Tensor:
+        import torch
+
+        millimetres = torch.from_numpy(np.array(array, np.float32))
+        return millimetres.clamp_(1000 * self.min_m, 1000 * self.max_m).div_(1000 * self.max_m)[:, None]
+
+
+class Depth(ImageModality):
+    """``depth.3.png`` or ``dep3.npy``; decodes to (t, h, w) uint16 in millimetres."""
+
+    layer = "depth"
+    stems = ("depth", "dep")
+    endings = ("jpg", "jpeg", "png", "npy")
+    transform: ClassVar[type[DepthTransform]] = DepthTransform
+    flags = AS_STORED
+    # As LanguageBind says.
+    word = "depth photo"
+
+    def decode_image(self, data: bytes, suffix: str) -> Array:
+        if suffix.lower().endswith(".npy"):
+            return _decode_npy(data, suffix)
+        image = super().decode_image(data, suffix)
+        if image.ndim != 2 or image.dtype != np.uint16:
+            raise ClipError("undecodable", f"{suffix}: depth is 16-bit grey, this is {image.dtype} {image.shape}")
+        return image
+
+    def show(self, array: Array, row: Mapping[str, Any]) -> Shown:
+        """In OpenCV's "inferno", near bright and far dark, one colour for one depth in all frames of a clip."""
+        low, high = np.percentile(array, [2, 98])
+        near, far = int(low), int(max(high, low + 1))
+        nearness = (far - np.clip(array.astype(np.float64), near, far)) / (far - near)
+        coloured = [cv2.applyColorMap(np.rint(255 * n).astype(np.uint8), cv2.COLORMAP_INFERNO) for n in nearness]
+        is_metric = row["depth_scale"] == "metric"
+        bright, dark = (f"{mm / 1000:.2f} m" if is_metric else f"{mm} (order only)" for mm in (near, far))
+        return Shown(
+            images=[image[..., ::-1] for image in coloured], note=f"colour map inferno: bright {bright}, dark {dark}"
+        )
+
+
+def _decode_npy(data: bytes, suffix: str) -> Array:
+    """Depth as LanguageBind's tars have it: metres as floats, or millimetres as integers."""
+    depth = _npy_array(data, suffix)
+    if depth.ndim == 3 and 1 in (depth.shape[0], depth.shape[-1]):
+        depth = depth[0] if depth.shape[0] == 1 else depth[..., 0]
+    if depth.ndim != 2 or not np.isfinite(depth).all():
+        raise ClipError("undecodable", f"{suffix}: depth of shape {depth.shape}, or not finite")
+    millimetres = depth * 1000.0 if depth.dtype.kind == "f" else depth
+    return np.asarray(np.clip(millimetres, 0, 65535), np.uint16)
+
+
+def _npy_array(data: bytes, suffix: str) -> Array:
+    """The array, its size known before memory is taken: `numpy.load` believes the header."""
+    file = io.BytesIO(data)
+    try:
+        version = np.lib.format.read_magic(file)
+        read_header = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
+        shape, is_fortran, dtype = read_header(file)
+    except (ValueError, EOFError) as error:
+        raise ClipError("undecodable", f"{suffix}: no array: {' '.join(str(error).split())[:120]}") from None
+    count = math.prod(shape)
+    if dtype.kind not in "fiu" or not 0 < count <= MAX_PIXELS:
+        raise ClipError("undecodable", f"{suffix}: {dtype} of shape {shape} is no depth")
+    if len(data) - file.tell() != count * dtype.itemsize:
+        raise ClipError("undecodable", f"{suffix}: the array ends early")
+    flat = np.frombuffer(data, dtype, count, file.tell())
+    return flat.reshape(shape, order="F" if is_fortran else "C")
+
+
+DEPTH = Depth()

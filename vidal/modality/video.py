@@ -1,0 +1,37 @@
+"""Video: the colour frames of a clip, beside the clip itself."""
+
+from __future__ import annotations
+
+from typing import ClassVar, Literal
+
+from pydantic import Field
+
+from vidal.modality.image import ImageModality, ImageTransform
+
+
+class VideoTransform(ImageTransform):
+    """8 frames, a random crop and a mirror image, the same for all of them."""
+
+    frames: int = Field(8, ge=1)
+    crop: Literal["random", "centre"] = "random"
+    flip: float = Field(0.5, ge=0, le=1)
+
+
+class Video(ImageModality):
+    """``frame.3.jpg`` beside ``mp4``; frames decode to (t, h, w, 3) uint8 RGB."""
+
+    layer = "video"
+    stems = ("frame", "frm")
+    transform: ClassVar[type[VideoTransform]] = VideoTransform
+    word = "video"
+    heading = "colour"
+
+    def takes(self, suffix: str) -> bool:
+        return super().takes(suffix) or suffix.lower().rpartition(".")[2] == "mp4"
+
+    def is_stem(self, stem: str | None) -> bool:
+        # An image that is named by its ending alone is a photograph.
+        return stem is None or stem in self.stems
+
+
+VIDEO = Video()
