@@ -45,7 +45,7 @@ def _spread(args: list[str], option: str) -> list[str]:
 
 app = typer.Typer(
     name="vidal",
-    help="Short online videos in, aligned video-infrared-depth-audio-language data sets out.",
+    help="Short online videos in, aligned video-infrared-depth-audio-language datasets out.",
     no_args_is_help=True,
     pretty_exceptions_enable=False,
     add_completion=False,
@@ -64,7 +64,7 @@ class EngineChoice(StrEnum):
     local = "local"
 
 
-DirArgument = Annotated[str, typer.Argument(metavar="DIR", help="Data set: a folder or an address such as s3://…")]
+DirArgument = Annotated[str, typer.Argument(metavar="DIR", help="Dataset: a folder or an address such as s3://…")]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print one JSON object instead of text.")]
 EngineOption = Annotated[EngineChoice, typer.Option(help="ray, or local: the same work without Ray.")]
 WhereOption = Annotated[
@@ -81,7 +81,7 @@ RayAddressOption = Annotated[
 @app.command()
 def build(
     recipe: Annotated[Path, typer.Argument(metavar="RECIPE", help="Recipe file (YAML).")],
-    out: Annotated[str, typer.Option(help="Where the data set goes: a folder or an address such as s3://…")],
+    out: Annotated[str, typer.Option(help="Where the dataset goes: a folder or an address such as s3://…")],
     engine: EngineOption = EngineChoice.ray,
     workers: WorkersOption = None,
     settings: Annotated[
@@ -90,7 +90,7 @@ def build(
     ray_address: RayAddressOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Build a data set, or do what is left of it."""
+    """Build a dataset, or resume a build that is not complete."""
     if errors.is_terminal and not as_json:
         # Before anything is imported or started, which takes seconds.
         errors.print(f"{recipe} → {out}: starting", markup=False, highlight=False, soft_wrap=True)
@@ -112,7 +112,7 @@ def build(
 @app.command()
 def crawl(
     recipe: Annotated[Path, typer.Argument(metavar="RECIPE", help="Recipe with a source of the web, and fetch.")],
-    out: Annotated[str, typer.Option(help="Where the crawl's data set goes: a folder or an address such as s3://…")],
+    out: Annotated[str, typer.Option(help="Where the crawl's dataset goes: a folder or an address such as s3://…")],
     engine: EngineOption = EngineChoice.local,
     workers: WorkersOption = None,
     settings: Annotated[
@@ -121,7 +121,7 @@ def crawl(
     ray_address: RayAddressOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Crawl: find candidates, judge them, fetch their media into a data set that a build starts from."""
+    """Crawl: find candidates, judge them, fetch their media into a dataset that a build starts from."""
     from vidal import recipe as recipes
     from vidal.build import build as build_dataset
 
@@ -138,7 +138,7 @@ def terms(
     out: Annotated[Path, typer.Option(metavar="FILE.parquet", help="Where the terms go.")],
     number: Annotated[int, typer.Option(min=1, help="Terms to choose.")] = 100_000,
     exclude: Annotated[
-        list[str] | None, typer.Option(metavar="FILE[:FIELD]", help="Captions of a benchmark that is to stay unseen.")
+        list[str] | None, typer.Option(metavar="FILE[:FIELD]", help="Captions of a benchmark to keep out.")
     ] = None,
     plot: Annotated[Path | None, typer.Option(metavar="FILE.svg", help="Frequencies before and after.")] = None,
     settings: Annotated[
@@ -173,21 +173,19 @@ def terms(
 def retry(
     directory: DirArgument,
     reason: Annotated[
-        list[str] | None, typer.Option(help="Failure reason to try again; by default every transient one.")
+        list[str] | None, typer.Option(help="Failure reason to retry; by default every transient one.")
     ] = None,
-    clip: Annotated[list[str] | None, typer.Option(help="Clip to try again.")] = None,
+    clip: Annotated[list[str] | None, typer.Option(help="Clip to retry.")] = None,
     engine: EngineOption = EngineChoice.ray,
     workers: WorkersOption = None,
     settings: Annotated[
         list[str] | None,
-        typer.Option(
-            "--set", metavar="KEY.PATH=VALUE", help="A setting that no file keeps: fetch.cookies, fetch.proxy"
-        ),
+        typer.Option("--set", metavar="KEY.PATH=VALUE", help="A secret that no file keeps: fetch.cookies, fetch.proxy"),
     ] = None,
     ray_address: RayAddressOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Try failed clips again; everything else stays as it is."""
+    """Retry failed clips; everything else is untouched."""
     from vidal.build import retry as retry_clips
 
     how = _how(engine, workers, ray_address)
@@ -199,7 +197,7 @@ def retry(
 
 @app.command()
 def status(directory: DirArgument, as_json: JsonOption = False) -> None:
-    """Show how far a build is, and the funnel of what is committed."""
+    """Show the progress of a build, and the funnel of its committed shards."""
     from vidal.dataset.dataset import Dataset
     from vidal.dataset.lock import run_under_way
     from vidal.report import summary
@@ -233,7 +231,7 @@ def why(
     directory: DirArgument,
     as_json: JsonOption = False,
 ) -> None:
-    """Say what became of one clip, and why."""
+    """Show the outcome of one clip, the reason, and its row."""
     from vidal.dataset.dataset import Dataset
     from vidal.dataset.find import find
 
@@ -257,7 +255,7 @@ def why(
 
 @app.command()
 def verify(directory: DirArgument, as_json: JsonOption = False) -> None:
-    """Check every promise of a data set against its bytes; exit code 1 if one is broken."""
+    """Check rows, members and alignment of a dataset against its bytes; exit code 1 if anything is wrong."""
     from vidal.dataset.dataset import Dataset
     from vidal.dataset.verify import verify as verify_dataset
 
@@ -299,7 +297,7 @@ def report(
 
 
 DataOption = Annotated[
-    list[str], typer.Option("--data", metavar="DIR...", help="Data sets: folders or addresses; several may follow.")
+    list[str], typer.Option("--data", metavar="DIR...", help="Datasets: folders or addresses; several may follow.")
 ]
 
 
@@ -312,18 +310,21 @@ def train(
     settings: Annotated[
         list[str] | None, typer.Option("--set", metavar="KEY.PATH=VALUE", help="Override a setting of the recipe.")
     ] = None,
-    resume: Annotated[bool, typer.Option("--resume", help="Go on from the run's last checkpoint.")] = False,
+    resume: Annotated[bool, typer.Option("--resume", help="Resume from the run's last checkpoint.")] = False,
     skip_damaged: Annotated[
         bool, typer.Option("--skip-damaged", help="Train without the samples of damaged shards, and count them.")
     ] = False,
-    removals: Annotated[Path | None, typer.Option(help="List of clips that are to be in no data set.")] = None,
+    removals: Annotated[Path | None, typer.Option(help="List of clips that must not be trained on.")] = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Train encoders on data sets; `torchrun --nproc-per-node N -m vidal train …` uses N processes."""
+    """Train encoders on datasets; `torchrun --nproc-per-node N -m vidal train …` uses N processes."""
     from vidal.train import recipe as recipes
     from vidal.train.run import train as train_run
 
-    with _said_once(), _going_on("the same command goes on" if resume else "the same command with --resume goes on"):
+    with (
+        _said_once(),
+        _going_on("the same command continues" if resume else "the same command with --resume continues"),
+    ):
         result = train_run(
             recipes.load(recipe, settings or []), data, out, console, where=where, resume=resume,
             skip_damaged=skip_damaged, removals=removals, quiet=as_json,
@@ -338,7 +339,7 @@ def train(
 
 @contextmanager
 def _going_on(how: str) -> Iterator[None]:
-    """Say after Ctrl-C how a command goes on, where it is not by itself."""
+    """Say after Ctrl-C which command continues a run, where it is not the same one."""
     try:
         yield
     except KeyboardInterrupt:
@@ -362,7 +363,7 @@ def _rank() -> int:
 
 
 class SplitChoice(StrEnum):
-    """Which part of a data set is evaluated on."""
+    """Which part of a dataset is evaluated on."""
 
     auto = "auto"
     held_out = "held_out"
@@ -381,14 +382,14 @@ def evaluate(
     one_per_caption: Annotated[
         bool, typer.Option("--one-per-caption", help="One clip for each distinct caption.")
     ] = False,
-    max_clips: Annotated[int | None, typer.Option(min=2, help="Evaluate on so many clips at most.")] = None,
+    max_clips: Annotated[int | None, typer.Option(min=2, metavar="N", help="Evaluate on at most N clips.")] = None,
     classes: Annotated[
-        str | None, typer.Option(metavar="COLUMN", help="Classify too, without training for it: column of classes.")
+        str | None, typer.Option(metavar="COLUMN", help="Zero-shot classification too, by this column of classes.")
     ] = None,
     templates: Annotated[Path | None, typer.Option(help="Prompts for --classes, one a line, with {c}.")] = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Retrieval in both directions between every two modalities, the untrained towers' figures beside."""
+    """Evaluate retrieval in both directions for every modality pair, alongside the untrained baseline."""
     from vidal.train.evaluate.run import evaluate as evaluate_run
 
     result = evaluate_run(
@@ -417,7 +418,7 @@ def embed(
     where: WhereOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Write the embeddings of a data set's clips, every modality that the encoder knows."""
+    """Write the embeddings of a dataset's clips, for every modality that the encoder has."""
     from vidal.train.embed import embed as embed_dataset
 
     result = embed_dataset(directory, checkpoint, out, where=where)
@@ -434,14 +435,14 @@ def embed(
 
 @app.command()
 def search(
-    query: Annotated[str, typer.Argument(metavar="QUERY", help="Words, or the path of a picture or a sound.")],
+    query: Annotated[str, typer.Argument(metavar="QUERY", help="Words, or the path of an image or audio file.")],
     embeddings: Annotated[str, typer.Option(metavar="DIR", help="Folder of `vidal embed`.")],
     checkpoint: Annotated[str | None, typer.Option(metavar="C", help="By default the one that made them.")] = None,
-    modality: Annotated[str | None, typer.Option(help="What is searched; by default every modality.")] = None,
+    modality: Annotated[str | None, typer.Option(help="Modality to search; by default every one.")] = None,
     top: Annotated[int, typer.Option(min=1, help="Clips to show.")] = 10,
     as_json: JsonOption = False,
 ) -> None:
-    """Find clips by words, by a picture or by a sound."""
+    """Find clips by words, by an image or by audio."""
     from vidal.train.search import search as search_embeddings
 
     hits = search_embeddings(query, embeddings, checkpoint=checkpoint, modality=modality, top=top)
@@ -458,7 +459,7 @@ def index(
     out: Annotated[str, typer.Option(help="Folder for the manifest; the tars stay where they are.")],
     as_json: JsonOption = False,
 ) -> None:
-    """Write a manifest over foreign WebDataset tars, so that they are read and trained on like any data set."""
+    """Write a manifest over foreign WebDataset tars, so that they are read and trained on like any dataset."""
     from vidal.dataset.index import write_index
 
     result = write_index(tars, out)
@@ -473,16 +474,14 @@ def remove(
     directory: DirArgument,
     ids: Annotated[
         Path,
-        typer.Option(
-            "--ids", metavar="FILE", help="Clip ids and urls (text), or csv, jsonl, parquet naming what goes."
-        ),
+        typer.Option("--ids", metavar="FILE", help="Clip ids and urls (text), or csv, jsonl, parquet."),
     ],
     allow_missing: Annotated[
-        bool, typer.Option("--allow-missing", help="Exit with 0 though something that is named is nowhere in it.")
+        bool, typer.Option("--allow-missing", help="Exit with 0 even if a name is nowhere in the dataset.")
     ] = False,
     as_json: JsonOption = False,
 ) -> None:
-    """Take clips out of a data set, rewriting only the shards that hold them, and prove it."""
+    """Remove clips from a dataset, rewriting only the shards that hold them, and verify it."""
     from vidal.dataset import removals
     from vidal.dataset.remove import remove as remove_clips
 
@@ -580,7 +579,7 @@ def pull(recipe: Annotated[Path, typer.Argument(metavar="RECIPE")]) -> None:
 @app.command()
 def doctor(
     recipe: Annotated[
-        Path | None, typer.Argument(metavar="RECIPE", help="Recipe whose models are to be loaded.")
+        Path | None, typer.Argument(metavar="RECIPE", help="Recipe whose models are checked and loaded.")
     ] = None,
     as_json: JsonOption = False,
 ) -> None:
@@ -610,7 +609,7 @@ def _main(
         bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version.")
     ] = False,
 ) -> None:
-    """Short online videos in, aligned video-infrared-depth-audio-language data sets out."""
+    """Short online videos in, aligned video-infrared-depth-audio-language datasets out."""
 
 
 def _how(engine: EngineChoice, workers: int | None, ray_address: str | None) -> Any:
@@ -669,7 +668,8 @@ def _guarded(run: Callable[[], Any]) -> int:
     except SystemExit as leaving:
         # Typer makes an exit of Ctrl-C, without a word.
         if leaving.code == _INTERRUPTED:
-            errors.print("vidal: interrupted; what is committed stays, the same command goes on from there")
+            line = "vidal: interrupted; what is committed stays, the same command continues from there"
+            errors.print(line, soft_wrap=True)
         return leaving.code if isinstance(leaving.code, int) else int(leaving.code is not None)
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

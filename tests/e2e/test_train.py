@@ -195,7 +195,7 @@ def test_ctrl_c_says_how_the_run_goes_on(given: list[str], trained: Path, materi
         time.sleep(0.05)
     process.send_signal(signal.SIGINT)
     _, errors = process.communicate(timeout=60)
-    how = "the same command goes on" if given else "the same command with --resume goes on"
+    how = "the same command continues" if given else "the same command with --resume continues"
     assert (process.returncode, errors) == (130, f"vidal: interrupted; what was saved stays, {how} from there\n")
 
 

@@ -112,7 +112,7 @@ def test_ctrl_c_ends_every_process_and_leaves_what_is_committed(
         process.kill()
     assert (process.returncode, stdout) == (130, "")
     *progress, last = stderr.strip().splitlines()
-    assert last == "vidal: interrupted; what is committed stays, the same command goes on from there"
+    assert last == "vidal: interrupted; what is committed stays, the same command continues from there"
     assert [line for line in progress if not line.startswith("phase ")] == []
     assert len(children) >= 2
     assert still_alive(children) == []
