@@ -1,7 +1,9 @@
-"""The sample data set, built once through the public door, for every test that looks at it."""
+"""The sample dataset, built once for a run of the tests through the public door, for every test that looks at it."""
 
 from __future__ import annotations
 
+import fcntl
+import os
 import subprocess
 from pathlib import Path
 
@@ -21,10 +23,17 @@ def run_vidal(*arguments: str | Path, check: bool = True) -> subprocess.Complete
 
 @pytest.fixture(scope="session")
 def sample_dataset(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """`pipelines/sample.yaml`, built by two local workers."""
-    out = tmp_path_factory.mktemp("sample") / "data"
-    run_vidal("build", "pipelines/sample.yaml", "--out", out, "--engine", "local", "--workers", "2")
-    return out
+    """`pipelines/sample.yaml`, built by two local workers; the test processes of one run share it and only read it."""
+    own = tmp_path_factory.getbasetemp()
+    folder = (own.parent if "PYTEST_XDIST_WORKER" in os.environ else own) / "sample"
+    folder.mkdir(exist_ok=True)
+    with (folder / "lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if not (folder / "is_built").exists():
+            build = ["build", "pipelines/sample.yaml", "--out", folder / "data", "--engine", "local", "--workers", "2"]
+            run_vidal(*build)
+            (folder / "is_built").touch()
+    return folder / "data"
 
 
 @pytest.fixture(scope="session")
