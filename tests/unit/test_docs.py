@@ -93,6 +93,12 @@ def test_every_path_that_a_page_names_is_there(page: Path) -> None:
     assert [path for path in named if not (ROOT / path).exists()] == []
 
 
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_every_test_that_a_page_names_is_there(page: Path) -> None:
+    named = set(re.findall(r"`(?:tests/[\w/]*)?(test_\w+\.py)`", page.read_text(encoding="utf-8")))
+    assert named <= {path.name for path in (ROOT / "tests").rglob("test_*.py")}
+
+
 def test_every_figure_has_a_command_that_is_there() -> None:
     figures = README.split("## Figures")[1].split("\n## ")[0]
     rows = [line for line in figures.splitlines() if line.startswith("|")][2:]
