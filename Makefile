@@ -32,7 +32,7 @@ setup: .venv/.ready ## Create .venv with the pinned versions
 	$(BIN)/uv pip install --quiet --python $(BIN)/python --no-deps -e .
 	@touch $@
 
-build-shards: setup ## Build the sample data set, or RECIPE=… OUT=… RAY_ADDRESS=… WORKERS=… SET="a.b=c"
+build-shards: setup ## Build the sample dataset, or RECIPE=… OUT=… RAY_ADDRESS=… WORKERS=… SET="a.b=c"
 	$(BIN)/vidal build $(RECIPE) $(build_flags)
 
 report: setup ## Write report.html of OUT

@@ -25,7 +25,7 @@ _SIZE_SLACK = 0.02
 
 
 class Probe(Stage):
-    """Writes which tracks are the clip, their size, length, frame rate and sound, and what was stated of them.
+    """Writes which tracks are the clip, their size, length, frame rate and audio, and what was stated of them.
 
     Fails what is no clip or beyond ``limits``. Rejects a still image: a source of one picture, or one whose picture
     lasts less than ``min_picture_share`` of its sound.

@@ -5,7 +5,7 @@ from vidal.stage import Stage
 
 
 class NoAudio(Stage):
-    """Rejects clips without a sound track; a clip that nobody has probed stays."""
+    """Rejects clips without audio; clips that were not probed pass."""
 
     reads = ("has_audio",)
 

@@ -5,7 +5,7 @@ from vidal.stage import Stage
 
 
 class NoVideo(Stage):
-    """Rejects clips that were found to be audio alone; a clip that nobody has probed stays."""
+    """Rejects clips of audio alone; clips that were not probed pass."""
 
     reads = ("container", "video_codec")
 

@@ -7,7 +7,7 @@ from vidal.stage import Stage
 
 
 class NotAdmissible(Stage):
-    """Rejects live streams, and what the platform shows to those of a certain age only."""
+    """Rejects live streams and age-restricted videos."""
 
     reads = ("live_status", "age_limit")
     allow_live: bool = False

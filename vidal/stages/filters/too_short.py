@@ -7,7 +7,7 @@ from vidal.stage import Stage
 
 
 class TooShort(Stage):
-    """Rejects clips shorter than ``min_s`` seconds; a clip of unknown length stays."""
+    """Rejects clips shorter than ``min_s`` seconds; clips of unknown length pass."""
 
     reads = ("duration_s",)
     min_s: float = Field(1.0, gt=0)

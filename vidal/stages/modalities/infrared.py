@@ -20,7 +20,7 @@ Picture = npt.NDArray[np.uint8]
 
 
 class Infrared(Stage):
-    """Generates an infrared picture of each stored frame: one-channel 8-bit JPEG of the frame's size and time.
+    """Generates an infrared image of each stored frame: one-channel 8-bit JPEG of the frame's size and time.
 
     The pictures are what a generator makes of the colours, not what a thermal camera would see, and say so in
     ``synthetic_layers``. All frames of all clips share one style and one mapping to grey levels.

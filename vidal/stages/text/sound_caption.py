@@ -20,7 +20,7 @@ _NO_SOUND_DB = -180.0
 
 
 class SoundCaption(Stage):
-    """Writes ``sound_caption`` from the real sound: "music; nobody speaks", "silence"; null without a sound track.
+    """Writes ``sound_caption`` from the audio: "music; nobody speaks", "silence"; null without audio.
 
     Whether somebody speaks is the voice detector's word (the speech stage's, where it ran). Music and singing are an
     event detector's; ``backend: transformers`` names the tags of any audio-classification model instead, as guesses.

@@ -25,7 +25,7 @@ _WINDOW = 30 * SAMPLE_RATE
 
 
 class Speech(Stage):
-    """Transcribes what is said. Whisper hears only what the voice detector takes for speech.
+    """Transcribes what is said; Whisper runs only on VAD speech segments.
 
     Whisper invents text where nobody speaks: without speech there is no transcript, and a segment with any number
     beyond its limit is dropped. ``transcript_confidence`` of a clip whose every segment was dropped is theirs.
