@@ -7,6 +7,7 @@ import json
 import os
 import sys
 import time
+import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from enum import StrEnum
@@ -18,7 +19,7 @@ from rich.console import Console
 from typer.core import TyperCommand
 
 import vidal
-from vidal.errors import InterruptedRunError, UserError, VidalError
+from vidal.errors import InterruptedRunError, UserError, VidalError, VidalWarning
 
 
 class ManyValues(TyperCommand):
@@ -54,6 +55,7 @@ console = Console()
 errors = Console(stderr=True)
 
 _INTERRUPTED = 130
+_show_warning = warnings.showwarning
 _MAIN_RANK_TELLS_S = 20.0
 
 
@@ -70,6 +72,24 @@ EngineOption = Annotated[EngineChoice, typer.Option(help="ray, or local: the sam
 WhereOption = Annotated[
     str | None, typer.Option(metavar="COND", help='Condition on manifest columns: "blur < 0.3 and has_audio"')
 ]
+
+
+def _allow(prefixes: list[str] | None) -> list[str] | None:
+    """Before a command runs: what it reads may name modalities of these packages."""
+    from vidal import modality as modalities
+
+    for prefix in prefixes or ():
+        modalities.allow(prefix)
+    return prefixes
+
+
+AllowOption = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--allow-module", metavar="PREFIX", envvar="VIDAL_ALLOW_MODULES", callback=_allow,
+        help="Package that the data or the run may import for a modality of its own.",
+    ),
+]  # fmt: skip
 WorkersOption = Annotated[
     int | None, typer.Option(help="Worker processes; by default one per core. 0 with --engine local: this process.")
 ]
@@ -279,14 +299,17 @@ def report(
     out: Annotated[Path | None, typer.Option(help="HTML file; by default ./report.html.")] = None,
     max_clips: Annotated[int, typer.Option(min=1, help="Contact sheets on the page.")] = 100,
     where: WhereOption = None,
+    allow_module: AllowOption = None,
 ) -> None:
     """Write the funnel and contact sheets of up to --max-clips kept clips as one HTML file."""
+    from vidal import modality as modalities
     from vidal.dataset.dataset import Dataset
     from vidal.dataset.export import selected_clips
     from vidal.report.page import write_report
     from vidal.report.summary import stage_order
 
     dataset = Dataset.open(directory)
+    modalities.load_recorded(dataset.info.modalities, directory, dataset.info.layers)
     target = out or Path("report.html")
     shown = write_report(
         dataset.rows(), dataset.read_member, target, title=dataset.info.name, stage_order=stage_order(dataset),
@@ -315,6 +338,7 @@ def train(
         bool, typer.Option("--skip-damaged", help="Train without the samples of damaged shards, and count them.")
     ] = False,
     removals: Annotated[Path | None, typer.Option(help="List of clips that must not be trained on.")] = None,
+    allow_module: AllowOption = None,
     as_json: JsonOption = False,
 ) -> None:
     """Train encoders on datasets; `torchrun --nproc-per-node N -m vidal train …` uses N processes."""
@@ -387,6 +411,7 @@ def evaluate(
         str | None, typer.Option(metavar="COLUMN", help="Zero-shot classification too, by this column of classes.")
     ] = None,
     templates: Annotated[Path | None, typer.Option(help="Prompts for --classes, one a line, with {c}.")] = None,
+    allow_module: AllowOption = None,
     as_json: JsonOption = False,
 ) -> None:
     """Evaluate retrieval in both directions for every modality pair, alongside the untrained baseline."""
@@ -416,6 +441,7 @@ def embed(
     checkpoint: Annotated[str, typer.Option(metavar="C", help="A training run, or an encoder's folder.")],
     out: Annotated[str, typer.Option(metavar="DIR", help="Folder for the embeddings: Parquet, one file a shard.")],
     where: WhereOption = None,
+    allow_module: AllowOption = None,
     as_json: JsonOption = False,
 ) -> None:
     """Write the embeddings of a dataset's clips, for every modality that the encoder has."""
@@ -440,6 +466,7 @@ def search(
     checkpoint: Annotated[str | None, typer.Option(metavar="C", help="By default the one that made them.")] = None,
     modality: Annotated[str | None, typer.Option(help="Modality to search; by default every one.")] = None,
     top: Annotated[int, typer.Option(min=1, help="Clips to show.")] = 10,
+    allow_module: AllowOption = None,
     as_json: JsonOption = False,
 ) -> None:
     """Find clips by words, by an image or by audio."""
@@ -457,11 +484,17 @@ def search(
 def index(
     tars: Annotated[list[str], typer.Argument(metavar="TARS...", help="WebDataset tars: paths, globs or addresses.")],
     out: Annotated[str, typer.Option(help="Folder for the manifest; the tars stay where they are.")],
+    modality: Annotated[
+        list[str] | None, typer.Option(metavar="PACKAGE.MODULE:NAME", help="A modality of your own to look for.")
+    ] = None,
     as_json: JsonOption = False,
 ) -> None:
     """Write a manifest over foreign WebDataset tars, so that they are read and trained on like any dataset."""
+    from vidal import modality as modalities
     from vidal.dataset.index import write_index
 
+    for path in modality or ():
+        modalities.load(path)
     result = write_index(tars, out)
     if as_json:
         _print_json(dataclasses.asdict(result))
@@ -524,6 +557,7 @@ def export(
         ),
     ] = ExportFormat.joint,
     where: WhereOption = None,
+    allow_module: AllowOption = None,
 ) -> None:
     """Write a dataset or a trained encoder in another shape; the same export again completes it."""
     if format in (ExportFormat.encoder, ExportFormat.onnx):
@@ -651,12 +685,20 @@ def _print_json(value: dict[str, Any]) -> None:
 
 def main() -> None:
     """Run a command; every error that is not a defect is one line and an exit code that means something."""
+    warnings.showwarning = _print_warning
     code = _guarded(lambda: app(standalone_mode=True))
     sys.stdout.flush()
     sys.stderr.flush()
     # Everything that was started has ended by now. Native thread pools may abort a process that is torn down in
     # the ordinary way, which would give a finished build the exit code of a crash.
     os._exit(code)
+
+
+def _print_warning(message: Warning | str, category: type[Warning], *place: Any, **keys: Any) -> None:
+    if issubclass(category, VidalWarning):
+        errors.print(f"vidal: {message}", markup=False, highlight=False, soft_wrap=True)
+    else:
+        _show_warning(message, category, *place, **keys)
 
 
 def _guarded(run: Callable[[], Any]) -> int:

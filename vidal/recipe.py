@@ -11,6 +11,9 @@ stages:
   - fingerprints
   - duplicates        # a global decision: everything before it runs first, over all shards
   - depth: {model: vinvino02/glpn-nyu}
+
+A line ``modalities: [my_package.normals:NORMALS]`` makes a modality of your own known to the build, and is recorded for
+all that read its dataset.
 """
 
 from __future__ import annotations
@@ -24,6 +27,7 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from vidal import modality as modalities
 from vidal.clip import SCHEMA_VERSION
 from vidal.errors import RecipeError
 from vidal.fetch.files import WEB_SCHEMES
@@ -35,7 +39,7 @@ from vidal.sources.source import Source
 from vidal.stage import Decision, Stage, Step, digest
 from vidal.stages import CATALOGUE, step_class
 
-_KEYS = ("name", "source", "shards", "engine", "removals", "stages")
+_KEYS = ("name", "source", "shards", "engine", "removals", "modalities", "stages")
 _EXAMPLE = "shards.size=4 or too_long.max_s=30"
 
 
@@ -84,6 +88,8 @@ class Recipe:
     steps: tuple[Step, ...]
     removals: str | None
     """File that lists what is to be in no data set; applied whenever the recipe runs, so no part of its identity."""
+    modalities: dict[str, str]
+    """By layer, the ``package.module:NAME`` of each modality that is not vidal's own: the recipe's and the source's."""
     definition: dict[str, Any]
     """The mapping it was read from, without what changes no byte of the output and without secrets."""
     secrets: tuple[str, ...]
@@ -195,9 +201,8 @@ def check(raw: dict[str, Any], place: str) -> Recipe:
     """The recipe of a mapping, or one clear line about what is wrong with it."""
     unknown = sorted(set(raw) - set(_KEYS))
     if unknown:
-        raise RecipeError(
-            f"{place}: unknown key `{unknown[0]}`; a recipe has name, source, shards, engine, removals, stages"
-        )
+        raise RecipeError(f"{place}: unknown key `{unknown[0]}`; a recipe has {', '.join(_KEYS)}")
+    named = modalities.load_all(raw.get("modalities"), place)
     source = _source(raw.get("source"), place)
     steps = tuple(_with_schemes(step, source) for step in _steps(raw.get("stages"), place))
     check_flow(source, steps, place)
@@ -208,6 +213,7 @@ def check(raw: dict[str, Any], place: str) -> Recipe:
         engine=validate(Engine, raw.get("engine") or {}, f"{place}: engine"),
         steps=steps,
         removals=raw.get("removals"),
+        modalities={**source.modalities(), **named},
         definition=_definition(raw),
         secrets=tuple(f"{step.step_name()}.{name}" for step in steps for name in step.secrets if getattr(step, name)),
     )

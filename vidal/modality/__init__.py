@@ -18,10 +18,13 @@ from vidal.modality.registry import (
     get,
     layer_of,
     load,
+    load_all,
     load_recorded,
     paths_of,
     register,
     require,
 )
 
-__all__ = ["all", "allow", "find", "get", "layer_of", "load", "load_recorded", "paths_of", "register", "require"]
+__all__ = [
+    "all", "allow", "find", "get", "layer_of", "load", "load_all", "load_recorded", "paths_of", "register", "require",
+]  # fmt: skip

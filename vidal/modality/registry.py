@@ -87,6 +87,16 @@ def load(path: str) -> Modality:
     return modality
 
 
+def load_all(paths: object, place: str) -> dict[str, str]:
+    """Load the modalities that a recipe's ``modalities`` lists; gives their paths by layer. Raises `RecipeError`."""
+    if not isinstance(paths, list | None):
+        raise RecipeError(f"{place}: `modalities` is a list of package.module:NAME, not {paths!r}")
+    try:
+        return {load(path).layer: path for path in paths or ()}
+    except UserError as error:
+        raise RecipeError(f"{place}: modalities: {error}") from None
+
+
 def allow(prefix: str) -> None:
     """Let datasets and runs name modalities of a package, or of a module: ``my_package``."""
     _allowed.add(prefix)

@@ -60,6 +60,9 @@ class DatasetSource(Source):
     def layers(self) -> list[str]:
         return self._open().info.layers
 
+    def modalities(self) -> dict[str, str]:
+        return self._open().info.modalities
+
     def _open(self) -> Dataset:
         earlier = Dataset.open(self.dataset)
         earlier.own_tars("which a build does not start from; train on it as it is")

@@ -63,6 +63,10 @@ class Source(BaseModel):
         """Layers that a clip of this source brings with it."""
         return []
 
+    def modalities(self) -> dict[str, str]:
+        """Of those layers, the ``package.module:NAME`` of each modality that is not vidal's own."""
+        return {}
+
 
 def normalise(given: pa.Table | Listing, place: str) -> pa.Table:
     """Give known columns their type, and the rest a name that collides with none of `Clip`'s.

@@ -105,6 +105,8 @@ class TrainRecipe(Settings):
 
     name: str = ""
     seed: int = 0
+    modalities: list[str] = Field(default_factory=list, exclude_if=lambda paths: not paths)
+    """Modalities of your own, each as ``package.module:NAME``."""
     text: Text
     towers: dict[str, TowerRecipe] = Field(min_length=1)
     pairs: dict[str, PairRecipe] = Field(default_factory=dict)
@@ -204,5 +206,6 @@ def check(raw: dict[str, Any], place: str) -> TrainRecipe:
         raise RecipeError(
             f"{place}: this is a recipe for `vidal build`; a training recipe has text, towers, batch_size"
         )
+    modalities.load_all(raw.get("modalities"), place)
     recipe = validate(TrainRecipe, raw, place)
     return recipe.model_copy(update={"name": recipe.name or Path(place).stem})

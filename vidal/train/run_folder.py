@@ -19,6 +19,7 @@ import pyarrow.parquet as pq
 from pydantic import BaseModel, Field, ValidationError
 
 import vidal
+from vidal import modality as modalities
 from vidal.dataset.storage import Storage
 from vidal.errors import OutputError
 from vidal.recipe import differences
@@ -41,6 +42,8 @@ class RunInfo(BaseModel):
     created_by: str = f"vidal {vidal.__version__}"
 
     def settings(self) -> TrainRecipe:
+        """Raises `UserError` where the run is of a modality that the caller does not let it import."""
+        modalities.require(self.recipe.get("modalities", []), "the training run")
         return TrainRecipe.model_validate(self.recipe)
 
 

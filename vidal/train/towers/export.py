@@ -17,6 +17,7 @@ from typing import Any
 import torch
 
 import vidal
+from vidal import modality as modalities
 from vidal.errors import ModelError, OutputError, machine_error
 from vidal.train.towers.config import hf_text_config, hf_vision_config
 from vidal.train.towers.encoder import Encoder
@@ -68,9 +69,11 @@ def _write(encoder: Encoder, folder: Path) -> None:
 
 def _shared(encoder: Encoder) -> dict[str, Any]:
     """What is the encoder's, not a tower's; floats keep every bit in JSON."""
+    paths = modalities.paths_of(encoder.serves)
     return {
         "version": vidal.__version__,
         "serves": encoder.serves,
+        **({"modalities": paths} if paths else {}),
         "has_text": encoder.text is not None,
         "preprocessing": encoder.preprocessing,
         "logit_scale": {name: value.item() for name, value in encoder.logit_scale.items()},

@@ -104,6 +104,7 @@ def _published(folder: Path, config: dict[str, object], modalities: list[str]) -
 
 def _ours(folder: Path, said: Any) -> Encoder:
     """A folder of `save_folder`: one modality, or an index of such folders."""
+    modalities.load_recorded(said.get("modalities", {}), str(folder))
     parts = [folder / name for name in said["folders"]] if "folders" in said else [folder]
     loaded = [_part(part) for part in parts]
     towers = {modality: tower for _, modality, tower in loaded}
