@@ -206,6 +206,9 @@ def _without_interrupts() -> Iterator[None]:
 def _serve(job: Job, pipe: Connection) -> None:
     """The life of a pool's process: set up, then one shard after the other until the driver hangs up."""
     become_worker(gpus=job.gpus, die_with_parent=True)
+    # What every other process starts with: the locks that libraries make then die with this process, and are not
+    # reported as leaked when it is killed.
+    multiprocessing.set_start_method("fork", force=True)
     try:
         worker = Worker(job, job.groups, _PipeNotes(pipe))
         try:
