@@ -29,7 +29,7 @@ def run(*arguments: str | Path) -> str:
     return subprocess.run(command, cwd=ROOT, check=True, text=True, stdout=subprocess.PIPE).stdout
 
 
-QUICK_SET = ("--clips", "40", "--scenes", "4", "--size", "32")
+QUICK_SET = ("--clips", "40", "--scenes", "4", "--size", "32", "--workers", "1")
 QUICK_TRAINING = ("--set", "batch_size=8", "--set", "epochs=1", "--set", "data.workers=0")
 
 

@@ -205,7 +205,7 @@ def main() -> None:
     parser.add_argument("--mp4-kb", type=int, default=2000, help="of each clip; 377 is the sample data set's mean")
     given = parser.parse_args()
     if given.quick:
-        given.clips, given.epochs, given.repeat, given.batch, given.mp4_kb = 8, 1, 1, 2, 10
+        given.clips, given.epochs, given.repeat, given.batch, given.mp4_kb, given.workers = 8, 1, 1, 2, 10, 1
     warnings.filterwarnings("ignore", module="webdataset")
     with tempfile.TemporaryDirectory() as scratch:
         folder, joint = Path(scratch, "set"), Path(scratch, "joint")
