@@ -193,3 +193,11 @@ def test_the_report_shows_it_or_says_in_one_line_why_not(folder: Path) -> None:
         page = (folder / "report.html").read_text()
         assert page.count('alt="normals at') == (0 if warned else 2 * len(TITLES))
         assert page.count('alt="depth at') == 2 * len(TITLES)
+
+
+def test_a_dataset_built_from_it_carries_the_record_on_and_imports_nothing(folder: Path) -> None:
+    (folder / "again.yaml").write_text(f"source: {{dataset: {folder / 'set'}}}\nstages: [fingerprints]\n")
+    run("build", folder / "again.yaml", "--out", folder / "again", "--engine", "local", "--workers", 0)
+    assert "toy_normals" not in sys.modules
+    modalities.allow("toy_normals")
+    assert vidal.open(folder / "again")[0]["normals"].shape == (2, 16, 16, 3)
