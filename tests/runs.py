@@ -30,6 +30,7 @@ if str(ROOT) not in sys.path:
 
 PAINT, SHADE, TROUBLE = (f"tests.engine_toys:{name}" for name in ("Paint", "Shade", "Trouble"))
 CAPTION, SOUND = (f"tests.engine_toys:{name}" for name in ("Caption", "Sound"))
+LETTERS, FEW_LETTERS, RANK = (f"tests.engine_toys:{name}" for name in ("Letters", "FewLetters", "Rank"))
 SAME_TITLE, BROKEN_SETUP = (f"tests.engine_toys:{name}" for name in ("SameTitle", "BrokenSetup"))
 
 Row = dict[str, Any]

@@ -40,6 +40,7 @@ class Batched(Stage):
         self.sizes.append(len(clips))
         for clip in clips:
             clip.scene_changes = (clip.scene_changes or 0) + 1
+            clip["visits"] = (clip["visits"] or 0) + 1
             clip.work.put(Member(layer="video", suffix="mp4", data=b"1"))
             clip.work.members.append(Member(layer="video", suffix=f"x.{len(clip.work.members)}.jpg", data=b"2"))
             if clip.clip_id == "bad":
@@ -60,7 +61,7 @@ def ran(
 ) -> tuple[dict[str, Clip], Told, list[int]]:
     monkeypatch.setattr(Batched, "poison", staticmethod(raising(error)), raising=False)
     monkeypatch.setattr(Batched, "sizes", [])
-    clips = [Clip(clip_id=name) for name in ("a", "bad", "b", "c", "unwanted", "gone")]
+    clips = [Clip(clip_id=name, extra={"visits": None}) for name in ("a", "bad", "b", "c", "unwanted", "gone")]
     clips[-1].reject("earlier", "")
     clips[-1].stage = "earlier_stage"
     told = Told()
@@ -97,7 +98,8 @@ def test_what_a_stage_raises_becomes_that_clips_row_alone(
     assert (clips["unwanted"].stage, clips["gone"].stage) == ("batched", "earlier_stage")
     # The batch was tried, put back as it was, and gone through clip by clip.
     assert sizes == [3, 1, 1, 1, 2]
-    assert [clips[name].scene_changes for name in ("a", "b", "c", "gone")] == [1, 1, 1, None]
+    for column in ("scene_changes", "visits"):
+        assert [clips[name][column] for name in ("a", "b", "c", "gone")] == [1, 1, 1, None]
     assert [m.suffix for m in clips["a"].work.members] == ["mp4", "x.1.jpg"]
 
 

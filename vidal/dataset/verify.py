@@ -17,7 +17,7 @@ from vidal.dataset import alignment, manifest
 from vidal.dataset.dataset import Dataset, tar_name
 from vidal.dataset.tars import KEY_PATTERN, TarWriter
 from vidal.errors import ClipError, StorageError
-from vidal.record import from_row
+from vidal.record import from_row, to_json
 from vidal.work import Member
 
 
@@ -76,7 +76,7 @@ def _verify_shard(dataset: Dataset, shard: int) -> Iterator[Problem]:
         except (FileNotFoundError, StorageError) as error:
             yield Problem(what=f"{layer}: the tar cannot be read: {error}", shard=shard)
     for row in rows:
-        for what in _row_problems(row, tars):
+        for what in _row_problems(row, tars, dataset.extra_schema):
             yield Problem(what=what, shard=shard, key=row["clip_id"])
     yield from _tar_problems(rows, tars, shard)
 
@@ -106,7 +106,7 @@ def _is_as_written(dataset: Dataset, row: dict[str, Any], member: dict[str, Any]
     return bool(hashlib.sha256(dataset.read_member(row, member["name"])).hexdigest() == member["sha256"])
 
 
-def _row_problems(row: dict[str, Any], tars: dict[str, bytes]) -> Iterator[str]:
+def _row_problems(row: dict[str, Any], tars: dict[str, bytes], extra: pa.Schema) -> Iterator[str]:
     if row["status"] not in ("kept", "rejected", "failed"):
         yield f"status is {row['status']!r}"
     if row["status"] != "kept":
@@ -120,6 +120,7 @@ def _row_problems(row: dict[str, Any], tars: dict[str, bytes]) -> Iterator[str]:
     if sorted({m["layer"] for m in row["members"]}) != sorted(row["layers"]):
         yield "its layers are not those of its members"
     clip = from_row(row)
+    told = json.loads(json.dumps(to_json(clip, extra), default=str))
     for record in (record for record in clip.members if record.layer in tars):
         data = tars[record.layer][record.offset : record.offset + record.size]
         if hashlib.sha256(data).hexdigest() != record.sha256:
@@ -127,8 +128,8 @@ def _row_problems(row: dict[str, Any], tars: dict[str, bytes]) -> Iterator[str]:
             continue
         suffix = record.name.removeprefix(f"{clip.clip_id}.")
         if suffix == "json":
-            if not _is_json_of(data, clip.clip_id):
-                yield f"{record.name} in {record.layer} is not the clip's json"
+            if odd := _differs(data, told):
+                yield f"{record.name} in {record.layer} is not the clip's json ({odd})"
             continue
         index = alignment.picture_index(suffix)
         known = index is not None and index < len(clip.frame_times)
@@ -140,11 +141,16 @@ def _row_problems(row: dict[str, Any], tars: dict[str, bytes]) -> Iterator[str]:
         yield error.detail
 
 
-def _is_json_of(data: bytes, clip_id: str) -> bool:
+def _differs(data: bytes, told: dict[str, Any]) -> str:
+    """What of a json member is not what its row says; of columns that an earlier version lacked the row has nothing."""
     try:
-        return bool(json.loads(data)["clip_id"] == clip_id)
-    except (ValueError, KeyError, TypeError):
-        return False
+        said = {**{name: value for name, value in told.items() if value in (None, [])}, **json.loads(data)}
+    except (ValueError, TypeError):
+        return "no JSON object"
+    if said == told:
+        return ""
+    odd = sorted(name for name in said.keys() | told.keys() if said.get(name) != told.get(name))
+    return ", ".join(odd[:3]) or "its keys"
 
 
 def _tar_problems(rows: list[dict[str, Any]], tars: dict[str, bytes], shard: int) -> Iterator[Problem]:
