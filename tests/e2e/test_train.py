@@ -200,7 +200,8 @@ def test_ctrl_c_says_how_the_run_goes_on(given: list[str], trained: Path, materi
 
 
 def test_eval_gives_every_direction_with_the_untrained_towers_beside(trained: Path, material: Path) -> None:
-    figures = told("eval", trained, "--data", material / "set")
+    said = told("eval", trained, "--data", material / "set")
+    figures = {name: row for name, row in said.items() if name not in ("split", "clips", "broken")}
     sides = ("text", "depth", "audio")
     assert set(figures) == {f"{a}_to_{b}" for a in sides for b in sides if a != b}
     for row in figures.values():
