@@ -281,5 +281,5 @@ class Rank(Decision):
     def decide(self, rows: pa.Table) -> pa.Table:
         letters = rows.column("letters").to_pylist()
         ranks = [sum((other or 0) > (mine or 0) for other in letters) for mine in letters]
-        table = rows.select(["clip_id", "status", "reason"]).append_column("rank", pa.array(ranks))
+        table = rows.select(["clip_id"]).append_column("rank", pa.array(ranks))
         return table.append_column(self.also, pa.array(ranks)) if self.also else table

@@ -10,12 +10,11 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
 import pyarrow as pa
-import pyarrow.compute as pc
 
 import vidal
 from vidal.clip import SCHEMA_VERSION
@@ -25,6 +24,7 @@ from vidal.dataset.dataset import INFO_NAME, Dataset, DatasetInfo, committed, re
 from vidal.dataset.lock import NAME as LOCK_NAME
 from vidal.dataset.lock import Lock
 from vidal.dataset.storage import Storage
+from vidal.engine.decided import decided_plan, uncommit_changed
 from vidal.engine.job import Assignment, Engine, Job, Progress, ShardReport, cut_into_groups
 from vidal.engine.shared import Direct
 from vidal.errors import MachineError, OutputError, RecipeError, StorageError, UserError
@@ -32,7 +32,6 @@ from vidal.fetch.settings import WebSettings
 from vidal.fetch.visitor import Visitor
 from vidal.flow import check_own_columns
 from vidal.recipe import Phase, Recipe, differences, fingerprint
-from vidal.record import fields
 from vidal.sources.dataset import DatasetSource
 from vidal.sources.expanding import FOLDER as DISCOVERED
 from vidal.sources.expanding import ExpandingSource
@@ -172,9 +171,9 @@ def _prepare(run: Run, storage: Storage, index: int, previous: Storage | None, d
             run.progress.note(note)
     elif previous is not None and decision is not None and (run.retry or not storage.exists(plans.NAME)):
         earlier = Dataset.open(previous.address)
-        plan = _decided_plan(earlier, decision)
+        plan = decided_plan(earlier, decision)
         if run.retry and storage.exists(plans.NAME):
-            _uncommit_changed(storage, plan, run.retry, decision.columns)
+            uncommit_changed(storage, plan, run.retry.clip_ids, decision)
         plans.write(storage, plan, earlier.plan.shard_size)
     if read_info(storage) is None:
         # The data set's own comes first: it is what says whose folder this is.
@@ -220,46 +219,6 @@ def _write_info(run: Run, storage: Storage, plan: plans.Plan, index: int) -> Non
         secrets=list(recipe.secrets),
     )
     write_info(storage, info)
-
-
-def _decided_plan(earlier: Dataset, decision: Decision) -> pa.Table:
-    """The next phase's plan: the same candidates in the same shards, with what the decision says of them."""
-    decided = decision.decide(_table_for_decision(earlier))
-    # A clip that the decision keeps is a candidate still: the stages to come have their say.
-    status = decided.column("status")
-    turned_away = pc.fill_null(pc.not_equal(status, "kept"), False)
-    nothing = pa.scalar(None, pa.string())
-    decided = decided.set_column(
-        decided.column_names.index("status"), "status", pc.if_else(turned_away, status, nothing)
-    )
-    stage = pc.if_else(turned_away, decision.step_name(), nothing)
-    # Declared columns travel in the manifest of the phase that wrote them.
-    travels = [n for n in earlier.plan.columns if n not in (*plans.SOURCE_PLACE, *earlier.info.columns)]
-    plan = earlier.plan.table(travels)
-    for field_ in fields(decision.columns):
-        plan = plan.append_column(field_, pa.nulls(plan.num_rows, field_.type))
-    if unknown := sorted(set(decided.column_names) - set(plan.column_names)):
-        raise RecipeError(
-            f"{decision.step_name()} sets `{unknown[0]}`, which no global decision can set; declare it in its `columns`"
-        )
-    return plans.decide(plan, decided.append_column("stage", stage))
-
-
-def _uncommit_changed(storage: Storage, plan: pa.Table, retry: Retry, declared: Collection[str]) -> None:
-    """Take back the shards of clips that a retry of other clips changed the decision on: they are made anew."""
-    decided = [name for name in plan.column_names if name in (*plans.DECIDED, *declared)]
-    before, after = (table.select(decided).to_pylist() for table in (plans.Plan(storage).table(), plan))
-    ids, shards = plan.column("clip_id").to_pylist(), plan.column("shard").to_pylist()
-    rows = zip(ids, shards, before, after, strict=True)
-    for shard in sorted({s for clip_id, s, old, new in rows if old != new and clip_id not in retry.clip_ids}):
-        storage.remove(Dataset.manifest_name(shard))
-
-
-def _table_for_decision(earlier: Dataset) -> pa.Table:
-    """The whole manifest in plan order, without the columns that no decision is made on."""
-    heavy = {"members", "ocr_lines", "transcript_segments", "frame_captions"}
-    known = [name for name in earlier.table(0).column_names if name not in heavy]
-    return pa.concat_tables(list(earlier.tables(known)))
 
 
 def _run_phase(run: Run, phase: Phase, storage: Storage, previous: Storage | None, place: tuple[int, int]) -> None:

@@ -1,0 +1,63 @@
+"""What a global decision makes of the phase before: the plan of the phase after it."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from vidal.dataset import plan as plans
+from vidal.dataset.dataset import Dataset
+from vidal.dataset.storage import Storage
+from vidal.errors import RecipeError
+from vidal.record import fields
+from vidal.stage import Decision
+
+_HEAVY = ("members", "ocr_lines", "transcript_segments", "frame_captions")
+"""Columns that no decision is made on."""
+
+
+def decided_plan(earlier: Dataset, decision: Decision) -> pa.Table:
+    """The next phase's plan: the same candidates in the same shards, with what the decision says of them.
+
+    Raises `RecipeError` for a decision that sets a column of nobody's.
+    """
+    decided = decision.decide(_rows_of(earlier))
+    if "status" in decided.column_names:
+        decided = _with_stage(decided, decision.step_name())
+    # Declared columns travel in the manifest of the phase that wrote them.
+    travels = [n for n in earlier.plan.columns if n not in (*plans.SOURCE_PLACE, *earlier.info.columns)]
+    plan = earlier.plan.table(travels)
+    for field in fields(decision.columns):
+        plan = plan.append_column(field, pa.nulls(plan.num_rows, field.type))
+    if unknown := sorted(set(decided.column_names) - set(plan.column_names)):
+        raise RecipeError(
+            f"{decision.step_name()} sets `{unknown[0]}`, which no global decision can set; declare it in its `columns`"
+        )
+    return plans.decide(plan, decided)
+
+
+def _rows_of(earlier: Dataset) -> pa.Table:
+    """The whole manifest in plan order, without the heavy columns."""
+    names = [name for name in earlier.table(0).column_names if name not in _HEAVY]
+    return pa.concat_tables(list(earlier.tables(names)))
+
+
+def _with_stage(decided: pa.Table, stage: str) -> pa.Table:
+    """The decision's rows with its name at those that it rejects; a clip that it keeps is a candidate still."""
+    status, nothing = decided.column("status"), pa.scalar(None, pa.string())
+    is_rejected = pc.fill_null(pc.not_equal(status, "kept"), False)
+    place = decided.column_names.index("status")
+    decided = decided.set_column(place, "status", pc.if_else(is_rejected, status, nothing))
+    return decided.append_column("stage", pc.if_else(is_rejected, stage, nothing))
+
+
+def uncommit_changed(storage: Storage, plan: pa.Table, retried: Collection[str], decision: Decision) -> None:
+    """Take back the shards of clips that a retry of other clips changed the decision on: they are made anew."""
+    decided = [name for name in plan.column_names if name in (*plans.DECIDED, *decision.columns)]
+    before, after = (table.select(decided).to_pylist() for table in (plans.Plan(storage).table(), plan))
+    ids, shards = plan.column("clip_id").to_pylist(), plan.column("shard").to_pylist()
+    rows = zip(ids, shards, before, after, strict=True)
+    for shard in sorted({s for clip_id, s, old, new in rows if old != new and clip_id not in retried}):
+        storage.remove(Dataset.manifest_name(shard))
