@@ -61,8 +61,8 @@ docs: setup ## Bring the tables in README.md and manifests/COLUMNS.md up to date
 	$(BIN)/python -c 'import vidal.clip; print(vidal.clip.column_table(), end="")' > manifests/COLUMNS.md
 
 models: setup ## Train the small depth and infrared checkpoints again, into build/ (an hour on two cores)
-	$(BIN)/python -m vidal.synthetic.train_depth --out build/depth-small
-	$(BIN)/python -m vidal.synthetic.train_infrared --out build/infrared-small
+	$(BIN)/python -m tools.rendering.train_depth --out build/depth-small
+	$(BIN)/python -m tools.rendering.train_infrared --out build/infrared-small
 
 clean: ## Remove what the targets made, .venv included
 	rm -rf .venv data report.html .mypy_cache .ruff_cache .pytest_cache *.egg-info

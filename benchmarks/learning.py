@@ -36,7 +36,7 @@ QUICK_TRAINING = ("--set", "batch_size=8", "--set", "epochs=1", "--set", "data.w
 def learn(work: Path, *, quick: bool) -> dict[str, Any]:
     """Whatever of the three steps is not done yet; gives the evaluation's row of each direction."""
     if not (work / "set" / "dataset.json").exists():
-        run("vidal.synthetic.learning_set", "--out", work / "set", *(QUICK_SET if quick else ()))
+        run("tools.rendering.learning_set", "--out", work / "set", *(QUICK_SET if quick else ()))
     run("vidal", "train", "pipelines/train/learning.yaml", "--data", work / "set", "--out", work / "run", "--resume",
         "--set", "threads=1", *(QUICK_TRAINING if quick else ()))  # fmt: skip
     told = run(

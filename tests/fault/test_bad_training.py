@@ -13,8 +13,8 @@ import yaml
 from rich.console import Console
 
 import vidal
+from tools.rendering import learning_set
 from vidal.errors import DivergedError, MachineError, OutputError, SourceError, VidalError
-from vidal.synthetic import learning_set
 from vidal.train import recipe as recipes
 from vidal.train.run import TrainResult, build_encoder, train
 

@@ -15,12 +15,12 @@ import psutil
 import pytest
 
 import vidal
+from tools.rendering import learning_set
 from vidal.errors import MachineError, StorageError
 from vidal.modality.audio import AudioTransform
 from vidal.modality.depth import DepthTransform
 from vidal.modality.infrared import InfraredTransform
 from vidal.modality.video import VideoTransform
-from vidal.synthetic import learning_set
 from vidal.train.data import shared_memory
 from vidal.train.data.loader import Batch, Loader
 from vidal.train.data.plan import PairPlan, Plan

@@ -78,7 +78,7 @@ def test_every_command_that_a_sentence_names_exists(page: Path) -> None:
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
 def test_every_module_that_a_page_runs_is_there(page: Path) -> None:
-    named = re.findall(r"python -m (vidal[\w.]+)", page.read_text(encoding="utf-8"))
+    named = re.findall(r"python -m ((?:vidal|tools)[\w.]+)", page.read_text(encoding="utf-8"))
     assert [name for name in named if not (ROOT / f"{name.replace('.', '/')}.py").exists()] == []
 
 
@@ -89,7 +89,9 @@ def test_every_make_target_that_is_named_exists(target: str) -> None:
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
 def test_every_path_that_a_page_names_is_there(page: Path) -> None:
-    named = re.findall(r"`((?:vidal|pipelines|manifests|samples|tests|benchmarks|docs)/[\w./-]*)`", page.read_text())
+    named = re.findall(
+        r"`((?:vidal|pipelines|manifests|samples|tests|tools|benchmarks|docs)/[\w./-]*)`", page.read_text()
+    )
     assert [path for path in named if not (ROOT / path).exists()] == []
 
 

@@ -11,6 +11,7 @@ import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
 PACKAGE = ROOT / "vidal"
+NOT_IN_THE_WHEEL = ("benchmarks", "tests", "tools")
 
 
 def module_of(path: Path) -> str:
@@ -18,7 +19,7 @@ def module_of(path: Path) -> str:
 
 
 def imports(path: Path) -> set[str]:
-    """Modules of vidal that a file imports, wherever in it; for ``from a import b`` both a and a.b."""
+    """Modules of the repository that a file imports, wherever in it; for ``from a import b`` both a and a.b."""
     found = set()
     for node in ast.walk(ast.parse(path.read_text())):
         if isinstance(node, ast.Import):
@@ -26,7 +27,7 @@ def imports(path: Path) -> set[str]:
         elif isinstance(node, ast.ImportFrom):
             assert node.level == 0, f"{path}: relative import"
             found |= {node.module or ""} | {f"{node.module}.{alias.name}" for alias in node.names}
-    return {name for name in found if name == "vidal" or name.startswith("vidal.")}
+    return {name for name in found if name.partition(".")[0] in ("vidal", *NOT_IN_THE_WHEEL)}
 
 
 MODULES = {module_of(path): imports(path) for path in sorted(PACKAGE.rglob("*.py"))}
@@ -72,6 +73,11 @@ def test_imports_point_one_way(package: str, above: list[str]) -> None:
         if is_in(name, other) and not is_in(name, package)
     }
     assert wrong == set()
+
+
+def test_the_package_imports_nothing_that_is_not_in_its_wheel() -> None:
+    names = {(module, name) for module, found in MODULES.items() for name in found}
+    assert {(module, name) for module, name in names if name.partition(".")[0] in NOT_IN_THE_WHEEL} == set()
 
 
 def test_the_record_stands_on_arrow_its_working_state_and_the_error_of_a_clip() -> None:

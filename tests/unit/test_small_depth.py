@@ -9,9 +9,9 @@ from safetensors import safe_open
 from transformers import AutoImageProcessor, AutoModelForDepthEstimation, PreTrainedModel
 
 import vidal.models.small_depth  # noqa: F401  (registers the network)
-from vidal.synthetic.evaluate_depth import CHECKPOINT, measured, score_picture, score_renders
-from vidal.synthetic.frames import REPORTING_SEEDS, held_out_frames
-from vidal.synthetic.textures import noise_library
+from tools.rendering.evaluate_depth import CHECKPOINT, measured, score_picture, score_renders
+from tools.rendering.frames import REPORTING_SEEDS, held_out_frames
+from tools.rendering.textures import noise_library
 
 MOTORCYCLE = Path(__file__).parents[1] / "parity" / "fixtures" / "motorcycle"
 

@@ -4,10 +4,10 @@ import numpy as np
 import pytest
 from scipy.stats import spearmanr
 
-from vidal.synthetic.frames import inverse_depth_rank
-from vidal.synthetic.raycast import Board, Box, Cylinder, Ellipsoid, Floats, Plane, Shape, camera_rays
-from vidal.synthetic.scenes import render
-from vidal.synthetic.textures import Library, noise_library
+from tools.rendering.frames import inverse_depth_rank
+from tools.rendering.raycast import Board, Box, Cylinder, Ellipsoid, Floats, Plane, Shape, camera_rays
+from tools.rendering.scenes import render
+from tools.rendering.textures import Library, noise_library
 
 AHEAD = np.array([[0, 0, 1]], np.float32)
 SOLID = np.full((4, 4), 255, np.uint8)

@@ -6,14 +6,14 @@ import numpy as np
 import pytest
 import torch
 
+from tools.rendering.evaluate_depth import CHECKPOINT
+from tools.rendering.frames import REPORTING_SEEDS, held_out_frames
+from tools.rendering.materials import THERMAL, Material
+from tools.rendering.scenes import Frame
+from tools.rendering.textures import noise_library
+from tools.rendering.thermal import AIR_K, apparent_temperature, infrared
+from tools.rendering.train_infrared import STYLE_SEED, grey, score
 from vidal.models.srgb_tir import SrgbTir, load_srgb_tir
-from vidal.synthetic.evaluate_depth import CHECKPOINT
-from vidal.synthetic.frames import REPORTING_SEEDS, held_out_frames
-from vidal.synthetic.materials import THERMAL, Material
-from vidal.synthetic.scenes import Frame
-from vidal.synthetic.textures import noise_library
-from vidal.synthetic.thermal import AIR_K, apparent_temperature, infrared
-from vidal.synthetic.train_infrared import STYLE_SEED, grey, score
 
 INFRARED = CHECKPOINT.with_name("infrared-small")
 

@@ -13,8 +13,8 @@ import pytest
 
 import vidal
 from tests.learned import CLIPS, erase, small_run, small_set
+from tools.rendering import learning_set
 from vidal.errors import OutputError, SourceError
-from vidal.synthetic import learning_set
 from vidal.train import load_encoder
 from vidal.train.embed import NAME, embed, identity
 from vidal.train.evaluate.embeddings import embed_samples

@@ -11,8 +11,8 @@ import pytest
 from rich.console import Console
 
 import vidal
+from tools.rendering import learning_set
 from vidal.errors import SourceError
-from vidal.synthetic import learning_set
 from vidal.train import recipe as recipes
 from vidal.train.evaluate.run import evaluate
 from vidal.train.run import train

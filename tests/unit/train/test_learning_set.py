@@ -12,11 +12,11 @@ import pytest
 import torch
 
 import vidal
+from tools.rendering import learning_set as ls
 from vidal import modality as modalities
 from vidal.dataset.dataset import Dataset
 from vidal.dataset.verify import verify
 from vidal.modality.fbank import fbank
-from vidal.synthetic import learning_set as ls
 from vidal.work import Member
 
 MODALITIES = ("video", "depth", "infrared", "audio")

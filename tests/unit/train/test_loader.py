@@ -9,12 +9,12 @@ import pytest
 import torch
 
 import vidal
+from tools.rendering import learning_set
 from vidal.errors import RecipeError
 from vidal.modality.audio import AudioTransform
 from vidal.modality.depth import DepthTransform
 from vidal.modality.infrared import InfraredTransform
 from vidal.modality.video import VideoTransform
-from vidal.synthetic import learning_set
 from vidal.train.data.ahead import ahead
 from vidal.train.data.loader import Batch, Loader
 from vidal.train.data.plan import PairPlan, Plan

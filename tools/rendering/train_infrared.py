@@ -1,6 +1,6 @@
 """Train the small colour-to-infrared generator on rendered scenes and write its checkpoint folder.
 
-    python -m vidal.synthetic.train_infrared --out DIR --seed 0 --frames 2000 --steps 450
+    python -m tools.rendering.train_infrared --out DIR --seed 0 --frames 2000 --steps 450
 
 The generator is the one of sRGB-TIR at small sizes, trained supervised: the content encoder of colour and the decoder
 of thermal under one fixed style. The loss is L1, L2 and L1 of gradients against the written rule of `thermal.py`, so
@@ -20,10 +20,10 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
+from tools.rendering.frames import CHOOSING_SEEDS, Chunk, held_out_frames, held_out_library, picks, rendering
+from tools.rendering.scenes import Frame
+from tools.rendering.thermal import infrared
 from vidal.models.srgb_tir import SrgbTir, SrgbTirConfig
-from vidal.synthetic.frames import CHOOSING_SEEDS, Chunk, held_out_frames, held_out_library, picks, rendering
-from vidal.synthetic.scenes import Frame
-from vidal.synthetic.thermal import infrared
 
 BATCH = 8
 CROP_PX = 112

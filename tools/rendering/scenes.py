@@ -11,10 +11,10 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
-from vidal.synthetic.materials import Material
-from vidal.synthetic.paint import Texture, backdrop, paint
-from vidal.synthetic.raycast import Board, Box, Cylinder, Ellipsoid, Floats, Plane, Shape, camera_rays
-from vidal.synthetic.textures import CUTOUT_PX, Library
+from tools.rendering.materials import Material
+from tools.rendering.paint import Texture, backdrop, paint
+from tools.rendering.raycast import Board, Box, Cylinder, Ellipsoid, Floats, Plane, Shape, camera_rays
+from tools.rendering.textures import CUTOUT_PX, Library
 
 SUPERSAMPLE = 1.15
 """Scenes are traced this much finer than asked and averaged down, which softens edges as a lens does."""

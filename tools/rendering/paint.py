@@ -6,8 +6,8 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
-from vidal.synthetic.materials import Material
-from vidal.synthetic.textures import Library, noise_picture
+from tools.rendering.materials import Material
+from tools.rendering.textures import Library, noise_picture
 
 Floats = npt.NDArray[np.float32]
 

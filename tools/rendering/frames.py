@@ -13,9 +13,9 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
-from vidal.synthetic.scenes import Frame, render
-from vidal.synthetic.textures import Library, noise_library, package_library
-from vidal.synthetic.thermal import infrared
+from tools.rendering.scenes import Frame, render
+from tools.rendering.textures import Library, noise_library, package_library
+from tools.rendering.thermal import infrared
 
 CHUNK = 250
 SHAPES = ((160, 224), (192, 192), (224, 160), (160, 288))

@@ -1,6 +1,6 @@
 """Train the small depth network on rendered scenes and write its checkpoint folder.
 
-    python -m vidal.synthetic.train_depth --out DIR --seed 0 --frames 6000 --steps 450
+    python -m tools.rendering.train_depth --out DIR --seed 0 --frames 6000 --steps 450
 
 The target is the rank of inverse depth in each frame. The checkpoint written is the one that ranks the choosing
 renders best (pictures and seeds that training never sees), a rule fixed before any run; the averaged weights are used.
@@ -19,9 +19,9 @@ import torch.nn.functional as F
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
+from tools.rendering.evaluate_depth import score_renders
+from tools.rendering.frames import CHOOSING_SEEDS, Chunk, held_out_frames, held_out_library, picks, rendering
 from vidal.models.small_depth import SmallDepthConfig, SmallDepthForDepthEstimation, processor
-from vidal.synthetic.evaluate_depth import score_renders
-from vidal.synthetic.frames import CHOOSING_SEEDS, Chunk, held_out_frames, held_out_library, picks, rendering
 
 BATCH = 16
 PAIRS = 800

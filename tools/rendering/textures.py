@@ -20,7 +20,7 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
-from vidal.synthetic.materials import Material
+from tools.rendering.materials import Material
 
 PHOTO_HW = (180, 320)
 CUTOUT_PX = 128

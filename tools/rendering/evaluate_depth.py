@@ -1,6 +1,6 @@
 """Score a depth checkpoint: Spearman correlation of its output with reference inverse depth, picture by picture.
 
-    python -m vidal.synthetic.evaluate_depth --json
+    python -m tools.rendering.evaluate_depth --json
 
 `row` is the rule that lower rows are nearer, which a network has to beat to be worth running. Each figure is the mean
 over a picture and its mirror image, as small differences of left and right would otherwise count as skill.
@@ -18,10 +18,10 @@ import torch
 from scipy.stats import spearmanr
 from transformers import AutoModelForDepthEstimation, PreTrainedModel
 
+from tools.rendering.frames import REPORTING_SEEDS, held_out_frames, held_out_library
+from tools.rendering.scenes import Frame
+from tools.rendering.textures import noise_library
 from vidal.models.small_depth import processor
-from vidal.synthetic.frames import REPORTING_SEEDS, held_out_frames, held_out_library
-from vidal.synthetic.scenes import Frame
-from vidal.synthetic.textures import noise_library
 
 CHECKPOINT = Path(str(files("vidal"))) / "models" / "checkpoints" / "depth-small"
 COMPARED_HW = (192, 256)

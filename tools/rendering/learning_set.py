@@ -1,6 +1,6 @@
 """A data set on which a trainer can be seen to learn: every modality by itself decides the caption.
 
-    python -m vidal.synthetic.learning_set --out data/learning --clips 2000 --scenes 128
+    python -m tools.rendering.learning_set --out data/learning --clips 2000 --scenes 128
 
 Nothing in it is real. A scene is three attributes; each modality shows all three in its own way (colour and shape,
 layout of depth, pattern of heat, pitch, rhythm and timbre), and the caption names them in words. Clips of a scene
@@ -38,9 +38,9 @@ from vidal.work import SAMPLE_RATE, Member
 FRAMES = 8
 DURATION_S = 2.0
 SHARD_SIZE = 250
-BY = "vidal.synthetic.learning_set"
+BY = "tools.rendering.learning_set"
 LAYERS = ["video", "depth", "infrared", "audio"]
-VERSION = 3
+VERSION = 4
 """Of what is drawn: raise it with every change of a byte."""
 
 NOUNS = ("harbour", "forest", "kitchen", "desert", "stadium", "library", "glacier", "orchard")

@@ -11,8 +11,8 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
-from vidal.synthetic.materials import THERMAL, Material
-from vidal.synthetic.scenes import Frame
+from tools.rendering.materials import THERMAL, Material
+from tools.rendering.scenes import Frame
 
 AIR_K = 288.0
 BLACK_K = 274.0

@@ -1,0 +1,1 @@
+"""What the repository is made with; no part of the package."""
