@@ -219,7 +219,7 @@ def test_a_proxys_password_is_in_no_row_file_or_message(site: Site, tmp_path: Pa
     ):
         done = crawl(tmp_path, recipe, "--set", f"fetch.proxy={proxy}")
         said.append((done.returncode, done.stdout + done.stderr))
-    assert [code for code, _ in said] == [0, 2, 2, 2]
+    assert [code for code, _ in said] == [1, 2, 2, 2]
     assert not any("p4ssw0rd" in text for _, text in said)
     assert by_path(tmp_path) == {"clip/bunny-wake.mp4": ("failed", "network")}
     assert b"p4ssw0rd" not in written(tmp_path)

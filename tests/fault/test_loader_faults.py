@@ -13,6 +13,7 @@ from pathlib import Path
 import numpy as np
 import psutil
 import pytest
+import torch
 
 import vidal
 from tools.rendering import learning_set
@@ -126,7 +127,11 @@ def children() -> set[psutil.Process]:
     return set(psutil.Process().children(recursive=True))
 
 
-def test_a_killed_worker_does_not_interrupt_the_step_under_way(folder):
+@pytest.mark.parametrize("another", [False, True], ids=["alone", "after another DataLoader"])
+def test_a_killed_worker_does_not_interrupt_the_step_under_way(another, folder):
+    if another:
+        # Torch sets a signal handler with a process' first loader, and it stays.
+        list(torch.utils.data.DataLoader(range(4), num_workers=1))
     others = children()
     batches = iter(loader(folder, "depth", workers=1, epochs=300))
     next(batches)

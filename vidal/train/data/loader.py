@@ -25,6 +25,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Sampler, get_worker_info
+from torch.utils.data._utils import signal_handling
 
 from vidal import modality as modalities
 from vidal.dataset.samples import Samples
@@ -374,7 +375,11 @@ def _begin_worker(worker: int) -> None:
 
 @contextmanager
 def _own_child_signals() -> Iterator[None]:
-    """Keep `DataLoader` from raising a worker's death wherever the main thread is: waiting for a chunk tells too."""
+    """Keep `DataLoader` from raising a worker's death wherever the main thread is: waiting for a chunk tells too.
+
+    The handler of an earlier `DataLoader` of this process goes, too: it asks after every loader's workers. That loader
+    then learns of a death as this one does, where it waits.
+    """
     if threading.current_thread() is not threading.main_thread():
         yield
         return
@@ -382,5 +387,7 @@ def _own_child_signals() -> Iterator[None]:
     try:
         yield
     finally:
-        if before is not None:
+        if getattr(before, "__module__", "") == signal_handling.__name__:
+            signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+        elif before is not None:
             signal.signal(signal.SIGCHLD, before)
