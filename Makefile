@@ -39,7 +39,7 @@ report: setup ## Write report.html of OUT
 	$(BIN)/vidal report $(OUT)
 
 test: setup ## Run the tests (under 15 minutes on two cores)
-	$(BIN)/python -m pytest -n $(TEST_PROCESSES) --dist loadfile
+	$(BIN)/python -m pytest -n $(TEST_PROCESSES) --dist loadfile --no-loadscope-reorder
 
 test-slow: setup ## Run the long tests too: 20 kills, all engines and worker counts
 	$(BIN)/python -m pytest -m "slow or not slow"

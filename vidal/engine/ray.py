@@ -25,6 +25,10 @@ from vidal.errors import VidalError
 _SHARDS_PER_EXECUTION = 2_000
 """Rows of one Ray Data execution: enough to forget its start-up, few enough to keep the driver small."""
 
+_SHARDS_PER_WORKER = 16
+"""With so many shards each, a worker has the next one at hand, which Ray needs a tenth of a second to send. With fewer,
+the wait for the last worker at the end would cost more than these gaps."""
+
 _UNKNOWN = UnderWay(stage="", clip_ids=())
 
 Row = dict[str, Any]
@@ -83,10 +87,12 @@ class RayEngine:
         resources: dict[str, float] = ray.cluster_resources()  # type: ignore[no-untyped-call]
         pools = cut_into_pools(job.groups, resources, self._workers, self._gpu_workers)
         for index, pool in enumerate(pools):
+            size = min(pool.size, len(rows))
+            in_flight = 2 if len(rows) >= size * _SHARDS_PER_WORKER else 1
             dataset = dataset.map(
                 GroupActor,
                 fn_constructor_args=(job, index, self._ledger),
-                compute=ray.data.ActorPoolStrategy(size=min(pool.size, len(rows)), max_tasks_in_flight_per_actor=1),
+                compute=ray.data.ActorPoolStrategy(size=size, max_tasks_in_flight_per_actor=in_flight),
                 num_cpus=pool.cpus,
                 num_gpus=pool.gpus or None,
                 max_restarts=-1,
