@@ -21,8 +21,8 @@ def funnel_of(dataset: Dataset) -> Funnel:
 
 
 def stage_order(dataset: Dataset) -> list[str]:
-    """The names of the recipe's stages, in order, between the plan and the packing."""
-    return ["plan", *(stage["name"] for stage in dataset.info.recipe["stages"]), "pack"]
+    """The names of the recipe's stages, in order, between the plan and the packing; a dataset may be made by none."""
+    return ["plan", *(stage["name"] for stage in dataset.info.recipe.get("stages", [])), "pack"]
 
 
 def phases(dataset: Dataset) -> list[tuple[int, int]]:

@@ -12,6 +12,7 @@ import pytest
 import torch
 
 import vidal
+from tests.runs import vidal as command
 from tools.rendering import learning_set as ls
 from vidal import modality as modalities
 from vidal.dataset.dataset import Dataset
@@ -103,3 +104,9 @@ def test_two_thousand_clips_are_less_than_200_megabytes() -> None:
     # A tar pads a member to 512 bytes after its header; each layer has the row as JSON, too.
     sizes = [sum(512 + -(-len(m.data) // 512) * 512 for m in clip) + 4 * 2560 for clip in clips]
     assert 2000 * np.mean(sizes) < 200e6
+
+
+def test_a_dataset_that_no_recipe_made_has_a_status(tmp_path: Path) -> None:
+    ls.write(str(tmp_path / "set"), clips=2, size=48, workers=1)
+    done = command("status", tmp_path / "set")
+    assert (done.returncode, done.stderr) == (0, "") and "2 candidates" in done.stdout
