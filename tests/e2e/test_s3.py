@@ -10,9 +10,9 @@ from pathlib import Path
 import fsspec
 import pandas
 import pytest
-from moto.server import ThreadedMotoServer
 
 from tests.runs import PAINT, SAME_TITLE, SHADE, digests, run, vidal, write_recipe
+from tests.store import s3_server
 from vidal.dataset.dataset import Dataset
 from vidal.dataset.verify import verify
 from vidal.engine.local import InProcessEngine, PoolEngine
@@ -23,18 +23,8 @@ BUCKET = "films"
 
 @pytest.fixture(scope="module")
 def endpoint() -> Iterator[str]:
-    """An S3 server with an empty bucket; its address is in the environment, for worker processes too."""
-    server = ThreadedMotoServer(port=0, verbose=False)
-    server.start()
-    _, port = server.get_host_and_port()
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("AWS_ENDPOINT_URL", f"http://127.0.0.1:{port}")
-        patch.setenv("AWS_ACCESS_KEY_ID", "test")
-        patch.setenv("AWS_SECRET_ACCESS_KEY", "test")
-        patch.setenv("AWS_DEFAULT_REGION", "us-east-1")
-        fsspec.filesystem("s3").mkdir(BUCKET)
-        yield os.environ["AWS_ENDPOINT_URL"]
-    server.stop()
+    with s3_server(BUCKET) as address:
+        yield address
 
 
 def stored(address: str) -> dict[str, bytes]:

@@ -14,6 +14,7 @@ import numpy as np
 import psutil
 import pytest
 import torch
+from torch.utils.data._utils import signal_handling
 
 import vidal
 from tools.rendering import learning_set
@@ -128,10 +129,12 @@ def children() -> set[psutil.Process]:
 
 
 @pytest.mark.parametrize("another", [False, True], ids=["alone", "after another DataLoader"])
-def test_a_killed_worker_does_not_interrupt_the_step_under_way(another, folder):
+def test_a_killed_worker_does_not_interrupt_the_step_under_way(another, folder, monkeypatch):
     if another:
-        # Torch sets a signal handler with a process' first loader, and it stays.
+        # Torch sets a signal handler with a process' first loader, and it stays; here, whichever test came first.
+        monkeypatch.setattr(signal_handling, "_SIGCHLD_handler_set", False)
         list(torch.utils.data.DataLoader(range(4), num_workers=1))
+        assert signal.getsignal(signal.SIGCHLD) is not signal.SIG_DFL
     others = children()
     batches = iter(loader(folder, "depth", workers=1, epochs=300))
     next(batches)

@@ -14,9 +14,9 @@ from pathlib import Path
 import fsspec
 import psutil
 import pytest
-from moto.server import ThreadedMotoServer
 
 from tests.runs import PAINT, SAME_TITLE, SHADE, descendants, start_vidal, still_alive, vidal, write_recipe
+from tests.store import s3_server
 from vidal.engine.ray_cluster import kill_processes_of
 
 BUCKET = "nodes"
@@ -41,18 +41,8 @@ class Cluster:
 
 @pytest.fixture
 def store() -> Iterator[str]:
-    """An S3 server with an empty bucket; where it is stands in the environment, for every process."""
-    server = ThreadedMotoServer(port=0, verbose=False)
-    server.start()
-    _, port = server.get_host_and_port()
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("AWS_ENDPOINT_URL", f"http://127.0.0.1:{port}")
-        patch.setenv("AWS_ACCESS_KEY_ID", "test")
-        patch.setenv("AWS_SECRET_ACCESS_KEY", "test")
-        patch.setenv("AWS_DEFAULT_REGION", "us-east-1")
-        fsspec.filesystem("s3", skip_instance_cache=True).mkdir(BUCKET)
+    with s3_server(BUCKET):
         yield f"s3://{BUCKET}"
-    server.stop()
 
 
 @pytest.fixture

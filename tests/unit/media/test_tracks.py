@@ -175,5 +175,10 @@ def test_a_picture_of_one_line_is_too_small(tmp_path: Path) -> None:
         probe(CASES / "size-257x1.mp4", tmp_path, Limits())
 
 
+def test_a_picture_without_a_key_frame_is_undecodable(samples: Path, tmp_path: Path) -> None:
+    with pytest.raises(ClipError, match="undecodable: no key frame"):
+        probe(samples / "broken-bits.mp4", tmp_path, Limits())
+
+
 def test_a_film_whose_title_speaks_of_a_partial_file_is_kept(tmp_path: Path) -> None:
     assert process(CASES / "title-says-partial-file.mp4", tmp_path).frame_count == 100
