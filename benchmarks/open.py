@@ -117,7 +117,7 @@ def measure(out: str) -> dict[str, float]:
     import duckdb
 
     import vidal
-    from vidal.dataset.samples import Samples
+    from vidal.reader.samples import Samples
     from vidal.train.data.text_views import COLUMNS, PRESETS, TextViews
 
     assert Samples and duckdb, "what they take is not the data set's memory"

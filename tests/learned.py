@@ -13,10 +13,10 @@ from torch import Tensor, nn
 
 from tools.rendering import learning_set
 from vidal.dataset.dataset import Dataset, tar_name
-from vidal.dataset.samples import Samples
 from vidal.modality.audio import AudioTransform
 from vidal.modality.depth import DepthTransform
 from vidal.modality.modality import Transform
+from vidal.reader.samples import Samples
 from vidal.train import recipe as recipes
 from vidal.train.data.loader import load_input
 from vidal.train.run import train

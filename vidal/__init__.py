@@ -7,13 +7,13 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from vidal.dataset.samples import Samples
+    from vidal.reader.samples import Samples
 
 __version__ = "0.1.0"
 
 
 def open(address: str | Path, where: str | None = None, cache: str | Path | None = None, **options: Any) -> Samples:
-    """A data set, to be read: its manifest, and any sample at any time. See `vidal.dataset.samples.Samples.open`."""
-    from vidal.dataset.samples import Samples
+    """A data set, to be read: its manifest, and any sample at any time. See `vidal.reader.samples.Samples.open`."""
+    from vidal.reader.samples import Samples
 
     return Samples.open(address, where=where, cache=cache, **options)

@@ -445,7 +445,7 @@ def embed(
     as_json: JsonOption = False,
 ) -> None:
     """Write the embeddings of a dataset's clips, for every modality that the encoder has."""
-    from vidal.train.embed import embed as embed_dataset
+    from vidal.retrieval.embed import embed as embed_dataset
 
     result = embed_dataset(directory, checkpoint, out, where=where)
     if as_json:
@@ -470,7 +470,7 @@ def search(
     as_json: JsonOption = False,
 ) -> None:
     """Find clips by words, by an image or by audio."""
-    from vidal.train.search import search as search_embeddings
+    from vidal.retrieval.search import search as search_embeddings
 
     hits = search_embeddings(query, embeddings, checkpoint=checkpoint, modality=modality, top=top)
     if as_json:
@@ -491,7 +491,7 @@ def index(
 ) -> None:
     """Write a manifest over foreign WebDataset tars, so that they are read and trained on like any dataset."""
     from vidal import modality as modalities
-    from vidal.dataset.index import write_index
+    from vidal.reader.index import write_index
 
     for path in modality or ():
         modalities.load(path)

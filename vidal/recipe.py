@@ -29,8 +29,8 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from vidal import modality as modalities
 from vidal.clip import SCHEMA_VERSION
+from vidal.crawl.files import WEB_SCHEMES
 from vidal.errors import RecipeError
-from vidal.fetch.files import WEB_SCHEMES
 from vidal.flow import check_flow
 from vidal.record import Column
 from vidal.settings import parse_override, put, read_yaml, validate

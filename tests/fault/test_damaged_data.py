@@ -15,11 +15,11 @@ from moto.server import ThreadedMotoServer
 
 import vidal
 from tools.rendering import learning_set
-from vidal.dataset.index import write_index
-from vidal.dataset.reader import BrokenSample
-from vidal.dataset.samples import Samples
 from vidal.errors import StorageError
 from vidal.modality.depth import DepthTransform
+from vidal.reader.index import write_index
+from vidal.reader.ranges import BrokenSample
+from vidal.reader.samples import Samples
 from vidal.train.data.loader import Loader
 from vidal.train.data.plan import PairPlan, Plan
 from vidal.train.data.text_views import TextViews

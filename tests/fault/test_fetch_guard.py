@@ -11,8 +11,8 @@ import pytest
 
 from tests.site import Honey, Site
 from tests.site.pages import HOSTILE_TITLES
-from vidal.fetch.ask import Answer, Ask, ChildSettings
-from vidal.fetch.child import FetchChild
+from vidal.crawl.ask import Answer, Ask, ChildSettings
+from vidal.crawl.child import FetchChild
 
 OPEN = {"allow_addresses": ("127.0.0.1",), "socket_timeout_s": 2.0}
 

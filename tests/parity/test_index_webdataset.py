@@ -19,11 +19,11 @@ import vidal
 from tests.runs import digests, rows
 from vidal.cli import app
 from vidal.dataset.dataset import Dataset
-from vidal.dataset.index import expand, write_index
 from vidal.dataset.removals import Removals
 from vidal.dataset.remove import remove
 from vidal.dataset.verify import verify
 from vidal.errors import OutputError, SourceError
+from vidal.reader.index import expand, write_index
 
 Sample = Mapping[str, Any]
 

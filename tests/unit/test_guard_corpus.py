@@ -13,10 +13,10 @@ from typing import Any
 
 import pytest
 
-from vidal.text.binding import miscounted, misdenied, reversed_order
-from vidal.text.guard import check
-from vidal.text.prompt import CANARY, build_prompt
-from vidal.text.views import View, clean
+from vidal.caption.binding import miscounted, misdenied, reversed_order
+from vidal.caption.guard import check
+from vidal.caption.prompt import CANARY, build_prompt
+from vidal.caption.views import View, clean
 
 CASES: list[dict[str, Any]] = [
     json.loads(line)

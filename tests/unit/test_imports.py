@@ -44,12 +44,25 @@ ONE_WAY = [
     ("vidal.stages", ["vidal.engine", "vidal.recipe", "vidal.sources", *FRONT]),
     ("vidal.models", ["vidal.engine", "vidal.stages", "vidal.recipe", "vidal.sources", "vidal.dataset", *FRONT]),
     ("vidal.media", ["vidal.engine", "vidal.stages", "vidal.recipe", "vidal.sources", "vidal.dataset", *FRONT]),
-    ("vidal.text", ["vidal.engine", "vidal.stages", "vidal.recipe", "vidal.sources", "vidal.dataset", *FRONT]),
-    ("vidal.engine", ["vidal.stages", "vidal.models", "vidal.media", "vidal.text", *FRONT]),
+    ("vidal.caption", ["vidal.engine", "vidal.stages", "vidal.recipe", "vidal.sources", "vidal.dataset", *FRONT]),
+    ("vidal.engine", ["vidal.stages", "vidal.models", "vidal.media", "vidal.caption", *FRONT]),
     ("vidal.modality", [*ABOVE_MODALITY, *FRONT]),
     (
         "vidal.dataset",
         ["vidal.engine", "vidal.stages", "vidal.sources", "vidal.recipe", "vidal.stage", "vidal.train", *FRONT],
+    ),
+    (
+        "vidal.reader",
+        [
+            "vidal.engine",
+            "vidal.stages",
+            "vidal.sources",
+            "vidal.recipe",
+            "vidal.stage",
+            "vidal.train",
+            "vidal.retrieval",
+            *FRONT,
+        ],
     ),
     ("vidal.webdataset", ["vidal.engine", "vidal.stages", "vidal.train", *FRONT]),
     ("vidal.report", ["vidal.engine", "vidal.stages", "vidal.train", *FRONT]),
@@ -87,7 +100,7 @@ def test_the_record_stands_on_arrow_its_working_state_and_the_error_of_a_clip() 
 
 
 def test_a_dataset_is_read_without_torch() -> None:
-    code = "import sys, vidal, vidal.modality; from vidal.dataset import samples, index; vidal.modality.all(); print('torch' in sys.modules)"
+    code = "import sys, vidal, vidal.modality; from vidal.reader import index, samples; vidal.modality.all(); print('torch' in sys.modules)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=ROOT)
     assert done.stdout.strip() == "False"
 

@@ -17,13 +17,13 @@ import pyarrow as pa
 import pytest
 
 from tests.unit.chat_site import running_site
+from vidal.caption.injection import speaks_to_the_machine
+from vidal.caption.prompt import CANARY, Prompt, build_prompt
 from vidal.clip import Clip, schema
 from vidal.models.llm import TransformersLlm
 from vidal.models.openai_server import Reply
 from vidal.record import to_row
 from vidal.stages.text.enhance_caption import EnhanceCaption
-from vidal.text.injection import speaks_to_the_machine
-from vidal.text.prompt import CANARY, Prompt, build_prompt
 
 INJECTIONS: list[dict[str, Any]] = [
     json.loads(line)
@@ -136,8 +136,8 @@ def test_none_enters_the_caption_of_a_server_that_obeys(injection: dict[str, Any
 @pytest.mark.slow
 def test_what_the_layers_behind_the_screen_are_worth(smollm: TransformersLlm, monkeypatch: pytest.MonkeyPatch) -> None:
     """Without the screen a stranger's words lend themselves to a caption, as any title's do: a figure, and the canary."""
-    monkeypatch.setattr("vidal.text.views.speaks_to_the_machine", lambda text: False)
-    monkeypatch.setattr("vidal.text.guard.speaks_to_the_machine", lambda text: False)
+    monkeypatch.setattr("vidal.caption.views.speaks_to_the_machine", lambda text: False)
+    monkeypatch.setattr("vidal.caption.guard.speaks_to_the_machine", lambda text: False)
     for name, llm in (
         ("SmolLM2", Remembers(smollm)),
         ("SmolLM2, any word", Remembers(smollm, is_free=True)),

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from vidal.text.labels import NOTHING_IN_VIDEO, frame_sentence, is_guess, video_sentence, with_article
-from vidal.text.merge import merge
-from vidal.text.views import View
+from vidal.caption.labels import NOTHING_IN_VIDEO, frame_sentence, is_guess, video_sentence, with_article
+from vidal.caption.merge import merge
+from vidal.caption.views import View
 
 
 def views(**texts: str) -> list[View]:

@@ -8,8 +8,8 @@ import pyarrow as pa
 import pytest
 
 from vidal.clip import schema
-from vidal.dataset.offsets import Offsets, Part, neighbours
-from vidal.dataset.rows import Rows
+from vidal.reader.offsets import Offsets, Part, neighbours
+from vidal.reader.rows import Rows
 
 MEMBERS = schema().field("members").type
 

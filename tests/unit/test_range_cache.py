@@ -8,10 +8,10 @@ from pathlib import Path
 
 import pytest
 
-from vidal.dataset import reader
-from vidal.dataset.reader import MemberReader, RangeCache
 from vidal.dataset.storage import Storage
 from vidal.errors import StorageError
+from vidal.reader import ranges
+from vidal.reader.ranges import MemberReader, RangeCache
 
 
 def files(folder: Path) -> list[Path]:
@@ -67,7 +67,7 @@ def test_a_cache_that_cannot_be_written_is_no_error(tmp_path: Path, monkeypatch:
         raise OSError(28, "No space left on device")
 
     with monkeypatch.context() as patch:
-        patch.setattr(reader.os, "write", no_space)
+        patch.setattr(ranges.os, "write", no_space)
         full.put("a", b"bytes")
     assert full.get("a") is None and files(tmp_path / "full") == []
 
@@ -130,7 +130,7 @@ def test_what_the_machine_lacks_is_not_blamed_on_the_tar(
     def refused(*_: object, **__: object) -> int:
         raise OSError(number, os.strerror(number))
 
-    monkeypatch.setattr(reader.os, "open", refused)
+    monkeypatch.setattr(ranges.os, "open", refused)
     with pytest.raises(kind):
         MemberReader(Storage(str(tmp_path))).read("a.tar", 0, 3)
 

@@ -13,6 +13,8 @@ import pytest
 from PIL import Image
 
 from tests.unit.chat_site import Site, running_site
+from vidal.caption.prompt import Prompt, build_prompt
+from vidal.caption.views import views_of
 from vidal.clip import Clip
 from vidal.engine.isolate import run_stage
 from vidal.engine.job import ShardReport
@@ -22,8 +24,6 @@ from vidal.models.llm import ServerLlm
 from vidal.models.openai_server import ChatServer, Reply, Usage
 from vidal.stages.text.enhance_caption import EnhanceCaption
 from vidal.stages.text.frame_captions import FrameCaptions
-from vidal.text.prompt import Prompt, build_prompt
-from vidal.text.views import views_of
 from vidal.work import Member
 
 

@@ -11,11 +11,11 @@ import numpy as np
 import pytest
 import soundfile
 
+from vidal.caption.sound import Measured, sound_sentence, tag_sentence
 from vidal.clip import Clip
 from vidal.errors import ModelError
 from vidal.models.sound import AudioTagger
 from vidal.stages.text.sound_caption import SoundCaption
-from vidal.text.sound import Measured, sound_sentence, tag_sentence
 from vidal.work import SAMPLE_RATE, Member
 
 LIMITS = {"silent_db": -60.0, "quiet_db": -40.0, "min_share": 0.1}

@@ -14,13 +14,13 @@ import pytest
 import yaml
 
 from tests.runs import PAINT, SAME_TITLE, SHADE, TROUBLE, rows, run, vidal, write_recipe
+from vidal.crawl.files import path_of
 from vidal.dataset.dataset import Dataset
 from vidal.dataset.plan import notes_of
 from vidal.dataset.tars import KEY_PATTERN
-from vidal.dataset.where import matching
 from vidal.engine.local import InProcessEngine
 from vidal.errors import SourceError
-from vidal.fetch.files import path_of
+from vidal.reader.where import matching
 from vidal.recipe import check
 from vidal.sources.cells import split_hashtags
 from vidal.sources.dataset import DatasetSource

@@ -18,10 +18,10 @@ from vidal import modality as modalities
 from vidal.dataset import card, manifest
 from vidal.dataset.dataset import Dataset
 from vidal.dataset.export_record import NAME, Claim, ExportedShard, ExportRecord, source_of
-from vidal.dataset.samples import Samples
 from vidal.dataset.storage import Storage
 from vidal.dataset.tars import TarWriter, member_order, suffix_of
 from vidal.errors import OutputError, SourceError
+from vidal.reader.samples import Samples
 
 Row = dict[str, Any]
 

@@ -18,6 +18,8 @@ import pyarrow as pa
 
 import vidal
 from vidal.clip import SCHEMA_VERSION
+from vidal.crawl.settings import WebSettings
+from vidal.crawl.visitor import Visitor
 from vidal.dataset import plan as plans
 from vidal.dataset import removals
 from vidal.dataset.dataset import INFO_NAME, Dataset, DatasetInfo, committed, read_info, write_info
@@ -28,8 +30,6 @@ from vidal.engine.decided import decided_plan, uncommit_changed
 from vidal.engine.job import Assignment, Engine, Job, Progress, ShardReport, cut_into_groups
 from vidal.engine.shared import Direct
 from vidal.errors import MachineError, OutputError, RecipeError, StorageError, UserError
-from vidal.fetch.settings import WebSettings
-from vidal.fetch.visitor import Visitor
 from vidal.flow import check_own_columns
 from vidal.recipe import Phase, Recipe, differences, fingerprint
 from vidal.sources.dataset import DatasetSource

@@ -13,11 +13,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
+from vidal.caption.prompt import Prompt
 from vidal.errors import ClipError, ModelError
 from vidal.models.device import one_thread
 from vidal.models.locate import ModelPlace, identity, locate
 from vidal.models.openai_server import ChatServer, MalformedReply, Reply
-from vidal.text.prompt import Prompt
 
 
 class Llm(Protocol):

@@ -14,11 +14,11 @@ from typing import Any
 
 import pyarrow as pa
 
+from vidal.crawl.ask import Answer, Ask
+from vidal.crawl.files import WEB_SCHEMES
+from vidal.crawl.visitor import Visitor
 from vidal.dataset.storage import Storage
 from vidal.errors import ClipError, MachineError, SourceError
-from vidal.fetch.ask import Answer, Ask
-from vidal.fetch.files import WEB_SCHEMES
-from vidal.fetch.visitor import Visitor
 from vidal.listing import listing_of
 from vidal.sources.source import Source, normalise
 

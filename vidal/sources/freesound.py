@@ -12,8 +12,8 @@ from urllib.parse import urlencode
 
 from pydantic import Field
 
+from vidal.crawl.ask import Answer, Ask, ChildSettings
 from vidal.errors import ClipError, SourceError
-from vidal.fetch.ask import Answer, Ask, ChildSettings
 from vidal.sources.expanding import ExpandingSource, Question
 from vidal.sources.search import read_terms
 from vidal.sources.source import file_hash

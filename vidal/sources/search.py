@@ -10,9 +10,9 @@ from urllib.parse import quote_plus
 import pyarrow.parquet
 from pydantic import Field, field_validator
 
+from vidal.crawl.ask import Answer, Ask, ChildSettings
+from vidal.crawl.web import COLUMNS
 from vidal.errors import SourceError
-from vidal.fetch.ask import Answer, Ask, ChildSettings
-from vidal.fetch.web import COLUMNS
 from vidal.sources.expanding import ExpandingSource, Question
 from vidal.sources.source import file_hash
 

@@ -15,9 +15,9 @@ import pyarrow as pa
 from pydantic import BaseModel, ConfigDict
 
 from vidal.clip import column_names, crawl_columns, schema
+from vidal.crawl.files import ALL_SCHEMES
 from vidal.dataset.plan import LINE, UNUSABLE, with_notes
 from vidal.errors import SourceError
-from vidal.fetch.files import ALL_SCHEMES
 from vidal.listing import Listing, check_names
 from vidal.record import Column
 from vidal.sources.cells import Fault, read_known, read_own

@@ -8,8 +8,8 @@ from typing import Any
 import pyarrow as pa
 from pydantic import Field
 
+from vidal.crawl.files import WEB_SCHEMES
 from vidal.errors import SourceError
-from vidal.fetch.files import WEB_SCHEMES
 from vidal.sources.source import Source, normalise
 from vidal.stage import digest
 

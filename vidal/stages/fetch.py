@@ -9,11 +9,11 @@ from typing import Any, ClassVar
 from pydantic import Field, PrivateAttr, field_validator
 
 from vidal.clip import Clip
+from vidal.crawl import files
+from vidal.crawl.files import ALL_SCHEMES, WEB_SCHEMES
+from vidal.crawl.governor import Governor
+from vidal.crawl.settings import WebSettings
 from vidal.errors import ClipError
-from vidal.fetch import files
-from vidal.fetch.files import ALL_SCHEMES, WEB_SCHEMES
-from vidal.fetch.governor import Governor
-from vidal.fetch.settings import WebSettings
 from vidal.stage import Resources, Stage
 from vidal.stages import step_class
 
@@ -58,7 +58,7 @@ class Fetch(Stage, WebSettings):
         return Governor(self.hosts, default=self.any_host)
 
     def attach(self, way: Any) -> None:
-        from vidal.fetch.web import WebFetcher
+        from vidal.crawl.web import WebFetcher
 
         self._web = WebFetcher(self, way)
 

@@ -3,7 +3,7 @@ from __future__ import annotations
 from typing import ClassVar
 
 from vidal.clip import Clip
-from vidal.fetch.media_kind import HEAD_BYTES, kind_of
+from vidal.crawl.media_kind import HEAD_BYTES, kind_of
 from vidal.stage import Stage
 from vidal.work import Member
 

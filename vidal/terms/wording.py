@@ -6,7 +6,7 @@ import re
 import unicodedata
 from hashlib import blake2b
 
-from vidal.text.words import tokens
+from vidal.caption.words import tokens
 
 MAX_CHARACTERS = 1000
 MAX_WORD_CHARACTERS = 30

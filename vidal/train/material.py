@@ -11,8 +11,8 @@ import numpy.typing as npt
 
 import vidal
 from vidal.dataset.removals import Removals
-from vidal.dataset.samples import Samples
 from vidal.errors import SourceError
+from vidal.reader.samples import Samples
 from vidal.train.data.split import held_out
 from vidal.train.data.text_views import COLUMNS, TextViews
 from vidal.train.recipe import Pair

@@ -15,8 +15,8 @@ import vidal
 from tests.learned import CLIPS, erase, small_run, small_set
 from tools.rendering import learning_set
 from vidal.errors import OutputError, SourceError
+from vidal.retrieval.embed import NAME, embed, identity
 from vidal.train import load_encoder
-from vidal.train.embed import NAME, embed, identity
 from vidal.train.evaluate.embeddings import embed_samples
 from vidal.train.evaluate.metrics import normalised
 from vidal.train.recipe import check

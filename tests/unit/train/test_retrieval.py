@@ -11,9 +11,9 @@ import pytest
 
 import vidal
 from tests.learned import CLIPS, SCENES, TRANSFORMS, Blank, Knowing, erase, small_set
-from vidal.dataset.samples import Samples
 from vidal.errors import SourceError
 from vidal.modality.infrared import InfraredTransform
+from vidal.reader.samples import Samples
 from vidal.train.data.text_views import TextViews
 from vidal.train.evaluate.embeddings import Embedded
 from vidal.train.evaluate.retrieval import Retrieval, _with_text, retrieval

@@ -14,10 +14,10 @@ import pytest
 import vidal
 from tests.learned import CLIPS, small_run, small_set
 from vidal.errors import SourceError, UserError
+from vidal.retrieval.embed import NAME, embed
+from vidal.retrieval.search import search
 from vidal.train import load_encoder
-from vidal.train.embed import NAME, embed
 from vidal.train.preprocessing import transforms_for
-from vidal.train.search import search
 from vidal.train.towers.export import save_folder
 
 

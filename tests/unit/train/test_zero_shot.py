@@ -10,8 +10,8 @@ import pytest
 import vidal
 from tests.learned import CLIPS, SCENES, TRANSFORMS, Blank, Knowing, small_set
 from vidal import modality as modalities
-from vidal.dataset.samples import Samples
 from vidal.errors import SourceError
+from vidal.reader.samples import Samples
 from vidal.train.evaluate.zero_shot import class_embeddings, read_templates, zero_shot
 
 

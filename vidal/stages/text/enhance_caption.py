@@ -7,6 +7,10 @@ from typing import Any, ClassVar, Literal
 
 from pydantic import Field, PrivateAttr
 
+from vidal.caption import guard
+from vidal.caption.merge import MERGE_NAME, merge
+from vidal.caption.prompt import CANARY, Marking, Prompt, build_prompt, prompt_hash
+from vidal.caption.views import View, views_of
 from vidal.clip import Clip
 from vidal.errors import RecipeError
 from vidal.models.device import device_for
@@ -16,10 +20,6 @@ from vidal.models.openai_server import ChatServer, Reply
 from vidal.stage import Resources, Stage
 from vidal.stages.text.clean_title import read_stop_words
 from vidal.stages.text.spent import Prices, spend
-from vidal.text import guard
-from vidal.text.merge import MERGE_NAME, merge
-from vidal.text.prompt import CANARY, Marking, Prompt, build_prompt, prompt_hash
-from vidal.text.views import View, views_of
 
 
 class EnhanceCaption(Stage):

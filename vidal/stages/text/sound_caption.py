@@ -8,13 +8,13 @@ import numpy as np
 import numpy.typing as npt
 from pydantic import Field, PrivateAttr
 
+from vidal.caption.sound import SILENCE, Measured, sound_sentence, tag_sentence
 from vidal.clip import Clip
 from vidal.models.device import device_for
 from vidal.models.locate import identity
 from vidal.models.sound import AudioTagger, EventDetector
 from vidal.models.vad import load_vad, speech_stretches
 from vidal.stage import Resources, Stage
-from vidal.text.sound import SILENCE, Measured, sound_sentence, tag_sentence
 
 _NO_SOUND_DB = -180.0
 

@@ -8,6 +8,8 @@ from typing import ClassVar, Literal
 import numpy as np
 from pydantic import Field, PrivateAttr
 
+from vidal.caption.merge import MERGE_NAME, merge
+from vidal.caption.views import views_of
 from vidal.clip import Clip, MatchScore
 from vidal.models.classifier import EFFICIENTNET_LITE0
 from vidal.models.device import device_for
@@ -15,8 +17,6 @@ from vidal.models.locate import identity
 from vidal.models.match import ClipMatcher, ConseMatcher, Matcher, Vectors
 from vidal.stage import Resources, Stage
 from vidal.stages.text.clean_title import read_stop_words
-from vidal.text.merge import MERGE_NAME, merge
-from vidal.text.views import views_of
 
 _VIEWS = ("title", "clean_title", "video_caption", "transcript", "ocr_text", "sound_caption", "caption")
 _OWN_FRAME = "frame_captions"

@@ -28,9 +28,9 @@ from torch.utils.data import DataLoader, Dataset, Sampler, get_worker_info
 from torch.utils.data._utils import signal_handling
 
 from vidal import modality as modalities
-from vidal.dataset.samples import Samples
 from vidal.errors import ClipError, MachineError, RecipeError, VidalError
 from vidal.modality.modality import SELF_CHECKED, Transform
+from vidal.reader.samples import Samples
 from vidal.train.data.ahead import ahead
 from vidal.train.data.plan import Pair, Plan, Slots, generator
 from vidal.train.data.shared_memory import check_room, share

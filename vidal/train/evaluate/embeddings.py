@@ -13,9 +13,9 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
-from vidal.dataset.samples import Samples
 from vidal.errors import ClipError
 from vidal.modality.modality import Transform
+from vidal.reader.samples import Samples
 from vidal.train.data.loader import Broken, load_input
 from vidal.train.towers.encoder import Encoder
 

@@ -15,9 +15,9 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from vidal.dataset.samples import Samples
 from vidal.errors import SourceError
 from vidal.modality.modality import Transform
+from vidal.reader.samples import Samples
 from vidal.train.data.loader import Broken
 from vidal.train.data.text_views import COLUMNS, TextViews
 from vidal.train.evaluate.embeddings import Embedded, embed_samples, embed_texts

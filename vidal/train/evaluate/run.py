@@ -14,8 +14,8 @@ import torch
 from rich.table import Table
 
 import vidal
-from vidal.dataset.samples import Samples
 from vidal.errors import SourceError
+from vidal.reader.samples import Samples
 from vidal.train.data.loader import Broken
 from vidal.train.evaluate.retrieval import retrieval
 from vidal.train.evaluate.zero_shot import read_templates, zero_shot

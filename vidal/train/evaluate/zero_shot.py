@@ -10,9 +10,9 @@ import numpy as np
 import numpy.typing as npt
 
 from vidal import modality as modalities
-from vidal.dataset.samples import Samples
 from vidal.errors import SourceError
 from vidal.modality.modality import Transform
+from vidal.reader.samples import Samples
 from vidal.train.evaluate.embeddings import embed_samples, embed_texts
 from vidal.train.evaluate.metrics import classification_metrics, normalised
 from vidal.train.towers.encoder import Encoder

@@ -1,0 +1,221 @@
+"""Direct downloads from the local site: every fault by its true name, every byte counted."""
+
+from __future__ import annotations
+
+import hashlib
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.site import Plan, Site
+from tests.site.faults import FAULTS
+from vidal.crawl.ask import Answer, Ask, ChildSettings
+from vidal.crawl.child import FetchChild
+from vidal.crawl.http import check_directives, retry_after_s
+from vidal.crawl.reasons import FetchError
+
+MAX_BYTES = 20_000_000
+SECRET_COOKIE = "s3cr3t-cookie-value"
+
+
+@pytest.fixture(scope="module")
+def site() -> Iterator[Site]:
+    with Site(Plan(count=60)) as site:
+        yield site
+
+
+@pytest.fixture(scope="module")
+def child() -> Iterator[FetchChild]:
+    with FetchChild() as child:
+        yield child
+
+
+def ask(
+    child: FetchChild, folder: Path, url: str, *, wall_s: float = 10.0, sha256: str = "", **settings: object
+) -> Answer:
+    told = ChildSettings(**{"allow_addresses": ("127.0.0.0/29",), "socket_timeout_s": 1.0, **settings})  # type: ignore[arg-type]
+    return child.ask(
+        Ask(
+            op="direct",
+            url=url,
+            folder=str(folder),
+            wall_s=wall_s,
+            max_bytes=MAX_BYTES,
+            expected_sha256=sha256,
+            settings=told,
+        )
+    )
+
+
+@pytest.mark.parametrize("way", ["clip", "chunked", "without-length", "gzip", "hops/5"])
+def test_a_file_comes_whole_however_it_is_sent(
+    site: Site, child: FetchChild, samples: Path, tmp_path: Path, way: str
+) -> None:
+    data = (samples / "bunny-wake.mp4").read_bytes()
+    answer = ask(child, tmp_path, site.url(f"/{way}/bunny-wake.mp4"))
+    assert (answer.ok, answer.file, answer.bytes) == (True, "source", len(data))
+    assert answer.sha256 == hashlib.sha256(data).hexdigest()
+    assert (tmp_path / "source").read_bytes() == data
+    assert answer.metadata["kind"] == "mp4"
+    assert answer.metadata["length_unknown"] is (way == "without-length")
+    assert answer.metadata["redirects"] == (5 if way == "hops/5" else 0)
+
+
+def test_what_http_said_is_kept(site: Site, child: FetchChild, tmp_path: Path) -> None:
+    said = ask(child, tmp_path, site.url("/clip/bunny-wake.mp4")).metadata
+    assert said["http_content_type"] == "video/mp4"
+    assert said["http_etag"] and said["http_last_modified"] == "Sat, 31 Jan 2026 12:00:00 GMT"
+
+
+@pytest.mark.parametrize("name", sorted(FAULTS))
+def test_a_fault_is_called_by_its_name_and_in_time(site: Site, child: FetchChild, tmp_path: Path, name: str) -> None:
+    url = site.url(f"/fault/{name}/bunny-wake.mp4")
+    started = time.monotonic()
+    answer = ask(child, tmp_path, url, wall_s=2.0)
+    assert answer.reason == site.truth(url) == FAULTS[name].reason
+    assert answer.transient is FAULTS[name].heals
+    assert time.monotonic() - started < 6
+    assert sum(path.stat().st_size for path in tmp_path.iterdir()) <= MAX_BYTES
+    # The one connection that a child keeps must not be spoilt by what came before.
+    assert ask(child, tmp_path, site.url("/clip/bunny-unlucky-bird.mp4")).ok
+
+
+def test_a_request_to_come_later_is_passed_on(site: Site, child: FetchChild, tmp_path: Path) -> None:
+    assert ask(child, tmp_path, site.url("/fault/rate_limited/x")).retry_after_s == 1.0
+    wait_s = ask(child, tmp_path, site.url("/fault/rate_limited_date/x")).retry_after_s
+    assert wait_s is not None and 0 <= wait_s <= 2
+
+
+@pytest.mark.parametrize(
+    ("header", "wait_s"),
+    [
+        ("120", 120.0), (" 0 ", 0.0), ("Sat, 31 Jan 2026 12:00:30 GMT", 30.0), ("Sat, 31 Jan 2026 11:00:00 GMT", 0.0), ("", None),
+        ("soon", None), ("-5", None), ("1e9", None), ("99999999999999999999", None),
+    ],
+)  # fmt: skip
+def test_retry_after_is_seconds_or_a_date(header: str, wait_s: float | None) -> None:
+    assert retry_after_s(header, now=1769860800.0) == wait_s
+
+
+@pytest.mark.parametrize(
+    ("header", "is_refused"),
+    [
+        ("", False), ("noindex", False), ("noai", True), ("noindex, NoImageAI", True), ("googlebot: noai", False),
+        ("googlebot: noai, vidal: noai", True), ("vidal: noindex, noai", True), ("*: noai", True), ("max-snippet: 5, noai", True),
+    ],
+)  # fmt: skip
+def test_directives_against_such_use_are_heeded(header: str, is_refused: bool) -> None:
+    if is_refused:
+        with pytest.raises(FetchError, match="noai"):
+            check_directives(header, ChildSettings())
+    else:
+        check_directives(header, ChildSettings())
+    check_directives(header, ChildSettings(noai=()))
+
+
+def test_robots_txt_is_read_once_and_shared(site: Site, tmp_path: Path) -> None:
+    shared = tmp_path / "robots"
+    shared.mkdir()
+    site.hits.clear()
+    for _ in range(2):
+        with FetchChild(robots_folder=shared) as child:
+            assert ask(child, tmp_path, site.url("/disallowed/bunny-wake.mp4", 1)).reason == "robots"
+            assert ask(child, tmp_path, site.url("/clip/bunny-unlucky-bird.mp4", 1)).ok
+            assert ask(child, tmp_path, site.url("/disallowed/bunny-wake.mp4", 1), robots=False).ok
+    paths = [hit.path for hit in site.hits]
+    assert paths.count("/robots.txt") == 1 and paths.count("/disallowed/bunny-wake.mp4") == 2
+
+
+def test_every_request_of_a_visit_is_counted(site: Site, tmp_path: Path) -> None:
+    with FetchChild() as child:
+        url = site.url("/hops/5/bunny-wake.mp4", 2)
+        assert ask(child, tmp_path, url).requests == 7, "robots.txt, five redirects, the file"
+        assert ask(child, tmp_path, url).requests == 6, "robots.txt is known by now"
+
+
+def test_other_bytes_than_recorded_are_told(site: Site, child: FetchChild, tmp_path: Path) -> None:
+    first = ask(child, tmp_path, site.url("/changing/x.mp4"))
+    assert first.ok
+    assert ask(child, tmp_path, site.url("/changing/x.mp4"), sha256=first.sha256 or "").reason == "changed_content"
+    same = ask(child, tmp_path, site.url("/clip/bunny-wake.mp4"))
+    assert ask(child, tmp_path, site.url("/clip/bunny-wake.mp4"), sha256=same.sha256 or "").ok
+
+
+def test_who_we_are_is_said_and_cookies_go_only_where_they_belong(
+    site: Site, child: FetchChild, tmp_path: Path
+) -> None:
+    cookies = tmp_path / "cookies.txt"
+    cookies.write_text(f"# Netscape HTTP Cookie File\n127.0.0.1\tFALSE\t/\tFALSE\t0\tsession\t{SECRET_COOKIE}\n")
+    before = cookies.read_bytes()
+    told = ChildSettings(
+        allow_addresses=("127.0.0.0/29",),
+        contact="crawl@example.com",
+        cookies=str(cookies),
+        headers={"Authorization": "Token t0ken"},
+    )
+
+    def seen(path: str, host: int) -> dict[str, str]:
+        answer = child.ask(Ask(op="get_json", url=site.url(path, host), settings=told))
+        assert answer.ok, answer
+        headers: dict[str, str] = answer.metadata["json"]["headers"]
+        return headers
+
+    at_home = seen("/echo", 0)
+    assert at_home["user-agent"].startswith("vidal/") and "crawl@example.com" in at_home["user-agent"]
+    assert (at_home["cookie"], at_home["authorization"]) == (f"session={SECRET_COOKIE}", "Token t0ken")
+    away = seen(f"/to?url={site.url('/echo', 1)}", 0)
+    assert "cookie" not in away and "authorization" not in away
+    assert cookies.read_bytes() == before
+
+
+def test_no_secret_gets_into_an_answer(site: Site, child: FetchChild, tmp_path: Path) -> None:
+    cookies = tmp_path / "cookies.txt"
+    cookies.write_text(f"# Netscape HTTP Cookie File\n127.0.0.1\tFALSE\t/\tFALSE\t0\tsession\t{SECRET_COOKIE}\n")
+    proxy = "http://name:p4ssw0rd@127.0.0.1:9"
+    for op in ("direct", "metadata", "get_json"):
+        for url in (
+            f"http://{SECRET_COOKIE}.example.com/",
+            "http://example.com/p4ssw0rd",
+            site.url(f"/no/{SECRET_COOKIE}"),
+        ):
+            told = ChildSettings(
+                allow_addresses=("127.0.0.1",),
+                cookies=str(cookies),
+                proxy=proxy,
+                generic=True,
+                headers={"X": "t0ken"},
+                robots=False,
+            )
+            assert not any(secret in repr(told) for secret in ("p4ssw0rd", "t0ken"))
+            answer = child.ask(Ask(op=op, url=url, folder=str(tmp_path), settings=told))  # type: ignore[arg-type]
+            assert not answer.ok and not any(
+                secret in repr(answer) for secret in (SECRET_COOKIE, "p4ssw0rd", "t0ken")
+            ), answer
+
+
+def test_the_plan_is_told_truthfully(site: Site, child: FetchChild, tmp_path: Path) -> None:
+    urls = site.urls()
+    truth = [site.truth(url) for url in urls]
+    told = [ask(child, tmp_path, url).reason or "ok" for url in urls]
+    assert told == truth
+    assert 3 < sum(reason != "ok" for reason in truth) < 25
+    site.heal()
+    assert {site.truth(url) for url, reason in zip(urls, truth, strict=True) if reason in ("blocked", "truncated")} <= {
+        "ok"
+    }
+    site.is_healed = False
+
+
+def test_an_api_is_paged_through_as_documented(site: Site, child: FetchChild) -> None:
+    url: str | None = site.url("/apiv2/search/text/?query=rain&page_size=4&fields=id,previews")
+    told = ChildSettings(allow_addresses=("127.0.0.1",), headers={"Authorization": "Token test-token-7d1f"})
+    ids = []
+    while url:
+        page = child.ask(Ask(op="get_json", url=url, settings=told)).metadata["json"]
+        ids += [result["id"] for result in page["results"]]
+        url = page["next"]
+    assert ids == [10, 20, 30, 40, 50, 60]
+    assert child.ask(Ask(op="get_json", url=site.url("/apiv2/search/text/?query=rain"), settings=ChildSettings(
+        allow_addresses=("127.0.0.1",)))).reason == "login_required"  # fmt: skip

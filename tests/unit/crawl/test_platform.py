@@ -1,0 +1,190 @@
+"""yt-dlp itself, un-mocked, in the fetching child against the local site."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.site import Site
+from vidal.crawl.ask import Answer, Ask, ChildSettings
+from vidal.crawl.child import FetchChild
+from vidal.crawl.merge import merge
+from vidal.media.limits import Limits
+from vidal.media.probe import probe
+
+
+@pytest.fixture(scope="module")
+def site() -> Iterator[Site]:
+    with Site() as site:
+        yield site
+
+
+@pytest.fixture(scope="module")
+def child() -> Iterator[FetchChild]:
+    with FetchChild() as child:
+        yield child
+
+
+def ask(
+    child: FetchChild, op: str, url: str, folder: Path, *, sha256: str = "", wall_s: float = 10.0, **settings: object
+) -> Answer:
+    told = ChildSettings(**{"allow_addresses": ("127.0.0.1",), "generic": True, "socket_timeout_s": 1.0, **settings})  # type: ignore[arg-type]
+    return child.ask(
+        Ask(
+            op=op,
+            url=url,
+            folder=str(folder),
+            wall_s=wall_s,
+            max_bytes=20_000_000,
+            expected_sha256=sha256,
+            settings=told,
+        )  # type: ignore[arg-type]
+    )
+
+
+@pytest.mark.parametrize(
+    ("url", "is_generic", "via", "extractor"),
+    [
+        ("https://www.youtube.com/shorts/aBcDeFgHiJ1", False, "yt_dlp", "Youtube"),
+        ("https://youtu.be/aBcDeFgHiJ1", False, "yt_dlp", "Youtube"),
+        ("https://vimeo.com/123456", False, "yt_dlp", "Vimeo"),
+        ("https://www.tiktok.com/@a/video/6748451240264420610", False, "yt_dlp", "TikTok"),
+        ("https://example.com/a/page", False, "direct", None),
+        ("https://example.com/a/page", True, "yt_dlp", "generic"),
+        ("https://example.com/a/film.MP4?x=1", True, "direct", None),
+    ],
+)
+def test_who_fetches_is_told_without_a_network(
+    child: FetchChild, tmp_path: Path, url: str, is_generic: bool, via: str, extractor: str | None
+) -> None:
+    answer = ask(child, "which", url, tmp_path, generic=is_generic)
+    assert answer.metadata == {"via": via, "extractor": extractor}
+
+
+@pytest.mark.parametrize("kind", ["video", "og", "json-ld"])
+def test_a_player_in_a_page_is_found_and_its_media_kept(
+    site: Site, child: FetchChild, samples: Path, tmp_path: Path, kind: str
+) -> None:
+    url = site.url(f"/page/{kind}/bunny-unlucky-bird.mp4")
+    said = ask(child, "metadata", url, tmp_path).metadata
+    assert said["title"].startswith("A film called bunny-unlucky-bird.mp4") and said["hashtags"][:2] == ["film", "тест"]
+    if kind == "json-ld":
+        assert (said["duration_s"], said["view_count"], said["upload_date"]) == (9.0, 41, "2026-01-31")
+    answer = ask(child, "media", url, tmp_path)
+    data = (samples / "bunny-unlucky-bird.mp4").read_bytes()
+    assert (answer.file, answer.sha256) == ("source", hashlib.sha256(data).hexdigest())
+    assert (tmp_path / "source").read_bytes() == data
+
+
+def test_the_page_is_asked_for_once(site: Site, child: FetchChild, tmp_path: Path) -> None:
+    url = site.url("/page/video/bunny-unlucky-bird.mp4")
+    site.hits.clear()
+    ask(child, "metadata", url, tmp_path)
+    answer = ask(child, "media", url, tmp_path)
+    assert answer.requests == 1, "the film alone: page and robots.txt were read for the metadata"
+    assert [hit.path for hit in site.hits].count("/page/video/bunny-unlucky-bird.mp4") == 1
+
+
+def test_the_generic_extractor_is_off_unless_asked_for(site: Site, child: FetchChild, tmp_path: Path) -> None:
+    site.hits.clear()
+    answer = ask(child, "metadata", site.url("/page/video/bunny-wake.mp4"), tmp_path, generic=False)
+    assert (answer.reason, site.hits) == ("unsupported_address", [])
+
+
+def test_a_stream_of_segments_is_put_together(site: Site, child: FetchChild, tmp_path: Path) -> None:
+    answer = ask(child, "media", site.url("/hls/bunny-wake.mp4/index.m3u8"), tmp_path)
+    assert answer.ok
+    found = probe(tmp_path / "source", tmp_path, Limits())
+    assert abs(found.duration_s - 10) < 0.3 and found.audio_duration_s
+
+
+@pytest.mark.parametrize("path", ["/hls/apart/bunny-wake.mp4/index.m3u8", "/dash/bunny-wake.mp4/index.mpd"])
+@pytest.mark.parametrize("is_known", [False, True])
+def test_picture_and_sound_that_come_apart_are_merged_without_coding(
+    site: Site, child: FetchChild, tmp_path: Path, path: str, is_known: bool
+) -> None:
+    sums = []
+    for name in ("first", "second"):
+        folder = tmp_path / name
+        folder.mkdir()
+        if is_known:
+            assert ask(child, "metadata", site.url(path), folder).ok
+        answer = ask(child, "media", site.url(path), folder)
+        assert (answer.file, answer.audio_file) == ("source.video", "source.audio")
+        merged = merge(folder, answer.file or "", answer.audio_file or "")
+        assert merged == folder / "source" and not (folder / "source.video").exists()
+        sums.append(hashlib.sha256(merged.read_bytes()).hexdigest())
+    found = probe(merged, tmp_path, Limits())
+    assert (found.video_codec, found.audio_codec) == ("h264", "aac") and abs(found.duration_s - 10) < 0.3
+    assert sums[0] == sums[1]
+
+
+@pytest.mark.parametrize(
+    ("path", "reason"),
+    [
+        ("/nothing", "gone"),
+        ("/fault/private/x", "private"),
+        ("/fault/login/x", "login_required"),
+        ("/fault/geo/x", "geo"),
+        ("/fault/forbidden/x", "blocked"),
+        ("/fault/rate_limited/x", "rate_limited"),
+        ("/fault/unavailable/x", "server_error"),
+        ("/fault/loop/x", "redirect_loop"),
+        ("/fault/to_metadata/x", "ssrf"),
+        ("/fault/reset/x", "network"),
+        ("/fault/html/x.mp4", "not_media"),
+        ("/fault/truncated/x.mp4", "truncated"),
+        ("/fault/truncated_without_length/x.mp4", "truncated"),
+        ("/fault/stall/x.mp4", "timeout"),
+        ("/fault/drip/x.mp4", "timeout"),
+        ("/fault/endless/x.mp4", "too_large"),
+        ("/fault/huge/x.mp4", "too_large"),
+        ("/page/noai/bunny-wake.mp4", "noai"),
+        ("/disallowed/bunny-wake.mp4", "robots"),
+        ("/page/playlist", "unsupported_address"),
+    ],
+)
+def test_faults_are_called_by_their_names(
+    site: Site, child: FetchChild, tmp_path: Path, path: str, reason: str
+) -> None:
+    answer = ask(child, "media", site.url(path), tmp_path, wall_s=3 if "drip" in path else 10)
+    assert answer.reason == reason, answer
+    assert answer.retry_after_s == (1.0 if reason == "rate_limited" else None)
+
+
+def test_a_list_gives_its_entries_up_to_a_number(site: Site, child: FetchChild, tmp_path: Path) -> None:
+    entries = ask(child, "search", site.url("/page/playlist"), tmp_path, entries=3).metadata["entries"]
+    assert [entry["url"] for entry in entries] == [
+        site.url(f"/clip/bunny-{name}") for name in ("apple.mp4", "butterfly.mp4", "flower.mp4")
+    ]
+
+
+def test_other_bytes_than_recorded_are_told(site: Site, child: FetchChild, tmp_path: Path) -> None:
+    url = site.url("/page/video/bunny-unlucky-bird.mp4")
+    assert ask(child, "media", url, tmp_path, sha256="0" * 64).reason == "changed_content"
+
+
+def test_no_cookie_is_left_in_the_folder(site: Site, child: FetchChild, tmp_path: Path) -> None:
+    cookies = tmp_path / "cookies.txt"
+    cookies.write_text("# Netscape HTTP Cookie File\n127.0.0.1\tFALSE\t/\tFALSE\t0\tsession\ts3cr3t-cookie\n")
+    folder = tmp_path / "clip"
+    folder.mkdir()
+    site.hits.clear()
+    assert ask(child, "metadata", site.url("/page/video/bunny-wake.mp4"), folder, cookies=str(cookies)).ok
+    assert "s3cr3t-cookie" not in (folder / "info.json").read_text()
+    assert json.loads((folder / "info.json").read_text())["info"]["extractor"]
+
+
+class TestSearch:
+    """A search by words, through an extractor that stands where a platform's would."""
+
+    @pytest.mark.parametrize("key", ["sitesearch", "sitesearchdate"])
+    def test_words_become_entries(self, site: Site, tmp_path: Path, key: str) -> None:
+        with FetchChild(module="tests.site.strange_child", function="with_search") as child:
+            answer = ask(child, "search", f"{key}4:{site.port} rain", tmp_path, entries=4)
+            assert [entry["title"] for entry in answer.metadata["entries"]] == [f"rain {n}" for n in range(4)]
+            assert all(entry["url"].startswith(site.url("/page/")) for entry in answer.metadata["entries"])

@@ -1,0 +1,62 @@
+"""robots.txt, as RFC 9309's own examples have it."""
+
+from __future__ import annotations
+
+import time
+
+import pytest
+
+from vidal.crawl.robots import parse
+
+EXAMPLE = """
+User-Agent: *
+Disallow: *.gif$
+Disallow: /example/
+Allow: /publications/
+
+User-Agent: foobot
+Disallow:/
+Allow:/example/page.html
+Allow:/example/allowed.gif
+
+User-Agent: barbot
+User-Agent: bazbot
+Disallow: /example/page.html   # a comment
+Crawl-delay: 2.5
+
+User-Agent: quxbot
+"""
+
+
+@pytest.mark.parametrize(
+    ("agent", "target", "is_allowed"),
+    [
+        ("vidal", "/example/", False), ("vidal", "/publications/a", True), ("vidal", "/a.gif", False), ("vidal", "/a.gif?x", True),
+        ("vidal", "/else", True), ("FooBot", "/else", False), ("foobot", "/example/page.html", True), ("barbot", "/example/page.html", False),
+        ("bazbot", "/example/page.html", False), ("barbot", "/a.gif", True), ("quxbot", "/example/", True), ("vidal", "/robots.txt", True),
+        ("vidal", "/ex%61mple/", False),
+    ],
+)  # fmt: skip
+def test_the_longest_rule_of_the_own_group_decides(agent: str, target: str, is_allowed: bool) -> None:
+    assert parse(EXAMPLE, agent).allows(target) is is_allowed
+
+
+def test_an_allow_wins_over_a_disallow_of_the_same_length() -> None:
+    assert parse("User-agent: *\nDisallow: /a\nAllow: /a", "vidal").allows("/ab")
+
+
+def test_a_crawl_delay_is_read() -> None:
+    assert parse(EXAMPLE, "barbot").crawl_delay_s == 2.5
+    assert parse(EXAMPLE, "vidal").crawl_delay_s is None
+
+
+@pytest.mark.parametrize("text", ["", "nonsense", "Disallow: /", "\ufeff\0\n:::\n", "User-agent: *\nDisallow:"])
+def test_what_says_nothing_allows_all(text: str) -> None:
+    assert parse(text, "vidal").allows("/any")
+
+
+def test_no_pattern_takes_long() -> None:
+    rules = parse("User-agent: *\nDisallow: /" + "a*" * 2000 + "b$", "vidal")
+    started = time.perf_counter()
+    assert rules.allows("/" + "a" * 5000)
+    assert time.perf_counter() - started < 1

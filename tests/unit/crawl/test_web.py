@@ -1,0 +1,100 @@
+"""Many clips on many hosts, good and bad, through the stage itself: a host in trouble is the trouble of its clips alone."""
+
+from __future__ import annotations
+
+import threading
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.site import Site
+from vidal.clip import Clip
+from vidal.crawl.schedule import Schedule, Turn
+from vidal.crawl.settings import WebSettings
+from vidal.crawl.visitor import Tries
+from vidal.engine.shared import Direct
+from vidal.stages.fetch import Fetch
+
+HOSTS = ("127.0.0.1", "127.0.0.2", "127.0.0.3")
+GOOD, REFUSING, BUSY = range(3)
+DEAD = ("127.0.0.4", "127.0.0.5", "127.0.0.6", "127.0.0.7")
+
+
+def fetched(urls: list[str], folder: Path, **settings: Any) -> list[Clip]:
+    """The clips of the addresses, once fetch is done with them."""
+    clips = []
+    for number, url in enumerate(urls):
+        clips.append(Clip(url=url))
+        clips[-1].work.folder = folder / str(number)
+        (folder / str(number)).mkdir()
+    rules = {"per_s": 100, "concurrent": 4, "jitter": 0, **settings.pop("any_host", {})}
+    told = {"allow_addresses": ["127.0.0.0/29"], "via": "direct", "socket_timeout_s": 1, "back_off_s": 0.1, **settings}
+    stage = Fetch(any_host=rules, **told)
+    stage.attach(Direct(stage.shared()))
+    stage.setup()
+    stage.process_batch(clips)
+    return clips
+
+
+def test_hosts_in_trouble_delay_no_clip_of_another_and_stop_nothing(tmp_path: Path) -> None:
+    with Site(hosts=HOSTS) as site:
+        bad = {
+            "blocked": [site.url(f"/fault/forbidden/{n}", REFUSING) for n in range(8)],
+            "rate_limited": [site.url(f"/fault/leave_alone/{n}", BUSY) for n in range(8)],
+            "network": [f"http://{host}:9/{n}.mp4" for n in range(4) for host in DEAD],
+            "dns": [f"http://{n}.nowhere.invalid/a.mp4" for n in range(4)],
+        }
+        good = [site.url(f"/v/{n}.mp4", GOOD) for n in range(40)]
+        site.plan = type(site.plan)(share=0)
+        started = time.monotonic()
+        rules = {"failures_to_pause": 1, "pause_s": 1.0, "patience_s": 4.0}
+        clips = fetched([url for urls in bad.values() for url in urls] + good, tmp_path, concurrency=4, any_host=rules)
+        took_s = time.monotonic() - started
+        last_good_s = max(hit.at for hit in site.hits if hit.host == HOSTS[GOOD]) - started
+    reason_of = {clip.url: clip.reason for clip in clips}
+    assert all(clip.is_open and clip.source_bytes for clip in clips if clip.url in good)
+    for reason, urls in bad.items():
+        assert {reason_of[url] for url in urls} <= {reason, "host_unavailable"}, reason
+    assert all(clip.is_transient for clip in clips if clip.status == "failed")
+    assert "host_unavailable" in {clip.reason for clip in clips}
+    assert last_good_s < took_s / 2 and took_s < 30, (last_good_s, took_s)
+
+
+@pytest.mark.parametrize("down_s", [0.3, 1.0])
+def test_a_lone_clip_on_a_host_that_is_down_for_a_while_is_kept(down_s: float, tmp_path: Path) -> None:
+    """With back-offs of a twentieth of the default: a second here is twenty."""
+    with Site() as site:
+        port = site.port
+    sites: list[Site] = []
+    up = threading.Timer(down_s, lambda: sites.append(Site(port=port)))
+    up.start()
+    (clip,) = fetched([f"http://127.0.0.1:{port}/clip/bunny-wake.mp4"], tmp_path, back_off_s=0.2)
+    up.join()
+    sites[0].close()
+    assert clip.is_open and clip.source_bytes, clip.reason
+
+
+def test_a_clip_that_is_put_off_lets_others_go_and_comes_back_in_its_time() -> None:
+    now = 0.0
+    tries = Tries(WebSettings())
+    turns = [Turn(host, Clip(url=f"http://{host}/{n}"), tries) for n, host in enumerate(["a", "a", "b"])]
+    schedule = Schedule(turns, clock=lambda: now)
+    first = schedule.take()
+    assert first is turns[0]
+    schedule.done(turns[0], 10.0)
+    assert [schedule.take(), schedule.take()] == [turns[1], turns[2]]
+    assert schedule.take() == 10.0
+    for turn in turns[1:]:
+        schedule.done(turn, None)
+    now = 10.0
+    assert schedule.take() is turns[0]
+    schedule.done(turns[0], None)
+    assert schedule.take() is None
+
+
+def test_the_times_between_visits_double_and_end() -> None:
+    tries = Tries(WebSettings(tries=4, back_off_s=2.0, outage_tries=3))
+    assert [tries.count(is_paused=False) for _ in range(4)] == [2.0, 4.0, 8.0, None]
+    assert [tries.count(is_paused=True) for _ in range(3)] == [0.0, 0.0, None]

@@ -1,0 +1,134 @@
+"""`WebFetcher`: brings clips from the web, many at once, every host in its own time.
+
+A clip's visit to a platform is two: its metadata, which the judges decide on, and then its media. A file that is
+named directly is one visit.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import time
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+from vidal.clip import Clip
+from vidal.crawl.ask import Answer, Ask, host_of
+from vidal.crawl.child import FetchChild
+from vidal.crawl.merge import merge
+from vidal.crawl.schedule import Schedule, Turn
+from vidal.crawl.settings import WebSettings
+from vidal.crawl.visitor import Tries, Visitor
+from vidal.errors import ClipError
+
+COLUMNS = {"extractor": "platform", "upload_date": "uploaded_at"} | {
+    name: name
+    for name in (
+        "platform_id", "title", "description", "tags", "hashtags", "uploader", "uploader_id", "licence", "duration_s",
+        "view_count", "like_count", "age_limit", "live_status", "platform_language",
+    )
+}  # fmt: skip
+"""The platform's metadata, and the columns that hold it."""
+
+_FILE_SUFFIXES = (
+    ".mp4", ".m4v", ".mov", ".webm", ".mkv", ".avi", ".mp3", ".m4a", ".ogg", ".oga", ".opus", ".flac", ".wav"
+)  # fmt: skip
+
+_LOOK_AGAIN_AFTER_S = 0.25
+
+Judge = Callable[[Clip], None]
+
+
+class WebFetcher:
+    """Drives a few fetching children with a thread each."""
+
+    def __init__(self, settings: WebSettings, governor: Any) -> None:
+        self._settings = settings
+        self._visitor = Visitor(settings, governor)
+
+    def fetch(self, clips: Sequence[Clip], judge: Judge) -> None:
+        """Bring each clip's file into its folder, or leave the clip rejected or failed."""
+        schedule = Schedule([Turn(host_of(clip.url), clip, Tries(self._settings)) for clip in clips])
+        threads = min(self._settings.concurrency, len(clips))
+        with ThreadPoolExecutor(threads, thread_name_prefix="fetch") as pool:
+            for running in [pool.submit(self._work, schedule, judge) for _ in range(threads)]:
+                running.result()
+
+    def _work(self, schedule: Schedule, judge: Judge) -> None:
+        with self._visitor.child() as child:
+            while (turn := schedule.take()) is not None:
+                if isinstance(turn, float):
+                    # Another thread may put a clip back that is due before.
+                    time.sleep(min(turn, _LOOK_AGAIN_AFTER_S))
+                    continue
+                again_in_s = None
+                try:
+                    again_in_s = self._bring(child, turn, judge)
+                except ClipError as error:
+                    turn.clip.fail(error.reason, error.detail, is_transient=error.transient)
+                finally:
+                    if again_in_s is None:
+                        turn.clip.crawled_at = datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+                    schedule.done(turn, again_in_s)
+
+    def _bring(self, child: FetchChild, turn: Turn, judge: Judge) -> float | None:
+        """Bring the file, or give the seconds after which to go on with the clip."""
+        clip = turn.clip
+        if clip.work.folder is None:
+            raise ValueError("fetch needs a private folder for the clip")
+        ask = Ask(
+            op="direct", url=clip.url, folder=str(clip.work.folder), wall_s=self._settings.wall_s,
+            max_bytes=self._settings.max_bytes, expected_sha256=clip.source_sha256 or "",
+            settings=self._settings.for_child(),
+        )  # fmt: skip
+        if turn.has_metadata or self._is_platform(child, ask):
+            if not turn.has_metadata:
+                metadata = self._visitor.attempt(child, turn.host, dataclasses.replace(ask, op="metadata"), turn.tries)
+                if isinstance(metadata, float):
+                    return metadata
+                metadata.raise_if_failed()
+                _take_metadata(clip, metadata.metadata)
+                judge(clip)
+                if not clip.is_open:
+                    return None
+                turn.has_metadata, turn.tries = True, Tries(self._settings)
+            ask = dataclasses.replace(ask, op="media")
+        answer = self._visitor.attempt(child, turn.host, ask, turn.tries)
+        if isinstance(answer, float):
+            return answer
+        answer.raise_if_failed()
+        _take_file(clip, answer, clip.work.folder)
+        return None
+
+    def _is_platform(self, child: FetchChild, ask: Ask) -> bool:
+        """Whether yt-dlp brings the clip; asked of its list of extractors, without the network."""
+        if self._settings.via != "auto":
+            return self._settings.via == "platform"
+        if urlsplit(ask.url).path.lower().endswith(_FILE_SUFFIXES):
+            return False
+        answer = child.ask(dataclasses.replace(ask, op="which"))
+        answer.raise_if_failed()
+        return answer.metadata["extractor"] is not None or self._settings.generic
+
+
+def _take_metadata(clip: Clip, metadata: dict[str, Any]) -> None:
+    """What the platform says now goes above what a list said earlier."""
+    for name, column in COLUMNS.items():
+        value = metadata.get(name)
+        # That there are none is said, too, where nobody has said anything.
+        if value not in (None, [], "") or (value == [] and getattr(clip, column) is None):
+            setattr(clip, column, value)
+
+
+def _take_file(clip: Clip, answer: Answer, folder: Path) -> None:
+    """The file as it came; picture and sound that came apart are put together without coding them anew."""
+    if answer.file is None:
+        raise ClipError("not_media", "the answer holds no file")
+    path = folder / answer.file
+    if answer.audio_file is not None:
+        path = merge(folder, answer.file, answer.audio_file)
+    clip.source_sha256, clip.source_bytes = answer.sha256, answer.bytes
+    clip.work.source_path = path

@@ -1,0 +1,1 @@
+"""Reading a dataset: rows, members by place, samples, conditions."""

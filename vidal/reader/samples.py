@@ -1,0 +1,297 @@
+"""`Samples`: a data set as its reader sees it, any sample at any time.
+
+    ds = vidal.open("data/vidal")
+    len(ds), ds.layers, ds.manifest()
+    ds[17]["depth"]
+
+A sample is a kept clip. Where its members lie in the tars is known from the manifests, so nothing is read but what is
+asked for, in any order.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+from vidal import modality as modalities
+from vidal.clip import schema
+from vidal.dataset import manifest
+from vidal.dataset.dataset import Dataset
+from vidal.dataset.removals import Removals
+from vidal.errors import ClipError, SourceError
+from vidal.modality.modality import Modality
+from vidal.reader.offsets import SUM_BYTES, Offsets, Part, Place, neighbours
+from vidal.reader.ranges import CACHE_BYTES, BrokenSample, MemberReader
+from vidal.reader.rows import Rows
+from vidal.reader.where import matching, no_column
+
+_HEAVY = ("ocr_lines", "transcript_segments", "audio_fingerprint")
+"""Columns that no training and few conditions ask for; `Samples.manifest` has them."""
+_AT_ONCE = 8
+"""Manifests and sizes asked for at the same time: a store answers slowly, and many at once."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Damage:
+    """A shard that cannot be read whole."""
+
+    shard: int
+    what: str
+
+    def __str__(self) -> str:
+        return f"shard {manifest.stem_of(self.shard)}: {self.what}"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Shard:
+    """What is kept of a shard's manifest."""
+
+    number: int
+    schema: pa.Schema
+    rows: pa.Table
+    """The kept clips, columns without a value left out."""
+    members: Part
+
+
+class Samples:
+    """The kept clips of a data set that meet a condition; made by `open`."""
+
+    def __init__(
+        self, dataset: Dataset, reader: MemberReader, rows: Rows, offsets: Offsets,
+        reaches: Mapping[tuple[int, str], int], numbers: npt.NDArray[np.int64], unread: Sequence[Damage], said: str,
+    ) -> None:  # fmt: skip
+        self._dataset, self._reader, self._rows, self._offsets = dataset, reader, rows, offsets
+        self._reaches = reaches
+        """By shard and layer, where its last member ends."""
+        self._numbers, self._unread = numbers, unread
+        self._said = said
+        self._shards = rows.numbers("shard")
+
+    @classmethod
+    def open(
+        cls, address: str | Path, *, where: str | None = None, cache: str | Path | None = None,
+        cache_bytes: int = CACHE_BYTES, removals: Removals | None = None, removed: Collection[str] = (),
+    ) -> Samples:  # fmt: skip
+        """Open a data set, without what ``removals`` name and the clip ids in ``removed``.
+
+        Raises `SourceError` where there is none, and for a condition that selects nothing.
+        """
+        dataset = Dataset.open(str(address))
+        modalities.load_recorded(dataset.info.modalities, str(address), dataset.info.layers)
+        # Threads help against a store's waits; on a disk they only scatter the memory.
+        with ThreadPoolExecutor(1 if dataset.storage.is_local else _AT_ONCE) as pool:
+            read = list(pool.map(lambda shard: _read_shard(dataset, shard), dataset.committed()))
+        if not read:
+            raise SourceError(f"{address}: no shard is committed yet; run `vidal build` first")
+        shards = [shard for shard in read if isinstance(shard, _Shard)]
+        rows = Rows([shard.schema for shard in shards] or [schema()], [shard.rows for shard in shards])
+        reaches: dict[tuple[int, str], int] = {}
+        for shard in shards:
+            reaches |= {(shard.number, layer): reach for layer, reach in shard.members.reaches().items()}
+        samples = cls(
+            dataset, MemberReader(dataset.storage, cache=Path(cache) if cache else None, cache_bytes=cache_bytes),
+            rows, Offsets([shard.members for shard in shards]), reaches, _staying(rows, removals, removed),
+            [damage for damage in read if isinstance(damage, Damage)], str(address),
+        )  # fmt: skip
+        return samples if where is None else samples.select(where)
+
+    @property
+    def address(self) -> str:
+        return self._said
+
+    @property
+    def fingerprint(self) -> str:
+        return self._dataset.info.fingerprint
+
+    @property
+    def layers(self) -> list[str]:
+        return list(self._dataset.info.layers)
+
+    def manifest(self) -> pa.Table:
+        """Every committed row, whatever became of the clip, all columns, in the plan's order."""
+        try:
+            return pa.concat_tables(list(self._dataset.tables()), promote_options="permissive")
+        except pa.ArrowException as error:
+            raise SourceError(f"{self.address}: {' '.join(str(error).split())[:120]}") from None
+
+    def __len__(self) -> int:
+        return len(self._numbers)
+
+    def __getitem__(self, i: int) -> dict[str, Any]:
+        """The sample decoded: ``key``, ``row``, ``texts``, and what the modality of each layer decodes.
+
+        ``video`` (t, h, w, 3) uint8, ``depth`` (t, h, w) uint16 in millimetres, ``infrared`` (t, h, w) uint8,
+        ``audio`` (n,) float32 at 16 kHz. Raises `BrokenSample`.
+        """
+        if not -len(self) <= i < len(self):
+            raise IndexError(f"sample {i} of {len(self)}")
+        i %= len(self)
+        row = self.row(i)
+        texts = {
+            name: row[name] for name in ("title", "caption", "video_caption", "transcript", "ocr_text") if row.get(name)
+        }
+        there = [modality for layer in row["layers"] if (modality := modalities.find(layer))]
+        return {"key": row["clip_id"], "row": row, "texts": texts} | {
+            modality.layer: self._decoded(i, modality) for modality in there
+        }
+
+    def _decoded(self, i: int, modality: Modality) -> npt.NDArray[Any]:
+        try:
+            return modality.decode(self.read(i, modality.layer))
+        except BrokenSample:
+            raise
+        except ClipError as error:
+            raise BrokenSample(self.clip_id(i), modality.layer, error.detail) from error
+
+    def select(self, where: str) -> Samples:
+        """The samples that meet a condition too."""
+        mask = matching(self._rows.table, where)[self._numbers]
+        if not mask.any():
+            raise SourceError(f"{self.address}: --where {' '.join(where.split())}: selects none of {len(self)} samples")
+        return self._narrowed(self._numbers[mask])
+
+    def row(self, i: int) -> dict[str, Any]:
+        """The manifest row of a sample, without its members."""
+        return self._rows.row(int(self._numbers[i]))
+
+    def part(self, i: int, columns: Sequence[str]) -> dict[str, Any]:
+        """Some columns of a sample's row; safe in a forked process."""
+        return self._rows.row(int(self._numbers[i]), columns)
+
+    def clip_id(self, i: int) -> str:
+        return str(self._rows.value(int(self._numbers[i]), "clip_id"))
+
+    def column(self, name: str) -> pa.ChunkedArray:
+        """A column over the samples; null for one that the data set was written without."""
+        if name not in self._rows.schema.names:
+            return pa.chunked_array([pa.nulls(len(self))])
+        return self._rows.table.column(name).filter(pa.array(self._chosen()))
+
+    def check_column(self, name: str, option: str) -> None:
+        """Raises `SourceError`, which names the nearest, where the data set knows no such column."""
+        if name not in self._rows.schema.names:
+            raise SourceError(f"{self.address}: {option} {name}: {no_column(name, self._rows.schema.names)}")
+
+    def rows(self, columns: Sequence[str]) -> Iterator[dict[str, Any]]:
+        """Some columns of every sample, one after the other."""
+        return self._rows.dicts(self._chosen(), columns)
+
+    def has(self, layer: str) -> npt.NDArray[np.bool_]:
+        """Which samples have members in a layer."""
+        return self._offsets.has(layer)[self._numbers]
+
+    def read(
+        self, i: int, layer: str, suffixes: Sequence[str] | None = None, *, verify: bool = False
+    ) -> dict[str, bytes]:
+        """The members of a sample in one layer by suffix, all but the json or those named.
+
+        Raises `BrokenSample`, and `StorageError` where storage, not the sample, is at fault.
+        """
+        number = int(self._numbers[i])
+        wanted = self._places(number, layer, suffixes)
+        if not wanted:
+            raise BrokenSample(self.clip_id(i), layer, "the clip has no such member")
+        tar = self._dataset.tar(layer, int(self._shards[number]))
+        found: dict[str, bytes] = {}
+        try:
+            for group in neighbours(wanted):
+                first = group[0].offset
+                size = group[-1].end - first
+                data = self._reader.read(tar, first, size, b"".join(place.sum for place in group))
+                found |= {place.suffix: data[place.offset - first : place.end - first] for place in group}
+        except (OSError, EOFError) as error:
+            raise BrokenSample(self.clip_id(i), layer, f"{tar}: {error}") from error
+        for place in wanted if verify else ():
+            if hashlib.sha256(found[place.suffix]).digest()[:SUM_BYTES] != place.sum:
+                raise BrokenSample(self.clip_id(i), layer, f"{place.suffix} is not what was written")
+        return found
+
+    def suffixes(self, i: int, layer: str) -> list[str]:
+        """What a sample has in a layer, the json left out."""
+        return [place.suffix for place in self._places(int(self._numbers[i]), layer, None)]
+
+    def damaged(self, layers: Collection[str] | None = None) -> list[Damage]:
+        """Shards of these samples that a glance at sizes shows to be damaged, and manifests that cannot be read.
+
+        Only the tars of ``layers`` are looked at, where they are given.
+        """
+        mine = set(np.unique(self._shards[self._numbers]).tolist())
+        tars: dict[tuple[int, str], int] = {}
+        for (shard, layer), reach in self._reaches.items():
+            if shard in mine and (layers is None or layer in layers):
+                # One tar may hold several layers.
+                place = (shard, self._dataset.tar(layer, shard))
+                tars[place] = max(reach, tars.get(place, 0))
+        with ThreadPoolExecutor(_AT_ONCE) as pool:
+            found = list(
+                pool.map(lambda tar: self._damage_of(*tar), [(*place, reach) for place, reach in tars.items()])
+            )
+        return [*self._unread, *(damage for damage in found if damage)]
+
+    def without(self, damaged: Sequence[Damage]) -> Samples:
+        """The samples that do not lie in damaged shards."""
+        bad = np.asarray([damage.shard for damage in damaged], np.int64)
+        narrowed = self._narrowed(self._numbers[~np.isin(self._shards[self._numbers], bad)])
+        narrowed._unread = [damage for damage in self._unread if damage.shard not in bad]
+        return narrowed
+
+    def _narrowed(self, numbers: npt.NDArray[np.int64]) -> Samples:
+        return Samples(
+            self._dataset, self._reader, self._rows, self._offsets, self._reaches, numbers, self._unread, self._said
+        )
+
+    def _chosen(self) -> npt.NDArray[np.bool_]:
+        chosen = np.zeros(len(self._rows), np.bool_)
+        chosen[self._numbers] = True
+        return chosen
+
+    def _places(self, number: int, layer: str, suffixes: Sequence[str] | None) -> list[Place]:
+        return self._offsets.places(number, layer, suffixes)
+
+    def _damage_of(self, shard: int, tar: str, reaches: int) -> Damage | None:
+        storage, name = self._dataset.storage.place(tar)
+        try:
+            size = storage.size(name)
+        except FileNotFoundError:
+            return Damage(shard=shard, what=f"{tar} is missing")
+        return Damage(shard=shard, what=f"{tar} has {size} bytes of at least {reaches}") if size < reaches else None
+
+
+def _read_shard(dataset: Dataset, shard: int) -> _Shard | Damage:
+    try:
+        data = dataset.storage.read(manifest.name_of(shard))
+        file = pq.ParquetFile(pa.BufferReader(data), page_checksum_verification=True)
+        light = [name for name in file.schema_arrow.names if name not in _HEAVY]
+        table = manifest.without_categories(file.read(columns=light, use_threads=False))
+        table = table.filter(pc.equal(table.column("status"), "kept")).combine_chunks()
+        members = Part.of(_whole(table.column("members")))
+    except (pa.ArrowException, OSError, ValueError, KeyError) as error:
+        return Damage(shard=shard, what=f"its manifest cannot be read ({' '.join(str(error).split())[:120]})")
+    table = table.drop_columns(["members"])
+    told = [name for name in table.column_names if table.column(name).null_count < table.num_rows]
+    return _Shard(number=shard, schema=table.schema, rows=table.select(told), members=members)
+
+
+def _whole(column: pa.ChunkedArray) -> pa.Array:
+    return column.chunk(0) if column.num_chunks else pa.array([], column.type)
+
+
+def _staying(rows: Rows, removals: Removals | None, removed: Collection[str]) -> npt.NDArray[np.int64]:
+    """The numbers of the rows that nobody asked to be taken out."""
+    named = [*(removals.values.items() if removals else ()), *([("clip_id", removed)] if removed else [])]
+    gone = np.zeros(len(rows), np.bool_)
+    for column, values in named:
+        if column in rows.schema.names:
+            asked = pa.array(sorted(values), pa.string())
+            gone |= pc.is_in(rows.table.column(column), value_set=asked).to_numpy()
+    return np.flatnonzero(~gone)

@@ -1,0 +1,1 @@
+"""Using an encoder: embeddings of a dataset, and search by them."""

@@ -1,0 +1,163 @@
+"""`vidal search`: clips that fit words, a picture or a sound, over the embeddings of `vidal embed`.
+
+search("a red car", "data/embeddings")
+search("photo.jpg", "data/embeddings", modality="depth")     # which depth maps fit a photograph
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.parquet as pq
+import torch
+
+from vidal.dataset.dataset import Dataset
+from vidal.dataset.storage import Storage
+from vidal.errors import ClipError, SourceError, UserError
+from vidal.modality.audio import AUDIO
+from vidal.modality.image import ImageTransform
+from vidal.modality.modality import Transform
+from vidal.modality.video import VIDEO
+from vidal.recipe import differences
+from vidal.retrieval.embed import identity, read_info
+from vidal.train.evaluate.metrics import normalised
+from vidal.train.preprocessing import described, preprocessing_identity, transforms_for
+from vidal.train.towers.encoder import Encoder
+from vidal.train.towers.load import load_encoder
+
+Floats = npt.NDArray[np.float32]
+
+_MAX_QUERY_BYTES = 256 << 20
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Hit:
+    """A clip, the modality that fitted, the cosine, and what the clip is."""
+
+    clip_id: str
+    modality: str
+    score: float
+    data: str
+    """The data set that the clip is in."""
+    text: str = ""
+    """Its caption or title, where the data set is still there."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Place:
+    """A hit and the shard that it is in."""
+
+    hit: Hit
+    shard: str
+
+
+def search(
+    query: str, embeddings: str, *, checkpoint: str | None = None, modality: str | None = None, top: int = 10
+) -> list[Hit]:
+    """The best clips, each once, best first; exact, a shard at a time.
+
+    Raises `UserError` where the embeddings are of another encoder, lack the modality, or there is none.
+    """
+    storage = Storage(embeddings)
+    info = read_info(storage)
+    if modality is not None and modality not in info.modalities:
+        raise UserError(f"--modality {modality}: these embeddings are of {', '.join(info.modalities)}")
+    source = checkpoint or info.checkpoint
+    encoder = load_encoder(source)
+    if identity(encoder) != info.identity:
+        raise UserError(f"{source}: is not the encoder that {embeddings} was made with; run `vidal embed` with it")
+    transforms = {m: t for m, t in transforms_for(encoder).items() if m in info.modalities}
+    if preprocessing_identity(prepared := described(transforms)) != preprocessing_identity(info.transforms):
+        changed = "; ".join(differences(info.transforms, prepared)[:3])
+        raise UserError(
+            f"{embeddings}: was made with other preprocessing than {source}'s ({changed}); run `vidal embed` with it"
+        )
+    wanted = normalised(_embedded(query, encoder, transforms))[0]
+    best: dict[str, _Place] = {}
+    searched = 0
+    for name in (name for name in storage.names("") if name.endswith(".parquet")):
+        count, hits = _hits(storage.read(name), wanted, modality, top, info.data, f"{embeddings}/{name}")
+        searched += count
+        for hit in hits:
+            if hit.clip_id not in best or hit.score > best[hit.clip_id].hit.score:
+                best[hit.clip_id] = _Place(hit=hit, shard=name.removesuffix(".parquet"))
+    if not searched:
+        of = f" of {modality}" if modality else ""
+        raise SourceError(f"{embeddings}: holds no embedding{of}; run `vidal embed` to its end")
+    found = sorted(best.values(), key=lambda place: (-place.hit.score, place.hit.clip_id))[:top]
+    return _with_texts(found, info.data)
+
+
+def _hits(
+    data: bytes, wanted: Floats, modality: str | None, top: int, data_set: str, place: str
+) -> tuple[int, list[Hit]]:
+    """How many embeddings of a shard were compared, and the best of them."""
+    try:
+        table = pq.read_table(pa.BufferReader(data))
+        kinds = np.asarray(table.column("modality").to_pylist(), object)
+        vectors = table.column("embedding").combine_chunks().flatten().to_numpy().reshape(len(kinds), len(wanted))
+    except (pa.ArrowException, KeyError, ValueError) as error:
+        raise SourceError(f"{place}: cannot be read as embeddings: {' '.join(str(error).split())[:120]}") from None
+    rows = np.flatnonzero(kinds == modality) if modality is not None else np.arange(len(kinds))
+    scores = vectors[rows] @ wanted
+    # A clip may fill as many places as there are modalities.
+    order = np.argsort(-scores, kind="stable")[: top * max(1, len(set(kinds)))]
+    ids = table.column("clip_id")
+    return len(rows), [
+        Hit(clip_id=ids[int(rows[k])].as_py(), modality=kinds[rows[k]], score=float(scores[k]), data=data_set)
+        for k in order
+    ]
+
+
+@torch.no_grad()
+def _embedded(query: str, encoder: Encoder, transforms: dict[str, Transform]) -> Floats:
+    path = Path(query)
+    ending = path.suffix.lower().removeprefix(".")
+    modality = next((m for m in (VIDEO, AUDIO) if ending in m.endings), None)
+    if modality is None:
+        if not query.strip():
+            raise UserError("the query is empty; give words, or the path of a picture or a sound")
+        return np.asarray(encoder.encode_texts([query]).float().cpu().numpy(), np.float32)
+    kind = modality.layer
+    transform = transforms.get(kind)
+    if transform is None:
+        raise UserError(f"{query}: these embeddings' encoder takes {', '.join(transforms)} and words, but no {kind}")
+    data = _read(path)
+    try:
+        array = modality.decode({ending: data})
+        if isinstance(transform, ImageTransform):
+            array = np.repeat(array, transform.frames, axis=0)
+        pixels = transform(array, None)
+    except ClipError as error:
+        raise UserError(f"{query}: cannot be read: {error.detail}") from None
+    return np.asarray(encoder.encode(kind, pixels[None]).float().cpu().numpy(), np.float32)
+
+
+def _read(path: Path) -> bytes:
+    try:
+        if path.stat().st_size > _MAX_QUERY_BYTES:
+            raise UserError(f"{path}: larger than {_MAX_QUERY_BYTES >> 20} MiB")
+        return path.read_bytes()
+    except OSError as error:
+        raise UserError(f"{path}: cannot be read: {error.strerror}") from None
+
+
+def _with_texts(found: Iterable[_Place], address: str) -> list[Hit]:
+    """The hits with what the data set says of them; only the manifests of their shards are read."""
+    texts: dict[str, str] = {}
+    found = list(found)
+    try:
+        dataset = Dataset.open(address)
+        for shard in {place.shard for place in found}:
+            table = dataset.table(int(shard))
+            there = table.select([c for c in ("clip_id", "caption", "title") if c in table.column_names])
+            texts |= {row["clip_id"]: row.get("caption") or row.get("title") or "" for row in there.to_pylist()}
+    except (UserError, OSError, ValueError, pa.ArrowException):
+        texts = {}
+    return [dataclasses.replace(place.hit, text=texts.get(place.hit.clip_id, "")) for place in found]
