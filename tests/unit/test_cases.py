@@ -43,35 +43,35 @@ HELD: dict[str, list[str]] = {
     "animated.gif": [f"{MEDIA}/test_tracks.py::test_a_moving_image_is_a_clip"],
     "only-sound.mp4": [
         f"{MEDIA}/test_tracks.py::test_sound_alone_is_described",
-        "tests/unit/test_audio_only.py::test_a_sound_file_gives_its_audio_and_no_picture",
-        "tests/unit/test_audio_only.py::test_sound_files_are_built_verified_opened_and_shown",
+        "tests/unit/media/test_audio_only.py::test_a_sound_file_gives_its_audio_and_no_picture",
+        "tests/unit/media/test_audio_only.py::test_sound_files_are_built_verified_opened_and_shown",
     ],
     "c09-p3-sdr.mp4": [
-        "tests/unit/test_colour.py::test_a_saturated_p3_red_is_what_a_wide_gamut_display_shows",
-        "tests/unit/test_colour.py::test_colours_are_at_most_four_levels_from_right_in_jpeg_and_mp4",
+        "tests/unit/media/test_colour.py::test_a_saturated_p3_red_is_what_a_wide_gamut_display_shows",
+        "tests/unit/media/test_colour.py::test_colours_are_at_most_four_levels_from_right_in_jpeg_and_mp4",
     ],
     "c15-untagged-portrait-1080x1920-bt709.mp4": [
-        "tests/unit/test_colour.py::test_colours_are_at_most_four_levels_from_right_in_jpeg_and_mp4",
+        "tests/unit/media/test_colour.py::test_colours_are_at_most_four_levels_from_right_in_jpeg_and_mp4",
     ],
-    "l01-counts-as-floats.csv": ["tests/unit/test_sources.py::test_a_list_is_read_as_it_stands"],
+    "l01-counts-as-floats.csv": ["tests/unit/sources/test_sources.py::test_a_list_is_read_as_it_stands"],
     "l03-one-odd-age-limit.csv": [
-        "tests/unit/test_sources.py::test_a_cell_or_a_row_that_cannot_be_read_is_counted_once_and_the_others_are_read",
+        "tests/unit/sources/test_sources.py::test_a_cell_or_a_row_that_cannot_be_read_is_counted_once_and_the_others_are_read",
     ],
-    "l11-header-spaces.csv": ["tests/unit/test_sources.py::test_a_list_is_read_as_it_stands"],
+    "l11-header-spaces.csv": ["tests/unit/sources/test_sources.py::test_a_list_is_read_as_it_stands"],
     "l17-lone-surrogate.jsonl": [
-        "tests/unit/test_sources.py::test_a_cell_or_a_row_that_cannot_be_read_is_counted_once_and_the_others_are_read",
+        "tests/unit/sources/test_sources.py::test_a_cell_or_a_row_that_cannot_be_read_is_counted_once_and_the_others_are_read",
     ],
-    "l18-huge-int.jsonl": ["tests/unit/test_sources.py::test_a_list_is_read_as_it_stands"],
+    "l18-huge-int.jsonl": ["tests/unit/sources/test_sources.py::test_a_list_is_read_as_it_stands"],
     "l23-empty-dict.jsonl": [
-        "tests/unit/test_sources.py::test_a_list_is_read_as_it_stands",
-        "tests/unit/test_sources.py::test_what_a_list_holds_reaches_conditions_as_numbers_and_json_as_json",
+        "tests/unit/sources/test_sources.py::test_a_list_is_read_as_it_stands",
+        "tests/unit/sources/test_sources.py::test_what_a_list_holds_reaches_conditions_as_numbers_and_json_as_json",
     ],
     "l21-nan-in-json.jsonl": [
-        "tests/unit/test_sources.py::test_what_a_list_holds_reaches_conditions_as_numbers_and_json_as_json",
+        "tests/unit/sources/test_sources.py::test_what_a_list_holds_reaches_conditions_as_numbers_and_json_as_json",
     ],
-    "l24-hashtags-by-pandas.csv": ["tests/unit/test_sources.py::test_a_list_is_read_as_it_stands"],
+    "l24-hashtags-by-pandas.csv": ["tests/unit/sources/test_sources.py::test_a_list_is_read_as_it_stands"],
     "addresses as Path.as_uri() gives them": [
-        "tests/unit/test_fetch.py::test_a_file_address_is_percent_encoded_and_names_any_file",
+        "tests/unit/stages/test_fetch.py::test_a_file_address_is_percent_encoded_and_names_any_file",
     ],
     "h2-title-in-10th.jsonl": [
         "tests/parity/test_readers.py::test_hugging_face_datasets_never_drops_a_title_that_comes_late",
@@ -81,8 +81,8 @@ HELD: dict[str, list[str]] = {
         "tests/parity/test_index_webdataset.py::test_a_key_whose_members_are_not_adjacent_is_named_once_and_counted",
     ],
     "dup-chain": [
-        "tests/unit/test_duplicates.py::test_of_a_long_chain_only_clips_within_the_limit_of_one_that_stays_are_rejected",
-        "tests/unit/test_duplicates.py::test_what_stays_is_what_the_plain_rule_says",
+        "tests/unit/stages/test_duplicates.py::test_of_a_long_chain_only_clips_within_the_limit_of_one_that_stays_are_rejected",
+        "tests/unit/stages/test_duplicates.py::test_what_stays_is_what_the_plain_rule_says",
     ],
     "README's depth through webdataset": [
         "tests/parity/test_readers.py::test_the_first_snippet_of_the_readme_gives_the_values",
@@ -92,13 +92,13 @@ HELD: dict[str, list[str]] = {
         "tests/parity/test_readers.py::test_hugging_face_datasets_opens_the_folder_of_an_export_by_its_card",
         "tests/parity/test_readers.py::test_the_readmes_hugging_face_snippet_gives_the_values",
     ],
-    "an original and its mute copy": ["tests/unit/test_duplicates.py::test_the_better_clip_stays_in_either_order"],
+    "an original and its mute copy": ["tests/unit/stages/test_duplicates.py::test_the_better_clip_stays_in_either_order"],
     "a folder with links, odd suffixes and a name that is not UTF-8": [
-        "tests/unit/test_sources.py::test_a_folder_gives_its_media_files_in_order_each_under_an_address_that_fetch_opens",
-        "tests/unit/test_sources.py::test_what_a_folder_skips_is_counted_by_kind",
+        "tests/unit/sources/test_sources.py::test_a_folder_gives_its_media_files_in_order_each_under_an_address_that_fetch_opens",
+        "tests/unit/sources/test_sources.py::test_what_a_folder_skips_is_counted_by_kind",
     ],
     "a folder of titled clips through pipelines/sample.yaml": [
-        "tests/unit/test_filters.py::test_hashtags_are_asked_of_a_source_that_gives_them",
+        "tests/unit/stages/test_filters.py::test_hashtags_are_asked_of_a_source_that_gives_them",
     ],
     "a report in a read-only working directory": [
         "tests/unit/test_cli.py::test_a_report_in_a_read_only_folder_is_one_line",

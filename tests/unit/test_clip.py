@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import json
 import math
-from pathlib import Path
 
 import pyarrow as pa
 import pytest
 
+from tests.conftest import ROOT
 from vidal import clip as clips
 from vidal.clip import (
     SCHEMA_VERSION,
@@ -25,7 +25,6 @@ from vidal.errors import ClipError
 from vidal.record import from_row, to_json, to_row
 from vidal.stage import digest
 
-ROOT = Path(__file__).resolve().parents[2]
 EXTRA = pa.schema([pa.field("likes", pa.int64())])
 
 # Golden: whoever changes a column raises SCHEMA_VERSION, and adds the new version's digest here.

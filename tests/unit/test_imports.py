@@ -9,7 +9,8 @@ from pathlib import Path
 
 import pytest
 
-ROOT = Path(__file__).resolve().parents[2]
+from tests.conftest import ROOT
+
 PACKAGE = ROOT / "vidal"
 NOT_IN_THE_WHEEL = ("benchmarks", "tests", "tools")
 

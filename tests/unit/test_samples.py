@@ -9,7 +9,8 @@ from pathlib import Path
 import av
 import pytest
 
-ROOT = Path(__file__).resolve().parents[2]
+from tests.conftest import ROOT
+
 MANIFEST = ROOT / "manifests" / "sample.csv"
 CLIPS = ROOT / "samples" / "clips"
 FREE_LICENCES = {"CC0-1.0", "CC-BY-3.0", "CC-BY-4.0", "CC-BY-SA-3.0", "Public Domain"}

@@ -14,12 +14,11 @@ from pathlib import Path
 
 import pytest
 
+from tests.conftest import ROOT
 from tests.site import Site
 from vidal.crawl.ask import Answer, Ask, ChildSettings
 from vidal.crawl.child import FetchChild, folder_bytes
 from vidal.media.ffmpeg import find_ffmpeg
-
-ROOT = Path(__file__).resolve().parents[3]
 
 
 @pytest.fixture(scope="module")

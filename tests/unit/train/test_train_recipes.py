@@ -7,10 +7,10 @@ from pathlib import Path
 import pytest
 import yaml
 
+from tests.conftest import ROOT
 from vidal.errors import RecipeError
 from vidal.train import recipe as recipes
 
-ROOT = Path(__file__).resolve().parents[3]
 SHIPPED = sorted((ROOT / "pipelines" / "train").glob("*.yaml"))
 SIZES = {"hidden_size": 16, "layers": 1, "heads": 2, "patch_size": 8, "image_size": 32}
 GOOD = {"text": {"model": "m"}, "towers": {"depth": {"sizes": SIZES}}, "batch_size": 8, "steps": 3}

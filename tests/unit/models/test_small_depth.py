@@ -1,7 +1,5 @@
 """The shipped depth checkpoint: loads as any depth model of transformers does, and is worth running."""
 
-from pathlib import Path
-
 import numpy as np
 import pytest
 import torch
@@ -9,11 +7,12 @@ from safetensors import safe_open
 from transformers import AutoImageProcessor, AutoModelForDepthEstimation, PreTrainedModel
 
 import vidal.models.small_depth  # noqa: F401  (registers the network)
+from tests.conftest import ROOT
 from tools.rendering.evaluate_depth import CHECKPOINT, measured, score_picture, score_renders
 from tools.rendering.frames import REPORTING_SEEDS, held_out_frames
 from tools.rendering.textures import noise_library
 
-MOTORCYCLE = Path(__file__).parents[1] / "parity" / "fixtures" / "motorcycle"
+MOTORCYCLE = ROOT / "tests" / "parity" / "fixtures" / "motorcycle"
 
 
 @pytest.fixture(scope="module")

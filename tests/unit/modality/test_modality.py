@@ -29,8 +29,7 @@ def of_layer(name: str) -> ImageModality:
 def module(monkeypatch: pytest.MonkeyPatch, tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
     """Modules ``toys.normals`` and ``toys2``, each with a modality, to be imported."""
     folder = tmp_path_factory.mktemp("modules")
-    source = "from tests.unit.test_modality import of_layer\nTOY, THING = of_layer('toy'), 1\n"
-    source = source.replace("from tests.unit.test_modality import of_layer\n", OF_LAYER)
+    source = OF_LAYER + "TOY, THING = of_layer('toy'), 1\n"
     (folder / "toys").mkdir()
     for name in ("toys/__init__.py", "toys/normals.py", "toys2.py"):
         (folder / name).write_text(source)

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 from PIL import Image
 
-from tests.unit.chat_site import Site, running_site
+from tests.chat_site import Site, running_site
 from vidal.caption.prompt import Prompt, build_prompt
 from vidal.caption.views import views_of
 from vidal.clip import Clip

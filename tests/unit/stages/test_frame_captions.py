@@ -16,7 +16,7 @@ import torch
 import transformers
 from PIL import Image
 
-from tests.unit.chat_site import Site, running_site
+from tests.chat_site import Site, running_site
 from vidal.clip import Clip
 from vidal.errors import ClipError, ModelError, RecipeError
 from vidal.models.captioner import Captioned, ServerCaptioner, TransformersCaptioner, most_shared

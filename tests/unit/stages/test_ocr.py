@@ -11,13 +11,12 @@ import numpy as np
 import pytest
 from PIL import Image, ImageDraw, ImageFont
 
+from tests.conftest import ROOT
 from vidal.clip import Clip, OcrLine
 from vidal.errors import ModelError
 from vidal.models.ocr import TextLine, joined, rows_of
 from vidal.stages.text.ocr import Ocr, area_share, each_line_once, same_picture
 from vidal.work import Member
-
-ROOT = Path(__file__).resolve().parents[2]
 
 
 @pytest.fixture(scope="module")

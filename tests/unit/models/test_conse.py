@@ -12,12 +12,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from tests.conftest import ROOT
 from vidal.clip import Clip
 from vidal.models.match import ConseMatcher, Vectors
 from vidal.stages.text.text_match import TextMatch
 from vidal.work import Member
-
-ROOT = Path(__file__).resolve().parents[2]
 
 
 def clip_of(pictures: Sequence[Image.Image], title: str, caption: str) -> Clip:

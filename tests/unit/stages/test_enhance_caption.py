@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from tests.unit.chat_site import Site, running_site
+from tests.chat_site import Site, running_site
 from vidal.caption.prompt import CANARY, CLOSE, MARK, OPEN, Prompt, build_prompt
 from vidal.caption.views import views_of
 from vidal.clip import Clip

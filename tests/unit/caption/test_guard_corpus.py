@@ -8,11 +8,11 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from pathlib import Path
 from typing import Any
 
 import pytest
 
+from tests.conftest import ROOT
 from vidal.caption.binding import miscounted, misdenied, reversed_order
 from vidal.caption.guard import check
 from vidal.caption.prompt import CANARY, build_prompt
@@ -20,7 +20,7 @@ from vidal.caption.views import View, clean
 
 CASES: list[dict[str, Any]] = [
     json.loads(line)
-    for line in (Path(__file__).parents[1] / "corpora" / "guard_cases.jsonl").read_text(encoding="utf-8").splitlines()
+    for line in (ROOT / "tests" / "corpora" / "guard_cases.jsonl").read_text(encoding="utf-8").splitlines()
 ]
 BY_MODELS = ("video_caption", "frame_captions", "sound_caption")
 
