@@ -1,5 +1,5 @@
 """``python -m vidal``."""
 
-from vidal.cli import main
+from vidal.commands import main
 
 main()

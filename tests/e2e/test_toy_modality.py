@@ -18,7 +18,7 @@ import vidal
 from tests.runs import CAPTION, PAINT, SHADE, write_recipe
 from tests.runs import vidal as command
 from vidal import modality as modalities
-from vidal.cli import app
+from vidal.commands import app
 from vidal.errors import VidalWarning
 from vidal.modality import registry
 

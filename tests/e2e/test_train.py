@@ -23,7 +23,7 @@ import vidal
 from tests.runs import ROOT, start_vidal
 from tests.runs import vidal as run_vidal
 from tools.rendering import learning_set
-from vidal.cli import app
+from vidal.commands import app
 from vidal.train import load_encoder
 
 TOWER = {"sizes": {"hidden_size": 32, "layers": 1, "heads": 2, "patch_size": 8, "image_size": 32}}

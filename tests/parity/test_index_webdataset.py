@@ -17,7 +17,7 @@ from typer.testing import CliRunner
 
 import vidal
 from tests.runs import digests, rows
-from vidal.cli import app
+from vidal.commands import app
 from vidal.dataset.dataset import Dataset
 from vidal.dataset.removals import Removals
 from vidal.dataset.remove import remove

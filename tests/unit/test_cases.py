@@ -101,7 +101,7 @@ HELD: dict[str, list[str]] = {
         "tests/unit/stages/test_filters.py::test_hashtags_are_asked_of_a_source_that_gives_them",
     ],
     "a report in a read-only working directory": [
-        "tests/unit/test_cli.py::test_a_report_in_a_read_only_folder_is_one_line",
+        "tests/unit/test_commands.py::test_a_report_in_a_read_only_folder_is_one_line",
     ],
     "Ray's node agent killed": ["tests/fault/test_node_death.py::test_the_death_of_rays_own_processes_is_one_line"],
 }  # fmt: skip

@@ -14,13 +14,13 @@ import yaml
 from open_clip_train.params import parse_args
 
 from tests.conftest import ROOT
-from vidal import cli, recipe
+from vidal import commands, recipe
 from vidal.stages.table import with_table
 
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 PAGES = [ROOT / "README.md", ROOT / "ARCHITECTURE.md", *sorted((ROOT / "docs").glob("*.md"))]
 RECIPES = sorted((ROOT / "pipelines").rglob("*.yaml"))
-APP: Any = typer.main.get_command(cli.app)
+APP: Any = typer.main.get_command(commands.app)
 
 
 def commands_of(path: Path) -> list[str]:

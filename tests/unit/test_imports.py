@@ -1,4 +1,4 @@
-"""Imports point one way: cli → engine → stages → models, media → clip."""
+"""Imports point one way: commands → build → engine → stages → models, media → clip."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def imports(path: Path) -> set[str]:
 
 
 MODULES = {module_of(path): imports(path) for path in sorted(PACKAGE.rglob("*.py"))}
-FRONT = ("vidal.cli", "vidal.build", "vidal.doctor")
+FRONT = ("vidal.commands", "vidal.build", "vidal.doctor")
 
 ABOVE_MODALITY = [
     f"vidal.{name}" for name in ("dataset", "engine", "models", "recipe", "report", "sources", "stages", "train")
@@ -121,6 +121,6 @@ def test_the_engine_names_no_stage() -> None:
 
 
 def test_the_command_line_starts_without_the_heavy_parts() -> None:
-    code = "import sys, vidal.cli; print(sorted({'torch', 'ray', 'pandas', 'transformers', 'cv2'} & set(sys.modules)))"
+    code = "import sys, vidal.commands; print(sorted({'torch', 'ray', 'pandas', 'transformers', 'cv2'} & set(sys.modules)))"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=ROOT)
     assert done.stdout.strip() == "[]"

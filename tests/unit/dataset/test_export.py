@@ -12,7 +12,7 @@ import pytest
 from typer.testing import CliRunner
 
 from tests.runs import CAPTION, PAINT, SHADE, SOUND, TROUBLE, digests, rows, run, write_recipe
-from vidal.cli import app
+from vidal.commands import app
 from vidal.dataset.dataset import Dataset
 from vidal.dataset.export import vidal_annotation, write_joint, write_open_clip, write_vidal_json
 from vidal.dataset.removals import Removals

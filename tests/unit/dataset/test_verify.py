@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 from typer.testing import CliRunner
 
 from tests.runs import PAINT, SHADE, rows, run, write_recipe
-from vidal.cli import app
+from vidal.commands import app
 from vidal.dataset.dataset import Dataset
 from vidal.dataset.verify import verify
 from vidal.engine.local import InProcessEngine

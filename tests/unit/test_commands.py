@@ -12,12 +12,14 @@ from pathlib import Path
 
 import pyarrow.parquet as pq
 import pytest
+from typer.main import get_command
 from typer.testing import CliRunner
 
 import vidal
 from tests.runs import PAINT, SAME_TITLE, TROUBLE, run, write_recipe
 from tests.runs import vidal as run_vidal
-from vidal.cli import _guarded, app
+from vidal.commands import app
+from vidal.commands.terminal import guarded
 from vidal.dataset.dataset import Dataset
 from vidal.dataset.find import find
 from vidal.engine.local import InProcessEngine
@@ -46,10 +48,9 @@ def test_the_version_is_the_packages() -> None:
 
 def test_every_command_has_a_line_of_help() -> None:
     listed = said("--help")
-    for command in app.registered_commands:
-        assert command.callback is not None
-        assert command.callback.__doc__
-        assert (command.name or command.callback.__name__.replace("_", "-")) in listed
+    for name, command in get_command(app).commands.items():
+        assert command.help
+        assert name in listed
 
 
 def test_status_reconciles(built: Path) -> None:
@@ -243,11 +244,11 @@ def test_an_error_is_one_line_on_stderr_and_an_exit_code(
     def fails() -> None:
         raise error
 
-    assert _guarded(fails) == code
+    assert guarded(fails) == code
     out, err = capsys.readouterr()
     assert (out, err) == ("", f"vidal: {error}\n")
 
 
 def test_a_defect_keeps_its_traceback() -> None:
     with pytest.raises(ZeroDivisionError):
-        _guarded(lambda: 1 / 0)
+        guarded(lambda: 1 / 0)

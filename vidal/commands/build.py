@@ -1,0 +1,160 @@
+"""`vidal build` and what leads to it: terms, crawl, retry."""
+
+from __future__ import annotations
+
+from functools import partial
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from vidal.commands.options import (
+    DirArgument,
+    EngineChoice,
+    EngineOption,
+    JsonOption,
+    RayAddressOption,
+    SettingsOption,
+    WorkersOption,
+    how_of,
+)
+from vidal.commands.terminal import console, errors, print_json
+
+app = typer.Typer()
+command = partial(app.command, rich_help_panel="Build")
+
+
+@command()
+def build(
+    recipe: Annotated[Path, typer.Argument(metavar="RECIPE", help="Recipe file (YAML).")],
+    out: Annotated[str, typer.Option(help="Where the dataset goes: a folder or an address such as s3://…")],
+    engine: EngineOption = EngineChoice.ray,
+    workers: WorkersOption = None,
+    settings: SettingsOption = None,
+    ray_address: RayAddressOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Build a dataset, or resume a build that is not complete."""
+    if errors.is_terminal and not as_json:
+        # Before anything is imported or started, which takes seconds.
+        errors.print(f"{recipe} → {out}: starting", markup=False, highlight=False, soft_wrap=True)
+    from vidal import recipe as recipes
+    from vidal.build import build as build_dataset
+    from vidal.models.inventory import require
+
+    how = how_of(engine, workers, ray_address)
+    if (crawl := recipes.crawl_first(recipe, settings or [])) is not None:
+        # Before the crawl, which may take days.
+        require(recipes.steps_of(recipe, settings or []))
+        crawled = build_dataset(recipes.load(crawl.recipe, is_crawl=True), crawl.into, how, console, quiet=as_json)
+        if not as_json:
+            print_result(crawled, as_json)
+    result = build_dataset(recipes.load(recipe, settings or []), out, how, console, quiet=as_json)
+    print_result(result, as_json)
+
+
+@command()
+def crawl(
+    recipe: Annotated[Path, typer.Argument(metavar="RECIPE", help="Recipe with a source of the web, and fetch.")],
+    out: Annotated[str, typer.Option(help="Where the crawl's dataset goes: a folder or an address such as s3://…")],
+    engine: EngineOption = EngineChoice.local,
+    workers: WorkersOption = None,
+    settings: SettingsOption = None,
+    ray_address: RayAddressOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Crawl: find candidates, judge them, fetch their media into a dataset that a build starts from."""
+    from vidal import recipe as recipes
+    from vidal.build import build as build_dataset
+
+    how = how_of(engine, workers, ray_address)
+    result = build_dataset(recipes.load(recipe, settings or [], is_crawl=True), out, how, console, quiet=as_json)
+    print_result(result, as_json)
+
+
+@command()
+def retry(
+    directory: DirArgument,
+    reason: Annotated[
+        list[str] | None, typer.Option(help="Failure reason to retry; by default every transient one.")
+    ] = None,
+    clip: Annotated[list[str] | None, typer.Option(help="Clip to retry.")] = None,
+    engine: EngineOption = EngineChoice.ray,
+    workers: WorkersOption = None,
+    settings: Annotated[
+        list[str] | None,
+        typer.Option("--set", metavar="KEY.PATH=VALUE", help="A secret that no file keeps: fetch.cookies, fetch.proxy"),
+    ] = None,
+    ray_address: RayAddressOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Retry failed clips; everything else is untouched."""
+    from vidal.build import retry as retry_clips
+
+    how = how_of(engine, workers, ray_address)
+    result = retry_clips(
+        directory, how, console, reasons=reason or [], clip_ids=clip or [], settings=settings or [], quiet=as_json
+    )
+    print_result(result, as_json)
+
+
+@command()
+def terms(
+    inputs: Annotated[
+        list[str], typer.Argument(metavar="[SOURCE=]FILE[:FIELD]...", help="Captions: txt, csv, tsv, jsonl, parquet.")
+    ],
+    out: Annotated[Path, typer.Option(metavar="FILE.parquet", help="Where the terms go.")],
+    number: Annotated[int, typer.Option(min=1, help="Terms to choose.")] = 100_000,
+    exclude: Annotated[
+        list[str] | None, typer.Option(metavar="FILE[:FIELD]", help="Captions of a benchmark to keep out.")
+    ] = None,
+    plot: Annotated[Path | None, typer.Option(metavar="FILE.svg", help="Frequencies before and after.")] = None,
+    settings: Annotated[
+        list[str] | None, typer.Option("--set", metavar="NAME=VALUE", help="min_count, max_share, clips_per_term …")
+    ] = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Choose search terms for a crawl from captions and labels, balanced over their nouns and verbs."""
+    from vidal.settings import parse_override, validate
+    from vidal.terms.build import Order, build
+    from vidal.terms.captions import Input
+    from vidal.terms.settings import TermSettings
+    from vidal.terms.tagger import HanTaTagger
+
+    given = dict(parse_override(text, "min_count=5") for text in settings or [])
+    order = Order(
+        inputs=[Input.parse(text) for text in inputs],
+        exclude=[Input.parse(text) for text in exclude or []],
+        settings=validate(TermSettings, {"number": number, **given}, "terms"),
+        out=out,
+        plot=plot,
+    )
+    account = build(order, HanTaTagger())
+    if as_json:
+        print_json(account.as_json())
+        return
+    for line in [*account.lines(), f"wrote {out}" + (f" and {plot}" if plot else "")]:
+        console.print(line, markup=False, highlight=False, soft_wrap=True)
+
+
+def print_result(result: Any, as_json: bool) -> None:
+    """Print what a build did; a build in which every candidate failed ends with an error."""
+    if as_json:
+        print_json(result.as_json())
+    else:
+        _print_funnel(result)
+    if (verdict := result.verdict()) is not None:
+        raise verdict
+
+
+def _print_funnel(result: Any) -> None:
+    from vidal.report import summary
+
+    if result.did_nothing:
+        console.print(f"{result.out}: nothing to do, every shard is committed", soft_wrap=True)
+    console.print(summary.as_table(result.funnel, result.stage_order))
+    if not result.did_nothing:
+        times = ", ".join(
+            f"{name} {s:.1f}" for name, s in sorted(result.stage_seconds.items(), key=lambda kv: -kv[1])[:5]
+        )
+        console.print(f"{result.out} in {result.wall_s:.0f} s; worker seconds: {times}", soft_wrap=True)

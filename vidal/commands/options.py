@@ -1,0 +1,90 @@
+"""Options that several commands have, and what a command line is read into."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+from typer.core import TyperCommand
+
+from vidal.errors import UserError
+
+if TYPE_CHECKING:
+    from vidal.build import How
+
+
+class ManyValues(TyperCommand):
+    """A command whose ``--data`` takes several values: ``--data A B``."""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        return super().parse_args(ctx, _spread(args, "--data"))
+
+
+def _spread(args: list[str], option: str) -> list[str]:
+    """``--data A B`` as ``--data A --data B``."""
+    spread: list[str] = []
+    is_open = has_value = False
+    for arg in args:
+        if arg == option:
+            is_open, has_value = True, False
+            continue
+        if arg.startswith("-"):
+            is_open = False
+        spread += [option, arg] if is_open else [arg]
+        has_value = has_value or is_open
+    return spread if has_value or option not in args else [*spread, option]
+
+
+class EngineChoice(StrEnum):
+    """Where the work runs."""
+
+    ray = "ray"
+    local = "local"
+
+
+DirArgument = Annotated[str, typer.Argument(metavar="DIR", help="Dataset: a folder or an address such as s3://…")]
+JsonOption = Annotated[bool, typer.Option("--json", help="Print one JSON object instead of text.")]
+EngineOption = Annotated[EngineChoice, typer.Option(help="ray, or local: the same work without Ray.")]
+WhereOption = Annotated[
+    str | None, typer.Option(metavar="COND", help='Condition on manifest columns: "blur < 0.3 and has_audio"')
+]
+
+
+def _allow(prefixes: list[str] | None) -> list[str] | None:
+    """Before a command runs: what it reads may name modalities of these packages."""
+    from vidal import modality as modalities
+
+    for prefix in prefixes or ():
+        modalities.allow(prefix)
+    return prefixes
+
+
+AllowOption = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--allow-module", metavar="PREFIX", envvar="VIDAL_ALLOW_MODULES", callback=_allow,
+        help="Package that the data or the run may import for a modality of its own.",
+    ),
+]  # fmt: skip
+WorkersOption = Annotated[
+    int | None, typer.Option(help="Worker processes; by default one per core. 0 with --engine local: this process.")
+]
+RayAddressOption = Annotated[
+    str | None, typer.Option(help="Ray cluster to join; by default $RAY_ADDRESS, else a private Ray.")
+]
+SettingsOption = Annotated[
+    list[str] | None, typer.Option("--set", metavar="KEY.PATH=VALUE", help="Override a setting of the recipe.")
+]
+DataOption = Annotated[
+    list[str], typer.Option("--data", metavar="DIR...", help="Datasets: folders or addresses; several may follow.")
+]
+
+
+def how_of(engine: EngineChoice, workers: int | None, ray_address: str | None) -> How:
+    """Where the work runs, from the three options that say so."""
+    from vidal.build import How
+
+    if ray_address and engine is EngineChoice.local:
+        raise UserError("--ray-address needs --engine ray")
+    return How(engine=engine.value, workers=workers, ray_address=ray_address)

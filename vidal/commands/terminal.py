@@ -1,0 +1,54 @@
+"""What a command prints, and what becomes of its errors."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+import warnings
+from collections.abc import Callable
+from typing import Any
+
+from rich.console import Console
+
+from vidal.errors import VidalError, VidalWarning
+
+console = Console()
+errors = Console(stderr=True)
+
+_INTERRUPTED = 130
+_show_warning = warnings.showwarning
+
+
+def print_json(value: dict[str, Any]) -> None:
+    """Print one JSON object; numbers that JSON has no word for are null."""
+    from vidal.record import finite
+
+    print(json.dumps(finite(value), ensure_ascii=False, indent=2, default=str))
+
+
+def print_warning(message: Warning | str, category: type[Warning], *place: Any, **keys: Any) -> None:
+    """A warning of vidal's as one line; any other as Python prints it."""
+    if issubclass(category, VidalWarning):
+        errors.print(f"vidal: {message}", markup=False, highlight=False, soft_wrap=True)
+    else:
+        _show_warning(message, category, *place, **keys)
+
+
+def guarded(run: Callable[[], Any]) -> int:
+    """Run a command; what became of it, as an exit code, with one line for an error that is no defect."""
+    try:
+        run()
+    except VidalError as error:
+        errors.print(f"vidal: {error}", markup=False, highlight=False, soft_wrap=True)
+        return error.exit_code
+    except SystemExit as leaving:
+        # Typer makes an exit of Ctrl-C, without a word.
+        if leaving.code == _INTERRUPTED:
+            line = "vidal: interrupted; what is committed stays, the same command continues from there"
+            errors.print(line, soft_wrap=True)
+        return leaving.code if isinstance(leaving.code, int) else int(leaving.code is not None)
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1
+    return 0
