@@ -1,9 +1,10 @@
-"""Every exception that vidal raises.
+"""Every exception that vidal raises; a class that one part alone raises is defined there.
 
 VidalError
 ├── UserError          the caller can mend it: exit code 2
 │   ├── RecipeError    a recipe or a setting is wrong
-│   ├── SourceError    the list, folder or data set of candidates is wrong
+│   ├── SourceError    the list, folder or dataset of candidates is wrong
+│   │   └── CellError   one cell of a list cannot be read: it becomes a fault in the report (vidal.sources.cells)
 │   └── OutputError    the output folder belongs to another recipe or another run
 ├── MachineError       this machine cannot do the work: exit code 1, the run stops at once
 │   ├── StorageError   disk full, read-only, no permission, storage service away
@@ -12,6 +13,12 @@ VidalError
 │   └── DivergedError  a training's numbers are lost, on every rank
 ├── InterruptedRunError  the user ended a run that goes on by another command: exit code 130
 └── ClipError          one clip cannot be processed: it becomes that clip's `failed` row
+    ├── FetchError     one address could not be fetched (vidal.crawl.reasons)
+    ├── RefusedError   the guard allows no such address, connection or act (vidal.crawl.guard)
+    ├── MalformedReplyError  a server's reply is not what the schema asks for (vidal.models.openai_server)
+    └── BrokenSampleError    a sample's bytes are not there (vidal.reader.ranges)
+
+VidalWarning           something that the user should know and that does not stop the run
 """
 
 from __future__ import annotations

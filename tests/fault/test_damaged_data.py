@@ -18,7 +18,7 @@ from tools.rendering import learning_set
 from vidal.errors import StorageError
 from vidal.modality.depth import DepthTransform
 from vidal.reader.index import write_index
-from vidal.reader.ranges import BrokenSample
+from vidal.reader.ranges import BrokenSampleError
 from vidal.reader.samples import Samples
 from vidal.train.data.loader import Loader
 from vidal.train.data.plan import PairPlan, Plan
@@ -149,7 +149,7 @@ def test_a_damaged_tar_in_the_store_is_named_and_its_samples_are_broken(
     damage(f"{BUCKET}/set/depth/000000.tar")  # type: ignore[operator]
     assert [str(one) for one in samples.damaged() if f"depth/000000.tar {said}" in str(one)]
     assert len(samples.without(samples.damaged())) == 0
-    with pytest.raises(BrokenSample, match=samples.clip_id(8)):
+    with pytest.raises(BrokenSampleError, match=samples.clip_id(8)):
         samples.read(8, "depth")
     assert samples.read(8, "video")
 

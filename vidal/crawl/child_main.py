@@ -21,7 +21,7 @@ from urllib.parse import quote
 from vidal.crawl import guard
 from vidal.crawl.ask import Answer, Ask, host_of
 from vidal.crawl.http import Client, cookie_values, reason_of
-from vidal.crawl.reasons import FetchError
+from vidal.crawl.reasons import DISK, FetchError
 
 _PR_SET_PDEATHSIG = 1
 _SECRET_CHARACTERS = 4
@@ -85,9 +85,10 @@ def _answer(line: bytes, client: Client, folders: tuple[str, ...]) -> Answer:
         return _do(ask, client)
     except BaseException as error:
         client_error = reason_of(error)
-        if isinstance(error, guard.Refused) or (guard.refusals() and client_error.reason != "storage"):
-            refused = guard.refusals()
-            client_error = FetchError("ssrf", refused[0] if refused else str(error))
+        if isinstance(error, guard.RefusedError):
+            client_error = FetchError("ssrf", next(iter(guard.refusals()), error.detail))
+        elif guard.refusals() and client_error.reason != DISK:
+            client_error = FetchError("ssrf", guard.refusals()[0])
         return Answer.failed(
             client_error.reason, _without_secrets(client_error.detail, ask), status=client_error.status,
             retry_after_s=client_error.retry_after_s,

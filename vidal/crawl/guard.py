@@ -6,7 +6,7 @@ cannot be taken out again, so it is for a process of its own.
 
     install()                                     # once, before anything that has sockets is imported
     set_rules(Rules(allow_addresses=("127.0.0.1",)))
-    check_url("http://2130706433/")               # Refused: an address written in an odd way
+    check_url("http://2130706433/")               # RefusedError: an address written in an odd way
 """
 
 from __future__ import annotations
@@ -21,6 +21,8 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 from urllib.parse import SplitResult, urlsplit
+
+from vidal.errors import ClipError
 
 Address = ipaddress.IPv4Address | ipaddress.IPv6Address
 
@@ -42,15 +44,14 @@ _LOCAL_ENDS = (".home.arpa", ".in-addr.arpa", ".ip6.arpa")
 _LABEL = re.compile(r"[a-z0-9_](?:[a-z0-9_-]{0,61}[a-z0-9_])?")
 
 
-class Refused(Exception):
-    """A connection, an address or an act that the rules do not allow.
+class RefusedError(ClipError):
+    """A connection, an address or an act that the rules do not allow: the clip fails as ``ssrf``.
 
     Not an `OSError`, so that no library takes it for bad luck and tries the next address.
     """
 
-
-class _NoSuchProgram(FileNotFoundError):
-    """A program may not be started; to libraries it is as if it were not installed."""
+    def __init__(self, detail: str) -> None:
+        super().__init__("ssrf", detail)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -95,24 +96,24 @@ def is_public(address: Address) -> bool:
 
 
 def check_url(url: str, rules: Rules, *, is_first: bool = True) -> SplitResult:
-    """The parts of a web address that may be asked for, or `Refused`; nothing is resolved.
+    """The parts of a web address that may be asked for, or `RefusedError`; nothing is resolved.
 
     ``is_first`` applies `Rules.allow_hosts`, which is about where clips come from and not about the servers that
     a platform keeps its media on.
     """
     if any(ord(c) <= 32 or ord(c) == 127 or c == "\\" for c in url):
-        raise Refused("the address has spaces, control characters or backslashes")
+        raise RefusedError("the address has spaces, control characters or backslashes")
     try:
         parts = urlsplit(url)
         host, port = parts.hostname, parts.port
     except ValueError as error:
-        raise Refused(f"not an address: {error}") from None
+        raise RefusedError(f"not an address: {error}") from None
     if parts.scheme not in ("http", "https"):
-        raise Refused(f"{parts.scheme or 'no scheme'}: only http and https are spoken")
+        raise RefusedError(f"{parts.scheme or 'no scheme'}: only http and https are spoken")
     if "@" in parts.netloc:
-        raise Refused("the address has a user name in it")
+        raise RefusedError("the address has a user name in it")
     if not host or port == 0:
-        raise Refused("the address names no host, or port 0")
+        raise RefusedError("the address names no host, or port 0")
     check_host(host, rules, is_literal_v6="[" in parts.netloc, is_first=is_first)
     return parts
 
@@ -126,9 +127,9 @@ def check_host(host: str, rules: Rules, *, is_literal_v6: bool = False, is_first
     else:
         _check_name(name, rules)
     if any(_is_under(name, denied) for denied in rules.deny_hosts):
-        raise Refused(f"{name} is in deny_hosts")
+        raise RefusedError(f"{name} is in deny_hosts")
     if is_first and rules.allow_hosts and not any(_is_under(name, allowed) for allowed in rules.allow_hosts):
-        raise Refused(f"{name} is not in allow_hosts")
+        raise RefusedError(f"{name} is not in allow_hosts")
 
 
 def _literal(name: str, is_literal_v6: bool) -> Address | None:
@@ -136,7 +137,7 @@ def _literal(name: str, is_literal_v6: bool) -> Address | None:
         try:
             return ipaddress.IPv6Address(name)
         except ValueError:
-            raise Refused("not an IPv6 address") from None
+            raise RefusedError("not an IPv6 address") from None
     try:
         return ipaddress.IPv4Address(name)
     except ValueError:
@@ -145,27 +146,27 @@ def _literal(name: str, is_literal_v6: bool) -> Address | None:
 
 def _check_literal(address: Address, rules: Rules) -> None:
     if not is_permitted(address, rules):
-        raise Refused(f"{address} is not a public address")
+        raise RefusedError(f"{address} is not a public address")
     # A resolver may give these for a public host; who writes them in an address has something to hide.
     if isinstance(address, ipaddress.IPv6Address) and (address.ipv4_mapped is not None or address in _NAT64):
-        raise Refused(f"{address} hides an IPv4 address")
+        raise RefusedError(f"{address} hides an IPv4 address")
 
 
 def _check_name(name: str, rules: Rules) -> None:
     plain = unicodedata.normalize("NFKC", name).replace("。", ".").rstrip(".")
     if _reads_as_number(plain):
-        raise Refused(f"{name!r} is an address written in an odd way")
+        raise RefusedError(f"{name!r} is an address written in an odd way")
     try:
         ascii_name = plain if plain.isascii() else plain.encode("idna").decode("ascii")
     except UnicodeError:
-        raise Refused(f"{name!r} is not a host name") from None
+        raise RefusedError(f"{name!r} is not a host name") from None
     labels = ascii_name.split(".")
     if len(ascii_name) > 253 or not all(_LABEL.fullmatch(label) for label in labels):
-        raise Refused(f"{name!r} is not a host name")
+        raise RefusedError(f"{name!r} is not a host name")
     is_local = len(labels) == 1 or labels[-1] in _LOCAL_NAMES or ascii_name.endswith(_LOCAL_ENDS)
     # Where the settings open some address, a local name may stand for it: the connection itself decides.
     if is_local and not rules.networks:
-        raise Refused(f"{name!r} is a name of the local network")
+        raise RefusedError(f"{name!r} is a name of the local network")
 
 
 def _reads_as_number(name: str) -> bool:
@@ -228,8 +229,8 @@ def _hook(event: str, args: tuple[Any, ...]) -> None:
         return
     try:
         check(args)
-    except Refused as refusal:
-        _state.refused.append(str(refusal))
+    except RefusedError as refusal:
+        _state.refused.append(refusal.detail)
         raise
 
 
@@ -239,26 +240,26 @@ def _on_connect(args: tuple[Any, ...]) -> None:
     if target is None:
         return
     if sock.family not in (socket.AF_INET, socket.AF_INET6) or not isinstance(target, tuple):
-        raise Refused(f"a socket of family {int(sock.family)}")
+        raise RefusedError(f"a socket of family {int(sock.family)}")
     host, port = target[0], target[1]
     try:
         # A name given here is resolved by the kernel's side, out of sight; every client resolves it first.
         address = ipaddress.ip_address(host)
     except ValueError:
-        raise Refused(f"a connection to {str(host)[:80]!r}, which is not a plain address") from None
+        raise RefusedError(f"a connection to {str(host)[:80]!r}, which is not a plain address") from None
     if len(target) > 3 and target[3]:
-        raise Refused(f"{address} has a scope")
+        raise RefusedError(f"{address} has a scope")
     if _state.proxy_addresses:
         if (str(address), port) not in _state.proxy_addresses:
-            raise Refused(f"{address} is not the proxy")
+            raise RefusedError(f"{address} is not the proxy")
     elif not is_permitted(address, _state.rules):
-        raise Refused(f"{address} is not a public address")
+        raise RefusedError(f"{address} is not a public address")
 
 
 def _on_resolve(args: tuple[Any, ...]) -> None:
     host = args[0]
     if host is None:
-        raise Refused("no host to resolve")
+        raise RefusedError("no host to resolve")
     if _state.is_resolving_proxy or (_state.rules.proxy is not None and _text(host) == _state.rules.proxy[0]):
         return
     check_host(_text(host), _state.rules, is_literal_v6=":" in _text(host))
@@ -272,13 +273,13 @@ def _on_bind(args: tuple[Any, ...]) -> None:
     sock, target = args
     # Port 0 is how a client chooses where to speak from; any other is a server.
     if sock.family not in (socket.AF_INET, socket.AF_INET6) or target[1] != 0:
-        raise Refused("nothing listens here")
+        raise RefusedError("nothing listens here")
 
 
 def _on_socket(args: tuple[Any, ...]) -> None:
     _, family, kind, _ = args
     if family not in (-1, socket.AF_INET, socket.AF_INET6, socket.AF_UNIX) or kind == socket.SOCK_RAW:
-        raise Refused(f"a socket of family {int(family)}")
+        raise RefusedError(f"a socket of family {int(family)}")
 
 
 def _on_url(args: tuple[Any, ...]) -> None:
@@ -306,11 +307,12 @@ def _on_change(args: tuple[Any, ...]) -> None:
 def _check_folder(path: Any) -> None:
     where = os.path.realpath(os.fsdecode(path))
     if _state.folders and where != os.devnull and not (where + os.sep).startswith(_state.folders):
-        raise Refused("a file outside the clip's folder")
+        raise RefusedError("a file outside the clip's folder")
 
 
 def _on_program(args: tuple[Any, ...]) -> None:
-    raise _NoSuchProgram("no program is started here")
+    # To libraries it is as if the program were not installed.
+    raise FileNotFoundError("no program is started here")
 
 
 _CHECKS: dict[str, Callable[[tuple[Any, ...]], None]] = {

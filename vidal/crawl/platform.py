@@ -354,8 +354,8 @@ def reason_of(error: BaseException, log: list[str], words: str = "") -> FetchErr
         if isinstance(one, FetchError):
             return one
     for one in errors:
-        if isinstance(one, guard.Refused):
-            return FetchError("ssrf", str(one))
+        if isinstance(one, guard.RefusedError):
+            return FetchError("ssrf", one.detail)
         if "Redirection to url" in str(one):
             # urllib's own refusal of file: and the like.
             return FetchError("ssrf", "redirected to what is neither http nor https")

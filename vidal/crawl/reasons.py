@@ -13,6 +13,8 @@ import socket
 import ssl
 from collections.abc import Iterator
 
+from vidal.errors import ClipError
+
 REASONS: dict[str, tuple[bool, str]] = {
     # permanent
     "gone": (False, "the site says that it is not there, or no longer"),
@@ -54,16 +56,14 @@ DISK = "storage"
 """Not a clip's reason: this machine's disk failed, and the parent stops the run."""
 
 
-class FetchError(Exception):
+class FetchError(ClipError):
     """One address could not be fetched; the child turns it into an answer."""
 
     def __init__(
         self, reason: str, detail: str = "", *, status: int | None = None, retry_after_s: float | None = None
     ) -> None:
-        super().__init__(reason, detail)
         assert reason in REASONS or reason == DISK, reason
-        self.reason = reason
-        self.detail = detail
+        super().__init__(reason, detail, transient=reason != DISK and is_transient(reason))
         self.status = status
         self.retry_after_s = retry_after_s
 

@@ -17,7 +17,7 @@ from vidal.caption.prompt import Prompt
 from vidal.errors import ClipError, ModelError
 from vidal.models.device import one_thread
 from vidal.models.locate import ModelPlace, identity, locate
-from vidal.models.openai_server import ChatServer, MalformedReply, Reply
+from vidal.models.openai_server import ChatServer, MalformedReplyError, Reply
 
 
 class Llm(Protocol):
@@ -39,7 +39,7 @@ class ServerLlm:
     def _complete(self, prompt: Prompt) -> Reply:
         try:
             return self.server.ask(prompt.messages(), "caption", self.max_new_tokens)
-        except MalformedReply as error:
+        except MalformedReplyError as error:
             return Reply("", error.usage)
 
 

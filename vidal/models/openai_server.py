@@ -55,11 +55,11 @@ class Reply:
     usage: Usage = NOTHING
 
 
-class MalformedReply(Exception):
+class MalformedReplyError(ClipError):
     """The server answered, but not with what the schema asks for; its tokens are spent all the same."""
 
     def __init__(self, why: str, usage: Usage = NOTHING) -> None:
-        super().__init__(why)
+        super().__init__("malformed_reply", why)
         self.usage = usage
 
 
@@ -104,7 +104,10 @@ class ChatServer:
             raise ModelError(f"server {self.base_url!r}: not an http(s) address such as http://localhost:8000/v1")
 
     def ask(self, messages: Sequence[Mapping[str, Any]], name: str, max_tokens: int) -> Reply:
-        """The text of the one field ``name`` of the reply; raises `MalformedReply`, `ClipError` or `MachineError`."""
+        """The text of the one field ``name`` of the reply.
+
+        Raises `MalformedReplyError`, another `ClipError` or `MachineError`.
+        """
         request = {
             "model": self.model,
             "messages": list(messages),
@@ -119,9 +122,9 @@ class ChatServer:
                 data = self._post("/chat/completions", {**request, **draw})
                 usage += _usage_of(data)
                 return Reply(_field_of(data, name), usage)
-            except MalformedReply as error:
-                why = str(error)
-        raise MalformedReply(f"{why}, {self.reply_tries} times", usage)
+            except MalformedReplyError as error:
+                why = error.detail
+        raise MalformedReplyError(f"{why}, {self.reply_tries} times", usage)
 
     def each(self, ask: Callable[[T], R], questions: Sequence[T]) -> list[R]:
         """What ``ask`` makes of each question, in their order, `concurrency` at once; the first error is raised."""
@@ -171,7 +174,7 @@ class ChatServer:
         with urllib.request.build_opener(_NoRedirect).open(request, timeout=self.timeout_s) as reply:
             data: bytes = reply.read(MAX_REPLY_BYTES + 1)
         if len(data) > MAX_REPLY_BYTES:
-            raise MalformedReply(f"more than {MAX_REPLY_BYTES} bytes")
+            raise MalformedReplyError(f"more than {MAX_REPLY_BYTES} bytes")
         return data
 
 
@@ -200,12 +203,12 @@ def _field_of(data: bytes, name: str) -> str:
     try:
         reply = json.loads(_bare(json.loads(data)["choices"][0]["message"]["content"]))
     except (ValueError, LookupError, TypeError, AttributeError, RecursionError) as error:
-        raise MalformedReply(f"no JSON object: {type(error).__name__}") from error
+        raise MalformedReplyError(f"no JSON object: {type(error).__name__}") from error
     if not isinstance(reply, dict) or set(reply) != {name}:
-        raise MalformedReply(f"not an object with {name} alone")
+        raise MalformedReplyError(f"not an object with {name} alone")
     value = reply[name]
     if not isinstance(value, str):
-        raise MalformedReply(f"{name} is no text")
+        raise MalformedReplyError(f"{name} is no text")
     return value
 
 

@@ -26,7 +26,7 @@ from vidal.dataset import plan as plans
 from vidal.dataset.dataset import INFO_NAME, DatasetInfo, committed, write_info
 from vidal.dataset.storage import Storage
 from vidal.dataset.tars import KEY_PATTERN, suffix_of
-from vidal.errors import OutputError, SourceError, StorageError
+from vidal.errors import ClipError, OutputError, SourceError, StorageError
 from vidal.reader import index_texts
 
 STAGE = "index"
@@ -247,7 +247,7 @@ def _clip(group: _Group, place: str) -> Clip:
         named = ", ".join(ascii(name)[1:-1] for name in sorted(group.names)[:5])
         group.spoil("no_media", f"no picture or sound among {named or 'its members'}")
     if group.problem is None:
-        with contextlib.suppress(index_texts.BadText):
+        with contextlib.suppress(ClipError):
             index_texts.fill(clip, group.texts)
             clip.status, clip.stage, clip.members = "kept", None, group.members
             clip.layers = list(dict.fromkeys(member.layer for member in clip.members))

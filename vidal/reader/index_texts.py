@@ -17,6 +17,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from vidal.clip import Clip
+from vidal.errors import ClipError
 
 _COLUMNS = {
     "mplug.txt": "video_caption", "sound_mplug.txt": "sound_caption", "polish_mplug.txt": "caption",
@@ -31,23 +32,19 @@ _LISTS_OF_JSON = ("hashtags", "frame_captions")
 _FRAME = re.compile(r"ofa([0-9]{1,2})\.txt")
 
 
-class BadText(ValueError):
-    """A text member that is none."""
-
-
 def is_text(suffix: str) -> bool:
     return suffix in _COLUMNS or suffix in ("raw.txt", "json") or _FRAME.fullmatch(suffix) is not None
 
 
 def fill(clip: Clip, texts: Mapping[str, bytes]) -> None:
-    """Set the columns that text members name, by suffix. Raises `BadText`."""
+    """Set the columns that text members name, by suffix. Raises `ClipError` (``bad_text``)."""
     try:
         said = {suffix: data.decode("utf-8-sig").strip() for suffix, data in texts.items()}
         about = json.loads(said.pop("json", "{}"))
     except (ValueError, RecursionError) as error:
-        raise BadText(str(error)) from None
+        raise ClipError("bad_text", str(error)) from None
     if not isinstance(about, dict):
-        raise BadText("json that is no object")
+        raise ClipError("bad_text", "json that is no object")
     _fill_from_json(clip, about)
     if raw := said.get("raw.txt"):
         title, *tags = (part.strip() for part in raw.split("#"))

@@ -25,7 +25,7 @@ _SWEEPS_PER_FILL = 16
 _DIGEST_BYTES = 32
 
 
-class BrokenSample(ClipError):
+class BrokenSampleError(ClipError):
     """A sample whose bytes are not there; it is named and left out, never replaced."""
 
     def __init__(self, clip_id: str, layer: str, why: str) -> None:
@@ -33,7 +33,7 @@ class BrokenSample(ClipError):
         self.clip_id, self.layer, self.why = clip_id, layer, why
 
     def __reduce__(self) -> tuple[object, ...]:
-        return (BrokenSample, (self.clip_id, self.layer, self.why))
+        return (BrokenSampleError, (self.clip_id, self.layer, self.why))
 
 
 class MemberReader:

@@ -31,7 +31,7 @@ from vidal.dataset.removals import Removals
 from vidal.errors import ClipError, SourceError
 from vidal.modality.modality import Modality
 from vidal.reader.offsets import SUM_BYTES, Offsets, Part, Place, neighbours
-from vidal.reader.ranges import CACHE_BYTES, BrokenSample, MemberReader
+from vidal.reader.ranges import CACHE_BYTES, BrokenSampleError, MemberReader
 from vidal.reader.rows import Rows
 from vidal.reader.where import matching, no_column
 
@@ -131,7 +131,7 @@ class Samples:
         """The sample decoded: ``key``, ``row``, ``texts``, and what the modality of each layer decodes.
 
         ``video`` (t, h, w, 3) uint8, ``depth`` (t, h, w) uint16 in millimetres, ``infrared`` (t, h, w) uint8,
-        ``audio`` (n,) float32 at 16 kHz. Raises `BrokenSample`.
+        ``audio`` (n,) float32 at 16 kHz. Raises `BrokenSampleError`.
         """
         if not -len(self) <= i < len(self):
             raise IndexError(f"sample {i} of {len(self)}")
@@ -148,10 +148,10 @@ class Samples:
     def _decoded(self, i: int, modality: Modality) -> npt.NDArray[Any]:
         try:
             return modality.decode(self.read(i, modality.layer))
-        except BrokenSample:
+        except BrokenSampleError:
             raise
         except ClipError as error:
-            raise BrokenSample(self.clip_id(i), modality.layer, error.detail) from error
+            raise BrokenSampleError(self.clip_id(i), modality.layer, error.detail) from error
 
     def select(self, where: str) -> Samples:
         """The samples that meet a condition too."""
@@ -195,12 +195,12 @@ class Samples:
     ) -> dict[str, bytes]:
         """The members of a sample in one layer by suffix, all but the json or those named.
 
-        Raises `BrokenSample`, and `StorageError` where storage, not the sample, is at fault.
+        Raises `BrokenSampleError`, and `StorageError` where storage, not the sample, is at fault.
         """
         number = int(self._numbers[i])
         wanted = self._places(number, layer, suffixes)
         if not wanted:
-            raise BrokenSample(self.clip_id(i), layer, "the clip has no such member")
+            raise BrokenSampleError(self.clip_id(i), layer, "the clip has no such member")
         tar = self._dataset.tar(layer, int(self._shards[number]))
         found: dict[str, bytes] = {}
         try:
@@ -210,10 +210,10 @@ class Samples:
                 data = self._reader.read(tar, first, size, b"".join(place.sum for place in group))
                 found |= {place.suffix: data[place.offset - first : place.end - first] for place in group}
         except (OSError, EOFError) as error:
-            raise BrokenSample(self.clip_id(i), layer, f"{tar}: {error}") from error
+            raise BrokenSampleError(self.clip_id(i), layer, f"{tar}: {error}") from error
         for place in wanted if verify else ():
             if hashlib.sha256(found[place.suffix]).digest()[:SUM_BYTES] != place.sum:
-                raise BrokenSample(self.clip_id(i), layer, f"{place.suffix} is not what was written")
+                raise BrokenSampleError(self.clip_id(i), layer, f"{place.suffix} is not what was written")
         return found
 
     def suffixes(self, i: int, layer: str) -> list[str]:

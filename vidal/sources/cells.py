@@ -18,6 +18,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from vidal.errors import SourceError
 from vidal.listing import Values, text_of
 
 _INT64 = range(-(2**63), 2**63)
@@ -36,7 +37,7 @@ _PYTHON_LIST = re.compile(rf"\[\s*\]|\[{_ITEM}(?:,{_ITEM})*,?\s*\]", re.DOTALL)
 _SURROGATE = re.compile("[\ud800-\udfff]")
 
 
-class BadCell(ValueError):
+class CellError(SourceError):
     """A cell that cannot be read as it stands; ``left`` is what stands in its place."""
 
     def __init__(self, what: str = "cannot be read", remedy: str = "left empty", left: Any = None) -> None:
@@ -129,7 +130,7 @@ def _each(values: Iterable[Any], convert: Callable[[Any], Any]) -> tuple[list[An
     for row, value in enumerate(values):
         try:
             converted.append(convert(value))
-        except BadCell as bad:
+        except CellError as bad:
             converted.append(bad.left)
             fault = faults.setdefault(bad.what, Fault(what=bad.what, remedy=bad.remedy, example=_shown(value)))
             fault.rows.append(row)
@@ -147,13 +148,13 @@ def _to_int(value: Any) -> int | None:
         return None
     text = str(value).strip()
     if isinstance(value, bool) or not _NUMBER.fullmatch(text):
-        raise BadCell
+        raise CellError
     try:
         number = Decimal(text)
     except InvalidOperation:
-        raise BadCell from None
+        raise CellError from None
     if number != number.to_integral_value() or int(number) not in _INT64:
-        raise BadCell
+        raise CellError
     return int(number)
 
 
@@ -161,7 +162,7 @@ def _to_text(value: Any) -> str | None:
     try:
         text = text_of(value)
     except ValueError:
-        raise BadCell from None
+        raise CellError from None
     return None if text is None else _whole_text(text)
 
 
@@ -171,7 +172,7 @@ def _whole_text(value: Any) -> Any:
         if not _SURROGATE.search(value):
             return value
         mended = value.encode("utf-16-le", "surrogatepass").decode("utf-16-le", "replace")
-        raise BadCell("hold half a surrogate pair", "replaced by U+FFFD", mended)
+        raise CellError("hold half a surrogate pair", "replaced by U+FFFD", mended)
     if not isinstance(value, list | dict):
         return value
     pairs = list(value.items() if isinstance(value, dict) else enumerate(value))
@@ -179,7 +180,7 @@ def _whole_text(value: Any) -> Any:
     parts, faults = _each([part for _, part in pairs], _whole_text)
     whole = dict(zip(keys, parts, strict=True)) if isinstance(value, dict) else parts
     for fault in (*key_faults, *faults):
-        raise BadCell(fault.what, fault.remedy, whole)
+        raise CellError(fault.what, fault.remedy, whole)
     return value
 
 
@@ -199,7 +200,7 @@ def split_tags(value: Any) -> list[str]:
 
 
 def _split(value: Any, split: Callable[[str], list[str]]) -> list[str]:
-    """Raises `BadCell` for what is no list of words, which leaves an empty list."""
+    """Raises `CellError` for what is no list of words, which leaves an empty list."""
     if value is None or value != value:
         return []
     if isinstance(value, str):
@@ -211,17 +212,17 @@ def _split(value: Any, split: Callable[[str], list[str]]) -> list[str]:
     try:
         words = [(text_of(part) or "").strip().lstrip("#").strip() for part in parts]
     except ValueError:
-        raise BadCell(left=[]) from None
+        raise CellError(left=[]) from None
     whole, faults = _each([word for word in words if word], _whole_text)
     for fault in faults:
-        raise BadCell(fault.what, fault.remedy, whole)
+        raise CellError(fault.what, fault.remedy, whole)
     return whole
 
 
 def _listed(text: str, split: Callable[[str], list[str]]) -> list[Any]:
     """The parts of a list as JSON or Python writes one, or of words with something between them."""
     if len(text) > _MAX_CELL:
-        raise BadCell(left=[])
+        raise CellError(left=[])
     if not (text.startswith("[") and text.endswith("]")):
         return split(text)
     try:
@@ -234,13 +235,13 @@ def _listed(text: str, split: Callable[[str], list[str]]) -> list[Any]:
 def _python_list(text: str) -> list[Any]:
     """``['cat', "dog's", None]``, as Python and pandas write a list; only its strings are evaluated."""
     if not _PYTHON_LIST.fullmatch(text):
-        raise BadCell(left=[])
+        raise CellError(left=[])
     items = re.findall(rf"{_QUOTED}|[^\s,\[\]]+", text[1:-1], re.DOTALL)
     try:
         with warnings.catch_warnings(action="error"):
             return [ast.literal_eval(item) if item[0] in "'\"" else item for item in items if item not in _NOTHING]
     except (ValueError, SyntaxError, Warning):
-        raise BadCell(left=[]) from None
+        raise CellError(left=[]) from None
 
 
 _NOTHING = ("None", "nan", "NaN", "null")

@@ -6,7 +6,7 @@ import ipaddress
 
 import pytest
 
-from vidal.crawl.guard import Refused, Rules, check_url, is_permitted
+from vidal.crawl.guard import RefusedError, Rules, check_url, is_permitted
 
 CLOSED = Rules()
 LOOPBACK = Rules(allow_addresses=("127.0.0.1",))
@@ -39,7 +39,7 @@ def test_a_public_address_may_be_asked_for(url: str) -> None:
 
 @pytest.mark.parametrize("url", BAD_URLS)
 def test_other_addresses_are_refused_before_anything_is_sent(url: str) -> None:
-    with pytest.raises(Refused):
+    with pytest.raises(RefusedError):
         check_url(url, CLOSED)
 
 
@@ -91,7 +91,7 @@ def test_settings_open_exactly_what_they_name(opened: str, address: str, is_open
 def test_odd_spellings_of_an_opened_address_stay_refused() -> None:
     assert check_url("http://127.0.0.1:8000/", LOOPBACK).port == 8000
     for host in ("127.1", "0x7f000001", "2130706433", "0177.0.0.1", "0", "[::ffff:127.0.0.1]", "127.0.0.2"):
-        with pytest.raises(Refused):
+        with pytest.raises(RefusedError):
             check_url(f"http://{host}/", LOOPBACK)
 
 
@@ -111,5 +111,5 @@ def test_host_rules_hold_for_a_host_and_those_under_it(rules: Rules, url: str, i
     if is_good:
         check_url(url, rules)
     else:
-        with pytest.raises(Refused):
+        with pytest.raises(RefusedError):
             check_url(url, rules)

@@ -195,7 +195,7 @@ def caused(message: str, cause: BaseException) -> DownloadError:
         (caused("Unable to download webpage", http_error(502)), "server_error", 502),
         (caused("Unable to download webpage", TransportError(cause=ConnectionResetError(104, "reset"))), "network", None),
         (caused("x", IncompleteRead(3, 9)), "truncated", None),
-        (caused("x", guard.Refused("10.0.0.1 is not a public address")), "ssrf", None),
+        (caused("x", guard.RefusedError("10.0.0.1 is not a public address")), "ssrf", None),
         (GeoRestrictedError("This is for some only"), "geo", None),
         (UnsupportedError("http://x/"), "unsupported_address", None),
         (UserNotLive(), "live", None),

@@ -17,7 +17,7 @@ from tools.rendering import learning_set
 from vidal.dataset.dataset import Dataset
 from vidal.dataset.removals import Removals
 from vidal.errors import OutputError, SourceError
-from vidal.reader.ranges import BrokenSample
+from vidal.reader.ranges import BrokenSampleError
 from vidal.reader.samples import Samples
 
 CLIPS, FRAMES = 24, 8
@@ -97,7 +97,7 @@ def test_columns_and_parts_are_those_of_the_row(whole: Path) -> None:
 
 
 def test_a_sample_without_a_layer_is_told(whole: Path) -> None:
-    with pytest.raises(BrokenSample, match="the clip has no such member"):
+    with pytest.raises(BrokenSampleError, match="the clip has no such member"):
         vidal.open(whole).read(0, "smell")
 
 
@@ -204,7 +204,7 @@ def test_a_sample_in_a_tar_that_ends_early_is_broken_by_name(mine: Path) -> None
     cut(mine / "video/000000.tar", 0.5)
     samples = vidal.open(mine)
     assert samples[0]["video"].shape[0] == FRAMES
-    with pytest.raises(BrokenSample) as caught:
+    with pytest.raises(BrokenSampleError) as caught:
         samples[9]
     assert (caught.value.clip_id, caught.value.layer) == (samples.clip_id(9), "video")
     assert "ends" in caught.value.why and "video/000000.tar" in caught.value.why
@@ -219,9 +219,9 @@ def test_a_changed_byte_is_seen_where_it_is_looked_for(mine: Path) -> None:
     with (mine / "video/000000.tar").open("r+b") as tar:
         tar.seek(member["offset"])
         tar.write(b"no picture at all")
-    with pytest.raises(BrokenSample, match=r"frame\.3\.jpg is not what was written"):
+    with pytest.raises(BrokenSampleError, match=r"frame\.3\.jpg is not what was written"):
         samples.read(2, "video", verify=True)
-    with pytest.raises(BrokenSample, match=samples.clip_id(2)):
+    with pytest.raises(BrokenSampleError, match=samples.clip_id(2)):
         samples[2]
 
 
@@ -280,5 +280,5 @@ def test_an_object_store_is_read_by_range_and_once(whole: Path, tmp_path: Path) 
     assert np.array_equal(samples[7]["depth"], vidal.open(whole)[7]["depth"])
     store.rm("/samples/depth", recursive=True)
     assert np.array_equal(samples[7]["depth"], vidal.open(whole)[7]["depth"])
-    with pytest.raises(BrokenSample):
+    with pytest.raises(BrokenSampleError):
         samples.read(8, "depth")
