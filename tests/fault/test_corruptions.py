@@ -86,7 +86,7 @@ def judge(path: Path, pictures: bytes) -> tuple[str, bool]:
         made = transcode(facts.path, facts, path.parent, TARGET, LIMITS)
     except ClipError as error:
         return error.reason, True
-    return ("flagged" if made.picture_damage.corrupt_frames else "clean"), decoded(path) != pictures
+    return ("flagged" if made.video_damage.corrupt_frames else "clean"), decoded(path) != pictures
 
 
 def decoded(path: Path) -> bytes:

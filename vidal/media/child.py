@@ -1,9 +1,13 @@
-"""One FFmpeg process under supervision: bounded in CPU, time, memory, output and log, and never left behind."""
+"""Supervised FFmpeg processes, with limits on CPU time, wall-clock time, memory, file size and log size.
+
+A process never outlives the thread that started it.
+"""
 
 from __future__ import annotations
 
 import contextlib
 import ctypes
+import functools
 import os
 import re
 import resource
@@ -13,10 +17,9 @@ import signal
 import subprocess
 import tempfile
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from vidal.errors import ClipError, machine_error
 from vidal.media import log_lines
@@ -26,63 +29,71 @@ STDERR_KEPT_BYTES = 64 * 1024
 _LONGEST_LINE_BYTES = 4096
 _PR_SET_PDEATHSIG = 1
 
-# The environment is cleared: nothing of the user's (proxies, FFREPORT, LD_PRELOAD) reaches a decoder.
+# The environment is cleared so that none of the user's variables (proxies, FFREPORT, LD_PRELOAD) reaches a decoder.
 _ENVIRONMENT = {"LC_ALL": "C", "MALLOC_ARENA_MAX": "2", **log_lines.ENVIRONMENT}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Finished:
-    """How a child ended; ``log`` is the end of its stderr, ``counts`` how many log lines matched each mark.
-
-    Both see the lines as `log_lines.plain` gives them.
-    """
+    """The result of a child process that has ended."""
 
     returncode: int
+    """Exit code, or the negated number of the signal that ended the process."""
     log: str
+    """The last `STDERR_KEPT_BYTES` of stderr, each line as returned by `log_lines.plain`."""
     first_error: str
-    """The first line logged as an error, without addresses: for a row's ``detail``, so the same in every run."""
+    """The first line logged as an error, without memory addresses, so that a row's ``detail`` is reproducible."""
     counts: Mapping[bytes, int]
-    cpu_s: float
-    peak_rss_bytes: int
-    out_of_time: str | None
+    """Number of log lines that matched each of the patterns passed as ``marks``."""
 
 
 def run(
     command: Sequence[str], folder: Path, limits: Limits, *, marks: Sequence[bytes] = (), cpu_s: float | None = None
 ) -> Finished:
-    """Run ``command`` in ``folder``; raises `ClipError` for a limit and `MachineError` for a broken output folder.
+    """Run ``command`` in ``folder`` under ``limits`` and return its result, whatever its exit code.
 
-    A plain failure of the program is returned, as its meaning is the caller's to say.
+    ``marks`` are regular expressions whose matching log lines are counted; ``cpu_s`` overrides ``limits.cpu_s``.
+    Raises `ClipError` if a limit was exceeded and `MachineError` if ``folder`` cannot be written to.
     """
-    log = _Log(marks)
+    log, cpu_limit_s = _Log(marks), cpu_s or limits.cpu_s
     started = time.monotonic()
     with _spawn(command, folder) as child:
         try:
-            _limit(child.pid, limits, cpu_s or limits.cpu_s)
-            in_time = _read_until(child, log, started + limits.wall_s)
-            usage = _reap(child, started + limits.wall_s if in_time else 0.0)
+            _limit(child.pid, limits, cpu_limit_s)
+            is_in_time = _read_until(child, log, started + limits.wall_s)
+            usage = _reap(child, started + limits.wall_s if is_in_time else 0.0)
         except BaseException:
             _kill_group(child)
             child.wait()
             raise
-    cpu = usage.ru_utime + usage.ru_stime
     finished = Finished(
         returncode=child.returncode,
         log=log.text(),
         first_error=log.first_error or f"exit code {child.returncode}",
         counts=dict(log.counts),
-        cpu_s=cpu,
-        peak_rss_bytes=usage.ru_maxrss * 1024,
-        out_of_time=_out_of_time(child.returncode, cpu, cpu_s or limits.cpu_s, time.monotonic() - started, limits),
     )
     if finished.returncode != 0:
+        elapsed_s = time.monotonic() - started
         _raise_for_machine(folder)
+        used_s = usage.ru_utime + usage.ru_stime
+        if finished.returncode == -signal.SIGXCPU or used_s >= max(1, round(cpu_limit_s)) * 0.98:
+            raise ClipError("timeout", f"used more than {cpu_limit_s:g} CPU seconds")
+        if elapsed_s >= limits.wall_s:
+            raise ClipError("timeout", f"still running after {limits.wall_s:g} s", transient=True)
         _raise_for_limit(finished)
     return finished
 
 
 def _spawn(command: Sequence[str], folder: Path) -> subprocess.Popen[bytes]:
-    launcher, before_exec = _die_with_parent()
+    """Start ``command`` so that it receives SIGKILL when this thread ends.
+
+    ``setpriv`` (util-linux) avoids running Python between fork and exec: `subprocess` can then use vfork, which copies
+    no page tables and runs no atfork handlers, so it is fast and safe in a worker with threads, gRPC and CUDA.
+    """
+    setpriv = shutil.which("setpriv", path="/usr/bin:/bin:/usr/local/bin")
+    launcher, before_exec = [setpriv, "--pdeathsig", "KILL", "--"] if setpriv else [], None
+    if setpriv is None:
+        before_exec = functools.partial(ctypes.CDLL(None).prctl, _PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
     return subprocess.Popen(
         [*launcher, *command],
         cwd=folder,
@@ -96,21 +107,8 @@ def _spawn(command: Sequence[str], folder: Path) -> subprocess.Popen[bytes]:
     )
 
 
-def _die_with_parent() -> tuple[list[str], Callable[[], Any] | None]:
-    """How the child comes to get SIGKILL when this thread dies.
-
-    ``setpriv`` (util-linux) keeps Python out of the fork: `subprocess` then uses vfork, which copies no page
-    tables and runs no atfork handler, so it is quick and safe in a worker full of threads, gRPC and CUDA.
-    """
-    setpriv = shutil.which("setpriv", path="/usr/bin:/bin:/usr/local/bin")
-    if setpriv is not None:
-        return [setpriv, "--pdeathsig", "KILL", "--"], None
-    prctl = ctypes.CDLL(None).prctl
-    return [], lambda: prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
-
-
 def _limit(pid: int, limits: Limits, cpu_s: float) -> None:
-    """Set the limits from outside, right after the start: they hold for all that the child does with the file."""
+    """Set the resource limits from outside, right after the start and before the child reads its input."""
     cpu = max(1, round(cpu_s))
     with contextlib.suppress(ProcessLookupError):
         resource.prlimit(pid, resource.RLIMIT_AS, (limits.memory_bytes, limits.memory_bytes))
@@ -120,7 +118,7 @@ def _limit(pid: int, limits: Limits, cpu_s: float) -> None:
 
 
 class _Log:
-    """The end of a stream of lines, and how often some marks stood in it, in bounded memory."""
+    """Keeps the end of a log and counts the lines that match ``marks``, in bounded memory."""
 
     def __init__(self, marks: Sequence[bytes]) -> None:
         self.counts = dict.fromkeys(marks, 0)
@@ -137,7 +135,7 @@ class _Log:
             for mark in self.counts:
                 self.counts[mark] += re.search(mark, line) is not None
         del self._tail[:-STDERR_KEPT_BYTES]
-        # The beginning of a line says whose it is.
+        # An unfinished line is cut at the end: its beginning identifies the component that logged it.
         self._line = rest[:_LONGEST_LINE_BYTES]
 
     def text(self) -> str:
@@ -145,7 +143,7 @@ class _Log:
 
 
 def _read_until(child: subprocess.Popen[bytes], log: _Log, deadline: float) -> bool:
-    """Drain stderr to its end; False if the deadline came first."""
+    """Read stderr to its end; return False if the deadline came first."""
     assert child.stderr is not None
     with selectors.DefaultSelector() as selector:
         selector.register(child.stderr, selectors.EVENT_READ)
@@ -160,7 +158,7 @@ def _read_until(child: subprocess.Popen[bytes], log: _Log, deadline: float) -> b
 
 
 def _reap(child: subprocess.Popen[bytes], deadline: float) -> resource.struct_rusage:
-    """Wait for the child's end, by force at the deadline, and give what it used."""
+    """Wait for the child to end, kill its process group at the deadline, and return its resource usage."""
     pause = 0.001
     while True:
         if time.monotonic() >= deadline:
@@ -178,18 +176,8 @@ def _kill_group(child: subprocess.Popen[bytes]) -> None:
         os.killpg(child.pid, signal.SIGKILL)
 
 
-def _out_of_time(returncode: int, used_s: float, cpu_s: float, wall_s: float, limits: Limits) -> str | None:
-    if returncode == 0:
-        return None
-    if returncode == -signal.SIGXCPU or used_s >= max(1, round(cpu_s)) * 0.98:
-        return f"more than {cpu_s:g} CPU seconds"
-    if wall_s >= limits.wall_s:
-        return f"no end after {limits.wall_s:g} s"
-    return None
-
-
 def _raise_for_machine(folder: Path) -> None:
-    """A failed child may have met a full or read-only disk: try the folder itself, rather than trust a log line."""
+    """Test whether a full or read-only disk made the child fail, by writing to ``folder`` rather than by its log."""
     try:
         with tempfile.TemporaryFile(dir=folder) as file:
             file.write(b"\0" * (1 << 16))
@@ -202,15 +190,13 @@ def _raise_for_machine(folder: Path) -> None:
 
 
 def _raise_for_limit(finished: Finished) -> None:
-    if finished.out_of_time is not None:
-        raise ClipError("timeout", finished.out_of_time, transient=finished.out_of_time.startswith("no end"))
-    if finished.returncode == -signal.SIGXFSZ or log_lines.says(finished.log, ".*: File too large"):
-        raise ClipError("too_much_output", "FFmpeg wrote more than output_bytes into one file")
-    if log_lines.says(finished.log, "Number of streams exceeds max_streams"):
+    if finished.returncode == -signal.SIGXFSZ or log_lines.find_error(finished.log, ".*: File too large"):
+        raise ClipError("too_much_output", "FFmpeg wrote a file larger than output_bytes")
+    if log_lines.find_error(finished.log, "Number of streams exceeds max_streams"):
         raise ClipError("too_many_streams", "more streams than max_streams")
-    if log_lines.says(finished.log, ".*Cannot allocate memory"):
+    if log_lines.find_error(finished.log, ".*Cannot allocate memory"):
         raise ClipError("out_of_memory", finished.first_error)
     if finished.returncode < 0:
-        # SIGKILL comes from the machine, which ran out of memory or is being shut down.
+        # The limits above never send SIGKILL here: the machine is out of memory or is being shut down.
         name = signal.Signals(-finished.returncode).name
         raise ClipError("decoder_died", name, transient=finished.returncode == -signal.SIGKILL)

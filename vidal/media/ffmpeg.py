@@ -1,4 +1,4 @@
-"""Which FFmpeg binary runs, and the options without which it never touches a file that came from outside."""
+"""Finds a suitable FFmpeg binary and defines the options that every run on an untrusted file must have."""
 
 from __future__ import annotations
 
@@ -13,9 +13,10 @@ from vidal.errors import ToolError
 from vidal.media.limits import Limits
 
 VERSION_FLOOR = (8, 1, 3)
-"""First release without CVE-2026-107695 and CVE-2026-107697."""
+"""The first release that fixes CVE-2026-107695 and CVE-2026-107697."""
+_FLOOR = ".".join(map(str, VERSION_FLOOR))
 
-_NEEDED = {
+_REQUIRED = {
     "-encoders": ("libx264", "flac", "aac", "mjpeg"),
     "-muxers": ("chromaprint", "framecrc", "mp4"),
     "-filters": (
@@ -24,7 +25,7 @@ _NEEDED = {
     ),
 }  # fmt: skip
 
-# Containers that hold media and nothing else: no playlist, script, image or raw stream, which can name other files.
+# Containers of media only: playlists and scripts can refer to other files; images and raw streams are no clips.
 FORMATS = "mov,matroska,webm,avi,mpegts,flv,mpeg,ogg,asf,mp3,wav,flac,aac,gif,apng,webp_anim"
 
 VIDEO_CODECS = ",".join(
@@ -42,106 +43,95 @@ AUDIO_CODECS = ",".join(
 )
 CODECS = f"{VIDEO_CODECS},{AUDIO_CODECS}"
 
-# What a codec is called in a file, where its decoder is called otherwise.
+# Decoder names, for the codecs whose decoder has another name.
 _DECODERS = {"av1": "libdav1d", "flv1": "flv", "msmpeg4v3": "msmpeg4", "amr_nb": "amrnb", "amr_wb": "amrwb"}
 
 
 def is_decodable(codec: str) -> bool:
-    """Whether a codec, as FFmpeg's muxers name it, has a decoder among `CODECS`."""
+    """Whether the codec ``codec``, in the naming of FFmpeg's muxers, has a decoder listed in `CODECS`."""
     return _DECODERS.get(codec, codec) in CODECS.split(",")
 
 
 def find_ffmpeg() -> Path:
-    """The binary that ``VIDAL_FFMPEG`` names, else the system's if it is fit, else the imageio-ffmpeg wheel's."""
+    """Return ``VIDAL_FFMPEG`` if set, else the system's binary if it is suitable, else the imageio-ffmpeg wheel's.
+
+    Raises `ToolError` if the binary is missing, is older than `VERSION_FLOOR` or lacks a required component.
+    """
     return _find(os.environ.get("VIDAL_FFMPEG", ""))
 
 
 def ffmpeg_identity() -> str:
-    """The version of the binary in use, such as ``ffmpeg n9.0.2-17-g2a571b6068``."""
+    """Return the version of the binary in use, such as ``ffmpeg n9.0.2-17-g2a571b6068``."""
     return f"ffmpeg {_version_text(find_ffmpeg())}"
 
 
 @functools.lru_cache(maxsize=8)
 def _find(named: str) -> Path:
     if named:
-        return _demand(Path(named), "VIDAL_FFMPEG")
-    system = shutil.which("ffmpeg")
-    if system is not None and _unfit(Path(system)) is None:
+        binary, origin = Path(named), "VIDAL_FFMPEG"
+    elif (system := shutil.which("ffmpeg")) is not None and _unsuitable(Path(system)) is None:
         return Path(system)
-    return _demand(_wheel_binary(), "the imageio-ffmpeg wheel")
+    else:
+        try:
+            import imageio_ffmpeg
 
-
-def _wheel_binary() -> Path:
-    try:
-        import imageio_ffmpeg
-
-        return Path(imageio_ffmpeg.get_ffmpeg_exe())
-    except (ImportError, RuntimeError) as error:
+            binary, origin = Path(imageio_ffmpeg.get_ffmpeg_exe()), "the imageio-ffmpeg wheel"
+        except (ImportError, RuntimeError) as error:
+            raise ToolError(
+                f"no usable FFmpeg: the system has no version {_FLOOR} or newer and the imageio-ffmpeg wheel "
+                f"provides no binary ({error}); run `pip install imageio-ffmpeg` or set VIDAL_FFMPEG to a binary"
+            ) from error
+    if (reason := _unsuitable(binary)) is not None:
         raise ToolError(
-            f"no usable FFmpeg: the system has none from {_dotted(VERSION_FLOOR)} on and the imageio-ffmpeg wheel "
-            f"gives none ({error}); run `pip install imageio-ffmpeg` or set VIDAL_FFMPEG to a binary"
-        ) from error
-
-
-def _demand(binary: Path, whence: str) -> Path:
-    fault = _unfit(binary)
-    if fault is not None:
-        raise ToolError(
-            f"FFmpeg {binary} (from {whence}) {fault}; set VIDAL_FFMPEG to a build from "
-            f"{_dotted(VERSION_FLOOR)} on with libx264 and chromaprint, or unset it to use the imageio-ffmpeg wheel"
+            f"FFmpeg {binary} (from {origin}) {reason}; set VIDAL_FFMPEG to version {_FLOOR} or newer, built with "
+            "libx264 and chromaprint, or unset it to use the imageio-ffmpeg wheel"
         )
     return binary
 
 
-def _unfit(binary: Path) -> str | None:
-    """Why the binary cannot be used, or None."""
+def _unsuitable(binary: Path) -> str | None:
+    """Return why the binary cannot be used, or None if it can."""
     text = _version_text(binary)
     if text is None:
         return "cannot be run"
     match = re.match(r"n?(\d+)\.(\d+)(?:\.(\d+))?", text)
     if match is None or tuple(int(part or 0) for part in match.groups()) < VERSION_FLOOR:
-        return f"is version {text}, below {_dotted(VERSION_FLOOR)}, and has known security holes"
-    missing = [name for option, names in _NEEDED.items() for name in _absent(binary, option, names)]
+        return f"is version {text}, older than {_FLOOR}, and has known vulnerabilities"
+    missing: list[str] = []
+    for option, names in _REQUIRED.items():
+        available = set(_output(binary, option).split())
+        missing += [name for name in names if name not in available]
     return f"lacks {', '.join(missing)}" if missing else None
-
-
-def _absent(binary: Path, option: str, names: tuple[str, ...]) -> list[str]:
-    listed = set(_ask(binary, option).split())
-    return [name for name in names if name not in listed]
 
 
 @functools.lru_cache(maxsize=8)
 def _version_text(binary: Path) -> str | None:
-    match = re.match(r"ffmpeg version (\S+)", _ask(binary, "-version"))
+    match = re.match(r"ffmpeg version (\S+)", _output(binary, "-version"))
     return match[1] if match else None
 
 
-def _ask(binary: Path, option: str) -> str:
+def _output(binary: Path, option: str) -> str:
     try:
-        done = subprocess.run(
+        finished = subprocess.run(
             [str(binary), "-hide_banner", option] if option != "-version" else [str(binary), option],
             capture_output=True, stdin=subprocess.DEVNULL, timeout=60, env={"LC_ALL": "C"}, check=False,
         )  # fmt: skip
     except (OSError, subprocess.TimeoutExpired):
         return ""
-    return done.stdout.decode("utf-8", "replace")
-
-
-def _dotted(version: tuple[int, ...]) -> str:
-    return ".".join(map(str, version))
+    return finished.stdout.decode("utf-8", "replace")
 
 
 def global_options(limits: Limits) -> list[str]:
-    """Options of every FFmpeg run: no questions, machine-readable log, one thread in each filter graph.
+    """Return the options of every FFmpeg run: non-interactive, machine-readable log, single-threaded filter graphs.
 
-    ``-copyts`` keeps the clip's own clock, so that two passes agree on it.
+    ``-copyts`` keeps the timestamps of the source, so that two passes agree on them.
     """
     return ["-hide_banner", "-nostdin", "-nostats", "-y", "-copyts", "-loglevel", "repeat+level+verbose",
             "-filter_threads", "1", "-filter_complex_threads", "1", "-max_alloc", str(limits.alloc_bytes)]  # fmt: skip
 
 
 def input_options(limits: Limits) -> dict[str, str]:
-    """Options before every ``-i``."""
+    """Return the options of every input: only local files, and only the allowed containers, codecs and sizes."""
     return {
         "protocol_whitelist": "file,pipe",
         "format_whitelist": FORMATS,
@@ -153,5 +143,5 @@ def input_options(limits: Limits) -> dict[str, str]:
 
 
 def source_name(path: Path, folder: Path) -> str:
-    """How an FFmpeg that runs in ``folder`` is told of a file: never an option, a protocol or a pattern."""
+    """Return ``path`` as an argument of an FFmpeg run in ``folder``, never read as an option, protocol or pattern."""
     return f"file:{path.name if path.parent == folder else path.absolute()}"

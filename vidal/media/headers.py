@@ -1,4 +1,4 @@
-"""What the header of a container states, where FFmpeg corrects it or keeps it to itself."""
+"""Reads what a container's header states, where FFmpeg corrects the values or does not report them."""
 
 from __future__ import annotations
 
@@ -13,7 +13,11 @@ _AVI_HEADER = 24  # RIFF, size, AVI, LIST, size, hdrl: then the main header
 
 
 def container_states(path: Path, stated_s: float | None, has_audio: bool) -> Statement:
-    """``stated_s`` and ``has_audio`` are FFmpeg's account; of AVI, it gives what is there instead of what is stated."""
+    """Return what the header of the file ``path`` states.
+
+    ``stated_s`` and ``has_audio`` are FFmpeg's values, overridden for FLV and AVI: for these, FFmpeg reports what it
+    finds in the file instead.
+    """
     with path.open("rb") as file:
         head = file.read(128)
     stated = Statement(by="container", duration_s=stated_s, has_audio=has_audio)

@@ -1,7 +1,7 @@
-"""Which lines of FFmpeg's log are its own words: what a file's author wrote is logged too, and may imitate any line.
+"""Tells FFmpeg's own log messages from logged metadata, with which the author of a file can imitate any message.
 
-With colours forced, FFmpeg begins each line of its own with an escape sequence, and it replaces every escape character
-in a text that it logs. A line without one is the author's, or belongs to the dump of metadata that has no colour.
+With colours forced, FFmpeg starts each of its own lines with an escape sequence, and replaces every escape character in
+the text that it logs. A line without an escape sequence is text of the author or part of the metadata dump.
 """
 
 from __future__ import annotations
@@ -19,15 +19,15 @@ CUT_SHORT = (
     _COMPONENT + rb"stream \d+, offset 0x[0-9a-f]+: partial file",
     _COMPONENT + rb"File ended prematurely",
 )
-"""Marks of what demuxers log when a file ends before its own index or its own sizes say it should."""
+"""Patterns of the messages that demuxers log for a file that ends before its index or sizes say it should."""
 
 
 def plain(line: bytes) -> bytes:
-    """The line without colours; one that FFmpeg did not begin itself is indented, so no ``^\\[`` matches it."""
+    """Return the line without colours; a line that is not FFmpeg's own is indented, so that ``^\\[`` never matches."""
     text = _COLOUR.sub(b"", line)
     return text if _OWN.match(line) or not text else b" " + text
 
 
-def says(log: str, pattern: str) -> re.Match[str] | None:
-    """The first line that FFmpeg itself logged as an error and whose text, from its beginning, matches ``pattern``."""
+def find_error(log: str, pattern: str) -> re.Match[str] | None:
+    """Return the first of FFmpeg's own error messages whose beginning matches ``pattern``, or None."""
     return re.search(rf"^(?:\[\S+ @ 0x[0-9a-f]+\] )*\[(?:error|fatal)\] {pattern}", log, re.M)

@@ -1,4 +1,4 @@
-"""FFmpeg's own measurements of a clip, read from what its metadata filters printed."""
+"""Reads the measurements of a clip that FFmpeg's metadata filters have written to files."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ _LINE = re.compile(r"lavfi\.([\w.]+)=(\S+)$")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class PictureMeasures:
-    """Named as the columns of the record that they fill."""
+class VideoMeasures:
+    """Measurements of the video, named after the columns that they fill."""
 
     motion: float | None
     spatial_information: float | None
@@ -28,28 +28,32 @@ class PictureMeasures:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class SoundMeasures:
+class AudioMeasures:
+    """Measurements of the audio, named after the columns that they fill."""
+
     loudness_lufs: float | None
     silence_share: float
     audio_rms_db: float | None
-    """Of the mono audio; None for digital silence."""
+    """RMS level of the mono audio in dB of full scale; None for digital silence."""
 
     @property
-    def lost_in_mono(self) -> bool:
-        """Whether the source is heard and the mono audio is not.
+    def is_lost_in_mono(self) -> bool:
+        """Whether the source is audible and the mono audio is not.
 
-        Loudness leaves quiet stretches out, so a short beep in a long clip is up to 30 dB louder than its mean.
+        Loudness (EBU R128) ignores quiet passages, so that of a short beep in a long clip exceeds the mean level by up
+        to 30 dB.
         """
         if self.loudness_lufs is None:
             return False
         return self.audio_rms_db is None or self.audio_rms_db < self.loudness_lufs - 40
 
 
-def read_picture(path: Path, frames_path: Path, duration_s: float) -> PictureMeasures:
+def read_video_measures(path: Path, frames_path: Path, duration_s: float) -> VideoMeasures:
+    """Read the measures of the video (``path``) and of the stored frames (``frames_path``)."""
     values = _values(path)
     luma = _mean(values["signalstats.YAVG"])
-    return PictureMeasures(
-        # The first frame has nothing to differ from.
+    return VideoMeasures(
+        # The first frame has no predecessor to differ from.
         motion=_mean(values["siti.ti"][1:]),
         spatial_information=_mean(values["siti.si"]),
         scene_changes=len(values["scd.time"]),
@@ -60,12 +64,13 @@ def read_picture(path: Path, frames_path: Path, duration_s: float) -> PictureMea
     )
 
 
-def read_sound(path: Path, mono_path: Path, duration_s: float) -> SoundMeasures:
+def read_audio_measures(path: Path, mono_path: Path, duration_s: float) -> AudioMeasures:
+    """Read the measures of the full audio (``path``) and the levels of the mono audio (``mono_path``)."""
     values = _values(path)
     loudness = values["r128.I"][-1] if values["r128.I"] else None
     mono_db = next(iter(read_levels(mono_path)), -math.inf)
-    return SoundMeasures(
-        # -70 LUFS is the gate of EBU R128: no block was louder.
+    return AudioMeasures(
+        # -70 LUFS is the absolute gate of EBU R128: no block was louder.
         loudness_lufs=None if loudness is None or loudness <= -70 else round(loudness, 3),
         silence_share=_share(values["silence_start"], values["silence_end"], duration_s),
         audio_rms_db=round(mono_db, 3) if math.isfinite(mono_db) else None,
@@ -73,14 +78,14 @@ def read_sound(path: Path, mono_path: Path, duration_s: float) -> SoundMeasures:
 
 
 def read_levels(path: Path) -> list[float]:
-    """RMS level of each channel in dB of full scale, minus infinity for digital silence."""
+    """Return the RMS level of each channel in dB of full scale; minus infinity stands for digital silence."""
     values = _values(path)
     names = sorted((name for name in values if name.startswith("astats.")), key=lambda name: int(name.split(".")[1]))
     return [values[name][-1] for name in names]
 
 
 def read_fingerprint(path: Path) -> list[int]:
-    """Chromaprint's raw fingerprint: one unsigned 32-bit number for about each eighth of a second."""
+    """Read Chromaprint's raw fingerprint: unsigned 32-bit values, about eight per second; empty if there is none."""
     if not path.exists():
         return []
     data = path.read_bytes()
@@ -93,15 +98,11 @@ def _values(path: Path) -> dict[str, list[float]]:
         return values
     for line in path.read_text(encoding="ascii", errors="replace").splitlines():
         if match := _LINE.match(line):
-            values[match[1]].append(_number(match[2]))
+            try:
+                values[match[1]].append(float(match[2]))
+            except ValueError:
+                values[match[1]].append(math.nan)
     return values
-
-
-def _number(text: str) -> float:
-    try:
-        return float(text)
-    except ValueError:
-        return math.nan
 
 
 def _mean(numbers: Sequence[float]) -> float | None:
@@ -110,7 +111,7 @@ def _mean(numbers: Sequence[float]) -> float | None:
 
 
 def _share(starts: Sequence[float], ends: Sequence[float], duration_s: float) -> float:
-    """Share of the clip between starts and ends; a stretch that lasts to the end of the clip has no end printed."""
+    """Return the share of the clip between starts and ends; an interval open at the end of the clip has no end."""
     closed = [*ends, *[duration_s] * (len(starts) - len(ends))]
     length = math.fsum(min(end, duration_s) - max(0.0, start) for start, end in zip(starts, closed, strict=False))
     return round(min(1.0, max(0.0, length / duration_s)), 6)

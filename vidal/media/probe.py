@@ -1,4 +1,4 @@
-"""What a media file holds: its tracks by a demux-only pass of FFmpeg, then its first picture and sound, decoded."""
+"""Describes a media file by its tracks, from a demux-only pass of FFmpeg, and its first decoded frames."""
 
 from __future__ import annotations
 
@@ -24,66 +24,69 @@ from vidal.media.tracks import (
     survey,
 )
 
+_LANGUAGE = re.compile(r"[A-Za-z]{2,3}(-[A-Za-z0-9]{1,8}){0,4}")
 _HDR_TRANSFERS = ("smpte2084", "arib-std-b67")
-_SINGLE_FRAME_S = Fraction(1, 25)  # length of a picture that says nothing about its own
+_SINGLE_FRAME_S = Fraction(1, 25)  # duration of a single frame whose duration is unknown
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Probe:
-    """Facts about a source; times are in seconds on the file's own clock, unless they say otherwise.
+    """Properties of a source; times are in seconds and in timestamps of the file, unless stated otherwise.
 
-    A source of sound alone has no video track: its codec is None, its size 0x0, and it has no frames.
+    An audio-only source has no video codec and no frames, and its size is 0x0.
     """
 
     path: Path
-    """The file to decode: the source, or where its clock jumps, a copy in the clip's folder whose clock runs on."""
+    """The file to decode: the source or, if its timestamps jump, a copy with continuous ones in the clip's folder."""
     container: str
     video_codec: str | None
     video_track: int | None
-    """Number of the track that is the clip, among the video tracks: FFmpeg's ``v:0``."""
+    """Index of the clip's track among the video tracks, as in FFmpeg's ``v:0``."""
     video_tracks: int
     width: int
-    """As displayed: after sample aspect ratio and rotation."""
+    """Displayed width in pixels: after sample aspect ratio and rotation."""
     height: int
+    """Displayed height in pixels."""
     time_base: Fraction
     frame_ticks: list[int]
     """Presentation time of every frame, in units of `time_base`, sorted."""
     start_s: float
-    """When the picture starts; without one, the sound."""
+    """Start of the video; of the audio if there is no video."""
     duration_s: float
-    """Length of the picture, the last frame's own included; without one, of the sound."""
+    """Duration of the video, including that of the last frame; of the audio if there is no video."""
     rotation_deg: int
     is_hdr: bool
     is_interlaced: bool
     colour_space: str
-    """Matrix, and below primaries and transfer curve, in FFmpeg's words; ``unknown`` where the source states none."""
+    """Matrix in FFmpeg's naming, as the primaries and transfer curve below; ``unknown`` if the source has no tag."""
     colour_primaries: str
     colour_transfer: str
     is_rgb: bool
     audio_codec: str | None
     audio_track: int | None
-    """Number of the audio track that is the clip's, among the audio tracks: FFmpeg's ``a:0``."""
+    """Index of the clip's track among the audio tracks, as in FFmpeg's ``a:0``."""
     audio_tracks: int
     audio_language: str | None
     audio_start_s: float | None
-    """Seconds after the picture's start; negative if the sound comes first."""
+    """Seconds after the start of the video; negative if the audio starts first."""
     audio_duration_s: float | None
     clock_jumps: int
-    """Jumps and restarts of the source's clock; `path` has none."""
+    """Timestamp discontinuities of the source; `path` has none."""
     extent_s: float
-    """From the first packet of any track to the end of the last."""
+    """Time from the first packet of any track to the end of the last."""
     stated: tuple[Statement, ...]
-    """What the headers of the container and of the video track say, whatever was found."""
+    """Statements of the headers of the container and of the video track, which may be wrong."""
     decoded_size: tuple[int, int] | None
-    """Size of the first picture as decoded, to hold against the header's."""
+    """Width and height of the first decoded frame, for comparison with the header."""
 
     @property
     def times_s(self) -> list[float]:
-        """Presentation times in seconds after the picture's start."""
+        """Presentation times in seconds after the first frame."""
         return [seconds(tick - self.frame_ticks[0], self.time_base) for tick in self.frame_ticks]
 
     @property
     def fps(self) -> float:
+        """Average number of frames per second."""
         return len(self.frame_ticks) / self.duration_s
 
     @property
@@ -94,67 +97,64 @@ class Probe:
 
 
 def probe(path: Path, folder: Path, limits: Limits) -> Probe:
-    """Probe ``path``, with ``folder`` as scratch; raises `ClipError` for what is no clip or beyond a limit."""
+    """Probe the file ``path``, with ``folder`` as scratch space.
+
+    Raises `ClipError` if the file is not a video or audio clip, is damaged or exceeds ``limits``.
+    """
     source = survey(path, folder, limits)
-    found, jumps = source, _clock_jumps(source)
+    readable, jumps = source, _clock_jumps(source)
     if jumps:
-        path = _mend_clock(path, source, folder, limits)
-        found = survey(path, folder, limits)
-        if _clock_jumps(found):
-            raise ClipError("broken_clock", f"{jumps} jumps of the clock, which cannot be closed")
-    video, audio = _chosen(source)
+        if source.container not in CLOCK_MAY_JUMP:
+            raise ClipError("broken_clock", f"timestamps go backwards, which is invalid in {source.container}")
+        path = splice(path, folder, limits)
+        readable = survey(path, folder, limits)
+        if _clock_jumps(readable):
+            raise ClipError("broken_clock", f"{jumps} timestamp discontinuities that cannot be removed")
+    video, audio = _choose(source)
     # The copy has the same tracks, but not their flags.
-    video, audio = video and found.of("video")[video.number], audio and found.of("audio")[audio.number]
-    _check(video, found, limits)
+    video, audio = video and readable.of("video")[video.number], audio and readable.of("audio")[audio.number]
+    if video is not None:
+        _check(video, readable, limits)
     first = first_frame(path, folder, limits, video, audio)
-    return _summary(path, source, found, first, video, audio, jumps, limits)
+    return _summary(path, source, readable, first, video, audio, jumps, limits)
 
 
-def _chosen(found: Survey) -> tuple[Track | None, Track | None]:
-    """The tracks that are the clip; cover art beside sound is none of it."""
-    audio = choose_audio(found.of("audio"))
+def _choose(survey: Survey) -> tuple[Track | None, Track | None]:
+    """Select the video and audio track of the clip; cover art of an audio file does not count as video."""
+    audio = choose_audio(survey.of("audio"))
     if audio is not None and not audio.packets:
         audio = None
-    video = choose_video(found.of("video"))
+    video = choose_video(survey.of("video"))
     if video is not None and video.is_cover:
         video = None
     if video is None and audio is None:
-        raise ClipError("no_video", "neither sound nor a picture other than cover art")
+        raise ClipError("no_video", "neither audio nor video other than cover art")
     return video, audio
 
 
-def _clock_jumps(found: Survey) -> int:
-    tracks = [track for track in _chosen(found) if track is not None]
-    leaps_count = found.container in CLOCK_MAY_JUMP
-    return max(track.restarts + (track.leaps if leaps_count else 0) for track in tracks)
+def _clock_jumps(survey: Survey) -> int:
+    leaps_count = survey.container in CLOCK_MAY_JUMP
+    return max(track.restarts + (track.leaps if leaps_count else 0) for track in _choose(survey) if track is not None)
 
 
-def _mend_clock(path: Path, found: Survey, folder: Path, limits: Limits) -> Path:
-    if found.container not in CLOCK_MAY_JUMP:
-        raise ClipError("broken_clock", f"the clock goes back, which it never may in {found.container}")
-    return splice(path, folder, limits)
-
-
-def _check(video: Track | None, found: Survey, limits: Limits) -> None:
-    if video is None:
-        return
+def _check(video: Track, survey: Survey, limits: Limits) -> None:
     if not video.is_decodable:
         raise ClipError("unsupported_codec", video.codec)
-    if not video.packets and found.video_packets:
+    if not video.packets and survey.video_packets:
         raise ClipError("undecodable", "no key frame")
     if not video.packets:
-        raise ClipError("no_video", "the picture has no frames")
+        raise ClipError("no_video", "the video has no frames")
     if 0 in video.dimensions:
-        raise ClipError("undecodable", "nothing says how large the picture is")
+        raise ClipError("undecodable", "the frame size is unknown")
     limits.check_size(*video.dimensions)
 
 
 def _summary(
-    path: Path, source: Survey, found: Survey, first: FirstFrame, video: Track | None, audio: Track | None,
+    path: Path, source: Survey, readable: Survey, first: FirstFrame, video: Track | None, audio: Track | None,
     jumps: int, limits: Limits,
 ) -> Probe:  # fmt: skip
     ticks = sorted({tick for tick, _ in video.packets}) if video is not None else []
-    begin_s, length_s = _sound(first, audio)
+    begin_s, length_s = _audio_span(first, audio) if audio is not None else (None, None)
     start_s, duration_s = begin_s or 0.0, length_s or 0.0
     if video is not None:
         start_s = seconds(ticks[0], video.time_base)
@@ -162,8 +162,9 @@ def _summary(
         limits.check_frames(len(ticks), duration_s)
     limits.check_duration(duration_s)
     if len(ticks) == 1:
-        raise ClipError("still_image", "a single picture" + (" with sound" if audio is not None else ""))
+        raise ClipError("still_image", "a single frame" + (" with audio" if audio is not None else ""))
     width, height = _displayed(video, first.rotation_deg) if video is not None else (0, 0)
+    language = first.audio_tags.get("language", "")
     return Probe(
         path=path,
         container=source.container,
@@ -177,20 +178,20 @@ def _summary(
         start_s=start_s,
         duration_s=duration_s,
         rotation_deg=first.rotation_deg,
-        is_hdr=_first(r"color_trc:(\S+)", first.picture) in _HDR_TRANSFERS,
-        is_interlaced=_first(r" n: *0 .* i:([PTB]) ", first.picture) in ("T", "B"),
-        colour_space=_first(r"color_space:(\S+)", first.picture),
-        colour_primaries=_first(r"color_primaries:(\S+)", first.picture),
-        colour_transfer=_first(r"color_trc:(\S+)", first.picture),
-        is_rgb=_first(r" n: *0 .* fmt:(\S+) ", first.picture).startswith(("gbr", "rgb", "bgr", "pal8")),
+        is_hdr=_first(r"color_trc:(\S+)", first.showinfo) in _HDR_TRANSFERS,
+        is_interlaced=_first(r" n: *0 .* i:([PTB]) ", first.showinfo) in ("T", "B"),
+        colour_space=_first(r"color_space:(\S+)", first.showinfo),
+        colour_primaries=_first(r"color_primaries:(\S+)", first.showinfo),
+        colour_transfer=_first(r"color_trc:(\S+)", first.showinfo),
+        is_rgb=_first(r" n: *0 .* fmt:(\S+) ", first.showinfo).startswith(("gbr", "rgb", "bgr", "pal8")),
         audio_codec=audio.codec if audio is not None else None,
         audio_track=audio.number if audio is not None else None,
         audio_tracks=len(source.of("audio")),
-        audio_language=_language(first.audio_tags),
+        audio_language=language if language != "und" and _LANGUAGE.fullmatch(language) else None,
         audio_start_s=begin_s - start_s if begin_s is not None else None,
         audio_duration_s=length_s,
         clock_jumps=jumps,
-        extent_s=found.length_s,
+        extent_s=readable.length_s,
         stated=(
             container_states(path, source.stated_s, bool(source.of("audio"))),
             *([_video_states(video, first.video_tags)] if video is not None else ()),
@@ -199,24 +200,17 @@ def _summary(
     )
 
 
-def _sound(first: FirstFrame, audio: Track | None) -> tuple[float | None, float | None]:
-    """Start and length; the decoded first frame knows of priming samples, the packets do not."""
-    if audio is None:
-        return None, None
+def _audio_span(first: FirstFrame, audio: Track) -> tuple[float, float]:
+    """Return start and duration in seconds; the first decoded frame excludes priming samples, the packets do not."""
     begin = audio.packets[0][0] * audio.time_base
-    if first.sound_start_s is not None:
-        begin = max(begin, first.sound_start_s)
+    if first.audio_start_s is not None:
+        begin = max(begin, first.audio_start_s)
     last, duration = max(audio.packets)
     return float(begin), float((last + duration) * audio.time_base - begin)
 
 
-def _language(tags: dict[str, str]) -> str | None:
-    tag = tags.get("language", "")
-    return tag if tag != "und" and re.fullmatch(r"[A-Za-z]{2,3}(-[A-Za-z0-9]{1,8}){0,4}", tag) else None
-
-
 def _video_states(video: Track, tags: dict[str, str]) -> Statement:
-    """Matroska's statistics tags are the only ones that FFmpeg hands on."""
+    """Return what the track header states; FFmpeg passes on duration and frame count for Matroska only."""
     length = re.match(r"(\d{2,3}):(\d\d):(\d\d\.\d{1,9})$", tags.get("duration", ""))
     count = re.match(r"\d{1,9}$", tags.get("number_of_frames", ""))
     return Statement(

@@ -1,4 +1,4 @@
-"""Mends a clock that restarts or leaps: packets copied as they are, onto a clock that runs on."""
+"""Makes timestamps that restart or jump continuous, without re-encoding."""
 
 from __future__ import annotations
 
@@ -15,13 +15,16 @@ _SPLICED = "spliced.ts"
 
 
 def splice(path: Path, folder: Path, limits: Limits) -> Path:
-    """A copy of ``path`` in ``folder`` with every track, its jumps closed by FFmpeg as it does without ``-copyts``."""
+    """Copy every track of ``path`` to a file in ``folder`` with continuous timestamps, and return its path.
+
+    FFmpeg closes the jumps, as it does by default (without ``-copyts``). Raises `ClipError` if it cannot read the file.
+    """
     source = ffmpeg.input(source_name(path, folder), **input_options(limits))
     output = ffmpeg.output(
         source["v?"], source["a?"], f"file:{_SPLICED}", f="mpegts", c="copy",
         muxdelay=0, muxpreload=0, flags="+bitexact", fflags="+bitexact",
     )  # fmt: skip
     options = [option for option in global_options(limits) if option != "-copyts"]
-    done = child.run([str(find_ffmpeg()), *options, *output.get_args()], folder, limits, cpu_s=PROBE_CPU_S)
-    raise_for_failure(done, path)
+    finished = child.run([str(find_ffmpeg()), *options, *output.get_args()], folder, limits, cpu_s=PROBE_CPU_S)
+    raise_for_failure(finished, path)
     return folder / _SPLICED

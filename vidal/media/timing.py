@@ -1,4 +1,4 @@
-"""Which frames of a clip are kept and which are stored: arithmetic on presentation times, nothing else."""
+"""Selects the frames of a clip to keep and to store, from their presentation times alone."""
 
 from __future__ import annotations
 
@@ -7,24 +7,24 @@ from bisect import bisect_right
 from collections.abc import Sequence
 from fractions import Fraction
 
-# Keeps a time that should fall on a slot's edge from landing in the slot before, by rounding.
+# Keeps a time on the boundary of two slots from falling into the earlier one by rounding.
 _SLACK = 0.001
 
 _ROUNDING_S = 1e-6
 
 
 def seconds(ticks: int, time_base: Fraction) -> float:
-    """The same float for the same instant, whichever time base it is told in."""
+    """Convert ticks to seconds; equal times give the same float in every time base."""
     return float(ticks * time_base)
 
 
 def keeps_every_frame(times_s: Sequence[float], duration_s: float, max_fps: float) -> bool:
-    """Whether the rate is within ``max_fps``, jitter of a nominal rate aside."""
+    """Return whether the average rate is at most ``max_fps``, with 1 % of tolerance for jitter."""
     return len(times_s) <= max(1.0, max_fps * 1.01 * duration_s)
 
 
 def decimate(times_s: Sequence[float], max_fps: float) -> list[float]:
-    """The first frame of each slot of ``1 / max_fps`` seconds: true times, at most ``max_fps`` in any second."""
+    """Return the times of the first frame in each slot of ``1 / max_fps`` seconds."""
     kept: list[float] = []
     slot = -math.inf
     for time_s in times_s:
@@ -35,14 +35,15 @@ def decimate(times_s: Sequence[float], max_fps: float) -> list[float]:
 
 
 def decimate_expression(max_fps: float) -> str:
-    """`decimate` in the language of FFmpeg's select filter."""
+    """Return `decimate` as an expression for FFmpeg's ``select`` filter."""
     return f"isnan(prev_selected_t)+gt(floor(t*{max_fps:g}+{_SLACK}),floor(prev_selected_t*{max_fps:g}+{_SLACK}))"
 
 
 def centre_frames(times_s: Sequence[float], duration_s: float, count: int) -> list[int]:
-    """Indices of the frames on display at the centres of ``count`` equal segments, each other than the last.
+    """Return the indices of the frames on display at the centres of ``count`` equal segments, without repetition.
 
-    A clip with fewer than ``count`` frames gives every one of its frames.
+    For a clip of fewer than ``count`` frames, all indices are returned. Example: ``centre_frames([0, 1, 2, 3], 4, 2)``
+    gives ``[1, 3]``.
     """
     count = min(count, len(times_s))
     centres = [(k + 0.5) * duration_s / count for k in range(count)]
@@ -53,14 +54,15 @@ def centre_frames(times_s: Sequence[float], duration_s: float, count: int) -> li
 
 
 def stretch(chosen: Sequence[int], count: int) -> list[int]:
-    """``count`` indices into ``chosen``, evenly repeated where the clip has fewer frames."""
+    """Return ``count`` indices into ``chosen``, evenly repeated if it is shorter: ``[0, 0, 1, 1]`` for 4 of 2."""
     return [k * len(chosen) // count for k in range(count)]
 
 
 def pick_expression(times_s: Sequence[float], chosen: Sequence[int]) -> str:
-    """A select expression that passes exactly the frames ``chosen``, by thresholds halfway to the frame before.
+    """Return an expression for FFmpeg's ``select`` filter that passes exactly the frames ``chosen``.
 
-    Each threshold that time passes lets one frame through, so rounding and a stray frame cannot give two for one.
+    The thresholds lie halfway to the previous frame. Each one lets a single frame pass, so neither rounding nor an
+    extra frame can select two frames for one index.
     """
     thresholds = [(times_s[i - 1] + times_s[i]) / 2 if i else times_s[0] - 1 for i in chosen]
     passed = "+".join(f"gte(t,{threshold:.9f})" for threshold in thresholds)
@@ -68,6 +70,6 @@ def pick_expression(times_s: Sequence[float], chosen: Sequence[int]) -> str:
 
 
 def target_size(width: int, height: int, short_side: int) -> tuple[int, int]:
-    """Size with the given short side, even and never larger than the source."""
+    """Return width and height, both even, with the given shorter side, but never larger than the source."""
     scale = min(1.0, short_side / min(width, height))
     return max(2, 2 * round(width * scale / 2)), max(2, 2 * round(height * scale / 2))

@@ -1,8 +1,8 @@
-"""The tracks of a media file, by one demux-only pass of FFmpeg, and which of them are the clip.
+"""Lists the tracks of a media file by one demux-only pass of FFmpeg, and selects those that become the clip.
 
-Every fact comes from framecrc, a muxer made for machines; what a track is flagged as, too, by giving it the flagged
-tracks once more behind all of them. The log, which also holds what the file's author wrote, says no more than the name
-of the demuxer and the length that the header states.
+The facts come from ``framecrc``, a muxer with machine-readable output; flags are read by passing it the flagged tracks
+once more after all tracks. Only the name of the demuxer, the number of packets and the stated duration come from the
+log, which also contains text written by the file's author.
 """
 
 from __future__ import annotations
@@ -22,31 +22,31 @@ from vidal.errors import ClipError
 from vidal.media import child
 from vidal.media.ffmpeg import FORMATS, find_ffmpeg, global_options, input_options, is_decodable, source_name
 from vidal.media.limits import Limits
-from vidal.media.log_lines import CUT_SHORT, says
+from vidal.media.log_lines import CUT_SHORT, find_error
 
 PROBE_CPU_S = 60.0
 
 _PACKETS, _CLOCK, _DEFAULTS, _COVERS = "probe.packets", "probe.clock", "probe.defaults", "probe.covers"
-_DISCARD = 0x4  # AV_PKT_FLAG_DISCARD: outside the edit list, decoded but never shown
+_DISCARD = 0x4  # AV_PKT_FLAG_DISCARD: outside the edit list, decoded but not displayed
 _NO_TIME = -(2**63)
 
-# FFmpeg's own measures of a broken clock: -dts_delta_threshold, and a tenth of a second back.
+# FFmpeg's own thresholds for a timestamp discontinuity: -dts_delta_threshold, and 0.1 s backwards.
 _LEAP_S = 10
 _BACK_S = Fraction(1, 10)
 
-# In these the clock may restart or leap by design; in the others a leap is a picture that is held.
+# Containers in which timestamps may restart or jump by design; in others a jump is a frame displayed for long.
 CLOCK_MAY_JUMP = ("mpegts", "mpeg")
-# Containers whose header states a length; for the others FFmpeg guesses it.
+# Containers whose header states a duration; for others FFmpeg estimates it.
 _STATES_LENGTH = ("mov", "matroska", "avi", "flv", "asf", "wav", "flac")
 
-# PNG, JPEG, WebP, BMP, TIFF: what moves in these formats has a demuxer of its own, which is read.
-_PICTURE = re.compile(rb"\x89PNG\r\n\x1a\n|\xff\xd8\xff|RIFF....WEBP|BM|II\*\0|MM\0\*", re.S)
+# PNG, JPEG, WebP, BMP, TIFF; animated PNG and WebP have demuxers of their own, which are allowed.
+_IMAGE = re.compile(rb"\x89PNG\r\n\x1a\n|\xff\xd8\xff|RIFF....WEBP|BM|II\*\0|MM\0\*", re.S)
 
-# FFmpeg would bend a decoding time that goes back, and a presentation time with it: it is given a counter instead,
-# and the decoding time itself as a duration, raised so that it is never negative.
+# FFmpeg would correct a decoding time that goes backwards, and the presentation time with it. So the decoding time is
+# replaced by a counter and is written as the duration instead, with an offset that keeps it positive.
 _COUNTER = "N-1099511627776"
 _RAISED = 4398046511104
-_LOWEST_TIME = -(2**39)  # below this, a presentation time is unknown, and the counter stands in for it
+_LOWEST_TIME = -(2**39)  # a lower presentation time is the counter, which replaces an unknown one
 
 
 @dataclass(slots=True, kw_only=True)
@@ -55,7 +55,7 @@ class Track:
 
     kind: str = ""
     number: int = 0
-    """Among the tracks of its kind, from 0, as in FFmpeg's ``v:0``."""
+    """Index among the tracks of the same kind, from 0, as in FFmpeg's ``v:0``."""
     codec: str = ""
     time_base: Fraction = Fraction(1)
     dimensions: tuple[int, int] = (0, 0)
@@ -63,52 +63,55 @@ class Track:
     is_default: bool = False
     is_cover: bool = False
     packets: list[tuple[int, int]] = field(default_factory=list)
-    """Presentation time and duration of each packet that is shown, in units of `time_base`."""
+    """Presentation time and duration of each displayed packet, in units of `time_base`."""
     leaps: int = 0
-    """How often the decoding time leaps ahead."""
+    """How often the decoding time jumps forwards by more than 10 s."""
     restarts: int = 0
-    """How often it goes back."""
+    """How often the decoding time jumps backwards by more than 0.1 s."""
 
     @property
     def span_s(self) -> tuple[Fraction, Fraction]:
-        """First and last instant at which there is something of the track."""
+        """Start of the first and end of the last packet, in seconds."""
         if not self.packets:
             return Fraction(0), Fraction(0)
         return min(self.packets)[0] * self.time_base, max(sum(packet) for packet in self.packets) * self.time_base
 
     @property
     def length_s(self) -> Fraction:
+        """Time from the start of the first to the end of the last packet, in seconds."""
         begin, end = self.span_s
         return end - begin
 
     @property
     def is_decodable(self) -> bool:
+        """Whether the codec has an allowed decoder."""
         return is_decodable(self.codec)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Survey:
-    """What one demux-only pass found."""
+    """Result of one demux-only pass."""
 
     container: str
     stated_s: float | None
-    """Length that the container's header states."""
+    """Duration stated in the container's header."""
     tracks: Sequence[Track]
     video_packets: int
-    """Packets of every video track; those before a track's first key frame are in no `Track`, as none is shown."""
+    """Packets of all video tracks, with those before the first key frame, which are in no `Track`."""
 
     def of(self, kind: str) -> list[Track]:
+        """Return the tracks of ``kind`` (``video`` or ``audio``)."""
         return [track for track in self.tracks if track.kind == kind]
 
     @property
     def length_s(self) -> float:
-        """From the first packet of any track to the end of the last."""
+        """Time from the first packet of any track to the end of the last, in seconds."""
         spans = [track.span_s for track in self.tracks if track.packets]
         return float(max(end for _, end in spans) - min(begin for begin, _ in spans)) if spans else 0.0
 
 
 def choose_video(tracks: Sequence[Track]) -> Track | None:
-    """Film before still image before cover art, then what can be decoded, the default flag, and the longest."""
+    """Select the video track: video over still image over cover art, then decodable, default, longest, first."""
     return max(
         tracks,
         key=lambda t: (not t.is_cover, len(t.packets) > 1, t.is_decodable, t.is_default, t.length_s, -t.number),
@@ -117,30 +120,28 @@ def choose_video(tracks: Sequence[Track]) -> Track | None:
 
 
 def choose_audio(tracks: Sequence[Track]) -> Track | None:
-    """What can be decoded, then the default flag, then the first, as players do."""
+    """Select the audio track as players do: not empty, then decodable, default, first."""
     return max(tracks, key=lambda t: (bool(t.packets), t.is_decodable, t.is_default, -t.number), default=None)
 
 
 def survey(path: Path, folder: Path, limits: Limits) -> Survey:
-    """Demux ``path`` once, with ``folder`` as scratch; raises `ClipError` for what FFmpeg cannot read to its end."""
+    """Demux ``path`` once, with ``folder`` as scratch space; raises `ClipError` if FFmpeg cannot read it to the end."""
     try:
-        done = child.run(_command(path, folder, limits), folder, limits, marks=CUT_SHORT, cpu_s=PROBE_CPU_S)
-        raise_for_failure(done, path)
+        finished = child.run(_command(path, folder, limits), folder, limits, marks=CUT_SHORT, cpu_s=PROBE_CPU_S)
+        raise_for_failure(finished, path)
         tracks = _read_packets(folder, limits)
         _read_flags(folder, tracks)
     finally:
         for name in (_PACKETS, _CLOCK, _DEFAULTS, _COVERS):
             (folder / name).unlink(missing_ok=True)
-    container = re.search(r"^\[in#0/(\S+) @ ", done.log, re.M)
-    name = container[1] if container else ""
-    read = re.findall(
-        r"^\[in#0\S* @ \S+\] \[verbose\] +Input stream #0:\d+ \(video\): (\d+) packets read", done.log, re.M
-    )
+    match = re.search(r"^\[in#0/(\S+) @ ", finished.log, re.M)
+    container = match[1] if match else ""
+    packets_line = r"^\[in#0\S* @ \S+\] \[verbose\] +Input stream #0:\d+ \(video\): (\d+) packets read"
     return Survey(
-        container=name,
-        stated_s=_stated_length(done.log, name),
+        container=container,
+        stated_s=_stated_length(finished.log, container),
         tracks=tracks,
-        video_packets=sum(map(int, read)),
+        video_packets=sum(map(int, re.findall(packets_line, finished.log, re.M))),
     )
 
 
@@ -158,22 +159,22 @@ def _command(path: Path, folder: Path, limits: Limits) -> list[str]:
     return [str(find_ffmpeg()), *global_options(limits), *ffmpeg.merge_outputs(*outputs).get_args()]
 
 
-def raise_for_failure(done: child.Finished, path: Path) -> None:
-    """The `ClipError` that the end of an FFmpeg process which read a source stands for."""
-    if any(done.counts.values()):
-        raise ClipError("truncated", "the file ends before its index or its sizes say")
-    if says(done.log, r"Picture size \d+x\d+ (exceeds|is invalid)"):
-        raise ClipError("too_many_pixels", done.first_error)
-    if says(done.log, "moov atom not found") and _head(path)[4:8] == b"ftyp":
+def raise_for_failure(finished: child.Finished, path: Path) -> None:
+    """Raise the `ClipError` for a failed FFmpeg process that read the source ``path``; do nothing if it succeeded."""
+    if any(finished.counts.values()):
+        raise ClipError("truncated", "the file ends before its index or sizes say it should")
+    if find_error(finished.log, r"Picture size \d+x\d+ (exceeds|is invalid)"):
+        raise ClipError("too_many_pixels", finished.first_error)
+    if find_error(finished.log, "moov atom not found") and _head(path)[4:8] == b"ftyp":
         raise ClipError("truncated", "the file ends before its index (moov)")
-    if done.returncode != 0 and says(done.log, "Output file does not contain any stream"):
+    if finished.returncode != 0 and find_error(finished.log, "Output file does not contain any stream"):
         raise ClipError("no_video", "neither video nor audio")
-    if done.returncode != 0 and says(done.log, "Format not on whitelist"):
-        if _PICTURE.match(_head(path)):
+    if finished.returncode != 0 and find_error(finished.log, "Format not on whitelist"):
+        if _IMAGE.match(_head(path)):
             raise ClipError("still_image", "an image file")
-        raise ClipError("unsupported_container", f"none of {FORMATS}")
-    if done.returncode != 0:
-        raise ClipError("undecodable", done.first_error)
+        raise ClipError("unsupported_container", f"not one of {FORMATS}")
+    if finished.returncode != 0:
+        raise ClipError("undecodable", finished.first_error)
 
 
 def _head(path: Path) -> bytes:
@@ -182,18 +183,18 @@ def _head(path: Path) -> bytes:
 
 
 def _stated_length(log: str, container: str) -> float | None:
-    """The dump's own line; where there are two, one is the author's, and nothing is stated."""
-    found = re.findall(r"^ \[info\]   Duration: (\d+):(\d\d):(\d\d\.\d\d), ", log, re.M)
-    if len(found) != 1 or container.split(",")[0] not in _STATES_LENGTH:
+    """Return the duration in the metadata dump; if there are two such lines, one is forged, and neither is used."""
+    lengths = re.findall(r"^ \[info\]   Duration: (\d+):(\d\d):(\d\d\.\d\d), ", log, re.M)
+    if len(lengths) != 1 or container.split(",")[0] not in _STATES_LENGTH:
         return None
-    hours, minutes, rest = found[0]
+    hours, minutes, rest = lengths[0]
     return int(hours) * 3600 + int(minutes) * 60 + float(rest)
 
 
 def _read_packets(folder: Path, limits: Limits) -> list[Track]:
     tracks: dict[int, Track] = {}
     decoded_at = _read_clock(folder / _CLOCK)
-    place = dict.fromkeys(decoded_at, 0)
+    position = dict.fromkeys(decoded_at, 0)
     with (folder / _PACKETS).open(encoding="ascii", errors="replace") as lines:
         for line in lines:
             if line.startswith("#"):
@@ -201,16 +202,19 @@ def _read_packets(folder: Path, limits: Limits) -> list[Track]:
                 continue
             cells = line.split(",")
             index = int(cells[0])
-            _read_packet(cells, decoded_at[index][place[index]], tracks[index], limits)
-            place[index] += 1
+            _read_packet(cells, decoded_at[index][position[index]], tracks[index], limits)
+            position[index] += 1
     for index, track in tracks.items():
-        _count_jumps(track, decoded_at.get(index, []))
+        known = [time for time in decoded_at.get(index, []) if time != _NO_TIME]
+        steps_s = [(after - before) * track.time_base for before, after in pairwise(known)]
+        track.restarts = sum(step < -_BACK_S for step in steps_s)
+        track.leaps = sum(step > _LEAP_S for step in steps_s)
         track.number = sum(other.kind == track.kind for i, other in tracks.items() if i < index)
     return [tracks[index] for index in sorted(tracks)]
 
 
 def _read_clock(path: Path) -> dict[int, list[int]]:
-    """Decoding time of every packet by track, as the file has it."""
+    """Return the decoding times of all packets by track, uncorrected."""
     times: dict[int, list[int]] = {}
     with path.open(encoding="ascii", errors="replace") as lines:
         for line in lines:
@@ -236,37 +240,26 @@ def _read_header(line: str, tracks: dict[int, Track]) -> None:
         width, height = value.split("x")
         track.dimensions = (int(width), int(height))
     else:
-        track.aspect = _aspect(value)
-
-
-def _aspect(text: str) -> Fraction:
-    """Sample aspect ratio; one that is unknown or absurd counts as square."""
-    over, under = (int(part) for part in text.split("/"))
-    ratio = Fraction(over, under) if over > 0 and under > 0 else Fraction(1)
-    return ratio if Fraction(1, 8) <= ratio <= 8 else Fraction(1)
+        over, under = (int(part) for part in value.split("/"))
+        ratio = Fraction(over, under) if over > 0 and under > 0 else Fraction(1)
+        # An unknown or implausible sample aspect ratio is taken as square.
+        track.aspect = ratio if Fraction(1, 8) <= ratio <= 8 else Fraction(1)
 
 
 def _read_packet(cells: list[str], decoded_at: int, track: Track, limits: Limits) -> None:
-    """``stream, dts, pts, duration, size, crc[, F=flags]``; flags are left out of a plain key frame."""
+    """Parse ``stream, dts, pts, duration, size, crc[, F=flags]``; a plain key frame has no flags."""
     flags = next((int(cell.strip()[2:], 16) for cell in cells[6:] if cell.strip().startswith("F=")), 1)
     if flags & _DISCARD:
         return
     pts, duration = (int(cell) for cell in cells[2:4])
     track.packets.append((pts if pts > _LOWEST_TIME else decoded_at, duration))
     if len(track.packets) > (limits.max_frames if track.kind == "video" else limits.max_audio_packets):
-        word = "too_many_frames" if track.kind == "video" else "over_duration"
-        raise ClipError(word, f"more than {len(track.packets) - 1} packets of {track.kind}")
-
-
-def _count_jumps(track: Track, decoded_at: Sequence[int]) -> None:
-    known = [time for time in decoded_at if time != _NO_TIME]
-    steps_s = [(after - before) * track.time_base for before, after in pairwise(known)]
-    track.restarts = sum(step < -_BACK_S for step in steps_s)
-    track.leaps = sum(step > _LEAP_S for step in steps_s)
+        reason = "too_many_frames" if track.kind == "video" else "over_duration"
+        raise ClipError(reason, f"more than {len(track.packets) - 1} packets of {track.kind}")
 
 
 def _read_flags(folder: Path, tracks: Sequence[Track]) -> None:
-    """Which tracks come once more behind all of them; of two with the same packets, one is as good as the other."""
+    """Set the flags of the tracks that are repeated after all tracks; tracks with equal packets are interchangeable."""
     for name, attribute in ((_DEFAULTS, "is_default"), (_COVERS, "is_cover")):
         packets = _digests(folder / name)
         flagged = {digest for index, digest in packets.items() if index >= len(tracks)}
@@ -275,11 +268,11 @@ def _read_flags(folder: Path, tracks: Sequence[Track]) -> None:
 
 
 def _digests(path: Path) -> dict[int, str]:
-    """A hash of all packets of each track that has some."""
-    found: dict[int, Any] = {}
+    """Return a hash of all packets of each track that has packets."""
+    hashes: dict[int, Any] = {}
     with path.open("rb") as lines:
         for line in lines:
             if not line.startswith(b"#"):
                 index, _, packet = line.partition(b",")
-                found.setdefault(int(index), hashlib.blake2b()).update(packet)
-    return {index: digest.hexdigest() for index, digest in found.items()}
+                hashes.setdefault(int(index), hashlib.blake2b()).update(packet)
+    return {index: digest.hexdigest() for index, digest in hashes.items()}

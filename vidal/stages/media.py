@@ -23,7 +23,7 @@ class Media(Stage, Target):
     first, and those of another shape are distorted. The filter ``damaged`` rejects by it.
     """
 
-    version: ClassVar[int] = 2
+    version: ClassVar[int] = 3
     default_resources: ClassVar[Resources] = Resources(timeout_s=2000)
     reads: ClassVar[tuple[str, ...]] = ("source_file", "source_facts", "duration_s")
     writes: ClassVar[tuple[str, ...]] = (
@@ -51,33 +51,33 @@ class Media(Stage, Target):
         target = Target(**self.model_dump(include=set(Target.model_fields)))
         if work.probe.video_codec is None and self.takes == "video":
             raise ClipError("no_video", "audio alone, and `takes` is video")
-        made = transcode(work.probe.path, work.probe, work.folder, target, self.limits)
-        _put_members(clip, made)
-        _write(clip, made)
+        transcoded = transcode(work.probe.path, work.probe, work.folder, target, self.limits)
+        _put_members(clip, transcoded)
+        _write(clip, transcoded)
         clip.media_model = f"{ffmpeg_identity()} settings {digest(target.model_dump())}"
         for path in {work.source_path, work.probe.path}:
             path.unlink()
         work.source_path = None
 
 
-def _put_members(clip: Clip, made: Transcoded) -> None:
-    if made.video is not None:
-        clip.work.put(Member(layer="video", suffix="mp4", data=made.video))
-    for k, (data, time_s) in enumerate(zip(made.frames, made.frame_times, strict=True)):
+def _put_members(clip: Clip, transcoded: Transcoded) -> None:
+    if transcoded.video is not None:
+        clip.work.put(Member(layer="video", suffix="mp4", data=transcoded.video))
+    for k, (data, time_s) in enumerate(zip(transcoded.frames, transcoded.frame_times, strict=True)):
         clip.work.put(Member(layer="video", suffix=f"frame.{k}.jpg", data=data, time_s=time_s))
-    if made.sound is not None:
-        clip.work.put(Member(layer="audio", suffix="flac", data=made.sound))
+    if transcoded.audio is not None:
+        clip.work.put(Member(layer="audio", suffix="flac", data=transcoded.audio))
 
 
-def _write(clip: Clip, made: Transcoded) -> None:
-    clip.frame_times = made.frame_times
-    clip.frame_width, clip.frame_height = made.size or (None, None)
-    clip.has_audio = made.sound is not None
-    clip.audio_status, clip.audio_reason = made.audio.status, made.audio.reason
-    clip.corrupt_audio_share = made.audio.corrupt_share
-    clip.damage = sorted({*clip.damage, *made.damage})
-    clip.corrupt_frames = made.picture_damage.corrupt_frames if made.picture_damage is not None else None
-    clip.audio_fingerprint = made.audio_fingerprint
-    for measures in (made.picture_measures, made.sound_measures):
+def _write(clip: Clip, transcoded: Transcoded) -> None:
+    clip.frame_times = transcoded.frame_times
+    clip.frame_width, clip.frame_height = transcoded.size or (None, None)
+    clip.has_audio = transcoded.audio is not None
+    clip.audio_status, clip.audio_reason = transcoded.audio_status.status, transcoded.audio_status.reason
+    clip.corrupt_audio_share = transcoded.audio_status.corrupt_share
+    clip.damage = sorted({*clip.damage, *transcoded.damage})
+    clip.corrupt_frames = transcoded.video_damage.corrupt_frames if transcoded.video_damage is not None else None
+    clip.audio_fingerprint = transcoded.audio_fingerprint
+    for measures in (transcoded.video_measures, transcoded.audio_measures):
         for name in measures.__dataclass_fields__ if measures is not None else ():
             setattr(clip, name, getattr(measures, name))

@@ -31,7 +31,7 @@ class Probe(Stage):
     lasts less than ``min_picture_share`` of its sound.
     """
 
-    version: ClassVar[int] = 2
+    version: ClassVar[int] = 3
     reads: ClassVar[tuple[str, ...]] = ("source_file",)
     writes: ClassVar[tuple[str, ...]] = (
         "source_facts", "container", "video_codec", "audio_codec", "duration_s", "width", "height", "fps",

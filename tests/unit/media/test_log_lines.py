@@ -11,7 +11,7 @@ from vidal.errors import ClipError
 from vidal.media import child
 from vidal.media.ffmpeg import find_ffmpeg, global_options
 from vidal.media.limits import Limits
-from vidal.media.log_lines import CUT_SHORT, says
+from vidal.media.log_lines import CUT_SHORT, find_error
 from vidal.media.probe import probe
 
 FORGED = "[mov,mp4,m4a,3gp,3g2,mj2 @ 0x5581e4f6cd80] [error] "
@@ -48,7 +48,7 @@ def test_a_line_that_the_author_forged_says_nothing(place: str, opening: str, tm
     command = [str(find_ffmpeg()), *global_options(Limits()), "-i", str(path), "-c", "copy", "-f", "null", "-"]
     done = child.run(command, tmp_path, Limits(), marks=CUT_SHORT)
     assert "partial file" in done.log and not any(done.counts.values())
-    assert not any(says(done.log, f".*{line[:12]}") for line in ("partial file", *LIES[1:4], LIES[5]))
+    assert not any(find_error(done.log, f".*{line[:12]}") for line in ("partial file", *LIES[1:4], LIES[5]))
     assert len(probe(path, tmp_path, Limits()).frame_ticks) == 25
 
 

@@ -1,4 +1,4 @@
-"""What becomes of a source's audio, told from FFmpeg's own counts and the levels of its channels."""
+"""Whether a source's audio is usable, by FFmpeg's packet counts and the levels of its channels."""
 
 from __future__ import annotations
 
@@ -20,35 +20,32 @@ _CANCELLED_OF_MANY_DB = 20.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class AudioFate:
-    """``status`` and ``reason`` as the record has them; the share is of the source's packets."""
+class AudioStatus:
+    """The values of the columns ``audio_status``, ``audio_reason`` and ``corrupt_audio_share``."""
 
     status: str
     reason: str | None = None
     corrupt_share: float | None = None
+    """Share of the source's audio packets that could not be decoded, 0 to 1."""
 
     @classmethod
-    def none(cls) -> AudioFate:
-        return cls(status="none")
-
-    @classmethod
-    def of(cls, corrupt: float, limit: float) -> AudioFate:
-        """Of audio that could be read, ``corrupt`` of it not."""
-        if corrupt == 0:
+    def of_decoded(cls, corrupt_share: float, max_corrupt_share: float) -> AudioStatus:
+        """Return the status of audio of which ``corrupt_share`` could not be decoded."""
+        if corrupt_share == 0:
             return cls(status="ok", corrupt_share=0.0)
-        status = "left_out" if corrupt > limit else "damaged"
-        return cls(status=status, reason="corrupt_packets", corrupt_share=round(corrupt, 6))
+        status = "left_out" if corrupt_share > max_corrupt_share else "damaged"
+        return cls(status=status, reason="corrupt_packets", corrupt_share=round(corrupt_share, 6))
 
 
 def corrupt_share(log: str) -> float:
-    """Share of the audio packets that the decoder refused."""
-    # The last match: what the file's author wrote is logged before FFmpeg's own summary.
+    """Return the share of audio packets that the decoder rejected, 0 to 1."""
+    # The last match is FFmpeg's own summary; text by the file's author is logged before it.
     packets, errors = map(int, (_PACKETS.findall(log) or [(0, 0)])[-1])
     return min(1.0, errors / packets) if packets else 0.0
 
 
 def cancelled_channel(folder: Path) -> int | None:
-    """The loudest channel, if mixing all into one has taken away far more than mixing does."""
+    """Return the index of the loudest channel if the channels cancel out in the mono mix, else None."""
     channels, mono = read_levels(folder / graph.CHANNEL_MEASURES), read_levels(folder / graph.MONO_MEASURES)
     if len(channels) < 2 or not mono:
         return None
