@@ -11,6 +11,7 @@ from typing import Any, Literal
 from rich.console import Console
 
 from vidal.dataset.dataset import Dataset
+from vidal.dataset.revise import refuse_revised
 from vidal.dataset.storage import Storage
 from vidal.engine.driver import Retry, Run, is_complete
 from vidal.engine.driver import build as drive
@@ -133,6 +134,7 @@ def retry(
     if not chosen:
         return _result(out, started, did_nothing=True)
     dataset.own_tars("and has no recipe to run again; mend the tars and index them anew")
+    refuse_revised(dataset, "vidal retry")
     recipe = _recipe_of(dataset, settings)
     chosen_clips = Retry(clip_ids=frozenset(chosen), shards=frozenset(shards))
     return _drive(recipe, out, how, console, quiet=quiet, retry=chosen_clips)

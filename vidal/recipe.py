@@ -165,12 +165,23 @@ def steps_of(path: str | Path, overrides: Iterable[str] = ()) -> tuple[Step, ...
     return tuple(_steps(raw.get("stages"), str(path)))
 
 
-def again(definition: dict[str, Any], overrides: Iterable[str], place: str) -> Recipe:
-    """The recipe that a dataset keeps, with the settings that it does not keep. Raises `RecipeError`."""
+def with_overrides(definition: dict[str, Any], overrides: Iterable[str]) -> dict[str, Any]:
+    """A copy of the recipe that a dataset keeps, with other settings. Raises `RecipeError`."""
     raw = copy.deepcopy(definition)
     for override in overrides:
         _override(raw, override)
-    return check(raw, place)
+    return raw
+
+
+def steps_again(definition: dict[str, Any], place: str) -> tuple[Step, ...]:
+    """The steps alone of the recipe that a dataset keeps, whose source may be gone by now. Raises `RecipeError`."""
+    modalities.load_all(definition.get("modalities"), place)
+    return tuple(_steps(definition.get("stages"), place))
+
+
+def again(definition: dict[str, Any], overrides: Iterable[str], place: str) -> Recipe:
+    """The recipe that a dataset keeps, with the settings that it does not keep. Raises `RecipeError`."""
+    return check(with_overrides(definition, overrides), place)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

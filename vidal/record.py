@@ -10,6 +10,7 @@ is in the manifest, in conditions, in ``vidal why`` and, by its group, in the ``
 from __future__ import annotations
 
 import dataclasses
+import json
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -108,6 +109,11 @@ def to_json(clip: Clip, extra: pa.Schema) -> dict[str, Any]:
     kept = [name for name in kept if name not in ("shard", "position")]
     added = [f.name for f in extra if (f.metadata or {}).get(b"group", b"").decode() not in _MANIFEST_ONLY_GROUPS]
     return {name: finite(row.get(name)) for name in [*kept, *sorted(added)]}
+
+
+def json_member(clip: Clip, extra: pa.Schema) -> bytes:
+    """The bytes of the ``json`` member."""
+    return json.dumps(to_json(clip, extra), ensure_ascii=False, sort_keys=True, default=str).encode()
 
 
 def finite(value: Any) -> Any:

@@ -7,9 +7,8 @@ writes the manifest. Whatever dies before that leaves a shard that is simply not
 from __future__ import annotations
 
 import contextlib
-import json
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import BinaryIO
@@ -21,19 +20,25 @@ from vidal.dataset import alignment, manifest
 from vidal.dataset.storage import Storage
 from vidal.dataset.tars import TarWriter, member_order
 from vidal.errors import ClipError, StorageError, machine_error
-from vidal.record import to_json
+from vidal.record import json_member
 
 
 class ShardWriter:
     """Writes one shard; use as a context manager, so that an unfinished one leaves nothing."""
 
     def __init__(
-        self, storage: Storage, shard: int, layers: Sequence[str], scratch: Path, extra: pa.Schema
+        self, storage: Storage, shard: int, layers: Sequence[str], scratch: Path, extra: pa.Schema,
+        inherited: Collection[str] = (),
     ) -> None:  # fmt: skip
-        """Begin a shard; ``extra`` has the dataset's columns that `Clip` has no field for."""
+        """Begin a shard; ``extra`` has the dataset's columns that `Clip` has no field for.
+
+        Tars of ``layers`` are written; members of ``inherited`` ones lie in tars of an earlier revision, and stay in
+        the clip's row whatever becomes of the clip.
+        """
         self._storage = storage
         self._shard = shard
         self._extra, self._schema = extra, schema(extra)
+        self._inherited = frozenset(inherited)
         self._clips: list[Clip] = []
         self._files: dict[str, tuple[Path, BinaryIO, TarWriter]] = {}
         for layer in layers:
@@ -45,7 +50,8 @@ class ShardWriter:
 
     def add(self, clip: Clip) -> None:
         """Write the clip's members if it is kept, and take its row; a misaligned clip becomes a failed row."""
-        clip.members, clip.layers = [], []
+        clip.members = [member for member in clip.members if member.layer in self._inherited]
+        clip.layers = [layer for layer in clip.layers if layer in self._inherited]
         try:
             manifest.check(clip, self._schema)
             if clip.status == "kept":
@@ -61,14 +67,14 @@ class ShardWriter:
         self._clips.append(clip)
 
     def _check_layers(self, clip: Clip) -> None:
-        if self._files and not clip.work.members:
+        if self._files and not clip.work.members and not clip.members:
             raise ClipError("misaligned", "kept without a single member")
         undeclared = {member.layer for member in clip.work.members} - set(self._files)
         if undeclared:
             raise ClipError("undeclared_layer", f"a stage put members into {min(undeclared)} without naming the layer")
 
     def _write_members(self, clip: Clip) -> None:
-        text = json.dumps(to_json(clip, self._extra), ensure_ascii=False, sort_keys=True, default=str).encode()
+        text = json_member(clip, self._extra)
         with self._errors():
             for layer, (_, _, tar) in self._files.items():
                 data = {m.suffix: m.data for m in clip.work.members if m.layer == layer}

@@ -1,4 +1,4 @@
-"""`Dataset`: a folder with a frozen plan, manifests and one tar per layer and shard."""
+"""`Dataset`: a folder with a frozen plan, manifests and one tar per layer and shard, in its current revision."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import pyarrow.compute as pc
 from pydantic import BaseModel, ValidationError
 
 from vidal.clip import OLDEST_SCHEMA_VERSION, SCHEMA_VERSION
-from vidal.dataset import manifest
+from vidal.dataset import manifest, revisions
 from vidal.dataset.plan import NAME as PLAN_NAME
 from vidal.dataset.plan import Plan
 from vidal.dataset.storage import Storage
@@ -20,7 +20,7 @@ from vidal.errors import OutputError, SourceError
 from vidal.record import Column, fields
 
 INFO_NAME = "dataset.json"
-_IF_ANY = ("tars", "secrets", "columns", "modalities")
+_IF_ANY = ("tars", "secrets", "columns", "modalities", "within", "revision_of", "made_by", "tar_folders")
 """What stands in it only where there is any."""
 
 
@@ -46,6 +46,14 @@ class DatasetInfo(BaseModel):
     """By layer, the ``package.module:NAME`` of a modality that is not vidal's own."""
     tars: dict[str, str] | None = None
     """Of an indexed data set: the foreign tar of each shard, an absolute path or an address."""
+    within: str = ""
+    """Of a revision: its folder within the dataset's, such as ``revisions/1``."""
+    revision_of: int | None = None
+    """Of a revision: the number of the one that it was made from."""
+    made_by: str = ""
+    """Of a revision: the command that made it, with its settings."""
+    tar_folders: dict[str, list[revisions.TarFolder]] = {}
+    """Of a revision, by layer: the folders of the tars that it shares with earlier ones."""
 
 
 class Dataset:
@@ -53,20 +61,73 @@ class Dataset:
 
     def __init__(self, storage: Storage, info: DatasetInfo) -> None:
         self.storage = storage
+        """The folder of the whole dataset, from which names start."""
         self.info = info
 
     @classmethod
     def open(cls, address: str) -> Dataset:
-        """Open a data set by its folder; raises `SourceError` where there is none."""
-        storage = Storage(str(address))
+        """Open a dataset by its folder in its current revision, or in the one that ``DIR@N`` names.
+
+        A revision's or a phase's own folder can be opened, too. Raises `SourceError` where there is no dataset.
+        """
+        root, number = revisions.parse(str(address))
+        dataset = cls.at(Storage(root))
+        if dataset.info.within:
+            return dataset
+        number = revisions.current(dataset.storage) if number is None else number
+        if number == 0:
+            return dataset
+        if number not in (known := revisions.numbers(dataset.storage)):
+            raise SourceError(f"{root}: has no revision {number}; there is {', '.join(map(str, [0, *known]))}")
+        return cls.at(dataset.storage.child(revisions.folder_of(number)))
+
+    @classmethod
+    def at(cls, storage: Storage) -> Dataset:
+        """The dataset, the phase or the revision whose ``dataset.json`` is in this very folder."""
         info = read_info(storage)
         if info is None:
-            raise SourceError(f"{address}: no data set there (no {INFO_NAME})")
-        return cls(storage, info)
+            raise SourceError(f"{storage.address}: no dataset there (no {INFO_NAME})")
+        if not info.within:
+            return cls(storage, info)
+        root = storage.address.removesuffix(f"/{info.within}")
+        if root == storage.address:
+            raise SourceError(
+                f"{root}: was the folder {info.within} of a dataset, and its tars are there; open the whole dataset"
+            )
+        return cls(Storage(root), info)
+
+    @property
+    def folder(self) -> str:
+        """The folder of plan and manifests within the dataset's: ``""``, or that of a revision."""
+        return self.info.within
+
+    @property
+    def number(self) -> int:
+        """The number of the revision; 0 for a dataset as it was built, and for a phase."""
+        number = self.folder.removeprefix(f"{revisions.FOLDER}/")
+        return int(number) if number.isdecimal() else 0
+
+    @property
+    def address(self) -> str:
+        """What opens this very revision: ``data/vidal``, or ``data/vidal@2``."""
+        return f"{self.storage.address}@{self.number}" if self.number else self.storage.address
+
+    @property
+    def manifest_address(self) -> str:
+        """The folder of the manifests, which pandas and DuckDB read as one table."""
+        return f"{self.storage.address}/{self._name(manifest.FOLDER)}"
+
+    def _name(self, name: str) -> str:
+        return f"{self.folder}/{name}" if self.folder else name
 
     @functools.cached_property
     def plan(self) -> Plan:
-        return Plan(self.storage)
+        return Plan(self.own_storage)
+
+    @property
+    def own_storage(self) -> Storage:
+        """The folder that plan, manifests and new tars of this revision are in."""
+        return self.storage.child(self.folder) if self.folder else self.storage
 
     @functools.cached_property
     def extra_schema(self) -> pa.Schema:
@@ -76,15 +137,15 @@ class Dataset:
 
     def committed(self) -> list[int]:
         """The shards that are there: those with a manifest."""
-        return committed(self.storage)
+        return committed(self.own_storage)
 
-    @staticmethod
-    def manifest_name(shard: int) -> str:
-        return manifest.name_of(shard)
+    def manifest_name(self, shard: int) -> str:
+        """``manifest/000123.parquet``, or ``revisions/2/manifest/000123.parquet``."""
+        return self._name(manifest.name_of(shard))
 
     def table(self, shard: int, columns: list[str] | None = None) -> pa.Table:
         """The manifest of one shard; raises `SourceError` where it is damaged."""
-        name = manifest.name_of(shard)
+        name = self.manifest_name(shard)
         data = self.storage.read(name)
         try:
             return manifest.read(data, columns)
@@ -107,7 +168,7 @@ class Dataset:
 
     def find(self, clip_id: str) -> dict[str, Any] | None:
         """The row of one clip; None for one that is not there (yet). The plan says in which shard it is."""
-        if not self.storage.exists(PLAN_NAME):
+        if not self.own_storage.exists(PLAN_NAME):
             return None
         places = self.plan.table(["clip_id", "shard"])
         place = places.filter(pc.equal(places.column("clip_id"), clip_id))
@@ -122,9 +183,14 @@ class Dataset:
 
     def tar(self, layer: str, shard: int) -> str:
         """Where the tar of a layer and shard is: a name in the data set, or the whole address of a foreign tar."""
-        if self.info.tars is None:
-            return tar_name(layer, shard)
-        return self.info.tars[manifest.stem_of(shard)]
+        if self.info.tars is not None:
+            return self.info.tars[manifest.stem_of(shard)]
+        folder = revisions.tar_folder(self.info.tar_folders.get(layer, ()), shard, self.folder)
+        return f"{folder}/{tar_name(layer, shard)}" if folder else tar_name(layer, shard)
+
+    def is_inherited(self, layer: str, shard: int) -> bool:
+        """Whether the layer's tar of this shard was written by an earlier revision."""
+        return self.info.tars is None and self.tar(layer, shard) != self._name(tar_name(layer, shard))
 
     def own_tars(self, why: str) -> None:
         """Raises `OutputError` for an indexed data set, whose tars belong to somebody else."""
@@ -173,6 +239,6 @@ def read_info(storage: Storage) -> DatasetInfo | None:
 
 
 def write_info(storage: Storage, info: DatasetInfo) -> None:
-    told = info.model_dump(mode="json", exclude={name for name in _IF_ANY if not getattr(info, name)})
+    told = info.model_dump(mode="json", exclude={name for name in _IF_ANY if getattr(info, name) in (None, "", [], {})})
     text = json.dumps(told, indent=2, ensure_ascii=False, sort_keys=True)
     storage.write(INFO_NAME, (text + "\n").encode())

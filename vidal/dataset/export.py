@@ -22,6 +22,7 @@ from vidal.dataset.storage import Storage
 from vidal.dataset.tars import TarWriter, member_order, suffix_of
 from vidal.errors import OutputError, SourceError
 from vidal.reader.samples import Samples
+from vidal.record import from_row, json_member
 
 Row = dict[str, Any]
 
@@ -120,7 +121,7 @@ def selected_clips(dataset: Dataset, where: str | None) -> frozenset[str] | None
     """The ids of the kept clips that meet a condition; None for all."""
     if where is None:
         return None
-    samples = Samples.open(dataset.storage.address, where=where)
+    samples = Samples.open(dataset.address, where=where)
     return frozenset(samples.column("clip_id").to_pylist())
 
 
@@ -187,7 +188,11 @@ def _kept_rows(dataset: Dataset, shard: int, selected: Collection[str] | None) -
 
 def _joint_members(dataset: Dataset, row: Row) -> dict[str, bytes]:
     names = {suffix_of(member["name"]).lower(): member["name"] for member in row["members"]}
-    return {suffix: dataset.read_member(row, names[suffix]) for suffix in member_order(names)}
+    members = {suffix: dataset.read_member(row, names[suffix]) for suffix in member_order(names)}
+    if dataset.number:
+        # The members of earlier revisions tell what was known then.
+        members["json"] = json_member(from_row(row), dataset.extra_schema)
+    return members
 
 
 def _middle_frame(row: Row) -> tuple[str, str] | None:
@@ -204,6 +209,8 @@ def _pair_members(dataset: Dataset, row: Row) -> dict[str, bytes]:
     frame = _middle_frame(row)
     assert frame is not None
     pair = {frame[1]: dataset.read_member(row, frame[0]), "txt": row["caption"].encode()}
+    if dataset.number:
+        return {**pair, "json": json_member(from_row(row), dataset.extra_schema)}
     # An index of foreign tars has no json member of vidal's.
     about = next((m["name"] for m in row["members"] if m["layer"] == "video" and m["name"].endswith(".json")), None)
     return pair if about is None else {**pair, "json": dataset.read_member(row, about)}

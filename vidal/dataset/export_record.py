@@ -14,7 +14,6 @@ from collections.abc import Collection
 from pydantic import BaseModel, Field, ValidationError
 
 import vidal
-from vidal.dataset import manifest
 from vidal.dataset.dataset import INFO_NAME, Dataset
 from vidal.dataset.storage import Storage
 from vidal.errors import OutputError
@@ -111,7 +110,7 @@ class Claim:
 
 def source_of(dataset: Dataset, shard: int, selected: Collection[str]) -> str:
     """Hash of all that decides what an export of a shard holds."""
-    sha256 = hashlib.sha256(dataset.storage.read(manifest.name_of(shard)))
+    sha256 = hashlib.sha256(dataset.storage.read(dataset.manifest_name(shard)))
     sha256.update("\n".join(selected).encode())
     return sha256.hexdigest()[:16]
 

@@ -44,4 +44,4 @@ def _matching(dataset: Dataset, name: str) -> dict[str, int]:
 
 def _plan(dataset: Dataset) -> Plan:
     """The dataset's plan; before its last phase begins, that of the first: they name the same candidates."""
-    return dataset.plan if dataset.storage.exists(NAME) else Plan(dataset.storage.child("phases/1"))
+    return dataset.plan if dataset.own_storage.exists(NAME) else Plan(dataset.storage.child("phases/1"))

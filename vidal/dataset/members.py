@@ -3,28 +3,32 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Collection
 
 from vidal.clip import Clip
 from vidal.dataset.alignment import picture_index
-from vidal.dataset.dataset import tar_name
-from vidal.dataset.storage import Storage
+from vidal.dataset.dataset import Dataset
 from vidal.errors import StorageError
 from vidal.work import Member
 
 
-def load_members(clip: Clip, storage: Storage, shard: int) -> None:
-    """Read the clip's members, one range per layer, and check them against the manifest."""
-    for layer in clip.layers:
+def load_members(clip: Clip, dataset: Dataset, shard: int, layers: Collection[str] | None = None) -> None:
+    """Read the clip's members of some layers, by default of all, one range per layer; check them by the manifest.
+
+    ``shard`` is the one of ``dataset`` that holds them. Raises `StorageError` for bytes that are not what was written.
+    """
+    for layer in clip.layers if layers is None else [layer for layer in clip.layers if layer in layers]:
         records = [m for m in clip.members if m.layer == layer]
         first = min(m.offset for m in records)
         last = max(m.offset + m.size for m in records)
-        data = storage.read_range(tar_name(layer, shard), first, last - first)
+        tar = dataset.tar(layer, shard)
+        data = dataset.storage.read_range(tar, first, last - first)
         for record in records:
             part = data[record.offset - first : record.offset - first + record.size]
             if hashlib.sha256(part).hexdigest() != record.sha256:
-                place = f"{storage.address}/{tar_name(layer, shard)}"
                 raise StorageError(
-                    f"{place}: {record.name} is not what was written; run `vidal verify` on the data set"
+                    f"{dataset.storage.address}/{tar}: {record.name} is not what was written; "
+                    f"run `vidal verify {dataset.address}`"
                 )
             suffix = record.name.removeprefix(f"{clip.clip_id}.")
             if suffix != "json":

@@ -22,6 +22,7 @@ from vidal.dataset.dataset import Dataset, tar_name
 from vidal.dataset.lock import Lock
 from vidal.dataset.members import load_members
 from vidal.dataset.removals import KEYS, REASON, Removals, tombstone
+from vidal.dataset.revise import refuse_revised
 from vidal.dataset.storage import Storage
 from vidal.record import from_row
 
@@ -55,6 +56,7 @@ def remove(address: str, removals: Removals) -> Removed:
     """Remove what is named from a data set and from the phases that it was made in."""
     dataset = Dataset.open(address)
     dataset.own_tars("which vidal does not change; remove the clips from the tars and index them anew")
+    refuse_revised(dataset, "vidal remove")
     result = Removed()
     seen: Seen = {key: set() for key in KEYS}
     with Lock(dataset.storage):
@@ -131,7 +133,7 @@ def _rewrite(dataset: Dataset, shard: int, ids: set[str]) -> None:
             if clip.clip_id in ids:
                 clip = tombstone(clip, "remove")
             if clip.status == "kept":
-                load_members(clip, dataset.storage, shard)
+                load_members(clip, dataset, shard)
             writer.add(clip)
         writer.commit(metadata)
 

@@ -6,7 +6,7 @@ import hashlib
 import io
 import json
 import tarfile
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,7 +14,7 @@ import pyarrow as pa
 
 from vidal.clip import SCHEMA_VERSION, manifest_schema, schema
 from vidal.dataset import alignment, manifest
-from vidal.dataset.dataset import Dataset, tar_name
+from vidal.dataset.dataset import Dataset
 from vidal.dataset.tars import KEY_PATTERN, TarWriter
 from vidal.errors import ClipError, StorageError
 from vidal.record import from_row, to_json
@@ -43,7 +43,7 @@ def verify(dataset: Dataset) -> Iterator[Problem]:
     for shard in sorted(set(there) - expected):
         yield Problem(what="is in no plan", shard=shard)
     for layer in info.layers if info.tars is None else ():
-        stems = {name.removesuffix(".tar") for name in dataset.storage.names(layer)}
+        stems = {name.removesuffix(".tar") for name in dataset.own_storage.names(layer)}
         for stem in sorted(stems - {manifest.stem_of(shard) for shard in there}):
             yield Problem(what=f"{layer}/{stem}.tar has no manifest")
     for shard in sorted(expected & set(there)):
@@ -52,7 +52,7 @@ def verify(dataset: Dataset) -> Iterator[Problem]:
 
 def _verify_shard(dataset: Dataset, shard: int) -> Iterator[Problem]:
     try:
-        data = dataset.storage.read(manifest.name_of(shard))
+        data = dataset.storage.read(dataset.manifest_name(shard))
         table = manifest.read(data)
         written_for = manifest.read_metadata(data).get("fingerprint")
     except (pa.ArrowException, OSError, ValueError) as error:
@@ -72,11 +72,12 @@ def _verify_shard(dataset: Dataset, shard: int) -> Iterator[Problem]:
     tars: dict[str, bytes] = {}
     for layer in dataset.info.layers:
         try:
-            tars[layer] = dataset.storage.read(tar_name(layer, shard))
+            tars[layer] = dataset.storage.read(dataset.tar(layer, shard))
         except (FileNotFoundError, StorageError) as error:
             yield Problem(what=f"{layer}: the tar cannot be read: {error}", shard=shard)
+    inherited = {layer for layer in tars if dataset.is_inherited(layer, shard)}
     for row in rows:
-        for what in _row_problems(row, tars, dataset.extra_schema):
+        for what in _row_problems(row, tars, dataset.extra_schema, inherited):
             yield Problem(what=what, shard=shard, key=row["clip_id"])
     yield from _tar_problems(rows, tars, shard)
 
@@ -106,14 +107,21 @@ def _is_as_written(dataset: Dataset, row: dict[str, Any], member: dict[str, Any]
     return bool(hashlib.sha256(dataset.read_member(row, member["name"])).hexdigest() == member["sha256"])
 
 
-def _row_problems(row: dict[str, Any], tars: dict[str, bytes], extra: pa.Schema) -> Iterator[str]:
+def _row_problems(
+    row: dict[str, Any], tars: dict[str, bytes], extra: pa.Schema, inherited: Collection[str]
+) -> Iterator[str]:
+    """What is wrong with one row; members in ``inherited`` layers are an earlier revision's, whatever the outcome."""
     if row["status"] not in ("kept", "rejected", "failed"):
         yield f"status is {row['status']!r}"
     if row["status"] != "kept":
-        if row["members"] or row["layers"]:
+        if {m["layer"] for m in row["members"]} - set(inherited):
             yield f"is {row['status']} but has members"
         if not row["reason"] or not row["stage"]:
             yield f"is {row['status']} without stage and reason"
+        for member in row["members"]:
+            data = tars.get(member["layer"], b"")[member["offset"] : member["offset"] + member["size"]]
+            if hashlib.sha256(data).hexdigest() != member["sha256"]:
+                yield f"{member['name']} in {member['layer']} is not what the manifest says"
         return
     if not KEY_PATTERN.fullmatch(row["clip_id"]):
         yield "is not a safe key"
@@ -128,7 +136,8 @@ def _row_problems(row: dict[str, Any], tars: dict[str, bytes], extra: pa.Schema)
             continue
         suffix = record.name.removeprefix(f"{clip.clip_id}.")
         if suffix == "json":
-            if odd := _differs(data, told):
+            # That of an earlier revision tells what was known then.
+            if record.layer not in inherited and (odd := _differs(data, told)):
                 yield f"{record.name} in {record.layer} is not the clip's json ({odd})"
             continue
         index = alignment.picture_index(suffix)

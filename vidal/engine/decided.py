@@ -7,6 +7,7 @@ from collections.abc import Collection
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from vidal.dataset import manifest
 from vidal.dataset import plan as plans
 from vidal.dataset.dataset import Dataset
 from vidal.dataset.storage import Storage
@@ -23,7 +24,7 @@ def decided_plan(earlier: Dataset, decision: Decision) -> pa.Table:
 
     Raises `RecipeError` for a decision that sets a column of nobody's.
     """
-    decided = decision.decide(_rows_of(earlier))
+    decided = decision.decide(rows_of(earlier))
     if "status" in decided.column_names:
         decided = _with_stage(decided, decision.step_name())
     # Declared columns travel in the manifest of the phase that wrote them.
@@ -38,7 +39,7 @@ def decided_plan(earlier: Dataset, decision: Decision) -> pa.Table:
     return plans.decide(plan, decided)
 
 
-def _rows_of(earlier: Dataset) -> pa.Table:
+def rows_of(earlier: Dataset) -> pa.Table:
     """The whole manifest in plan order, without the heavy columns."""
     names = [name for name in earlier.table(0).column_names if name not in _HEAVY]
     return pa.concat_tables(list(earlier.tables(names)))
@@ -60,4 +61,4 @@ def uncommit_changed(storage: Storage, plan: pa.Table, retried: Collection[str],
     ids, shards = plan.column("clip_id").to_pylist(), plan.column("shard").to_pylist()
     rows = zip(ids, shards, before, after, strict=True)
     for shard in sorted({s for clip_id, s, old, new in rows if old != new and clip_id not in retried}):
-        storage.remove(Dataset.manifest_name(shard))
+        storage.remove(manifest.name_of(shard))

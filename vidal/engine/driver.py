@@ -224,9 +224,9 @@ def _write_info(run: Run, storage: Storage, plan: plans.Plan, index: int) -> Non
 def _run_phase(run: Run, phase: Phase, storage: Storage, previous: Storage | None, place: tuple[int, int]) -> None:
     info = read_info(storage)
     assert info is not None
-    source = previous
+    source = previous.address if previous else None
     if previous is None and isinstance(run.recipe.source, DatasetSource):
-        source = Storage(run.recipe.source.dataset)
+        source = run.recipe.source.dataset
     stages = _with_base(phase.stages, run.recipe.source.base())
     objects = {stage.step_name(): stage.shared() for stage in stages}
     job = Job(

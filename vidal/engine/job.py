@@ -42,8 +42,8 @@ class Job:
     layers: tuple[str, ...]
     fingerprint: str
     window: int
-    source: Storage | None = None
-    """The data set that the clips come from; None where they come from the plan alone."""
+    source: str | None = None
+    """Address of the dataset that the clips come from; None where they come from the plan alone."""
     removals: Removals = field(default_factory=Removals)
     """What is to be in no data set."""
     shared: Mapping[str, Shared] = field(default_factory=dict)

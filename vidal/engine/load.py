@@ -19,10 +19,10 @@ class Loader:
 
     def __init__(self, job: Job) -> None:
         self._job = job
-        own = Dataset.open(job.storage.address)
-        self._plan, self.extra_schema = own.plan, own.extra_schema
+        self._own = Dataset.at(job.storage)
+        self._plan, self.extra_schema = self._own.plan, self._own.extra_schema
         self._unset: dict[str, Any] = dict.fromkeys(self.extra_schema.names)
-        self._source = Dataset.open(job.source.address) if job.source else None
+        self._source = Dataset.open(job.source) if job.source else None
         self._source_rows = functools.lru_cache(maxsize=4)(self._read_source_rows)
 
     def clips(self, assignment: Assignment) -> Iterator[Clip]:
@@ -45,16 +45,15 @@ class Loader:
     def _earlier_rows(self, assignment: Assignment) -> dict[str, dict[str, Any]]:
         if assignment.again is None:
             return {}
-        own = Dataset.open(self._job.storage.address)
         try:
-            return {row["clip_id"]: row for row in own.table(assignment.shard).to_pylist()}
+            return {row["clip_id"]: row for row in self._own.table(assignment.shard).to_pylist()}
         except FileNotFoundError:
             return {}
 
     def _carried(self, row: dict[str, Any]) -> Clip:
         clip = from_row(row)
         if clip.status == "kept":
-            load_members(clip, self._job.storage, row["shard"])
+            load_members(clip, self._own, row["shard"])
         return clip
 
     def _from_source(self, row: dict[str, Any], index: int) -> Clip:
@@ -67,7 +66,7 @@ class Loader:
         was_kept = before["status"] == "kept"
         if row["status"] is None and was_kept:
             clip.status, clip.stage, clip.reason, clip.detail = "candidate", None, None, None
-            load_members(clip, self._source.storage, place[0])
+            load_members(clip, self._source, place[0])
         clip.members, clip.layers, clip.fingerprint = [], [], None
         return clip
 

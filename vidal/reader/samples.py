@@ -269,7 +269,7 @@ class Samples:
 
 def _read_shard(dataset: Dataset, shard: int) -> _Shard | Damage:
     try:
-        data = dataset.storage.read(manifest.name_of(shard))
+        data = dataset.storage.read(dataset.manifest_name(shard))
         file = pq.ParquetFile(pa.BufferReader(data), page_checksum_verification=True)
         light = [name for name in file.schema_arrow.names if name not in _HEAVY]
         table = manifest.without_categories(file.read(columns=light, use_threads=False))

@@ -27,9 +27,9 @@ def stage_order(dataset: Dataset) -> list[str]:
 
 def phases(dataset: Dataset) -> list[tuple[int, int]]:
     """Shards committed and shards in all of each phase that has begun; the last is the dataset's own."""
-    numbers = sorted(int(name) for name in dataset.storage.names("phases") if name.isdecimal())
-    earlier = [dataset.storage.child(f"phases/{number}") for number in numbers]
-    return [(len(committed(storage)), dataset.info.shards) for storage in [*earlier, dataset.storage]]
+    numbers = sorted(int(name) for name in dataset.own_storage.names("phases") if name.isdecimal())
+    earlier = [dataset.own_storage.child(f"phases/{number}") for number in numbers]
+    return [(len(committed(storage)), dataset.info.shards) for storage in [*earlier, dataset.own_storage]]
 
 
 def as_json(funnel: Funnel, order: list[str]) -> dict[str, Any]:

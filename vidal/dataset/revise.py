@@ -1,0 +1,100 @@
+"""Making a revision: claim its number, write its folder, and make it current when it is whole."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import vidal
+from vidal.clip import SCHEMA_VERSION
+from vidal.dataset import plan, revisions
+from vidal.dataset.dataset import Dataset, DatasetInfo, read_info, write_info
+from vidal.dataset.storage import Storage
+from vidal.errors import OutputError
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Revision:
+    """A revision that is being made."""
+
+    number: int
+    dataset: Dataset
+
+    @property
+    def storage(self) -> Storage:
+        """The revision's own folder."""
+        return self.dataset.own_storage
+
+    def finish(self) -> None:
+        """Make the revision current; raises `OutputError` if a shard is not there."""
+        missing = set(range(self.dataset.info.shards)) - set(self.dataset.committed())
+        if missing:
+            raise OutputError(f"{self.dataset.address}: shard {min(missing)} is missing; run the same command again")
+        revisions.make_current(self.dataset.storage, self.number)
+
+
+def finished(address: str) -> Dataset:
+    """The dataset in its current revision, to be revised; raises `OutputError` for one that is not whole."""
+    dataset = Dataset.open(address)
+    dataset.own_tars("which vidal does not revise; change them, and index them anew")
+    if dataset.info.within and not dataset.number:
+        raise OutputError(f"{address}: is a phase of a build; name the dataset itself")
+    if len(dataset.committed()) < dataset.info.shards:
+        raise OutputError(f"{address}: not complete yet; run `vidal build` to the end first")
+    return dataset
+
+
+def refuse_revised(dataset: Dataset, command: str) -> None:
+    """Raise `OutputError` if there are revisions, whose rows would no longer be those of the tars that they share."""
+    if known := revisions.numbers(dataset.storage):
+        address = dataset.storage.address
+        raise OutputError(
+            f"{address}: has revisions {', '.join(map(str, known))}, which {command} would leave behind; drop them "
+            f"first: vidal revisions {address} --drop {known[0]}"
+        )
+
+
+def begin(base: Dataset, *, made_by: str, fingerprint: str, changes: dict[str, Any]) -> Revision:
+    """Begin the next revision of the dataset, or go on with one that an earlier run of the same command began.
+
+    ``base`` is the revision that it is made from, whose tars it shares; ``changes`` are fields of its
+    ``dataset.json`` that differ. The caller holds the dataset's lock. Raises `OutputError` if another command's
+    revision was begun and not finished.
+    """
+    root = base.storage
+    number = revisions.current(root) + 1
+    within = revisions.folder_of(number)
+    storage = root.child(within)
+    begun = read_info(storage)
+    if begun is not None:
+        if begun.fingerprint != fingerprint:
+            raise OutputError(
+                f"{root.address}: revision {number} was begun by {begun.made_by} and is not finished; run that again, "
+                f"or drop it: vidal revisions {root.address} --drop {number}"
+            )
+        return Revision(number=number, dataset=Dataset.at(storage))
+    if not base.own_storage.exists(plan.NAME):
+        raise OutputError(f"{base.address}: has no {plan.NAME}, so it cannot be revised")
+    storage.write(plan.NAME, base.own_storage.read(plan.NAME))
+    info = DatasetInfo(
+        **{
+            **base.info.model_dump(exclude={"tars"}),
+            "schema_version": SCHEMA_VERSION,
+            "created_by": f"vidal {vidal.__version__}",
+            "fingerprint": fingerprint,
+            "within": within,
+            "revision_of": base.number,
+            "made_by": made_by,
+            "tar_folders": shared_tars(base),
+            **changes,
+        }
+    )
+    # Last: a folder without it is nobody's, and is written anew.
+    write_info(storage, info)
+    return Revision(number=number, dataset=Dataset.at(storage))
+
+
+def shared_tars(base: Dataset) -> dict[str, list[revisions.TarFolder]]:
+    """Where a revision made from this one finds the tars that are there."""
+    own = revisions.TarFolder(first_shard=0, folder=base.folder)
+    return {layer: base.info.tar_folders.get(layer) or [own] for layer in base.info.layers}

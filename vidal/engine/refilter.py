@@ -1,0 +1,258 @@
+"""`refilter`: the outcomes of a finished dataset under other thresholds, as a revision; no media is read or written.
+
+Every filter decides on numbers that earlier stages stored, so its verdict can be had again from the manifest. A clip
+that a stricter filter rejects keeps its members and comes back when the filter is loosened. A clip that a filter
+rejected when the dataset was built, and that would pass now, has not been through the stages behind that filter: it
+stays rejected, with reason ``not_processed``.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import pyarrow as pa
+
+from vidal.clip import Clip, column_names
+from vidal.dataset import manifest, revisions
+from vidal.dataset.dataset import Dataset
+from vidal.dataset.lock import Lock
+from vidal.dataset.plan import DECIDED
+from vidal.dataset.revise import Revision, begin, finished
+from vidal.engine.decided import rows_of
+from vidal.engine.isolate import run_stage
+from vidal.engine.job import ShardReport, UnderWay
+from vidal.errors import RecipeError
+from vidal.recipe import fingerprint, steps_again, with_overrides
+from vidal.record import from_row
+from vidal.stage import Decision, Stage, Step
+
+NOT_PROCESSED = "not_processed"
+_COMMAND = "vidal refilter"
+_KEPT = "kept"
+_OUTCOME = ("status", "stage", "reason", "detail", "decided_value", "decided_limit", "is_transient")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Refiltered:
+    """What other thresholds mean, and the revision that has them."""
+
+    address: str
+    revision: int | None
+    """The number of the new revision; None where nothing was written."""
+    manifest: str | None
+    kept_before: int
+    kept: int
+    moves: list[tuple[str, str, int]]
+    """What clips were (``kept``, or stage and reason), what they are now, and how many."""
+
+    def lines(self) -> list[str]:
+        """The result in words."""
+        head = f"{self.address}: {self.kept} clips kept, {self.kept_before} before"
+        moves = [f"  {count} clips: {before} → {now}" for before, now, count in self.moves]
+        written = f"revision {self.revision} is current; its manifest: {self.manifest}"
+        return [head, *moves, "nothing was written" if self.revision is None else written]
+
+    def as_json(self) -> dict[str, Any]:
+        moves = [{"before": before, "now": now, "clips": count} for before, now, count in self.moves]
+        return {
+            "revision": self.revision, "manifest": self.manifest, "kept_before": self.kept_before, "kept": self.kept,
+            "moves": moves,
+        }  # fmt: skip
+
+
+def refilter(address: str, settings: Sequence[str], *, dry_run: bool = False) -> Refiltered:
+    """Apply other thresholds to the stored numbers of a finished dataset; its new outcomes become a revision.
+
+    ``settings`` are ``stage.setting=value``, such as ``too_long.max_s=15``; those of earlier refilters hold on. With
+    ``dry_run`` nothing is written. Raises `RecipeError` for a setting of a stage that would have to run on the media.
+
+    Example: ``refilter("data/vidal", ["too_long.max_s=15", "duplicates.max_distance=8"])``.
+    """
+    current = finished(address)
+    base = _processed(current)
+    place = f"{current.address}/dataset.json"
+    before = steps_again(base.info.definition, place)
+    definition = with_overrides(current.info.definition, settings)
+    if any(definition[key] != current.info.definition[key] for key in definition.keys() - {"stages"}):
+        raise RecipeError(f"{place}: refilter changes settings of stages alone, such as too_long.max_s=15")
+    after = steps_again(definition, place)
+    changed = check_steps(before, after, place)
+    verdicts = decide_anew(base, after, changed)
+    moves = _moves(current, base, verdicts)
+    number, folder = None, None
+    if not dry_run and definition != current.info.definition:
+        with Lock(base.storage):
+            revision = _write(base, definition, after, changed, verdicts, settings)
+        number, folder = revision.number, revision.dataset.manifest_address
+    return Refiltered(
+        address=current.storage.address, revision=number, manifest=folder,
+        kept_before=sum(count for (before, _), count in moves.items() if before == _KEPT),
+        kept=sum(count for (_, now), count in moves.items() if now == _KEPT),
+        moves=[(*move, count) for move, count in sorted(moves.items()) if move[0] != move[1]],
+    )  # fmt: skip
+
+
+def _moves(current: Dataset, base: Dataset, verdicts: Verdicts) -> Counter[tuple[str, str]]:
+    """How many clips were what, and are what now."""
+    columns = ["clip_id", "status", "stage", "reason"]
+    pairs = zip(current.rows(columns), base.rows(columns), strict=True)
+    return Counter((_said(before), _said(row | verdicts.columns.get(row["clip_id"], {}))) for before, row in pairs)
+
+
+def _said(row: dict[str, Any]) -> str:
+    return _KEPT if row["status"] == _KEPT else f"{row['stage']}: {row['reason']}"
+
+
+def _processed(dataset: Dataset) -> Dataset:
+    """The revision whose stages have run: what a refilter of a refilter starts from, too."""
+    while dataset.info.made_by.startswith(_COMMAND) and dataset.info.revision_of is not None:
+        folder = revisions.folder_of(dataset.info.revision_of)
+        dataset = Dataset.at(dataset.storage.child(folder) if folder else dataset.storage)
+    return dataset
+
+
+def _write(
+    base: Dataset, definition: dict[str, Any], steps: Sequence[Step], changed: Sequence[int], verdicts: Verdicts,
+    settings: Sequence[str],
+) -> Revision:  # fmt: skip
+    stages = list(base.info.recipe["stages"])
+    for number in changed:
+        stages[number] = steps[number].identity()
+    resolved = {**base.info.recipe, "stages": stages, "revision_of": base.info.fingerprint}
+    revision = begin(
+        base, made_by=" ".join([_COMMAND, *(f"--set {setting}" for setting in settings)]),
+        fingerprint=fingerprint(resolved), changes={"recipe": resolved, "definition": definition},
+    )  # fmt: skip
+    write(revision, base, verdicts)
+    revision.finish()
+    return revision
+
+
+@dataclass(slots=True)
+class Verdicts:
+    """What changes: the columns to set, by clip, and what that means for the counts."""
+
+    columns: dict[str, dict[str, Any]] = field(default_factory=dict)
+    settled: set[str] = field(default_factory=set)
+    """Clips with another outcome than before."""
+
+    def settle(self, row: dict[str, Any], outcome: dict[str, Any]) -> None:
+        """Give a clip another outcome; a later step does not look at it again."""
+        self.columns.setdefault(row["clip_id"], {}).update(dict.fromkeys(_OUTCOME) | {"is_transient": False} | outcome)
+        self.settled.add(row["clip_id"])
+
+
+def check_steps(before: Sequence[Step], after: Sequence[Step], place: str) -> list[int]:
+    """The places of the steps whose settings differ; raises `RecipeError` for one that needs more than stored numbers.
+
+    A filter reads columns and writes none; a global decision is made over the manifest. Every other stage would have
+    to run on the media.
+    """
+    changed = [
+        n for n, (old, new) in enumerate(zip(before, after, strict=True)) if old.model_dump() != new.model_dump()
+    ]
+    for step in (after[n] for n in changed):
+        if isinstance(step, Decision):
+            continue
+        assert isinstance(step, Stage)
+        media = [name for name in step.reads if name not in column_names() and name not in _declared(after)]
+        if step.writes or step.columns or step.layers or media:
+            why = f"reads `{media[0]}`" if media else "writes what it finds"
+            raise RecipeError(
+                f"{place}: {step.step_name()} {why}: refilter applies other thresholds to stored numbers and runs no "
+                f"such stage; build a new dataset with this setting"
+            )
+    return changed
+
+
+def _declared(steps: Sequence[Step]) -> set[str]:
+    return {name for step in steps for name in step.columns}
+
+
+def decide_anew(dataset: Dataset, steps: Sequence[Step], changed: Sequence[int]) -> Verdicts:
+    """The outcome of every clip whose outcome or cluster differs under the changed steps."""
+    verdicts = Verdicts()
+    ends = {step.step_name(): number for number, step in enumerate(steps)}
+    # Rejected by the plan, or taken out: no filter has a say in that.
+    ends |= {"plan": -1, "remove": -1}
+    for number, step in enumerate(steps):
+        if isinstance(step, Decision) and (number in changed or verdicts.settled):
+            _decide(dataset, step, number, ends, verdicts)
+        elif isinstance(step, Stage) and number in changed:
+            _filter(dataset, step, number, ends, verdicts)
+    return verdicts
+
+
+def _end(row: dict[str, Any], ends: dict[str, int]) -> int:
+    """The place of the step that a clip ended at; beyond the last for one that is kept, or failed in the packing."""
+    return len(ends) if row["status"] == "kept" else ends.get(row["stage"], len(ends))
+
+
+def _not_processed(row: dict[str, Any], step: Step) -> dict[str, Any]:
+    detail = f"passes {step.step_name()} now, but no stage behind it has run on the clip"
+    return {"status": "rejected", "stage": step.step_name(), "reason": NOT_PROCESSED, "detail": detail}
+
+
+def _filter(dataset: Dataset, stage: Stage, number: int, ends: dict[str, int], verdicts: Verdicts) -> None:
+    stage.setup()
+    for row in dataset.rows(["clip_id", *_OUTCOME, *(name for name in stage.reads if name not in _OUTCOME)]):
+        end = _end(row, ends)
+        if end < number or row["clip_id"] in verdicts.settled:
+            continue
+        clip = from_row({**row, **dict.fromkeys(_OUTCOME), "status": "candidate"})
+        run_stage(stage, [clip], ShardReport(shard=0), _NoNotes(), isolate=False)
+        if not clip.is_open:
+            verdicts.settle(row, {name: getattr(clip, name) for name in _OUTCOME})
+        elif end == number:
+            verdicts.settle(row, _not_processed(row, stage))
+
+
+def _decide(dataset: Dataset, decision: Decision, number: int, ends: dict[str, int], verdicts: Verdicts) -> None:
+    """Make a global decision anew over the clips that reach it now."""
+    rows = rows_of(dataset)
+    outcomes = rows.select(["clip_id", *_OUTCOME]).to_pylist()
+    reaches = [row["clip_id"] not in verdicts.settled and _end(row, ends) >= number for row in outcomes]
+    status = pa.array(["kept" if one else "rejected" for one in reaches])
+    decided = decision.decide(rows.set_column(rows.column_names.index("status"), "status", status))
+    by_clip = {row["clip_id"]: row for row in decided.to_pylist()}
+    own = [name for name in decided.column_names if name not in ("clip_id", *_OUTCOME)]
+    for row, is_candidate in zip(outcomes, reaches, strict=True):
+        if not is_candidate:
+            if row["clip_id"] in verdicts.settled:
+                verdicts.columns[row["clip_id"]].update(dict.fromkeys(own))
+            continue
+        told = by_clip.get(row["clip_id"], {})
+        verdicts.columns.setdefault(row["clip_id"], {}).update({name: told.get(name) for name in own})
+        if told.get("status") not in (None, "kept"):
+            outcome = {name: told[name] for name in _OUTCOME if name in told and name in DECIDED}
+            verdicts.settle(row, {**outcome, "stage": decision.step_name()})
+        elif _end(row, ends) == number:
+            verdicts.settle(row, _not_processed(row, decision))
+
+
+def write(revision: Revision, base: Dataset, verdicts: Verdicts) -> None:
+    """Write the manifests that are not there yet; what a killed run left stays."""
+    there = set(revision.dataset.committed())
+    fingerprint = revision.dataset.info.fingerprint
+    for shard in (shard for shard in base.committed() if shard not in there):
+        clips = list(_clips(base, shard, verdicts, fingerprint))
+        metadata = {"fingerprint": fingerprint, "shard": str(shard)}
+        revision.storage.write(manifest.name_of(shard), manifest.to_parquet(clips, base.extra_schema, metadata))
+
+
+def _clips(base: Dataset, shard: int, verdicts: Verdicts, fingerprint: str) -> Iterator[Clip]:
+    for row in base.table(shard).to_pylist():
+        yield from_row({**row, **verdicts.columns.get(row["clip_id"], {}), "fingerprint": fingerprint})
+
+
+class _NoNotes:
+    """Nobody watches: the stages run in the driver's own process."""
+
+    def begin(self, shard: int, under_way: UnderWay, *, surely: bool) -> None:
+        pass
+
+    def advance(self, report: ShardReport) -> None:
+        pass
