@@ -10,11 +10,11 @@ from typing import Annotated
 import typer
 
 import vidal
-from vidal.commands import build, look, models, train
+from vidal.commands import build, look, models, revise, train
 from vidal.commands.terminal import console, guarded, print_warning
 
 app = typer.Typer(name="vidal", no_args_is_help=True, pretty_exceptions_enable=False)
-for panel in (build, look, train, models):
+for panel in (build, revise, look, train, models):
     app.add_typer(panel.app)
 
 

@@ -32,6 +32,7 @@ def status(directory: DirArgument, as_json: JsonOption = False) -> None:
     if as_json:
         print_json(
             {
+                "revision": dataset.number, "manifest": dataset.manifest_address,
                 "shards": info.shards, "shards_committed": done, "running": running,
                 "phases": [{"shards": shards, "shards_committed": there} for there, shards in phases],
                 **summary.as_json(funnel, order),
@@ -42,6 +43,9 @@ def status(directory: DirArgument, as_json: JsonOption = False) -> None:
     if done < info.shards and len(phases) > 1:
         told = ", ".join(f"phase {n}: {there} of {shards} shards" for n, (there, shards) in enumerate(phases, 1))
         console.print(told, highlight=False, soft_wrap=True)
+    if dataset.number:
+        line = f"revision {dataset.number}, by {info.made_by}; its manifest: {dataset.manifest_address}"
+        console.print(line, markup=False, highlight=False, soft_wrap=True)
     if running:
         console.print(f"a run is under way: {running}", markup=False, highlight=False, soft_wrap=True)
     console.print(summary.as_table(funnel, order))

@@ -15,11 +15,11 @@ from vidal.clip import OLDEST_SCHEMA_VERSION, SCHEMA_VERSION
 from vidal.dataset import manifest, revisions
 from vidal.dataset.plan import NAME as PLAN_NAME
 from vidal.dataset.plan import Plan
+from vidal.dataset.revisions import INFO_NAME
 from vidal.dataset.storage import Storage
 from vidal.errors import OutputError, SourceError
 from vidal.record import Column, fields
 
-INFO_NAME = "dataset.json"
 _IF_ANY = ("tars", "secrets", "columns", "modalities", "within", "revision_of", "made_by", "tar_folders")
 """What stands in it only where there is any."""
 

@@ -14,7 +14,8 @@ from collections.abc import Collection
 from pydantic import BaseModel, Field, ValidationError
 
 import vidal
-from vidal.dataset.dataset import INFO_NAME, Dataset
+from vidal.dataset.dataset import Dataset
+from vidal.dataset.revisions import INFO_NAME
 from vidal.dataset.storage import Storage
 from vidal.errors import OutputError
 

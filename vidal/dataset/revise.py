@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any
 
 import vidal
 from vidal.clip import SCHEMA_VERSION
 from vidal.dataset import plan, revisions
 from vidal.dataset.dataset import Dataset, DatasetInfo, read_info, write_info
+from vidal.dataset.lock import Lock
 from vidal.dataset.storage import Storage
 from vidal.errors import OutputError
 
@@ -98,3 +99,69 @@ def shared_tars(base: Dataset) -> dict[str, list[revisions.TarFolder]]:
     """Where a revision made from this one finds the tars that are there."""
     own = revisions.TarFolder(first_shard=0, folder=base.folder)
     return {layer: base.info.tar_folders.get(layer) or [own] for layer in base.info.layers}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Listed:
+    """One revision in the list of a dataset's."""
+
+    number: int
+    is_current: bool
+    is_complete: bool
+    made_by: str
+    revision_of: int | None
+    manifest: str
+
+    def __str__(self) -> str:
+        state = "current" if self.is_current else "" if self.is_complete else "not finished"
+        origin = "" if self.revision_of is None else f", from {self.revision_of}"
+        return f"{self.number}  {self.made_by}{origin}" + (f"  ({state})" if state else "") + f"  {self.manifest}"
+
+    def as_json(self) -> dict[str, Any]:
+        return asdict(self)
+
+
+def listed(address: str) -> list[Listed]:
+    """Every revision of a dataset, the dataset as it was built first."""
+    root = Dataset.open(address).storage
+    current = revisions.current(root)
+    lines = []
+    for number in [0, *revisions.numbers(root)]:
+        dataset = revision_at(root, number)
+        lines.append(
+            Listed(
+                number=number, is_current=number == current, is_complete=number <= current,
+                made_by=dataset.info.made_by or "vidal build", revision_of=dataset.info.revision_of,
+                manifest=dataset.manifest_address,
+            )
+        )  # fmt: skip
+    return lines
+
+
+def drop(address: str, number: int) -> None:
+    """Remove a revision and its files; the newest that is left becomes the current one.
+
+    Raises `OutputError` for one that another is made from, or whose tars another shares.
+    """
+    root = Dataset.open(address).storage
+    with Lock(root):
+        there = revisions.numbers(root)
+        if number not in there:
+            known = ", ".join(map(str, there)) or "none"
+            raise OutputError(f"{root.address}: has no revision {number} to drop; there is {known}")
+        folder = revisions.folder_of(number)
+        for other in (other for other in there if other != number):
+            info = revision_at(root, other).info
+            shared = {place.folder for places in info.tar_folders.values() for place in places}
+            if info.revision_of == number or folder in shared:
+                raise OutputError(f"{root.address}: revision {other} is made from revision {number}; drop it first")
+        if number == revisions.current(root):
+            revisions.make_current(root, max((other for other in there if other < number), default=0))
+        # First what makes it a revision, so that a kill leaves nothing that looks whole.
+        root.remove(f"{folder}/{revisions.INFO_NAME}")
+        root.remove(folder)
+
+
+def revision_at(root: Storage, number: int) -> Dataset:
+    """The dataset whose folder is ``root``, in the revision with this number, whole or not."""
+    return Dataset.at(root.child(revisions.folder_of(number)) if number else root)

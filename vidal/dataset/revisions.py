@@ -24,6 +24,7 @@ from vidal.dataset.storage import Storage
 from vidal.errors import OutputError
 
 FOLDER = "revisions"
+INFO_NAME = "dataset.json"
 _CURRENT = f"{FOLDER}/current.json"
 _ADDRESS = re.compile(r"(?P<root>.+)@(?P<number>\d{1,6})")
 
@@ -73,7 +74,8 @@ def make_current(storage: Storage, number: int) -> None:
 
 def numbers(storage: Storage) -> list[int]:
     """Every revision that has been begun, whole or not, in order; 0 is not among them."""
-    return sorted(int(name) for name in storage.names(FOLDER) if name.isdecimal())
+    begun = sorted(int(name) for name in storage.names(FOLDER) if name.isdecimal())
+    return [number for number in begun if storage.exists(f"{folder_of(number)}/{INFO_NAME}")]
 
 
 def tar_folder(folders: Sequence[TarFolder], shard: int, own: str) -> str:

@@ -22,9 +22,10 @@ from vidal.crawl.settings import WebSettings
 from vidal.crawl.visitor import Visitor
 from vidal.dataset import plan as plans
 from vidal.dataset import removals
-from vidal.dataset.dataset import INFO_NAME, Dataset, DatasetInfo, committed, read_info, write_info
+from vidal.dataset.dataset import Dataset, DatasetInfo, committed, read_info, write_info
 from vidal.dataset.lock import NAME as LOCK_NAME
 from vidal.dataset.lock import Lock
+from vidal.dataset.revisions import INFO_NAME
 from vidal.dataset.storage import Storage
 from vidal.engine.decided import decided_plan, uncommit_changed
 from vidal.engine.job import Assignment, Engine, Job, Progress, ShardReport, cut_into_groups

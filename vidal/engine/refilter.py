@@ -16,11 +16,11 @@ from typing import Any
 import pyarrow as pa
 
 from vidal.clip import Clip, column_names
-from vidal.dataset import manifest, revisions
+from vidal.dataset import manifest
 from vidal.dataset.dataset import Dataset
 from vidal.dataset.lock import Lock
 from vidal.dataset.plan import DECIDED
-from vidal.dataset.revise import Revision, begin, finished
+from vidal.dataset.revise import Revision, begin, finished, revision_at
 from vidal.engine.decided import rows_of
 from vidal.engine.isolate import run_stage
 from vidal.engine.job import ShardReport, UnderWay
@@ -85,8 +85,8 @@ def refilter(address: str, settings: Sequence[str], *, dry_run: bool = False) ->
     number, folder = None, None
     if not dry_run and definition != current.info.definition:
         with Lock(base.storage):
-            revision = _write(base, definition, after, changed, verdicts, settings)
-        number, folder = revision.number, revision.dataset.manifest_address
+            made = _write(base, definition, after, changed, verdicts, settings)
+        number, folder = made.number, made.dataset.manifest_address
     return Refiltered(
         address=current.storage.address, revision=number, manifest=folder,
         kept_before=sum(count for (before, _), count in moves.items() if before == _KEPT),
@@ -109,8 +109,7 @@ def _said(row: dict[str, Any]) -> str:
 def _processed(dataset: Dataset) -> Dataset:
     """The revision whose stages have run: what a refilter of a refilter starts from, too."""
     while dataset.info.made_by.startswith(_COMMAND) and dataset.info.revision_of is not None:
-        folder = revisions.folder_of(dataset.info.revision_of)
-        dataset = Dataset.at(dataset.storage.child(folder) if folder else dataset.storage)
+        dataset = revision_at(dataset.storage, dataset.info.revision_of)
     return dataset
 
 

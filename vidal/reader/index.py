@@ -23,7 +23,8 @@ from vidal import modality as modalities
 from vidal.clip import SCHEMA_VERSION, Clip, MemberRecord
 from vidal.dataset import manifest
 from vidal.dataset import plan as plans
-from vidal.dataset.dataset import INFO_NAME, DatasetInfo, committed, write_info
+from vidal.dataset.dataset import DatasetInfo, committed, write_info
+from vidal.dataset.revisions import INFO_NAME
 from vidal.dataset.storage import Storage
 from vidal.dataset.tars import KEY_PATTERN, suffix_of
 from vidal.errors import ClipError, OutputError, SourceError, StorageError

@@ -1,0 +1,53 @@
+"""What changes a finished dataset in place, as revisions of it."""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import Annotated
+
+import typer
+
+from vidal.commands.options import DirArgument, JsonOption
+from vidal.commands.terminal import console, print_json
+
+app = typer.Typer()
+command = partial(app.command, rich_help_panel="Revise")
+
+
+@command()
+def refilter(
+    directory: DirArgument,
+    settings: Annotated[
+        list[str], typer.Option("--set", metavar="STAGE.SETTING=VALUE", help="A threshold: too_long.max_s=15")
+    ],
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Print what would change, and write nothing.")] = False,
+    as_json: JsonOption = False,
+) -> None:
+    """Apply other thresholds to the stored numbers, as a new revision; no media is read or written."""
+    from vidal.engine.refilter import refilter as refilter_dataset
+
+    result = refilter_dataset(directory, settings, dry_run=dry_run)
+    if as_json:
+        print_json(result.as_json())
+        return
+    for line in result.lines():
+        console.print(line, markup=False, highlight=False, soft_wrap=True)
+
+
+@command()
+def revisions(
+    directory: DirArgument,
+    drop: Annotated[int | None, typer.Option(min=1, metavar="N", help="Remove revision N with all its files.")] = None,
+    as_json: JsonOption = False,
+) -> None:
+    """List a dataset's revisions, each readable as DIR@N; the last whole one is what DIR alone names."""
+    from vidal.dataset import revise
+
+    if drop is not None:
+        revise.drop(directory, drop)
+    listed = revise.listed(directory)
+    if as_json:
+        print_json({"revisions": [line.as_json() for line in listed]})
+        return
+    for line in listed:
+        console.print(str(line), markup=False, highlight=False, soft_wrap=True)
