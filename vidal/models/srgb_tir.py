@@ -1,15 +1,14 @@
-"""Inference of sRGB-TIR: the MUNIT generator that turns colour frames into (pseudo-)thermal ones.
+"""Inference of sRGB-TIR, the MUNIT generator that translates colour frames into synthetic thermal infrared.
 
     g = load_srgb_tir(Path("translation_weights.pt"))
     infrared = g.translate(rgb, g.style(0))          # both (b, 3, h, w) in [-1, 1]
 
-A weights file holds two autoencoders, `a` for thermal and `b` for colour. Colour to thermal is b's content encoder,
-then a's decoder, whose normalisation a style vector steers. Module names follow the published state dict.
+A weights file holds two autoencoders, `a` for thermal and `b` for colour. Colour to thermal is b's content encoder
+followed by a's decoder, whose normalisation a style vector modulates. Module names follow the published state dict.
 Shape letters: b batch, c channels, h and w pixels, s style_dim.
 """
 
 import json
-from collections.abc import Mapping
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
@@ -36,12 +35,12 @@ class SrgbTirConfig:
 
     @property
     def stride(self) -> int:
-        """Sides of the input must be multiples of this."""
+        """The sides of the generator's input must be multiples of this."""
         return 1 << self.n_downsample
 
     @classmethod
     def read(cls, path: Path) -> "SrgbTirConfig":
-        """From a JSON file with the sizes under "gen", as the published configuration has them."""
+        """Read a JSON file with the sizes under "gen", as in the published configuration; raises `ValueError`."""
         sizes = json.loads(path.read_text())["gen"]
         for name, only in (("activ", "relu"), ("pad_type", "reflect")):
             if sizes.get(name, only) != only:
@@ -51,7 +50,7 @@ class SrgbTirConfig:
 
 
 class LayerNorm(nn.Module):
-    """MUNIT's own: over all of a picture, and the unbiased deviation plus eps, not the root of variance plus eps."""
+    """MUNIT's layer norm: over all of an image, divided by (unbiased deviation + eps), not by sqrt(variance + eps)."""
 
     def __init__(self, channels: int) -> None:
         super().__init__()
@@ -67,7 +66,7 @@ class LayerNorm(nn.Module):
 class AdaptiveNorm(nn.Module):
     """Instance normalisation whose scale and shift (b, c) are set from a style before each pass.
 
-    The running statistics exist in the published files only; the picture's own are always used.
+    The published files hold running statistics, which are never used: those of the image are.
     """
 
     def __init__(self, channels: int) -> None:
@@ -102,7 +101,7 @@ class ConvBlock(nn.Module):
 
 
 class Chain(nn.Module):
-    """A sequence under the name `model`, as the published state dict nests it."""
+    """A sequence under the attribute `model`, as the published state dict nests it."""
 
     def __init__(self, *parts: nn.Module) -> None:
         super().__init__()
@@ -114,7 +113,7 @@ class Chain(nn.Module):
 
 
 class Residual(Chain):
-    """Two 3x3 blocks around which the input passes unchanged."""
+    """Two 3x3 blocks with a skip connection."""
 
     def __init__(self, channels: int, norm: Norm) -> None:
         super().__init__(
@@ -127,7 +126,7 @@ class Residual(Chain):
 
 
 class Dense(nn.Module):
-    """A linear layer under the name `fc`."""
+    """A linear layer under the attribute `fc`, with an optional ReLU."""
 
     def __init__(self, inputs: int, outputs: int, *, active: bool = True) -> None:
         super().__init__()
@@ -139,30 +138,21 @@ class Dense(nn.Module):
         return x.relu() if self.active else x
 
 
-def _content_encoder(config: SrgbTirConfig) -> Chain:
-    widths = [config.dim * 2**i for i in range(config.n_downsample + 1)]
-    down = [ConvBlock(narrow, wide, 4, stride=2, padding=1, norm="instance") for narrow, wide in pairwise(widths)]
-    residuals = Chain(*(Residual(widths[-1], "instance") for _ in range(config.n_res)))
-    return Chain(ConvBlock(config.channels, config.dim, 7, padding=3, norm="instance"), *down, residuals)
-
-
-def _decoder(config: SrgbTirConfig) -> Chain:
-    widths = [config.dim * 2**i for i in range(config.n_downsample, -1, -1)]
-    parts: list[nn.Module] = [Chain(*(Residual(widths[0], "adaptive") for _ in range(config.n_res)))]
-    for wide, narrow in pairwise(widths):
-        parts += [nn.Upsample(scale_factor=2), ConvBlock(wide, narrow, 5, padding=2, norm="layer")]
-    last = ConvBlock(config.dim, config.channels, 7, padding=3, norm="none", active=False)
-    return Chain(*parts, last)
-
-
 class SrgbTir(nn.Module):
-    """Colour to thermal: the content encoder of domain b, the decoder of domain a and the style layers it obeys."""
+    """Translates colour to thermal: content encoder of domain b, decoder of domain a, and the style MLP of a."""
 
     def __init__(self, config: SrgbTirConfig) -> None:
         super().__init__()
         self.config = config
-        self.enc_content = _content_encoder(config)
-        self.dec = _decoder(config)
+        widths = [config.dim * 2**i for i in range(config.n_downsample + 1)]
+        down = [ConvBlock(narrow, wide, 4, stride=2, padding=1, norm="instance") for narrow, wide in pairwise(widths)]
+        residuals = Chain(*(Residual(widths[-1], "instance") for _ in range(config.n_res)))
+        first = ConvBlock(config.channels, config.dim, 7, padding=3, norm="instance")
+        self.enc_content = Chain(first, *down, residuals)
+        up: list[nn.Module] = [Chain(*(Residual(widths[-1], "adaptive") for _ in range(config.n_res)))]
+        for wide, narrow in pairwise(reversed(widths)):
+            up += [nn.Upsample(scale_factor=2), ConvBlock(wide, narrow, 5, padding=2, norm="layer")]
+        self.dec = Chain(*up, ConvBlock(config.dim, config.channels, 7, padding=3, norm="none", active=False))
         self._adaptive = [m for m in self.dec.modules() if isinstance(m, AdaptiveNorm)]
         steered = 2 * sum(norm.channels for norm in self._adaptive)
         self.mlp = Chain(
@@ -172,16 +162,16 @@ class SrgbTir(nn.Module):
         )
 
     def style(self, seed: int) -> Tensor:
-        """(1, s): the same vector for the same seed. One style for all frames keeps neighbouring frames alike."""
+        """Draw a style (1, s), the same for the same seed; one style for all frames keeps neighbours consistent."""
         return torch.randn(1, self.config.style_dim, generator=torch.Generator().manual_seed(seed))
 
     def encode_content(self, rgb: Tensor) -> Tensor:
-        """(b, 3, h, w) in [-1, 1] to content (b, c, h / 4, w / 4) for the published sizes."""
+        """Encode (b, 3, h, w) in [-1, 1] to content (b, c, h / 4, w / 4) for the published sizes."""
         content: Tensor = self.enc_content(rgb)
         return content
 
     def decode(self, content: Tensor, style: Tensor) -> Tensor:
-        """Content and style (1 or b, s) to infrared (b, 3, h, w) in [-1, 1]."""
+        """Decode content and a style (1, s) or (b, s) to infrared (b, 3, h, w) in [-1, 1]."""
         steering = self.mlp(style.flatten(1).expand(len(content), -1))
         used = 0
         for norm in self._adaptive:
@@ -193,27 +183,18 @@ class SrgbTir(nn.Module):
 
     @torch.inference_mode()
     def translate(self, rgb: Tensor, style: Tensor) -> Tensor:
-        """Infrared of the size of rgb (b, 3, h, w), any h and w of at least 8 pixels; both in [-1, 1]."""
+        """Translate rgb (b, 3, h, w) to infrared of the same shape, both in [-1, 1]; h and w at least 8 pixels."""
         h, w = rgb.shape[-2:]
         stride = self.config.stride
         padded = F.pad(rgb, (0, -w % stride, 0, -h % stride), mode="reflect")
         return self.decode(self.encode_content(padded), style)[..., :h, :w]
 
 
-def _parts(weights: Path) -> tuple[Mapping[str, Tensor], Mapping[str, Tensor]]:
-    """State dicts of a and b."""
-    if weights.suffix != ".safetensors":
-        stored: dict[str, Any] = torch.load(weights, map_location="cpu", weights_only=True)
-        return stored["a"], stored["b"]
-    flat = load_file(weights)
-    a, b = ({k[2:]: v for k, v in flat.items() if k.startswith(f"{domain}.")} for domain in "ab")
-    return a, b
-
-
 def load_srgb_tir(weights: Path | str, config: SrgbTirConfig | Path | str | None = None) -> SrgbTir:
-    """The generator of a `{"a": ..., "b": ...}` file or a .safetensors with `a.` and `b.` keys, in float32, for use.
+    """Load a `{"a": ..., "b": ...}` file or a .safetensors with `a.` and `b.` keys, in float32, for inference.
 
-    Without a config, a config.json beside the weights gives the sizes, and without that the published ones hold.
+    Without ``config``, the sizes come from a config.json beside the weights, else they are the published ones. Raises
+    `RuntimeError` for missing, surplus or misshapen weights.
     """
     weights = Path(weights)
     beside = weights.with_name("config.json")
@@ -222,9 +203,12 @@ def load_srgb_tir(weights: Path | str, config: SrgbTirConfig | Path | str | None
     if isinstance(config, str | Path):
         config = SrgbTirConfig.read(Path(config))
     g = SrgbTir(config or SrgbTirConfig())
-    a, b = _parts(weights)
-    # The style encoders and the halves of the way back are of no use here; anything else amiss is an error.
-    wanted = {k: v for k, v in a.items() if k.startswith(("dec.", "mlp."))}
-    wanted |= {k: v for k, v in b.items() if k.startswith("enc_content.")}
-    g.load_state_dict({k: v.float() for k, v in wanted.items()})
+    if weights.suffix == ".safetensors":
+        flat = load_file(weights)
+    else:
+        autoencoders: dict[str, Any] = torch.load(weights, map_location="cpu", weights_only=True)
+        flat = {f"{domain}.{name}": tensor for domain in "ab" for name, tensor in autoencoders[domain].items()}
+    # Style encoders and the thermal-to-colour direction are unused; load_state_dict reports any other mismatch.
+    used = ("a.dec.", "a.mlp.", "b.enc_content.")
+    g.load_state_dict({name[2:]: tensor.float() for name, tensor in flat.items() if name.startswith(used)})
     return g.eval().requires_grad_(False)

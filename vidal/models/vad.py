@@ -1,4 +1,4 @@
-"""Where somebody speaks: silero-vad's ONNX model on one thread."""
+"""Voice activity detection with silero-vad's ONNX model, on one thread."""
 
 from __future__ import annotations
 
@@ -8,20 +8,18 @@ import numpy as np
 import numpy.typing as npt
 
 from vidal.errors import ModelError
-from vidal.models.locate import locate
+from vidal.models.locate import model_file
 from vidal.work import SAMPLE_RATE
 
 Stretch = tuple[int, int]
-"""First sample and the sample after the last."""
+"""A range of samples as (first, one past the last)."""
 
 
 def load_vad(reference: str) -> Any:
-    """A silero sequence model; raises `ModelError` for any other file."""
+    """Load a silero sequence model; raises `ModelError` for any other file."""
     from silero_vad.sequence_vad import SileroVADSequence
 
-    path = locate(reference).path
-    if path is None or not path.is_file():
-        raise ModelError(f"speech: there is no VAD model file {reference}; name a silero_vad_16k_sequence.onnx")
+    path = model_file(reference, "speech: VAD model", "a silero_vad_16k_sequence.onnx")
     try:
         model = SileroVADSequence(str(path), sampling_rate=SAMPLE_RATE)
         model.audio_forward(np.zeros(SAMPLE_RATE, dtype=np.float32))
@@ -33,18 +31,21 @@ def load_vad(reference: str) -> Any:
 
 
 def speech_stretches(
-    model: Any, sound: npt.NDArray[np.float32], *, threshold: float, min_speech_s: float, min_silence_s: float
+    model: Any, audio: npt.NDArray[np.float32], *, threshold: float, min_speech_s: float, min_silence_s: float
 ) -> list[Stretch]:
-    """Stretches of ``sound`` (mono at `SAMPLE_RATE`) with speech, in order, apart from each other."""
+    """Return the speech segments of ``audio`` (mono at `SAMPLE_RATE`), in order and disjoint.
+
+    ``threshold`` in [0, 1] is the speech probability of a frame; shorter speech is dropped, shorter silence bridged.
+    """
     from silero_vad.sequence_vad import get_speech_timestamps_sequence
 
-    found = get_speech_timestamps_sequence(
-        sound,
+    segments = get_speech_timestamps_sequence(
+        audio,
         model,
         threshold=threshold,
         min_speech_duration_ms=round(min_speech_s * 1000),
         min_silence_duration_ms=round(min_silence_s * 1000),
-        # Word edges are quieter than words: without room on both sides Whisper loses first and last syllables.
+        # Words start and end quietly: without padding Whisper loses their first and last syllables.
         speech_pad_ms=200,
     )
-    return [(int(stretch["start"]), int(stretch["end"])) for stretch in found]
+    return [(int(segment["start"]), int(segment["end"])) for segment in segments]

@@ -1,9 +1,9 @@
-"""Whisper, by whichever of its two implementations reads the weights.
+"""Speech recognition with Whisper, by whichever of its two implementations reads the weights.
 
     a folder with model.bin, or a hub id with a slash      faster-whisper (CTranslate2)
     a .pt file, or a name such as base or large-v3-turbo   openai-whisper
 
-Both decode greedily or by beam at temperature 0: no sampling, hence the same text each time.
+Both decode greedily or by beam search at temperature 0: without sampling, the text is the same each time.
 """
 
 from __future__ import annotations
@@ -20,17 +20,20 @@ from vidal.errors import ModelError
 from vidal.models.device import one_thread
 from vidal.models.locate import ModelPlace, locate
 
-Sound = npt.NDArray[np.float32]
+Audio = npt.NDArray[np.float32]
 
-# More tokens than anybody speaks: what ends the loops in which Whisper repeats itself, long before its own limit.
+# Above any rate of speech: it ends Whisper's repetition loops long before its own limit of tokens does.
 _TOKENS_PER_S = 25
-_LEAST_TOKENS = 32
-_MOST_TOKENS = 220
+_MIN_TOKENS = 32
+_MAX_TOKENS = 220
 
 
 @dataclass(slots=True, frozen=True, kw_only=True)
 class Heard:
-    """One stretch as Whisper heard it, with the numbers that tell speech from invention; seconds of the sound given."""
+    """One segment of a transcript, with the scores that separate speech from hallucination.
+
+    Times are seconds from the start of the audio that was transcribed.
+    """
 
     start_s: float
     end_s: float
@@ -41,23 +44,28 @@ class Heard:
 
 
 class Transcriber(Protocol):
-    """Speech to text for up to 30 s of mono sound at 16 kHz."""
+    """Transcribes up to 30 s of mono audio at 16 kHz."""
 
-    def transcribe(self, sound: Sound, language: str | None) -> tuple[str, list[Heard]]:
-        """The language and what was heard."""
+    def transcribe(self, audio: Audio, language: str | None) -> tuple[str, list[Heard]]:
+        """Return the language, detected where ``language`` is None, and the segments in order of time."""
         ...
 
 
 def load_whisper(
     reference: str, *, device: str, beam_size: int, compute_type: str, download_root: Path | None
 ) -> Transcriber:
-    """The transcriber that reads the weights that ``reference`` names; openai-whisper's are never downloaded."""
+    """Load the weights that ``reference`` names; raises `ModelError`. openai-whisper's are never downloaded here."""
     place = locate(reference)
     is_openai = place.path.suffix == ".pt" if place.path else "/" not in str(place.hub_id)
     try:
-        if is_openai:
-            return _OpenaiWhisper(_there(place, download_root), device, beam_size)
-        return _FasterWhisper(place, device, beam_size, compute_type)
+        if not is_openai:
+            return _FasterWhisper(place, device, beam_size, compute_type)
+        file = place.path or openai_file(str(place.hub_id), download_root)
+        if place.path is None and not file.is_file():
+            raise ModelError(
+                f"speech: Whisper model {place.hub_id} is not at {file}; `vidal models pull RECIPE` fetches it"
+            )
+        return _OpenaiWhisper(file, device, beam_size)
     except ModelError:
         raise
     except Exception as error:
@@ -68,42 +76,30 @@ def load_whisper(
 
 
 def openai_file(name: str, download_root: Path | None = None) -> Path:
-    """Where openai-whisper keeps the checkpoint of a model name, there or not."""
+    """Return where openai-whisper keeps the checkpoint of a model name, whether or not it is there."""
     import whisper
 
     if name not in whisper.available_models():
         known = ", ".join(whisper.available_models())
-        raise ModelError(f"speech: no Whisper model is called {name!r}; name a path, a hub id or one of {known}")
+        raise ModelError(f"speech: there is no Whisper model {name!r}; name a path, a hub id or one of {known}")
     cache = Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "whisper"
     return (download_root or cache) / Path(whisper._MODELS[name]).name
 
 
 def fetch_openai(name: str, download_root: Path | None = None) -> Path:
-    """Fetch the checkpoint of a model name to where `openai_file` says; its SHA-256 is checked. Raises `ModelError`."""
+    """Download the checkpoint of a model name to `openai_file` and check its SHA-256; raises `ModelError`."""
     import whisper
 
     file = openai_file(name, download_root)
     try:
         whisper._download(whisper._MODELS[name], str(file.parent), False)
     except (OSError, RuntimeError) as error:
-        raise ModelError(f"speech: Whisper model {name} cannot be fetched ({error}); is the network there?") from error
+        raise ModelError(f"speech: Whisper model {name} cannot be fetched ({error}); is the network up?") from error
     return file
 
 
-def _there(place: ModelPlace, download_root: Path | None) -> Path:
-    """The checkpoint file of a model name, which must be in the cache already."""
-    if place.path is not None:
-        return place.path
-    file = openai_file(str(place.hub_id), download_root)
-    if not file.is_file():
-        raise ModelError(
-            f"speech: Whisper model {place.hub_id} is not at {file}; `vidal models pull RECIPE` fetches it"
-        )
-    return file
-
-
-def _token_limit(sound: Sound) -> int:
-    return min(_MOST_TOKENS, _LEAST_TOKENS + int(len(sound) / 16_000 * _TOKENS_PER_S))
+def _token_limit(audio: Audio) -> int:
+    return min(_MAX_TOKENS, _MIN_TOKENS + int(len(audio) / 16_000 * _TOKENS_PER_S))
 
 
 class _FasterWhisper:
@@ -121,20 +117,20 @@ class _FasterWhisper:
             local_files_only=place.path is not None,
         )
 
-    def transcribe(self, sound: Sound, language: str | None) -> tuple[str, list[Heard]]:
-        segments, about = self._model.transcribe(
-            sound,
+    def transcribe(self, audio: Audio, language: str | None) -> tuple[str, list[Heard]]:
+        segments, info = self._model.transcribe(
+            audio,
             language=language,
             beam_size=self._beam_size,
             temperature=0.0,
             condition_on_previous_text=False,
-            # The limits are the stage's, which keeps the numbers; here they would only repeat the decoding.
+            # The stage applies these thresholds and stores the scores; here they would only decode again.
             compression_ratio_threshold=None,
             log_prob_threshold=None,
             no_speech_threshold=None,
-            max_new_tokens=_token_limit(sound),
+            max_new_tokens=_token_limit(audio),
         )
-        return str(about.language), [
+        return str(info.language), [
             Heard(
                 start_s=float(s.start),
                 end_s=float(s.end),
@@ -156,31 +152,31 @@ class _OpenaiWhisper:
         self._is_on_gpu = device == "cuda"
         self._model: Any = whisper.load_model(str(file), device=device)
 
-    def transcribe(self, sound: Sound, language: str | None) -> tuple[str, list[Heard]]:
+    def transcribe(self, audio: Audio, language: str | None) -> tuple[str, list[Heard]]:
         import whisper
 
-        heard = whisper.transcribe(
+        result = whisper.transcribe(
             self._model,
-            sound,
+            audio,
             verbose=None,
             language=language,
-            # A beam of one is a slower greedy search, and scores no better.
+            # A beam of one is a slower greedy search with the same result.
             beam_size=self._beam_size if self._beam_size > 1 else None,
             temperature=0.0,
             condition_on_previous_text=False,
             compression_ratio_threshold=None,
             logprob_threshold=None,
             no_speech_threshold=None,
-            sample_len=_token_limit(sound),
+            sample_len=_token_limit(audio),
             fp16=self._is_on_gpu,
         )
-        numbers = ("avg_logprob", "no_speech_prob", "compression_ratio")
-        return str(heard["language"]), [
+        scores = ("avg_logprob", "no_speech_prob", "compression_ratio")
+        return str(result["language"]), [
             Heard(
                 start_s=float(s["start"]),
                 end_s=float(s["end"]),
                 text=s["text"].strip(),
-                **{number: float(s[number]) for number in numbers},
+                **{name: float(s[name]) for name in scores},
             )
-            for s in heard["segments"]
+            for s in result["segments"]
         ]

@@ -221,7 +221,7 @@ def tiny_encoder_decoder(folder: Path) -> str:
 
 def florence(folder: Path) -> str:
     transformers.Florence2Config().save_pretrained(folder)
-    return "florence2 cannot be driven as a captioner (it is asked by task tokens)"
+    return "florence2 cannot be driven as a captioner (it is prompted with task tokens)"
 
 
 def smolvlm(folder: Path) -> str:

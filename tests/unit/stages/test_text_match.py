@@ -159,7 +159,7 @@ def test_a_model_that_matches_nothing_is_one_line(tmp_path: Path) -> None:
     ).save_pretrained(tmp_path)
     tokenizer().save_pretrained(tmp_path)
     CLIPImageProcessor().save_pretrained(tmp_path)
-    with pytest.raises(ModelError, match="BertModel does not match texts with pictures"):
+    with pytest.raises(ModelError, match="BertModel does not match texts with images"):
         ClipMatcher(str(tmp_path), device="cpu")
 
 
