@@ -1,1 +1,1 @@
-"""Texts without models: views of a clip, the prompt, the guard and the merge."""
+"""Caption text without models: the text views of a clip, the LLM prompt, the guard and the rule-based merge."""

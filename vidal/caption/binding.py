@@ -1,7 +1,7 @@
-"""What belongs to what: a caption of the right words may still count, deny or order them as no view does.
+"""Compares how a caption combines words with how the views combine them.
 
-No grammar is parsed. Three marks that survive without one are held against the views: which thing a number
-counts, which word a "not" denies, and who stands on which side of what is done.
+A caption may consist of supported words and still state a wrong number, a wrong negation or swapped roles. Nothing is
+parsed: the checks compare which noun a number precedes, which word a negation precedes, and the order of words.
 """
 
 from __future__ import annotations
@@ -19,24 +19,24 @@ _CLAUSE = re.compile(r"[.!?;:,\n]+\s|\b(?:but|so|and|while|because|as)\b", re.IG
 _SENTENCE = re.compile(r"[.!?]\s+")
 _NEGATIONS = frozenset(["not", "no", "never", "nobody", "none", "nothing", "neither", "nor", "without", "cannot"])
 _REACH = 6
-"""Content words within which three words belong together."""
+"""Number of consecutive content words within which three words are compared."""
 
 
 def miscounted(text: str, views: Sequence[str]) -> str | None:
-    """A thing that the views count by another number."""
-    counted: dict[str, set[str]] = {}
-    for value, things in itertools.chain.from_iterable(map(_counts, views)):
-        for thing in things:
-            counted.setdefault(thing, set()).add(value)
-    for value, things in _counts(text):
-        known = set().union(*(counted.get(thing, set()) for thing in things))
+    """Return a counted noun of ``text`` that the views count differently, such as ``3 egg``, or None."""
+    values: dict[str, set[str]] = {}
+    for value, nouns in itertools.chain.from_iterable(map(_counts, views)):
+        for noun in nouns:
+            values.setdefault(noun, set()).add(value)
+    for value, nouns in _counts(text):
+        known = set().union(*(values.get(noun, set()) for noun in nouns))
         if known and value not in known:
-            return f"{value} {min(things)}"
+            return f"{value} {min(nouns)}"
     return None
 
 
 def _counts(text: str) -> Iterator[tuple[str, Lemmas]]:
-    """Each number with the word that it counts: ``3 eggs``; an age counts nobody's years."""
+    """Yield each number and the lemmas of the word after it: ``3 eggs``; ages are ignored."""
     for sentence in _SENTENCE.split(text):
         words = content_words(re.sub(r"(?i)[ -]years?[ -]olds?\b", " ", sentence))
         for word, after in itertools.pairwise(words):
@@ -45,46 +45,46 @@ def _counts(text: str) -> Iterator[tuple[str, Lemmas]]:
                 yield value, lemmas(after)
 
 
-def misdenied(text: str, views: Sequence[str]) -> str | None:
-    """A word that the views deny and the text does not, or the other way round."""
-    denied, told = _denied_and_told(views)
-    text_denied, text_told = _denied_and_told([text])
-    wrong = ((text_told - text_denied) & (denied - told)) | (text_denied & (told - denied))
+def misnegated(text: str, views: Sequence[str]) -> str | None:
+    """Return a word that the views negate and ``text`` asserts, or vice versa, or None."""
+    negated, asserted = _negated_and_asserted(views)
+    text_negated, text_asserted = _negated_and_asserted([text])
+    wrong = ((text_asserted - text_negated) & (negated - asserted)) | (text_negated & (asserted - negated))
     return min(wrong, default=None)
 
 
-def _denied_and_told(texts: Sequence[str]) -> tuple[Lemmas, Lemmas]:
-    """Base forms of the word after each negation, and of every other word."""
-    denied: set[str] = set()
-    told: set[str] = set()
+def _negated_and_asserted(texts: Sequence[str]) -> tuple[Lemmas, Lemmas]:
+    """Return the lemmas of the content word after each negation, and those of every other content word."""
+    negated: set[str] = set()
+    asserted: set[str] = set()
     for clause in itertools.chain.from_iterable(map(_CLAUSE.split, texts)):
         is_next = False
         for word in tokens(clause):
             if word.casefold() in _NEGATIONS or word.casefold().endswith("n't"):
                 is_next = True
             elif content_words(word):
-                (denied if is_next else told).update(lemmas(word))
+                (negated if is_next else asserted).update(lemmas(word))
                 is_next = False
-    return frozenset(denied), frozenset(told)
+    return frozenset(negated), frozenset(asserted)
 
 
 def reversed_order(text: str, views: Sequence[str]) -> str | None:
-    """Three words that a view has in the opposite order: who does it and to whom, or which thing has which colour."""
+    """Return three words of ``text`` that a view has only in the opposite order (swapped roles or colours), or None."""
     passive = re.search(r"\b(?:is|are|was|were|being|been)\b.*\bby\b", text, re.IGNORECASE)
     if passive:
-        return None  # "a chair is sanded by a man" orders man and chair as no view must
+        return None  # "a chair is sanded by a man" legitimately reverses the order
     forwards = {three for view in views for words in _triples(view) for three in itertools.product(*words)}
-    # Of a word that stands twice nobody can tell which of the two it is.
-    often = Counter(lemma for word in content_words(text) for lemma in lemmas(word))
+    # Words that occur more than once are ambiguous and are not compared.
+    counts = Counter(lemma for word in content_words(text) for lemma in lemmas(word))
     for words in _triples(text):
-        threes = [three for three in itertools.product(*words) if all(often[lemma] == 1 for lemma in three)]
+        threes = [three for three in itertools.product(*words) if all(counts[lemma] == 1 for lemma in three)]
         if any(three[::-1] in forwards for three in threes) and not forwards.intersection(threes):
             return " ".join(max(word, key=len) for word in words)
     return None
 
 
 def _triples(text: str) -> Iterator[tuple[Lemmas, Lemmas, Lemmas]]:
-    """Every three different words of a sentence in their order, near each other, by all their base forms."""
+    """Yield the lemmas of every three different words of a sentence that are near each other, in order."""
     for sentence in _SENTENCE.split(text):
         words = [lemmas(word) for word in content_words(sentence) if number(word) is None]
         for start, one in enumerate(words):

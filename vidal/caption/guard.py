@@ -1,7 +1,7 @@
-"""The guard: accepts an LLM's caption only where every word of it stands in a view of the clip.
+"""The guard accepts an LLM's caption only if every content word occurs in a text view of the clip.
 
-It parses no grammar: of the right words put together wrongly it finds what `vidal.caption.binding` finds. What it
-rules out is what a caption must never have: facts from nowhere, and text that obeys a stranger.
+It rejects unsupported facts and text that follows an injected instruction. Grammar is not parsed: supported words in a
+wrong combination are found only as far as `vidal.caption.binding` goes.
 """
 
 from __future__ import annotations
@@ -13,8 +13,8 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from vidal.caption.binding import miscounted, misdenied, reversed_order
-from vidal.caption.injection import speaks_to_the_machine
+from vidal.caption.binding import miscounted, misnegated, reversed_order
+from vidal.caption.injection import is_instruction
 from vidal.caption.views import LINK, View
 from vidal.caption.words import FRAMING_WORDS, FUNCTION_WORDS, HEDGES, content_words, lemma_set, lemmas, tokens
 
@@ -22,9 +22,9 @@ MIN_WORDS = 3
 MAX_WORDS = 80
 MAX_CHARS = 500
 MIN_ENGLISH_SHARE = 0.15
-"""Least share of English function words: a caption in another language has next to none."""
+"""Smallest share of English function words; captions in other languages have hardly any."""
 
-# What a view lets a caption say about where a word came from.
+# Words that a view permits in the caption because they name the view as the origin of other words.
 _LICENSED = {
     "title": "title titled called",
     "hashtags": "tagged",
@@ -32,7 +32,7 @@ _LICENSED = {
     "transcript": "say speak speech someone somebody voice word explain tell talk ask",
     "sound_caption": "sound hear",
 }
-_PICTURE = ("video_caption", "frame_captions")
+_SEEN = ("video_caption", "frame_captions")
 _STRUCTURE = "{}[]<>|\\`^~=_*#"
 _PREFACE = re.compile(r"^(?:(?:enhanced |video )?caption\s*:|in (?:the|this) video,|[-–*]+)\s*", re.IGNORECASE)
 _SENTENCE_END = re.compile(r"(?<=[.!?])[\"')]*\s+(?=[\"'(]*[A-Z0-9])")
@@ -40,7 +40,7 @@ _SENTENCE_END = re.compile(r"(?<=[.!?])[\"')]*\s+(?=[\"'(]*[A-Z0-9])")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Refusal:
-    """Why a text was not accepted: one word, and what it was decided on."""
+    """Why a caption was rejected: a one-word reason and the offending words or figures."""
 
     reason: str
     detail: str
@@ -50,7 +50,7 @@ class Refusal:
 
 
 def tidy(text: str, max_sentences: int) -> str:
-    """The first sentences of an LLM's reply, without preface, quotes and a last sentence that was cut off."""
+    """Return the first ``max_sentences`` of an LLM's reply, without preface, quotes or a truncated last sentence."""
     text = unicodedata.normalize("NFKC", text).strip().split("\n")[0].strip()
     text = _PREFACE.sub("", text).strip()
     if len(text) > 1 and text[0] == text[-1] and text[0] in "\"'":
@@ -63,14 +63,17 @@ def tidy(text: str, max_sentences: int) -> str:
 
 
 def check(text: str, views: Sequence[View], *, secret: str = "", prompt: str = "") -> Refusal | None:
-    """None if the text may be the caption; ``secret`` is the prompt's canary, ``prompt`` its fixed text."""
+    """Return why ``text`` is rejected as a caption of a clip with these ``views``, or None if it is accepted.
+
+    ``secret`` is the canary in the prompt, ``prompt`` the fixed text of the prompt.
+    """
     return (
         _form(text)
         or _leak(text, secret, prompt)
         or _addressed(text)
         or _loop(text)
         or _language(text)
-        or _support(text, views)
+        or _unsupported(text, views)
         or _overclaim(text, views)
         or _binding(text, [view.text for view in views])
         or _one_sided(text, views)
@@ -105,7 +108,7 @@ def _leak(text: str, secret: str, prompt: str) -> Refusal | None:
 def _addressed(text: str) -> Refusal | None:
     if address := LINK.search(text):
         return Refusal(reason="url", detail=address.group())
-    return Refusal(reason="instruction", detail="speaks to the machine") if speaks_to_the_machine(text) else None
+    return Refusal(reason="instruction", detail="addresses the language model") if is_instruction(text) else None
 
 
 def _loop(text: str) -> Refusal | None:
@@ -113,8 +116,8 @@ def _loop(text: str) -> Refusal | None:
     triples = Counter(zip(words, words[1:], words[2:], strict=False))
     repeated = [" ".join(triple) for triple, count in triples.items() if count > 1]
     repeated += [word for word, after in itertools.pairwise(words) if word == after]
-    often = Counter(word.casefold() for word in content_words(text))
-    repeated += [word for word, count in often.items() if count > 3]
+    counts = Counter(word.casefold() for word in content_words(text))
+    repeated += [word for word, count in counts.items() if count > 3]
     return Refusal(reason="loop", detail=repeated[0]) if repeated else None
 
 
@@ -122,61 +125,57 @@ def _language(text: str) -> Refusal | None:
     words = tokens(text)
     foreign = next((c for c in text if c.isalpha() and not unicodedata.name(c, "").startswith("LATIN")), None)
     if foreign:
-        return Refusal(reason="language", detail=f"{foreign} is no Latin letter")
+        return Refusal(reason="language", detail=f"{foreign} is not a Latin letter")
     share = sum(word.casefold() in FUNCTION_WORDS for word in words) / len(words)
     if share >= MIN_ENGLISH_SHARE:
         return None
     return Refusal(reason="language", detail=f"English function words {share:.2f} < {MIN_ENGLISH_SHARE:g}")
 
 
-def _support(text: str, views: Sequence[View]) -> Refusal | None:
+def _unsupported(text: str, views: Sequence[View]) -> Refusal | None:
     known = _known(views)
     missing = [word for word in content_words(text) if not lemmas(word) & known]
     return Refusal(reason="unsupported", detail=" ".join(dict.fromkeys(missing))) if missing else None
 
 
 def _overclaim(text: str, views: Sequence[View]) -> Refusal | None:
-    """A word that only an unsure view has may stand behind a "may", not be told as a fact."""
+    """Reject words that only a hedged view supports if the caption states them without a hedge such as "may"."""
     words = tokens(text)
     hedge = next((at for at, word in enumerate(words) if word.casefold() in HEDGES), len(words))
     sure = _known([view for view in views if not view.is_hedged])
-    told = [word for word in content_words(" ".join(words[:hedge])) if not lemmas(word) & sure]
-    return Refusal(reason="overclaim", detail=" ".join(dict.fromkeys(told))) if told else None
+    unsure = [word for word in content_words(" ".join(words[:hedge])) if not lemmas(word) & sure]
+    return Refusal(reason="overclaim", detail=" ".join(dict.fromkeys(unsure))) if unsure else None
 
 
 def _one_sided(text: str, views: Sequence[View]) -> Refusal | None:
-    """A caption all of one stranger's words, where a model saw the picture for sure and has no word in it.
+    """Reject a caption that consists of the words of one untrusted view while a visual caption contributes nothing.
 
-    An order that slipped past the screen lends the caption its own words alone.
+    A caption that obeys an undetected instruction consists of the words of that instruction alone.
     """
-    seen = [view for view in views if not view.quoted and not view.is_hedged and view.name in _PICTURE]
+    seen = [view for view in views if not view.quoted and not view.is_hedged and view.name in _SEEN]
     claims = [lemmas(word) for word in content_words(text)]
     if not seen or any(claim & _known(seen) for claim in claims):
         return None
     one = next((v.name for v in views if v.quoted and all(c & _known([v]) for c in claims)), None)
-    return Refusal(reason="one_sided", detail=f"{one} alone, and nothing of the picture") if one else None
+    return Refusal(reason="one_sided", detail=f"only words of {one}, none of the video's captions") if one else None
 
 
 def _binding(text: str, views: Sequence[str]) -> Refusal | None:
-    """Words of the views, put together as no view has them."""
-    found = {
-        "miscounted": miscounted(text, views),
-        "negation": misdenied(text, views),
-        "reversed": reversed_order(text, views),
-    }
-    return next((Refusal(reason=reason, detail=detail) for reason, detail in found.items() if detail), None)
+    """Reject supported words in a combination that contradicts the views."""
+    checks = (("miscounted", miscounted), ("negation", misnegated), ("reversed", reversed_order))
+    return next((Refusal(reason=reason, detail=d) for reason, check in checks if (d := check(text, views))), None)
 
 
 def _known(views: Sequence[View]) -> frozenset[str]:
-    """Base forms of what the views say, and of what their being there lets a caption say."""
+    """Return the lemmas of the views' words and of the words that the presence of a view permits."""
     return lemma_set(" ".join(f"{view.text} . {_LICENSED.get(view.name, '')}" for view in views))
 
 
 def vocabulary(views: Sequence[View]) -> list[str]:
-    """The words that a caption of these views may use; what an LLM can be held to while it writes."""
-    said = [word for view in views for word in tokens(view.text)]
+    """Return the words that a caption of these views may use, to constrain an LLM's decoding."""
+    words = [word for view in views for word in tokens(view.text)]
     licensed = [word for view in views for word in _LICENSED.get(view.name, "").split()]
-    return sorted({*said, *licensed, *FUNCTION_WORDS, *FRAMING_WORDS})
+    return sorted({*words, *licensed, *FUNCTION_WORDS, *FRAMING_WORDS})
 
 
 def _ngrams(text: str, length: int) -> set[tuple[str, ...]]:

@@ -1,7 +1,7 @@
-"""Whether a text reads like an instruction to a language model instead of a word about a video.
+"""Detects text that reads like an instruction to a language model (prompt injection) instead of text about a video.
 
-A list of known shapes, hence one layer of several: what slips through can still only lend its words to
-a caption, as any title can.
+The patterns cover known attacks only and are one of several defences: the words of an undetected instruction can still
+enter a caption, like those of any title.
 """
 
 from __future__ import annotations
@@ -54,7 +54,7 @@ _ENGLISH = (
     r"\b(?:language model|llm|chatgpt)s?\b.{0,40}\b(?:must|should|please|write|say|output|instruct)",
     r"\b(?:decode|base64)\b.{0,30}\b(?:obey|follow|execute|do what)\b",
 )
-# "Forget the instructions", whichever of the two words a language puts first.
+# "Forget the instructions" in other languages, in either word order.
 _FORGET = (
     r"ignor(?:e|ez|a|iere|ieren|ier|ieer|eer|are)?\b|vergiss|vergesst|missachtet?|oublie[zr]?\b"
     r"|olvid[ae]n?\b|omit[ae]n?\b|esque[cç]\w*|descart\w*|dimentica\w*"
@@ -73,8 +73,8 @@ _ONLY = (
 _FOREIGN = (_ONLY, rf"(?:{_FORGET}).{{0,40}}(?:{_INSTRUCTION})", rf"(?:{_INSTRUCTION}).{{0,12}}(?:{_FORGET})")
 _COMMAND = re.compile("|".join((*_ENGLISH, *_FOREIGN)), re.I | re.S)
 
-# Looked for in the text as it is: what chat templates, JSON replies and pages are made of, and titles are not.
-_MACHINE_TALK = re.compile(
+# Matched in the unnormalised text: the syntax of chat templates, JSON and HTML, which titles do not contain.
+_CHAT_SYNTAX = re.compile(
     r"<\|[^|]{0,40}\|>|</?s>|\[/?INST\]|<<\s*/?SYS\s*>>|<(?:start|end)_of_turn>"
     r"|(?:^|[\n.!?>\])}|])\s*(?:#+\s*)?(?:system|assistant|developer)\s?:"
     r"|\b(?:human|user)\s?:.*\b(?:assistant|ai|bot)\s?:"
@@ -83,16 +83,16 @@ _MACHINE_TALK = re.compile(
 )
 _ENCODED = re.compile(r"[A-Za-z0-9+/_-]{14,}={0,2}")
 
-# Letters of other scripts that are drawn like Latin ones and are used to slip past a word list.
+# Letters of other scripts that look like Latin letters and are used to evade word lists.
 _LOOKALIKES = str.maketrans("аеорсухіјѕԁɡⅼνοαι", "aeopcyxijsdglvoai")
 _LEET = str.maketrans("013457@$", "oieastas")
 
 
-def speaks_to_the_machine(text: str) -> bool:
-    """Whether a text, in any of the disguises known here, gives orders to whoever captions the video."""
+def is_instruction(text: str) -> bool:
+    """Return whether ``text`` instructs the captioning model, also in homoglyphs, leetspeak, reversed or Base64."""
     text = unicodedata.normalize("NFKC", text)
     plain = "".join(c for c in text if unicodedata.category(c) != "Cf")
-    if _MACHINE_TALK.search(plain) or _hides_words(plain):
+    if _CHAT_SYNTAX.search(plain) or _has_base64_words(plain):
         return True
     spaced = " ".join(re.sub(r"[<>{}\[\]|\\`^~#*_\"',.!?-]+", " ", plain).split())
     joined = re.sub(r"\b(\w) (?=\w\b)", r"\1", spaced)
@@ -101,8 +101,7 @@ def speaks_to_the_machine(text: str) -> bool:
     return any(_COMMAND.search(form) for form in forms)
 
 
-def _hides_words(text: str) -> bool:
-    """Whether a run of letters is Base64 of readable words."""
+def _has_base64_words(text: str) -> bool:
     for run in _ENCODED.findall(text):
         try:
             decoded = base64.b64decode(run.rstrip("=") + "=" * (-len(run.rstrip("=")) % 4), validate=True)

@@ -1,4 +1,4 @@
-"""The prompt of the caption LLM: untrusted text is marked as data, and the examples show the form."""
+"""The prompt of the caption LLM, in which untrusted text is marked as data and examples show the expected form."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ from vidal.stage import digest
 
 Marking = Literal["delimiters", "datamarking"]
 
-# `clean` takes these characters out of every view, so no title can close the fence or forge a mark.
+# `clean` removes these characters from every view, so a title can neither close a delimiter nor forge a mark.
 OPEN, CLOSE, MARK = "<<", ">>", "^"
 
 CANARY = "zqx7veld"
-"""A word of the prompt that no video has; in a caption it shows that the prompt leaked."""
+"""A word that occurs in the prompt only; in a caption it reveals that the prompt leaked."""
 
 _INSTRUCTION = (
     "Write one short caption for a video from notes about it. Use only words of the notes. "
@@ -23,7 +23,7 @@ _INSTRUCTION = (
 )
 _DATAMARKED = f" In that data {MARK} stands between the words."
 
-# In this order: a small model starts with what it reads first, and the title is rarely a guess.
+# Ordered by reliability, the title first: a small model begins its caption with what it reads first.
 _NAMES = {
     "title": "Title",
     "hashtags": "Hashtags",
@@ -37,18 +37,18 @@ _NAMES = {
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Prompt:
-    """A conversation to complete: instruction, worked examples, and the notes of one clip."""
+    """A conversation to be completed by the LLM: the instruction, examples, and the notes of one clip."""
 
     system: str
     examples: tuple[tuple[str, str], ...]
     user: str
 
     def messages(self) -> list[dict[str, str]]:
-        """The conversation as chat templates and OpenAI-compatible servers take it."""
+        """Return the conversation in the format of chat templates and OpenAI-compatible servers."""
         return [*self.fixed_messages(), {"role": "user", "content": self.user}]
 
     def fixed_messages(self) -> list[dict[str, str]]:
-        """The opening that every clip shares."""
+        """Return the messages that are the same for every clip: the instruction and the examples."""
         turns = [{"role": "system", "content": self.system}]
         for notes, caption in self.examples:
             turns += [{"role": "user", "content": notes}, {"role": "assistant", "content": caption}]
@@ -84,29 +84,29 @@ _EXAMPLES: tuple[tuple[dict[str, str], str], ...] = (
 
 
 def build_prompt(views: Sequence[View], marking: Marking = "delimiters") -> Prompt:
-    """The prompt for one clip."""
+    """Return the prompt for a clip with these text ``views``."""
+    examples = []
+    for texts, caption in _EXAMPLES:
+        example = [View(name=name, text=text, quoted=name != "video_caption") for name, text in texts.items()]
+        examples.append((_notes(example, marking), caption))
     return Prompt(
         system=_INSTRUCTION + (_DATAMARKED if marking == "datamarking" else ""),
-        examples=tuple((_notes(_example_views(texts), marking), caption) for texts, caption in _EXAMPLES),
+        examples=tuple(examples),
         user=_notes(views, marking),
     )
 
 
 def prompt_hash(marking: Marking) -> str:
-    """What stands for the prompt in `Clip.caption_model`."""
+    """Return the hash of the prompt that is part of `Clip.caption_model`."""
     return digest(build_prompt((), marking).messages())
 
 
 def _notes(views: Sequence[View], marking: Marking) -> str:
     order = list(_NAMES)
-    in_order = sorted(views, key=lambda view: order.index(view.name))
-    return "\n".join(f"{_NAMES[view.name]}: {_marked(view, marking)}" for view in in_order)
-
-
-def _marked(view: View, marking: Marking) -> str:
-    text = view.text.replace(" ", MARK) if marking == "datamarking" and view.quoted else view.text
-    return f"{OPEN}{text}{CLOSE}" if view.quoted else text
-
-
-def _example_views(texts: dict[str, str]) -> list[View]:
-    return [View(name=name, text=text, quoted=name != "video_caption") for name, text in texts.items()]
+    notes = []
+    for view in sorted(views, key=lambda view: order.index(view.name)):
+        text = view.text
+        if view.quoted:
+            text = f"{OPEN}{text.replace(' ', MARK) if marking == 'datamarking' else text}{CLOSE}"
+        notes.append(f"{_NAMES[view.name]}: {text}")
+    return "\n".join(notes)

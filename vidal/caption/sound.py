@@ -1,4 +1,4 @@
-"""Honest sentences about what was measured in a sound, and about nothing that was not."""
+"""Turns measurements of a clip's audio into sentences that claim no more than was measured."""
 
 from __future__ import annotations
 
@@ -10,47 +10,45 @@ NOBODY = "nobody speaks"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Measured:
-    """What a sound holds, as shares of its length; ``level_db`` is its mean level, 0 being the loudest there is."""
+class AudioContent:
+    """Level of the audio and, as shares of its length (0 to 1), what it contains."""
 
     level_db: float
+    """Mean level in dB of full scale, at most 0."""
     voice: float
-    """The share that a voice detector takes for speech, on its own."""
+    """Share of speech by the voice activity detector; the other shares are those of the event detector."""
     speech: float
     singing: float
     music: float
 
 
-def sound_sentence(sound: Measured, *, silent_db: float, quiet_db: float, min_share: float) -> str:
-    """``quiet music; nobody speaks``: a kind that fills less than half is "some", one below ``min_share`` is not there.
+def sound_sentence(audio: AudioContent, *, silent_db: float, quiet_db: float, min_share: float) -> str:
+    """Return a sentence such as ``quiet music; nobody speaks``.
 
-    Speech is what both detectors take for it; that nobody speaks is said only where the voice detector found nothing.
+    A kind with a share below 0.5 is "some", one below ``min_share`` is omitted. Speech needs the agreement of both
+    detectors; "nobody speaks" is stated only if the voice activity detector found no speech at all.
     """
-    if sound.level_db < silent_db:
+    if audio.level_db < silent_db:
         return SILENCE
-    speech = min(sound.voice, sound.speech)
-    # Over music, speech looks like singing to the event detector; the voice detector hears no speech in a song.
-    singing = sound.singing if sound.voice < min_share else 0.0
-    kinds = {"speech": speech, "music": sound.music, "singing": singing}
-    quiet = "quiet " if sound.level_db < quiet_db else ""
-    heard = [("" if share >= 0.5 else "some ") + quiet + name for name, share in kinds.items() if share >= min_share]
-    if not heard:
-        return f"{quiet}sounds that are neither {'clear ' if sound.voice else ''}speech nor music"
-    return " and ".join(heard) + ("" if sound.voice else f"; {NOBODY}")
+    speech = min(audio.voice, audio.speech)
+    # The event detector takes speech over music for singing; the voice activity detector finds no speech in songs.
+    singing = audio.singing if audio.voice < min_share else 0.0
+    kinds = {"speech": speech, "music": audio.music, "singing": singing}
+    quiet = "quiet " if audio.level_db < quiet_db else ""
+    parts = [("" if share >= 0.5 else "some ") + quiet + name for name, share in kinds.items() if share >= min_share]
+    if not parts:
+        return f"{quiet}sounds that are neither {'clear ' if audio.voice else ''}speech nor music"
+    return " and ".join(parts) + ("" if audio.voice else f"; {NOBODY}")
 
 
 def tag_sentence(tags: Sequence[tuple[str, float]], *, voice: float, min_score: float, most: int) -> str:
-    """What a tagger believes to hear, most likely first; it guesses, hence "may"."""
-    likely = [_plain(label) for label, score in sorted(tags, key=lambda tag: (-tag[1], tag[0])) if score >= min_score]
-    said = list(dict.fromkeys(likely))[:most]
-    heard = f"sound that may be {_listed(said)}" if said else "sound that no tag fits"
-    return heard + ("" if voice else f"; {NOBODY}")
+    """Return a hedged sentence with the ``most`` likely ``tags`` (label, score) of at least ``min_score``.
 
-
-def _plain(label: str) -> str:
-    """AudioSet's "Male speech, man speaking" is "male speech"; labels with underscores are words."""
-    return " ".join(label.split(",")[0].replace("_", " ").lower().split())
-
-
-def _listed(words: Sequence[str]) -> str:
-    return " and ".join([", ".join(words[:-1]), words[-1]] if len(words) > 1 else words)
+    AudioSet's labels are shortened: "Male speech, man speaking" becomes "male speech".
+    """
+    likely = [label for label, score in sorted(tags, key=lambda tag: (-tag[1], tag[0])) if score >= min_score]
+    plain = [" ".join(label.split(",")[0].replace("_", " ").lower().split()) for label in likely]
+    words = list(dict.fromkeys(plain))[:most]
+    listed = " and ".join([", ".join(words[:-1]), words[-1]] if len(words) > 1 else words)
+    sentence = f"sound that may be {listed}" if words else "sound that no tag fits"
+    return sentence + ("" if voice else f"; {NOBODY}")

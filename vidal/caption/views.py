@@ -1,7 +1,7 @@
-"""The text views of a clip, cleaned, bounded and screened: what a caption may be written from.
+"""The text views of a clip, from which its caption is written: cleaned, truncated and screened.
 
-Titles, hashtags, text in the picture and speech are written by strangers. A view that speaks to the
-machine instead of about the video is withheld whole, from the prompt and from the merge alike.
+Titles, hashtags, on-screen text and speech are untrusted. A view that instructs the model instead of describing the
+video is withheld entirely, from the prompt and from the merge.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from collections import Counter
 from collections.abc import Container
 from dataclasses import dataclass
 
-from vidal.caption.injection import speaks_to_the_machine
+from vidal.caption.injection import is_instruction
 from vidal.caption.labels import NOTHING_IN_VIDEO, is_guess
 from vidal.caption.words import HEDGES, tokens
 from vidal.clip import Clip
@@ -22,14 +22,14 @@ LINK = re.compile(
     r"|\b(?:[\w-]+\.)+(?:com|net|org|info|biz|io|ru|cn|xyz|top|example|evil|co|me|tv|gg|ly|be|app|dev|link|site|shop)\b(?:/\S*)?",
     re.IGNORECASE,
 )
-"""An address: with a scheme, as an e-mail, or a name under a top-level domain that spam uses."""
-# What delimiters, chat templates, mark-up and JSON are made of; no caption needs it.
+"""An address: a URL, an e-mail address, or a host name under a top-level domain common in spam."""
+# Characters of delimiters, chat templates, mark-up and JSON; captions do not need them.
 _STRUCTURE = re.compile(r"[<>{}\[\]|\\`^~#*_=]+")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class View:
-    """One text about the clip; ``quoted`` where a stranger wrote it, else a model made it from picture or sound."""
+    """One text about the clip: ``quoted`` from an untrusted author, or written by a model from the video or audio."""
 
     name: str
     text: str
@@ -37,14 +37,13 @@ class View:
 
     @property
     def is_hedged(self) -> bool:
-        """Whether a model says that it is not sure; a stranger's "may" is part of a quotation."""
+        """Whether a model expresses doubt; a hedge in quoted text does not count."""
         return not self.quoted and any(word.casefold() in HEDGES for word in tokens(self.text))
 
 
 def clean(text: str, max_chars: int) -> str:
-    """One line of plain text: no addresses, control or format characters, nor what delimiters are made of."""
-    text = unicodedata.normalize("NFKC", text)
-    text = "".join(_plain_character(c) for c in text)
+    """Return one line of plain text, without addresses, control characters and delimiters, cut at a word boundary."""
+    text = "".join(_plain_character(c) for c in unicodedata.normalize("NFKC", text))
     text = LINK.sub(" ", text)
     text = " ".join(_STRUCTURE.sub(" ", text).replace('"', "'").split()).strip(" -:;,")
     if len(text) <= max_chars:
@@ -54,30 +53,33 @@ def clean(text: str, max_chars: int) -> str:
 
 def _plain_character(c: str) -> str:
     if c.isspace() or (c != "°" and unicodedata.category(c) in ("So", "Sk")):
-        return " "  # a line break; a pictogram
-    # Zero-width and bidi characters, and the selectors that make a sign a pictogram.
+        return " "  # line breaks and pictograms
+    # Zero-width and bidi characters, and variation selectors.
     return "" if unicodedata.category(c)[0] == "C" or "\ufe00" <= c <= "\ufe0f" else c
 
 
 def views_of(clip: Clip, max_chars: int, stop_words: Container[str] = ()) -> tuple[list[View], list[str]]:
-    """The views of a clip that hold text, and the names of those withheld; ``stop_words`` are no hashtags."""
+    """Return the non-empty views of a clip, each of at most ``max_chars``, and the names of the withheld ones.
+
+    Hashtags in ``stop_words`` are omitted.
+    """
     shown, withheld = [], []
     for name, raw, quoted in _raw_views(clip, stop_words):
         text = clean(raw, max_chars)
-        # A captioner may read the stranger's words off the picture, so no view is above suspicion.
-        if speaks_to_the_machine(raw):
+        # A captioning model may copy text from a frame, so its captions are screened as well.
+        if is_instruction(raw):
             withheld.append(name)
         elif tokens(text):
             shown.append(View(name=name, text=text, quoted=quoted))
-    # That nothing was recognised is worth saying only where there is nothing else to say.
-    telling = [view for view in shown if view.text != NOTHING_IN_VIDEO]
-    return telling or shown, withheld
+    # "No object recognised" is kept only if it is the only view.
+    informative = [view for view in shown if view.text != NOTHING_IN_VIDEO]
+    return informative or shown, withheld
 
 
 def _raw_views(clip: Clip, stop_words: Container[str]) -> list[tuple[str, str, bool]]:
-    # Guessed labels stand in video_caption already, weighed over all frames.
+    # Classifier labels are omitted: video_caption already contains them, weighted over all frames.
     captions = Counter(text for text in clip.frame_captions if not is_guess(text))
-    # Eight frames of one scene say the same thing: each saying once, the most frequent first.
+    # Frames of one scene have equal captions: each caption once, the most frequent first.
     frames = " ".join(sorted(captions, key=lambda text: (-captions[text], clip.frame_captions.index(text))))
     was_cleaned = clip.title_words is not None or clip.clean_title is not None
     return [

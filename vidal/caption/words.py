@@ -1,11 +1,11 @@
-"""Words, numbers and light lemmas: just enough English to tell whether a word stands in another text."""
+"""Splits English text into words and lemmas, to test whether a word occurs in another text."""
 
 from __future__ import annotations
 
 import re
 import unicodedata
 
-# A hyphen parts words, an apostrophe or a decimal point inside one does not.
+# A hyphen separates words; an apostrophe or a decimal point within a word does not.
 _WORD = re.compile(r"\d+(?:[.,:/]\d+)*[^\W\d_]*|[^\W\d_]+(?:['’][^\W\d_]+)*", re.UNICODE)
 
 _NUMBER_WORDS = """
@@ -26,7 +26,7 @@ NUMBERS = {word: str(value) for value, word in enumerate(_NUMBER_WORDS.split())}
     "billion": "1000000000",
 }
 
-# The forms that no suffix rule reaches; one line per lemma.
+# Irregular forms, after their lemma; entries are separated by "|" or line breaks.
 _IRREGULAR = """
 be am is are was were been being|begin began begun|bite bit bitten|blow blew blown|break broke broken|bring brought
 build built|burn burnt|buy bought|catch caught|child children|choose chose chosen|climb climbed|come came|cut cut
@@ -59,18 +59,18 @@ _FRAMING = "video clip footage scene show shows showing shown feature features f
 
 HEDGES = frozenset(_HEDGES.split())
 FUNCTION_WORDS = frozenset(_CLAIM_NOTHING.split()) | HEDGES
-"""English words that claim nothing. Negations, quantities, persons and places in space are not among them."""
+"""English words without content of their own. Negations, quantities, persons and spatial words are not included."""
 FRAMING_WORDS = frozenset(_FRAMING.split())
-"""Words that every caption of a video may use."""
+"""Words that any caption of a video may use."""
 
 
 def tokens(text: str) -> list[str]:
-    """The words of a text, NFKC, in their own case."""
+    """Return the words of ``text`` after NFKC normalisation, with their case."""
     return [word.replace("’", "'") for word in _WORD.findall(unicodedata.normalize("NFKC", text))]
 
 
 def number(word: str) -> str | None:
-    """The value of a number in digits or words, else None; ``1,000`` and ``thousand`` are both ``1000``."""
+    """Return the value of a number word or numeral as digits, else None; ``1,000`` and ``thousand`` give ``1000``."""
     word = word.casefold()
     if word in NUMBERS:
         return NUMBERS[word]
@@ -78,7 +78,7 @@ def number(word: str) -> str | None:
 
 
 def lemmas(word: str) -> frozenset[str]:
-    """Every base form that the word may stand for; two words match when these meet."""
+    """Return all possible lemmas of ``word`` in lower case; two words match if they share one."""
     word = word.casefold().removesuffix("'s").removesuffix("'")
     if word in _LEMMAS:
         return frozenset(_LEMMAS[word])
@@ -88,12 +88,12 @@ def lemmas(word: str) -> frozenset[str]:
 
 
 def content_words(text: str) -> list[str]:
-    """The words of a text that claim something."""
+    """Return the words of ``text`` that are neither function words nor framing words."""
     return [word for word in tokens(text) if word.casefold() not in FUNCTION_WORDS | FRAMING_WORDS]
 
 
 def lemma_set(text: str) -> frozenset[str]:
-    """Base forms of everything a text claims."""
+    """Return the lemmas of all content words of ``text``."""
     return frozenset().union(*(lemmas(word) for word in content_words(text)))
 
 
@@ -109,15 +109,9 @@ def _suffix_lemmas(word: str) -> set[str]:
     for suffix in ("ing", "ed"):
         base = word.removesuffix(suffix)
         if base != word and len(base) > 1 and re.search("[aeiouy]", base):
-            return _verb_bases(base) | {word}
+            if len(base) > 2 and base[-1] == base[-2] and base[-1] not in "aeiou":
+                return {word, base, base[:-1]}  # falling: fall; hopping: hop
+            # A single short syllable would have doubled its consonant: "caring" is from "care", not from "car".
+            is_short = re.fullmatch(r"[^aeiou]*[aeiou][^aeiouwxy]", base)
+            return {word, base + "e"} if is_short else {word, base, base + "e"}
     return {word}
-
-
-def _verb_bases(base: str) -> set[str]:
-    if len(base) > 2 and base[-1] == base[-2] and base[-1] not in "aeiou":
-        # hopping: hop; falling: fall
-        return {base, base[:-1]}
-    if re.fullmatch(r"[^aeiou]*[aeiou][^aeiouwxy]", base):
-        # One short syllable would have doubled its consonant: caring is care, never car.
-        return {base + "e"}
-    return {base, base + "e"}

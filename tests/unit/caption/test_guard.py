@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from vidal.caption.guard import check, tidy, vocabulary
-from vidal.caption.injection import speaks_to_the_machine
+from vidal.caption.injection import is_instruction
 from vidal.caption.prompt import CANARY, build_prompt
 from vidal.caption.views import View, clean
 from vidal.caption.words import lemmas
@@ -220,7 +220,7 @@ def test_clean_leaves_one_line_of_plain_words(raw: str, text: str) -> None:
     ],
 )
 def test_an_ordinary_title_is_no_instruction(title: str) -> None:
-    assert not speaks_to_the_machine(title)
+    assert not is_instruction(title)
 
 
 def test_the_vocabulary_holds_the_views_words_and_no_others() -> None:

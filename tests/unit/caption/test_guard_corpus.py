@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from tests.conftest import ROOT
-from vidal.caption.binding import miscounted, misdenied, reversed_order
+from vidal.caption.binding import miscounted, misnegated, reversed_order
 from vidal.caption.guard import check
 from vidal.caption.prompt import CANARY, build_prompt
 from vidal.caption.views import View, clean
@@ -78,7 +78,7 @@ def test_a_number_counts_what_it_counts_in_a_view(text: str, view: str, wrong: s
     ],
 )
 def test_what_a_view_denies_stays_denied(text: str, view: str, wrong: str | None) -> None:
-    assert misdenied(text, [view]) == wrong
+    assert misnegated(text, [view]) == wrong
 
 
 @pytest.mark.parametrize(

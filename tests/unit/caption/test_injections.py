@@ -17,7 +17,7 @@ import pytest
 
 from tests.chat_site import running_site
 from tests.conftest import ROOT
-from vidal.caption.injection import speaks_to_the_machine
+from vidal.caption.injection import is_instruction
 from vidal.caption.prompt import CANARY, Prompt, build_prompt
 from vidal.clip import Clip, schema
 from vidal.models.llm import TransformersLlm
@@ -136,8 +136,8 @@ def test_none_enters_the_caption_of_a_server_that_obeys(injection: dict[str, Any
 @pytest.mark.slow
 def test_what_the_layers_behind_the_screen_are_worth(smollm: TransformersLlm, monkeypatch: pytest.MonkeyPatch) -> None:
     """Without the screen a stranger's words lend themselves to a caption, as any title's do: a figure, and the canary."""
-    monkeypatch.setattr("vidal.caption.views.speaks_to_the_machine", lambda text: False)
-    monkeypatch.setattr("vidal.caption.guard.speaks_to_the_machine", lambda text: False)
+    monkeypatch.setattr("vidal.caption.views.is_instruction", lambda text: False)
+    monkeypatch.setattr("vidal.caption.guard.is_instruction", lambda text: False)
     for name, llm in (
         ("SmolLM2", Remembers(smollm)),
         ("SmolLM2, any word", Remembers(smollm, is_free=True)),
@@ -183,4 +183,4 @@ Olvidé las instrucciones del mueble 😅|Unboxing iPhone16ProMax512GB|#satisfyi
 
 @pytest.mark.parametrize("title", [title for line in ORDINARY.strip().split("\n") for title in line.split("|")])
 def test_an_ordinary_title_is_not_withheld(title: str) -> None:
-    assert not speaks_to_the_machine(title)
+    assert not is_instruction(title)

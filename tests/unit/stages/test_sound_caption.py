@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import soundfile
 
-from vidal.caption.sound import Measured, sound_sentence, tag_sentence
+from vidal.caption.sound import AudioContent, sound_sentence, tag_sentence
 from vidal.clip import Clip
 from vidal.errors import ModelError
 from vidal.models.sound import AudioTagger
@@ -118,7 +118,7 @@ def test_a_file_that_is_no_event_model_is_one_line(tmp_path: Path, content: byte
 def test_the_sentence_says_what_was_measured(
     level_db: float, voice: float, speech: float, singing: float, music: float, sentence: str
 ) -> None:
-    measured = Measured(level_db=level_db, voice=voice, speech=speech, singing=singing, music=music)
+    measured = AudioContent(level_db=level_db, voice=voice, speech=speech, singing=singing, music=music)
     assert sound_sentence(measured, **LIMITS) == sentence
 
 

@@ -25,7 +25,7 @@ from vidal.stages.text.spent import Prices, spend
 class EnhanceCaption(Stage):
     """Writes ``caption`` from the title, hashtags, OCR, speech and model captions that a clip has."""
 
-    version = 3
+    version = 4
     writes = ("caption", "caption_source", "caption_refusal", "caption_model")
     # A resumed run may find the same model on another node.
     whereabouts = ("server_url", "key_variable", "max_seconds", "concurrency")

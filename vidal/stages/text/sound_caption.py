@@ -8,7 +8,7 @@ import numpy as np
 import numpy.typing as npt
 from pydantic import Field, PrivateAttr
 
-from vidal.caption.sound import SILENCE, Measured, sound_sentence, tag_sentence
+from vidal.caption.sound import SILENCE, AudioContent, sound_sentence, tag_sentence
 from vidal.clip import Clip
 from vidal.models.device import device_for
 from vidal.models.locate import identity
@@ -80,7 +80,7 @@ class SoundCaption(Stage):
             return tag_sentence(tags, voice=voice, min_score=self.min_score, most=self.max_tags)
         assert self._detector is not None, "setup() comes first"
         shares = self._detector.shares(sound)
-        measured = Measured(level_db=level_db, voice=voice, **shares)
+        measured = AudioContent(level_db=level_db, voice=voice, **shares)
         return sound_sentence(measured, silent_db=self.silent_db, quiet_db=self.quiet_db, min_share=self.min_share)
 
     def _speech_share(self, sound: npt.NDArray[np.float32]) -> float:
