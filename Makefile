@@ -24,7 +24,7 @@ help: ## Show this list
 setup: .venv/.ready ## Create .venv with the pinned versions
 
 .venv/.ready: requirements.lock vidal/models/packages.txt pyproject.toml
-	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info[:2] != (3, 11))' || { echo "vidal needs Python 3.11; name one: make PYTHON=/path/to/python3.11"; exit 2; }
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info[:2] != (3, 11))' || { echo "requirements.lock pins versions for Python 3.11; name one: make PYTHON=/path/to/python3.11"; exit 2; }
 	test -x $(BIN)/python || $(PYTHON) -m venv .venv
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check uv==$(UV_VERSION)
 	$(BIN)/uv pip install --quiet --python $(BIN)/python --no-deps -r requirements.lock
@@ -53,7 +53,7 @@ format: setup ## Lay the code out
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
-lock: ## Pin the newest versions that fit pyproject.toml
+lock: ## Pin versions that fit pyproject.toml, for Python 3.11
 	$(BIN)/uv pip compile --quiet --no-emit-index-url --python-version 3.11 --extra dev pyproject.toml -o requirements.lock
 
 docs: setup ## Bring the tables in README.md and manifests/COLUMNS.md up to date

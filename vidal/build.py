@@ -10,6 +10,7 @@ from typing import Any, Literal
 
 from rich.console import Console
 
+from vidal import extras
 from vidal.dataset.dataset import Dataset
 from vidal.dataset.revise import refuse_revised
 from vidal.dataset.storage import Storage
@@ -77,6 +78,7 @@ class How:
             from vidal.engine.local import InProcessEngine, PoolEngine
 
             return InProcessEngine() if self.workers == 0 else PoolEngine(self.workers or os.cpu_count() or 1)
+        extras.require({"--engine ray": ["ray"]})
         from vidal.engine.ray import RayEngine
         from vidal.engine.ray_cluster import RayCluster
 

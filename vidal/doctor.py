@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import platform
 import time
@@ -13,6 +14,7 @@ from typing import Any
 
 import psutil
 
+from vidal import extras
 from vidal.clip import Clip
 from vidal.errors import ClipError, ToolError, VidalError
 from vidal.models import packages
@@ -83,13 +85,18 @@ def _machine() -> Iterator[Finding]:
     cores = f"{os.cpu_count()} cores, {memory.available / _GIB:.1f} of {memory.total / _GIB:.1f} GiB memory free"
     yield Finding(what="machine", is_well=True, detail=cores)
     yield Finding(what="python", is_well=True, detail=platform.python_version())
-    yield _ffmpeg()
-    for package in ("ray", "torch", "transformers", "webdataset", "pyarrow", "yt-dlp"):
-        try:
+    for extra, modules in extras.EXTRAS.items():
+        lacking = ", ".join(extras.missing(modules))
+        detail = f"{lacking} not installed; pip install 'vidal[{extra}]' adds it" if lacking else "installed"
+        yield Finding(what=f"extra {extra}", is_well=True, detail=detail)
+    for package in ("ray", "torch", "transformers", "pyarrow", "yt-dlp"):
+        with contextlib.suppress(metadata.PackageNotFoundError):
             yield Finding(what=package, is_well=True, detail=metadata.version(package))
-        except metadata.PackageNotFoundError:
-            yield Finding(what=package, is_well=False, detail="not installed; run `make setup`")
-    yield _gpu()
+    # A machine that only reads has neither.
+    if not extras.missing(["ffmpeg"]):
+        yield _ffmpeg()
+    if not extras.missing(["torch"]):
+        yield _gpu()
 
 
 def _ffmpeg() -> Finding:

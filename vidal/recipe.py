@@ -27,6 +27,7 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from vidal import extras
 from vidal import modality as modalities
 from vidal.clip import SCHEMA_VERSION
 from vidal.crawl.files import WEB_SCHEMES
@@ -216,6 +217,7 @@ def check(raw: dict[str, Any], place: str) -> Recipe:
     named = modalities.load_all(raw.get("modalities"), place)
     source = _source(raw.get("source"), place)
     steps = tuple(_with_schemes(step, source) for step in _steps(raw.get("stages"), place))
+    extras.require({f"{place}: stages.{step.step_name()}": step.imports for step in steps})
     check_flow(source, steps, place)
     return Recipe(
         name=str(raw.get("name") or Path(place).stem),
@@ -265,6 +267,8 @@ def _steps(raw: Any, place: str) -> list[Step]:
         try:
             kind = step_class(name)
         except (ImportError, AttributeError, TypeError, ValueError) as error:
+            if isinstance(error, ImportError) and extras.explained(error, name):
+                raise
             near = difflib.get_close_matches(name, CATALOGUE, n=1)
             hint = f"did you mean `{near[0]}`?" if near else f"known: {', '.join(CATALOGUE)}"
             because = f" ({error})" if ":" in name else ""

@@ -84,6 +84,8 @@ class Step(BaseModel):
     columns: ClassVar[Mapping[str, Column]] = {}
     """The columns that the step writes and that `vidal.clip.Clip` has no field for, by name; not named in `writes`."""
 
+    imports: ClassVar[tuple[str, ...]] = ()
+    """Modules beyond the plain install that the step may import; where one is missing, its recipe is refused."""
     whereabouts: ClassVar[tuple[str, ...]] = ()
     """Settings that say where something is rather than what it is: no part of the identity."""
     secrets: ClassVar[tuple[str, ...]] = ()

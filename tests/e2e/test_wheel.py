@@ -81,7 +81,7 @@ def test_pip_alone_resolves_the_wheel_without_compiling_and_with_one_opencv(tmp_
     (wheel,) = tmp_path.glob("vidal-*.whl")
     # openai-whisper comes as source alone; it is Python and compiles nothing.
     binary = ("--only-binary", ":all:", "--no-binary", "openai-whisper")
-    report = json.loads(pip("install", "--dry-run", "--ignore-installed", *binary, "--report", "-", wheel))
+    report = json.loads(pip("install", "--dry-run", "--ignore-installed", *binary, "--report", "-", f"{wheel}[all]"))
     installs = {item["metadata"]["name"].lower().replace("_", "-"): item for item in report["install"]}
     assert {name for name in installs if "opencv" in name} == {"opencv-python-headless"}
     assert "llama-cpp-python" not in installs and installs.keys() > {"vidal", "torch", "ray", "pyclipper", "shapely"}

@@ -11,12 +11,18 @@ from typing import Any
 
 from rich.console import Console
 
-from vidal.errors import VidalError, VidalWarning
+from vidal import extras
+from vidal.errors import UserError, VidalError, VidalWarning
 
 console = Console()
 errors = Console(stderr=True)
 
 _INTERRUPTED = 130
+_EXTRAS = {
+    **dict.fromkeys(("build", "doctor", "retry"), "build"),
+    **dict.fromkeys(("embed", "eval", "export", "search", "train"), "train"),
+}
+"""The extra that a command's user wants, where a smaller one brings what is missing, too."""
 _show_warning = warnings.showwarning
 
 
@@ -39,9 +45,12 @@ def guarded(run: Callable[[], Any]) -> int:
     """Run a command; what became of it, as an exit code, with one line for an error that is no defect."""
     try:
         run()
-    except VidalError as error:
-        errors.print(f"vidal: {error}", markup=False, highlight=False, soft_wrap=True)
-        return error.exit_code
+    except (VidalError, ImportError) as error:
+        told = error if isinstance(error, VidalError) else _lack(error)
+        if told is None:
+            raise
+        errors.print(f"vidal: {told}", markup=False, highlight=False, soft_wrap=True)
+        return told.exit_code
     except SystemExit as leaving:
         # Typer makes an exit of Ctrl-C, without a word.
         if leaving.code == _INTERRUPTED:
@@ -52,3 +61,9 @@ def guarded(run: Callable[[], Any]) -> int:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
     return 0
+
+
+def _lack(error: ImportError) -> UserError | None:
+    """What the user is told about an extra that is not installed; None for any other import that fails."""
+    command = next((word for word in sys.argv[1:] if not word.startswith("-")), "")
+    return extras.explained(error, f"vidal {command}".strip(), _EXTRAS.get(command))

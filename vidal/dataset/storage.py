@@ -18,6 +18,7 @@ from typing import Any
 
 import fsspec
 
+from vidal import extras
 from vidal.errors import OutputError, StorageError, machine_error
 
 TEMPORARY_SUFFIX = ".tmp"
@@ -50,6 +51,8 @@ class Storage:
             try:
                 self._fs, self._root = fsspec.core.url_to_fs(self.address)
             except (ValueError, ImportError) as error:
+                if isinstance(error, ImportError) and (lack := extras.explained(error, self.address)):
+                    raise lack from None
                 raise OutputError(f"{self.address}: not an address that can be opened ({error})") from error
         return self._fs
 

@@ -13,6 +13,7 @@ from multiprocessing import resource_tracker
 from multiprocessing.connection import Connection, wait
 from typing import Any
 
+from vidal import extras
 from vidal.engine.job import Assignment, Job, Progress, ShardReport, UnderWay
 from vidal.engine.process import become_worker, environment, sweep_scratch
 from vidal.engine.shared import Direct, Shared, SocketHost
@@ -48,6 +49,8 @@ class InProcessEngine:
 
 
 def _has_gpu() -> bool:
+    if extras.missing(["torch"]):
+        return False
     import torch
 
     return torch.cuda.is_available()

@@ -79,7 +79,7 @@ def _find(named: str) -> Path:
         except (ImportError, RuntimeError) as error:
             raise ToolError(
                 f"no usable FFmpeg: the system has no version {_FLOOR} or newer and the imageio-ffmpeg wheel "
-                f"provides no binary ({error}); run `pip install imageio-ffmpeg` or set VIDAL_FFMPEG to a binary"
+                f"provides no binary ({error}); run `pip install 'vidal[crawl]'` or set VIDAL_FFMPEG to a binary"
             ) from error
     if (reason := _unsuitable(binary)) is not None:
         raise ToolError(

@@ -15,6 +15,7 @@ import json
 from dataclasses import dataclass
 from pathlib import Path
 
+from vidal import extras
 from vidal.errors import ModelError
 from vidal.models.packages import how_to_install
 
@@ -44,12 +45,14 @@ class ModelPlace:
 
 
 def locate(reference: str) -> ModelPlace:
-    """Resolve a model reference; raises `ModelError` for a missing file or an uninstalled package."""
+    """Resolve a model reference; raises `ModelError` for a missing file or package, `UserError` for one of an extra."""
     scheme, _, rest = reference.partition(":")
     if scheme == "vidal":
         path, why_not = CHECKPOINTS / rest, "vidal ships no such checkpoint"
     elif scheme == "package":
         package, _, inside = rest.partition("/")
+        if package in extras.EXTRAS["sample"]:
+            extras.require({f"model {reference}": [package]})
         spec = importlib.util.find_spec(package)
         if spec is None or not spec.submodule_search_locations:
             raise ModelError(f"model {reference}: {how_to_install(package)}")

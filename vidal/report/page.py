@@ -5,13 +5,13 @@ from __future__ import annotations
 import base64
 import hashlib
 import importlib.resources
+import sys
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import TYPE_CHECKING, Any, TypeAlias, cast
 
 import jinja2
-import pandas as pd
 import pyarrow as pa
 
 import vidal.clip
@@ -24,7 +24,11 @@ from vidal.report.funnel import EvenChoice, Funnel, Row
 from vidal.report.pictures import WAVE_COLUMNS, thumbnail, waveform
 
 ReadMember = Callable[[dict[str, Any], str], bytes]
-Rows: TypeAlias = pd.DataFrame | pa.Table | Iterable[Mapping[str, Any]]
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+Rows: TypeAlias = "pd.DataFrame | pa.Table | Iterable[Mapping[str, Any]]"
 
 _TEXTS = (
     ("title", "title", None),
@@ -125,7 +129,8 @@ def _environment() -> jinja2.Environment:
 
 
 def _as_dicts(rows: Rows, columns: pa.Schema) -> Iterator[Row]:
-    if isinstance(rows, pd.DataFrame):
+    # Whoever has a data frame has imported pandas.
+    if (pandas := sys.modules.get("pandas")) is not None and isinstance(rows, pandas.DataFrame):
         rows = pa.Table.from_pandas(rows, preserve_index=False)
         # pandas makes floats of whole numbers where one is missing
         known = {field.name: field for field in columns}
@@ -134,7 +139,7 @@ def _as_dicts(rows: Rows, columns: pa.Schema) -> Iterator[Row]:
         for batch in rows.to_batches(max_chunksize=1000):
             yield from batch.to_pylist()
     else:
-        yield from rows
+        yield from cast("Iterable[Row]", rows)
 
 
 def _sheet(row: dict[str, Any], read_member: ReadMember, columns: pa.Schema) -> Sheet:

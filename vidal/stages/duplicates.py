@@ -61,6 +61,7 @@ class Duplicates(Decision):
         "source_bytes",
     )  # fmt: skip
     writes = ("duplicate_of", "duplicate_kind", "duplicate_distance", "cluster")
+    imports = ("scipy",)
 
     max_distance: float = Field(10.0, ge=0, le=20)
     max_distance_with_audio: float = Field(16.0, ge=0, le=24)

@@ -27,6 +27,7 @@ class Fingerprints(Stage):
 
     reads = ("video",)
     writes = ("frame_hash",)
+    imports = ("scipy",)
     min_contrast: float = Field(4.0, ge=0)
 
     def process(self, clip: Clip) -> None:

@@ -32,6 +32,7 @@ class Media(Stage, Target):
         "silence_share", "audio_rms_db", "audio_status", "audio_reason", "corrupt_audio_share", "damage",
         "audio_fingerprint", "media_model",
     )  # fmt: skip
+    imports: ClassVar[tuple[str, ...]] = ("ffmpeg",)
     layers: ClassVar[tuple[str, ...]] = ("video", "audio")
 
     limits: Limits = Limits()

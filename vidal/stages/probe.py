@@ -39,6 +39,7 @@ class Probe(Stage):
         "video_tracks", "video_track", "audio_tracks", "audio_track", "audio_language", "clock_jumps", "stated",
         "stated_duration_s", "damage",
     )  # fmt: skip
+    imports: ClassVar[tuple[str, ...]] = ("ffmpeg",)
 
     limits: Limits = Limits()
     min_picture_share: float = Field(0.1, ge=0, le=1)

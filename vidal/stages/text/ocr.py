@@ -31,6 +31,7 @@ class Ocr(Stage):
     version = 1
     reads = ("video",)
     writes = ("ocr_text", "ocr_lines", "ocr_model", "ocr_area_share")
+    imports = ("huggingface_hub",)
     default_resources = Resources(timeout_s=120)
 
     detector: str = "package:rapidocr_onnxruntime/models/ch_PP-OCRv4_det_infer.onnx"

@@ -41,6 +41,7 @@ class Speech(Stage):
         "speech_share",
         "transcript_model",
     )
+    imports = ("faster_whisper", "huggingface_hub", "silero_vad", "torch", "whisper")
     default_resources = Resources(timeout_s=300)
 
     vad: str = "package:silero_vad/data/silero_vad_16k_sequence.onnx"

