@@ -283,3 +283,13 @@ class Rank(Decision):
         ranks = [sum((other or 0) > (mine or 0) for other in letters) for mine in letters]
         table = rows.select(["clip_id"]).append_column("rank", pa.array(ranks))
         return table.append_column(self.also, pa.array(ranks)) if self.also else table
+
+
+class Shout(Stage):
+    """Another caption over the one that is there."""
+
+    reads = ("caption",)
+    writes = ("caption",)
+
+    def process(self, clip: Clip) -> None:
+        clip.caption = clip.caption.upper() if clip.caption else None

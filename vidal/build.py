@@ -1,19 +1,23 @@
-"""`build` and `retry`: the library's doors behind the commands of the same names."""
+"""`build`, `retry` and `add`: the library's doors behind the commands of the same names."""
 
 from __future__ import annotations
 
 import os
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Literal
 
 from rich.console import Console
 
 from vidal import extras
 from vidal.dataset.dataset import Dataset
-from vidal.dataset.revise import refuse_revised
+from vidal.dataset.revise import finished, refuse_revised
 from vidal.dataset.storage import Storage
+from vidal.engine.add import add as add_to
+from vidal.engine.add import is_there
+from vidal.engine.add import load as load_addition
 from vidal.engine.driver import Retry, Run, is_complete
 from vidal.engine.driver import build as drive
 from vidal.engine.job import Engine
@@ -98,7 +102,7 @@ def build(recipe: Recipe, out: str, how: How, console: Console, *, quiet: bool =
     storage = Storage(out)
     if is_complete(recipe, storage):
         return _result(out, started, did_nothing=True)
-    return _drive(recipe, out, how, console, quiet=quiet, retry=None)
+    return _drive(recipe, out, how, console, quiet=quiet)
 
 
 def retry(
@@ -142,6 +146,22 @@ def retry(
     return _drive(recipe, out, how, console, quiet=quiet, retry=chosen_clips)
 
 
+def add(
+    path: Path, address: str, how: How, console: Console, *, settings: Sequence[str] = (), quiet: bool = False
+) -> BuildResult:
+    """Run a recipe's stages over a finished dataset; their columns and layers become a revision of it.
+
+    Only media that a stage reads are read, and no tar that is there is written. Raises `VidalError`; what is committed
+    stays, and the same call resumes. Example: ``add(Path("depth.yaml"), "data/vidal", How(), Console())``.
+    """
+    started = time.monotonic()
+    base = finished(address)
+    if is_there(path, settings, base):
+        return _result(address, started, did_nothing=True)
+    recipe = load_addition(path, settings, base)
+    return _drive(recipe, address, how, console, quiet=quiet, work=lambda run: add_to(run, path, base))
+
+
 def _recipe_of(dataset: Dataset, settings: Sequence[str]) -> Recipe:
     try:
         return again(dataset.info.definition, settings, f"{dataset.storage.address}/dataset.json")
@@ -150,7 +170,8 @@ def _recipe_of(dataset: Dataset, settings: Sequence[str]) -> Recipe:
 
 
 def _drive(
-    recipe: Recipe, out: str, how: How, console: Console, *, quiet: bool, retry: Retry | None
+    recipe: Recipe, out: str, how: How, console: Console, *, quiet: bool, retry: Retry | None = None,
+    work: Callable[[Run], None] = drive,
 ) -> BuildResult:  # fmt: skip
     started = time.monotonic()
     # A phase may take days before the first worker of the next one loads its models.
@@ -160,7 +181,7 @@ def _drive(
         try:
             have_gpu = any(stage.needs.gpus for stage in recipe.stages) and engine.has_gpu()
             run = Run(recipe, Storage(out), engine, progress, have_gpu=have_gpu, retry=retry)
-            drive(run)
+            work(run)
         finally:
             engine.close()
     return _result(out, started, stage_seconds=dict(run.seconds))

@@ -3,15 +3,43 @@
 from __future__ import annotations
 
 from functools import partial
+from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from vidal.commands.options import DirArgument, JsonOption
+from vidal.commands.build import print_result
+from vidal.commands.options import (
+    DirArgument,
+    EngineChoice,
+    EngineOption,
+    JsonOption,
+    RayAddressOption,
+    SettingsOption,
+    WorkersOption,
+    how_of,
+)
 from vidal.commands.terminal import console, print_json
 
 app = typer.Typer()
 command = partial(app.command, rich_help_panel="Revise")
+
+
+@command()
+def add(
+    recipe: Annotated[Path, typer.Argument(metavar="RECIPE", help="Recipe with `stages` alone, no `source`.")],
+    directory: DirArgument,
+    engine: EngineOption = EngineChoice.ray,
+    workers: WorkersOption = None,
+    settings: SettingsOption = None,
+    ray_address: RayAddressOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Run further stages over a finished dataset; their columns and layers become a new revision."""
+    from vidal.build import add as add_stages
+
+    how = how_of(engine, workers, ray_address)
+    print_result(add_stages(recipe, directory, how, console, settings=settings or [], quiet=as_json), as_json)
 
 
 @command()

@@ -69,7 +69,7 @@ class ShardWriter:
     def _check_layers(self, clip: Clip) -> None:
         if self._files and not clip.work.members and not clip.members:
             raise ClipError("misaligned", "kept without a single member")
-        undeclared = {member.layer for member in clip.work.members} - set(self._files)
+        undeclared = {member.layer for member in clip.work.members} - set(self._files) - self._inherited
         if undeclared:
             raise ClipError("undeclared_layer", f"a stage put members into {min(undeclared)} without naming the layer")
 

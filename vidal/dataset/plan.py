@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import io
+import itertools
 import json
 from collections.abc import Sequence
 from typing import Any
@@ -34,6 +35,7 @@ DECIDED = (
 )  # fmt: skip
 """What a global decision may set."""
 PLAN_COLUMNS = ("clip_id", "url", "shard", "position", *crawl_columns(), *DECIDED)
+_PLACES = ("clip_id", "url", "shard", "position")
 _ROW_GROUP_ROWS = 10_000
 _NOTES = b"vidal.notes"
 
@@ -152,8 +154,25 @@ def write_uneven(storage: Storage, shards: Sequence[pa.Table]) -> None:
     storage.write(NAME, sink.getvalue())
 
 
+def to_add_to(plan: Plan) -> pa.Table:
+    """The plan of a run that goes on from a dataset's rows: its places alone, as everything else is in the rows."""
+    table = plan.table()
+    for index, field in enumerate(table.schema):
+        if field.name not in _PLACES:
+            table = table.set_column(index, field, pa.nulls(table.num_rows, field.type))
+    return table
+
+
 def write(storage: Storage, plan: pa.Table, shard_size: int) -> None:
-    """Freeze the plan; row groups end where shards end, so that a shard is read without the rest."""
+    """Freeze the plan; row groups end where shards end, so that a shard is read without the rest.
+
+    With ``shard_size`` 0 shards differ in size, and each is a row group.
+    """
+    if not shard_size:
+        ends = np.flatnonzero(np.diff(plan.column("shard").to_numpy())) + 1
+        bounds = [0, *ends.tolist(), plan.num_rows]
+        write_uneven(storage, [plan.slice(a, b - a) for a, b in itertools.pairwise(bounds)])
+        return
     rows = shard_size * max(1, _ROW_GROUP_ROWS // shard_size)
     metadata = {b"vidal.shard_size": str(shard_size), **(with_notes(plan, []).schema.metadata or {})}
     plan = plan.replace_schema_metadata(metadata)

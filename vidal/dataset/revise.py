@@ -55,12 +55,12 @@ def refuse_revised(dataset: Dataset, command: str) -> None:
         )
 
 
-def begin(base: Dataset, *, made_by: str, fingerprint: str, changes: dict[str, Any]) -> Revision:
+def begin(base: Dataset, *, made_by: str, fingerprint: str, changes: dict[str, Any], has_plan: bool = True) -> Revision:
     """Begin the next revision of the dataset, or go on with one that an earlier run of the same command began.
 
     ``base`` is the revision that it is made from, whose tars it shares; ``changes`` are fields of its
-    ``dataset.json`` that differ. The caller holds the dataset's lock. Raises `OutputError` if another command's
-    revision was begun and not finished.
+    ``dataset.json`` that differ. Without ``has_plan`` the caller writes the plan, when it is known. The caller holds
+    the dataset's lock. Raises `OutputError` if another command's revision was begun and not finished.
     """
     root = base.storage
     number = revisions.current(root) + 1
@@ -76,7 +76,8 @@ def begin(base: Dataset, *, made_by: str, fingerprint: str, changes: dict[str, A
         return Revision(number=number, dataset=Dataset.at(storage))
     if not base.own_storage.exists(plan.NAME):
         raise OutputError(f"{base.address}: has no {plan.NAME}, so it cannot be revised")
-    storage.write(plan.NAME, base.own_storage.read(plan.NAME))
+    if has_plan:
+        plan.write(storage, plan.to_add_to(base.plan), base.plan.shard_size)
     info = DatasetInfo(
         **{
             **base.info.model_dump(exclude={"tars"}),

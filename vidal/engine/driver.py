@@ -78,6 +78,8 @@ class Run:
     progress: RunProgress
     have_gpu: bool = False
     retry: Retry | None = None
+    base: Dataset | None = None
+    """The finished dataset that ``storage`` is a revision of, and that the clips come from with all that they have."""
     seconds: Counter[str] = field(default_factory=Counter)
 
 
@@ -93,18 +95,23 @@ def build(run: Run) -> None:
     _check_writable(run.storage)
     with Lock(run.storage, run.progress.line):
         _check_secrets(run, info)
-        run.storage.remove_temporaries()
-        phases = run.recipe.phases()
-        run.progress.begin_run([[stage.step_name() for stage in phase.stages] for phase in phases])
-        previous: Storage | None = None
-        for index, phase in enumerate(phases):
-            is_last = index == len(phases) - 1
-            storage = run.storage if is_last else run.storage.child(f"phases/{index + 1}")
-            decision = phases[index - 1].decision if index else None
-            _prepare(run, storage, index, previous, decision)
-            _run_phase(run, phase, storage, previous, (index + 1, len(phases)))
-            previous = storage
-        run.storage.remove_temporaries()
+        complete(run)
+
+
+def complete(run: Run) -> None:
+    """Do what is left to do of every phase; the caller holds the lock."""
+    run.storage.remove_temporaries()
+    phases = run.recipe.phases()
+    run.progress.begin_run([[stage.step_name() for stage in phase.stages] for phase in phases])
+    previous: Storage | None = None
+    for index, phase in enumerate(phases):
+        is_last = index == len(phases) - 1
+        storage = run.storage if is_last else run.storage.child(f"phases/{index + 1}")
+        decision = phases[index - 1].decision if index else None
+        _prepare(run, storage, index, previous, decision)
+        _run_phase(run, phase, storage, previous, (index + 1, len(phases)))
+        previous = storage
+    run.storage.remove_temporaries()
 
 
 def _check_owner(recipe: Recipe, storage: Storage) -> DatasetInfo | None:
@@ -163,7 +170,9 @@ def _prepare(run: Run, storage: Storage, index: int, previous: Storage | None, d
     """See that the phase's plan and ``dataset.json`` are there."""
     phases = run.recipe.phases()
     is_last = index == len(phases) - 1
-    if previous is None and read_info(storage) is None:
+    if run.base and previous is None and not storage.exists(plans.NAME):
+        plans.write(storage, plans.to_add_to(run.base.plan), run.base.plan.shard_size)
+    elif not run.base and previous is None and read_info(storage) is None:
         size = run.recipe.shards.size
         made = plans.make(_candidates_of(run, storage), shard_size=size, seed=run.recipe.shards.seed)
         check_own_columns(plans.own_columns(made.schema), run.recipe.columns(), run.recipe.name)
@@ -199,7 +208,7 @@ def _candidates_of(run: Run, storage: Storage) -> pa.Table:
 
 
 def _write_info(run: Run, storage: Storage, plan: plans.Plan, index: int) -> None:
-    recipe = run.recipe
+    recipe, base = run.recipe, run.base
     phases = recipe.phases()[: index + 1]
     steps = [s for phase in phases for s in (*phase.stages, phase.decision) if s is not None]
     if index < len(recipe.phases()) - 1:
@@ -219,21 +228,33 @@ def _write_info(run: Run, storage: Storage, plan: plans.Plan, index: int) -> Non
         columns=recipe.columns(steps),
         secrets=list(recipe.secrets),
     )
+    if base:
+        whole = read_info(run.storage)
+        assert whole is not None
+        resolved = {**whole.recipe, "stages": [*base.info.recipe["stages"], *resolved["stages"]]}
+        info = whole.model_copy(
+            update={
+                "within": storage.address.removeprefix(f"{base.storage.address}/"), "recipe": resolved,
+                "fingerprint": fingerprint(resolved), "layers": info.layers, "columns": info.columns,
+            }
+        )  # fmt: skip
     write_info(storage, info)
 
 
 def _run_phase(run: Run, phase: Phase, storage: Storage, previous: Storage | None, place: tuple[int, int]) -> None:
     info = read_info(storage)
     assert info is not None
-    source = previous.address if previous else None
-    if previous is None and isinstance(run.recipe.source, DatasetSource):
+    source = previous.address if previous else run.base.address if run.base else None
+    if source is None and isinstance(run.recipe.source, DatasetSource):
         source = run.recipe.source.dataset
     stages = _with_base(phase.stages, run.recipe.source.base())
     objects = {stage.step_name(): stage.shared() for stage in stages}
     job = Job(
         storage=storage,
         groups=cut_into_groups(stages, have_gpu=run.have_gpu),
-        layers=tuple(info.layers),
+        layers=tuple(layer for layer in info.layers if layer not in info.tar_folders),
+        inherited=tuple(info.tar_folders),
+        loads=_loads(info, stages) if run.base else None,
         fingerprint=info.fingerprint,
         window=run.recipe.engine.window,
         source=source,
@@ -244,6 +265,12 @@ def _run_phase(run: Run, phase: Phase, storage: Storage, previous: Storage | Non
     already = info.candidates - _candidates(info, run.recipe.shards.size, [a.shard for a in todo])
     run.progress.begin_phase(*place, info.candidates, already)
     _run_passes(run, job, todo)
+
+
+def _loads(info: DatasetInfo, stages: Sequence[Stage]) -> frozenset[str]:
+    """Layers to read of the phase before: those that its stages read, and those that this run writes anew."""
+    read = {name for stage in stages for name in stage.reads}
+    return frozenset(layer for layer in info.layers if layer not in info.tar_folders or layer in read)
 
 
 def _with_base(stages: Sequence[Stage], base: str) -> list[Stage]:

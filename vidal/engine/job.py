@@ -44,6 +44,10 @@ class Job:
     window: int
     source: str | None = None
     """Address of the dataset that the clips come from; None where they come from the plan alone."""
+    inherited: tuple[str, ...] = ()
+    """Layers whose tars an earlier revision of the dataset has; clips keep their members there."""
+    loads: frozenset[str] | None = None
+    """Layers of the source that are read: those that are written anew and those that stages read. None: all."""
     removals: Removals = field(default_factory=Removals)
     """What is to be in no data set."""
     shared: Mapping[str, Shared] = field(default_factory=dict)

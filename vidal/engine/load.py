@@ -53,7 +53,7 @@ class Loader:
     def _carried(self, row: dict[str, Any]) -> Clip:
         clip = from_row(row)
         if clip.status == "kept":
-            load_members(clip, self._own, row["shard"])
+            load_members(clip, self._own, row["shard"], self._job.layers)
         return clip
 
     def _from_source(self, row: dict[str, Any], index: int) -> Clip:
@@ -66,8 +66,10 @@ class Loader:
         was_kept = before["status"] == "kept"
         if row["status"] is None and was_kept:
             clip.status, clip.stage, clip.reason, clip.detail = "candidate", None, None, None
-            load_members(clip, self._source, place[0])
-        clip.members, clip.layers, clip.fingerprint = [], [], None
+            load_members(clip, self._source, place[0], self._job.loads)
+        clip.members = [member for member in clip.members if member.layer in self._job.inherited]
+        clip.layers = [layer for layer in clip.layers if layer in self._job.inherited]
+        clip.fingerprint = None
         return clip
 
     def _read_source_rows(self, shard: int) -> list[dict[str, Any]]:

@@ -77,7 +77,8 @@ class Worker:
         assert self._loader is not None
         shard = assignment.shard
         extra = self._loader.extra_schema
-        with ShardWriter(self._job.storage, shard, self._job.layers, self._scratch, extra) as writer:
+        job = self._job
+        with ShardWriter(job.storage, shard, job.layers, self._scratch, extra, job.inherited) as writer:
             for clip in clips:
                 if clip.is_open:
                     clip.status = "kept"

@@ -1,0 +1,93 @@
+"""`vidal add`: further stages over a finished dataset, whose columns and layers become a revision of it.
+
+The stages run over the kept clips of the current revision, shard by shard, as in any build. Tars of the layers that are
+there stay where they are; only the members that a stage reads are read.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from vidal import recipe as recipes
+from vidal.dataset.dataset import Dataset
+from vidal.dataset.lock import Lock
+from vidal.dataset.revise import Revision, begin, revision_at
+from vidal.engine.driver import Run, complete
+from vidal.errors import RecipeError
+from vidal.recipe import Recipe, fingerprint
+from vidal.settings import read_yaml
+from vidal.stage import digest
+
+COMMAND = "vidal add"
+
+
+def load(path: Path, overrides: Sequence[str], base: Dataset) -> Recipe:
+    """The recipe of the stages to add, whose source is the dataset. Raises `RecipeError`."""
+    raw = read_yaml(path, "`stages`")
+    if odd := sorted(raw.keys() & {"source", "shards"}):
+        raise RecipeError(f"{path}: `{odd[0]}` has no place in it: clips and shards are those of the dataset")
+    raw = recipes.with_overrides({**raw, "source": {"dataset": base.address}}, overrides)
+    raw.setdefault("name", base.info.name)
+    recipe = recipes.check(raw, str(path))
+    for stage in recipe.stages:
+        if again := [layer for layer in stage.layers if layer in base.info.layers]:
+            raise RecipeError(
+                f"{path}: {stage.step_name()} writes the layer {again[0]}, which {base.address} has; build a new "
+                f"dataset from it to have another one"
+            )
+    return recipe
+
+
+def is_there(path: Path, overrides: Sequence[str], current: Dataset) -> bool:
+    """Whether the current revision is what adding this recipe's stages made."""
+    info = current.info
+    if not info.made_by.startswith(COMMAND) or info.revision_of is None:
+        return False
+    before = revision_at(current.storage, info.revision_of).info.recipe["stages"]
+    steps = [step.identity() for step in recipes.steps_of(path, overrides)]
+    return digest(info.recipe["stages"]) == digest([*before, *steps])
+
+
+def add(run: Run, path: Path, base: Dataset) -> None:
+    """Run the recipe's stages over the dataset and make the result its current revision; ``run.storage`` is ignored.
+
+    Raises `VidalError`; shards that are committed by then stay, and the same command resumes.
+    """
+    with Lock(base.storage, run.progress.line):
+        revision = _begin(path, run.recipe, base)
+        complete(dataclasses.replace(run, storage=revision.storage, base=base))
+        revision.finish()
+
+
+def _begin(path: Path, recipe: Recipe, base: Dataset) -> Revision:
+    """Claim the revision, or go on with the one that the same recipe began."""
+    steps = [step.identity() for step in recipe.steps]
+    stages = [*base.info.recipe["stages"], *steps]
+    resolved = {**base.info.recipe, "stages": stages, "revision_of": base.info.fingerprint}
+    layers = recipe.layers()
+    return begin(
+        base,
+        made_by=f"{COMMAND} {path.name}",
+        fingerprint=fingerprint(resolved),
+        changes={
+            "recipe": resolved,
+            "definition": _definition(base, recipe),
+            "layers": layers,
+            "columns": recipe.columns(),
+            "modalities": {layer: where for layer, where in recipe.modalities.items() if layer in layers},
+        },
+        has_plan=len(recipe.phases()) == 1,
+    )
+
+
+def _definition(base: Dataset, recipe: Recipe) -> dict[str, Any]:
+    """The recipe of the whole: a stage that runs again takes the place of its earlier line."""
+    added = recipe.definition["stages"]
+    names = {name for line in added for name in (line if isinstance(line, dict) else [line])}
+    definition = base.info.definition
+    kept = [line for line in definition["stages"] if not names & set(line if isinstance(line, dict) else [line])]
+    named = list(dict.fromkeys([*definition.get("modalities", ()), *recipe.definition.get("modalities", ())]))
+    return {**definition, "stages": [*kept, *added], **({"modalities": named} if named else {})}
