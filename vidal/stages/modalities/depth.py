@@ -36,7 +36,7 @@ class Depth(Stage):
     version: ClassVar[int] = 2
     reads = ("video",)
     writes = ("depth", "depth_model", "depth_scale", "depth_saturation_share", "depth_flicker", "synthetic_layers")
-    imports = ("huggingface_hub", "timm", "torch", "transformers")
+    imports = ("huggingface_hub", "safetensors", "timm", "torch", "transformers")
     layers = ("depth",)
     default_resources: ClassVar[Resources] = Resources(gpus=1.0, batch_size=8, timeout_s=300)
 

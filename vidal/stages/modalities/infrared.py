@@ -29,7 +29,7 @@ class Infrared(Stage):
     version = 1
     reads = ("video",)
     writes = ("infrared", "infrared_model", "infrared_flicker", "infrared_edge_agreement", "synthetic_layers")
-    imports = ("huggingface_hub", "safetensors", "torch")
+    imports = ("huggingface_hub", "safetensors", "torch", "transformers")
     layers = ("infrared",)
     default_resources: ClassVar[Resources] = Resources(gpus=1.0, batch_size=8, timeout_s=300)
 

@@ -24,7 +24,7 @@ class FrameCaptions(Stage):
     version: ClassVar[int] = 2
     reads = ("video",)
     writes = ("frame_captions", "video_caption", "frame_caption_model", "frame_caption_score")
-    imports = ("huggingface_hub", "timm", "torch", "torchvision", "transformers")
+    imports = ("huggingface_hub", "safetensors", "timm", "torch", "torchvision", "transformers")
     # A resumed run may find the same model on another node.
     whereabouts = ("server_url", "key_variable", "request_timeout_s", "concurrency")
     default_resources: ClassVar[Resources] = Resources(timeout_s=600.0)

