@@ -11,8 +11,9 @@ import pytest
 
 from tests.site import Honey, Site
 from tests.site.pages import HOSTILE_TITLES
-from vidal.crawl.ask import Answer, Ask, ChildSettings
+from vidal.crawl.ask import Answer, Ask
 from vidal.crawl.child import FetchChild
+from vidal.crawl.settings import WebSettings
 
 OPEN = {"allow_addresses": ("127.0.0.1",), "socket_timeout_s": 2.0}
 
@@ -46,7 +47,7 @@ def child() -> Iterator[FetchChild]:
 
 
 def ask(child: FetchChild, folder: Path, url: str, op: str = "direct", **settings: object) -> Answer:
-    told = ChildSettings(**{**OPEN, **settings})  # type: ignore[arg-type]
+    told = WebSettings(**{**OPEN, **settings})  # type: ignore[arg-type]
     return child.ask(Ask(op=op, url=url, folder=str(folder), wall_s=10, max_bytes=50_000_000, settings=told))  # type: ignore[arg-type]
 
 
@@ -68,14 +69,14 @@ def test_hostile_addresses_are_refused_and_hit_nothing(
 
 
 @pytest.mark.parametrize("op", ["direct", "media"])
-@pytest.mark.parametrize("hops", [1, 5])
+@pytest.mark.parametrize("hops", [1, 4])
 def test_redirects_to_hostile_addresses_are_refused(
     honey: Honey, site: Site, child: FetchChild, tmp_path: Path, op: str, hops: int
 ) -> None:
     plain = [host for host in HOSTILE_HOSTS if host.isascii() and "%" not in host]
     for host in plain:
         url = site.url(f"/to?hops={hops}&url={quote(honey.url(host), safe='')}")
-        answer = ask(child, tmp_path, url, op, generic=True, max_redirects=6)
+        answer = ask(child, tmp_path, url, op, generic=True)
         assert answer.reason == "ssrf", (host, answer)
     for target in ("file:///etc/passwd", "ftp://127.0.0.9/x", "gopher://127.0.0.9/", "//127.0.0.9/"):
         answer = ask(child, tmp_path, site.url(f"/to?url={quote(target, safe='')}"), op, generic=True)

@@ -10,9 +10,9 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 from urllib.parse import unquote, urlsplit
 
-from vidal.crawl.guard import Rules
 from vidal.crawl.reasons import DISK, is_transient
-from vidal.errors import ClipError, RecipeError, StorageError
+from vidal.crawl.settings import WebSettings
+from vidal.errors import ClipError, StorageError
 
 MIB = 1024 * 1024
 _Line = bytes
@@ -28,81 +28,6 @@ entries of a search, channel or playlist · ``direct``: the file itself · ``rob
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class ChildSettings:
-    """What the child has to know for one ask; secrets are in here, so it has no useful text."""
-
-    allow_addresses: tuple[str, ...] = ()
-    allow_hosts: tuple[str, ...] = ()
-    deny_hosts: tuple[str, ...] = ()
-    proxy: str = field(default="", repr=False)
-    """``http://[user:password@]host:port``; with one, nothing else is connected to."""
-    cookies: str = ""
-    """A Netscape cookies file; it is read, never written."""
-    headers: Mapping[str, str] = field(default_factory=dict, repr=False)
-    """Further headers of ``get_json``, such as an API's token."""
-    user_agent: str = ""
-    """Empty: vidal with its version and ``contact``."""
-    contact: str = ""
-    socket_timeout_s: float = 20.0
-    max_redirects: int = 5
-    generic: bool = False
-    """Whether yt-dlp's generic extractor may look for players in any page."""
-    max_height: int = 720
-    """Of the smaller side, so that an upright 720x1280 counts as 720."""
-    audio_only: bool = False
-    subtitles: tuple[str, ...] = ()
-    """Languages, in yt-dlp's patterns, such as ``en.*``."""
-    thumbnail: bool = False
-    pictures: bool = False
-    """Whether ``direct`` takes a picture for what was wanted."""
-    robots: bool = True
-    noai: tuple[str, ...] = ("noai", "noimageai")
-    """Directives of X-Robots-Tag that make us turn away."""
-    entries: int = 50
-    """How many entries ``search`` gives at most."""
-
-    def __post_init__(self) -> None:
-        try:
-            self.rules()
-        except ValueError as error:
-            raise RecipeError(f"fetch: {error}") from None
-
-    def rules(self) -> Rules:
-        proxy = None
-        if self.proxy:
-            try:
-                parts = urlsplit(self.proxy)
-                proxy = (parts.hostname or "", parts.port or 80)
-            except ValueError:
-                parts = None
-            if parts is None or parts.scheme != "http" or not parts.hostname:
-                raise ValueError("proxy is http://[user:password@]host:port")
-        return Rules(
-            allow_addresses=self.allow_addresses,
-            allow_hosts=self.allow_hosts,
-            deny_hosts=self.deny_hosts,
-            proxy=proxy,
-        )
-
-    def agent(self) -> str:
-        if self.user_agent:
-            return self.user_agent
-        from vidal import __version__
-
-        return f"vidal/{__version__} (data set crawler{f'; {self.contact}' if self.contact else ''})"
-
-    def secrets(self) -> tuple[str, ...]:
-        """Texts that no answer may hold; the cookies' values are added where the file is read."""
-        found = [self.proxy, *self.headers.values()]
-        found += [word for value in self.headers.values() for word in value.split()]
-        if self.proxy:
-            parts = urlsplit(self.proxy)
-            found += [unquote(text) for text in (parts.username, parts.password) if text]
-            found += [text for text in (parts.username, parts.password) if text]
-        return tuple(sorted({text for text in found if len(text) >= 4}, key=len, reverse=True))
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
 class Ask:
     """One thing to do; ``folder`` is the clip's own, and nothing is written elsewhere."""
 
@@ -113,17 +38,32 @@ class Ask:
     max_bytes: int = 512 * MIB
     expected_sha256: str = ""
     """Of an earlier crawl: other bytes become ``changed_content``."""
-    settings: ChildSettings = field(default_factory=ChildSettings)
+    entries: int = 50
+    """How many entries ``search`` gives at most."""
+    headers: Mapping[str, str] = field(default_factory=dict, repr=False)
+    """Further headers of ``get_json``, such as an API's token."""
+    settings: WebSettings = field(default_factory=WebSettings)
+
+    def secrets(self) -> tuple[str, ...]:
+        """Texts that no answer may hold, longest first; the cookies' values are added where the file is read."""
+        secrets = [self.settings.proxy, *self.headers.values()]
+        secrets += [word for value in self.headers.values() for word in value.split()]
+        if self.settings.proxy:
+            parts = urlsplit(self.settings.proxy)
+            secrets += [unquote(text) for text in (parts.username, parts.password) if text]
+            secrets += [text for text in (parts.username, parts.password) if text]
+        return tuple(sorted({text for text in secrets if len(text) >= 4}, key=len, reverse=True))
 
     def to_line(self) -> bytes:
-        return json.dumps(dataclasses.asdict(self)).encode() + b"\n"
+        fields = {one.name: getattr(self, one.name) for one in dataclasses.fields(self)}
+        # The settings may be those of the whole stage; the child gets the web's part of them.
+        fields["settings"] = self.settings.model_dump(mode="json", include=set(WebSettings.model_fields))
+        return json.dumps(fields).encode() + b"\n"
 
     @classmethod
     def from_line(cls, line: bytes) -> Ask:
-        raw = json.loads(line)
-        told: dict[str, Any] = raw.pop("settings")
-        settings: dict[str, Any] = {name: tuple(v) if isinstance(v, list) else v for name, v in told.items()}
-        return cls(settings=ChildSettings(**settings), **raw)
+        fields: dict[str, Any] = json.loads(line)
+        return cls(**fields | {"settings": WebSettings.model_validate(fields["settings"])})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -109,7 +109,7 @@ def _do(ask: Ask, client: Client) -> Answer:
 
 
 def _without_secrets(text: str, ask: Ask) -> str:
-    secrets = list(ask.settings.secrets())
+    secrets = list(ask.secrets())
     with contextlib.suppress(Exception):
         secrets += cookie_values(ask.settings.cookies)
     for secret in sorted(secrets, key=len, reverse=True):

@@ -27,9 +27,10 @@ from urllib.parse import SplitResult, quote, unquote, urljoin, urlsplit
 
 from vidal.crawl import media_kind
 from vidal.crawl import robots as robots_txt
-from vidal.crawl.ask import Answer, Ask, ChildSettings
+from vidal.crawl.ask import Answer, Ask
 from vidal.crawl.guard import Rules, check_url
 from vidal.crawl.reasons import FetchError, chain, from_error, from_status
+from vidal.crawl.settings import WebSettings
 
 FILE = "source"
 _CHUNK_BYTES = 256 * 1024
@@ -38,6 +39,7 @@ _JSON_BYTES = 16 * 1024 * 1024
 _ROBOTS_KEPT_S = 3600.0
 _CONNECTIONS_KEPT = 16
 _REDIRECTS = (301, 302, 303, 307, 308)
+_MAX_REDIRECTS = 5
 
 
 @dataclass(slots=True)
@@ -87,7 +89,7 @@ class Client:
     def get_json(self, ask: Ask) -> Answer:
         """An API's answer, under ``json`` of the metadata."""
         with Visit(self, ask) as visit:
-            page = visit.follow(ask.url, {"Accept": "application/json", **ask.settings.headers})
+            page = visit.follow(ask.url, {"Accept": "application/json", **ask.headers})
             body = b"".join(visit.body(page, min(ask.max_bytes, _JSON_BYTES)))
         try:
             value = json.loads(body)
@@ -218,7 +220,7 @@ class Visit:
     def follow(self, url: str, headers: dict[str, str]) -> Page:
         """The page at the end of the redirects; any but a good one raises what its status stands for."""
         seen = set()
-        for hop in range(self.ask.settings.max_redirects + 1):
+        for hop in range(_MAX_REDIRECTS + 1):
             if url in seen:
                 raise FetchError("redirect_loop", f"back at the same address after {hop} redirects")
             seen.add(url)
@@ -233,7 +235,7 @@ class Visit:
             url = urljoin(url, quote(_decoded(target), safe="/:?#[]@!$&'()*+,;=%~-._")).partition("#")[0]
             if urlsplit(url).netloc != urlsplit(page.url).netloc:
                 headers = {name: value for name, value in headers.items() if name == "Accept"}
-        raise FetchError("redirect_loop", f"more than {self.ask.settings.max_redirects} redirects")
+        raise FetchError("redirect_loop", f"more than {_MAX_REDIRECTS} redirects")
 
     def get(self, url: str, headers: dict[str, str]) -> Page:
         """One request, without following; once more if a connection that was kept has gone stale."""
@@ -395,7 +397,7 @@ class Visit:
 
     def _check_kind(self, page: Page, head: bytes) -> str:
         kind = media_kind.kind_of(head)
-        if kind in media_kind.MEDIA or (kind in media_kind.PICTURES and self.ask.settings.pictures):
+        if kind in media_kind.MEDIA:
             return kind
         page.drop()
         stated = page.response.headers.get_content_type()
@@ -462,7 +464,7 @@ def retry_after_s(header: str, now: float | None = None) -> float | None:
     return max(0.0, at.timestamp() - (time.time() if now is None else now))
 
 
-def check_directives(header: str, settings: ChildSettings) -> None:
+def check_directives(header: str, settings: WebSettings) -> None:
     """Raise ``noai`` for a directive that the settings heed, be it for all or for our name."""
     agent, name = settings.agent().partition("/")[0].lower(), ""
     for part in header.lower().split(","):

@@ -135,8 +135,8 @@ def _parameters(ask: Ask, log: _Log, on_progress: Any) -> dict[str, Any]:
     return {
         "quiet": True, "noprogress": True, "logger": log, "color": "no_color", "progress_hooks": [on_progress],
         "ignoreerrors": False, "noplaylist": True, "extract_flat": "in_playlist" if ask.op == "search" else False,
-        "playlistend": settings.entries if ask.op == "search" else 2, "lazy_playlist": True,
-        "format": "ba/b" if settings.audio_only else "bv*+ba/b/ba",
+        "playlistend": ask.entries if ask.op == "search" else 2, "lazy_playlist": True,
+        "format": "bv*+ba/b/ba",
         # `res` is the smaller side, and the nearest above is taken where nothing is below.
         "format_sort": [f"res:{settings.max_height}"],
         "outtmpl": {"default": "source"}, "paths": {"home": ask.folder}, "overwrites": True, "continuedl": False,
@@ -311,7 +311,7 @@ class Platform:
         """The entries of a search, channel or playlist, as crawl columns with the address of each."""
         found = self.downloader.extract_info(self.ask.url, download=False)
         entries = (found or {}).get("entries")
-        rows = [found] if entries is None else [entry for entry in entries if entry][: self.ask.settings.entries]
+        rows = [found] if entries is None else [entry for entry in entries if entry][: self.ask.entries]
         columns = [crawl_columns(row) for row in rows if row]
         for row, entry in zip(columns, rows, strict=True):
             row["url"] = _address(entry, (found or {}).get("webpage_url"))

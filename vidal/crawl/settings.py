@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-import dataclasses
 from pathlib import Path
-from typing import Any, ClassVar, Literal
+from typing import ClassVar, Literal, Self
+from urllib.parse import urlsplit
 
-from pydantic import BaseModel, Field, field_validator
+from pydantic import BaseModel, Field, field_validator, model_validator
 
-from vidal.crawl.ask import ChildSettings
 from vidal.crawl.governor import HostRules
+from vidal.crawl.guard import Rules
+from vidal.errors import RecipeError
 from vidal.media.limits import MIB
 
 RESTRICTED = {
@@ -22,7 +23,7 @@ RESTRICTED = {
 
 
 class WebSettings(BaseModel):
-    """The web's part of the settings of ``fetch``."""
+    """The web's part of the settings of ``fetch``, which the fetching child gets with every ask."""
 
     how: ClassVar[tuple[str, ...]] = (
         "allow_addresses", "hosts", "any_host", "concurrency", "tries", "back_off_s", "outage_tries", "wall_s",
@@ -52,6 +53,7 @@ class WebSettings(BaseModel):
     any_host: HostRules = HostRules()
     max_bytes: int = Field(512 * MIB, gt=0)
     max_height: int = Field(720, ge=144)
+    """Of the smaller side, so that an upright 720x1280 counts as 720."""
     wall_s: float = Field(600.0, gt=0)
     """Wall-clock limit of one visit."""
     concurrency: int = Field(8, ge=1, le=64)
@@ -74,9 +76,9 @@ class WebSettings(BaseModel):
     """Languages whose subtitles are kept, in yt-dlp's patterns, such as ``en.*``."""
     thumbnail: bool = False
     cookies: str = Field("", repr=False)
-    """A Netscape cookie file; kept out of every log and row."""
+    """A Netscape cookie file, read and never written; kept out of every log and row."""
     proxy: str = Field("", repr=False)
-    """``http://[user:password@]host:port``; kept out of every log and row."""
+    """``http://[user:password@]host:port``, and then nothing else is connected to; kept out of every log and row."""
     session: str = ""
     """Name of the guest whose budget is spent, where several proxies or cookies are several guests."""
     socket_timeout_s: float = Field(20.0, gt=0)
@@ -90,18 +92,40 @@ class WebSettings(BaseModel):
             raise ValueError("names no file of cookies")
         return str(path) if cookies else ""
 
-    @field_validator("proxy")
-    @classmethod
-    def _is_a_proxy(cls, proxy: str) -> str:
-        ChildSettings(proxy=proxy)
-        return proxy
+    @model_validator(mode="after")
+    def _rules_can_be_read(self) -> Self:
+        # By itself: what pydantic says of a bad setting would quote the proxy's password.
+        try:
+            self.rules()
+        except ValueError as error:
+            raise RecipeError(f"fetch: {error}") from None
+        return self
 
-    def for_child(self) -> ChildSettings:
-        """What the fetching child is told."""
-        names = {field.name for field in dataclasses.fields(ChildSettings)} & set(WebSettings.model_fields)
-        told: dict[str, Any] = {name: getattr(self, name) for name in sorted(names)}
-        told = {name: tuple(value) if isinstance(value, list) else value for name, value in told.items()}
-        return ChildSettings(**told)
+    def rules(self) -> Rules:
+        """Who may be spoken to; raises `ValueError` for an address or a proxy that is none."""
+        proxy = None
+        if self.proxy:
+            try:
+                parts = urlsplit(self.proxy)
+                proxy = (parts.hostname or "", parts.port or 80)
+            except ValueError:
+                parts = None
+            if parts is None or parts.scheme != "http" or not parts.hostname:
+                raise ValueError("proxy is http://[user:password@]host:port")
+        return Rules(
+            allow_addresses=tuple(self.allow_addresses),
+            allow_hosts=tuple(self.allow_hosts),
+            deny_hosts=tuple(self.deny_hosts),
+            proxy=proxy,
+        )
+
+    def agent(self) -> str:
+        """The user agent that is sent."""
+        if self.user_agent:
+            return self.user_agent
+        from vidal import __version__
+
+        return f"vidal/{__version__} (data set crawler{f'; {self.contact}' if self.contact else ''})"
 
     def needs_acceptance(self, host: str) -> str | None:
         """The platform whose terms have to be accepted before a host is visited."""

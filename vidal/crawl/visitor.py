@@ -85,10 +85,7 @@ class Visitor:
             return list(pool.map(self._visit_one, asks))
 
     def _visit_one(self, ask: Ask) -> Answer:
-        told = dataclasses.replace(
-            self.settings.for_child(), entries=ask.settings.entries, headers=ask.settings.headers
-        )
-        ask = dataclasses.replace(ask, wall_s=self.settings.wall_s, settings=told)
+        ask = dataclasses.replace(ask, wall_s=self.settings.wall_s, settings=self.settings)
         with self.child() as child:
             return self.visit(child, host_of(ask.url), ask)
 

@@ -82,7 +82,7 @@ class WebFetcher:
         ask = Ask(
             op="direct", url=clip.url, folder=str(clip.work.folder), wall_s=self._settings.wall_s,
             max_bytes=self._settings.max_bytes, expected_sha256=clip.source_sha256 or "",
-            settings=self._settings.for_child(),
+            settings=self._settings,
         )  # fmt: skip
         if turn.has_metadata or self._is_platform(child, ask):
             if not turn.has_metadata:

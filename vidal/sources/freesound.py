@@ -12,7 +12,7 @@ from urllib.parse import urlencode
 
 from pydantic import Field
 
-from vidal.crawl.ask import Answer, Ask, ChildSettings
+from vidal.crawl.ask import Answer, Ask
 from vidal.errors import ClipError, SourceError
 from vidal.sources.expanding import ExpandingSource, Question
 from vidal.sources.search import read_terms
@@ -60,8 +60,8 @@ class FreesoundSource(ExpandingSource):
                 "filter": f"duration:[{self.min_duration_s:g} TO {self.max_duration_s:g}]",
             }  # fmt: skip
             url = f"{self.address}/search/text/?{urlencode(query)}"
-            settings = ChildSettings(headers={"Authorization": f"Token {key}"})
-            yield Question(term=term, ask=Ask(op="get_json", url=url, settings=settings))
+            headers = {"Authorization": f"Token {key}"}
+            yield Question(term=term, ask=Ask(op="get_json", url=url, headers=headers))
 
     def rows(self, question: Question, answer: Answer) -> Iterable[dict[str, Any]]:
         sounds = [sound for sound in _results(answer) if self._passes(sound)]

@@ -10,7 +10,7 @@ from urllib.parse import quote_plus
 import pyarrow.parquet
 from pydantic import Field, field_validator
 
-from vidal.crawl.ask import Answer, Ask, ChildSettings
+from vidal.crawl.ask import Answer, Ask
 from vidal.crawl.web import COLUMNS
 from vidal.errors import SourceError
 from vidal.sources.expanding import ExpandingSource, Question
@@ -46,7 +46,7 @@ class SearchSource(ExpandingSource):
             url = f"{self.platform}{count}:{term}"
             if self.address is not None:
                 url = self.address.replace("{term}", quote_plus(term))
-            yield Question(term=term, ask=Ask(op="search", url=url, settings=ChildSettings(entries=count)))
+            yield Question(term=term, ask=Ask(op="search", url=url, entries=count))
 
     def rows(self, question: Question, answer: Answer) -> Iterable[dict[str, Any]]:
         for row in entries(answer):
@@ -69,7 +69,7 @@ class ChannelSource(ExpandingSource):
 
     def questions(self) -> Iterator[Question]:
         for url in self.channel:
-            yield Question(term=url, ask=Ask(op="search", url=url, settings=ChildSettings(entries=self.per_channel)))
+            yield Question(term=url, ask=Ask(op="search", url=url, entries=self.per_channel))
 
     def rows(self, question: Question, answer: Answer) -> Iterable[dict[str, Any]]:
         for row in entries(answer):

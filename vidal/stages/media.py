@@ -49,13 +49,12 @@ class Media(Stage, Target):
         work = clip.work
         if work.source_path is None or work.folder is None or not isinstance(work.probe, Probe):
             raise ValueError("media needs the source file that fetch leaves and the facts that probe leaves")
-        target = Target(**self.model_dump(include=set(Target.model_fields)))
         if work.probe.video_codec is None and self.takes == "video":
             raise ClipError("no_video", "audio alone, and `takes` is video")
-        transcoded = transcode(work.probe.path, work.probe, work.folder, target, self.limits)
+        transcoded = transcode(work.probe.path, work.probe, work.folder, self, self.limits)
         _put_members(clip, transcoded)
         _write(clip, transcoded)
-        clip.media_model = f"{ffmpeg_identity()} settings {digest(target.model_dump())}"
+        clip.media_model = f"{ffmpeg_identity()} settings {digest(self.model_dump(include=set(Target.model_fields)))}"
         for path in {work.source_path, work.probe.path}:
             path.unlink()
         work.source_path = None

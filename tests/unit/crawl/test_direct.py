@@ -11,10 +11,11 @@ import pytest
 
 from tests.site import Plan, Site
 from tests.site.faults import FAULTS
-from vidal.crawl.ask import Answer, Ask, ChildSettings
+from vidal.crawl.ask import Answer, Ask
 from vidal.crawl.child import FetchChild
 from vidal.crawl.http import check_directives, retry_after_s
 from vidal.crawl.reasons import FetchError
+from vidal.crawl.settings import WebSettings
 
 MAX_BYTES = 20_000_000
 SECRET_COOKIE = "s3cr3t-cookie-value"
@@ -35,7 +36,7 @@ def child() -> Iterator[FetchChild]:
 def ask(
     child: FetchChild, folder: Path, url: str, *, wall_s: float = 10.0, sha256: str = "", **settings: object
 ) -> Answer:
-    told = ChildSettings(**{"allow_addresses": ("127.0.0.0/29",), "socket_timeout_s": 1.0, **settings})  # type: ignore[arg-type]
+    told = WebSettings(**{"allow_addresses": ("127.0.0.0/29",), "socket_timeout_s": 1.0, **settings})  # type: ignore[arg-type]
     return child.ask(
         Ask(
             op="direct",
@@ -109,10 +110,10 @@ def test_retry_after_is_seconds_or_a_date(header: str, wait_s: float | None) -> 
 def test_directives_against_such_use_are_heeded(header: str, is_refused: bool) -> None:
     if is_refused:
         with pytest.raises(FetchError, match="noai"):
-            check_directives(header, ChildSettings())
+            check_directives(header, WebSettings())
     else:
-        check_directives(header, ChildSettings())
-    check_directives(header, ChildSettings(noai=()))
+        check_directives(header, WebSettings())
+    check_directives(header, WebSettings(noai=()))
 
 
 def test_robots_txt_is_read_once_and_shared(site: Site, tmp_path: Path) -> None:
@@ -149,15 +150,15 @@ def test_who_we_are_is_said_and_cookies_go_only_where_they_belong(
     cookies = tmp_path / "cookies.txt"
     cookies.write_text(f"# Netscape HTTP Cookie File\n127.0.0.1\tFALSE\t/\tFALSE\t0\tsession\t{SECRET_COOKIE}\n")
     before = cookies.read_bytes()
-    told = ChildSettings(
+    told = WebSettings(
         allow_addresses=("127.0.0.0/29",),
         contact="crawl@example.com",
         cookies=str(cookies),
-        headers={"Authorization": "Token t0ken"},
     )
 
     def seen(path: str, host: int) -> dict[str, str]:
-        answer = child.ask(Ask(op="get_json", url=site.url(path, host), settings=told))
+        token = {"Authorization": "Token t0ken"}
+        answer = child.ask(Ask(op="get_json", url=site.url(path, host), headers=token, settings=told))
         assert answer.ok, answer
         headers: dict[str, str] = answer.metadata["json"]["headers"]
         return headers
@@ -180,16 +181,16 @@ def test_no_secret_gets_into_an_answer(site: Site, child: FetchChild, tmp_path: 
             "http://example.com/p4ssw0rd",
             site.url(f"/no/{SECRET_COOKIE}"),
         ):
-            told = ChildSettings(
+            told = WebSettings(
                 allow_addresses=("127.0.0.1",),
                 cookies=str(cookies),
                 proxy=proxy,
                 generic=True,
-                headers={"X": "t0ken"},
                 robots=False,
             )
+            one = Ask(op=op, url=url, folder=str(tmp_path), headers={"X": "t0ken"}, settings=told)  # type: ignore[arg-type]
             assert not any(secret in repr(told) for secret in ("p4ssw0rd", "t0ken"))
-            answer = child.ask(Ask(op=op, url=url, folder=str(tmp_path), settings=told))  # type: ignore[arg-type]
+            answer = child.ask(one)
             assert not answer.ok and not any(
                 secret in repr(answer) for secret in (SECRET_COOKIE, "p4ssw0rd", "t0ken")
             ), answer
@@ -210,12 +211,12 @@ def test_the_plan_is_told_truthfully(site: Site, child: FetchChild, tmp_path: Pa
 
 def test_an_api_is_paged_through_as_documented(site: Site, child: FetchChild) -> None:
     url: str | None = site.url("/apiv2/search/text/?query=rain&page_size=4&fields=id,previews")
-    told = ChildSettings(allow_addresses=("127.0.0.1",), headers={"Authorization": "Token test-token-7d1f"})
+    told = WebSettings(allow_addresses=["127.0.0.1"])
+    token = {"Authorization": "Token test-token-7d1f"}
     ids = []
     while url:
-        page = child.ask(Ask(op="get_json", url=url, settings=told)).metadata["json"]
+        page = child.ask(Ask(op="get_json", url=url, headers=token, settings=told)).metadata["json"]
         ids += [result["id"] for result in page["results"]]
         url = page["next"]
     assert ids == [10, 20, 30, 40, 50, 60]
-    assert child.ask(Ask(op="get_json", url=site.url("/apiv2/search/text/?query=rain"), settings=ChildSettings(
-        allow_addresses=("127.0.0.1",)))).reason == "login_required"  # fmt: skip
+    assert child.ask(Ask(op="get_json", url=site.url("/apiv2/search/text/?query=rain"), settings=told)).reason == "login_required"  # fmt: skip

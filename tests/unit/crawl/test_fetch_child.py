@@ -16,8 +16,9 @@ import pytest
 
 from tests.conftest import ROOT
 from tests.site import Site
-from vidal.crawl.ask import Answer, Ask, ChildSettings
+from vidal.crawl.ask import Answer, Ask
 from vidal.crawl.child import FetchChild, folder_bytes
+from vidal.crawl.settings import WebSettings
 from vidal.media.ffmpeg import find_ffmpeg
 
 
@@ -141,7 +142,7 @@ def test_hostile_configuration_and_plug_ins_are_not_run(tmp_path: Path, monkeypa
     monkeypatch.setenv("PATH", f"{shim.parent}:{os.environ['PATH']}")
     folder = tmp_path / "clip"
     folder.mkdir()
-    told = ChildSettings(allow_addresses=("127.0.0.1",), generic=True)
+    told = WebSettings(allow_addresses=("127.0.0.1",), generic=True)
     with Site() as site, FetchChild() as child:
         for path in ("/hls/bunny-wake.mp4/index.m3u8", "/page/video/bunny-wake.mp4"):
             assert child.ask(Ask(op="media", url=site.url(path), folder=str(folder), settings=told)).ok

@@ -10,9 +10,10 @@ from pathlib import Path
 import pytest
 
 from tests.site import Site
-from vidal.crawl.ask import Answer, Ask, ChildSettings
+from vidal.crawl.ask import Answer, Ask
 from vidal.crawl.child import FetchChild
 from vidal.crawl.merge import merge
+from vidal.crawl.settings import WebSettings
 from vidal.media.limits import Limits
 from vidal.media.probe import probe
 
@@ -30,9 +31,17 @@ def child() -> Iterator[FetchChild]:
 
 
 def ask(
-    child: FetchChild, op: str, url: str, folder: Path, *, sha256: str = "", wall_s: float = 10.0, **settings: object
+    child: FetchChild,
+    op: str,
+    url: str,
+    folder: Path,
+    *,
+    sha256: str = "",
+    wall_s: float = 10.0,
+    entries: int = 50,
+    **settings: object,
 ) -> Answer:
-    told = ChildSettings(**{"allow_addresses": ("127.0.0.1",), "generic": True, "socket_timeout_s": 1.0, **settings})  # type: ignore[arg-type]
+    told = WebSettings(**{"allow_addresses": ("127.0.0.1",), "generic": True, "socket_timeout_s": 1.0, **settings})  # type: ignore[arg-type]
     return child.ask(
         Ask(
             op=op,
@@ -41,6 +50,7 @@ def ask(
             wall_s=wall_s,
             max_bytes=20_000_000,
             expected_sha256=sha256,
+            entries=entries,
             settings=told,
         )  # type: ignore[arg-type]
     )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
@@ -38,12 +38,32 @@ class StackSizes(Settings):
         return self
 
 
-class ClipTextSettings(StackSizes):
+class VisionOptions(Settings):
+    """What a ViT of any size may be told: what it does across frames, and what saves compute in training."""
+
+    frames: Positive = 1
+    temporal: bool = False
+    """Attention across frames before the spatial one in every layer."""
+    temporal_init: Literal["copy", "identity"] = "copy"
+    """copy: weights of the spatial attention, as LanguageBind; identity: step 0 is the base model."""
+    class_embedding_per_frame: bool = False
+    """LanguageBind's video v1.5."""
+    patch_dropout: float = Field(0.0, ge=0, lt=1)
+    """Share of the patches that a training step leaves out."""
+    gradient_checkpointing: bool = False
+
+
+class Projection(Settings):
+    """The joint space that a tower's embedding is projected to."""
+
+    projection_dim: Positive = 512
+
+
+class ClipTextSettings(Projection, StackSizes):
     """A CLIP text tower."""
 
     vocabulary: Positive
     max_tokens: Positive = 77
-    projection_dim: Positive = 512
 
 
 class Sizes(StackSizes):
@@ -78,19 +98,8 @@ class Sizes(StackSizes):
         return self.grid[0] * self.grid[1]
 
 
-class VisionSettings(Sizes):
-    """A tower: a ViT, what it does across frames, and how it is trained."""
-
-    projection_dim: Positive = 512
-    frames: Positive = 1
-    temporal: bool = False
-    """Attention across frames before the spatial one in every layer."""
-    temporal_init: Literal["copy", "identity"] = "copy"
-    """copy: weights of the spatial attention, as LanguageBind; identity: step 0 is the base model."""
-    class_embedding_per_frame: bool = False
-    """LanguageBind's video v1.5."""
-    patch_dropout: float = Field(0.0, ge=0, lt=1)
-    gradient_checkpointing: bool = False
+class VisionSettings(VisionOptions, Projection, Sizes):
+    """A built tower: its ViT, its projection, what it does across frames, and how it is trained."""
 
     @property
     def patches_kept(self) -> int:
@@ -106,8 +115,8 @@ class LoraSettings(Settings):
     dropout: float = Field(0.0, ge=0, lt=1)
 
 
-class TowerSettings(Settings):
-    """One modality's tower in a recipe: what it starts from, and what of it is trained."""
+class TowerStart(Settings):
+    """What a tower starts from, and what of it is trained."""
 
     model: str | None = None
     """A CLIP folder or hub id, or ``timm:NAME``."""
@@ -119,16 +128,13 @@ class TowerSettings(Settings):
     lora: LoraSettings = LoraSettings()
     image_size: Positive | tuple[Positive, Positive] | None = None
     """Of the input, where it is not the model's own: its position table is then resized."""
-    frames: Positive = 1
-    temporal: bool = False
-    temporal_init: Literal["copy", "identity"] = "copy"
-    class_embedding_per_frame: bool = False
-    patch_dropout: float = Field(0.0, ge=0, lt=1)
-    """Share of the patches that a training step leaves out."""
-    gradient_checkpointing: bool = False
 
     @model_validator(mode="after")
-    def _one_start(self) -> TowerSettings:
+    def _one_start(self) -> Self:
         if (self.model is None) == (self.sizes is None):
             raise ValueError("name either `model` or `sizes`")
         return self
+
+
+class TowerSettings(VisionOptions, TowerStart):
+    """One modality's tower in a recipe."""
