@@ -119,8 +119,8 @@ def test_commands_know_it(folder: Path, manifest: pd.DataFrame) -> None:
     value = manifest.loc[CLIPS[1], "colourfulness"]
     assert f"colourfulness: {value}" in run(folder, "why", CLIPS[1], "out")
     assert json.loads(run(folder, "why", CLIPS[0], "out", "--json"))["colourfulness"] < LIMIT
-    turned_away = json.loads(run(folder, "status", "out", "--json"))["turned_away"]
-    assert turned_away == [{"stage": "too_grey", "status": "rejected", "reason": "too_grey", "clips": 1}]
+    dropped = json.loads(run(folder, "status", "out", "--json"))["dropped"]
+    assert dropped == [{"stage": "too_grey", "status": "rejected", "reason": "too_grey", "clips": 1}]
     assert json.loads(run(folder, "verify", "out", "--json"))["ok"] is True
     run(folder, "report", "out")
     page = (folder / "report.html").read_text()

@@ -57,7 +57,7 @@ def test_status_reconciles(built: Path) -> None:
     told = json.loads(said("status", built, "--json"))
     assert (told["shards"], told["shards_committed"]) == (2, 2)
     assert told["candidates"] == told["kept"] + told["rejected"] + told["failed"] + told["open"] == 6
-    assert {(line["stage"], line["status"], line["reason"], line["clips"]) for line in told["turned_away"]} == {
+    assert {(line["stage"], line["status"], line["reason"], line["clips"]) for line in told["dropped"]} == {
         ("trouble", "rejected", "unwanted", 1),
         ("trouble", "failed", "rate_limited", 1),
         ("trouble", "failed", "value_error", 1),

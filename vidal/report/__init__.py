@@ -1,4 +1,4 @@
-"""One HTML file in which a person sees what a run took in, what it turned away and why, and what it kept."""
+"""A report of a run in one HTML file: the candidates, what was dropped and why, and what was kept."""
 
 from vidal.report.page import write_report
 

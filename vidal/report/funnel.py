@@ -1,4 +1,4 @@
-"""Counting the outcomes of a run, and choosing evenly among more rows than a page can show."""
+"""Outcome counts of a run, and an even sample of rows for a page that cannot show them all."""
 
 from __future__ import annotations
 
@@ -12,7 +12,10 @@ Row = Mapping[str, Any]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FunnelLine:
-    """Clips that left at one ``stage`` for one ``reason``, and how many of all were ``left`` after it."""
+    """The ``count`` clips that one ``stage`` dropped for one ``reason``; ``left`` clips remain after it.
+
+    ``share`` is of all candidates, in [0, 1].
+    """
 
     stage: str
     outcome: str
@@ -24,15 +27,16 @@ class FunnelLine:
 
 @dataclass(slots=True)
 class Funnel:
-    """Every row counted once: candidates = kept + the lines' counts + open."""
+    """Counts of rows by outcome, which reconcile: candidates = kept + the lines' counts + open."""
 
     candidates: int = 0
     kept: int = 0
     open: int = 0
-    """Rows without an outcome: candidates of a run that has not come to its end."""
+    """Rows without an outcome: candidates of an unfinished run."""
     departures: Counter[tuple[str, str, str]] = field(default_factory=Counter)
 
     def count(self, row: Row) -> None:
+        """Count one row by its ``status``, ``stage`` and ``reason``."""
         self.candidates += 1
         if row["status"] == "kept":
             self.kept += 1
@@ -42,7 +46,7 @@ class Funnel:
             self.open += 1
 
     def lines(self, stage_order: Sequence[str] = ()) -> list[FunnelLine]:
-        """In the order of the recipe's stages, then by name; in a stage, what it rejected before what failed."""
+        """Return the lines in the recipe's order of stages, then by name; rejections before failures."""
         places = {stage: place for place, stage in enumerate(stage_order)}
 
         def order(departure: tuple[str, str, str]) -> tuple[int, str, bool, str]:
@@ -59,7 +63,7 @@ class Funnel:
 
 
 class EvenChoice:
-    """Up to ``most`` of any number of rows, evenly spread over all, in one pass and bounded memory."""
+    """Samples up to ``most`` rows, evenly spread over all that are offered, in one pass and bounded memory."""
 
     def __init__(self, most: int) -> None:
         self.most = most
@@ -68,6 +72,7 @@ class EvenChoice:
         self._rows: list[Row] = []
 
     def offer(self, row: Row) -> None:
+        """Offer the next row."""
         if self.most and self.seen % self._stride == 0:
             self._rows.append(row)
             if len(self._rows) == 4 * self.most:
@@ -76,10 +81,12 @@ class EvenChoice:
         self.seen += 1
 
     def rows(self) -> list[Row]:
+        """Return the sample, in the order of the rows offered."""
         if len(self._rows) <= self.most:
             return self._rows
         return [self._rows[place * len(self._rows) // self.most] for place in range(self.most)]
 
     @property
     def is_all(self) -> bool:
+        """Whether the sample holds every row offered."""
         return self.seen <= self.most

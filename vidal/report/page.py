@@ -1,4 +1,4 @@
-"""Writing the page: the funnel, a contact sheet for each kept clip, and the clips turned away."""
+"""The report page: the funnel, a contact sheet of each kept clip, and the clips that were dropped."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ _TEXTS = (
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Strip:
-    """What one modality shows of a clip: images, each with its time in seconds, or a wave."""
+    """One modality of a clip: thumbnails, each with its time in seconds, or a waveform."""
 
     name: str
     note: str
@@ -73,66 +73,59 @@ def write_report(
     stage_order: Sequence[str] = (),
     declared: Mapping[str, Column] | None = None,
     max_clips: int = 48,
-    max_turned_away: int = 1000,
+    max_dropped: int = 1000,
     where: str | None = None,
     selected: Collection[str] | None = None,
 ) -> EvenChoice:
-    """Write ``out``, one HTML file that loads nothing and runs no script; gives the kept clips that it shows.
+    """Write ``out``, one HTML file that loads nothing and runs no script; returns the sample of kept clips it shows.
 
-    ``read_member(row, name)`` gives the bytes of a tar member. Of more than ``max_clips`` kept clips, or
-    ``max_turned_away`` others, an even choice is shown, and the page says so; the counts are of all rows.
-    ``declared`` are the dataset's columns that `vidal.clip.Clip` has no field for, of which scores are shown.
-    ``selected`` are the ids of the kept clips that meet the condition ``where``: others are counted and not shown.
+    ``read_member(row, name)`` returns the bytes of a tar member. Of more than ``max_clips`` kept or ``max_dropped``
+    dropped clips, an even sample is shown, and the page says so; the counts are of all rows. ``declared`` are the
+    dataset's columns beyond those of `vidal.clip.Clip`; their scores are shown. ``selected`` are the ids of the kept
+    clips that meet the condition ``where``; other clips are counted but not shown.
     """
     columns = vidal.clip.schema(fields(declared or {}))
-    funnel, kept, others = Funnel(), EvenChoice(max_clips), EvenChoice(max_turned_away)
+    funnel, kept, others = Funnel(), EvenChoice(max_clips), EvenChoice(max_dropped)
     for row in _as_dicts(rows, columns):
         funnel.count(row)
         if row["status"] != "kept":
             others.offer(row)
         elif selected is None or row["clip_id"] in selected:
             kept.offer(row)
-    page = (
-        _environment()
-        .get_template("report.html")
-        .render(
-            title=title,
-            style_hash=_style_hash(),
-            funnel=funnel,
-            lines=funnel.lines(stage_order),
-            kept=kept,
-            others=others,
-            sheets=(_sheet(dict(row), read_member, columns) for row in kept.rows()),
-            wave_columns=WAVE_COLUMNS,
-            where=where,
-        )
-    )
-    Storage(str(out.absolute().parent)).write(out.name, page.encode())
-    return kept
-
-
-def _style_hash() -> str:
-    """What lets the browser apply the page's own style sheet, and no style that a clip's text might bring."""
-    source = (importlib.resources.files("vidal.report") / "report.html").read_text("utf-8")
-    style = source.partition("<style>")[2].partition("</style>")[0]
-    return base64.b64encode(hashlib.sha256(style.encode()).digest()).decode()
-
-
-def _environment() -> jinja2.Environment:
-    return jinja2.Environment(
+    environment = jinja2.Environment(
         loader=jinja2.PackageLoader("vidal.report", "."),
         autoescape=True,
         undefined=jinja2.StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
     )
+    page = environment.get_template("report.html").render(
+        title=title,
+        style_hash=_style_hash(),
+        funnel=funnel,
+        lines=funnel.lines(stage_order),
+        kept=kept,
+        others=others,
+        sheets=(_sheet(dict(row), read_member, columns) for row in kept.rows()),
+        wave_columns=WAVE_COLUMNS,
+        where=where,
+    )
+    Storage(str(out.absolute().parent)).write(out.name, page.encode())
+    return kept
+
+
+def _style_hash() -> str:
+    """Return the CSP hash that allows the page's own style sheet, and no style injected by a clip's text."""
+    source = (importlib.resources.files("vidal.report") / "report.html").read_text("utf-8")
+    style = source.partition("<style>")[2].partition("</style>")[0]
+    return base64.b64encode(hashlib.sha256(style.encode()).digest()).decode()
 
 
 def _as_dicts(rows: Rows, columns: pa.Schema) -> Iterator[Row]:
     # Whoever has a data frame has imported pandas.
     if (pandas := sys.modules.get("pandas")) is not None and isinstance(rows, pandas.DataFrame):
         rows = pa.Table.from_pandas(rows, preserve_index=False)
-        # pandas makes floats of whole numbers where one is missing
+        # pandas turns an integer column with missing values into floats.
         known = {field.name: field for field in columns}
         rows = rows.cast(pa.schema([known.get(field.name, field) for field in rows.schema]))
     if isinstance(rows, pa.Table):
@@ -148,13 +141,17 @@ def _sheet(row: dict[str, Any], read_member: ReadMember, columns: pa.Schema) -> 
         row=row,
         strips=[strip for strip in strips if strip is not None and (strip.pictures or strip.wave)],
         texts=[(label, row[text], row[model] if model else None) for label, text, model in _TEXTS if row[text]],
-        scores=[(name, _number(row[name])) for name in _scores(columns) if row[name] is not None],
+        scores=[
+            (column.name, f"{score:.4g}" if isinstance(score, float) else str(score))
+            for column in columns
+            if column.metadata[b"group"] == b"scores" and (score := row[column.name]) is not None
+        ],
         models=[(name, row[name]) for name in vidal.clip.column_names() if name.endswith("_model") and row[name]],
     )
 
 
 def _strip(row: dict[str, Any], read_member: ReadMember, modality: Modality) -> Strip | None:
-    """What a modality shows of a clip; None for a clip without it."""
+    """Return the strip of one modality, None for a clip without it."""
     names = {suffix_of(member["name"]): member["name"] for member in row["members"] or []}
     stored = modality.members(list(names))
     if not stored:
@@ -172,11 +169,3 @@ def _strip(row: dict[str, Any], read_member: ReadMember, modality: Modality) -> 
         ],
         wave=waveform(shown.samples) if shown.samples is not None else None,
     )
-
-
-def _scores(columns: pa.Schema) -> list[str]:
-    return [column.name for column in columns if column.metadata[b"group"] == b"scores"]
-
-
-def _number(value: float) -> str:
-    return f"{value:.4g}" if isinstance(value, float) else str(value)

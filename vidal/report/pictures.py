@@ -1,4 +1,4 @@
-"""What a clip looks and sounds like, small enough to stand in a page: thumbnails and a waveform."""
+"""Thumbnails and waveforms, small enough to embed in the page."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ WAVE_COLUMNS = 400
 
 
 def thumbnail(pixels: npt.NDArray[Any]) -> str:
-    """An image (h, w, 3) uint8 as a small ``data:`` URI."""
+    """Return a uint8 image ``(h, w, 3)`` as the ``data:`` URI of a WebP, `THUMBNAIL_WIDTH` pixels wide."""
     image = Image.fromarray(np.ascontiguousarray(pixels))
     height = max(1, round(image.height * THUMBNAIL_WIDTH / image.width))
     stream = io.BytesIO()
@@ -24,7 +24,7 @@ def thumbnail(pixels: npt.NDArray[Any]) -> str:
 
 
 def waveform(samples: npt.NDArray[Any]) -> str:
-    """The audio's envelope as the path of an SVG that is `WAVE_COLUMNS` wide and reaches from -100 to 100."""
+    """Return the envelope of audio in [-1, 1] as an SVG path, `WAVE_COLUMNS` wide and from -100 to 100 high."""
     parts = [part for part in np.array_split(samples, WAVE_COLUMNS) if len(part)]
     tops = [f"L{x} {-100 * part.max() - 0.5:.1f}" for x, part in enumerate(parts)]
     bottoms = [f"L{x} {-100 * part.min() + 0.5:.1f}" for x, part in reversed(list(enumerate(parts)))]

@@ -1,4 +1,4 @@
-"""The funnel of a data set for the terminal and for scripts."""
+"""The funnel of a dataset for the terminal and for scripts."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from vidal.report.funnel import Funnel
 
 
 def funnel_of(dataset: Dataset) -> Funnel:
-    """The outcomes that are committed; candidates without a manifest row are `open`."""
+    """Count the committed outcomes; candidates without a manifest row are `open`."""
     funnel = Funnel()
     for row in dataset.rows(["status", "stage", "reason"]):
         funnel.count(row)
@@ -21,19 +21,19 @@ def funnel_of(dataset: Dataset) -> Funnel:
 
 
 def stage_order(dataset: Dataset) -> list[str]:
-    """The names of the recipe's stages, in order, between the plan and the packing; a dataset may be made by none."""
+    """Return the stage names of the dataset's recipe, if it has one, in order, between ``plan`` and ``pack``."""
     return ["plan", *(stage["name"] for stage in dataset.info.recipe.get("stages", [])), "pack"]
 
 
 def phases(dataset: Dataset) -> list[tuple[int, int]]:
-    """Shards committed and shards in all of each phase that has begun; the last is the dataset's own."""
+    """Return (committed, total) shards of each phase that has begun; the last phase is the dataset's own."""
     numbers = sorted(int(name) for name in dataset.own_storage.names("phases") if name.isdecimal())
     earlier = [dataset.own_storage.child(f"phases/{number}") for number in numbers]
     return [(len(committed(storage)), dataset.info.shards) for storage in [*earlier, dataset.own_storage]]
 
 
 def as_json(funnel: Funnel, order: list[str]) -> dict[str, Any]:
-    """Counts that reconcile: candidates = kept + rejected + failed + open."""
+    """Return counts that reconcile: candidates = kept + rejected + failed + open; ``dropped`` lists the lines."""
     lines = funnel.lines(order)
     return {
         "candidates": funnel.candidates,
@@ -41,14 +41,14 @@ def as_json(funnel: Funnel, order: list[str]) -> dict[str, Any]:
         "rejected": sum(line.count for line in lines if line.outcome == "rejected"),
         "failed": sum(line.count for line in lines if line.outcome == "failed"),
         "open": funnel.open,
-        "turned_away": [
+        "dropped": [
             {"stage": line.stage, "status": line.outcome, "reason": line.reason, "clips": line.count} for line in lines
         ],
     }
 
 
 def as_table(funnel: Funnel, order: list[str]) -> Table:
-    """One line for each stage and reason that turned clips away, with how many were left after it."""
+    """Return a table with one line per stage and reason that dropped clips, and how many were left after it."""
     table = Table(title=f"{funnel.candidates} candidates", title_justify="left", show_edge=False)
     for heading in ("stage", "outcome", "reason"):
         table.add_column(heading)

@@ -1,1 +1,1 @@
-"""Search terms for a crawl: captions and labels in, a balanced list of terms out."""
+"""Search terms for a crawl: a balanced list of terms, chosen from captions and labels."""

@@ -1,4 +1,4 @@
-"""`vidal terms`: reads captions, chooses terms, writes them with how they were made."""
+"""`vidal terms`: reads captions, chooses terms, and writes them with a record of inputs, settings and counts."""
 
 from __future__ import annotations
 
@@ -36,14 +36,14 @@ SCHEMA = pa.schema(
         ("quota", pa.int64()),
     ]
 )
-"""``source`` is the one that the term was chosen from, ``sources`` all that hold it, ``count`` its captions."""
+"""``source`` is the one that the term was chosen from, ``sources`` all that contain it, ``count`` its captions."""
 _NO_CAPTION = ("blank", "not_utf8", "not_json", "not_text", "no_field")
 METADATA_KEY = b"vidal.terms"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Order:
-    """What is to be made of what."""
+    """The inputs, settings and output files of one run."""
 
     inputs: Sequence[Input]
     exclude: Sequence[Input]
@@ -53,22 +53,31 @@ class Order:
 
 
 def build(order: Order, tagger: Tagger) -> Account:
-    """Choose the terms and write them; raises `SourceError` if there are not as many as asked for."""
+    """Choose the terms and write them; raises `SourceError` if there are fewer than ``settings.number``."""
     _check_names(order)
     benchmark = Benchmark(order.exclude, tagger, order.settings.overlap_words)
     if order.exclude and not benchmark.captions:
-        raise SourceError(f"{', '.join(str(each.path) for each in order.exclude)}: no captions to exclude in it")
+        raise SourceError(f"{', '.join(str(each.path) for each in order.exclude)}: no captions to exclude")
     gathered = Gathered(tagger, benchmark, order.settings.max_words)
     gathered.add(order.inputs)
     _check_captions(order, gathered)
-    found = frequencies(gathered, order.settings)
-    chosen = choose(gathered, found, order.settings)
-    account = Account.of(gathered, found, chosen, benchmark.captions)
+    frequency = frequencies(gathered, order.settings)
+    chosen = choose(gathered, frequency, order.settings)
+    account = Account.of(gathered, frequency, chosen, benchmark.captions)
     if len(chosen.candidates) < order.settings.number:
-        raise SourceError(_too_few(order.settings, account))
-    _write(order.out, _parquet(_table(gathered, found, chosen), _how(order, tagger, account)))
+        settings = order.settings
+        losses = ", ".join(f"{reason} {count:,}" for reason, count in account.losses())
+        raise SourceError(
+            f"--number {settings.number}: there are {account.terms:,} terms in {account.captions:,} captions "
+            f"({losses}); request fewer, or change min_count ({settings.min_count}) or max_share ({settings.max_share})"
+        )
+    table = _table(gathered, frequency, chosen)
+    record = json.dumps(_record(order, tagger, account), ensure_ascii=False, sort_keys=True)
+    sink = pa.BufferOutputStream()
+    pq.write_table(table.replace_schema_metadata({METADATA_KEY: record.encode()}), sink, compression="zstd")
+    _write(order.out, sink.getvalue().to_pybytes())
     if order.plot is not None:
-        _write(order.plot, plot(gathered, found, chosen).encode())
+        _write(order.plot, plot(gathered, frequency, chosen).encode())
     return account
 
 
@@ -80,33 +89,23 @@ def _check_names(order: Order) -> None:
     written = {path.resolve() for path in (order.out, order.plot) if path is not None}
     for given in (*order.inputs, *order.exclude):
         if given.path.resolve() in written:
-            raise OutputError(f"{given.path}: is an input, and would be written over")
+            raise OutputError(f"{given.path}: is an input, and would be overwritten")
 
 
 def _check_captions(order: Order, gathered: Gathered) -> None:
-    readable = [
-        gathered.captions[n] - sum(gathered.dropped[source, r] for r in _NO_CAPTION)
-        for n, source in enumerate(gathered.sources)
-    ]
-    for source, count in zip(gathered.sources, readable, strict=True):
-        if count <= 0:
+    for source, count in zip(gathered.sources, gathered.captions, strict=True):
+        if count <= sum(gathered.dropped[source, reason] for reason in _NO_CAPTION):
             paths = ", ".join(str(given.path) for given in order.inputs if given.source == source)
             raise SourceError(f"{paths}: no captions in it")
 
 
-def _too_few(settings: TermSettings, account: Account) -> str:
-    why = ", ".join(f"{reason} {count:,}" for reason, count in account.losses())
-    return (
-        f"--number {settings.number}: there are {account.terms:,} terms in {account.captions:,} captions ({why}); "
-        f"ask for fewer, or move min_count ({settings.min_count}) or max_share ({settings.max_share})"
-    )
-
-
-def _table(gathered: Gathered, found: Frequencies, chosen: Chosen) -> pa.Table:
+def _table(gathered: Gathered, frequency: Frequencies, chosen: Chosen) -> pa.Table:
     keywords: dict[int, list[str]] = {candidate: [] for candidate in chosen.candidates}
-    is_chosen = np.isin(found.candidate, chosen.candidates)
-    for keyword, candidate in zip(found.keyword[is_chosen].tolist(), found.candidate[is_chosen].tolist(), strict=True):
-        keywords[candidate].append(found.names[keyword])
+    is_chosen = np.isin(frequency.candidate, chosen.candidates)
+    for keyword, candidate in zip(
+        frequency.keyword[is_chosen].tolist(), frequency.candidate[is_chosen].tolist(), strict=True
+    ):
+        keywords[candidate].append(frequency.names[keyword])
     named = sorted(zip(gathered.sources, gathered.counts, strict=True))
     columns = [
         [gathered.texts[candidate] for candidate in chosen.candidates],
@@ -119,26 +118,18 @@ def _table(gathered: Gathered, found: Frequencies, chosen: Chosen) -> pa.Table:
     return pa.table([pa.array(c, f.type) for c, f in zip(columns, SCHEMA, strict=True)], schema=SCHEMA)
 
 
-def _how(order: Order, tagger: Tagger, account: Account) -> dict[str, Any]:
-    def told(given: Input) -> dict[str, Any]:
+def _record(order: Order, tagger: Tagger, account: Account) -> dict[str, Any]:
+    def described(given: Input) -> dict[str, Any]:
         return {"source": given.source, "file": given.path.name, "field": given.field, "sha256": file_hash(given.path)}
 
     return {
         "vidal": vidal.__version__,
         "tagger": tagger.name,
         "settings": order.settings.model_dump(),
-        "inputs": [told(given) for given in order.inputs],
-        "exclude": [told(given) for given in order.exclude],
+        "inputs": [described(given) for given in order.inputs],
+        "exclude": [described(given) for given in order.exclude],
         "account": account.as_json(),
     }
-
-
-def _parquet(table: pa.Table, how: dict[str, Any]) -> bytes:
-    sink = pa.BufferOutputStream()
-    text = json.dumps(how, ensure_ascii=False, sort_keys=True)
-    pq.write_table(table.replace_schema_metadata({METADATA_KEY: text.encode()}), sink, compression="zstd")
-    data: bytes = sink.getvalue().to_pybytes()
-    return data
 
 
 def _write(path: Path, data: bytes) -> None:

@@ -1,4 +1,4 @@
-"""Captions of a file, one after the other: text, csv, tsv, jsonl or Parquet, named ``[SOURCE=]PATH[:FIELD]``."""
+"""Readers of caption files (text, csv, tsv, jsonl, Parquet), which are given as ``[SOURCE=]PATH[:FIELD]``."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -22,7 +22,7 @@ _SUFFIXES = (".txt", ".csv", ".tsv", ".jsonl", ".parquet")
 
 
 class Unreadable:
-    """In place of a caption: why a line or a row holds none."""
+    """Stands in for the caption of a line or row that has none; ``reason`` says why."""
 
     __slots__ = ("reason",)
 
@@ -39,7 +39,7 @@ BLANK, NOT_UTF8, NOT_JSON, NO_FIELD, NOT_TEXT, TOO_LONG = map(
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Input:
-    """A file of captions."""
+    """A file of captions; ``field`` is the column or key that holds them, None in a text file."""
 
     source: str
     path: Path
@@ -47,7 +47,10 @@ class Input:
 
     @classmethod
     def parse(cls, text: str) -> Input:
-        """``coco=captions.jsonl:caption``, ``captions.csv:title``, ``labels.txt``; the source is the file's stem."""
+        """Parse ``coco=captions.jsonl:caption``, ``captions.csv:title`` or ``labels.txt``; raises `SourceError`.
+
+        Without ``SOURCE=``, the file's stem names the source.
+        """
         source = None
         if (named := _NAMED.fullmatch(text)) is not None and not Path(text).exists():
             source, text = named.groups()
@@ -63,21 +66,17 @@ class Input:
         if not where.is_file():
             raise SourceError(f"{path}: no such file")
         if suffix == ".txt" and field:
-            raise SourceError(f"{path}: a text file holds a caption a line and has no field `{field}`")
+            raise SourceError(f"{path}: a text file has one caption per line and no field `{field}`")
         if suffix != ".txt" and not field:
             raise SourceError(f"{path}: say which field holds the captions: {path}:FIELD")
         return cls(source=source or display(where.stem) or suffix[1:], path=where, field=field or None)
 
     def captions(self) -> Iterator[Caption]:
-        """Raises `SourceError` if the file cannot be read or holds no such field."""
+        """Yield the file's captions in order; raises `SourceError` if it cannot be read or has no such field."""
         try:
             yield from _READERS[self.path.suffix.lower()](self)
         except (OSError, pa.ArrowException, csv.Error) as error:
             raise SourceError(f"{self.path}: cannot be read: {' '.join(str(error).split())}") from error
-
-
-def _text(source: Input) -> Iterator[Caption]:
-    yield from _lines(source.path)
 
 
 def _jsonl(source: Input) -> Iterator[Caption]:
@@ -124,42 +123,38 @@ def _parquet(source: Input) -> Iterator[Caption]:
         if source.field not in names:
             raise _no_field(source, names)
         for batch in file.iter_batches(batch_size=4096, columns=[source.field]):
-            for value in _pylist(batch.column(0)):
-                yield from (value,) if isinstance(value, Unreadable) else _values(value)
+            try:
+                values = batch.column(0).to_pylist()
+            except UnicodeDecodeError:
+                for scalar in batch.column(0):
+                    try:
+                        yield from _values(scalar.as_py())
+                    except UnicodeDecodeError:
+                        yield NOT_UTF8
+            else:
+                for value in values:
+                    yield from _values(value)
 
 
-def _pylist(column: Any) -> list[Any]:
-    try:
-        values: list[Any] = column.to_pylist()
-    except UnicodeDecodeError:
-        return [_as_py(scalar) for scalar in column]
-    return values
-
-
-def _as_py(scalar: Any) -> Any:
-    try:
-        return scalar.as_py()
-    except UnicodeDecodeError:
-        return NOT_UTF8
-
-
-_READERS = {".txt": _text, ".csv": _csv, ".tsv": _csv, ".jsonl": _jsonl, ".parquet": _parquet}
+_READERS = {
+    ".txt": lambda source: _lines(source.path),
+    ".csv": _csv,
+    ".tsv": _csv,
+    ".jsonl": _jsonl,
+    ".parquet": _parquet,
+}
 
 
 def _values(value: Any) -> Iterator[Caption]:
-    """A field holds a caption, or a list of them."""
+    """Yield the captions of a field, which holds one or a list of them."""
     for each in value if isinstance(value, list) else [value]:
         if each is None:
             yield BLANK
-        elif isinstance(each, str):
-            yield each if _is_utf8(each) else NOT_UTF8
-        else:
+        elif not isinstance(each, str):
             yield NOT_TEXT
-
-
-def _is_utf8(text: str) -> bool:
-    # JSON's \ud800, and bytes that were no UTF-8, are lone surrogates by now.
-    return text.isascii() or not re.search("[\ud800-\udfff]", text)
+        else:
+            # Invalid UTF-8 and JSON's \ud800 have become lone surrogates by now.
+            yield each if each.isascii() or not re.search("[\ud800-\udfff]", each) else NOT_UTF8
 
 
 def _lines(path: Path) -> Iterator[Caption]:
@@ -169,7 +164,9 @@ def _lines(path: Path) -> Iterator[Caption]:
             handle.seek(0)
         while line := handle.readline(MAX_LINE_BYTES):
             if len(line) == MAX_LINE_BYTES and not line.endswith(b"\n"):
-                _skip_line(handle)
+                # A file without line ends must not be read into memory as one line.
+                while (rest := handle.readline(MAX_LINE_BYTES)) and not rest.endswith(b"\n"):
+                    pass
                 yield TOO_LONG
                 continue
             try:
@@ -178,12 +175,6 @@ def _lines(path: Path) -> Iterator[Caption]:
                 yield NOT_UTF8
 
 
-def _skip_line(handle: IO[bytes]) -> None:
-    # A file without line ends must not be read into memory as one line.
-    while (rest := handle.readline(MAX_LINE_BYTES)) and not rest.endswith(b"\n"):
-        pass
-
-
 def _no_field(source: Input, names: list[str]) -> SourceError:
-    there = ", ".join(name for name in names[:12] if name.isprintable())
-    return SourceError(f"{source.path}: no field `{source.field}` (it has {there or 'none'})")
+    available = ", ".join(name for name in names[:12] if name.isprintable())
+    return SourceError(f"{source.path}: no field `{source.field}` (it has {available or 'none'})")

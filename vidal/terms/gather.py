@@ -1,4 +1,4 @@
-"""All captions of all inputs, gathered into candidate terms; about half a kilobyte of memory for each."""
+"""Deduplication of all inputs' captions into candidate terms, at about half a kilobyte of memory each."""
 
 from __future__ import annotations
 
@@ -13,51 +13,49 @@ from vidal.terms.wording import MAX_CHARACTERS, digest, display, refusal, words
 
 
 class Gathered:
-    """Candidates: wordings that say the same are one, and the shortest wording stands for it.
+    """Candidate terms: captions with the same content words are one candidate, worded as the shortest of them.
 
-    Nothing here depends on the order of inputs or lines.
+    The result does not depend on the order of inputs or lines.
     """
 
     def __init__(self, tagger: Tagger, benchmark: Benchmark, max_words: int) -> None:
         self._tagger, self._benchmark, self._max_words = tagger, benchmark, max_words
         self.sources: list[str] = []
         self.captions: list[int] = []
-        """How many captions each source gave."""
+        """Captions of each source."""
         self.dropped: Counter[tuple[str, str]] = Counter()
-        """Captions turned away, by source and reason."""
+        """Captions dropped, by source and reason."""
         self.repeats = 0
-        """Captions with the same words as one before, whatever case and punctuation."""
+        """Captions with the same words as an earlier one, ignoring case and punctuation."""
         self.near_duplicates = 0
-        """Wordings merged into one that says the same."""
+        """Wordings merged into another with the same content words."""
         self.texts: list[str] = []
         self.keywords: list[tuple[int, ...]] = []
         self.counts: list[array[int]] = []
-        """For each source, how many captions each candidate stands for."""
-        self.vocabulary: list[str] = []
-        self._keyword_ids: dict[str, int] = {}
+        """For each source, the number of captions that each candidate represents."""
+        self.vocabulary: dict[str, int] = {}
+        """The id of each keyword, in the order of ids."""
         self._seen: dict[bytes, int | str] = {}
         self._by_content: dict[bytes, int] = {}
 
     def add(self, inputs: Iterable[Input]) -> None:
+        """Read the inputs and count each caption under its candidate, or under why it was dropped."""
         for given in inputs:
-            source = self._source(given.source)
+            if given.source not in self.sources:
+                self.sources.append(given.source)
+                self.captions.append(0)
+                self.counts.append(array("I", bytes(4 * len(self.texts))))
+            source = self.sources.index(given.source)
             for caption in given.captions():
                 self.captions[source] += 1
-                outcome = self._place(caption)
+                outcome = self._candidate(caption)
                 if isinstance(outcome, str):
                     self.dropped[given.source, outcome] += 1
                 else:
                     self.counts[source][outcome] += 1
 
-    def _source(self, name: str) -> int:
-        if name not in self.sources:
-            self.sources.append(name)
-            self.captions.append(0)
-            self.counts.append(array("I", bytes(4 * len(self.texts))))
-        return self.sources.index(name)
-
-    def _place(self, caption: Caption) -> int | str:
-        """The candidate that a caption is, or why it is none."""
+    def _candidate(self, caption: Caption) -> int | str:
+        """Return the candidate that a caption belongs to, or the reason to drop it."""
         if isinstance(caption, Unreadable):
             return caption.reason
         if len(caption) > MAX_CHARACTERS:
@@ -69,13 +67,13 @@ class Gathered:
         key = digest(its_words)
         known = self._seen.get(key)
         if known is None:
-            known = self._seen[key] = self._judge(its_words, text)
+            known = self._seen[key] = self._new_wording(its_words, text)
         elif isinstance(known, int):
             self.repeats += 1
             self._prefer(known, text)
         return known
 
-    def _judge(self, its_words: list[str], text: str) -> int | str:
+    def _new_wording(self, its_words: list[str], text: str) -> int | str:
         if (reason := self._benchmark.match_words(its_words)) is not None:
             return reason
         tagged = self._tagger.tag(its_words)
@@ -84,7 +82,7 @@ class Gathered:
         content = digest(list(tagged.content))
         if (reason := self._benchmark.match_content(content)) is not None:
             return reason
-        ids = tuple(self._keyword_id(keyword) for keyword in tagged.keywords)
+        ids = tuple(self.vocabulary.setdefault(keyword, len(self.vocabulary)) for keyword in tagged.keywords)
         candidate = self._by_content.setdefault(content, len(self.texts))
         if candidate == len(self.texts):
             self.texts.append(text)
@@ -97,20 +95,14 @@ class Gathered:
         return candidate
 
     def _prefer(self, candidate: int, text: str, keywords: tuple[int, ...] | None = None) -> None:
-        """Let the wording stand for the candidate if it is the shorter one, or comes first in the alphabet."""
+        """Let the wording represent the candidate if it is shorter, or as long and first in the alphabet."""
         if _rank(text) < _rank(self.texts[candidate]):
             self.texts[candidate] = text
             if keywords is not None:
                 self.keywords[candidate] = keywords
 
-    def _keyword_id(self, keyword: str) -> int:
-        found = self._keyword_ids.setdefault(keyword, len(self.vocabulary))
-        if found == len(self.vocabulary):
-            self.vocabulary.append(keyword)
-        return found
-
 
 def _rank(text: str) -> tuple[int, str, int, str]:
     # Words before characters: texts of the same words have the same keywords.
-    said = " ".join(words(text))
-    return len(said), said, len(text), text
+    normalised = " ".join(words(text))
+    return len(normalised), normalised, len(text), text

@@ -1,4 +1,4 @@
-"""Frequencies of keywords before and after balancing, as an SVG: all by rank, then head and tail by name."""
+"""An SVG plot of keyword frequencies before and after balancing: all by rank, then head and tail by name."""
 
 from __future__ import annotations
 
@@ -17,21 +17,21 @@ _NAMED = 15
 _BEFORE, _AFTER, _OUT = "#c2410c", "#1d4ed8", "#a8a29e"
 
 
-def plot(gathered: Gathered, found: Frequencies, chosen: Chosen) -> str:
-    """Shares of captions before, shares of terms after; keywords out of bounds are grey."""
-    is_chosen = np.isin(found.candidate, chosen.candidates)
-    terms = np.bincount(found.keyword[is_chosen], minlength=len(found.names))
-    before = found.captions / max(1, int(totals(gathered).sum()))
+def plot(gathered: Gathered, frequency: Frequencies, chosen: Chosen) -> str:
+    """Return the SVG: shares of captions before, shares of terms after; keywords out of bounds are grey."""
+    is_chosen = np.isin(frequency.candidate, chosen.candidates)
+    terms = np.bincount(frequency.keyword[is_chosen], minlength=len(frequency.names))
+    before = frequency.captions / max(1, int(totals(gathered).sum()))
     after = terms / max(1, len(chosen.candidates))
-    order = sorted(range(len(found.names)), key=lambda k: (-found.captions[k], k))
-    within = [k for k in order if found.is_within[k]]
+    order = sorted(range(len(frequency.names)), key=lambda k: (-frequency.captions[k], k))
+    within = [k for k in order if frequency.is_within[k]]
     parts = [
         f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {_WIDTH} {_HEIGHT}" font-family="sans-serif" '
         f'font-size="12">',
         f'<rect width="{_WIDTH}" height="{_HEIGHT}" fill="white"/>',
         *_curves(np.sort(before)[::-1], np.sort(after[after > 0])[::-1]),
-        *_bars("head: the most frequent", order[:_NAMED], found, before, after, x=540),
-        *_bars("tail: the rarest within the bounds", within[-_NAMED:], found, before, after, x=780),
+        *_bars("head: the most frequent", order[:_NAMED], frequency, before, after, x=540),
+        *_bars("tail: the rarest within the bounds", within[-_NAMED:], frequency, before, after, x=780),
         "</svg>",
     ]
     return "\n".join(parts) + "\n"
@@ -55,32 +55,29 @@ def _curves(before: npt.NDArray[np.float64], after: npt.NDArray[np.float64]) -> 
     parts.append(_text((_LEFT + _RIGHT) / 2, _BOTTOM + 36, "keywords by rank", "middle"))
     named = ((before, _BEFORE, "before: share of captions"), (after, _AFTER, "after: share of terms"))
     for place, (shares, colour, name) in enumerate(named):
-        points = " ".join(f"{x(r):.1f},{y(float(shares[r - 1])):.1f}" for r in _sampled(len(shares)))
+        # A hundred ranks, evenly spaced on the logarithmic axis, draw any curve.
+        ranks_drawn = sorted({max(1, round(len(shares) ** (step / 100))) for step in range(101)}) if len(shares) else []
+        points = " ".join(f"{x(rank):.1f},{y(float(shares[rank - 1])):.1f}" for rank in ranks_drawn)
         parts.append(f'<polyline points="{points}" fill="none" stroke="{colour}" stroke-width="2"/>')
         parts.append(_text(_RIGHT - 150, _TOP + 4 + 18 * place, name, "start", colour))
     return parts
 
 
-def _sampled(count: int) -> list[int]:
-    """Ranks, evenly spread on the logarithm: a hundred points draw any curve."""
-    return sorted({max(1, round(count ** (step / 100))) for step in range(101)}) if count else []
-
-
 def _bars(
-    title: str, keywords: list[int], found: Frequencies, before: npt.NDArray[np.float64],
+    title: str, keywords: list[int], frequency: Frequencies, before: npt.NDArray[np.float64],
     after: npt.NDArray[np.float64], *, x: int,
 ) -> list[str]:  # fmt: skip
     parts = [_text(x - 70, _TOP - 14, title, "start")]
     largest = max([*before[keywords], *after[keywords], 1e-9])
     for place, keyword in enumerate(keywords):
         y = _TOP + 23.5 * place
-        is_within = bool(found.is_within[keyword])
-        parts.append(_text(x - 6, y + 12, found.names[keyword][:14], "end", "#333" if is_within else _OUT))
+        is_within = bool(frequency.is_within[keyword])
+        parts.append(_text(x - 6, y + 12, frequency.names[keyword][:14], "end", "#333" if is_within else _OUT))
         for shift, share, colour in ((0, before, _BEFORE if is_within else _OUT), (8, after, _AFTER)):
             width = 90 * share[keyword] / largest
             parts.append(f'<rect x="{x}" y="{y + shift:.1f}" width="{width:.1f}" height="7" fill="{colour}"/>')
         widest = 90 * max(before[keyword], after[keyword]) / largest
-        parts.append(_text(x + widest + 4, y + 12, f"{found.captions[keyword]:,}", "start", "#666"))
+        parts.append(_text(x + widest + 4, y + 12, f"{frequency.captions[keyword]:,}", "start", "#666"))
     return parts
 
 

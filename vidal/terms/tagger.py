@@ -1,4 +1,4 @@
-"""Parts of speech and base forms, by HanTa: its English model comes in its wheel."""
+"""Part-of-speech tagging and lemmatisation with HanTa, whose English model is in its wheel."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import Any, Protocol
 
 from vidal.terms.wording import MAX_WORD_CHARACTERS
 
-# BNC's tags. VB, VH and VD are be, have and do, VM modals: verbs that name no action.
+# BNC tags. VB, VH and VD are be, have and do, VM are modals: verbs that name no action.
 _NOUNS = ("NN", "NP")
 _VERBS = ("VV",)
 _EMPTY = (
@@ -18,7 +18,7 @@ _EMPTY = (
     "VM0", "VB", "VH", "VD", "PU",
 )  # fmt: skip
 _BEFORE_NOUNS = ("AT0", "DPS", "DT0")
-# The tagger takes the s of a word that it does not know for a plural's: abacus, iris, moss.
+# The tagger takes the final s of an unknown word for a plural: abacus, iris, moss.
 _SINGULAR_S = ("us", "is", "ss")
 _CACHED_WORDS = 200_000
 _OFTEN_ENOUGH = math.log(1 / 4)
@@ -26,16 +26,16 @@ _OFTEN_ENOUGH = math.log(1 / 4)
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Tagged:
-    """What a caption says."""
+    """The lemmas of a caption."""
 
     keywords: tuple[str, ...]
-    """Base forms of its nouns and verbs, sorted, each once."""
+    """Lemmas of its nouns and verbs, sorted and unique."""
     content: tuple[str, ...]
-    """Base forms of all its words but articles, prepositions, pronouns and auxiliaries, sorted, each once."""
+    """Lemmas of all words except articles, prepositions, pronouns and auxiliaries, sorted and unique."""
 
 
 class Tagger(Protocol):
-    """Anything that reads a caption's lower-case words; ``name`` stands in the file that is written."""
+    """Tags a caption's lower-case words; ``name`` is recorded in the file of terms."""
 
     name: str
 
@@ -43,7 +43,7 @@ class Tagger(Protocol):
 
 
 class HanTaTagger:
-    """HanTa, with what it says of a single word remembered: the result is the same, three times as fast."""
+    """Tags with HanTa, and caches its analysis of single words: the same result, three times as fast."""
 
     def __init__(self) -> None:
         from HanTa.HanoverTagger import HanoverTagger
@@ -57,7 +57,7 @@ class HanTaTagger:
         words = [word for word in words if len(word) <= MAX_WORD_CHARACTERS]
         keywords, content = set(), set()
         before = ""
-        # Labels are written in any case, so case is no sign of a name.
+        # Labels come in any case, so an upper-case initial does not mark a name.
         for word, tag in zip(words, self.model.tag_sent(words, taglevel=0, casesensitive=False), strict=True):
             lemma, is_keyword, is_content = self._reading(word, tag, before.startswith(_BEFORE_NOUNS))
             before = tag
@@ -77,7 +77,7 @@ class HanTaTagger:
         return lemma, is_named and tag.startswith(_NOUNS + _VERBS), not tag.startswith(_EMPTY)
 
     def _participle(self, word: str) -> str | None:
-        """The verb's tag, if the word is a verb often enough.
+        """Return the verb's tag if the word is a verb at least a quarter as often as its likeliest reading.
 
         In labels ("playing guitar", "baby crawling") the tagger takes nearly every participle for a noun.
         """

@@ -88,7 +88,7 @@ def _kept(number: int, text: str = "A dog runs on the beach") -> tuple[Row, dict
     return to_row(clip), members
 
 
-def _turned_away(number: int, status: str, stage: str, reason: str, detail: str = "9 > 8", **columns: Any) -> Row:
+def _dropped(number: int, status: str, stage: str, reason: str, detail: str = "9 > 8", **columns: Any) -> Row:
     clip = Clip(clip_id=f"away{number:03d}", status=status, stage=stage, reason=reason, detail=detail, **columns)
     return to_row(clip)
 
@@ -116,10 +116,10 @@ class _Tags(html.parser.HTMLParser):
 
 
 AWAY = [
-    _turned_away(1, "rejected", "too_long", "too_long", "31.20 s > 20 s"),
-    _turned_away(2, "rejected", "too_long", "too_long", "41.20 s > 20 s"),
-    _turned_away(3, "rejected", "duplicates", "duplicate", "same SHA-256", duplicate_of="clip000"),
-    _turned_away(4, "failed", "media", "undecodable", EVIL, title=EVIL),
+    _dropped(1, "rejected", "too_long", "too_long", "31.20 s > 20 s"),
+    _dropped(2, "rejected", "too_long", "too_long", "41.20 s > 20 s"),
+    _dropped(3, "rejected", "duplicates", "duplicate", "same SHA-256", duplicate_of="clip000"),
+    _dropped(4, "failed", "media", "undecodable", EVIL, title=EVIL),
 ]
 
 
@@ -210,8 +210,8 @@ def test_a_clip_with_one_layer_and_no_sound_is_shown_as_it_is(tmp_path: Path) ->
 def test_more_clips_than_asked_for_are_chosen_evenly_and_the_page_says_so(tmp_path: Path) -> None:
     made = [_kept(number) for number in range(6)]
     members = {name: data for _, of_one in made for name, data in of_one.items()}
-    away = [_turned_away(number, "rejected", "too_long", "too_long") for number in range(9)]
-    page = _page(tmp_path, [*(row for row, _ in made), *away], members, max_clips=2, max_turned_away=3)
+    away = [_dropped(number, "rejected", "too_long", "too_long") for number in range(9)]
+    page = _page(tmp_path, [*(row for row, _ in made), *away], members, max_clips=2, max_dropped=3)
     assert re.findall(r'<article class="card" id="(\w+)"', page) == ["clip000", "clip003"]
     assert "2 of 6 kept clips are shown, evenly chosen" in page
     assert "3 of 9 clips are shown, evenly chosen" in page

@@ -72,7 +72,7 @@ REFUSED = [
     ("{}/a.csv:d", "no field `d` (it has c, e)"),
     ("{}/a.jsonl:d", "no field `d` (it has c)"),
     ("{}/a.parquet:c", "cannot be read: "),
-    ("{}/a.txt:c", "a text file holds a caption a line and has no field `c`"),
+    ("{}/a.txt:c", "a text file has one caption per line and no field `c`"),
 ]
 
 
