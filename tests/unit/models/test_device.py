@@ -7,6 +7,8 @@ import torch
 
 from vidal.errors import ModelError
 from vidal.models.device import DeviceChoice, device_for
+from vidal.stages import step_class
+from vidal.stages.model_stage import ModelStage
 from vidal.stages.text.speech import Speech
 
 HAS_GPU = torch.cuda.is_available()
@@ -29,6 +31,22 @@ def test_the_device_follows_the_stages_share_of_a_gpu(choice: DeviceChoice, gpus
 def test_a_gpu_that_is_asked_for_and_not_there_is_one_line() -> None:
     with pytest.raises(ModelError, match="device: cuda is asked for"):
         device_for("cuda", gpus=1.0)
+
+
+@pytest.mark.parametrize(
+    ("stage", "is_in_fingerprint"),
+    [
+        ("depth", True), ("infrared", True), ("speech", False), ("sound_caption", False), ("text_match", False),
+        ("frame_captions", False), ("enhance_caption", False),
+    ],
+)  # fmt: skip
+def test_every_stage_with_a_model_takes_a_device(stage: str, is_in_fingerprint: bool) -> None:
+    kind = step_class(stage)
+    assert issubclass(kind, ModelStage)
+    chosen = kind.model_validate({"device": "cpu", "resources": {"gpus": 1}})
+    assert chosen.chosen_device() == "cpu"
+    assert (chosen.identity()["settings"] != kind().identity()["settings"]) == is_in_fingerprint
+    assert ("device" in chosen.identity()["settings"]) == is_in_fingerprint
 
 
 def test_whisper_goes_where_its_stage_goes() -> None:

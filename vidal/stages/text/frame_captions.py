@@ -11,14 +11,14 @@ from vidal.clip import Clip
 from vidal.errors import RecipeError
 from vidal.models.captioner import Captioner, LabelCaptioner, ServerCaptioner, TransformersCaptioner
 from vidal.models.classifier import EFFICIENTNET_LITE0
-from vidal.models.device import device_for
 from vidal.models.locate import identity
 from vidal.models.openai_server import ChatServer
-from vidal.stage import Resources, Stage
+from vidal.stage import Resources
+from vidal.stages.model_stage import ModelStage
 from vidal.stages.text.spent import Prices, spend
 
 
-class FrameCaptions(Stage):
+class FrameCaptions(ModelStage):
     """Writes ``frame_captions`` and ``video_caption``: labels of a classifier, or a captioning model's sentences."""
 
     version: ClassVar[int] = 2
@@ -26,7 +26,7 @@ class FrameCaptions(Stage):
     writes = ("frame_captions", "video_caption", "frame_caption_model", "frame_caption_score")
     imports = ("huggingface_hub", "safetensors", "timm", "torch", "torchvision", "transformers")
     # A resumed run may find the same model on another node.
-    whereabouts = ("server_url", "key_variable", "request_timeout_s", "concurrency")
+    whereabouts = ("device", "server_url", "key_variable", "request_timeout_s", "concurrency")
     default_resources: ClassVar[Resources] = Resources(timeout_s=600.0)
 
     backend: Literal["labels", "transformers", "server"] = "labels"
@@ -64,7 +64,7 @@ class FrameCaptions(Stage):
             spend(clip, made.usage, self.prices)
 
     def _load(self) -> Captioner:
-        device = device_for(gpus=self.needs.gpus)
+        device = self.chosen_device()
         if self.backend == "labels":
             return LabelCaptioner(self.model, device=device, min_score=self.min_score)
         if self.backend == "transformers":

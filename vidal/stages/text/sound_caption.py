@@ -10,16 +10,16 @@ from pydantic import Field, PrivateAttr
 
 from vidal.caption.sound import SILENCE, AudioContent, sound_sentence, tag_sentence
 from vidal.clip import Clip
-from vidal.models.device import device_for
 from vidal.models.locate import identity
 from vidal.models.sound import AudioTagger, EventDetector
 from vidal.models.vad import load_vad, speech_stretches
-from vidal.stage import Resources, Stage
+from vidal.stage import Resources
+from vidal.stages.model_stage import ModelStage
 
 _NO_SOUND_DB = -180.0
 
 
-class SoundCaption(Stage):
+class SoundCaption(ModelStage):
     """Writes ``sound_caption`` from the audio: "music; nobody speaks", "silence"; null without audio.
 
     Whether somebody speaks is the voice detector's word (the speech stage's, where it ran). Music and singing are an
@@ -61,7 +61,7 @@ class SoundCaption(Stage):
         if self.backend == "events":
             self._detector = EventDetector(self.model)
             return
-        device = device_for(gpus=self.needs.gpus)
+        device = self.chosen_device()
         self._tagger = AudioTagger(
             self.model, device=device, window_s=self.window_s, is_multi_label=self.is_multi_label
         )

@@ -11,7 +11,8 @@ from pydantic import Field, PrivateAttr
 
 from vidal.clip import Clip, Segment
 from vidal.models.locate import identity
-from vidal.stage import Resources, Stage
+from vidal.stage import Resources
+from vidal.stages.model_stage import ModelStage
 from vidal.work import SAMPLE_RATE
 
 if TYPE_CHECKING:
@@ -24,7 +25,7 @@ _WINDOW = 30 * SAMPLE_RATE
 """Whisper listens to 30 s at a time and costs the same for less, so stretches of speech share a window."""
 
 
-class Speech(Stage):
+class Speech(ModelStage):
     """Transcribes what is said; Whisper runs only on VAD speech segments.
 
     Whisper invents text where nobody speaks: without speech there is no transcript, and a segment with any number
@@ -68,14 +69,13 @@ class Speech(Stage):
         return {"vad": identity(self.vad), "whisper": identity(self.whisper)}
 
     def setup(self) -> None:
-        from vidal.models.device import device_for
         from vidal.models.vad import load_vad
         from vidal.models.whisper import load_whisper
 
         self._detector = load_vad(self.vad)
         self._transcriber = load_whisper(
             self.whisper,
-            device=device_for(gpus=self.needs.gpus),
+            device=self.chosen_device(),
             beam_size=self.beam_size,
             compute_type=self.compute_type,
             download_root=self.download_root,

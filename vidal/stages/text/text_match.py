@@ -12,17 +12,17 @@ from vidal.caption.merge import MERGE_NAME, merge
 from vidal.caption.views import views_of
 from vidal.clip import Clip, MatchScore
 from vidal.models.classifier import EFFICIENTNET_LITE0
-from vidal.models.device import device_for
 from vidal.models.locate import identity
 from vidal.models.match import ClipMatcher, ConseMatcher, Matcher, Vectors
-from vidal.stage import Resources, Stage
+from vidal.stage import Resources
+from vidal.stages.model_stage import ModelStage
 from vidal.stages.text.clean_title import read_stop_words
 
 _VIEWS = ("title", "clean_title", "video_caption", "transcript", "ocr_text", "sound_caption", "caption")
 _OWN_FRAME = "frame_captions"
 
 
-class TextMatch(Stage):
+class TextMatch(ModelStage):
     """Scores every text of a clip against its frames: the mean cosine over the frames, by any CLIP-family model.
 
     A frame's own caption is held against that frame alone. ``choose`` makes the best of the enhanced caption, the
@@ -59,7 +59,7 @@ class TextMatch(Stage):
     def setup(self, matcher: Matcher | None = None) -> None:
         """Load the model, or take the one given."""
         self._stop_words = frozenset().union(*read_stop_words(self.stop_words))
-        device = device_for(gpus=self.needs.gpus)
+        device = self.chosen_device()
         if matcher is not None:
             self._matcher = matcher
         elif self.backend == "clip":
