@@ -10,7 +10,7 @@ ENGINE ?= ray
 WORKERS ?=
 RAY_ADDRESS ?=
 SET ?=
-TEST_PROCESSES ?= 2
+TEST_PROCESSES ?= 3
 
 build_flags = --out $(OUT) --engine $(ENGINE) $(if $(WORKERS),--workers $(WORKERS)) \
 	$(if $(RAY_ADDRESS),--ray-address $(RAY_ADDRESS)) $(foreach s,$(SET),--set $(s))

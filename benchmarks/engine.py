@@ -124,7 +124,7 @@ def main() -> None:
         print(json.dumps(measure(engine, int(clips), float(cost_s), int(workers))))
         return
     if given.quick:
-        figures = compare(40, 0.01, given.workers, 1)
+        figures = compare(2 * SHARD_SIZE, 0.01, 1, 1)
     else:
         figures = compare(given.clips, 0.05, given.workers, given.repeat)
         figures["driver_mb_at_ten_times_the_clips"] = {

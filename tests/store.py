@@ -7,12 +7,13 @@ from collections.abc import Iterator
 
 import fsspec
 import pytest
-from moto.server import ThreadedMotoServer
 
 
 @contextlib.contextmanager
 def s3_server(bucket: str) -> Iterator[str]:
     """Address of a server with one empty bucket; it stands in the environment, for worker processes too."""
+    from moto.server import ThreadedMotoServer
+
     server = ThreadedMotoServer(port=0, verbose=False)
     server.start()
     _, port = server.get_host_and_port()

@@ -14,10 +14,10 @@ from tests.conftest import ROOT
 from tests.runs import vidal
 
 
-def run_vidal(*arguments: str | Path, check: bool = True) -> subprocess.CompletedProcess[str]:
+def run_vidal(*arguments: str | Path) -> subprocess.CompletedProcess[str]:
     """Run the command as a user would."""
     done = vidal(*arguments, timeout=900)
-    assert not check or done.returncode == 0, done.stderr
+    assert done.returncode == 0, done.stderr
     return done
 
 

@@ -14,6 +14,7 @@ import webdataset
 from PIL import Image
 
 from tests.e2e.conftest import run_vidal
+from tests.runs import command
 from tests.text_error import character_error_rate, word_error_rate
 
 # The first test waits for the whole build.
@@ -34,7 +35,7 @@ def test_every_row_that_is_turned_away_says_where_and_by_what_number(manifest: p
 
 
 def test_the_dataset_keeps_its_promises(sample_dataset: Path) -> None:
-    assert json.loads(run_vidal("verify", sample_dataset, "--json").stdout)["ok"] is True
+    assert json.loads(command("verify", sample_dataset, "--json").stdout)["ok"] is True
 
 
 def test_a_second_run_does_nothing_and_says_so(sample_dataset: Path) -> None:
@@ -129,21 +130,21 @@ def test_crawl_columns_of_the_list_stay(manifest: pd.DataFrame, truth: pd.DataFr
 def test_the_report_is_one_offline_file_with_every_kept_clip(
     sample_dataset: Path, manifest: pd.DataFrame, tmp_path: Path
 ) -> None:
-    run_vidal("report", sample_dataset, "--out", tmp_path / "r.html")
+    assert command("report", sample_dataset, "--out", tmp_path / "r.html").returncode == 0
     page = (tmp_path / "r.html").read_text(encoding="utf-8")
     assert "http-equiv" in page and "<script" not in page
     assert all(clip_id in page for clip_id in manifest["clip_id"])
 
 
 def test_why_names_the_stage_the_reason_and_the_twin(sample_dataset: Path) -> None:
-    told = run_vidal("why", "bunny-wake-repost", sample_dataset).stdout
+    told = command("why", "bunny-wake-repost", sample_dataset).stdout
     assert "rejected: stage duplicates, duplicate" in told and "repeats bunny-wake" in told
 
 
 def test_joint_tars_hold_all_layers_of_a_clip_in_one_sample(
     sample_dataset: Path, manifest: pd.DataFrame, tmp_path: Path
 ) -> None:
-    run_vidal("export", sample_dataset, "--out", tmp_path / "joint")
+    assert command("export", sample_dataset, "--out", tmp_path / "joint").returncode == 0
     urls = [str(tar) for tar in sorted((tmp_path / "joint").glob("*.tar"))]
     samples = {s["__key__"]: s for s in webdataset.WebDataset(urls, shardshuffle=False, empty_check=False)}
     kept = manifest[manifest["status"] == "kept"]
@@ -154,7 +155,8 @@ def test_joint_tars_hold_all_layers_of_a_clip_in_one_sample(
 def test_vidals_annotations_rebuild_the_same_texts(
     sample_dataset: Path, manifest: pd.DataFrame, tmp_path: Path
 ) -> None:
-    run_vidal("export", sample_dataset, "--format", "vidal-json", "--out", tmp_path / "vidal.json")
+    done = command("export", sample_dataset, "--format", "vidal-json", "--out", tmp_path / "vidal.json")
+    assert done.returncode == 0, done.stderr
     annotations = json.loads((tmp_path / "vidal.json").read_text(encoding="utf-8"))
     row = manifest.loc["bunny-apple"]
     assert annotations["bunny-apple"]["polish_mplug"] == row["caption"]

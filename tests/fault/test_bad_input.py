@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from tests.runs import BROKEN_SETUP, PAINT, SHADE, TROUBLE, digests, run, vidal, write_recipe
+from tests.runs import BROKEN_SETUP, PAINT, SHADE, TROUBLE, command, digests, run, vidal, write_recipe
 from vidal.dataset.lock import Lock
 from vidal.dataset.storage import Storage
 from vidal.engine.local import InProcessEngine
@@ -113,7 +113,7 @@ def test_a_mistake_is_one_line_and_an_exit_code(
     name: str, arguments: Callable[[Path], tuple[list[str], dict[str, str]]], code: int, line: str, tmp_path: Path
 ) -> None:
     given, env = arguments(tmp_path)
-    done = vidal(*given, env=env)
+    done = command(*given, env=env)
     assert line in done.stderr
     assert done.stderr.startswith("vidal: ")
     assert done.stderr.count("\n") == 1, done.stderr
@@ -137,13 +137,13 @@ def test_a_folder_of_another_recipe_says_what_differs_and_the_two_ways_out(tmp_p
 def test_two_drivers_on_one_data_set(tmp_path: Path) -> None:
     recipe, out = toys(tmp_path), tmp_path / "out"
     with Lock(Storage(str(out))):
-        refused = vidal("build", recipe, "--out", out, "--engine", "local", "--workers", "0")
+        refused = command("build", recipe, "--out", out, "--engine", "local", "--workers", "0")
     assert refused.returncode == USER
     assert refused.stderr == (
         f"vidal: {out}: another run (pid {os.getpid()} on {os.uname().nodename}) is writing this data set; "
         f"wait for it, or choose another --out\n"
     )
-    assert vidal("build", recipe, "--out", out, "--engine", "local", "--workers", "0").returncode == 0
+    assert command("build", recipe, "--out", out, "--engine", "local", "--workers", "0").returncode == 0
 
 
 def test_a_build_says_what_it_did_and_a_second_one_that_there_was_nothing_to_do(tmp_path: Path) -> None:
@@ -164,16 +164,16 @@ def test_a_build_says_what_it_did_and_a_second_one_that_there_was_nothing_to_do(
     assert (tmp_path / "out/manifest/000000.parquet").exists()
 
 
-@pytest.mark.parametrize("command", ["status", "verify", "why x", "retry", "report", "export --out x"])
-def test_commands_on_what_is_no_data_set_say_so(command: str, tmp_path: Path) -> None:
-    done = vidal(*command.split(), tmp_path)
+@pytest.mark.parametrize("words", ["status", "verify", "why x", "retry", "report", "export --out x"])
+def test_commands_on_what_is_no_data_set_say_so(words: str, tmp_path: Path) -> None:
+    done = command(*words.split(), tmp_path)
     assert (done.returncode, done.stdout) == (USER, "")
     assert done.stderr == f"vidal: {tmp_path}: no data set there (no dataset.json)\n"
 
 
 def test_a_clip_that_is_not_there_is_a_users_mistake(tmp_path: Path) -> None:
     run(toys(tmp_path), tmp_path / "out", InProcessEngine())
-    done = vidal("why", "nobody", tmp_path / "out")
+    done = command("why", "nobody", tmp_path / "out")
     assert (done.returncode, done.stderr.count("\n")) == (USER, 1)
     assert "no clip nobody in this dataset" in done.stderr
 
@@ -183,11 +183,11 @@ def test_a_build_in_which_every_candidate_failed_ends_with_the_commonest_reason(
     (tmp_path / "odd.mp4").write_text("no media")
     recipe = recipe_over(tmp_path, list_of(tmp_path, "url\na.mp4\nb.mp4\nodd.mp4\n"), ["fetch", "probe"])
     arguments = ["build", recipe, "--out", tmp_path / "out", "--engine", "local", "--workers", "0"]
-    done = [vidal(*arguments) for _ in range(1 + again)][-1]
+    done = [command(*arguments) for _ in range(1 + again)][-1]
     assert done.returncode == MACHINE
     assert "every candidate failed, 2 of 3 in stage fetch with reason missing" in done.stderr
 
 
 def test_a_build_in_which_one_candidate_was_only_rejected_is_done(tmp_path: Path) -> None:
     recipe = write_recipe(tmp_path, [PAINT, TROUBLE], ["raise", "reject"])
-    assert vidal("build", recipe, "--out", tmp_path / "out", "--engine", "local", "--workers", "0").returncode == 0
+    assert command("build", recipe, "--out", tmp_path / "out", "--engine", "local", "--workers", "0").returncode == 0

@@ -7,11 +7,11 @@ import os
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import fsspec
 import numpy as np
 import pytest
-from moto.server import ThreadedMotoServer
 
 import vidal
 from tools.rendering import learning_set
@@ -23,6 +23,9 @@ from vidal.reader.samples import Samples
 from vidal.train.data.loader import Loader
 from vidal.train.data.plan import PairPlan, Plan
 from vidal.train.data.text_views import TextViews
+
+if TYPE_CHECKING:
+    from moto.server import ThreadedMotoServer
 
 CLIPS = 12
 BUCKET = "ranges"
@@ -38,6 +41,8 @@ def local(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture
 def store(local: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[ThreadedMotoServer]:
     """An S3 server that holds the data set; nothing is in the cache."""
+    from moto.server import ThreadedMotoServer
+
     server = ThreadedMotoServer(port=0, verbose=False)
     server.start()
     _, port = server.get_host_and_port()

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from open_clip.transform import image_transform
 from PIL import Image
 
 from tests.toys import picture
@@ -24,6 +23,8 @@ ONE_GREY = 1.0 / 255 / min(CLIP_STD)
 )
 @pytest.mark.parametrize("size", [224, 112])
 def test_evaluation_equals_open_clips(width, height, size):
+    from open_clip.transform import image_transform
+
     photo = picture(width + height, width, height)
     theirs = image_transform(size, is_train=False)(Image.fromarray(photo)).numpy()
     ours = VideoTransform(size=size, frames=1)(photo[None], None).numpy()

@@ -5,7 +5,6 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
-from torchmetrics.retrieval import RetrievalMRR, RetrievalRecall
 
 from vidal.train.evaluate.metrics import classification_metrics, normalised, ranks, retrieval_metrics
 
@@ -16,6 +15,8 @@ def embeddings(rows: int, seed: int, width: int = 6) -> np.ndarray:
 
 @pytest.mark.parametrize("k", [1, 5, 10])
 def test_recall_and_reciprocal_rank_are_torchmetrics(k: int) -> None:
+    from torchmetrics.retrieval import RetrievalMRR, RetrievalRecall
+
     queries, gallery = embeddings(40, 0), embeddings(40, 1) + embeddings(40, 0)
     ours = retrieval_metrics(queries, gallery, [[n] for n in range(40)])
     # torchmetrics takes an item with a negative score for one that was not found.

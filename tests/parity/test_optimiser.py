@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import pytest
 import torch
-from timm.scheduler import CosineLRScheduler
 from torch import nn
 
 from vidal.errors import RecipeError
@@ -17,6 +16,8 @@ def model() -> nn.Module:
 
 
 def test_the_cosine_is_timms() -> None:
+    from timm.scheduler import CosineLRScheduler
+
     settings = OptimiserSettings(lr=0.1, warmup_steps=0, min_lr=0.01)
     optimiser = torch.optim.SGD([nn.Parameter(torch.zeros(1))], lr=0.1)
     theirs = CosineLRScheduler(optimiser, t_initial=50, lr_min=0.01)

@@ -14,9 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import cv2
-import datasets
 import numpy as np
-import open_clip_train.data as open_clip_data
 import pandas
 import pytest
 import soundfile
@@ -84,11 +82,15 @@ def some_mute(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def no_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path / "cache")
+    from datasets import config
+
+    monkeypatch.setattr(config, "HF_DATASETS_CACHE", tmp_path / "cache")
 
 
 def hugging_face(tars: Path, **keys: Any) -> dict[str, dict[str, Any]]:
-    table = datasets.load_dataset("webdataset", data_files=str(tars), split="train", **keys)
+    from datasets import load_dataset
+
+    table = load_dataset("webdataset", data_files=str(tars), split="train", **keys)
     return {row["__key__"]: row for row in table}
 
 
@@ -136,8 +138,10 @@ def test_hugging_face_datasets_gives_every_value_of_a_layer(
 def test_hugging_face_datasets_opens_the_folder_of_an_export_by_its_card(
     write: Callable[..., Any], some_mute: Path, no_cache: None, tmp_path: Path
 ) -> None:
+    from datasets import load_dataset
+
     write(Dataset.open(str(some_mute)), str(tmp_path / "out"))
-    table = datasets.load_dataset(str(tmp_path / "out"), split="train")
+    table = load_dataset(str(tmp_path / "out"), split="train")
     manifest, wanted = rows(some_mute), samples(tmp_path / "out" / "*.tar")
     assert sorted(table["__key__"]) == sorted(wanted)
     if write is write_joint:
@@ -155,9 +159,11 @@ def test_hugging_face_datasets_opens_the_folder_of_an_export_by_its_card(
 
 def test_hugging_face_datasets_never_drops_a_title_that_comes_late(some_mute: Path, no_cache: None) -> None:
     """Left to guess, it takes the column for one of nulls and says so, where a key left out would cost the title."""
+    from datasets.exceptions import DatasetGenerationError
+
     late = rows(some_mute)["c010"]
     assert (late["title"], late["position"]) == ("only one title", 9)
-    with pytest.raises(datasets.exceptions.DatasetGenerationError) as caught:
+    with pytest.raises(DatasetGenerationError) as caught:
         hugging_face(some_mute / "depth" / "*.tar")
     assert "string to null" in str(caught.value.__cause__)
     told = hugging_face(some_mute / "depth" / "*.tar", features=features(some_mute, "depth"))
@@ -241,6 +247,8 @@ def test_the_decoder_comes_without_torch() -> None:
 
 
 def test_open_clip_trains_on_the_pairs(some_mute: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    import open_clip_train.data as open_clip_data
+
     # open_clip 3.3 trains with webdataset up to 0.2, whose tars end without a mark.
     expand = functools.partial(open_clip_data.tar_file_expander, eof_value=None)
     monkeypatch.setattr(open_clip_data, "tar_file_expander", expand)

@@ -8,7 +8,6 @@ import pytest
 import torch
 import torch._dynamo  # DDP imports it: here once, and not in every rank anew
 import torch.distributed as dist
-from open_clip.loss import ClipLoss, SigLipLoss
 from torch import Tensor, nn
 from torch.distributed.algorithms.ddp_comm_hooks.default_hooks import allreduce_hook
 from torch.nn import functional as F
@@ -135,6 +134,8 @@ def test_chunks_draw_the_dropout_of_the_whole_share_on_every_rank(chunk_size: in
 
 def per_rank(rank: int, ranks: int, kind: str, how: str) -> dict[str, Tensor]:
     """Our loss and gradients on this rank, and open_clip's."""
+    from open_clip.loss import ClipLoss, SigLipLoss
+
     torch.manual_seed(5)
     a, b = (torch.randn(ROWS, WIDTH, dtype=torch.float64) for _ in range(2))
     share = slice(rank * ROWS // ranks, (rank + 1) * ROWS // ranks)

@@ -11,7 +11,6 @@ from typing import Any
 import pytest
 import typer
 import yaml
-from open_clip_train.params import parse_args
 
 from tests.conftest import ROOT
 from vidal import commands, recipe
@@ -65,6 +64,8 @@ def test_every_command_line_is_one_that_its_program_takes(path: Path, command: s
     if re.search(r"\bvidal\b", line.partition("#")[0]):
         parse(line)
     elif "open_clip_train" in line:
+        from open_clip_train.params import parse_args
+
         parse_args([word for word in shlex.split(line)[3:] if word != "…"])
     named = [word for word in shlex.split(line, comments=True) if re.fullmatch(r"(pipelines|manifests)/.*", word)]
     assert all(list(ROOT.glob(word)) for word in named), named

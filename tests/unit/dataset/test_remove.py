@@ -9,7 +9,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from tests.runs import PAINT, SAME_TITLE, SHADE, digests, rows, run, vidal, write_recipe
+from tests.runs import PAINT, SAME_TITLE, SHADE, command, digests, rows, run, write_recipe
 from vidal import recipe as recipes
 from vidal.dataset import removals
 from vidal.dataset.dataset import Dataset
@@ -93,15 +93,15 @@ def test_numbers_of_a_parquet_list_name_ids(tmp_path: Path) -> None:
 def test_what_is_named_and_nowhere_is_told_and_nothing_is_proven_of_it(built: Path, tmp_path: Path) -> None:
     (tmp_path / "ids.csv").write_text("clip_id,url\nc003,\nc0O5,\n,nowhere.mp4\n")
     given = ["remove", built, "--ids", tmp_path / "ids.csv"]
-    done = vidal(*given, "--json")
+    done = command(*given, "--json")
     told = json.loads(done.stdout)
     assert (done.returncode, told["proven"], told["clip_ids"]) == (1, False, ["c003"])
     assert told["missing"] == ["c0O5", "nowhere.mp4"]
     assert rows(built)["c003"]["reason"] == "removed"
-    again = vidal(*given)
+    again = command(*given)
     assert (again.returncode, again.stderr) == (1, "")
     assert f"nowhere in {built}: c0O5\nnowhere in {built}: nowhere.mp4\n" in again.stdout
-    allowed = vidal(*given, "--allow-missing", "--json")
+    allowed = command(*given, "--allow-missing", "--json")
     assert (allowed.returncode, json.loads(allowed.stdout)["missing"]) == (0, ["c0O5", "nowhere.mp4"])
 
 

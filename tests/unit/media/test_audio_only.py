@@ -10,8 +10,7 @@ import yaml
 
 import vidal
 from tests.films import BEEP, BEEPS_S, audio_of, beeps_in, ffmpeg, process
-from tests.runs import rows
-from tests.runs import vidal as run_vidal
+from tests.runs import command, rows
 from vidal.clip import Clip
 from vidal.dataset import alignment
 from vidal.errors import ClipError
@@ -91,18 +90,18 @@ def test_sound_files_are_built_verified_opened_and_shown(tmp_path: Path) -> None
     recipe = {"name": "sounds", "source": {"list": "list.csv"}, "shards": {"size": 4}, "stages": stages}
     (tmp_path / "recipe.yaml").write_text(yaml.safe_dump(recipe))
     out = tmp_path / "out"
-    done = run_vidal("build", tmp_path / "recipe.yaml", "--out", out, "--engine", "local", "--workers", "0")
+    done = command("build", tmp_path / "recipe.yaml", "--out", out, "--engine", "local", "--workers", "0")
     assert done.returncode == 0, done.stderr
     assert {clip_id: row["status"] for clip_id, row in rows(out).items()} == {
         "beeps": "kept",
         "tone": "kept",
         "broken": "failed",
     }
-    done = run_vidal("verify", out)
+    done = command("verify", out)
     assert done.returncode == 0, done.stdout + done.stderr
     dataset = vidal.open(out)
     assert len(dataset) == 2
     assert {len(dataset[k]["audio"]) for k in range(2)} <= set(range(4 * 16_000, 4 * 16_000 + 1600))
-    done = run_vidal("report", out, "--out", tmp_path / "report.html")
+    done = command("report", out, "--out", tmp_path / "report.html")
     assert done.returncode == 0, done.stderr
     assert "beeps" in (tmp_path / "report.html").read_text()

@@ -13,7 +13,7 @@ import pyarrow.parquet as pq
 import pytest
 import yaml
 
-from tests.runs import PAINT, SAME_TITLE, SHADE, TROUBLE, rows, run, vidal, write_recipe
+from tests.runs import PAINT, SAME_TITLE, SHADE, TROUBLE, command, rows, run, write_recipe
 from vidal.crawl.files import path_of
 from vidal.dataset.dataset import Dataset
 from vidal.dataset.plan import notes_of
@@ -218,7 +218,7 @@ def test_what_a_list_holds_reaches_conditions_as_numbers_and_json_as_json(tmp_pa
     strict = {key: json.loads(data, parse_constant=pytest.fail) for key, data in told.items()}
     assert [strict[key]["score"] for key in sorted(strict)] == [None, 1.5, None, None]
     assert [strict[key]["nested"] for key in sorted(strict)] == [[None], [2.0], [None], None]
-    done = vidal("why", "000", tmp_path / "l.jsonl.out", "--json")
+    done = command("why", "000", tmp_path / "l.jsonl.out", "--json")
     assert json.loads(done.stdout, parse_constant=pytest.fail)["score"] is None
     table = pa.concat_tables(Dataset.open(str(tmp_path / "l.csv.out")).tables())
     assert table.filter(matching(table, "my_score > 1")).column("clip_id").to_pylist() == ["100"]
@@ -300,7 +300,7 @@ def test_what_a_source_noted_is_told_by_the_build_and_kept_with_the_plan(tmp_pat
     recipe = tmp_path / "r.yaml"
     recipe.write_text(yaml.safe_dump({"source": {"folder": "videos"}, "stages": [PAINT, SAME_TITLE, SHADE]}))
     for out, more in (("told", []), ("json", ["--json"]), ("json", ["--json"])):
-        done = vidal("build", recipe, "--out", tmp_path / out, "--engine", "local", "--workers", "0", *more)
+        done = command("build", recipe, "--out", tmp_path / out, "--engine", "local", "--workers", "0", *more)
         assert done.returncode == 0
         assert json.loads(done.stdout)["notes"] == [note] if more else done.stdout.count(f"{note}\n") == 1
         assert Dataset.open(str(tmp_path / out)).plan.notes == [note]

@@ -12,7 +12,7 @@ import pytest
 import torch
 
 import vidal
-from tests.runs import vidal as command
+from tests.runs import command
 from tools.rendering import learning_set as ls
 from vidal import modality as modalities
 from vidal.dataset.dataset import Dataset

@@ -2,7 +2,6 @@
 
 import numpy as np
 import pytest
-from scipy.stats import spearmanr
 
 from tools.rendering.frames import inverse_depth_rank
 from tools.rendering.raycast import Board, Box, Cylinder, Ellipsoid, Floats, Plane, Shape, camera_rays
@@ -67,6 +66,8 @@ def test_a_seed_fixes_every_byte_of_a_frame(library: Library) -> None:
 
 
 def test_rows_alone_explain_little_of_the_depth(library: Library) -> None:
+    from scipy.stats import spearmanr
+
     rows = np.repeat(np.arange(48), 64)
     frames = [render(seed, library, (48, 64)) for seed in range(40)]
     assert np.mean([spearmanr(rows, (1 / f.depth).ravel()).statistic for f in frames]) < 0.55

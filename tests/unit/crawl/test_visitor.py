@@ -1,0 +1,75 @@
+"""Visits of one run to a real site: answers in the order of the questions, again where that may help, by the host's rules."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+
+import pytest
+
+from tests.runs import descendants, still_alive
+from tests.site import Site
+from vidal.crawl.ask import Ask
+from vidal.crawl.visitor import Visitor
+from vidal.engine.shared import Direct
+from vidal.errors import RecipeError
+from vidal.stages.fetch import Fetch
+
+
+@pytest.fixture
+def site() -> Iterator[Site]:
+    with Site() as site:
+        yield site
+
+
+@pytest.fixture
+def visitor() -> Iterator[Visitor]:
+    rules = {"per_s": 50, "concurrent": 4, "pause_s": 0.2, "jitter": 0}
+    settings = Fetch(
+        allow_addresses=["127.0.0.0/29"],
+        any_host=rules,
+        generic=True,
+        tries=2,
+        back_off_s=0.1,
+        socket_timeout_s=2,
+        concurrency=3,
+    )
+    visitor = Visitor(settings, Direct(settings.shared()))
+    yield visitor
+    visitor.close()
+
+
+def asks(site: Site, *paths: str) -> list[Ask]:
+    return [Ask(op="search", url=site.url(path)) for path in paths]
+
+
+def visits(site: Site, path: str) -> int:
+    return [hit.path for hit in site.hits].count(path)
+
+
+def test_answers_come_in_the_order_of_the_questions_and_a_failure_is_one(site: Site, visitor: Visitor) -> None:
+    answers = visitor.visit_all(asks(site, "/page/playlist", "/fault/gone/x", "/page/playlist", "/fault/unavailable/x"))
+    assert [(answer.ok, answer.reason) for answer in answers] == [
+        (True, None), (False, "gone"), (True, None), (False, "server_error"),
+    ]  # fmt: skip
+    assert answers[0].metadata == answers[2].metadata and answers[0].metadata["entries"]
+
+
+@pytest.mark.parametrize(("path", "times"), [("/fault/gone/x", 1), ("/fault/unavailable/x", 2)])
+def test_only_what_may_do_better_is_visited_again(path: str, times: int, site: Site, visitor: Visitor) -> None:
+    visitor.visit_all(asks(site, path))
+    assert visits(site, path) == times
+
+
+def test_a_platform_whose_terms_nobody_accepted_is_not_visited(visitor: Visitor) -> None:
+    with pytest.raises(RecipeError, match=r"youtube.com: youtube's terms .*--set fetch.accept_terms=\[youtube\]"):
+        visitor.visit_all([Ask(op="search", url="https://www.youtube.com/results?search_query=rain")])
+
+
+def test_a_visitor_that_is_closed_leaves_no_process(site: Site, visitor: Visitor) -> None:
+    before = descendants(os.getpid())
+    visitor.visit_all(asks(site, "/page/playlist"))
+    started = [process for process in descendants(os.getpid()) if process not in before]
+    assert started
+    visitor.close()
+    assert still_alive(started) == []
