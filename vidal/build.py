@@ -1,4 +1,4 @@
-"""`build`, `retry` and `add`: the library's doors behind the commands of the same names."""
+"""`build`, `retry`, `add` and `grow`: the library's doors behind the commands of the same names."""
 
 from __future__ import annotations
 
@@ -20,9 +20,11 @@ from vidal.engine.add import is_there
 from vidal.engine.add import load as load_addition
 from vidal.engine.driver import Retry, Run, is_complete
 from vidal.engine.driver import build as drive
+from vidal.engine.grow import grow as grow_to
+from vidal.engine.grow import load as load_growth
 from vidal.engine.job import Engine
 from vidal.engine.progress import LiveProgress
-from vidal.errors import MachineError, OutputError, RecipeError, UserError
+from vidal.errors import MachineError, NothingNewError, OutputError, RecipeError, UserError
 from vidal.models.inventory import require
 from vidal.recipe import Recipe, again
 from vidal.report.funnel import Funnel
@@ -160,6 +162,30 @@ def add(
         return _result(address, started, did_nothing=True)
     recipe = load_addition(path, settings, base)
     return _drive(recipe, address, how, console, quiet=quiet, work=lambda run: add_to(run, path, base))
+
+
+def grow(
+    address: str,
+    source: Sequence[str],
+    how: How,
+    console: Console,
+    *,
+    settings: Sequence[str] = (),
+    quiet: bool = False,
+) -> BuildResult:
+    """Build further candidates by a finished dataset's own recipe; together they become a revision of it.
+
+    ``source`` is ``kind=value``, such as ``list=more.csv``; candidates that the dataset has are left out, so a longer
+    list will do. ``settings`` are ``key.path=value`` for what the dataset does not keep, such as ``fetch.cookies``.
+    Raises `VidalError`; what is committed stays, and the same call resumes.
+    """
+    started = time.monotonic()
+    base = finished(address)
+    recipe = load_growth(base, source, settings)
+    try:
+        return _drive(recipe, address, how, console, quiet=quiet, work=lambda run: grow_to(run, base, source))
+    except NothingNewError:
+        return _result(address, started, did_nothing=True)
 
 
 def _recipe_of(dataset: Dataset, settings: Sequence[str]) -> Recipe:

@@ -4,7 +4,8 @@ VidalError
 ├── UserError          the caller can mend it: exit code 2
 │   ├── RecipeError    a recipe or a setting is wrong
 │   ├── SourceError    the list, folder or dataset of candidates is wrong
-│   │   └── CellError   one cell of a list cannot be read: it becomes a fault in the report (vidal.sources.cells)
+│   │   ├── CellError   one cell of a list cannot be read: it becomes a fault in the report (vidal.sources.cells)
+│   │   └── NothingNewError  every candidate of the source is in the dataset that is to grow
 │   └── OutputError    the output folder belongs to another recipe or another run
 ├── MachineError       this machine cannot do the work: exit code 1, the run stops at once
 │   ├── StorageError   disk full, read-only, no permission, storage service away
@@ -44,6 +45,10 @@ class RecipeError(UserError):
 
 class SourceError(UserError):
     """The candidates cannot be read."""
+
+
+class NothingNewError(SourceError):
+    """Every candidate is in the dataset that is to grow."""
 
 
 class OutputError(UserError):

@@ -182,7 +182,9 @@ def steps_again(definition: dict[str, Any], place: str) -> tuple[Step, ...]:
 
 def again(definition: dict[str, Any], overrides: Iterable[str], place: str) -> Recipe:
     """The recipe that a dataset keeps, with the settings that it does not keep. Raises `RecipeError`."""
-    return check(with_overrides(definition, overrides), place)
+    raw = with_overrides(definition, overrides)
+    _resolve_source_paths(raw, Path())
+    return check(raw, place)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -156,6 +156,13 @@ class Stage(Step):
 class Decision(Step):
     """A global decision: made once over the whole manifest, in plan order, between two groups of stages."""
 
+    def after(self, earlier: Sequence[str]) -> Decision:
+        """The decision where the clips of the datasets at these addresses come first, and keep their outcomes.
+
+        By default they have no part in it.
+        """
+        return self
+
     def decide(self, rows: pa.Table) -> pa.Table:
         """Take the manifest in plan order; give ``clip_id`` and the columns to set for the clips concerned."""
         raise NotImplementedError

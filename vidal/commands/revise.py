@@ -43,6 +43,26 @@ def add(
 
 
 @command()
+def grow(
+    directory: DirArgument,
+    source: Annotated[
+        list[str], typer.Option(metavar="KIND=VALUE", help="Where the candidates are: list=more.csv, folder=DIR …")
+    ],
+    engine: EngineOption = EngineChoice.ray,
+    workers: WorkersOption = None,
+    settings: SettingsOption = None,
+    ray_address: RayAddressOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Build further candidates by the dataset's own recipe, as new shards in a new revision."""
+    from vidal.build import grow as grow_dataset
+
+    how = how_of(engine, workers, ray_address)
+    result = grow_dataset(directory, source, how, console, settings=settings or [], quiet=as_json)
+    print_result(result, as_json)
+
+
+@command()
 def refilter(
     directory: DirArgument,
     settings: Annotated[

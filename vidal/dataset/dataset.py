@@ -20,7 +20,7 @@ from vidal.dataset.storage import Storage
 from vidal.errors import OutputError, SourceError
 from vidal.record import Column, fields
 
-_IF_ANY = ("tars", "secrets", "columns", "modalities", "within", "revision_of", "made_by", "tar_folders")
+_IF_ANY = ("tars", "secrets", "columns", "modalities", "within", "revision_of", "made_by", "carried", "tar_folders")
 """What stands in it only where there is any."""
 
 
@@ -52,6 +52,8 @@ class DatasetInfo(BaseModel):
     """Of a revision: the number of the one that it was made from."""
     made_by: str = ""
     """Of a revision: the command that made it, with its settings."""
+    carried: list[str] = []
+    """Of a revision: fingerprints of earlier ones, under which some of its manifests were written."""
     tar_folders: dict[str, list[revisions.TarFolder]] = {}
     """Of a revision, by layer: the folders of the tars that it shares with earlier ones."""
 
@@ -185,8 +187,8 @@ class Dataset:
         """Where the tar of a layer and shard is: a name in the data set, or the whole address of a foreign tar."""
         if self.info.tars is not None:
             return self.info.tars[manifest.stem_of(shard)]
-        folder = revisions.tar_folder(self.info.tar_folders.get(layer, ()), shard, self.folder)
-        return f"{folder}/{tar_name(layer, shard)}" if folder else tar_name(layer, shard)
+        folder, number = revisions.tar_place(self.info.tar_folders.get(layer, ()), shard, self.folder)
+        return f"{folder}/{tar_name(layer, number)}" if folder else tar_name(layer, number)
 
     def is_inherited(self, layer: str, shard: int) -> bool:
         """Whether the layer's tar of this shard was written by an earlier revision."""

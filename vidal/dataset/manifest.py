@@ -95,6 +95,11 @@ def read_schema(data: bytes) -> pa.Schema:
     return pq.read_schema(pa.BufferReader(data))
 
 
+def own_metadata(data: bytes) -> dict[str, str]:
+    """The metadata to write a manifest anew with: all but what `to_parquet` sets itself."""
+    return {name: value for name, value in read_metadata(data).items() if name != "schema_version"}
+
+
 def read_metadata(data: bytes) -> dict[str, str]:
     """What the writer noted in the file's footer, without the ``vidal.`` prefix."""
     raw: dict[bytes, Any] = read_schema(data).metadata or {}

@@ -7,9 +7,9 @@ from __future__ import annotations
 
 import hashlib
 import io
-import itertools
 import json
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -38,6 +38,7 @@ PLAN_COLUMNS = ("clip_id", "url", "shard", "position", *crawl_columns(), *DECIDE
 _PLACES = ("clip_id", "url", "shard", "position")
 _ROW_GROUP_ROWS = 10_000
 _NOTES = b"vidal.notes"
+_CUTS = b"vidal.cuts"
 
 
 def with_notes(table: pa.Table, notes: Sequence[str]) -> pa.Table:
@@ -52,9 +53,17 @@ def notes_of(table: pa.Table) -> list[str]:
     return notes
 
 
-def make(candidates: pa.Table, *, shard_size: int, seed: int) -> pa.Table:
-    """The plan of a source's candidates: ids checked and made, order shuffled, shards cut."""
+def make(
+    candidates: pa.Table, *, shard_size: int, seed: int, known: Collection[str] = ()
+) -> pa.Table:  # fmt: skip
+    """The plan of a source's candidates: ids checked and made, order shuffled, shards cut.
+
+    Candidates whose ids are among the ``known`` ones are left out.
+    """
     table = _with_ids(candidates)
+    if known:
+        is_known = pc.is_in(table.column("clip_id"), value_set=pa.array(sorted(known)))
+        table = table.filter(pc.invert(is_known))
     order = np.random.default_rng(seed).permutation(table.num_rows)
     table = table.take(pa.array(order))
     position = np.arange(table.num_rows)
@@ -164,19 +173,53 @@ def to_add_to(plan: Plan) -> pa.Table:
 
 
 def write(storage: Storage, plan: pa.Table, shard_size: int) -> None:
-    """Freeze the plan; row groups end where shards end, so that a shard is read without the rest.
-
-    With ``shard_size`` 0 shards differ in size, and each is a row group.
-    """
-    if not shard_size:
-        ends = np.flatnonzero(np.diff(plan.column("shard").to_numpy())) + 1
-        bounds = [0, *ends.tolist(), plan.num_rows]
-        write_uneven(storage, [plan.slice(a, b - a) for a, b in itertools.pairwise(bounds)])
-        return
-    rows = shard_size * max(1, _ROW_GROUP_ROWS // shard_size)
+    """Freeze the plan; row groups end where shards end, so that a shard is read without the rest."""
+    rows = _rows_per_group(shard_size)
     metadata = {b"vidal.shard_size": str(shard_size), **(with_notes(plan, []).schema.metadata or {})}
     plan = plan.replace_schema_metadata(metadata)
     storage.write(NAME, table_to_parquet(plan, row_group_size=rows))
+
+
+def write_like(storage: Storage, table: pa.Table, other: Plan) -> None:
+    """Freeze a plan of the same candidates in the same shards as another plan's."""
+    write_cuts(storage, table, other.cuts)
+
+
+def write_cuts(storage: Storage, plan: pa.Table, cuts: Sequence[Cut]) -> None:
+    """Freeze a plan that may have been cut more than once: of a dataset that has grown."""
+    if len(cuts) == 1:
+        write(storage, plan, cuts[0].shard_size)
+        return
+    told = [[cut.row_count, cut.shard_size] for cut in cuts]
+    plan = plan.replace_schema_metadata({b"vidal.shard_size": str(cuts[0].shard_size), _CUTS: json.dumps(told)})
+    sink, first = io.BytesIO(), 0
+    with pq.ParquetWriter(sink, plan.schema, compression="zstd", write_page_checksum=True) as file:
+        for cut in cuts:
+            part = plan.slice(first, cut.row_count)
+            file.write_table(part, row_group_size=_rows_per_group(cut.shard_size))
+            first += cut.row_count
+    storage.write(NAME, sink.getvalue())
+
+
+def _rows_per_group(shard_size: int) -> int:
+    return shard_size * max(1, _ROW_GROUP_ROWS // shard_size)
+
+
+@dataclass(frozen=True, slots=True)
+class Cut:
+    """Candidates that were cut into shards together: all of a build's, or those that a dataset grew by."""
+
+    row_count: int
+    shard_size: int
+
+    @property
+    def shard_count(self) -> int:
+        return -(-self.row_count // self.shard_size)
+
+    @property
+    def group_count(self) -> int:
+        """Row groups of the file; none holds candidates of two cuts."""
+        return -(-self.row_count // _rows_per_group(self.shard_size))
 
 
 def own_columns(plan: pa.Schema) -> pa.Schema:
@@ -197,7 +240,10 @@ class Plan:
         self.columns = list(self._file.schema_arrow.names)
         self.candidate_count = int(self._file.metadata.num_rows)
         groups = int(self._file.metadata.num_row_groups)
-        self.shard_count = -(-self.candidate_count // self.shard_size) if self.shard_size else groups
+        told = json.loads(metadata.get(_CUTS, b"null")) or [[self.candidate_count, self.shard_size]]
+        self.cuts = [Cut(*cut) for cut in told] if self.shard_size else []
+        """What was cut together, in order; none where shards differ in size."""
+        self.shard_count = sum(cut.shard_count for cut in self.cuts) if self.shard_size else groups
         self._group: tuple[int, pa.Table] | None = None
 
     def extra_schema(self) -> pa.Schema:
@@ -209,12 +255,28 @@ class Plan:
         if not self.shard_size:
             whole: list[dict[str, Any]] = self._read_group(shard).to_pylist()
             return whole
-        first = shard * self.shard_size
-        per_group = self.shard_size * max(1, _ROW_GROUP_ROWS // self.shard_size)
+        cut, number, group = self._place(shard)
+        first, per_group = number * cut.shard_size, _rows_per_group(cut.shard_size)
         rows: list[dict[str, Any]] = (
-            self._read_group(first // per_group).slice(first % per_group, self.shard_size).to_pylist()
+            self._read_group(group + first // per_group).slice(first % per_group, cut.shard_size).to_pylist()
         )
         return rows
+
+    def size_of(self, shard: int) -> int:
+        """How many candidates a shard has."""
+        if not self.shard_size:
+            return int(self._file.metadata.row_group(shard).num_rows)
+        cut, number, _ = self._place(shard)
+        return min(cut.shard_size, cut.row_count - number * cut.shard_size)
+
+    def _place(self, shard: int) -> tuple[Cut, int, int]:
+        """The cut that a shard is of, its number within it, and the cut's first row group."""
+        group = 0
+        for cut in self.cuts:
+            if shard < cut.shard_count:
+                return cut, shard, group
+            shard, group = shard - cut.shard_count, group + cut.group_count
+        raise IndexError("no such shard")
 
     def clip_ids(self, shard: int) -> list[str]:
         return [row["clip_id"] for row in self.rows(shard)]

@@ -150,7 +150,7 @@ def _blank_plan(dataset: Dataset, ids: set[str]) -> None:
             said = {"status": "rejected", "stage": "remove", "reason": REASON, "detail": "on the list of removals"}
             value = pa.scalar(said.get(name), column.type)
             table = table.set_column(table.column_names.index(name), name, pc.if_else(named, value, column))
-    plan.write(dataset.storage, table, dataset.plan.shard_size)
+    plan.write_like(dataset.storage, table, dataset.plan)
 
 
 def _remains(dataset: Dataset, shard: int, ids: set[str]) -> list[str]:

@@ -2,16 +2,23 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
+import pyarrow as pa
+
 import vidal
 from vidal.clip import SCHEMA_VERSION
-from vidal.dataset import plan, revisions
+from vidal.dataset import plan as plans
+from vidal.dataset import revisions
 from vidal.dataset.dataset import Dataset, DatasetInfo, read_info, write_info
 from vidal.dataset.lock import Lock
 from vidal.dataset.storage import Storage
 from vidal.errors import OutputError
+
+GROWN = "grown"
+"""The folder within a revision of the dataset that it grew by."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -55,18 +62,27 @@ def refuse_revised(dataset: Dataset, command: str) -> None:
         )
 
 
-def begin(base: Dataset, *, made_by: str, fingerprint: str, changes: dict[str, Any], has_plan: bool = True) -> Revision:
+def begin(
+    base: Dataset, *, made_by: str, fingerprint: str, changes: dict[str, Any],
+    plan: tuple[pa.Table, Sequence[plans.Cut]] | None = None, has_plan: bool = True,
+) -> Revision:  # fmt: skip
     """Begin the next revision of the dataset, or go on with one that an earlier run of the same command began.
 
     ``base`` is the revision that it is made from, whose tars it shares; ``changes`` are fields of its
-    ``dataset.json`` that differ. Without ``has_plan`` the caller writes the plan, when it is known. The caller holds
-    the dataset's lock. Raises `OutputError` if another command's revision was begun and not finished.
+    ``dataset.json`` that differ. Its plan is that of ``base`` unless another ``plan`` is given with its cuts; without
+    ``has_plan`` the caller writes it, when it is known. The caller holds the dataset's lock. Raises `OutputError` if
+    another command's revision was begun and not finished.
     """
     root = base.storage
     number = revisions.current(root) + 1
     within = revisions.folder_of(number)
     storage = root.child(within)
     begun = read_info(storage)
+    if begun is None and GROWN in storage.names("") and plan is None:
+        raise OutputError(
+            f"{root.address}: revision {number} was begun by vidal grow and is not finished; run that again, or drop "
+            f"it: vidal revisions {root.address} --drop {number}"
+        )
     if begun is not None:
         if begun.fingerprint != fingerprint:
             raise OutputError(
@@ -74,10 +90,11 @@ def begin(base: Dataset, *, made_by: str, fingerprint: str, changes: dict[str, A
                 f"or drop it: vidal revisions {root.address} --drop {number}"
             )
         return Revision(number=number, dataset=Dataset.at(storage))
-    if not base.own_storage.exists(plan.NAME):
-        raise OutputError(f"{base.address}: has no {plan.NAME}, so it cannot be revised")
+    if not base.own_storage.exists(plans.NAME):
+        raise OutputError(f"{base.address}: has no {plans.NAME}, so it cannot be revised")
     if has_plan:
-        plan.write(storage, plan.to_add_to(base.plan), base.plan.shard_size)
+        table, cuts = plan or (plans.to_add_to(base.plan), base.plan.cuts)
+        plans.write_cuts(storage, table, cuts)
     info = DatasetInfo(
         **{
             **base.info.model_dump(exclude={"tars"}),
@@ -86,6 +103,7 @@ def begin(base: Dataset, *, made_by: str, fingerprint: str, changes: dict[str, A
             "fingerprint": fingerprint,
             "within": within,
             "revision_of": base.number,
+            "carried": [],
             "made_by": made_by,
             "tar_folders": shared_tars(base),
             **changes,
@@ -147,7 +165,8 @@ def drop(address: str, number: int) -> None:
     root = Dataset.open(address).storage
     with Lock(root):
         there = revisions.numbers(root)
-        if number not in there:
+        is_begun = number == revisions.current(root) + 1 and root.names(revisions.folder_of(number))
+        if number not in there and not is_begun:
             known = ", ".join(map(str, there)) or "none"
             raise OutputError(f"{root.address}: has no revision {number} to drop; there is {known}")
         folder = revisions.folder_of(number)

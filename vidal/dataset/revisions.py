@@ -36,7 +36,10 @@ class TarFolder(BaseModel):
 
     first_shard: int
     folder: str
-    """Folder within the dataset that holds the layer's own: ``""`` for the dataset itself, or ``revisions/1``."""
+    """Folder within the dataset that holds the layer's own: ``""`` for the dataset itself, or ``revisions/1``.
+
+    One named ``…/grown`` is a dataset by itself, whose first tar is that of ``first_shard``.
+    """
 
 
 def folder_of(number: int) -> str:
@@ -78,7 +81,7 @@ def numbers(storage: Storage) -> list[int]:
     return [number for number in begun if storage.exists(f"{folder_of(number)}/{INFO_NAME}")]
 
 
-def tar_folder(folders: Sequence[TarFolder], shard: int, own: str) -> str:
-    """The folder in which a layer's tar of this shard is; ``own`` is that of the revision itself."""
-    chosen = [place.folder for place in folders if place.first_shard <= shard]
-    return chosen[-1] if chosen else own
+def tar_place(folders: Sequence[TarFolder], shard: int, own: str) -> tuple[str, int]:
+    """The folder in which a layer's tar of this shard is, and its number there; ``own`` is the revision's folder."""
+    chosen = [place for place in folders if place.first_shard <= shard]
+    return (chosen[-1].folder, shard - chosen[-1].first_shard) if chosen else (own, shard)

@@ -62,7 +62,7 @@ def _verify_shard(dataset: Dataset, shard: int) -> Iterator[Problem]:
         yield Problem(what="its columns are not those of the schema", shard=shard)
         return
     rows = table.to_pylist()
-    if written_for != dataset.info.fingerprint:
+    if written_for not in (dataset.info.fingerprint, *dataset.info.carried):
         yield Problem(what=f"written for fingerprint {written_for}, not {dataset.info.fingerprint}", shard=shard)
     if [row["clip_id"] for row in rows] != dataset.plan.clip_ids(shard):
         yield Problem(what="its rows are not the plan's candidates in the plan's order", shard=shard)

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
@@ -30,7 +30,7 @@ from vidal.dataset.storage import Storage
 from vidal.engine.decided import decided_plan, uncommit_changed
 from vidal.engine.job import Assignment, Engine, Job, Progress, ShardReport, cut_into_groups
 from vidal.engine.shared import Direct
-from vidal.errors import MachineError, OutputError, RecipeError, StorageError, UserError
+from vidal.errors import MachineError, NothingNewError, OutputError, RecipeError, StorageError, UserError
 from vidal.flow import check_own_columns
 from vidal.recipe import Phase, Recipe, differences, fingerprint
 from vidal.sources.dataset import DatasetSource
@@ -80,6 +80,8 @@ class Run:
     retry: Retry | None = None
     base: Dataset | None = None
     """The finished dataset that ``storage`` is a revision of, and that the clips come from with all that they have."""
+    known: frozenset[str] = frozenset()
+    """Clips of the source that are left out."""
     seconds: Counter[str] = field(default_factory=Counter)
 
 
@@ -171,10 +173,12 @@ def _prepare(run: Run, storage: Storage, index: int, previous: Storage | None, d
     phases = run.recipe.phases()
     is_last = index == len(phases) - 1
     if run.base and previous is None and not storage.exists(plans.NAME):
-        plans.write(storage, plans.to_add_to(run.base.plan), run.base.plan.shard_size)
+        plans.write_like(storage, plans.to_add_to(run.base.plan), run.base.plan)
     elif not run.base and previous is None and read_info(storage) is None:
         size = run.recipe.shards.size
-        made = plans.make(_candidates_of(run, storage), shard_size=size, seed=run.recipe.shards.seed)
+        made = plans.make(_candidates_of(run, storage), shard_size=size, seed=run.recipe.shards.seed, known=run.known)
+        if run.known and made.num_rows == 0:
+            raise NothingNewError(f"{run.recipe.name}: every candidate of the source is in the dataset")
         check_own_columns(plans.own_columns(made.schema), run.recipe.columns(), run.recipe.name)
         plans.write(storage, made, size)
         for note in plans.notes_of(made):
@@ -184,7 +188,7 @@ def _prepare(run: Run, storage: Storage, index: int, previous: Storage | None, d
         plan = decided_plan(earlier, decision)
         if run.retry and storage.exists(plans.NAME):
             uncommit_changed(storage, plan, run.retry.clip_ids, decision)
-        plans.write(storage, plan, earlier.plan.shard_size)
+        plans.write_like(storage, plan, earlier.plan)
     if read_info(storage) is None:
         # The data set's own comes first: it is what says whose folder this is.
         if not is_last and read_info(run.storage) is None:
@@ -262,7 +266,8 @@ def _run_phase(run: Run, phase: Phase, storage: Storage, previous: Storage | Non
         shared=run.engine.share({name: shared for name, shared in objects.items() if shared is not None}),
     )
     todo = _assignments(run, storage, info)
-    already = info.candidates - _candidates(info, run.recipe.shards.size, [a.shard for a in todo])
+    plan = plans.Plan(storage)
+    already = info.candidates - sum(plan.size_of(assignment.shard) for assignment in todo)
     run.progress.begin_phase(*place, info.candidates, already)
     _run_passes(run, job, todo)
 
@@ -290,10 +295,6 @@ def _assignments(run: Run, storage: Storage, info: DatasetInfo) -> list[Assignme
         for shard in range(info.shards)
         if shard not in done or shard in again
     ]
-
-
-def _candidates(info: DatasetInfo, shard_size: int, shards: Iterable[int]) -> int:
-    return sum(min(shard_size, info.candidates - shard * shard_size) for shard in shards)
 
 
 def _run_passes(run: Run, job: Job, todo: Sequence[Assignment]) -> None:

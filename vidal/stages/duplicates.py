@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any, ClassVar, Literal
 
-import fsspec
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.parquet as pq
 from pydantic import Field
 
 import vidal.clip
@@ -76,6 +75,9 @@ class Duplicates(Decision):
         """An earlier dataset counts by its fingerprint and its shards, wherever it is."""
         earlier = [Dataset.open(address) for address in self.against]
         return {**super().identity(), "earlier": [[e.info.fingerprint, len(e.committed())] for e in earlier]}
+
+    def after(self, earlier: Sequence[str]) -> Duplicates:
+        return self.model_copy(update={"against": [*self.against, *earlier]})
 
     def decide(self, rows: pa.Table) -> pa.Table:
         earlier = [_kept_clips(folder) for folder in self.against]
@@ -257,12 +259,11 @@ def _columns_of(table: pa.Table) -> pa.Table:
 
 def _kept_clips(folder: str) -> pa.Table:
     """What an earlier dataset kept, in the order of its shards."""
-    files, path = fsspec.core.url_to_fs(folder)
-    manifests = sorted(files.glob(f"{path}/manifest/*.parquet"))
-    if not manifests:
-        raise SourceError(f"duplicates: against: {folder} is no dataset: it has no manifest/*.parquet")
-    kept = [("status", "=", "kept")]
-    return pa.concat_tables(
-        _columns_of(pq.read_table(manifest, columns=list(_COLUMNS), filters=kept, filesystem=files))
-        for manifest in manifests
-    )
+    try:
+        dataset = Dataset.open(folder)
+    except SourceError as error:
+        raise SourceError(f"duplicates: against: {error}") from None
+    tables = [_columns_of(table.filter(pc.equal(table["status"], "kept"))) for table in dataset.tables(list(_COLUMNS))]
+    if not tables:
+        raise SourceError(f"duplicates: against: {folder} has no shard yet")
+    return pa.concat_tables(tables)

@@ -16,7 +16,9 @@ from PIL import Image
 
 import vidal.clip
 from tests.toys import Picture, clip_of, encoded, frames, picture
-from vidal.clip import Clip
+from vidal.clip import SCHEMA_VERSION, Clip
+from vidal.dataset.dataset import DatasetInfo, write_info
+from vidal.dataset.storage import Storage
 from vidal.errors import SourceError
 from vidal.record import to_row
 from vidal.stages.duplicates import Duplicates
@@ -268,6 +270,9 @@ def _write_dataset(folder: Path, shards: list[list[Row]]) -> str:
     (folder / "manifest").mkdir(parents=True)
     for number, rows in enumerate(shards):
         pq.write_table(_table(rows), folder / "manifest" / f"{number:06d}.parquet")
+    counts = {"candidates": sum(map(len, shards)), "shards": len(shards)}
+    info = {"schema_version": SCHEMA_VERSION, "fingerprint": "x", "layers": [], "recipe": {}, "definition": {}}
+    write_info(Storage(str(folder)), DatasetInfo(name="earlier", created_by="test", **info, **counts))
     return str(folder)
 
 
@@ -289,7 +294,7 @@ def test_a_clip_that_an_earlier_dataset_kept_is_rejected_however_good_it_is(tmp_
 
 
 def test_a_folder_that_is_no_dataset_is_refused_by_name(tmp_path: Path) -> None:
-    with pytest.raises(SourceError, match=f"{tmp_path} is no dataset"):
+    with pytest.raises(SourceError, match=f"duplicates: against: {tmp_path}: no dataset there"):
         _decide([_row("a")], against=[str(tmp_path)])
 
 

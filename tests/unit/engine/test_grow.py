@@ -1,0 +1,135 @@
+"""Further candidates for a finished dataset: new shards behind those that are there, no byte of which changes."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pytest
+from rich.console import Console
+
+import vidal
+from tests.runs import CAPTION, FEW_LETTERS, LETTERS, PAINT, SAME_TITLE, SHADE, digests, run, write_list, write_recipe
+from tests.runs import vidal as command
+from vidal.build import BuildResult, How, add, grow
+from vidal.dataset.dataset import Dataset
+from vidal.dataset.export import write_joint
+from vidal.dataset.find import find
+from vidal.dataset.revise import drop
+from vidal.dataset.verify import verify
+from vidal.engine.local import InProcessEngine
+from vidal.engine.refilter import refilter
+from vidal.errors import OutputError, RecipeError, UserError
+
+OLD = ["a", "ab", "abc", "abcd", "abcde", "abcdef"]
+NEW = ["x", "xy", "xyz", "xyz", "xyzabc", "xyzabcd", "xyzabcde"]
+STAGES = [LETTERS, {FEW_LETTERS: {"min": 2}}, PAINT, SAME_TITLE, SHADE]
+
+
+@pytest.fixture
+def built(tmp_path: Path) -> Path:
+    """Six candidates in two shards of at most four."""
+    run(write_recipe(tmp_path, STAGES, OLD), tmp_path / "out", InProcessEngine())
+    return tmp_path / "out"
+
+
+@pytest.fixture
+def longer(tmp_path: Path) -> str:
+    """A list of the same six candidates and seven more."""
+    (tmp_path / "longer").mkdir()
+    return f"list={write_list(tmp_path / 'longer', [*OLD, *NEW])}"
+
+
+def grown(out: Path, *source: str, workers: int = 0) -> BuildResult:
+    return grow(str(out), source, How(engine="local", workers=workers), Console(), quiet=True)
+
+
+def rows(out: Path | str) -> list[dict[str, Any]]:
+    return list(Dataset.open(str(out)).rows())
+
+
+def problems(out: Path) -> list[str]:
+    return [str(problem) for address in (f"{out}@0", str(out)) for problem in verify(Dataset.open(address))]
+
+
+def test_a_longer_list_adds_its_new_candidates_as_further_shards(built: Path, longer: str, tmp_path: Path) -> None:
+    before = digests(built)
+    result = grown(built, longer)
+    after, dataset = digests(built), Dataset.open(str(built))
+    assert {name: after[name] for name in before} == before and problems(built) == []
+    assert {
+        name: after[f"revisions/1/{name}"] for name in before if name.startswith("manifest/")
+    }.items() <= before.items()
+    assert (dataset.info.candidates, dataset.info.shards, result.funnel.candidates) == (13, 4, 13)
+    assert [row["title"] for row in rows(built)[:6]] == [row["title"] for row in rows(f"{built}@0")]
+    assert sorted(row["title"] for row in rows(built)[6:]) == sorted(NEW)
+    assert [(row["shard"], row["position"]) for row in rows(built)] == [
+        (0, 0), (0, 1), (0, 2), (0, 3), (1, 4), (1, 5), *((2, 6 + k) for k in range(4)), *((3, 10 + k) for k in range(3)),
+    ]  # fmt: skip
+    samples = vidal.open(built)
+    assert len(samples) == 10 and {samples[i]["depth"].shape for i in range(10)} == {(2, 16, 16)}
+    assert write_joint(dataset, str(tmp_path / "joint")).clips == 10
+    new = next(row for row in rows(built) if row["title"] == "xyzabc")
+    assert find(dataset, new["clip_id"])["shard"] == new["shard"]
+
+
+def test_the_same_list_again_does_nothing_and_says_so(built: Path, longer: str) -> None:
+    grown(built, longer)
+    before = digests(built)
+    assert grown(built, longer).did_nothing
+    assert digests(built) == before
+
+
+def test_it_grows_again_and_takes_part_in_every_other_revision(built: Path, longer: str, tmp_path: Path) -> None:
+    (tmp_path / "third").mkdir()
+    grown(built, longer)
+    grown(built, f"list={write_list(tmp_path / 'third', [*OLD, *NEW, *['z' * n for n in range(1, 6)]])}")
+    assert Dataset.open(str(built)).info.shards == 6 and problems(built) == []
+    more = tmp_path / "more.yaml"
+    more.write_text(f"stages: [{CAPTION}]")
+    add(more, str(built), How(engine="local", workers=0), Console(), quiet=True)
+    refilter(str(built), [f"{FEW_LETTERS}.min=3"])
+    assert problems(built) == [] and {row["caption"] for row in rows(built) if row["status"] == "kept"} >= {
+        "zzz",
+        "abc",
+    }
+    with pytest.raises(OutputError, match="revision 2 is made from revision 1; drop it first"):
+        drop(str(built), 1)
+
+
+def test_two_workers_give_the_bytes_of_one_and_a_growth_that_died_resumes(
+    built: Path, longer: str, tmp_path: Path
+) -> None:
+    shutil.copytree(built, tmp_path / "pool" / "out")
+    grown(built, longer)
+    for name in ("current.json", "1/dataset.json", "1/manifest/000003.parquet", "1/grown/manifest/000001.parquet"):
+        (built / "revisions" / name).unlink()
+    assert len(vidal.open(built)) == 5
+    with pytest.raises(OutputError, match="revision 1 was begun by vidal grow and is not finished"):
+        refilter(str(built), [f"{FEW_LETTERS}.min=3"])
+    grown(built, longer)
+    # From the folder of the other one, so that addresses in it are the same.
+    (tmp_path / "calm").mkdir()
+    built.rename(tmp_path / "calm" / "out")
+    (tmp_path / "pool" / "out").rename(built)
+    grown(built, longer, workers=2)
+    assert digests(built) == digests(tmp_path / "calm" / "out")
+
+
+@pytest.mark.parametrize(
+    ("source", "error", "what"),
+    [
+        ("more.csv", UserError, "--source more.csv: write kind=value, such as list=more.csv"),
+        ("lst=more.csv", RecipeError, "`source` has|unknown|not permitted"),
+    ],
+)
+def test_a_source_that_cannot_be_is_refused(built: Path, source: str, error: type[Exception], what: str) -> None:
+    with pytest.raises(error, match=what):
+        grown(built, source)
+
+
+def test_the_command_grows(built: Path, longer: str) -> None:
+    done = command("grow", built, "--source", longer, "--engine", "local", "--workers", "0")
+    assert done.returncode == 0 and "13 candidates" in done.stdout, done.stderr
+    assert Dataset.open(str(built)).info.made_by == f"vidal grow {longer}"

@@ -1,0 +1,124 @@
+"""`vidal grow`: further candidates for a finished dataset, as shards behind those that are there.
+
+The new candidates are built by the dataset's own recipe, as a dataset within the revision (``revisions/2/grown``); the
+revision's manifests are those that are there, as they are, followed by the new ones under the numbers behind them.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import pyarrow as pa
+
+from vidal import recipe as recipes
+from vidal.clip import Clip, manifest_schema, schema
+from vidal.dataset import manifest, revisions
+from vidal.dataset import plan as plans
+from vidal.dataset.dataset import Dataset, read_info
+from vidal.dataset.lock import Lock
+from vidal.dataset.revise import GROWN, Revision, begin, shared_tars
+from vidal.engine.driver import Run, build
+from vidal.errors import OutputError, UserError
+from vidal.recipe import Recipe, fingerprint
+from vidal.record import from_row
+from vidal.stage import Decision
+
+COMMAND = "vidal grow"
+
+
+def load(base: Dataset, source: Sequence[str], settings: Sequence[str]) -> Recipe:
+    """The dataset's recipe over another source, with decisions that set the clips that are there before new ones.
+
+    Raises `UserError` for a source that is not written ``kind=value``.
+    """
+    place = f"{base.address}/dataset.json"
+    if odd := next((text for text in source if "=" not in text), None):
+        raise UserError(f"--source {odd}: write kind=value, such as list=more.csv")
+    overrides = [*(f"source.{text}" for text in source), *settings]
+    recipe = recipes.again(base.info.definition, overrides, place)
+    steps = [step.after([base.address]) if isinstance(step, Decision) else step for step in recipe.steps]
+    return dataclasses.replace(recipe, steps=tuple(steps))
+
+
+def grow(run: Run, base: Dataset, source: Sequence[str]) -> None:
+    """Build the source's candidates that the dataset has not, and make both together its current revision.
+
+    ``run.storage`` is ignored, and ``source`` is what the revision's record says of it. Raises `NothingNewError` if
+    every candidate is there, and `VidalError`; shards that are committed by then stay, and the same command resumes.
+    """
+    with Lock(base.storage, run.progress.line):
+        number = revisions.current(base.storage) + 1
+        within = base.storage.child(revisions.folder_of(number))
+        if (other := read_info(within)) and not other.made_by.startswith(COMMAND):
+            raise OutputError(
+                f"{base.storage.address}: revision {number} was begun by {other.made_by} and is not finished; run that "
+                f"again, or drop it: vidal revisions {base.storage.address} --drop {number}"
+            )
+        storage = within.child(GROWN)
+        known = frozenset(base.plan.table(["clip_id"]).column("clip_id").to_pylist())
+        build(dataclasses.replace(run, storage=storage, known=known))
+        revision = _begin(base, Dataset.at(storage), number, " ".join([COMMAND, *source]))
+        _write(revision, base, Dataset.at(storage))
+        revision.finish()
+
+
+def _begin(base: Dataset, grown: Dataset, number: int, made_by: str) -> Revision:
+    info, folder = base.info, f"{revisions.folder_of(number)}/{GROWN}"
+    tar_folders = shared_tars(base)
+    for layer in grown.info.layers:
+        new = revisions.TarFolder(first_shard=info.shards, folder=folder)
+        tar_folders[layer] = [*tar_folders.get(layer, []), new]
+    resolved = {**info.recipe, "revision_of": info.fingerprint, "grown_by": grown.info.fingerprint}
+    return begin(
+        base,
+        made_by=made_by,
+        fingerprint=fingerprint(resolved),
+        changes={
+            "recipe": resolved,
+            "layers": list(dict.fromkeys([*info.layers, *grown.info.layers])),
+            "shards": info.shards + grown.info.shards,
+            "candidates": info.candidates + grown.info.candidates,
+            "columns": info.columns | grown.info.columns,
+            "tar_folders": {layer: [place.model_dump() for place in places] for layer, places in tar_folders.items()},
+            "carried": [*info.carried, info.fingerprint],
+        },
+        plan=(_plan(base, grown), [*base.plan.cuts, *grown.plan.cuts]),
+    )
+
+
+def _plan(base: Dataset, grown: Dataset) -> pa.Table:
+    """The places of all candidates: those that are there, then the new ones."""
+    new = plans.to_add_to(grown.plan)
+    for name, first in (("shard", base.info.shards), ("position", base.info.candidates)):
+        column = pa.array(new.column(name).to_numpy() + first)
+        new = new.set_column(new.column_names.index(name), name, column)
+    return pa.concat_tables([plans.to_add_to(base.plan), new], promote_options="permissive")
+
+
+def _write(revision: Revision, base: Dataset, grown: Dataset) -> None:
+    """Write the manifests that are not there yet; what a killed run left stays."""
+    there, extra = set(revision.dataset.committed()), revision.dataset.extra_schema
+    for shard in (shard for shard in base.committed() if shard not in there):
+        data = base.storage.read(base.manifest_name(shard))
+        if not manifest.read_schema(data).equals(manifest_schema(extra)):
+            # Of an earlier schema, or of a source without some column.
+            rows = _clips(base.table(shard).to_pylist(), extra)
+            data = manifest.to_parquet(list(rows), extra, manifest.own_metadata(data))
+        revision.storage.write(manifest.name_of(shard), data)
+    metadata = {"fingerprint": revision.dataset.info.fingerprint}
+    for shard in grown.committed():
+        number = base.info.shards + shard
+        if number not in there:
+            clips = list(_clips(grown.table(shard).to_pylist(), extra))
+            for clip in clips:
+                clip.shard, clip.position = number, clip.position + base.info.candidates
+            rows_of_shard = manifest.to_parquet(clips, extra, {**metadata, "shard": str(number)})
+            revision.storage.write(manifest.name_of(number), rows_of_shard)
+
+
+def _clips(rows: Sequence[dict[str, Any]], extra: pa.Schema) -> Iterator[Clip]:
+    names = {*schema().names, *extra.names}
+    for row in rows:
+        yield from_row({**dict.fromkeys(extra.names), **{name: row[name] for name in row if name in names}})
