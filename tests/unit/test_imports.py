@@ -100,6 +100,10 @@ def test_the_record_stands_on_arrow_its_working_state_and_the_error_of_a_clip() 
     assert not MODULES["vidal.arrow_types"]
 
 
+def test_supervised_processes_stand_on_the_errors_alone() -> None:
+    assert {name for name in MODULES["vidal.process"] if name in MODULES} == {"vidal.errors"}
+
+
 def test_a_dataset_is_read_without_torch() -> None:
     code = "import sys, vidal, vidal.modality; from vidal.reader import index, samples; vidal.modality.all(); print('torch' in sys.modules)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=ROOT)

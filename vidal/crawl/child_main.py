@@ -6,10 +6,7 @@ It is started by `vidal.crawl.child`, in an environment without the user's; it d
 from __future__ import annotations
 
 import contextlib
-import ctypes
 import os
-import resource
-import signal
 import sys
 import threading
 from dataclasses import replace
@@ -22,16 +19,15 @@ from vidal.crawl import guard
 from vidal.crawl.ask import Answer, Ask, host_of
 from vidal.crawl.http import Client, cookie_values, reason_of
 from vidal.crawl.reasons import DISK, FetchError
+from vidal.process import die_with
 
-_PR_SET_PDEATHSIG = 1
 _SECRET_CHARACTERS = 4
 
 
 def main() -> None:
-    """``child_main PARENT_PID HOME ROBOTS MEMORY_BYTES``"""
-    parent, home, robots_folder, memory_bytes = int(sys.argv[1]), sys.argv[2], sys.argv[3], int(sys.argv[4])
-    _die_with(parent)
-    _limit(memory_bytes)
+    """``child_main PARENT_PID HOME ROBOTS``; the parent has set the limits."""
+    parent_pid, home, robots_folder = int(sys.argv[1]), sys.argv[2], sys.argv[3]
+    die_with(parent_pid)
     sys.dont_write_bytecode = True
     asks, answers = _take_channels()
     guard.install()
@@ -42,19 +38,6 @@ def main() -> None:
         client.requests.clear()
         answer = _answer(line, client, folders)
         answers.write(replace(answer, requests=client.requests[host_of(Ask.from_line(line).url)]).to_line())
-
-
-def _die_with(parent: int) -> None:
-    """Get SIGKILL at the parent's death; it may have died before we could ask for that."""
-    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
-    if os.getppid() != parent:
-        os._exit(1)
-
-
-def _limit(memory_bytes: int) -> None:
-    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
-    if memory_bytes:
-        resource.setrlimit(resource.RLIMIT_AS, (memory_bytes, memory_bytes))
 
 
 def _take_channels() -> tuple[SimpleQueue[bytes | None], IO[bytes]]:

@@ -7,14 +7,13 @@ one address is the answer. A dead name is the address's own trouble.
 from __future__ import annotations
 
 import dataclasses
-import tempfile
+import shutil
 import threading
 import time
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 from vidal.crawl.ask import Answer, Ask, host_of
@@ -22,6 +21,7 @@ from vidal.crawl.child import FetchChild
 from vidal.crawl.governor import Outcome
 from vidal.crawl.settings import WebSettings
 from vidal.errors import RecipeError
+from vidal.process import private_folder
 
 _ASK_AGAIN_AT_LEAST_EVERY_S = 5.0
 """A waiting caller is not to be taken for dead."""
@@ -55,7 +55,7 @@ class Visitor:
         self._governor = governor
         self._children: list[FetchChild] = []
         self._lock = threading.Lock()
-        self._robots = tempfile.TemporaryDirectory(prefix="vidal-robots-")
+        self._robots = private_folder("robots")
 
     @contextmanager
     def child(self) -> Iterator[FetchChild]:
@@ -70,14 +70,14 @@ class Visitor:
 
     def _new_child(self) -> FetchChild:
         """All of a worker share what hosts say in robots.txt, so that it is asked for once."""
-        return FetchChild(robots_folder=Path(self._robots.name))
+        return FetchChild(robots_folder=self._robots)
 
     def close(self) -> None:
         with self._lock:
             children, self._children = self._children, []
         for child in children:
             child.close()
-        self._robots.cleanup()
+        shutil.rmtree(self._robots, ignore_errors=True)
 
     def visit_all(self, asks: Sequence[Ask]) -> list[Answer]:
         """The answers in order, as many at once as the settings say."""

@@ -15,10 +15,10 @@ from typing import Any
 
 from vidal import extras
 from vidal.engine.job import Assignment, Job, Progress, ShardReport, UnderWay
-from vidal.engine.process import become_worker, environment, sweep_scratch
 from vidal.engine.shared import Direct, Shared, SocketHost
-from vidal.engine.worker import Worker, fatal_error, fatal_text
+from vidal.engine.worker import Worker, become_worker, environment, fatal_error, fatal_text
 from vidal.errors import MachineError
+from vidal.process import exit_text, sweep_folders
 
 _TICK_S = 0.5
 _NOTHING = UnderWay(stage="", clip_ids=())
@@ -102,10 +102,8 @@ class PoolEngine:
                     if member.shard is not None:
                         deaths[member.shard] = member.under_way
                     elif (deaths_in_setup := deaths_in_setup + 1) > 1 + self._size:
-                        code = member.process.exitcode
-                        raise MachineError(
-                            f"workers die while they load their models (exit code {code}); is memory short?"
-                        )
+                        how = exit_text(member.process.exitcode)
+                        raise MachineError(f"workers die while they load their models ({how}); is memory short?")
                 progress.tick()
         finally:
             self._end_members()
@@ -168,12 +166,12 @@ class PoolEngine:
             member.process.join()
             member.pipe.close()
         self._members = []
-        sweep_scratch()
+        sweep_folders()
 
 
 def _start(job: Job) -> _Member:
     ours, theirs = _SPAWN.Pipe()
-    process = _SPAWN.Process(target=_serve, args=(job, theirs), daemon=True)
+    process = _SPAWN.Process(target=_serve, args=(job, theirs, os.getpid()), daemon=True)
     with _environment(environment(gpus=job.gpus)), _without_interrupts():
         process.start()
     theirs.close()
@@ -206,9 +204,9 @@ def _without_interrupts() -> Iterator[None]:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
-def _serve(job: Job, pipe: Connection) -> None:
+def _serve(job: Job, pipe: Connection, parent_pid: int) -> None:
     """The life of a pool's process: set up, then one shard after the other until the driver hangs up."""
-    become_worker(gpus=job.gpus, die_with_parent=True)
+    become_worker(gpus=job.gpus, parent_pid=parent_pid)
     # What every other process starts with: the locks that libraries make then die with this process, and are not
     # reported as leaked when it is killed.
     multiprocessing.set_start_method("fork", force=True)

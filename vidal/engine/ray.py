@@ -16,10 +16,9 @@ from typing import Any
 
 from vidal.clip import Clip
 from vidal.engine.job import Assignment, Group, Job, Progress, ShardReport, UnderWay
-from vidal.engine.process import become_worker, environment
 from vidal.engine.ray_cluster import RayCluster
 from vidal.engine.shared import ActorWay, Holder, Shared
-from vidal.engine.worker import Worker, fatal_error, fatal_text
+from vidal.engine.worker import Worker, become_worker, environment, fatal_error, fatal_text
 from vidal.errors import VidalError
 
 _SHARDS_PER_EXECUTION = 2_000
@@ -233,7 +232,7 @@ class GroupActor:
     """One worker of a group's pool: a row in, the same row out, whatever happens."""
 
     def __init__(self, job: Job, index: int, ledger: Any) -> None:
-        become_worker(gpus=job.groups[index].gpus, die_with_parent=False)
+        become_worker(gpus=job.groups[index].gpus, parent_pid=None)
         self._is_first = index == 0
         self._is_last = index == len(job.groups) - 1
         self._job, self._group, self._ledger = job, job.groups[index], ledger

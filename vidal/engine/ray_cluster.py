@@ -18,8 +18,8 @@ from pathlib import Path
 
 import psutil
 
-from vidal.engine.process import sweep_scratch
 from vidal.errors import MachineError, StorageError, UserError
+from vidal.process import sweep_folders
 
 _HOME = Path(tempfile.gettempdir()) / f"vidal-ray-{os.getuid()}"
 _STOP_S = 3.0
@@ -150,7 +150,7 @@ class RayCluster:
             kill_processes_of(self._home)
             shutil.rmtree(self._home, ignore_errors=True)
             self._home = None
-            sweep_scratch()
+            sweep_folders()
 
 
 @contextlib.contextmanager

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import itertools
+import os
 import shutil
+import signal
 import tempfile
 import time
 from collections.abc import Iterable, Iterator, Sequence
@@ -11,14 +13,38 @@ from pathlib import Path
 
 from vidal.clip import Clip
 from vidal.dataset.commit import ShardWriter
+from vidal.engine import isolate
 from vidal.engine.isolate import run_stage
 from vidal.engine.job import Assignment, Group, Job, Notes, ShardReport, UnderWay
 from vidal.engine.load import Loader
-from vidal.engine.process import make_scratch
 from vidal.errors import MachineError, ModelError, UserError, VidalError
+from vidal.process import die_with, private_folder
 
 COMMIT = "pack"
 """The name under which reading, writing and committing appear among the stages."""
+
+# One thread per worker: many workers on few cores lose more to switching than they gain.
+_ONE_THREAD = {f"{library}_NUM_THREADS": "1" for library in ("OMP", "OPENBLAS", "MKL", "NUMEXPR", "RAYON")}
+_QUIET_MODELS = {"TOKENIZERS_PARALLELISM": "false", "TRANSFORMERS_VERBOSITY": "error", "HF_HUB_DISABLE_TELEMETRY": "1"}
+
+
+def environment(*, gpus: float) -> dict[str, str]:
+    """What a worker has in its environment before its first import; without a GPU of its own it sees none.
+
+    Ray hides no GPU from an actor that asked for none, and a library that chooses by itself would load a copy of its
+    model there for each worker.
+    """
+    hidden = {} if gpus else {"CUDA_VISIBLE_DEVICES": ""}
+    return {**_ONE_THREAD, **_QUIET_MODELS, **hidden}
+
+
+def become_worker(*, gpus: float, parent_pid: int | None) -> None:
+    """Arm the watchdog; a worker of the driver at ``parent_pid`` leaves Ctrl-C to it and dies when it dies."""
+    isolate.watchdog_may_exit = True
+    os.environ.update(environment(gpus=gpus))
+    if parent_pid is not None:
+        signal.signal(signal.SIGINT, signal.SIG_IGN)
+        die_with(parent_pid)
 
 
 class Worker:
@@ -29,7 +55,7 @@ class Worker:
         self._groups = groups
         self._notes = notes
         self._loader: Loader | None = None
-        self._scratch = make_scratch()
+        self._scratch = private_folder("worker")
         self._is_ready = False
 
     def setup(self) -> None:
