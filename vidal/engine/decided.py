@@ -1,4 +1,4 @@
-"""What a global decision makes of the phase before: the plan of the phase after it."""
+"""Global decisions: the plan of a phase from the manifest of the phase before it."""
 
 from __future__ import annotations
 
@@ -16,20 +16,28 @@ from vidal.record import fields
 from vidal.stage import Decision
 
 _HEAVY = ("members", "ocr_lines", "transcript_segments", "frame_captions")
-"""Columns that no decision is made on."""
+"""Large columns that no decision needs."""
 
 
 def decided_plan(earlier: Dataset, decision: Decision) -> pa.Table:
-    """The next phase's plan: the same candidates in the same shards, with what the decision says of them.
+    """The next phase's plan: the same candidates in the same shards, with the columns that the decision sets.
 
-    Raises `RecipeError` for a decision that sets a column of nobody's.
+    The decision sees the whole manifest in plan order, without the heavy columns. Raises `RecipeError` where it sets a
+    column that neither the plan nor the decision declares.
     """
     decided = decision.decide(rows_of(earlier))
     if "status" in decided.column_names:
-        decided = _with_stage(decided, decision.step_name())
-    # Declared columns travel in the manifest of the phase that wrote them.
-    travels = [n for n in earlier.plan.columns if n not in (*plans.SOURCE_PLACE, *earlier.info.columns)]
-    plan = earlier.plan.table(travels)
+        # Rejected rows carry the decision's name as their stage; a clip that it keeps stays a candidate.
+        status = decided.column("status")
+        is_rejected = pc.fill_null(pc.not_equal(status, "kept"), False)
+        status = pc.if_else(is_rejected, status, pa.scalar(None, pa.string()))
+        decided = decided.set_column(decided.column_names.index("status"), "status", status)
+        decided = decided.append_column(
+            "stage", pc.if_else(is_rejected, decision.step_name(), pa.scalar(None, pa.string()))
+        )
+    # Declared columns are carried in the manifest of the phase that wrote them.
+    carried = [n for n in earlier.plan.columns if n not in (*plans.SOURCE_PLACE, *earlier.info.columns)]
+    plan = earlier.plan.table(carried)
     for field in fields(decision.columns):
         plan = plan.append_column(field, pa.nulls(plan.num_rows, field.type))
     if unknown := sorted(set(decided.column_names) - set(plan.column_names)):
@@ -45,17 +53,8 @@ def rows_of(earlier: Dataset) -> pa.Table:
     return pa.concat_tables(list(earlier.tables(names)))
 
 
-def _with_stage(decided: pa.Table, stage: str) -> pa.Table:
-    """The decision's rows with its name at those that it rejects; a clip that it keeps is a candidate still."""
-    status, nothing = decided.column("status"), pa.scalar(None, pa.string())
-    is_rejected = pc.fill_null(pc.not_equal(status, "kept"), False)
-    place = decided.column_names.index("status")
-    decided = decided.set_column(place, "status", pc.if_else(is_rejected, status, nothing))
-    return decided.append_column("stage", pc.if_else(is_rejected, stage, nothing))
-
-
 def uncommit_changed(storage: Storage, plan: pa.Table, retried: Collection[str], decision: Decision) -> None:
-    """Take back the shards of clips that a retry of other clips changed the decision on: they are made anew."""
+    """Remove the manifests of shards in which a retry of other clips changed a decision, so that they are made anew."""
     decided = [name for name in plan.column_names if name in (*plans.DECIDED, *decision.columns)]
     before, after = (table.select(decided).to_pylist() for table in (plans.Plan(storage).table(), plan))
     ids, shards = plan.column("clip_id").to_pylist(), plan.column("shard").to_pylist()

@@ -1,9 +1,9 @@
-"""The driver: brings a data set from wherever it is to complete.
+"""The driver: completes a dataset from whatever state it is in.
 
-    source → plan ─ phase 1 ─→ data set ─ decision ─→ plan ─ phase 2 ─→ … → the data set
+    source → plan ─ phase 1 ─→ dataset ─ decision ─→ plan ─ phase 2 ─→ … → the dataset
 
-Each phase but the last writes a data set of its own under ``phases/``; a global decision over its
-manifest gives the next phase's plan, with the same candidates in the same shards.
+Each phase but the last writes a dataset of its own under ``phases/``; a global decision over its manifest gives the
+next phase's plan, with the same candidates in the same shards.
 """
 
 from __future__ import annotations
@@ -40,29 +40,29 @@ from vidal.stage import Decision, Stage
 
 _SECRETS = f"{DISCOVERED}/secrets.json"
 """Names of the secrets with which a source is asked, before there is a plan and with it a ``dataset.json``."""
-_DEATHS_THAT_CONVICT = 2
-_PASSES_WITHOUT_GAIN = 3
+_DEATHS_TO_FAIL = 2
+_IDLE_PASSES = 3
 
 
 class RunProgress(Progress, Protocol):
-    """What the driver tells besides: the phases to come, and which one begins, with how many clips."""
+    """What the driver reports besides: the phases of the run, and the beginning of each."""
 
     def begin_run(self, phases: Sequence[Sequence[str]]) -> None:
-        """The names of the stages of each phase."""
+        """The run begins; ``phases`` are the names of the stages of each phase."""
 
     def begin_phase(self, number: int, phases: int, candidates: int, already: int) -> None:
         """A phase begins; ``already`` of its candidates are committed."""
 
     def note(self, line: str) -> None:
-        """Something of the source that the user should know."""
+        """Show a remark about the source to the user."""
 
     def line(self) -> str:
-        """How far the run is, in one line."""
+        """The state of the run in one line."""
 
 
 @dataclass(slots=True, kw_only=True)
 class Retry:
-    """Which clips to try again, by the shard they are in."""
+    """The clips to retry and the shards that they are in."""
 
     clip_ids: frozenset[str]
     shards: frozenset[int]
@@ -70,7 +70,7 @@ class Retry:
 
 @dataclass(slots=True)
 class Run:
-    """One call of `build`: the recipe, where to, and with what."""
+    """One call of `build`: the recipe, the output, the engine and the progress display."""
 
     recipe: Recipe
     storage: Storage
@@ -86,13 +86,13 @@ class Run:
 
 
 def is_complete(recipe: Recipe, storage: Storage) -> bool:
-    """Whether every shard is there; raises `OutputError` if the folder belongs to something else."""
+    """Whether every shard is committed; raises `OutputError` if the folder belongs to another recipe."""
     info = _check_owner(recipe, storage)
     return info is not None and set(committed(storage)) >= set(range(info.shards))
 
 
 def build(run: Run) -> None:
-    """Do what is left to do. Raises `VidalError`; what is committed by then stays."""
+    """Build what is not committed yet. Raises `VidalError`; shards committed by then stay."""
     info = _check_owner(run.recipe, run.storage)
     _check_writable(run.storage)
     with Lock(run.storage, run.progress.line):
@@ -169,7 +169,7 @@ def _check_writable(storage: Storage) -> None:
 
 
 def _prepare(run: Run, storage: Storage, index: int, previous: Storage | None, decision: Decision | None) -> None:
-    """See that the phase's plan and ``dataset.json`` are there."""
+    """Write the plan and the ``dataset.json`` of a phase where they are missing."""
     phases = run.recipe.phases()
     is_last = index == len(phases) - 1
     if run.base and previous is None and not storage.exists(plans.NAME):
@@ -190,7 +190,7 @@ def _prepare(run: Run, storage: Storage, index: int, previous: Storage | None, d
             uncommit_changed(storage, plan, run.retry.clip_ids, decision)
         plans.write_like(storage, plan, earlier.plan)
     if read_info(storage) is None:
-        # The data set's own comes first: it is what says whose folder this is.
+        # That of the whole dataset comes first, as it says which recipe the folder belongs to.
         if not is_last and read_info(run.storage) is None:
             _write_info(run, run.storage, plans.Plan(storage), len(phases) - 1)
         _write_info(run, storage, plans.Plan(storage), index)
@@ -279,7 +279,7 @@ def _loads(info: DatasetInfo, stages: Sequence[Stage]) -> frozenset[str]:
 
 
 def _with_base(stages: Sequence[Stage], base: str) -> list[Stage]:
-    """Tell fetch where relative urls start; where that is changes no byte of the output."""
+    """Stages with ``base`` set to the folder that relative URLs start from; it changes no byte of the output."""
     return [
         stage.model_copy(update={"base": base}) if "base" in type(stage).model_fields and base else stage
         for stage in stages
@@ -298,11 +298,11 @@ def _assignments(run: Run, storage: Storage, info: DatasetInfo) -> list[Assignme
 
 
 def _run_passes(run: Run, job: Job, todo: Sequence[Assignment]) -> None:
-    """Passes over what is not committed, until all is. A clip under way at two deaths is recorded as such."""
+    """Run passes over uncommitted shards until all are committed; a clip under way at two deaths is failed."""
     deaths: Counter[tuple[int, str]] = Counter()
     stages: dict[tuple[int, str], str] = {}
     finished: set[int] = set()
-    without_gain = 0
+    idle_passes = 0
     while todo:
         died = run.engine.run(job, todo, _Recorder(run, finished))
         for shard, under_way in died.items():
@@ -310,10 +310,10 @@ def _run_passes(run: Run, job: Job, todo: Sequence[Assignment]) -> None:
             deaths.update(clips)
             stages.update(dict.fromkeys(clips, under_way.stage))
         remaining = [a for a in todo if a.shard not in finished]
-        without_gain = 0 if len(remaining) < len(todo) or any(u.clip_ids for u in died.values()) else without_gain + 1
-        if without_gain >= _PASSES_WITHOUT_GAIN:
+        idle_passes = 0 if len(remaining) < len(todo) or any(u.clip_ids for u in died.values()) else idle_passes + 1
+        if idle_passes >= _IDLE_PASSES:
             raise MachineError(
-                f"shard {remaining[0].shard}: workers died {without_gain} times with no clip under way; "
+                f"shard {remaining[0].shard}: workers died {idle_passes} times with no clip under way; "
                 f"is memory or disk short? What is committed stays; run the same command again"
             )
         todo = [
@@ -321,14 +321,14 @@ def _run_passes(run: Run, job: Job, todo: Sequence[Assignment]) -> None:
                 shard=a.shard,
                 again=a.again,
                 isolate=a.isolate or a.shard in died,
-                dead={c: stages[s, c] for (s, c), n in deaths.items() if s == a.shard and n >= _DEATHS_THAT_CONVICT},
+                dead={c: stages[s, c] for (s, c), n in deaths.items() if s == a.shard and n >= _DEATHS_TO_FAIL},
             )
             for a in remaining
         ]
 
 
 class _Recorder:
-    """Passes an engine's reports on, and keeps which shards are done and where the time went."""
+    """Forwards an engine's reports, and records which shards are done and how long each stage took."""
 
     def __init__(self, run: Run, finished: set[int]) -> None:
         self._run = run

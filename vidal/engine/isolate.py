@@ -1,8 +1,7 @@
-"""Running one stage on a batch, so that a clip's trouble stays that clip's.
+"""Runs one stage on a batch, so that a clip's error fails that clip alone.
 
-A stage's exception on a batch is retried clip by clip and becomes that clip's ``failed`` row; the
-machine's trouble is raised. A hang is turned into the worker's death by a watchdog that needs no
-interpreter lock.
+A batch whose processing raises is retried clip by clip; a clip that raises again becomes a ``failed`` row.
+Environment errors are raised. A watchdog that needs no interpreter lock ends a worker that hangs.
 """
 
 from __future__ import annotations
@@ -22,12 +21,16 @@ from vidal.stage import Stage
 
 _DETAIL_CHARACTERS = 500
 
-_A_CLIPS_TROUBLE = (Exception, SystemExit)
-"""A library that leaves through `sys.exit` has had trouble with a clip, too."""
+_CLIP_ERRORS = (Exception, SystemExit)
+"""A library that calls `sys.exit` has failed on a clip, too."""
 
 
 def run_stage(stage: Stage, clips: Sequence[Clip], report: ShardReport, notes: Notes, *, isolate: bool) -> None:
-    """Run one stage over the clips that no stage has turned away."""
+    """Run one stage over the clips that are open: in batches of ``stage.needs.batch_size``, or one by one.
+
+    Raises `UserError` and `MachineError`; any other exception fails the clip that caused it, with `ClipError.reason` or
+    the exception's name as the reason. The time spent goes into ``report``.
+    """
     size = 1 if isolate else stage.needs.batch_size
     open_clips = [clip for clip in clips if clip.is_open]
     for start in range(0, len(open_clips), size):
@@ -44,45 +47,35 @@ def run_stage(stage: Stage, clips: Sequence[Clip], report: ShardReport, notes: N
 
 
 def _run_batch(stage: Stage, batch: Sequence[Clip]) -> None:
-    if len(batch) == 1:
-        _run_one(stage, batch[0])
-        return
-    before = [_snapshot(clip) for clip in batch]
+    """Process a batch; where that raises, restore its clips and process each alone."""
+    snapshots = [_snapshot(clip) for clip in batch] if len(batch) > 1 else []
     try:
         stage.process_batch(batch)
-    except _A_CLIPS_TROUBLE as error:
-        _raise_machine_error(error, stage)
-        for clip, snapshot in zip(batch, before, strict=True):
-            _restore(clip, snapshot)
-            _run_one(stage, clip)
-    else:
-        _name_stage(stage, batch)
-
-
-def _run_one(stage: Stage, clip: Clip) -> None:
-    try:
-        stage.process_batch([clip])
-    except _A_CLIPS_TROUBLE as error:
-        _raise_machine_error(error, stage)
-        _record_failure(clip, error)
-    _name_stage(stage, [clip])
-
-
-def _name_stage(stage: Stage, clips: Sequence[Clip]) -> None:
-    for clip in clips:
+    except _CLIP_ERRORS as error:
+        if isinstance(error, UserError):
+            raise
+        if (fault := machine_error(error, f"stage {stage.step_name()}")) is not None:
+            raise fault from error
+        if not snapshots:
+            _fail(batch[0], error)
+        for clip, snapshot in zip(batch, snapshots, strict=False):
+            for name in Clip.__slots__:
+                setattr(clip, name, getattr(snapshot, name))
+            _run_batch(stage, [clip])
+    for clip in batch:
         if not clip.is_open:
             clip.stage = stage.step_name()
 
 
-def _raise_machine_error(error: BaseException, stage: Stage) -> None:
-    if isinstance(error, UserError):
-        raise error
-    broken = machine_error(error, f"stage {stage.step_name()}")
-    if broken is not None:
-        raise broken from error
+def _snapshot(clip: Clip) -> Clip:
+    snapshot = copy.copy(clip)
+    snapshot.extra = dict(clip.extra)
+    snapshot.work = copy.copy(clip.work)
+    snapshot.work.members = list(clip.work.members)
+    return snapshot
 
 
-def _record_failure(clip: Clip, error: BaseException) -> None:
+def _fail(clip: Clip, error: BaseException) -> None:
     if isinstance(error, ClipError):
         clip.fail(error.reason, clean_detail(error.detail), is_transient=error.transient)
     elif isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError":
@@ -93,33 +86,20 @@ def _record_failure(clip: Clip, error: BaseException) -> None:
 
 
 def clean_detail(text: str) -> str:
-    """One short printable line of any text, however long or foul."""
+    """The text as one printable line of at most 500 characters, however long or malformed it is."""
     head = text[: 4 * _DETAIL_CHARACTERS].encode("utf-8", "replace").decode()
     line = " ".join("".join(c if c.isprintable() else " " for c in head).split())
     return line if len(line) <= _DETAIL_CHARACTERS else line[:_DETAIL_CHARACTERS] + "…"
 
 
-def _snapshot(clip: Clip) -> Clip:
-    kept = copy.copy(clip)
-    kept.extra = dict(clip.extra)
-    kept.work = copy.copy(clip.work)
-    kept.work.members = list(clip.work.members)
-    return kept
-
-
-def _restore(clip: Clip, snapshot: Clip) -> None:
-    for name in Clip.__slots__:
-        setattr(clip, name, getattr(snapshot, name))
-
-
 @contextlib.contextmanager
 def _watchdog(limit_s: float | None) -> Iterator[None]:
-    """End this worker if the block takes longer; `faulthandler` also fires while native code holds the GIL."""
+    """End this worker process if the block takes longer; `faulthandler` fires even while native code holds the GIL."""
     if limit_s is None or not watchdog_may_exit:
         yield
         return
-    with open(os.devnull, "w") as nowhere:
-        faulthandler.dump_traceback_later(limit_s, exit=True, file=nowhere)
+    with open(os.devnull, "w") as devnull:
+        faulthandler.dump_traceback_later(limit_s, exit=True, file=devnull)
         try:
             yield
         finally:

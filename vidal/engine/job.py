@@ -1,4 +1,4 @@
-"""What travels between the driver and its workers."""
+"""What the driver and its workers send each other, and the protocols of engines and progress."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ class Group:
 
 
 def cut_into_groups(stages: Sequence[Stage], *, have_gpu: bool) -> tuple[Group, ...]:
-    """Cut where the hardware changes; without a GPU everything is one group."""
+    """Split the stages into groups where the hardware changes; without a GPU everything is one group."""
     groups: list[Group] = []
     for stage in stages:
         gpus = stage.needs.gpus if have_gpu else 0.0
@@ -35,7 +35,7 @@ def cut_into_groups(stages: Sequence[Stage], *, have_gpu: bool) -> tuple[Group, 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Job:
-    """One phase of a build: all that a worker needs to make any of its shards."""
+    """One phase of a build: everything that a worker needs to make any of its shards."""
 
     storage: Storage
     groups: tuple[Group, ...]
@@ -49,7 +49,7 @@ class Job:
     loads: frozenset[str] | None = None
     """Layers of the source that are read: those that are written anew and those that stages read. None: all."""
     removals: Removals = field(default_factory=Removals)
-    """What is to be in no data set."""
+    """The removals list: clips that no dataset may hold."""
     shared: Mapping[str, Shared] = field(default_factory=dict)
     """By stage: the way to the object of which the run has one."""
 
@@ -65,16 +65,16 @@ class Assignment:
 
     shard: int
     isolate: bool = False
-    """Clip by clip, each announced before it is touched: after a worker died on the shard."""
+    """Process clip by clip, each announced before it starts: after a worker died on the shard."""
     dead: Mapping[str, str] = field(default_factory=dict)
-    """Clips that were under way at two deaths of a worker, with the stage that they were in."""
+    """Clips that were under way at two deaths of a worker, each with its stage at that time."""
     again: frozenset[str] | None = None
-    """Clips to try again; the shard's other rows and members are carried over. None: make the shard anew."""
+    """Clips to retry; the shard's other rows and members are carried over. None: make the whole shard."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class UnderWay:
-    """What a worker said last that it was about to touch."""
+    """The stage and the clips that a worker last announced."""
 
     stage: str
     clip_ids: tuple[str, ...]
@@ -82,7 +82,7 @@ class UnderWay:
 
 @dataclass(slots=True, kw_only=True)
 class ShardReport:
-    """What became of a shard, and where the time went."""
+    """The counts of a shard by status, and the time that each stage took."""
 
     shard: int
     kept: int = 0
@@ -107,39 +107,39 @@ class ShardReport:
 
 
 class Notes(Protocol):
-    """Where a worker says what it is at; what it said last is read when it dies."""
+    """Where a worker announces what it is about to do; the last note is read when it dies."""
 
     def begin(self, shard: int, under_way: UnderWay, *, surely: bool) -> None:
-        """About to touch some clips; ``surely`` waits until the note is out of this process."""
+        """Announce some clips; ``surely`` returns only when the note would survive this process."""
 
     def advance(self, report: ShardReport) -> None:
-        """The shard's counts so far, and the stage under way."""
+        """Send the shard's counts so far and the stage under way."""
 
 
 class Engine(Protocol):
-    """Runs assignments; a shard is done when it is committed, and only then."""
+    """Runs assignments; a shard is done only when it is committed."""
 
     def has_gpu(self) -> bool:
-        """Whether stages that want a GPU get one."""
+        """Whether stages that ask for a GPU get one."""
 
     def share(self, objects: Mapping[str, object]) -> Mapping[str, Shared]:
         """Hold objects of which the run has one, until `close`; gives the ways by which workers reach them."""
 
     def run(self, job: Job, assignments: Sequence[Assignment], progress: Progress) -> dict[int, UnderWay]:
-        """Try every assignment once. Gives what was under way, by shard, where a worker died."""
+        """Try every assignment once. Returns, by shard, what was under way where a worker died."""
 
     def close(self) -> None:
         """End every process that the engine started."""
 
 
 class Progress(Protocol):
-    """What the driver is told while an engine runs."""
+    """What an engine reports to the driver while it runs."""
 
     def update(self, report: ShardReport) -> None:
-        """Counts of a shard under way or done."""
+        """The counts of a shard that is under way or done."""
 
     def done(self, report: ShardReport) -> None:
         """A shard is committed."""
 
     def tick(self) -> None:
-        """Some time has passed."""
+        """Called from time to time, so that a display can be refreshed."""

@@ -1,4 +1,4 @@
-"""The engine without Ray: in this process, or in a plain pool of processes."""
+"""The engines without Ray: everything in this process, or a pool of local processes."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import multiprocessing
 import os
 import signal
 from collections import deque
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from multiprocessing import resource_tracker
 from multiprocessing.connection import Connection, wait
@@ -26,7 +26,7 @@ _SPAWN = multiprocessing.get_context("spawn")
 
 
 class InProcessEngine:
-    """Everything in the driver's process: for debugging. A crash or a hang of a stage is the run's."""
+    """Runs everything in the driver's process, for debugging: a stage that crashes or hangs takes the run with it."""
 
     def run(self, job: Job, assignments: Sequence[Assignment], progress: Progress) -> dict[int, UnderWay]:
         worker = Worker(job, job.groups, _ProgressNotes(progress))
@@ -45,7 +45,7 @@ class InProcessEngine:
         return {name: Direct(target) for name, target in objects.items()}
 
     def close(self) -> None:
-        """Nothing was started."""
+        """Nothing to do: no process was started."""
 
 
 def _has_gpu() -> bool:
@@ -79,7 +79,7 @@ class _Member:
 
 
 class PoolEngine:
-    """A pool of processes, each with its own pipe, so that a death is seen at once and blamed on its clip."""
+    """A pool of processes, each with its own pipe, so that a death is noticed at once and attributed to its clip."""
 
     def __init__(self, workers: int) -> None:
         self._size = workers
@@ -92,10 +92,12 @@ class PoolEngine:
         deaths_in_setup = 0
         try:
             while waiting or any(m.shard is not None for m in self._members):
-                while len(self._members) < min(self._size, len(waiting) + self._busy()):
+                busy = sum(m.shard is not None for m in self._members)
+                while len(self._members) < min(self._size, len(waiting) + busy):
                     self._members.append(_start(job))
-                for member in self._heard():
-                    if self._listen(member, waiting, progress):
+                ready = wait([m.pipe for m in self._members], timeout=_TICK_S)
+                for member in [m for m in self._members if m.pipe in ready]:
+                    if self._receive(member, waiting, progress):
                         continue
                     self._members.remove(member)
                     member.process.join()
@@ -109,16 +111,9 @@ class PoolEngine:
             self._end_members()
         return deaths
 
-    def _busy(self) -> int:
-        return sum(m.shard is not None for m in self._members)
-
-    def _heard(self) -> Iterator[_Member]:
-        ready = wait([m.pipe for m in self._members], timeout=_TICK_S)
-        yield from [m for m in self._members if m.pipe in ready]
-
     @staticmethod
-    def _listen(member: _Member, waiting: deque[Assignment], progress: Progress) -> bool:
-        """Take one message; False where the process is gone."""
+    def _receive(member: _Member, waiting: deque[Assignment], progress: Progress) -> bool:
+        """Handle one message of a worker; False where its process has died."""
         try:
             kind, value = member.pipe.recv()
         except (EOFError, OSError):
@@ -170,45 +165,32 @@ class PoolEngine:
 
 
 def _start(job: Job) -> _Member:
-    ours, theirs = _SPAWN.Pipe()
-    process = _SPAWN.Process(target=_serve, args=(job, theirs, os.getpid()), daemon=True)
-    with _environment(environment(gpus=job.gpus)), _without_interrupts():
-        process.start()
-    theirs.close()
-    return _Member(process=process, pipe=ours)
-
-
-@contextlib.contextmanager
-def _environment(values: dict[str, str]) -> Iterator[None]:
-    """Environment variables that a child must have before its first import."""
-    before = {name: os.environ.get(name) for name in values}
-    os.environ.update(values)
+    driver_pipe, worker_pipe = _SPAWN.Pipe()
+    process = _SPAWN.Process(target=_serve, args=(job, worker_pipe, os.getpid()), daemon=True)
+    resource_tracker.ensure_running()
+    # The worker must have these variables before its first import, and must ignore Ctrl-C from its first instruction:
+    # it inherits both, and the driver gets its own back.
+    variables = environment(gpus=job.gpus)
+    before = {name: os.environ.get(name) for name in variables}
+    mask = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    os.environ.update(variables)
     try:
-        yield
+        process.start()
     finally:
         for name, value in before.items():
-            if value is None:
-                del os.environ[name]
-            else:
+            del os.environ[name]
+            if value is not None:
                 os.environ[name] = value
-
-
-@contextlib.contextmanager
-def _without_interrupts() -> Iterator[None]:
-    """A child started here is deaf to Ctrl-C from its first instruction on; the driver hears it afterwards."""
-    resource_tracker.ensure_running()
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
-    try:
-        yield
-    finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+        signal.pthread_sigmask(signal.SIG_SETMASK, mask)
+    worker_pipe.close()
+    return _Member(process=process, pipe=driver_pipe)
 
 
 def _serve(job: Job, pipe: Connection, parent_pid: int) -> None:
-    """The life of a pool's process: set up, then one shard after the other until the driver hangs up."""
+    """The main function of a pool's process: set up, then make one shard after another until the pipe is closed."""
     become_worker(gpus=job.gpus, parent_pid=parent_pid)
-    # What every other process starts with: the locks that libraries make then die with this process, and are not
-    # reported as leaked when it is killed.
+    # As in any process that was not spawned: locks that libraries make then end with this process, and are not reported
+    # as leaked when it is killed.
     multiprocessing.set_start_method("fork", force=True)
     try:
         worker = Worker(job, job.groups, _PipeNotes(pipe))
@@ -228,7 +210,7 @@ def _serve(job: Job, pipe: Connection, parent_pid: int) -> None:
 
 
 class _PipeNotes:
-    """Notes through the pipe: what is written to it outlives the process, so every note is a sure one."""
+    """Notes sent through the pipe: what was written survives the process, so every note is certain to arrive."""
 
     def __init__(self, pipe: Connection) -> None:
         self._pipe = pipe

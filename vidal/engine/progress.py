@@ -1,4 +1,4 @@
-"""Live progress of a build: one line on a terminal, a line now and then elsewhere, nothing with ``--json``."""
+"""Live progress of a build: one live line on a terminal, a line every 10 s elsewhere, none with ``--json``."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _NO_REPORT = ShardReport(shard=-1)
 
 
 class LiveProgress:
-    """Clips done, kept, rejected, failed; time elapsed and left over all phases; the stage under way; the slowest."""
+    """Shows clips done, kept, rejected and failed, time elapsed and left, the stage under way and the slowest one."""
 
     def __init__(self, console: Console, *, quiet: bool = False) -> None:
         self._console = console
@@ -34,9 +34,9 @@ class LiveProgress:
         self._finished: Counter[str] = Counter()
         self._gone_through: Counter[str] = Counter()
         self._earlier = Account()
-        """Of the phases before this one, and of the shards of this one that are done."""
+        """Costs of the phases before this one and of this one's finished shards."""
         self._started = time.monotonic()
-        self._told = self._started
+        self._printed_at = self._started
         self._work_started: float | None = None
 
     def __enter__(self) -> LiveProgress:
@@ -67,7 +67,7 @@ class LiveProgress:
             self._console.print(line, markup=False, highlight=False, soft_wrap=True)
 
     def update(self, report: ShardReport) -> None:
-        # Counts travel beside the shards themselves, and may come in after them.
+        # Counts are sent apart from the shards and may arrive after them.
         if report.shard not in self._done:
             self._note_work(report)
             self._reports[report.shard] = self._latest = report
@@ -87,8 +87,8 @@ class LiveProgress:
             return
         if self._live is not None:
             self._live.update(Text(self.line()))
-        elif time.monotonic() - self._told > _PLAIN_EVERY_S:
-            self._told = time.monotonic()
+        elif time.monotonic() - self._printed_at > _PLAIN_EVERY_S:
+            self._printed_at = time.monotonic()
             print(self.line(), file=sys.stderr, flush=True)
 
     def line(self) -> str:
@@ -96,54 +96,41 @@ class LiveProgress:
         elapsed = f"{_duration(time.monotonic() - self._started)} elapsed"
         if not self._phase:
             return f"planning · {elapsed}"
-        counts = self._counts()
+        # Another thread may add reports meanwhile.
+        reports = list(self._reports.values())
+        counts = {n: self._finished[n] + sum(getattr(r, n) for r in reports) for n in ("kept", "rejected", "failed")}
         done = sum(counts.values())
-        many = len(self._stages) > 1
-        parts = [
-            f"{f'phase {self._phase}/{len(self._stages)}' if many else 'building'}: "
-            f"{self._already + done}/{self._total} clips",
-            *(f"{count} {name}" for name, count in counts.items()),
-            elapsed,
-        ]
+        has_phases = len(self._stages) > 1
+        where = f"phase {self._phase}/{len(self._stages)}" if has_phases else "building"
+        parts = [f"{where}: {self._already + done}/{self._total} clips"]
+        parts += [*(f"{count} {name}" for name, count in counts.items()), elapsed]
         if not self._latest.stage and not done:
             return " · ".join([*parts, "loading models"])
-        account = self._account()
-        if (left := self._seconds_left(account)) is not None:
-            parts.append(f"about {_duration(left)} left" + (" in all phases" if many else ""))
+        account = self._earlier.copy()
+        for report in reports:
+            account.add(report)
+        if self._work_started is not None:
+            left_s = seconds_left(
+                account,
+                stages=self._stages[self._phase - 1 :],
+                clips=self._total - self._already,
+                reach=self._gone_through + sum((Counter(r.clips) for r in reports), Counter[str]()),
+                wall_s=time.monotonic() - self._work_started,
+            )
+            if left_s is not None:
+                parts.append(f"about {_duration(left_s)} left" + (" in all phases" if has_phases else ""))
         if self._latest.stage:
             parts.append(f"now: {self._latest.stage}")
         if account.seconds:
-            stage, spent = account.seconds.most_common(1)[0]
-            parts.append(f"slowest: {stage} ({spent / max(sum(account.seconds.values()), 1e-9):.0%})")
+            stage, spent_s = account.seconds.most_common(1)[0]
+            parts.append(f"slowest: {stage} ({spent_s / max(sum(account.seconds.values()), 1e-9):.0%})")
         return " · ".join(parts)
 
     def _note_work(self, report: ShardReport) -> None:
-        # What workers need to start and load their models says nothing about the pace of the clips. A first report may
-        # come when its shard is done.
+        # The time that workers take to start and to load models does not count. The first report may come only when
+        # its shard is done.
         if self._work_started is None:
             self._work_started = time.monotonic() - sum(report.seconds.values())
-
-    def _counts(self) -> dict[str, int]:
-        reports = list(self._reports.values())
-        return {n: self._finished[n] + sum(getattr(r, n) for r in reports) for n in ("kept", "rejected", "failed")}
-
-    def _account(self) -> Account:
-        account = self._earlier.copy()
-        for report in list(self._reports.values()):
-            account.add(report)
-        return account
-
-    def _seconds_left(self, account: Account) -> float | None:
-        if self._work_started is None:
-            return None
-        reach = self._gone_through + sum((Counter(r.clips) for r in list(self._reports.values())), Counter[str]())
-        return seconds_left(
-            account,
-            stages=self._stages[self._phase - 1 :],
-            clips=self._total - self._already,
-            reach=reach,
-            wall_s=time.monotonic() - self._work_started,
-        )
 
 
 def _duration(seconds: float) -> str:

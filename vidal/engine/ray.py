@@ -1,7 +1,7 @@
 """The engine on Ray Data: one row is one shard, one actor pool is one group.
 
-Ray Data streams, holds back, scales, spills and survives nodes. It is never given a clip to lose: the
-map function returns one row for one row, and a row that does not come back is a shard without a
+Ray Data streams, applies back-pressure, scales, spills and survives the loss of nodes. No clip depends on its fault
+handling: the map function returns one row for each row, and a row that does not come back is a shard without a
 manifest, which the next pass makes.
 """
 
@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 import pickle
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -22,11 +22,11 @@ from vidal.engine.worker import Worker, become_worker, environment, fatal_error,
 from vidal.errors import VidalError
 
 _SHARDS_PER_EXECUTION = 2_000
-"""Rows of one Ray Data execution: enough to forget its start-up, few enough to keep the driver small."""
+"""Rows of one Ray Data execution: enough to amortise its start-up, few enough to keep the driver's memory small."""
 
 _SHARDS_PER_WORKER = 16
-"""With so many shards each, a worker has the next one at hand, which Ray needs a tenth of a second to send. With fewer,
-the wait for the last worker at the end would cost more than these gaps."""
+"""From this many shards per worker on, each worker has its next shard queued, as Ray takes a tenth of a second to send
+one. With fewer, waiting for the last worker at the end would cost more than these gaps."""
 
 _UNKNOWN = UnderWay(stage="", clip_ids=())
 
@@ -43,7 +43,7 @@ class RayEngine:
         self._ledger: Any = None
 
     def run(self, job: Job, assignments: Sequence[Assignment], progress: Progress) -> dict[int, UnderWay]:
-        # Ray reads its authentication mode when it is imported, so it must not be imported before.
+        # Ray reads its authentication mode when it is first imported, so `start` comes before.
         self._cluster.start()
         import ray
 
@@ -59,7 +59,7 @@ class RayEngine:
                 notes: dict[int, UnderWay] = ray.get(self._ledger.under_way.remote())
             except ray.exceptions.RayError as error:
                 raise self._cluster.error(error) from error
-            # A worker may die before its note is out: that shard, too, is gone through clip by clip.
+            # A worker may die before its note arrives: that shard, too, is retried clip by clip.
             lost = (a.shard for a in part if a.shard not in done)
             under_way |= {shard: notes.get(shard, _UNKNOWN) for shard in lost}
         return under_way
@@ -104,7 +104,7 @@ class RayEngine:
             yield pickle.loads(row["report"])
 
     def _rows(self, dataset: Any, progress: Progress) -> Iterator[Row]:
-        """Rows as they come, with the ledger's counts in between; Ray's own errors become ours."""
+        """The rows of a dataset as they arrive, while a thread reports the counts; Ray's errors are translated."""
         import threading
 
         import ray
@@ -116,7 +116,7 @@ class RayEngine:
                 try:
                     reports = ray.get(self._ledger.reports.remote(), timeout=10.0)
                 except ray.exceptions.RayError:
-                    # Counts are a courtesy: where Ray itself is in trouble, the rows say so.
+                    # Counts are optional: where Ray itself fails, the rows raise.
                     return
                 for report in reports:
                     progress.update(report)
@@ -139,7 +139,7 @@ class RayEngine:
 
 
 def beside_the_driver(kind: type, *arguments: Any) -> Any:
-    """An actor on the driver's node: it lives as long as the driver does, whichever other node dies."""
+    """Start an actor on the driver's node, so that it lives as long as the driver, whichever other node dies."""
     import ray
     from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
@@ -150,7 +150,7 @@ def beside_the_driver(kind: type, *arguments: Any) -> Any:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Pool:
-    """Workers of one group, and what Ray sets aside for each."""
+    """The number of workers of one group, and the resources that Ray reserves for each."""
 
     size: int
     cpus: float
@@ -160,31 +160,26 @@ class Pool:
 def cut_into_pools(
     groups: Sequence[Group], resources: Mapping[str, float], workers: int | None, gpu_workers: int | None
 ) -> list[Pool]:
-    """Pools that all fit at once: one that waited for another's cores or GPU would hold up the stream for ever."""
+    """One pool per group, all fitting at once: a pool that waited for another's cores or GPU would block for ever."""
     cpus, gpus = max(resources.get("CPU", 1.0), 1.0), max(resources.get("GPU", 1.0), 1.0)
-    plain = [g for g in groups if not g.gpus]
-    fast = [g for g in groups if g.gpus]
+    gpu_groups = sum(group.gpus > 0 for group in groups)
     sizes = [
-        (gpu_workers or max(1, int(gpus / group.gpus / len(fast))))
+        (gpu_workers or max(1, int(gpus / group.gpus / gpu_groups)))
         if group.gpus
-        else max(1, (workers or int(cpus)) // len(plain))
+        else max(1, (workers or int(cpus)) // (len(groups) - gpu_groups))
         for group in groups
     ]
     cpu_share = min(1.0, cpus / sum(sizes)) if len(groups) > 1 else 1.0
     gpu_share = min(1.0, gpus / max(gpus, sum(s * g.gpus for s, g in zip(sizes, groups, strict=True))))
+    # Rounded down, as Ray counts resources in ten-thousandths.
     return [
-        Pool(size=size, cpus=_floor(cpu_share), gpus=_floor(group.gpus * gpu_share))
+        Pool(size=size, cpus=math.floor(cpu_share * 1000) / 1000, gpus=math.floor(group.gpus * gpu_share * 1000) / 1000)
         for size, group in zip(sizes, groups, strict=True)
     ]
 
 
-def _floor(share: float) -> float:
-    """Ray counts resources in ten-thousandths."""
-    return math.floor(share * 1000) / 1000
-
-
 class Ledger:
-    """A Ray actor that keeps what each worker said last."""
+    """A Ray actor that keeps the latest note and counts of each worker."""
 
     def __init__(self) -> None:
         self._under_way: dict[int, UnderWay] = {}
@@ -197,39 +192,39 @@ class Ledger:
         self._reports[report.shard] = report
 
     def under_way(self) -> dict[int, UnderWay]:
-        """What is under way by shard, forgotten once told."""
-        told, self._under_way = self._under_way, {}
-        return told
+        """The clips under way by shard; returned once, then forgotten."""
+        under_way, self._under_way = self._under_way, {}
+        return under_way
 
     def reports(self) -> list[ShardReport]:
-        """Counts that changed since they were last asked for."""
-        told, self._reports = self._reports, {}
-        return list(told.values())
+        """The reports that changed since the last call."""
+        reports, self._reports = self._reports, {}
+        return list(reports.values())
 
 
 class _LedgerNotes:
-    """Notes to the `Ledger`: in flight while all goes well, waited for once a worker has died on the shard."""
+    """Notes to the `Ledger`: sent without waiting, or acknowledged once a worker has died on the shard."""
 
     def __init__(self, ledger: Any) -> None:
         self._ledger = ledger
-        self._told_at = 0.0
+        self._sent_at = 0.0
 
     def begin(self, shard: int, under_way: UnderWay, *, surely: bool) -> None:
         import ray
 
-        told = self._ledger.begin.remote(shard, under_way)
+        acknowledgement = self._ledger.begin.remote(shard, under_way)
         if surely:
-            ray.get(told)
+            ray.get(acknowledgement)
 
     def advance(self, report: ShardReport) -> None:
         now = time.monotonic()
-        if now - self._told_at > 0.5:
-            self._told_at = now
+        if now - self._sent_at > 0.5:
+            self._sent_at = now
             self._ledger.advance.remote(report)
 
 
 class GroupActor:
-    """One worker of a group's pool: a row in, the same row out, whatever happens."""
+    """One worker of a group's pool: returns every row, with the clips and the report or with a fatal error."""
 
     def __init__(self, job: Job, index: int, ledger: Any) -> None:
         become_worker(gpus=job.groups[index].gpus, parent_pid=None)
@@ -244,20 +239,17 @@ class GroupActor:
         try:
             if self._worker is None:
                 self._worker = Worker(self._job, [self._group], _LedgerNotes(self._ledger))
-            self._worker.setup()
-            return self._make(row, self._worker)
+            worker = self._worker
+            worker.setup()
+            assignment: Assignment = pickle.loads(row["assignment"])
+            report = pickle.loads(row["report"]) if row["report"] else ShardReport(shard=assignment.shard)
+            clips: Iterable[Clip] = worker.load(assignment) if self._is_first else pickle.loads(row["clips"])
+            clips = worker.process(clips, assignment, report)
+            pickled = b""
+            if self._is_last:
+                worker.finish(clips, assignment, report)
+            else:
+                pickled = pickle.dumps(list(clips))
+            return {**row, "clips": pickled, "report": pickle.dumps(report)}
         except Exception as error:
             return {**row, "clips": b"", "fatal": pickle.dumps(fatal_text(error))}
-
-    def _make(self, row: Row, worker: Worker) -> Row:
-        assignment: Assignment = pickle.loads(row["assignment"])
-        report = pickle.loads(row["report"]) if row["report"] else ShardReport(shard=assignment.shard)
-        clips: Iterator[Clip] | list[Clip]
-        clips = worker.load(assignment) if self._is_first else pickle.loads(row["clips"])
-        done = worker.process(clips, assignment, report)
-        travelling = b""
-        if self._is_last:
-            worker.finish(done, assignment, report)
-        else:
-            travelling = pickle.dumps(list(done))
-        return {**row, "clips": travelling, "report": pickle.dumps(report)}

@@ -1,4 +1,4 @@
-"""Starting a private Ray, joining a cluster, and leaving no process behind."""
+"""Starts a private Ray or joins a cluster, and leaves no process behind."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from vidal.process import sweep_folders
 
 _HOME = Path(tempfile.gettempdir()) / f"vidal-ray-{os.getuid()}"
 _STOP_S = 3.0
-_KNOCK_S = 10.0
+_CONNECT_S = 10.0
 _RAYLET_DIED = (
     "vidal: Ray's node process or its agent died, and with it every worker; is memory short? What is committed stays; "
     "run the same command again, with fewer --workers or with --engine local"
@@ -31,11 +31,11 @@ _RAYLET_DIED = (
 _WATCH = """read line && exit
 sleep 0.2
 case "$(cut -d ' ' -f 3 "/proc/$1/stat" 2>/dev/null)" in '' | Z | X) echo "$2" >&2 ;; esac"""
-"""Waits for the driver's word or death; at its death, a process that is gone or a zombie is the cause."""
+"""Waits for a line from the driver or for its death; where Ray's node process is dead by then, that was the cause."""
 
 
 class RayCluster:
-    """The Ray of one run: private, without dashboard, with token authentication; or one that it joins."""
+    """The Ray of one run: a private one with token authentication, or a cluster that it joins."""
 
     def __init__(
         self,
@@ -56,7 +56,7 @@ class RayCluster:
         self._is_up = False
 
     def start(self) -> None:
-        """Bring Ray up once; joins where an address was given."""
+        """Start or join Ray, once. Raises `MachineError`, or `UserError` for an address without a cluster."""
         if self._is_up:
             return
         # Ray reads these when it is first imported.
@@ -68,7 +68,7 @@ class RayCluster:
             self._start_private()
         else:
             self._join(self._address)
-        _quieten()
+        _configure()
         self._is_up = True
         if self._home is not None:
             self._watch(self._home)
@@ -92,7 +92,7 @@ class RayCluster:
         import ray
 
         try:
-            with _hushed():
+            with _silenced():
                 ray.init(
                     address="local",
                     num_cpus=max(self._workers or 0, os.cpu_count() or 1),
@@ -109,20 +109,26 @@ class RayCluster:
             raise MachineError(f"Ray could not be started: {line}; `--engine local` runs without it") from error
 
     def _join(self, address: str) -> None:
-        _knock(address)
+        host, colon, port = address.removeprefix("ray://").rpartition(":")
+        if colon and port.isdigit():
+            # Ray itself would wait for minutes for a cluster that is not there.
+            try:
+                socket.create_connection((host.strip("[]"), int(port)), timeout=_CONNECT_S).close()
+            except OSError as error:
+                raise UserError(f"--ray-address {address}: no Ray cluster can be joined there: {error}") from error
         import ray
 
         try:
-            with _hushed():
+            with _silenced():
                 ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR)
         except Exception as error:
             line = " ".join(str(error).split())[:300]
             raise UserError(f"--ray-address {address}: no Ray cluster can be joined there: {line}") from error
 
     def _watch(self, home: Path) -> None:
-        """Have a shell say why the run ended, should Ray's node process die.
+        """Have a shell print why the run ended, should Ray's node process die.
 
-        Ray then ends the driver at once, from native code: only another process can still say a word.
+        Ray then ends the driver at once, from native code, so that only another process can print anything.
         """
         raylet = next((process for process in _processes_of(home) if process.name() == "raylet"), None)
         if raylet is not None:
@@ -132,11 +138,11 @@ class RayCluster:
             )  # fmt: skip
 
     def error(self, error: Exception) -> MachineError:
-        """Ray's own failure as one line."""
+        """An error of Ray's as a `MachineError` of one line."""
         return MachineError(f"Ray failed: {type(error).__name__}: {' '.join(str(error).split())[:500]}")
 
     def stop(self) -> None:
-        """Leave the cluster; a private one is ended, to the last process."""
+        """Leave the cluster; of a private one, every process is killed."""
         if self._watcher is not None:
             self._watcher.communicate(b"done\n")
             self._watcher = None
@@ -154,61 +160,47 @@ class RayCluster:
 
 
 @contextlib.contextmanager
-def _hushed() -> Iterator[None]:
-    """Native code that announces its own log level on standard error has no switch for that line."""
-    kept = os.dup(2)
-    nowhere = os.open(os.devnull, os.O_WRONLY)
-    os.dup2(nowhere, 2)
+def _silenced() -> Iterator[None]:
+    """Redirect standard error to /dev/null: native code prints its log level there, and has no setting against it."""
+    stderr = os.dup(2)
+    devnull = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(devnull, 2)
     try:
         yield
     finally:
-        os.dup2(kept, 2)
-        os.close(kept)
-        os.close(nowhere)
+        os.dup2(stderr, 2)
+        os.close(stderr)
+        os.close(devnull)
 
 
-def _knock(address: str) -> None:
-    """Ray itself waits for minutes for a cluster that is not there."""
-    host, colon, port = address.removeprefix("ray://").rpartition(":")
-    if not (colon and port.isdigit()):
-        return
-    try:
-        socket.create_connection((host.strip("[]"), int(port)), timeout=_KNOCK_S).close()
-    except OSError as error:
-        raise UserError(f"--ray-address {address}: no Ray cluster can be joined there: {error}") from error
-
-
-def _quieten() -> None:
+def _configure() -> None:
     import ray._private.worker
     import ray.data
 
-    # A worker's death is told by the row it ends in; the raylet's own paragraph about it has no other switch.
+    # A worker's death is reported in its clip's row; this is the only switch for the raylet's own message.
     ray._private.worker._worker_logs_enabled = False
 
     # max_task_retries has no named parameter in the Ray that is pinned here.
     warnings.filterwarnings("ignore", message="`ray_remote_args` is deprecated")
     context = ray.data.DataContext.get_current()
     context.enable_progress_bars = False
-    # A row that is lost is a shard without a manifest, which the next pass makes: it must not end the run.
+    # A lost row is a shard without a manifest, which the next pass makes; it must not end the run.
     context.max_errored_blocks = -1
     logging.getLogger("ray.data").setLevel(logging.CRITICAL)
     logging.getLogger("ray").setLevel(logging.CRITICAL)
 
 
 def sweep_leftovers() -> None:
-    """End what earlier runs that were killed left running, and remove their folders."""
+    """Kill the processes that earlier, killed runs have left, and remove their folders."""
     for home in _HOME.glob("*-*"):
         pid, _, started = home.name.partition("-")
-        if pid.isdigit() and not _is_alive(int(pid), started):
-            kill_processes_of(home)
-            shutil.rmtree(home, ignore_errors=True)
-
-
-def _is_alive(pid: int, started: str) -> bool:
-    try:
-        return str(int(psutil.Process(pid).create_time() * 100)) == started
-    except psutil.NoSuchProcess:
-        return False
+        if not pid.isdigit():
+            continue
+        with contextlib.suppress(psutil.NoSuchProcess):
+            if str(int(psutil.Process(int(pid)).create_time() * 100)) == started:
+                continue
+        kill_processes_of(home)
+        shutil.rmtree(home, ignore_errors=True)
 
 
 def kill_processes_of(home: Path) -> None:
@@ -222,15 +214,13 @@ def kill_processes_of(home: Path) -> None:
 
 
 def _processes_of(home: Path) -> list[psutil.Process]:
-    found = []
+    processes = []
     for process in psutil.process_iter():
         with contextlib.suppress(psutil.Error):
             if process.pid == os.getpid() or process.status() == psutil.STATUS_ZOMBIE:
                 continue
-            if any(str(home) in part for part in process.cmdline()) or _inherits(process, home):
-                found.append(process)
-    return found
-
-
-def _inherits(process: psutil.Process, home: Path) -> bool:
-    return process.environ().get("RAY_AUTH_TOKEN_PATH", "").startswith(f"{home}/")
+            if any(str(home) in part for part in process.cmdline()) or process.environ().get(
+                "RAY_AUTH_TOKEN_PATH", ""
+            ).startswith(f"{home}/"):
+                processes.append(process)
+    return processes

@@ -1,4 +1,4 @@
-"""`Worker`: makes shards; the same code in this process, in a pool's process and in a Ray actor."""
+"""`Worker` makes shards: the same code in the driver's process, in a pool's process and in a Ray actor."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from vidal.errors import MachineError, ModelError, UserError, VidalError
 from vidal.process import die_with, private_folder
 
 COMMIT = "pack"
-"""The name under which reading, writing and committing appear among the stages."""
+"""The name under which the time of writing and committing a shard is listed among the stages."""
 
 # One thread per worker: many workers on few cores lose more to switching than they gain.
 _ONE_THREAD = {f"{library}_NUM_THREADS": "1" for library in ("OMP", "OPENBLAS", "MKL", "NUMEXPR", "RAYON")}
@@ -29,17 +29,17 @@ _QUIET_MODELS = {"TOKENIZERS_PARALLELISM": "false", "TRANSFORMERS_VERBOSITY": "e
 
 
 def environment(*, gpus: float) -> dict[str, str]:
-    """What a worker has in its environment before its first import; without a GPU of its own it sees none.
+    """The environment variables that a worker needs before its first import; without a GPU of its own it sees none.
 
-    Ray hides no GPU from an actor that asked for none, and a library that chooses by itself would load a copy of its
-    model there for each worker.
+    Ray does not hide the GPUs from an actor that requested none, and a library that picks its device itself would load
+    a copy of its model there for each worker.
     """
     hidden = {} if gpus else {"CUDA_VISIBLE_DEVICES": ""}
     return {**_ONE_THREAD, **_QUIET_MODELS, **hidden}
 
 
 def become_worker(*, gpus: float, parent_pid: int | None) -> None:
-    """Arm the watchdog; a worker of the driver at ``parent_pid`` leaves Ctrl-C to it and dies when it dies."""
+    """Arm the watchdog; with ``parent_pid``, ignore Ctrl-C, which is for the driver, and die with the driver."""
     isolate.watchdog_may_exit = True
     os.environ.update(environment(gpus=gpus))
     if parent_pid is not None:
@@ -48,7 +48,7 @@ def become_worker(*, gpus: float, parent_pid: int | None) -> None:
 
 
 class Worker:
-    """Holds the loaded stages of some groups of a job, and runs shards through them."""
+    """Holds the loaded stages of some groups of a job and runs shards through them."""
 
     def __init__(self, job: Job, groups: Sequence[Group], notes: Notes) -> None:
         self._job = job
@@ -59,7 +59,7 @@ class Worker:
         self._is_ready = False
 
     def setup(self) -> None:
-        """Load every model once; what fails here is the machine's or the recipe's fault, never a clip's."""
+        """Load every model once; raises `UserError` or `MachineError`, as no clip is to blame for a failure here."""
         if self._is_ready:
             return
         for stage in (stage for group in self._groups for stage in group.stages):
@@ -80,26 +80,30 @@ class Worker:
         shutil.rmtree(self._scratch, ignore_errors=True)
 
     def load(self, assignment: Assignment) -> Iterator[Clip]:
-        """The shard's clips, before the first stage."""
+        """The clips of a shard before the first stage."""
         assert self._loader is not None
         return (self._job.removals.apply(clip, "plan") for clip in self._loader.clips(assignment))
 
     def process(self, clips: Iterable[Clip], assignment: Assignment, report: ShardReport) -> Iterator[Clip]:
-        """Run clips through this worker's stages, a window at a time, in order."""
+        """Run clips through this worker's stages, one window at a time, in order."""
         size = 1 if assignment.isolate else self._job.window
         remaining = iter(clips)
         while window := list(itertools.islice(remaining, size)):
             for clip in window:
-                self._give_folder(clip)
+                if clip.is_open:
+                    clip.work.folder = Path(tempfile.mkdtemp(dir=self._scratch))
             for group in self._groups:
                 for stage in group.stages:
                     run_stage(stage, window, report, self._notes, isolate=assignment.isolate)
             for clip in window:
-                self._take_folder(clip)
+                if clip.work.folder is not None:
+                    shutil.rmtree(clip.work.folder, ignore_errors=True)
+                clip.work.folder = clip.work.source_path = clip.work.probe = None
+                clip.work.forget_decoded()
             yield from window
 
     def finish(self, clips: Iterable[Clip], assignment: Assignment, report: ShardReport) -> None:
-        """Write what is left open as kept, with its members, and commit the shard."""
+        """Mark the clips that are still open as kept, write all of them with their members, and commit the shard."""
         assert self._loader is not None
         shard = assignment.shard
         extra = self._loader.extra_schema
@@ -108,7 +112,7 @@ class Worker:
             for clip in clips:
                 if clip.is_open:
                     clip.status = "kept"
-                # By now the file is known by its hash, and its uploader by what the platform said.
+                # By now the hash of the file and its uploader are known.
                 clip = self._job.removals.apply(clip, COMMIT)
                 clip.fingerprint = self._job.fingerprint
                 started = time.perf_counter()
@@ -116,39 +120,28 @@ class Worker:
                 report.spend(COMMIT, time.perf_counter() - started, 1)
                 report.count([clip])
                 self._notes.advance(report)
-            # A death from here on is no clip's doing.
+            # No clip is to blame for a death from here on.
             self._notes.begin(shard, UnderWay(stage=COMMIT, clip_ids=()), surely=assignment.isolate)
             started = time.perf_counter()
             writer.commit({"fingerprint": self._job.fingerprint})
             report.spend(COMMIT, time.perf_counter() - started)
 
     def make(self, assignment: Assignment) -> ShardReport:
-        """A whole shard, from plan to commit, in this process."""
+        """Make a whole shard, from plan to commit, in this process."""
         report = ShardReport(shard=assignment.shard)
         self.finish(self.process(self.load(assignment), assignment, report), assignment, report)
         return report
 
-    def _give_folder(self, clip: Clip) -> None:
-        if clip.is_open:
-            clip.work.folder = Path(tempfile.mkdtemp(dir=self._scratch))
-
-    @staticmethod
-    def _take_folder(clip: Clip) -> None:
-        if clip.work.folder is not None:
-            shutil.rmtree(clip.work.folder, ignore_errors=True)
-        clip.work.folder = clip.work.source_path = clip.work.probe = None
-        clip.work.forget_decoded()
-
 
 def fatal_text(error: BaseException) -> tuple[str, str]:
-    """Class name and line of an error that ends the run, for the way back to the driver."""
+    """The class name and the one-line text of an error that ends the run, to be sent to the driver."""
     if isinstance(error, VidalError):
         return type(error).__name__, str(error)
-    return MachineError.__name__, f"a worker broke: {type(error).__name__}: {' '.join(str(error).split())[:500]}"
+    return MachineError.__name__, f"a worker failed: {type(error).__name__}: {' '.join(str(error).split())[:500]}"
 
 
 def fatal_error(class_name: str, text: str) -> VidalError:
-    """The error that `fatal_text` told of."""
+    """The error that `fatal_text` described; a `MachineError` where its class is not of vidal's."""
     import vidal.errors
 
     kind = getattr(vidal.errors, class_name, MachineError)
