@@ -1,6 +1,6 @@
-"""The fetching child: asks come as JSON lines on stdin, one answer goes out for each, and nothing else does.
+"""The fetching child: reads asks as JSON lines from stdin and writes one answer for each, and nothing else, to stdout.
 
-It is started by `vidal.crawl.child`, in an environment without the user's; it dies with its parent.
+It is started by `vidal.crawl.child`, with none of the user's environment, and dies with its parent.
 """
 
 from __future__ import annotations
@@ -17,7 +17,8 @@ from urllib.parse import quote
 
 from vidal.crawl import guard
 from vidal.crawl.ask import Answer, Ask, host_of
-from vidal.crawl.http import Client, cookie_values, reason_of
+from vidal.crawl.cookies import cookie_values
+from vidal.crawl.http import Client, reason_of
 from vidal.crawl.reasons import DISK, FetchError
 from vidal.process import die_with
 
@@ -25,7 +26,7 @@ _SECRET_CHARACTERS = 4
 
 
 def main() -> None:
-    """``child_main PARENT_PID HOME ROBOTS``; the parent has set the limits."""
+    """Serve asks until stdin ends; the arguments are the parent's pid, the home and robots folders."""
     parent_pid, home, robots_folder = int(sys.argv[1]), sys.argv[2], sys.argv[3]
     die_with(parent_pid)
     sys.dont_write_bytecode = True
@@ -41,9 +42,9 @@ def main() -> None:
 
 
 def _take_channels() -> tuple[SimpleQueue[bytes | None], IO[bytes]]:
-    """Keep stdin and stdout for ourselves, so that no library's print gets among the answers.
+    """Move stdin and stdout to private descriptors, so that no library's print ends up among the answers.
 
-    A thread waits for the end of stdin, which is the parent's: also in the middle of a download.
+    A thread reads stdin and ends the process at its end, the parent's death, even in the middle of a download.
     """
     reader, writer = os.fdopen(os.dup(0), "rb"), os.fdopen(os.dup(1), "wb", buffering=0)
     null = os.open(os.devnull, os.O_RDWR)
@@ -61,31 +62,31 @@ def _take_channels() -> tuple[SimpleQueue[bytes | None], IO[bytes]]:
 
 
 def _answer(line: bytes, client: Client, folders: tuple[str, ...]) -> Answer:
-    """One answer for each ask, whatever happens; what was refused on the way is the cause of the failure."""
+    """The answer to one ask, whatever happens; where the guard refused something, that is the reason of the failure."""
     ask = Ask.from_line(line)
     try:
         guard.set_rules(ask.settings.rules(), (*folders, *([ask.folder] if ask.folder else [])))
-        return _do(ask, client)
+        return _run(ask, client)
     except BaseException as error:
-        client_error = reason_of(error)
+        failure = reason_of(error)
         if isinstance(error, guard.RefusedError):
-            client_error = FetchError("ssrf", next(iter(guard.refusals()), error.detail))
-        elif guard.refusals() and client_error.reason != DISK:
-            client_error = FetchError("ssrf", guard.refusals()[0])
+            failure = FetchError("ssrf", next(iter(guard.refusals()), error.detail))
+        elif guard.refusals() and failure.reason != DISK:
+            failure = FetchError("ssrf", guard.refusals()[0])
         return Answer.failed(
-            client_error.reason, _without_secrets(client_error.detail, ask), status=client_error.status,
-            retry_after_s=client_error.retry_after_s,
+            failure.reason, _without_secrets(failure.detail, ask), status=failure.status,
+            retry_after_s=failure.retry_after_s,
         )  # fmt: skip
 
 
-def _do(ask: Ask, client: Client) -> Answer:
+def _run(ask: Ask, client: Client) -> Answer:
     if ask.op == "direct":
         return client.direct(ask)
     if ask.op == "get_json":
         return client.get_json(ask)
     if ask.op == "robots":
         return client.ask_robots(ask)
-    # yt-dlp takes half a second to import, which a crawl of files need not pay.
+    # Importing yt-dlp takes half a second, which a crawl of files can spare.
     from vidal.crawl import platform
 
     return platform.which(ask) if ask.op == "which" else platform.Platform(ask, client).answer()

@@ -1,12 +1,11 @@
-"""To whom the fetching child may speak: public addresses, and those that the settings name.
+"""Restricts what the fetching child may connect to: public addresses, and those that the settings allow.
 
-The judgement falls where a connection is made, on the very address that the kernel is given: redirects, embedded
-players, a name that resolves otherwise the second time and any library's own ideas all end there. An audit hook
-cannot be taken out again, so it is for a process of its own.
+The check is made at the connection, on the address that the kernel is given: redirects, embedded players, DNS rebinding
+and the behaviour of any library all end there. An audit hook cannot be removed, so it is for a process of its own.
 
     install()                                     # once, before anything that has sockets is imported
     set_rules(Rules(allow_addresses=("127.0.0.1",)))
-    check_url("http://2130706433/")               # RefusedError: an address written in an odd way
+    check_url("http://2130706433/")               # RefusedError: an obfuscated address
 """
 
 from __future__ import annotations
@@ -45,9 +44,9 @@ _LABEL = re.compile(r"[a-z0-9_](?:[a-z0-9_-]{0,61}[a-z0-9_])?")
 
 
 class RefusedError(ClipError):
-    """A connection, an address or an act that the rules do not allow: the clip fails as ``ssrf``.
+    """A connection, an address or an operation that the rules do not allow: the clip fails as ``ssrf``.
 
-    Not an `OSError`, so that no library takes it for bad luck and tries the next address.
+    It is no `OSError`, so that no library treats it as a network error and tries the next address.
     """
 
     def __init__(self, detail: str) -> None:
@@ -56,16 +55,16 @@ class RefusedError(ClipError):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Rules:
-    """What is let through beside the public internet, and what is not let through in spite of being public."""
+    """What is allowed besides the public internet, and what is denied although it is public."""
 
     allow_addresses: tuple[str, ...] = ()
     """Addresses and networks, such as ``127.0.0.1`` or ``10.1.0.0/16``."""
     allow_hosts: tuple[str, ...] = ()
-    """If any: only these hosts, and those under them."""
+    """If any: only these hosts and their subdomains."""
     deny_hosts: tuple[str, ...] = ()
-    """Not these hosts, nor those under them."""
+    """Neither these hosts nor their subdomains."""
     proxy: tuple[str, int] | None = None
-    """Host and port of a proxy, which then is the one thing spoken to, wherever it is."""
+    """Host and port of a proxy; with one, nothing else may be connected to."""
     networks: tuple[ipaddress.IPv4Network | ipaddress.IPv6Network, ...] = field(init=False)
 
     def __post_init__(self) -> None:
@@ -74,7 +73,7 @@ class Rules:
 
 
 def is_permitted(address: Address, rules: Rules) -> bool:
-    """Whether an address may be spoken to; one that the settings name has to be met in the same spelling."""
+    """Whether an address may be connected to; an allowed network covers only addresses of its own IP version."""
     if getattr(address, "scope_id", None) is not None:
         return False
     if any(address in network for network in rules.networks if network.version == address.version):
@@ -83,7 +82,7 @@ def is_permitted(address: Address, rules: Rules) -> bool:
 
 
 def is_public(address: Address) -> bool:
-    """Whether it is one host of the internet, seen through the forms that carry another address inside."""
+    """Whether it is the public address of one host; an IPv4 address inside an IPv6 one is what counts."""
     if isinstance(address, ipaddress.IPv6Address):
         inner = address.ipv4_mapped or (ipaddress.IPv4Address(int(address) & 0xFFFFFFFF) if address in _NAT64 else None)
         if inner is not None:
@@ -96,10 +95,10 @@ def is_public(address: Address) -> bool:
 
 
 def check_url(url: str, rules: Rules, *, is_first: bool = True) -> SplitResult:
-    """The parts of a web address that may be asked for, or `RefusedError`; nothing is resolved.
+    """The parts of a URL that may be requested; raises `RefusedError` for any other. Nothing is resolved.
 
-    ``is_first`` applies `Rules.allow_hosts`, which is about where clips come from and not about the servers that
-    a platform keeps its media on.
+    ``is_first`` applies `Rules.allow_hosts`, which restricts where clips come from and not the servers on which a
+    platform keeps its media.
     """
     if any(ord(c) <= 32 or ord(c) == 127 or c == "\\" for c in url):
         raise RefusedError("the address has spaces, control characters or backslashes")
@@ -119,37 +118,26 @@ def check_url(url: str, rules: Rules, *, is_first: bool = True) -> SplitResult:
 
 
 def check_host(host: str, rules: Rules, *, is_literal_v6: bool = False, is_first: bool = False) -> None:
-    """Refuse a host that the rules exclude, that is no name of the internet, or that hides an address."""
+    """Raise `RefusedError` for a host that the rules deny, that is no public name, or that obfuscates an address."""
     name = host.rstrip(".").lower() if not is_literal_v6 else host.lower()
-    literal = _literal(name, is_literal_v6)
-    if literal is not None:
-        _check_literal(literal, rules)
-    else:
+    address: Address | None = None
+    try:
+        is_v6 = is_literal_v6 or ":" in name
+        address = ipaddress.IPv6Address(name) if is_v6 else ipaddress.IPv4Address(name)
+    except ValueError:
+        if is_v6:
+            raise RefusedError("not an IPv6 address") from None
+    if address is None:
         _check_name(name, rules)
+    elif not is_permitted(address, rules):
+        raise RefusedError(f"{address} is not a public address")
+    elif isinstance(address, ipaddress.IPv6Address) and (address.ipv4_mapped is not None or address in _NAT64):
+        # A resolver may return these for a public host; in a URL they are an obfuscation.
+        raise RefusedError(f"{address} hides an IPv4 address")
     if any(_is_under(name, denied) for denied in rules.deny_hosts):
         raise RefusedError(f"{name} is in deny_hosts")
     if is_first and rules.allow_hosts and not any(_is_under(name, allowed) for allowed in rules.allow_hosts):
         raise RefusedError(f"{name} is not in allow_hosts")
-
-
-def _literal(name: str, is_literal_v6: bool) -> Address | None:
-    if is_literal_v6 or ":" in name:
-        try:
-            return ipaddress.IPv6Address(name)
-        except ValueError:
-            raise RefusedError("not an IPv6 address") from None
-    try:
-        return ipaddress.IPv4Address(name)
-    except ValueError:
-        return None
-
-
-def _check_literal(address: Address, rules: Rules) -> None:
-    if not is_permitted(address, rules):
-        raise RefusedError(f"{address} is not a public address")
-    # A resolver may give these for a public host; who writes them in an address has something to hide.
-    if isinstance(address, ipaddress.IPv6Address) and (address.ipv4_mapped is not None or address in _NAT64):
-        raise RefusedError(f"{address} hides an IPv4 address")
 
 
 def _check_name(name: str, rules: Rules) -> None:
@@ -164,13 +152,13 @@ def _check_name(name: str, rules: Rules) -> None:
     if len(ascii_name) > 253 or not all(_LABEL.fullmatch(label) for label in labels):
         raise RefusedError(f"{name!r} is not a host name")
     is_local = len(labels) == 1 or labels[-1] in _LOCAL_NAMES or ascii_name.endswith(_LOCAL_ENDS)
-    # Where the settings open some address, a local name may stand for it: the connection itself decides.
+    # Where the settings allow some address, a local name may resolve to it: the check at the connection decides.
     if is_local and not rules.networks:
         raise RefusedError(f"{name!r} is a name of the local network")
 
 
 def _reads_as_number(name: str) -> bool:
-    """Whether the C library would take it for an IPv4 address: ``0x7f.1``, ``2130706433``, ``0177.0.0.1``."""
+    """Whether the C library would parse it as an IPv4 address: ``0x7f.1``, ``2130706433``, ``0177.0.0.1``."""
     try:
         socket.inet_aton(name)
     except (OSError, ValueError):
@@ -196,7 +184,7 @@ _state = _State()
 
 
 def set_rules(rules: Rules, folders: tuple[str, ...] = ()) -> None:
-    """The rules from now on, and the folders in which alone files may be written; forgets earlier refusals."""
+    """Set the rules and the only folders in which files may be written, and forget earlier refusals."""
     _state.refused = []
     _state.folders = tuple(os.path.realpath(folder) + os.sep for folder in folders)
     if rules == _state.rules:
@@ -206,36 +194,34 @@ def set_rules(rules: Rules, folders: tuple[str, ...] = ()) -> None:
         host, port = rules.proxy
         _state.is_resolving_proxy = True
         try:
-            found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
+            answers = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
         finally:
             _state.is_resolving_proxy = False
-        addresses = {(str(address[0]), port) for *_, address in found}
+        addresses = {(str(address[0]), port) for *_, address in answers}
     _state.rules, _state.proxy_addresses = rules, frozenset(addresses)
 
 
 def refusals() -> list[str]:
-    """What was refused since the rules were set, whatever became of the exceptions."""
+    """The refusals since the rules were set, whatever became of their exceptions."""
     return list(_state.refused)
 
 
 def install() -> None:
-    """Watch this process from now on, for good."""
+    """Install the audit hook in this process; it cannot be removed."""
     sys.addaudithook(_hook)
 
 
 def _hook(event: str, args: tuple[Any, ...]) -> None:
-    check = _CHECKS.get(event)
-    if check is None:
-        return
-    try:
-        check(args)
-    except RefusedError as refusal:
-        _state.refused.append(refusal.detail)
-        raise
+    if check := _CHECKS.get(event):
+        try:
+            check(args)
+        except RefusedError as refusal:
+            _state.refused.append(refusal.detail)
+            raise
 
 
 def _on_connect(args: tuple[Any, ...]) -> None:
-    """``connect``, ``sendto`` and ``sendmsg``: the address as the kernel will get it."""
+    """``connect``, ``sendto`` and ``sendmsg``: the address as the kernel gets it."""
     sock, target = args
     if target is None:
         return
@@ -243,7 +229,7 @@ def _on_connect(args: tuple[Any, ...]) -> None:
         raise RefusedError(f"a socket of family {int(sock.family)}")
     host, port = target[0], target[1]
     try:
-        # A name given here is resolved by the kernel's side, out of sight; every client resolves it first.
+        # A name given here would be resolved inside the call, out of sight; every client resolves it before.
         address = ipaddress.ip_address(host)
     except ValueError:
         raise RefusedError(f"a connection to {str(host)[:80]!r}, which is not a plain address") from None
@@ -257,21 +243,17 @@ def _on_connect(args: tuple[Any, ...]) -> None:
 
 
 def _on_resolve(args: tuple[Any, ...]) -> None:
-    host = args[0]
-    if host is None:
+    if args[0] is None:
         raise RefusedError("no host to resolve")
-    if _state.is_resolving_proxy or (_state.rules.proxy is not None and _text(host) == _state.rules.proxy[0]):
+    host = args[0].decode("ascii", "replace") if isinstance(args[0], bytes) else str(args[0])
+    if _state.is_resolving_proxy or (_state.rules.proxy is not None and host == _state.rules.proxy[0]):
         return
-    check_host(_text(host), _state.rules, is_literal_v6=":" in _text(host))
-
-
-def _text(host: Any) -> str:
-    return host.decode("ascii", "replace") if isinstance(host, bytes) else str(host)
+    check_host(host, _state.rules, is_literal_v6=":" in host)
 
 
 def _on_bind(args: tuple[Any, ...]) -> None:
     sock, target = args
-    # Port 0 is how a client chooses where to speak from; any other is a server.
+    # A client binds port 0; any other port is a server's.
     if sock.family not in (socket.AF_INET, socket.AF_INET6) or target[1] != 0:
         raise RefusedError("nothing listens here")
 
@@ -283,10 +265,10 @@ def _on_socket(args: tuple[Any, ...]) -> None:
 
 
 def _on_url(args: tuple[Any, ...]) -> None:
-    """Each hop of urllib's, redirects too; ``data:`` leads nowhere."""
-    url = args[0]
-    if not str(url).startswith("data:"):
-        check_url(str(url), _state.rules, is_first=False)
+    """Every request of urllib's, redirects included; a ``data:`` URL sends none."""
+    url = str(args[0])
+    if not url.startswith("data:"):
+        check_url(url, _state.rules, is_first=False)
 
 
 def _on_open(args: tuple[Any, ...]) -> None:
@@ -311,7 +293,7 @@ def _check_folder(path: Any) -> None:
 
 
 def _on_program(args: tuple[Any, ...]) -> None:
-    # To libraries it is as if the program were not installed.
+    # To libraries, it looks as if the program were not installed.
     raise FileNotFoundError("no program is started here")
 
 

@@ -1,4 +1,4 @@
-"""What a file is by its first bytes, and whether it ends before its container says that it does."""
+"""Tells the format of a file from its first bytes, and whether it ends before its container says."""
 
 from __future__ import annotations
 
@@ -8,55 +8,20 @@ from typing import IO
 
 HEAD_BYTES = 1024
 
-MEDIA = frozenset(
-    [
-        "mp4",
-        "matroska",
-        "avi",
-        "wav",
-        "flv",
-        "mpegts",
-        "mpegps",
-        "ogg",
-        "flac",
-        "mp3",
-        "aac",
-        "asf",
-        "aiff",
-        "amr",
-        "caf",
-        "ac3",
-        "realmedia",
-        "mxf",
-    ]
-)
+MEDIA = frozenset((
+    "mp4", "matroska", "avi", "wav", "flv", "mpegts", "mpegps", "ogg", "flac", "mp3", "aac", "asf", "aiff", "amr",
+    "caf", "ac3", "realmedia", "mxf",
+))  # fmt: skip
 PICTURES = frozenset(["jpeg", "png", "gif", "webp", "avif", "heic", "bmp", "tiff"])
 
 _STARTS: tuple[tuple[bytes, str], ...] = (
-    (b"\x1a\x45\xdf\xa3", "matroska"),
-    (b"FLV\x01", "flv"),
-    (b"OggS", "ogg"),
-    (b"fLaC", "flac"),
-    (b"ID3", "mp3"),
-    (b"\x30\x26\xb2\x75\x8e\x66\xcf\x11", "asf"),
-    (b"\x00\x00\x01\xba", "mpegps"),
-    (b"\x00\x00\x01\xb3", "mpegps"),
-    (b"#!AMR", "amr"),
-    (b"caff", "caf"),
-    (b"\x0b\x77", "ac3"),
-    (b".RMF", "realmedia"),
-    (b"\x06\x0e\x2b\x34\x02\x05\x01\x01", "mxf"),
-    (b"\xff\xd8\xff", "jpeg"),
-    (b"\x89PNG\r\n\x1a\n", "png"),
-    (b"GIF8", "gif"),
-    (b"BM", "bmp"),
-    (b"II*\x00", "tiff"),
-    (b"MM\x00*", "tiff"),
-    (b"#EXTM3U", "playlist"),
-    (b"%PDF", "pdf"),
-    (b"PK\x03\x04", "zip"),
-    (b"\x1f\x8b", "gzip"),
-)
+    (b"\x1a\x45\xdf\xa3", "matroska"), (b"FLV\x01", "flv"), (b"OggS", "ogg"), (b"fLaC", "flac"), (b"ID3", "mp3"),
+    (b"\x30\x26\xb2\x75\x8e\x66\xcf\x11", "asf"), (b"\x00\x00\x01\xba", "mpegps"), (b"\x00\x00\x01\xb3", "mpegps"),
+    (b"#!AMR", "amr"), (b"caff", "caf"), (b"\x0b\x77", "ac3"), (b".RMF", "realmedia"),
+    (b"\x06\x0e\x2b\x34\x02\x05\x01\x01", "mxf"), (b"\xff\xd8\xff", "jpeg"), (b"\x89PNG\r\n\x1a\n", "png"),
+    (b"GIF8", "gif"), (b"BM", "bmp"), (b"II*\x00", "tiff"), (b"MM\x00*", "tiff"), (b"#EXTM3U", "playlist"),
+    (b"%PDF", "pdf"), (b"PK\x03\x04", "zip"), (b"\x1f\x8b", "gzip"),
+)  # fmt: skip
 _RIFF = {b"AVI ": "avi", b"WAVE": "wav", b"WEBP": "webp"}
 _QUICKTIME = (b"ftyp", b"moov", b"mdat", b"free", b"wide", b"skip", b"pnot", b"styp")
 _PICTURE_BRANDS = {b"avif": "avif", b"avis": "avif", b"heic": "heic", b"heix": "heic", b"mif1": "heic", b"msf1": "heic"}
@@ -68,7 +33,10 @@ _TEXTS = (
 
 
 def kind_of(head: bytes) -> str:
-    """One word for the first bytes of a file: a container, a picture's format, ``html``, ``text``, ``empty``, …"""
+    """The format of a file by its first bytes: a container, an image format, or a word such as ``html`` or ``empty``.
+
+    ``head`` is the first `HEAD_BYTES` bytes. Bytes that show nothing are ``unknown``.
+    """
     if not head:
         return "empty"
     for start, kind in _STARTS:
@@ -88,7 +56,7 @@ def kind_of(head: bytes) -> str:
 
 
 def _is_transport_stream(head: bytes) -> bool:
-    """188 bytes a packet, or 192 with a time before each."""
+    """Packets of 188 bytes, or of 192 with a time stamp before each."""
     return any(
         len(head) > offset + 2 * size and all(head[offset + n * size] == 0x47 for n in range(3))
         for offset, size in ((0, 188), (4, 192))
@@ -112,24 +80,24 @@ def _text(head: bytes) -> str | None:
 
 
 def _is_plain(head: bytes) -> bool:
-    """Whether no byte is one that text does not have; a text's second word may well be ``free``."""
+    """Whether every byte can be one of a text, whose second word may be ``free``, like the name of a box."""
     return not re.search(rb"[\x00-\x08\x0e-\x1a\x1c-\x1f]", head)
 
 
 def _is_utf16(head: bytes) -> bool:
-    """Text of two bytes a letter, whose mark looks like the start of an MPEG frame."""
+    """Whether it is UTF-16 text; its byte order mark looks like the start of an MPEG frame."""
     if head[:2] not in (b"\xff\xfe", b"\xfe\xff"):
         return False
     try:
         text = head[: len(head) // 2 * 2].decode("utf-16")
     except UnicodeDecodeError as error:
-        # A letter of four bytes may be cut at the end of the head.
+        # A surrogate pair may be cut at the end of the head.
         return error.start >= len(head) - 4
     return _is_plain(text.encode())
 
 
 def is_cut_off(path: Path) -> bool | None:
-    """Whether the container says that more bytes were to come; None where it cannot tell."""
+    """Whether the container announces more bytes than the file has; None where it does not say."""
     size = path.stat().st_size
     with path.open("rb") as file:
         kind = kind_of(file.read(HEAD_BYTES))
@@ -148,7 +116,7 @@ def is_cut_off(path: Path) -> bool | None:
 
 
 def _mp4_is_cut_off(file: IO[bytes], size: int) -> bool:
-    """The boxes at the top level end where the file does, and one of them says what the others hold."""
+    """Whether the top-level boxes end after the file does, or lack the index (``moov``)."""
     position, names = 0, set()
     while position < size:
         file.seek(position)
@@ -162,14 +130,14 @@ def _mp4_is_cut_off(file: IO[bytes], size: int) -> bool:
         elif length == 0:
             length = size - position
         if length < 8:
-            # Rubbish after the last box is common, and nothing is missing.
+            # Trailing garbage is common and does not mean that anything is missing.
             return b"moov" not in names
         position += length
     return position > size or b"moov" not in names
 
 
 def _matroska_is_cut_off(file: IO[bytes], size: int) -> bool | None:
-    """The header, then one segment, whose length may be unknown in a live recording."""
+    """Reads the header and then one segment, whose length may be unknown in a live recording."""
     position = 0
     for _ in range(8):
         file.seek(position)
@@ -191,7 +159,7 @@ def _matroska_is_cut_off(file: IO[bytes], size: int) -> bool | None:
 
 
 def _ogg_is_cut_off(file: IO[bytes], size: int) -> bool | None:
-    """The last page carries the flag of an end."""
+    """Whether the last page is incomplete or lacks the end-of-stream flag."""
     file.seek(max(0, size - 65536))
     tail = file.read()
     start = tail.rfind(b"OggS")

@@ -1,4 +1,4 @@
-"""yt-dlp's metadata to crawl columns: one table, so that what is taken over can be read in one place."""
+"""Converts yt-dlp's metadata to crawl columns, by one table."""
 
 from __future__ import annotations
 
@@ -15,16 +15,12 @@ _LIST_LENGTH = 200
 
 
 def clean(value: Any, limit: int = _TITLE_CHARACTERS) -> str | None:
-    """A text as it stands, in any script, but always storable: no lone surrogates, no control characters."""
+    """The text of a value in any script, without lone surrogates and control characters; None for what is no text."""
     if value is None or isinstance(value, (dict, list, tuple, bool)):
         return None
     text = str(value).encode("utf-16", "surrogatepass").decode("utf-16", "replace")
     text = re.sub(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f]", "", text).strip()
     return text[:limit] or None
-
-
-def _description(value: Any) -> str | None:
-    return clean(value, _DESCRIPTION_CHARACTERS)
 
 
 def _texts(value: Any) -> list[str]:
@@ -72,16 +68,12 @@ def _word(value: Any) -> str | None:
     return text.lower() if text else None
 
 
-def _chapters(value: Any) -> int | None:
-    return len(value) if isinstance(value, list) else None
-
-
 TABLE: tuple[tuple[str, tuple[str, ...], Convert], ...] = (
-    # column, yt-dlp's fields of which the first that is there counts, conversion
+    # column, yt-dlp's fields of which the first with a value counts, conversion
     ("extractor", ("extractor_key", "ie_key", "extractor"), _word),
     ("platform_id", ("id",), clean),
     ("title", ("fulltitle", "title"), clean),
-    ("description", ("description",), _description),
+    ("description", ("description",), lambda value: clean(value, _DESCRIPTION_CHARACTERS)),
     ("tags", ("tags",), _texts),
     ("categories", ("categories",), _texts),
     ("uploader", ("uploader", "channel", "creator", "artist"), clean),
@@ -100,7 +92,7 @@ TABLE: tuple[tuple[str, tuple[str, ...], Convert], ...] = (
     ("was_live", ("was_live",), _flag),
     ("availability", ("availability",), clean),
     ("platform_language", ("language",), clean),
-    ("chapter_count", ("chapters",), _chapters),
+    ("chapter_count", ("chapters",), lambda value: len(value) if isinstance(value, list) else None),
     ("media_type", ("media_type",), clean),
     ("webpage_url", ("webpage_url", "original_url", "url"), _address),
     ("stated_width", ("width",), _count),
@@ -113,8 +105,11 @@ _LIVE = {"is_live": True, "is_upcoming": True, "post_live": True, "not_live": Fa
 
 
 def crawl_columns(info: dict[str, Any]) -> dict[str, Any]:
-    """The columns of one video, or of one entry of a search; a column without a value is None."""
-    row = {column: convert(_first(info, fields)) for column, fields, convert in TABLE}
+    """The crawl columns of a video, or of an entry of a search; a column without a value is None."""
+    row = {
+        column: convert(next((info[name] for name in fields if info.get(name) is not None), None))
+        for column, fields, convert in TABLE
+    }
     row["hashtags"] = hashtags(row["title"] or "", row["description"] or "")
     if row["is_live"] is None:
         row["is_live"] = _LIVE.get(row["live_status"] or "")
@@ -125,15 +120,11 @@ def crawl_columns(info: dict[str, Any]) -> dict[str, Any]:
     return row
 
 
-def _first(info: dict[str, Any], fields: tuple[str, ...]) -> Any:
-    return next((info[name] for name in fields if info.get(name) is not None), None)
-
-
 def hashtags(*texts: str) -> list[str]:
-    """``#words`` of the texts in any script, in order, each once whatever its case, without the sign."""
-    found: dict[str, str] = {}
+    """The ``#words`` of the texts, in any script, without the sign, in order, each once regardless of case."""
+    tags: dict[str, str] = {}
     for text in texts:
         for tag in _TAG.findall(text):
             if not tag.strip("_-\ufe0f\u200d").isdigit():
-                found.setdefault(tag.casefold(), tag)
-    return list(found.values())[:_LIST_LENGTH]
+                tags.setdefault(tag.casefold(), tag)
+    return list(tags.values())[:_LIST_LENGTH]

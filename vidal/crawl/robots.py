@@ -1,4 +1,4 @@
-"""robots.txt as RFC 9309 has it: the group of our name, or of ``*``; the longest rule that matches decides."""
+"""robots.txt by RFC 9309: the group of our name, or of ``*``, and in it the longest matching rule."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from urllib.parse import quote, unquote
 
 MAX_BYTES = 500 * 1024
-"""What RFC 9309 asks a crawler to read at least."""
+"""The least that RFC 9309 requires a crawler to read."""
 
 
 @dataclass(slots=True)
@@ -15,20 +15,20 @@ class Robots:
     """The rules of one host for one agent."""
 
     rules: list[tuple[bool, str]] = field(default_factory=list)
-    """Allow or disallow, and the path's pattern."""
+    """Whether each rule allows, and the pattern of its path."""
     crawl_delay_s: float | None = None
 
     def allows(self, target: str) -> bool:
-        """Whether a path with its query may be asked for."""
+        """Whether a path with its query may be requested."""
         if target == "/robots.txt":
             return True
-        target = _normal(target)
+        target = _normalised(target)
         matching = [(len(pattern), allow) for allow, pattern in self.rules if _matches(pattern, target)]
         return max(matching)[1] if matching else True
 
 
 def parse(text: str, agent: str) -> Robots:
-    """The rules for ``agent``, such as ``vidal``; its own groups are taken together, else those for ``*``."""
+    """The rules for ``agent``, such as ``vidal``: of all groups that name it, or else of all for ``*``."""
     groups: dict[str, Robots] = {}
     names: list[str] = []
     is_open = False
@@ -43,24 +43,20 @@ def parse(text: str, agent: str) -> Robots:
             groups.setdefault(value.lower(), Robots())
             continue
         is_open = False
-        for name in names:
-            _add(groups[name], key, value)
+        for group in [groups[name] for name in names]:
+            if key in ("allow", "disallow") and value:
+                group.rules.append((key == "allow", _normalised(value)))
+            elif key == "crawl-delay" and re.fullmatch(r"\d{1,6}(?:\.\d+)?", value):
+                group.crawl_delay_s = float(value)
     return groups.get(agent.lower()) or groups.get("*") or Robots()
 
 
-def _add(group: Robots, key: str, value: str) -> None:
-    if key in ("allow", "disallow") and value:
-        group.rules.append((key == "allow", _normal(value)))
-    elif key == "crawl-delay" and re.fullmatch(r"\d{1,6}(?:\.\d+)?", value):
-        group.crawl_delay_s = float(value)
-
-
-def _normal(path: str) -> str:
+def _normalised(path: str) -> str:
     return quote(unquote(path), safe="/*$?&=;:@!+,~()'%")
 
 
 def _matches(pattern: str, target: str) -> bool:
-    """``*`` is any text, ``$`` at the end is the end; matched piece by piece, so that no pattern takes long."""
+    """``*`` matches any text, a final ``$`` the end; matched piece by piece, so that no pattern takes long."""
     is_whole = pattern.endswith("$")
     first, *rest = pattern.removesuffix("$").split("*")
     if not target.startswith(first):

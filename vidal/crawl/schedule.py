@@ -1,4 +1,4 @@
-"""Which clip a worker turns to next: every host at once, one host in the order of the plan."""
+"""Decides which clip a worker fetches next: all hosts at once, the clips of one host in plan order."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from vidal.crawl.visitor import Tries
 
 @dataclass(slots=True)
 class Turn:
-    """A clip that is to be fetched, and how far that is."""
+    """A clip to be fetched, and the state of its visits."""
 
     host: str
     clip: Clip
@@ -23,9 +23,9 @@ class Turn:
 
 
 class Schedule:
-    """Clips by host; a thread that is free gets one of the host that fewest threads are busy with.
+    """Clips by host; a free thread gets one of the host that the fewest threads are visiting.
 
-    A clip that is put off, because its host is paused or a visit failed, holds no thread: others go meanwhile.
+    A clip that is postponed, because its host is paused or a visit failed, occupies no thread meanwhile.
     """
 
     def __init__(self, turns: Sequence[Turn], clock: Callable[[], float] = time.monotonic) -> None:
@@ -38,11 +38,14 @@ class Schedule:
             self._busy[turn.host] = 0
 
     def take(self) -> Turn | float | None:
-        """The next clip; the seconds until one is due where all are put off; None when all are given out."""
+        """The next clip; the seconds until one is due where all are postponed; None when none is left."""
         with self._lock:
             now = self._clock()
-            due = {host: turn for host, turns in self._waiting.items() if (turn := _first_due(turns, now))}
-            # The first of equals: hosts stand in the order of their first clip.
+            due: dict[str, Turn] = {}
+            for name, turns in self._waiting.items():
+                if turn := next((turn for turn in turns if turn.not_before <= now), None):
+                    due[name] = turn
+            # Of equals the first: hosts are in the order of their first clip.
             host = min(due, key=lambda name: self._busy[name], default=None)
             if host is None:
                 times = [turn.not_before for turns in self._waiting.values() for turn in turns]
@@ -52,13 +55,9 @@ class Schedule:
             return due[host]
 
     def done(self, turn: Turn, again_in_s: float | None) -> None:
-        """The turn is over; the clip comes again after so many seconds, if any."""
+        """Report the end of a turn; with ``again_in_s``, the clip is due again after so many seconds."""
         with self._lock:
             self._busy[turn.host] -= 1
             if again_in_s is not None:
                 turn.not_before = self._clock() + again_in_s
                 self._waiting[turn.host].append(turn)
-
-
-def _first_due(turns: list[Turn], now: float) -> Turn | None:
-    return next((turn for turn in turns if turn.not_before <= now), None)
