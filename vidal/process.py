@@ -1,11 +1,13 @@
-"""Supervised processes: bounded from outside, killed with their group, never outliving their parent.
+"""Supervised processes: limited from outside, killed with their group, never outliving their parent.
 
-with Child(["ffmpeg", *options], folder, {"LC_ALL": "C"}, output="stderr") as child:
-    child.limit(resource.RLIMIT_AS, 2 << 30)
-    while data := child.read(deadline):
-        log.feed(data)
-    end = child.wait(deadline)
-if end.cause == "deadline": ...
+    limits = {resource.RLIMIT_AS: (2 << 30, 2 << 30)}
+    with Child(["ffmpeg", *options], folder, {"LC_ALL": "C"}, limits, output="stderr") as child:
+        while data := child.read(deadline):
+            log.feed(data)
+        end = child.wait(deadline)    # end.cause: "exit", "cpu", "deadline", "file_size" or "signal"
+
+A process that is no `Child`, such as a worker of a pool, calls `die_with` itself. Each keeps its files in a
+`private_folder`, which the next process removes if this one is killed.
 """
 
 from __future__ import annotations
@@ -30,6 +32,10 @@ from vidal.errors import StorageError
 Cause = Literal["exit", "cpu", "deadline", "file_size", "signal"]
 
 _PR_SET_PDEATHSIG = 1
+_LIMITS = {
+    resource.RLIMIT_AS: "as", resource.RLIMIT_CORE: "core", resource.RLIMIT_CPU: "cpu", resource.RLIMIT_FSIZE: "fsize",
+}  # fmt: skip
+_NO_LIMITS: Mapping[int, tuple[int, int]] = {}
 _FOLDER_PREFIX = "vidal-private-"
 _TICKS_PER_S = os.sysconf("SC_CLK_TCK")
 # Loaded here, because nothing may be loaded between fork and exec.
@@ -53,6 +59,7 @@ class End:
 class Child:
     """A process in a session of its own, with only the environment that is given and one output that is read.
 
+    ``limits`` are pairs of a soft and a hard one, by ``resource.RLIMIT_AS``, ``CPU`` or ``FSIZE``; core files are off.
     ``output`` names the stream for `read`; the other one and, unless ``has_input``, stdin are ``/dev/null``. The kernel
     kills the process when the *thread* that started it ends. One thread at a time may use a `Child`.
     """
@@ -62,16 +69,23 @@ class Child:
         command: Sequence[str],
         folder: Path,
         environment: Mapping[str, str],
+        limits: Mapping[int, tuple[int, int]] = _NO_LIMITS,
         *,
         output: Literal["stdout", "stderr"],
         has_input: bool = False,
     ) -> None:
-        # setpriv (util-linux) keeps Python out of the fork: `subprocess` then uses vfork, which copies no page tables
-        # and runs no atfork handler, so it is quick and safe in a worker full of threads, gRPC and CUDA.
-        setpriv = shutil.which("setpriv", path="/usr/bin:/bin:/usr/local/bin")
+        # prlimit and setpriv (util-linux) set limits and parent-death signal before the command's first instruction.
+        # They keep Python out of the fork: `subprocess` then uses vfork, which copies no page tables and runs no atfork
+        # handler, so it is quick and safe in a worker full of threads, gRPC and CUDA.
+        prlimit, setpriv = (shutil.which(name, path="/usr/bin:/bin:/usr/local/bin") for name in ("prlimit", "setpriv"))
+        launcher = [setpriv, "--pdeathsig", "KILL", "--"] if setpriv else []
+        limits = {kind: _lowered(kind, limit) for kind, limit in {resource.RLIMIT_CORE: (0, 0), **limits}.items()}
+        if prlimit:
+            options = (f"--{_LIMITS[kind]}={soft}:{hard}" for kind, (soft, hard) in limits.items())
+            launcher = [prlimit, *options, "--", *launcher]
         self._selector = selectors.DefaultSelector()
         self._process = subprocess.Popen(
-            [*([setpriv, "--pdeathsig", "KILL", "--"] if setpriv else []), *command],
+            [*launcher, *command],
             cwd=folder,
             env=environment,
             stdin=subprocess.PIPE if has_input else subprocess.DEVNULL,
@@ -83,12 +97,13 @@ class Child:
         )
         self.pid = self._process.pid
         self._end: End | None = None
-        self._cpu_limit_s = float("inf")
+        self._cpu_limit_s = limits.get(resource.RLIMIT_CPU, (float("inf"),))[0]
         stream = self._process.stdout or self._process.stderr
         assert stream is not None
         self._output_fd = stream.fileno()
         self._selector.register(self._output_fd, selectors.EVENT_READ)
-        self.limit(resource.RLIMIT_CORE, 0)
+        for kind, (soft, hard) in {} if prlimit else limits.items():
+            self.limit(kind, soft, hard)
 
     def __enter__(self) -> Self:
         return self
@@ -96,12 +111,10 @@ class Child:
     def __exit__(self, *_: object) -> None:
         self.close()
 
-    def limit(self, kind: int, soft: int, hard: int | None = None) -> None:
-        """Set one of the ``resource.RLIMIT_`` bounds from outside; without ``hard``, the process cannot raise it."""
-        if kind == resource.RLIMIT_CPU:
-            self._cpu_limit_s = soft
+    def limit(self, kind: int, soft: int, hard: int) -> None:
+        """Change a limit of the running process from outside."""
         with contextlib.suppress(ProcessLookupError):
-            resource.prlimit(self.pid, kind, (soft, soft if hard is None else hard))
+            resource.prlimit(self.pid, kind, _lowered(kind, (soft, hard)))
 
     def write(self, data: bytes) -> None:
         """Write to stdin; raises `OSError` where the process has closed it."""
@@ -159,6 +172,13 @@ class Child:
         end = self.wait(0.0)
         with self._process, self._selector:
             return end
+
+
+def _lowered(kind: int, limit: tuple[int, int]) -> tuple[int, int]:
+    """The limit, or our own hard one where that is lower: nobody may exceed his own."""
+    _, own = resource.getrlimit(kind)
+    soft, hard = (own if own != resource.RLIM_INFINITY and not 0 <= value < own else value for value in limit)
+    return soft, hard
 
 
 def exit_text(returncode: int) -> str:

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import os
 import resource
+import shutil
 import subprocess
 import sys
 import time
+from collections.abc import Mapping
 from pathlib import Path
 
 import pytest
@@ -17,8 +19,9 @@ MIB = 1024 * 1024
 INFINITY = resource.RLIM_INFINITY
 
 
-def shell(script: str, folder: Path) -> Child:
-    return Child(["/bin/sh", "-c", script], folder, {"PATH": "/usr/bin:/bin"}, output="stdout", has_input=True)
+def shell(script: str, folder: Path, limits: Mapping[int, tuple[int, int]] | None = None) -> Child:
+    command = ["/bin/sh", "-c", script]
+    return Child(command, folder, {"PATH": "/usr/bin:/bin"}, limits or {}, output="stdout", has_input=True)
 
 
 ENDS: list[tuple[str, Cause, str]] = [
@@ -36,17 +39,17 @@ ENDS: list[tuple[str, Cause, str]] = [
 
 @pytest.mark.parametrize(("script", "cause", "text"), ENDS, ids=[end[0] for end in ENDS])
 def test_the_cause_of_an_end_is_named(script: str, cause: Cause, text: str, tmp_path: Path) -> None:
-    with shell(script, tmp_path) as child:
-        child.limit(resource.RLIMIT_CPU, 1, 2)
-        child.limit(resource.RLIMIT_FSIZE, MIB)
+    with shell(script, tmp_path, {resource.RLIMIT_CPU: (1, 2), resource.RLIMIT_FSIZE: (MIB, MIB)}) as child:
         end = child.wait(time.monotonic() + (1 if cause == "deadline" else 60))
     assert (end.cause, str(end)) == (cause, text)
     assert child.wait(0.0) == child.close() == end
 
 
-def test_limits_hold_and_core_files_are_off(tmp_path: Path) -> None:
-    with shell("read line; cat /proc/self/limits", tmp_path) as child:
-        child.limit(resource.RLIMIT_AS, 512 * MIB)
+@pytest.mark.parametrize("has_tools", [True, False])
+def test_limits_hold_and_core_files_are_off(has_tools: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    if not has_tools:
+        monkeypatch.setattr(shutil, "which", lambda *_, **__: None)
+    with shell("read line; cat /proc/self/limits", tmp_path, {resource.RLIMIT_AS: (512 * MIB, 512 * MIB)}) as child:
         child.limit(resource.RLIMIT_FSIZE, MIB, INFINITY)
         child.write(b"go\n")
         text = b""

@@ -24,7 +24,7 @@ from vidal.crawl.ask import MIB, Answer, Ask
 from vidal.errors import ToolError
 from vidal.process import Child, private_folder
 
-MEMORY_BYTES = 2048 * MIB
+_LIMITS = {resource.RLIMIT_AS: (2048 * MIB, 2048 * MIB)}
 _START_WALL_S = 60.0
 _GRACE_S = 1.0
 """The child keeps the deadline itself where it can, which spares a new start; the parent waits so much longer."""
@@ -93,9 +93,8 @@ class FetchChild:
         self._kill()
         started = time.perf_counter()
         child = self._child = _starter.submit(
-            Child, self._command(), self._home, self._environment(), output="stdout", has_input=True
+            Child, self._command(), self._home, self._environment(), _LIMITS, output="stdout", has_input=True
         ).result()
-        child.limit(resource.RLIMIT_AS, MEMORY_BYTES)
         self._unread = b""
         if self._read_line(child, time.monotonic() + _START_WALL_S) is None:
             self._kill()

@@ -48,10 +48,13 @@ def run(
     """
     log, cpu_limit_s = _Log(marks), cpu_s or limits.cpu_s
     deadline = time.monotonic() + limits.wall_s
-    with Child(command, folder, _ENVIRONMENT, output="stderr") as child:
-        child.limit(resource.RLIMIT_AS, limits.memory_bytes)
-        child.limit(resource.RLIMIT_FSIZE, limits.output_bytes)
-        child.limit(resource.RLIMIT_CPU, max(1, round(cpu_limit_s)), max(1, round(cpu_limit_s)) + 2)
+    whole_cpu_s = max(1, round(cpu_limit_s))
+    bounds = {
+        resource.RLIMIT_AS: (limits.memory_bytes, limits.memory_bytes),
+        resource.RLIMIT_FSIZE: (limits.output_bytes, limits.output_bytes),
+        resource.RLIMIT_CPU: (whole_cpu_s, whole_cpu_s + 2),
+    }
+    with Child(command, folder, _ENVIRONMENT, bounds, output="stderr") as child:
         while data := child.read(deadline):
             log.feed(data)
         end = child.wait(deadline)
