@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
 from rich.console import Console
+from rich.table import Table
 
 from vidal import extras
 from vidal.dataset.dataset import Dataset
@@ -28,7 +29,7 @@ from vidal.errors import MachineError, NothingNewError, OutputError, RecipeError
 from vidal.models.inventory import require
 from vidal.recipe import Recipe, again
 from vidal.report.funnel import Funnel
-from vidal.report.summary import as_json, funnel_of, stage_order
+from vidal.report.summary import as_json, as_table, funnel_of, stage_order
 
 EngineName = Literal["ray", "local"]
 
@@ -54,8 +55,17 @@ class BuildResult:
         worst = max(failures, key=lambda line: line.count)
         return MachineError(
             f"{self.out}: every candidate failed, {worst.count} of {self.funnel.candidates} in stage {worst.stage} "
-            f"with reason {worst.reason}; `vidal why CLIP {self.out}` tells the details of one"
+            f"with reason {worst.reason}; `vidal why {self.out} CLIP` tells the details of one"
         )
+
+    def lines(self) -> Iterator[str | Table]:
+        if self.did_nothing:
+            yield f"{self.out}: nothing to do, every shard is committed"
+        yield as_table(self.funnel, self.stage_order)
+        if not self.did_nothing:
+            slowest = sorted(self.stage_seconds.items(), key=lambda stage: -stage[1])[:5]
+            told = ", ".join(f"{name} {s:.1f}" for name, s in slowest)
+            yield f"{self.out} in {self.wall_s:.0f} s; worker seconds: {told}"
 
     def as_json(self) -> dict[str, Any]:
         return {

@@ -18,7 +18,7 @@ from vidal import extras
 from vidal.clip import Clip
 from vidal.errors import ClipError, ToolError, VidalError
 from vidal.models import packages
-from vidal.models.inventory import Model, find, of_stage
+from vidal.models.inventory import Model, fetch, find, of_stage
 from vidal.settings import read_yaml
 from vidal.stage import Stage, Step
 
@@ -33,15 +33,26 @@ class Finding:
     is_well: bool
     detail: str
 
+
+class Examination(list[Finding]):
+    """All that was looked at."""
+
+    @property
+    def is_well(self) -> bool:
+        return all(finding.is_well for finding in self)
+
+    def lines(self) -> Iterator[str]:
+        return (f"{'ok  ' if found.is_well else 'FAIL'} {found.what}: {found.detail}" for found in self)
+
     def as_json(self) -> dict[str, Any]:
-        return asdict(self)
+        return {"ok": self.is_well, "findings": [asdict(finding) for finding in self]}
 
 
-def examine(recipe: Path | None) -> list[Finding]:
+def examine(recipe: Path | None) -> Examination:
     """Look at the machine, and at each stage of the recipe if one is given."""
     if recipe is None:
-        return [*_machine()]
-    return [*_machine(), *(_models(models_of(recipe)) if _is_training(recipe) else _stages(recipe))]
+        return Examination(_machine())
+    return Examination([*_machine(), *(_models(models_of(recipe)) if _is_training(recipe) else _stages(recipe))])
 
 
 def models_of(recipe: Path) -> list[Model]:
@@ -57,6 +68,15 @@ def models_of(recipe: Path) -> list[Model]:
     named = {"text": training.text.model, **towers}
     # What timm builds has no folder of its own.
     return [find(part, "model", name) for part, name in named.items() if name and not name.startswith("timm:")]
+
+
+def pull(recipe: Path) -> Iterator[str]:
+    """Fetch what a recipe names and this machine lacks, a line for each package and model; raises `VidalError`."""
+    for package in packages_missing(recipe):
+        packages.install(package)
+        yield f"installed the package {package}"
+    for model in models_of(recipe):
+        yield f"{model.stage}.{model.setting}: {fetch(model).sentence()}"
 
 
 def packages_missing(recipe: Path) -> list[str]:

@@ -38,7 +38,7 @@ from vidal.settings import parse_override, put, read_yaml, validate
 from vidal.sources import SOURCES
 from vidal.sources.source import Source
 from vidal.stage import Decision, Stage, Step, digest
-from vidal.stages import CATALOGUE, step_class
+from vidal.stages import named_step, step_class
 
 _KEYS = ("name", "source", "shards", "engine", "removals", "modalities", "stages")
 _EXAMPLE = "shards.size=4 or too_long.max_s=30"
@@ -267,14 +267,9 @@ def _steps(raw: Any, place: str) -> list[Step]:
     for index, line in enumerate(raw):
         name, settings = _line(line, f"{place}: stages[{index}]")
         try:
-            kind = step_class(name)
-        except (ImportError, AttributeError, TypeError, ValueError) as error:
-            if isinstance(error, ImportError) and extras.explained(error, name):
-                raise
-            near = difflib.get_close_matches(name, CATALOGUE, n=1)
-            hint = f"did you mean `{near[0]}`?" if near else f"known: {', '.join(CATALOGUE)}"
-            because = f" ({error})" if ":" in name else ""
-            raise RecipeError(f"{place}: stages[{index}]: no stage `{name}`{because}; {hint}") from None
+            kind = named_step(name)
+        except RecipeError as error:
+            raise RecipeError(f"{place}: stages[{index}]: {error}") from None
         steps.append(validate(kind, settings, f"{place}: stages[{index}].{name}"))
     names = [step.step_name() for step in steps]
     repeated = next((name for name in names if names.count(name) > 1), None)

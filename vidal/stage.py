@@ -59,7 +59,7 @@ IN_WORKER = frozenset({"source_file", "source_facts"})
 class Resources(BaseModel):
     """What a worker of the stage needs; left out of the fingerprint, as it changes no byte of the output."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
 
     gpus: float = Field(0.0, ge=0)
     """GPUs of one worker; stages that want one run in workers of their own where there is one."""
@@ -73,7 +73,9 @@ class Resources(BaseModel):
 class Step(BaseModel):
     """A line of a recipe: its settings are the fields of the class, declared once."""
 
-    model_config = ConfigDict(extra="forbid", validate_default=True, protected_namespaces=())
+    model_config = ConfigDict(
+        extra="forbid", validate_default=True, protected_namespaces=(), use_attribute_docstrings=True
+    )
 
     version: ClassVar[int] = 1
     """Raised when the same settings give other output."""

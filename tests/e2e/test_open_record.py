@@ -117,8 +117,8 @@ def test_it_is_in_the_json_of_every_layer_and_in_a_joint_export(folder: Path, ma
 
 def test_commands_know_it(folder: Path, manifest: pd.DataFrame) -> None:
     value = manifest.loc[CLIPS[1], "colourfulness"]
-    assert f"colourfulness: {value}" in run(folder, "why", CLIPS[1], "out")
-    assert json.loads(run(folder, "why", CLIPS[0], "out", "--json"))["colourfulness"] < LIMIT
+    assert f"colourfulness: {value}" in run(folder, "why", "out", CLIPS[1])
+    assert json.loads(run(folder, "why", "out", CLIPS[0], "--json"))["colourfulness"] < LIMIT
     dropped = json.loads(run(folder, "status", "out", "--json"))["dropped"]
     assert dropped == [{"stage": "too_grey", "status": "rejected", "reason": "too_grey", "clips": 1}]
     assert json.loads(run(folder, "verify", "out", "--json"))["ok"] is True

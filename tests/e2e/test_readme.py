@@ -45,7 +45,7 @@ class Run:
 
 RUNS = {
     ".venv/bin/vidal report data/sample": Run("wrote report.html"),
-    ".venv/bin/vidal why bunny-wake-repost data/sample": Run("url: ../samples/clips/bunny-wake-repost.webm"),
+    ".venv/bin/vidal why data/sample bunny-wake-repost": Run("url: ../samples/clips/bunny-wake-repost.webm"),
     "vidal export data/sample --out data/pairs --format open-clip": Run("wrote 23 clips to data/pairs"),
     "vidal models pull shorts.yaml": Run("depth.model: vidal:depth-small (shipped, "),
     "vidal doctor shorts.yaml": Run("ok stage depth: ready in "),
@@ -63,7 +63,7 @@ RUNS = {
     "vidal eval runs/sample --data data/sample --json": Run('"text_to_infrared"'),
     "vidal embed data/sample --checkpoint runs/sample --out data/embeddings": Run("wrote "),
     'vidal search "a rabbit in the grass" --embeddings data/embeddings': Run("bunny-"),
-    "vidal export runs/sample --format encoder --out encoders/sample": Run("wrote encoders/sample"),
+    "vidal export-encoder runs/sample --out encoders/sample": Run("wrote encoders/sample"),
     'vidal index "shards/{000..099}.tar" --out data/foreign': Run("data/foreign: 100 samples in 100 tars"),
     "vidal terms manifests/terms/*.txt --out terms.parquet --number 5000 --plot terms.svg": Run(
         "wrote terms.parquet and terms.svg"
@@ -71,7 +71,9 @@ RUNS = {
     "vidal crawl pipelines/crawl-urls.yaml --out data/crawl --set source.list=urls.csv": Run(
         "gone", "--set fetch.allow_addresses=[127.0.0.0/29]"
     ),
-    "vidal why 3f0c5a data/crawl": Run("3f0c5a91 is failed: stage fetch, gone ("),
+    "vidal stages": Run("too_long: Rejects"),
+    "vidal stages speech": Run("beam_size: int, default 1, >= 1, <= 10"),
+    "vidal why data/crawl 3f0c5a": Run("3f0c5a91 is failed: stage fetch, gone ("),
 }
 IN_THIS_PROCESS = {"eval", "export", "index", "models", "remove", "search", "status", "terms", "verify", "why"}
 """Commands whose time goes into imports, which this process has behind it; the others run as a user's do."""
@@ -178,6 +180,7 @@ NEEDS = {
     "vidal train pipelines/train/sample.yaml --data data/sample --out runs/sample": "sample",
     'vidal index "shards/{000..099}.tar" --out data/foreign': "tars",
     "vidal terms manifests/terms/*.txt --out terms.parquet --number 5000 --plot terms.svg": "urls",
+    "vidal stages": "place",
 }
 """By a block's first command, what has to be there."""
 

@@ -137,7 +137,7 @@ def test_the_report_is_one_offline_file_with_every_kept_clip(
 
 
 def test_why_names_the_stage_the_reason_and_the_twin(sample_dataset: Path) -> None:
-    told = command("why", "bunny-wake-repost", sample_dataset).stdout
+    told = command("why", sample_dataset, "bunny-wake-repost").stdout
     assert "rejected: stage duplicates, duplicate" in told and "repeats bunny-wake" in told
 
 

@@ -171,7 +171,7 @@ def test_a_tower_learns_it_and_is_evaluated_and_embeds(folder: Path, trained: Pa
 
 def test_an_exported_encoder_finds_it_too(folder: Path, trained: Path) -> None:
     modalities.load(PATH)
-    run("export", trained, "--format", "encoder", "--out", folder / "encoder")
+    run("export-encoder", trained, "--out", folder / "encoder")
     forget()
     told = run("embed", folder / "set", "--checkpoint", folder / "encoder", "--out", folder / "e2", "--json",
                "--allow-module", "toy_normals")  # fmt: skip

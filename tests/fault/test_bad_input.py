@@ -173,7 +173,7 @@ def test_commands_on_what_is_no_data_set_say_so(words: str, tmp_path: Path) -> N
 
 def test_a_clip_that_is_not_there_is_a_users_mistake(tmp_path: Path) -> None:
     run(toys(tmp_path), tmp_path / "out", InProcessEngine())
-    done = command("why", "nobody", tmp_path / "out")
+    done = command("why", tmp_path / "out", "nobody")
     assert (done.returncode, done.stderr.count("\n")) == (USER, 1)
     assert "no clip nobody in this dataset" in done.stderr
 

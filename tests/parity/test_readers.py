@@ -254,7 +254,7 @@ def test_open_clip_trains_on_the_pairs(some_mute: Path, tmp_path: Path, monkeypa
     monkeypatch.setattr(open_clip_data, "tar_file_expander", expand)
     exported = write_open_clip(Dataset.open(str(some_mute)), str(tmp_path))
     assert (exported.clips, exported.left_out) == (3, 9)
-    assert exported.sentence() == f"wrote 3 clips to {tmp_path}; 9 clips left out: no caption or no frame"
+    assert list(exported.lines()) == [f"wrote 3 clips to {tmp_path}; 9 clips left out: no caption or no frame"]
     ours = samples_by_key(some_mute)
     pairs = samples(tmp_path / "*.tar")
     assert all(open_clip_data.filter_no_caption_or_no_image(sample) for sample in pairs.values())

@@ -23,7 +23,7 @@ from vidal.commands.terminal import guarded
 from vidal.dataset.dataset import Dataset
 from vidal.dataset.find import find
 from vidal.engine.local import InProcessEngine
-from vidal.errors import MachineError, RecipeError, SourceError, VidalError
+from vidal.errors import MachineError, RecipeError, SourceError, UserError, VidalError
 from vidal.recipe import check
 
 TITLES = ["one", "reject", "gone", "raise", "one", "two"]
@@ -68,7 +68,7 @@ def test_status_reconciles(built: Path) -> None:
 
 ON_DAMAGE = {
     "status": ["status", "{set}"],
-    "why": ["why", "{clip}", "{set}"],
+    "why": ["why", "{set}", "{clip}"],
     "report": ["report", "{set}", "--out", "{tmp}/r.html"],
     "report where": ["report", "{set}", "--out", "{tmp}/r.html", "--where", "duration_s > 1"],
     "joint": ["export", "{set}", "--out", "{tmp}/joint"],
@@ -159,7 +159,7 @@ WHY = [
 
 @pytest.mark.parametrize(("clip", "sentence"), WHY)
 def test_why_says_what_became_of_a_clip(clip: str, sentence: str, built: Path) -> None:
-    assert said("why", clip, built).splitlines()[0] == sentence.format(out=built)
+    assert said("why", built, clip).splitlines()[0] == sentence.format(out=built)
 
 
 @pytest.fixture(scope="module")
@@ -189,7 +189,7 @@ FOUND = [
 def test_why_finds_a_clip_by_its_id_the_beginning_of_it_or_its_url(
     given: list[str], clip_id: str, odd_ids: Path
 ) -> None:
-    assert said("why", *given, odd_ids).splitlines()[0] == f"{clip_id} is kept"
+    assert said("why", odd_ids, *given).splitlines()[0] == f"{clip_id} is kept"
 
 
 def test_why_names_up_to_five_candidates_or_says_that_there_is_none(odd_ids: Path) -> None:
@@ -213,12 +213,29 @@ def test_why_says_how_far_a_dataset_is_that_is_not_complete(odd_ids: Path, tmp_p
         find(dataset, "nobody")
 
 
+MISTAKES = [
+    (["why", "c001", "{out}"], "c001 is no dataset and {out} is one; the dataset comes first: vidal why {out} CLIP"),
+    (["why", "{out}", "c00"], "{out}: 6 clips match c00: "),
+    (["export", "{out}", "--out", "o", "--format", "encoder"], "--format encoder: a training run is exported by `vidal export-encoder RUN --out DIR`"),
+    (["export", "{out}", "--out", "o", "--format", "tar"], "--format tar: one of joint, open-clip, vidal-json"),
+    (["eval", "r", "--data", "a", "b"], "--data a b: one dataset; ranks among clips of several are not comparable"),
+    (["eval", "r", "--data", "a", "--data", "b"], "--data a b: one dataset; ranks among clips of several are not comparable"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("words", "line"), MISTAKES, ids=[" ".join(words) for words, _ in MISTAKES])
+def test_a_wrong_command_line_is_one_line_that_says_what_is_right(words: list[str], line: str, built: Path) -> None:
+    done = CliRunner().invoke(app, [word.format(out=built) for word in words])
+    assert isinstance(done.exception, UserError), done.output
+    assert str(done.exception).startswith(line.format(out=built)) and "\n" not in str(done.exception)
+
+
 def test_why_names_the_clip_that_a_duplicate_repeats(built: Path) -> None:
-    told = {clip: json.loads(said("why", clip, built, "--json")) for clip in ("c000", "c004")}
+    told = {clip: json.loads(said("why", built, clip, "--json")) for clip in ("c000", "c004")}
     (repeat,) = [row for row in told.values() if row["status"] == "rejected"]
     (first,) = [row for row in told.values() if row["status"] == "kept"]
     sentence = f"{repeat['clip_id']} is rejected: stage same_title, duplicate (None), repeats {first['clip_id']}"
-    assert said("why", repeat["clip_id"], built).splitlines()[0] == sentence
+    assert said("why", built, repeat["clip_id"]).splitlines()[0] == sentence
 
 
 def test_a_build_takes_overrides_and_tells_scripts_in_json(tmp_path: Path) -> None:

@@ -177,7 +177,7 @@ def test_the_plain_install_brings_no_framework() -> None:
     ("arguments", "printed"),
     [
         ("status old", "2 of 2 shards"),
-        ("why kept old", "kept is kept"),
+        ("why old kept", "kept is kept"),
         ("verify old", "all 4 rows"),
         ("report old --out report.html", "wrote report.html"),
         ("report old --out long.html --where duration_s>1.5", "wrote long.html"),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from functools import partial
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -18,7 +18,10 @@ from vidal.commands.options import (
     WorkersOption,
     how_of,
 )
-from vidal.commands.terminal import console, errors, print_json
+from vidal.commands.terminal import console, errors, say, show
+
+if TYPE_CHECKING:
+    from vidal.build import BuildResult
 
 app = typer.Typer()
 command = partial(app.command, rich_help_panel="Build")
@@ -48,9 +51,9 @@ def build(
         require(recipes.steps_of(recipe, settings or []))
         crawled = build_dataset(recipes.load(crawl.recipe, is_crawl=True), crawl.into, how, console, quiet=as_json)
         if not as_json:
-            print_result(crawled, as_json)
+            show_build(crawled, as_json)
     result = build_dataset(recipes.load(recipe, settings or []), out, how, console, quiet=as_json)
-    print_result(result, as_json)
+    show_build(result, as_json)
 
 
 @command()
@@ -63,13 +66,17 @@ def crawl(
     ray_address: RayAddressOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Crawl: find candidates, judge them, fetch their media into a dataset that a build starts from."""
+    """Find candidates on the web, judge them, and fetch their media into a dataset that a build starts from.
+
+    A crawl is a build of a list that other people wrote: unless the recipe sets `fetch.schemes`, the list may name
+    addresses of the web and no file of this machine or object store. It runs without Ray by default.
+    """
     from vidal import recipe as recipes
     from vidal.build import build as build_dataset
 
     how = how_of(engine, workers, ray_address)
     result = build_dataset(recipes.load(recipe, settings or [], is_crawl=True), out, how, console, quiet=as_json)
-    print_result(result, as_json)
+    show_build(result, as_json)
 
 
 @command()
@@ -95,7 +102,7 @@ def retry(
     result = retry_clips(
         directory, how, console, reasons=reason or [], clip_ids=clip or [], settings=settings or [], quiet=as_json
     )
-    print_result(result, as_json)
+    show_build(result, as_json)
 
 
 @command()
@@ -130,31 +137,13 @@ def terms(
         plot=plot,
     )
     account = build(order, HanTaTagger())
-    if as_json:
-        print_json(account.as_json())
-        return
-    for line in [*account.lines(), f"wrote {out}" + (f" and {plot}" if plot else "")]:
-        console.print(line, markup=False, highlight=False, soft_wrap=True)
+    show(account, as_json)
+    if not as_json:
+        say(f"wrote {out}" + (f" and {plot}" if plot else ""))
 
 
-def print_result(result: Any, as_json: bool) -> None:
+def show_build(result: BuildResult, as_json: bool) -> None:
     """Print what a build did; a build in which every candidate failed ends with an error."""
-    if as_json:
-        print_json(result.as_json())
-    else:
-        _print_funnel(result)
+    show(result, as_json)
     if (verdict := result.verdict()) is not None:
         raise verdict
-
-
-def _print_funnel(result: Any) -> None:
-    from vidal.report import summary
-
-    if result.did_nothing:
-        console.print(f"{result.out}: nothing to do, every shard is committed", soft_wrap=True)
-    console.print(summary.as_table(result.funnel, result.stage_order))
-    if not result.did_nothing:
-        times = ", ".join(
-            f"{name} {s:.1f}" for name, s in sorted(result.stage_seconds.items(), key=lambda kv: -kv[1])[:5]
-        )
-        console.print(f"{result.out} in {result.wall_s:.0f} s; worker seconds: {times}", soft_wrap=True)

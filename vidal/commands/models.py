@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from vidal.commands.options import JsonOption
-from vidal.commands.terminal import console, print_json
+from vidal.commands.terminal import say, show
 
 app = typer.Typer()
 command = partial(app.command, rich_help_panel="Models")
@@ -26,14 +26,29 @@ def doctor(
     from vidal.doctor import examine
 
     findings = examine(recipe)
-    if as_json:
-        print_json({"ok": all(f.is_well for f in findings), "findings": [f.as_json() for f in findings]})
-    else:
-        for finding in findings:
-            mark = "ok  " if finding.is_well else "FAIL"
-            console.print(f"{mark} {finding.what}: {finding.detail}", markup=False, highlight=False, soft_wrap=True)
-    if not all(f.is_well for f in findings):
+    show(findings, as_json)
+    if not findings.is_well:
         raise typer.Exit(1)
+
+
+def _named(typed: str) -> list[str]:
+    from vidal.stages import CATALOGUE
+
+    return [name for name in CATALOGUE if name.startswith(typed)]
+
+
+@command()
+def stages(
+    name: Annotated[
+        str | None,
+        typer.Argument(metavar="NAME", help="Stage of the catalogue, or package.module:Class.", autocompletion=_named),
+    ] = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Show the stages that a recipe can name; of one its settings, what it reads and what it writes."""
+    from vidal.stages.describe import Catalogue, Description
+
+    show(Catalogue.all() if name is None else Description.of(name), as_json)
 
 
 models_app = typer.Typer(help="The models that a recipe names.", no_args_is_help=True)
@@ -43,13 +58,7 @@ app.add_typer(models_app, name="models", rich_help_panel="Models")
 @models_app.command()
 def pull(recipe: Annotated[Path, typer.Argument(metavar="RECIPE")]) -> None:
     """Fetch every model that a recipe names and that is not on this machine, so that workers need no hub."""
-    from vidal.doctor import models_of, packages_missing
-    from vidal.models.inventory import fetch
-    from vidal.models.packages import install
+    from vidal import doctor
 
-    for package in packages_missing(recipe):
-        install(package)
-        console.print(f"installed the package {package}", markup=False, highlight=False)
-    for model in models_of(recipe):
-        line = f"{model.stage}.{model.setting}: {fetch(model).sentence()}"
-        console.print(line, markup=False, highlight=False, soft_wrap=True)
+    for line in doctor.pull(recipe):
+        say(line)

@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from vidal.commands.build import print_result
+from vidal.commands.build import show_build
 from vidal.commands.options import (
     DirArgument,
     EngineChoice,
@@ -19,7 +19,7 @@ from vidal.commands.options import (
     WorkersOption,
     how_of,
 )
-from vidal.commands.terminal import console, print_json
+from vidal.commands.terminal import console, show
 
 app = typer.Typer()
 command = partial(app.command, rich_help_panel="Revise")
@@ -39,7 +39,7 @@ def add(
     from vidal.build import add as add_stages
 
     how = how_of(engine, workers, ray_address)
-    print_result(add_stages(recipe, directory, how, console, settings=settings or [], quiet=as_json), as_json)
+    show_build(add_stages(recipe, directory, how, console, settings=settings or [], quiet=as_json), as_json)
 
 
 @command()
@@ -59,7 +59,7 @@ def grow(
 
     how = how_of(engine, workers, ray_address)
     result = grow_dataset(directory, source, how, console, settings=settings or [], quiet=as_json)
-    print_result(result, as_json)
+    show_build(result, as_json)
 
 
 @command()
@@ -74,12 +74,7 @@ def refilter(
     """Apply other thresholds to the stored numbers, as a new revision; no media is read or written."""
     from vidal.engine.refilter import refilter as refilter_dataset
 
-    result = refilter_dataset(directory, settings, dry_run=dry_run)
-    if as_json:
-        print_json(result.as_json())
-        return
-    for line in result.lines():
-        console.print(line, markup=False, highlight=False, soft_wrap=True)
+    show(refilter_dataset(directory, settings, dry_run=dry_run), as_json)
 
 
 @command()
@@ -93,9 +88,4 @@ def revisions(
 
     if drop is not None:
         revise.drop(directory, drop)
-    listed = revise.listed(directory)
-    if as_json:
-        print_json({"revisions": [line.as_json() for line in listed]})
-        return
-    for line in listed:
-        console.print(str(line), markup=False, highlight=False, soft_wrap=True)
+    show(revise.listed(directory), as_json)

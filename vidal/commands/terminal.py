@@ -6,10 +6,11 @@ import json
 import os
 import sys
 import warnings
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Callable, Iterable
+from typing import Any, Protocol
 
 from rich.console import Console
+from rich.table import Table
 
 from vidal import extras
 from vidal.errors import UserError, VidalError, VidalWarning
@@ -24,6 +25,33 @@ _EXTRAS = {
 }
 """The extra that a command's user wants, where a smaller one brings what is missing, too."""
 _show_warning = warnings.showwarning
+
+
+class Printable(Protocol):
+    """A result of the library, which prints itself."""
+
+    def lines(self) -> Iterable[str | Table]:
+        """For people."""
+
+    def as_json(self) -> dict[str, Any]:
+        """For scripts."""
+
+
+def show(result: Printable, as_json: bool) -> None:
+    """Print a result, as one JSON object if that was asked for."""
+    if as_json:
+        print_json(result.as_json())
+        return
+    for line in result.lines():
+        say(line)
+
+
+def say(line: str | Table) -> None:
+    """Print a line as it stands: what it holds may be other people's text."""
+    if isinstance(line, str):
+        console.print(line, markup=False, highlight=False, soft_wrap=True)
+    else:
+        console.print(line)
 
 
 def print_json(value: dict[str, Any]) -> None:

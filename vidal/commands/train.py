@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import os
 import time
 from collections.abc import Iterator
@@ -23,8 +22,8 @@ from vidal.commands.options import (
     SettingsOption,
     WhereOption,
 )
-from vidal.commands.terminal import console, print_json
-from vidal.errors import InterruptedRunError, VidalError
+from vidal.commands.terminal import console, show
+from vidal.errors import InterruptedRunError, UserError, VidalError
 
 app = typer.Typer()
 command = partial(app.command, rich_help_panel="Train")
@@ -68,10 +67,8 @@ def train(
             recipes.load(recipe, settings or []), data, out, console, where=where, resume=resume,
             skip_damaged=skip_damaged, removals=removals, quiet=as_json,
         )  # fmt: skip
-        if _rank() == 0 and as_json:
-            print_json(result.as_json())
-        elif _rank() == 0:
-            console.print(result.sentence(), soft_wrap=True)
+        if _rank() == 0:
+            show(result, as_json)
         if result.was_interrupted:
             raise KeyboardInterrupt
 
@@ -79,7 +76,7 @@ def train(
 @command(name="eval", cls=ManyValues)
 def evaluate(
     run: Annotated[str, typer.Argument(metavar="RUN", help="Folder of a training run.")],
-    data: DataOption,
+    data: Annotated[list[str], typer.Option("--data", metavar="DIR", help="The dataset to evaluate on.")],
     where: WhereOption = None,
     split: Annotated[
         SplitChoice, typer.Option(help="auto: the held-out part of what was trained on, all of anything else.")
@@ -98,22 +95,13 @@ def evaluate(
     """Evaluate retrieval in both directions for every modality pair, alongside the untrained baseline."""
     from vidal.train.evaluate.run import evaluate as evaluate_run
 
+    if len(data) > 1:
+        raise UserError(f"--data {' '.join(data)}: one dataset; ranks among clips of several are not comparable")
     result = evaluate_run(
-        run, data, where=where, split=split.value, one_per_caption=one_per_caption, max_clips=max_clips,
+        run, data[0], where=where, split=split.value, one_per_caption=one_per_caption, max_clips=max_clips,
         classes=classes, templates=templates,
     )  # fmt: skip
-    if as_json:
-        print_json(result.as_json())
-        return
-    console.print(result.as_table())
-    for modality, row in result.zero_shot.items():
-        console.print(
-            f"zero-shot by {modality}: top-1 {row['top1']:.1%}, top-5 {row['top5']:.1%} of {row['classes']} classes "
-            f"(untrained {row['baseline']['top1']:.1%})",
-            highlight=False, soft_wrap=True,
-        )  # fmt: skip
-    for broken in result.broken:
-        console.print(f"broken sample left out: {broken.clip_id} ({broken.why})", markup=False, soft_wrap=True)
+    show(result, as_json)
 
 
 @command()
@@ -128,16 +116,7 @@ def embed(
     """Write the embeddings of a dataset's clips, for every modality that the encoder has."""
     from vidal.retrieval.embed import embed as embed_dataset
 
-    result = embed_dataset(directory, checkpoint, out, where=where)
-    if as_json:
-        print_json(dataclasses.asdict(result))
-    else:
-        console.print(
-            f"wrote {result.rows} embeddings of {', '.join(result.modalities)} to {out}"
-            + (f"; {result.shards_there} shards were there already" if result.shards_there else "")
-            + (f"; {len(result.broken)} broken samples left out" if result.broken else ""),
-            soft_wrap=True,
-        )
+    show(embed_dataset(directory, checkpoint, out, where=where), as_json)
 
 
 @command()
@@ -153,12 +132,31 @@ def search(
     """Find clips by words, by an image or by audio."""
     from vidal.retrieval.search import search as search_embeddings
 
-    hits = search_embeddings(query, embeddings, checkpoint=checkpoint, modality=modality, top=top)
-    if as_json:
-        print_json({"hits": [dataclasses.asdict(hit) for hit in hits]})
-        return
-    for hit in hits:
-        console.print(f"{hit.score:.3f}  {hit.clip_id}  {hit.modality}  {hit.text}", markup=False, soft_wrap=True)
+    show(search_embeddings(query, embeddings, checkpoint=checkpoint, modality=modality, top=top), as_json)
+
+
+class EncoderFormat(StrEnum):
+    """What an encoder is exported as."""
+
+    hugging_face = "hugging-face"
+    onnx = "onnx"
+
+
+@command()
+def export_encoder(
+    run: Annotated[str, typer.Argument(metavar="RUN", help="A training run, or an encoder's folder.")],
+    out: Annotated[Path, typer.Option(metavar="DIR", help="Folder for the encoder.")],
+    format: Annotated[
+        EncoderFormat, typer.Option(help="A folder in Hugging Face's layout, or one ONNX file a modality.")
+    ] = EncoderFormat.hugging_face,
+    allow_module: AllowOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Write a trained encoder for use elsewhere, adapters folded in."""
+    from vidal.train import load_encoder
+    from vidal.train.towers.export import write_encoder
+
+    show(write_encoder(load_encoder(run), out, format.value), as_json)
 
 
 @contextmanager

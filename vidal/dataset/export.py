@@ -10,7 +10,7 @@ import json
 import os
 import tempfile
 from collections.abc import Callable, Collection, Iterator
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -38,12 +38,15 @@ class Exported:
     shards_written: int
     why_left_out: str
 
-    def sentence(self) -> str:
-        """One line for people."""
+    def lines(self) -> Iterator[str]:
         left_out = f"; {self.left_out} clips left out: {self.why_left_out}" if self.left_out else ""
         if not self.shards_written:
-            return f"{self.out}: nothing to do, {self.clips} clips are there{left_out}"
-        return f"wrote {self.clips} clips to {self.out}{left_out}"
+            yield f"{self.out}: nothing to do, {self.clips} clips are there{left_out}"
+        else:
+            yield f"wrote {self.clips} clips to {self.out}{left_out}"
+
+    def as_json(self) -> dict[str, Any]:
+        return asdict(self)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from dataclasses import dataclass
 from typing import Any
 
 import pyarrow as pa
@@ -12,10 +14,36 @@ from vidal.dataset.plan import NAME, Plan
 from vidal.errors import SourceError
 
 _NAMED = 5
+_NOT_PRINTED = ("clip_id", "members", "audio_fingerprint", "ocr_lines")
 
 
-def find(dataset: Dataset, name: str) -> dict[str, Any]:
-    """The manifest row of a clip. Raises `SourceError` for none, for several, and for one that is not built yet."""
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Outcome:
+    """What became of a clip: its manifest row."""
+
+    dataset: str
+    row: dict[str, Any]
+
+    def lines(self) -> Iterator[str]:
+        row, clip_id = self.row, self.row["clip_id"]
+        sentence = f"{clip_id} is {row['status']}"
+        if row["status"] != "kept":
+            sentence += f": stage {row['stage']}, {row['reason']} ({row['detail']})"
+        if row["duplicate_of"]:
+            sentence += f", repeats {row['duplicate_of']}"
+        if row["is_transient"]:
+            sentence += f"; another try may succeed: vidal retry {self.dataset} --clip {clip_id}"
+        yield sentence
+        for name, value in row.items():
+            if value not in (None, [], "") and name not in _NOT_PRINTED:
+                yield f"  {name}: {value}"
+
+    def as_json(self) -> dict[str, Any]:
+        return {name: value for name, value in self.row.items() if name != "members"}
+
+
+def find(dataset: Dataset, name: str) -> Outcome:
+    """The outcome of a clip. Raises `SourceError` for none, for several, and for one that is not built yet."""
     done, total = len(dataset.committed()), dataset.info.shards
     address, progress = dataset.storage.address, f"{done} of {total} shards committed"
     clips = _matching(dataset, name)
@@ -28,7 +56,7 @@ def find(dataset: Dataset, name: str) -> dict[str, Any]:
     row = dataset.find(clip_id)
     if row is None:
         raise SourceError(f"{address}: clip {clip_id} is in shard {shard}, which is not built yet ({progress})")
-    return row
+    return Outcome(dataset=address, row=row)
 
 
 def _matching(dataset: Dataset, name: str) -> dict[str, int]:

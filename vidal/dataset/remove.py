@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import tempfile
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -36,6 +36,7 @@ _PLAN_KEEPS = ("clip_id", "shard", "position", *plan.SOURCE_PLACE)
 class Removed:
     """What was done, and the proof."""
 
+    dataset: str
     clip_ids: list[str] = field(default_factory=list)
     shards: list[str] = field(default_factory=list)
     untouched_files: int = 0
@@ -51,13 +52,25 @@ class Removed:
         """Whether all that was named is gone, and nothing else changed."""
         return not self.changed_files and not self.remains and not self.missing
 
+    def lines(self) -> Iterator[str]:
+        yield (
+            f"removed {len(self.clip_ids)} clips from {len(self.shards)} shards; "
+            f"{self.untouched_files} files of other shards are what they were, "
+            f"{len(self.remains)} places still hold a removed clip"
+        )
+        yield from (f"  {place}" for place in [*self.remains, *self.changed_files])
+        yield from (f"nowhere in {self.dataset}: {name}" for name in self.missing)
+
+    def as_json(self) -> dict[str, Any]:
+        return {"proven": self.is_proven, **asdict(self)}
+
 
 def remove(address: str, removals: Removals) -> Removed:
     """Remove what is named from a data set and from the phases that it was made in."""
     dataset = Dataset.open(address)
     dataset.own_tars("which vidal does not change; remove the clips from the tars and index them anew")
     refuse_revised(dataset, "vidal remove")
-    result = Removed()
+    result = Removed(dataset=address)
     seen: Seen = {key: set() for key in KEYS}
     with Lock(dataset.storage):
         for part in _parts(dataset):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -136,15 +136,22 @@ class Listed:
         origin = "" if self.revision_of is None else f", from {self.revision_of}"
         return f"{self.number}  {self.made_by}{origin}" + (f"  ({state})" if state else "") + f"  {self.manifest}"
 
+
+class Revisions(list[Listed]):
+    """A dataset's revisions, the dataset as it was built first."""
+
+    def lines(self) -> Iterator[str]:
+        return map(str, self)
+
     def as_json(self) -> dict[str, Any]:
-        return asdict(self)
+        return {"revisions": [asdict(line) for line in self]}
 
 
-def listed(address: str) -> list[Listed]:
+def listed(address: str) -> Revisions:
     """Every revision of a dataset, the dataset as it was built first."""
     root = Dataset.open(address).storage
     current = revisions.current(root)
-    lines = []
+    lines = Revisions()
     for number in [0, *revisions.numbers(root)]:
         dataset = revision_at(root, number)
         lines.append(

@@ -7,7 +7,7 @@ import io
 import json
 import tarfile
 from collections.abc import Collection, Iterator
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any
 
 import pyarrow as pa
@@ -32,6 +32,36 @@ class Problem:
     def __str__(self) -> str:
         where = "" if self.shard is None else f"shard {manifest.stem_of(self.shard)}: "
         return where + (f"{self.key}: " if self.key else "") + self.what
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Verification:
+    """What `verify` found of a whole dataset."""
+
+    dataset: str
+    rows: int
+    shards: int
+    problems: list[Problem]
+
+    @classmethod
+    def of(cls, dataset: Dataset) -> Verification:
+        """Verify a dataset to the end."""
+        return cls(
+            dataset=dataset.storage.address, rows=dataset.info.candidates, shards=len(dataset.committed()),
+            problems=list(verify(dataset)),
+        )  # fmt: skip
+
+    @property
+    def is_well(self) -> bool:
+        return not self.problems
+
+    def lines(self) -> Iterator[str]:
+        if self.is_well:
+            yield f"{self.dataset}: all {self.rows} rows and their members are what they should be"
+        yield from map(str, self.problems)
+
+    def as_json(self) -> dict[str, Any]:
+        return {"ok": self.is_well, "shards": self.shards, "problems": [asdict(problem) for problem in self.problems]}
 
 
 def verify(dataset: Dataset) -> Iterator[Problem]:

@@ -13,8 +13,8 @@ import os
 import tarfile
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
-from typing import BinaryIO
+from dataclasses import asdict, dataclass, field
+from typing import Any, BinaryIO
 
 import pyarrow as pa
 
@@ -41,16 +41,20 @@ _SHOWN = 120
 class IndexResult:
     """What an index is of."""
 
+    out: str
     tars: int
     kept: int
     failed: int
     reasons: dict[str, int] = field(default_factory=dict)
     """The failed by reason."""
 
-    def sentence(self) -> str:
-        """One line for people."""
+    def lines(self) -> Iterator[str]:
         told = ", ".join(f"{reason} {count}" for reason, count in self.reasons.items())
-        return f"{self.kept} samples in {self.tars} tars, {self.failed} failed" + (f" ({told})" if told else "")
+        failed = f"{self.failed} failed" + (f" ({told})" if told else "")
+        yield f"{self.out}: {self.kept} samples in {self.tars} tars, {failed}"
+
+    def as_json(self) -> dict[str, Any]:
+        return asdict(self)
 
 
 @dataclass(slots=True, kw_only=True)
@@ -111,7 +115,7 @@ def write_index(tars: Sequence[str], out: str) -> IndexResult:
         candidates=sum(counts.values()), shards=len(places), recipe={"stages": [{"name": STAGE}]}, definition={},
         tars={manifest.stem_of(shard): place for shard, place in enumerate(places)},
     ))  # fmt: skip
-    return IndexResult(tars=len(places), reasons=dict(sorted(reasons.items())), **counts)
+    return IndexResult(out=out, tars=len(places), reasons=dict(sorted(reasons.items())), **counts)
 
 
 def expand(tars: Sequence[str]) -> list[str]:

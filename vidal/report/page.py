@@ -64,6 +64,21 @@ class Sheet:
     models: list[tuple[str, str]]
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Report:
+    """A page that was written, and the kept clips that it shows."""
+
+    out: Path
+    shown: EvenChoice
+
+    def lines(self) -> Iterator[str]:
+        left_out = f": {self.shown.most} of {self.shown.seen} clips, evenly chosen; --max-clips shows more"
+        yield f"wrote {self.out}" + ("" if self.shown.is_all else left_out)
+
+    def as_json(self) -> dict[str, Any]:
+        return {"out": str(self.out), "clips": self.shown.seen, "clips_shown": len(self.shown.rows())}
+
+
 def write_report(
     rows: Rows,
     read_member: ReadMember,
@@ -76,8 +91,8 @@ def write_report(
     max_dropped: int = 1000,
     where: str | None = None,
     selected: Collection[str] | None = None,
-) -> EvenChoice:
-    """Write ``out``, one HTML file that loads nothing and runs no script; returns the sample of kept clips it shows.
+) -> Report:
+    """Write ``out``, one HTML file that loads nothing and runs no script.
 
     ``read_member(row, name)`` returns the bytes of a tar member. Of more than ``max_clips`` kept or ``max_dropped``
     dropped clips, an even sample is shown, and the page says so; the counts are of all rows. ``declared`` are the
@@ -111,7 +126,7 @@ def write_report(
         where=where,
     )
     Storage(str(out.absolute().parent)).write(out.name, page.encode())
-    return kept
+    return Report(out=out, shown=kept)
 
 
 def _style_hash() -> str:

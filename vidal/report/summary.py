@@ -2,12 +2,63 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from dataclasses import dataclass
 from typing import Any
 
 from rich.table import Table
 
 from vidal.dataset.dataset import Dataset, committed
+from vidal.dataset.lock import run_under_way
 from vidal.report.funnel import Funnel
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Status:
+    """How far a dataset is, and the outcomes of what is committed."""
+
+    name: str
+    revision: int
+    made_by: str
+    manifest: str
+    """Folder of the revision's manifest."""
+    layers: list[str]
+    shards: int
+    committed: int
+    running: str | None
+    """The run that is under way."""
+    phases: list[tuple[int, int]]
+    """Shards committed and shards in all of each phase that has begun."""
+    funnel: Funnel
+    stage_order: list[str]
+
+    @classmethod
+    def of(cls, dataset: Dataset) -> Status:
+        return cls(
+            name=dataset.info.name, revision=dataset.number, made_by=dataset.info.made_by,
+            manifest=dataset.manifest_address, layers=dataset.info.layers, shards=dataset.info.shards,
+            committed=len(dataset.committed()), running=run_under_way(dataset.storage), phases=phases(dataset),
+            funnel=funnel_of(dataset), stage_order=stage_order(dataset),
+        )  # fmt: skip
+
+    def lines(self) -> Iterator[str | Table]:
+        yield f"{self.name}: {self.committed} of {self.shards} shards committed, layers {', '.join(self.layers)}"
+        if self.committed < self.shards and len(self.phases) > 1:
+            numbered = enumerate(self.phases, 1)
+            yield ", ".join(f"phase {number}: {done} of {shards} shards" for number, (done, shards) in numbered)
+        if self.revision:
+            yield f"revision {self.revision}, by {self.made_by}; its manifest: {self.manifest}"
+        if self.running:
+            yield f"a run is under way: {self.running}"
+        yield as_table(self.funnel, self.stage_order)
+
+    def as_json(self) -> dict[str, Any]:
+        return {
+            "revision": self.revision, "manifest": self.manifest,
+            "shards": self.shards, "shards_committed": self.committed, "running": self.running,
+            "phases": [{"shards": shards, "shards_committed": done} for done, shards in self.phases],
+            **as_json(self.funnel, self.stage_order),
+        }  # fmt: skip
 
 
 def funnel_of(dataset: Dataset) -> Funnel:

@@ -10,7 +10,7 @@ import dataclasses
 import hashlib
 import io
 import json
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -58,11 +58,22 @@ class EmbeddingsInfo(BaseModel):
 class EmbedResult:
     """What was written."""
 
+    out: str
     rows: int = 0
     shards: int = 0
     shards_there: int = 0
     modalities: list[str] = field(default_factory=list)
     broken: list[Broken] = field(default_factory=list)
+
+    def lines(self) -> Iterator[str]:
+        yield (
+            f"wrote {self.rows} embeddings of {', '.join(self.modalities)} to {self.out}"
+            + (f"; {self.shards_there} shards were there already" if self.shards_there else "")
+            + (f"; {len(self.broken)} broken samples left out" if self.broken else "")
+        )
+
+    def as_json(self) -> dict[str, Any]:
+        return dataclasses.asdict(self)
 
 
 def embed(
@@ -82,7 +93,7 @@ def embed(
     )  # fmt: skip
     _claim(storage, info)
     encoder.to("cuda" if device == "auto" and torch.cuda.is_available() else "cpu" if device == "auto" else device)
-    result = EmbedResult(modalities=info.modalities)
+    result = EmbedResult(out=out, modalities=info.modalities)
     shards = samples.column("shard").to_numpy()
     for shard in np.unique(shards):
         name = f"{manifest.stem_of(int(shard))}.parquet"

@@ -7,9 +7,10 @@ search("photo.jpg", "data/embeddings", modality="depth")     # which depth maps 
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -49,6 +50,16 @@ class Hit:
     """Its caption or title, where the data set is still there."""
 
 
+class Hits(list[Hit]):
+    """What a search found, best first."""
+
+    def lines(self) -> Iterator[str]:
+        return (f"{hit.score:.3f}  {hit.clip_id}  {hit.modality}  {hit.text}" for hit in self)
+
+    def as_json(self) -> dict[str, Any]:
+        return {"hits": [dataclasses.asdict(hit) for hit in self]}
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Place:
     """A hit and the shard that it is in."""
@@ -59,7 +70,7 @@ class _Place:
 
 def search(
     query: str, embeddings: str, *, checkpoint: str | None = None, modality: str | None = None, top: int = 10
-) -> list[Hit]:
+) -> Hits:
     """The best clips, each once, best first; exact, a shard at a time.
 
     Raises `UserError` where the embeddings are of another encoder, lack the modality, or there is none.
@@ -148,7 +159,7 @@ def _read(path: Path) -> bytes:
         raise UserError(f"{path}: cannot be read: {error.strerror}") from None
 
 
-def _with_texts(found: Iterable[_Place], address: str) -> list[Hit]:
+def _with_texts(found: Iterable[_Place], address: str) -> Hits:
     """The hits with what the data set says of them; only the manifests of their shards are read."""
     texts: dict[str, str] = {}
     found = list(found)
@@ -160,4 +171,4 @@ def _with_texts(found: Iterable[_Place], address: str) -> list[Hit]:
             texts |= {row["clip_id"]: row.get("caption") or row.get("title") or "" for row in there.to_pylist()}
     except (UserError, OSError, ValueError, pa.ArrowException):
         texts = {}
-    return [dataclasses.replace(place.hit, text=texts.get(place.hit.clip_id, "")) for place in found]
+    return Hits(dataclasses.replace(place.hit, text=texts.get(place.hit.clip_id, "")) for place in found)

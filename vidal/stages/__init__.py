@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import difflib
 import importlib
 
+from vidal import extras
+from vidal.errors import RecipeError
 from vidal.stage import Step
 
 CATALOGUE: dict[str, str] = {
@@ -48,3 +51,16 @@ def step_class(name: str) -> type[Step]:
     if not (isinstance(found, type) and issubclass(found, Step)):
         raise TypeError(f"{name} is not a stage")
     return found
+
+
+def named_step(name: str) -> type[Step]:
+    """`step_class` of a name that a user wrote; raises `RecipeError` with the nearest names where there is none."""
+    try:
+        return step_class(name)
+    except (ImportError, AttributeError, TypeError, ValueError) as error:
+        if isinstance(error, ImportError) and extras.explained(error, name):
+            raise
+        near = difflib.get_close_matches(name, CATALOGUE, n=1)
+        hint = f"did you mean `{near[0]}`?" if near else f"known: {', '.join(CATALOGUE)}"
+        because = f" ({error})" if ":" in name else ""
+        raise RecipeError(f"no stage `{name}`{because}; {hint}") from None

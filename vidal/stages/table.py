@@ -5,8 +5,7 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
-from vidal.stage import Decision, Stage
-from vidal.stages import CATALOGUE, step_class
+from vidal.stages.describe import Catalogue
 
 START, END = "<!-- stages: made by `make docs` -->", "<!-- /stages -->"
 
@@ -14,16 +13,12 @@ START, END = "<!-- stages: made by `make docs` -->", "<!-- /stages -->"
 def stage_table() -> str:
     """A Markdown table: name, what it does, what it needs and what it adds."""
     lines = ["| stage | what it does | reads | adds |", "|---|---|---|---|"]
-    for name in CATALOGUE:
-        step = step_class(name)
-        what = " ".join((step.__doc__ or "").strip().split("\n\n")[0].split())
-        kind = " (global decision)" if issubclass(step, Decision) else ""
-        layers = step.layers if issubclass(step, Stage) else ()
-        adds = [f"**{layer}**" for layer in layers]
-        adds += [f"`{column}`" for column in step.writes if column not in layers][:4]
-        more = " …" if len(step.writes) > len(layers) + 4 else ""
-        reads = ", ".join(f"`{column}`" for column in step.reads)
-        lines.append(f"| `{name}`{kind} | {what} | {reads} | {', '.join(adds)}{more} |")
+    for stage in Catalogue.all():
+        kind = " (global decision)" if stage.is_decision else ""
+        adds = [f"**{layer}**" for layer in stage.layers] + [f"`{column}`" for column in stage.writes[:4]]
+        more = " …" if len(stage.writes) > 4 else ""
+        reads = ", ".join(f"`{column}`" for column in stage.reads)
+        lines.append(f"| `{stage.name}`{kind} | {stage.summary} | {reads} | {', '.join(adds)}{more} |")
     return "\n".join(lines)
 
 

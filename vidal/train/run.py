@@ -65,14 +65,14 @@ class TrainResult:
         self.broken += len(step.broken)
         self.broken_clips += [broken.clip_id for broken in step.broken]
 
-    def sentence(self) -> str:
+    def lines(self) -> Iterator[str]:
         said = f"{self.out}: {self.steps} steps"
         said += f" (went on at {self.resumed_at})" if self.resumed_at else ""
         said += f", loss {self.loss:.4f}" if self.loss is not None else ", nothing left to do"
         said += f", {self.held_out} samples held out" if self.held_out else ""
         said += f", {self.skipped} in damaged shards left out" if self.skipped else ""
         said += f", {self.broken} broken samples ({', '.join(self.broken_clips[:3])} …)" if self.broken else ""
-        return said
+        yield said
 
     def as_json(self) -> dict[str, Any]:
         return {name: getattr(self, name) for name in self.__slots__}

@@ -25,7 +25,7 @@ OLD = ROOT / "tests" / "datasets" / "schema-3"
     [
         (["verify", OLD], "all 4 rows"),
         (["status", OLD], "2 of 2 shards"),
-        (["why", "kept", OLD], "kept is kept"),
+        (["why", OLD, "kept"], "kept is kept"),
         (["report", OLD, "--out", "report.html"], "wrote report.html"),
         (["export", OLD, "--out", "joint"], "1 clip"),
     ],

@@ -218,7 +218,7 @@ def test_what_a_list_holds_reaches_conditions_as_numbers_and_json_as_json(tmp_pa
     strict = {key: json.loads(data, parse_constant=pytest.fail) for key, data in told.items()}
     assert [strict[key]["score"] for key in sorted(strict)] == [None, 1.5, None, None]
     assert [strict[key]["nested"] for key in sorted(strict)] == [[None], [2.0], [None], None]
-    done = command("why", "000", tmp_path / "l.jsonl.out", "--json")
+    done = command("why", tmp_path / "l.jsonl.out", "000", "--json")
     assert json.loads(done.stdout, parse_constant=pytest.fail)["score"] is None
     table = pa.concat_tables(Dataset.open(str(tmp_path / "l.csv.out")).tables())
     assert table.filter(matching(table, "my_score > 1")).column("clip_id").to_pylist() == ["100"]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
@@ -38,8 +38,16 @@ class Evaluation:
     """By modality, where a column of classes was named."""
     broken: list[Broken] = field(default_factory=list)
 
-    def as_table(self) -> Table:
-        """For the terminal."""
+    def lines(self) -> Iterator[str | Table]:
+        yield self._table()
+        for modality, row in self.zero_shot.items():
+            yield (
+                f"zero-shot by {modality}: top-1 {row['top1']:.1%}, top-5 {row['top5']:.1%} of {row['classes']} "
+                f"classes (untrained {row['baseline']['top1']:.1%})"
+            )
+        yield from (f"broken sample left out: {broken.clip_id} ({broken.why})" for broken in self.broken)
+
+    def _table(self) -> Table:
         table = Table(title=f"{self.clips} clips, {self.split.replace('_', ' ')}")
         for column in ("direction", "", "R@1", "R@5", "R@10", "median rank", "n", "untrained R@1"):
             table.add_column(column)
@@ -61,7 +69,7 @@ class Evaluation:
 
 
 def evaluate(
-    run: str, data: Sequence[str], *, where: str | None = None, split: Split = "auto", one_per_caption: bool = False,
+    run: str, data: str, *, where: str | None = None, split: Split = "auto", one_per_caption: bool = False,
     max_clips: int | None = None, classes: str | None = None, templates: Path | None = None, workers: int = 0,
 ) -> Evaluation:  # fmt: skip
     """Evaluate a run on a data set.
@@ -73,9 +81,7 @@ def evaluate(
         torch.set_num_threads(recipe.threads)
     trained, untrained = load_encoder(run), build_encoder(recipe).eval()
     transforms = transforms_of(recipe, trained)
-    if len(data) != 1:
-        raise SourceError("vidal eval takes one data set at a time: rows of several are not comparable")
-    samples = vidal.open(data[0], where=where)
+    samples = vidal.open(data, where=where)
     if classes is not None:
         samples.check_column(classes, "--classes")
     chosen, numbers = _part(RunFolder(run), samples, split)

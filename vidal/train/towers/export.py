@@ -11,8 +11,10 @@ from __future__ import annotations
 import json
 import os
 import shutil
+from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 
@@ -31,6 +33,29 @@ _TOKENIZER_FILES = (
     "tokenizer.json", "tokenizer_config.json", "vocab.json", "merges.txt", "vocab.txt", "special_tokens_map.json",
     "added_tokens.json", "sentence_bert_config.json", "modules.json", "1_Pooling/config.json",
 )  # fmt: skip
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ExportedEncoder:
+    """The folder or the files that an encoder was written to."""
+
+    written: list[Path]
+
+    def lines(self) -> Iterator[str]:
+        yield f"wrote {', '.join(map(str, self.written))}"
+
+    def as_json(self) -> dict[str, Any]:
+        return {"written": [str(path) for path in self.written]}
+
+
+def write_encoder(encoder: Encoder, out: Path, format: Literal["hugging-face", "onnx"]) -> ExportedEncoder:
+    """Write an encoder as `save_folder` does, or each of its towers as `to_onnx` does."""
+    if format == "hugging-face":
+        return ExportedEncoder(written=[save_folder(encoder, out)])
+    out.mkdir(parents=True, exist_ok=True)
+    return ExportedEncoder(
+        written=[to_onnx(encoder, modality, out / f"{modality}.onnx") for modality in encoder.modalities]
+    )
 
 
 def save_folder(encoder: Encoder, out: str | Path) -> Path:

@@ -1,0 +1,142 @@
+"""What a stage is, read off its class: for `vidal stages`, and for the table of the README."""
+
+from __future__ import annotations
+
+import inspect
+import json
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from types import NoneType, UnionType
+from typing import Annotated, Any, Literal, Union, get_args, get_origin
+
+from pydantic import BaseModel
+
+from vidal.stage import Decision, Stage
+from vidal.stages import CATALOGUE, named_step
+
+_BOUNDS = {
+    "gt": ">", "ge": ">=", "lt": "<", "le": "<=", "min_length": "length >=", "max_length": "length <=",
+    "pattern": "matches",
+}  # fmt: skip
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Setting:
+    """One setting of a stage, as a recipe writes it."""
+
+    name: str
+    type: str
+    default: Any
+    """As JSON has it; None for one that must be given."""
+    is_required: bool
+    bounds: str
+    """Such as ``> 0, <= 1``; empty where there are none."""
+    meaning: str
+    """Empty where the stage's own description says it."""
+
+    def lines(self) -> Iterator[str]:
+        default = "required" if self.is_required else f"default {json.dumps(self.default)}"
+        yield f"  {self.name}: {self.type}, {default}" + (f", {self.bounds}" if self.bounds else "")
+        if self.meaning:
+            yield f"      {self.meaning}"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Description:
+    """A stage: what it does, reads and writes, and its settings."""
+
+    name: str
+    is_decision: bool
+    """Whether it is made once over all shards."""
+    summary: str
+    doc: str
+    reads: list[str]
+    writes: list[str]
+    """Columns of the record, and what is handed on in one worker; neither layers nor declared columns."""
+    layers: list[str]
+    columns: dict[str, dict[str, str]]
+    """Type, group and meaning of each column that the stage declares."""
+    settings: list[Setting]
+
+    @classmethod
+    def of(cls, name: str) -> Description:
+        """Describe a stage of the catalogue, or ``package.module:Class``; raises `RecipeError` where there is none."""
+        step = named_step(name)
+        doc = inspect.getdoc(step) or ""
+        layers = step.layers if issubclass(step, Stage) else ()
+        return cls(
+            name=name, is_decision=issubclass(step, Decision), summary=" ".join(doc.split("\n\n")[0].split()), doc=doc,
+            reads=list(step.reads), writes=[column for column in step.writes if column not in layers],
+            layers=list(layers),
+            columns={column: {**c.kind, "meaning": c.doc} for column, c in step.columns.items()},
+            settings=list(_settings(step)),
+        )  # fmt: skip
+
+    def lines(self) -> Iterator[str]:
+        yield self.name + (" (a global decision, made once over all shards)" if self.is_decision else "")
+        yield f"\n{self.doc}\n"
+        yield from self.flow()
+        for name, column in self.columns.items():
+            yield f"  declares {name}: {column['type']}, in the group {column['group']}: {column['meaning']}"
+        yield "settings" if self.settings else "no settings"
+        for setting in self.settings:
+            yield from setting.lines()
+
+    def flow(self) -> Iterator[str]:
+        yield f"  reads   {', '.join(self.reads) or '-'}"
+        yield f"  writes  {', '.join([*self.layers, *self.writes, *self.columns]) or '-'}"
+
+    def as_json(self) -> dict[str, Any]:
+        return asdict(self)
+
+
+class Catalogue(list[Description]):
+    """The stages that ship."""
+
+    @classmethod
+    def all(cls) -> Catalogue:
+        return cls(Description.of(name) for name in CATALOGUE)
+
+    def lines(self) -> Iterator[str]:
+        for stage in self:
+            yield f"{stage.name}: {stage.summary}"
+            yield from stage.flow()
+
+    def as_json(self) -> dict[str, Any]:
+        return {"stages": [description.as_json() for description in self]}
+
+
+def _settings(kind: type[BaseModel], given: BaseModel | None = None, prefix: str = "") -> Iterator[Setting]:
+    """Those of a stage, and below a setting that is a mapping of settings those in it; ``resources`` come last."""
+    defaults = (given or kind.model_construct()).model_dump(mode="json", warnings=False)
+    for name in sorted(kind.model_fields, key="resources".__eq__):
+        field = kind.model_fields[name]
+        bounds = [
+            f"{sign} {value}"
+            for constraint in field.metadata
+            for key, sign in _BOUNDS.items()
+            if (value := getattr(constraint, key, None)) is not None
+        ]
+        yield Setting(
+            name=f"{prefix}{field.alias or name}", type=_type(field.annotation), default=defaults.get(name),
+            is_required=field.is_required(), bounds=", ".join(bounds),
+            meaning=" ".join((field.description or "").split()),
+        )  # fmt: skip
+        for inner in (field.annotation, *get_args(field.annotation)):
+            if isinstance(inner, type) and issubclass(inner, BaseModel):
+                own = kind.default_resources if name == "resources" and issubclass(kind, Stage) else None
+                yield from _settings(inner, own, f"{prefix}{name}.")
+
+
+def _type(annotation: Any) -> str:
+    """``float | null``, or ``"and" | "or"``: without the names of modules."""
+    origin, inner = get_origin(annotation), get_args(annotation)
+    if origin is Literal:
+        return " | ".join(json.dumps(value) for value in inner)
+    if origin in (Union, UnionType):
+        return " | ".join(map(_type, inner))
+    if origin is Annotated:
+        return _type(inner[0])
+    if origin is not None:
+        return f"{origin.__name__}[{', '.join('…' if one is Ellipsis else _type(one) for one in inner)}]"
+    return "null" if annotation is NoneType else str(getattr(annotation, "__name__", annotation))
