@@ -28,8 +28,8 @@ from vidal.train.loss import info_nce
 from vidal.train.optim import Optimisation, OptimiserSettings
 from vidal.train.towers.encoder import MAX_LOGIT_SCALE
 from vidal.train.towers.flops import forward_flops, training_flops
-from vidal.train.towers.lora import tune
 from vidal.train.towers.settings import LoraSettings, VisionSettings
+from vidal.train.towers.tune import tune
 from vidal.train.towers.vit import VisionTower
 
 H200_FLOPS = 790e12

@@ -206,11 +206,11 @@ class Numbered(Stage):
     def shared(self) -> object:
         return Roll()
 
-    def attach(self, way: Any) -> None:
-        self._way = way
+    def bind(self, proxy: Any) -> None:
+        self._proxy = proxy
 
     def process(self, clip: Clip) -> None:
-        clip.reject("numbered", str(self._way.call("next")))
+        clip.reject("numbered", str(self._proxy.call("next")))
 
 
 class Sight(Stage):

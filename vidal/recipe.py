@@ -55,7 +55,7 @@ class Shards(BaseModel):
     """Seed of the shuffle."""
 
 
-class Engine(BaseModel):
+class EngineSettings(BaseModel):
     """How the work is run; changes no byte of the output, so it is no part of the fingerprint."""
 
     model_config = ConfigDict(extra="forbid")
@@ -85,7 +85,7 @@ class Recipe:
     name: str
     source: Source
     shards: Shards
-    engine: Engine
+    engine: EngineSettings
     steps: tuple[Step, ...]
     removals: str | None
     """File that lists what is to be in no data set; applied whenever the recipe runs, so no part of its identity."""
@@ -225,7 +225,7 @@ def check(raw: dict[str, Any], place: str) -> Recipe:
         name=str(raw.get("name") or Path(place).stem),
         source=source,
         shards=validate(Shards, raw.get("shards") or {}, f"{place}: shards"),
-        engine=validate(Engine, raw.get("engine") or {}, f"{place}: engine"),
+        engine=validate(EngineSettings, raw.get("engine") or {}, f"{place}: engine"),
         steps=steps,
         removals=raw.get("removals"),
         modalities={**source.modalities(), **named},

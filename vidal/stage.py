@@ -143,8 +143,8 @@ class Stage(Step):
         """An object of which the whole run has one, such as a budget; its methods take and give plain values."""
         return None
 
-    def attach(self, way: Any) -> None:
-        """Called before `setup` with the way to that object: ``way.call("method", …)``, from any thread."""
+    def bind(self, proxy: Any) -> None:
+        """Called before `setup` with a proxy of that object: ``proxy.call("method", …)``, from any thread."""
 
     def process(self, clip: Clip) -> None:
         raise TypeError(f"{type(self).__name__} defines neither process nor process_batch")

@@ -33,7 +33,7 @@ class Work:
     """The media file as it came; only between fetch and the media stage."""
     members: list[Member] = field(default_factory=list)
     probe: object = None
-    """`vidal.media.probe.Probe` of the source, handed from probe to media."""
+    """`vidal.media.probe.SourceFacts` of the source, handed from probe to media."""
     _frames: list[npt.NDArray[np.uint8]] | None = None
     _audio: npt.NDArray[np.float32] | None = None
 

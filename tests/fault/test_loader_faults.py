@@ -25,7 +25,7 @@ from vidal.modality.infrared import InfraredTransform
 from vidal.modality.video import VideoTransform
 from vidal.train.data import shared_memory
 from vidal.train.data.loader import Batch, Loader
-from vidal.train.data.plan import PairPlan, Plan
+from vidal.train.data.plan import PairPlan, SamplePlan
 from vidal.train.data.text_views import TextViews
 
 CLIPS = 12
@@ -51,7 +51,7 @@ def folder(intact: Path, tmp_path: Path) -> Path:
 
 def loader(folder: Path, layer: str, workers: int = 0, epochs: int = 1, **keys) -> Loader:
     samples, pair = vidal.open(str(folder)), ("text", layer)
-    plan = Plan([PairPlan(pair=pair, sizes=(len(samples),))], batch_size=4, seed=0, epochs=epochs)
+    plan = SamplePlan([PairPlan(pair=pair, sizes=(len(samples),))], batch_size=4, seed=0, epochs=epochs)
     return Loader(
         [samples], {pair: [np.arange(len(samples))]}, plan, SMALL, TextViews(), seed=0, workers=workers, **keys
     )

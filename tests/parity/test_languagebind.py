@@ -7,8 +7,8 @@ import torch
 from safetensors.torch import load_file
 
 from vidal.train import load_encoder
-from vidal.train.towers.lora import tune
 from vidal.train.towers.settings import LoraSettings
+from vidal.train.towers.tune import tune
 from vidal.train.towers.vit import VisionTower
 
 FOLDERS = Path(__file__).parent / "fixtures" / "languagebind"

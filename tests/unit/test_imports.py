@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import subprocess
 import sys
+from collections import Counter
 from pathlib import Path
 
 import pytest
@@ -128,3 +129,14 @@ def test_the_command_line_starts_without_the_heavy_parts() -> None:
     code = "import sys, vidal.commands; print(sorted({'torch', 'ray', 'pandas', 'transformers', 'cv2'} & set(sys.modules)))"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=ROOT)
     assert done.stdout.strip() == "[]"
+
+
+def test_a_class_has_a_name_of_its_own() -> None:
+    names = Counter(
+        node.name
+        for path in PACKAGE.rglob("*.py")
+        for node in ast.walk(ast.parse(path.read_text()))
+        if isinstance(node, ast.ClassDef)
+    )
+    # The stage that makes a layer is called after the modality that the layer is of.
+    assert {name for name, count in names.items() if count > 1} <= {"Depth", "Infrared"}

@@ -51,7 +51,7 @@ class Job:
     removals: Removals = field(default_factory=Removals)
     """The removals list: clips that no dataset may hold."""
     shared: Mapping[str, Shared] = field(default_factory=dict)
-    """By stage: the way to the object of which the run has one."""
+    """By stage: a proxy of the object of which the run has one."""
 
     @property
     def gpus(self) -> float:
@@ -123,7 +123,7 @@ class Engine(Protocol):
         """Whether stages that ask for a GPU get one."""
 
     def share(self, objects: Mapping[str, object]) -> Mapping[str, Shared]:
-        """Hold objects of which the run has one, until `close`; gives the ways by which workers reach them."""
+        """Hold objects of which the run has one, until `close`; gives the proxies by which workers reach them."""
 
     def run(self, job: Job, assignments: Sequence[Assignment], progress: Progress) -> dict[int, UnderWay]:
         """Try every assignment once. Returns, by shard, what was under way where a worker died."""

@@ -15,7 +15,7 @@ from vidal.engine.job import Assignment, Job
 from vidal.record import from_row
 
 
-class Loader:
+class ClipLoader:
     """Gives the clips of a shard in plan order, each with everything recorded about it so far."""
 
     def __init__(self, job: Job) -> None:

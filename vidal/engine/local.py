@@ -143,7 +143,7 @@ class PoolEngine:
         if not objects:
             return {}
         self._host = host = SocketHost(objects)
-        return {name: host.way_to(name) for name in objects}
+        return {name: host.proxy_of(name) for name in objects}
 
     def close(self) -> None:
         self._end_members()

@@ -12,7 +12,7 @@ from rich.live import Live
 from rich.text import Text
 
 from vidal.engine.job import ShardReport
-from vidal.engine.time_left import Account, seconds_left
+from vidal.engine.time_left import TimeSpent, seconds_left
 
 _PLAIN_EVERY_S = 10.0
 _NO_REPORT = ShardReport(shard=-1)
@@ -33,7 +33,7 @@ class LiveProgress:
         self._done: set[int] = set()
         self._finished: Counter[str] = Counter()
         self._gone_through: Counter[str] = Counter()
-        self._earlier = Account()
+        self._earlier = TimeSpent()
         """Costs of the phases before this one and of this one's finished shards."""
         self._started = time.monotonic()
         self._printed_at = self._started

@@ -17,7 +17,7 @@ from typing import Any
 from vidal.clip import Clip
 from vidal.engine.job import Assignment, Group, Job, Progress, ShardReport, UnderWay
 from vidal.engine.ray_cluster import RayCluster
-from vidal.engine.shared import ActorWay, Holder, Shared
+from vidal.engine.shared import ActorProxy, Holder, Shared
 from vidal.engine.worker import Worker, become_worker, environment, fatal_error, fatal_text
 from vidal.errors import VidalError
 
@@ -74,7 +74,7 @@ class RayEngine:
         if not objects:
             return {}
         self._cluster.start()
-        return {name: ActorWay(beside_the_driver(Holder, target)) for name, target in objects.items()}
+        return {name: ActorProxy(beside_the_driver(Holder, target)) for name, target in objects.items()}
 
     def _execute(self, job: Job, assignments: Sequence[Assignment], progress: Progress) -> Iterator[ShardReport]:
         import ray.data

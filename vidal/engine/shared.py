@@ -19,7 +19,7 @@ from vidal.errors import MachineError
 
 
 class Shared(Protocol):
-    """A way to an object of the run; may be called from any thread."""
+    """A proxy of an object of the run; may be called from any thread."""
 
     def call(self, method: str, *arguments: Any) -> Any:
         """Call a method of the object; arguments and result are plain values."""
@@ -49,8 +49,8 @@ class SocketHost:
         self._is_closed = False
         threading.Thread(target=self._accept, daemon=True).start()
 
-    def way_to(self, name: str) -> SocketWay:
-        return SocketWay(str(self._listener.address), self._key, name)
+    def proxy_of(self, name: str) -> SocketProxy:
+        return SocketProxy(str(self._listener.address), self._key, name)
 
     def close(self) -> None:
         self._is_closed = True
@@ -79,8 +79,8 @@ class SocketHost:
                     connection.send((False, f"{type(error).__name__}: {error}"))
 
 
-class SocketWay:
-    """A pool process's way to an object in the driver; each thread has a connection of its own."""
+class SocketProxy:
+    """A pool process's proxy of an object in the driver; each thread has a connection of its own."""
 
     def __init__(self, address: str, key: bytes, name: str) -> None:
         self._address, self._key, self._name = address, key, name
@@ -105,8 +105,8 @@ class SocketWay:
         return answer
 
 
-class ActorWay:
-    """The way to an object that lives in a Ray actor."""
+class ActorProxy:
+    """A proxy of an object that lives in a Ray actor."""
 
     def __init__(self, actor: Any) -> None:
         self._actor = actor

@@ -14,7 +14,7 @@ from vidal.engine.job import ShardReport
 
 
 @dataclass(slots=True)
-class Account:
+class TimeSpent:
     """Worker seconds that each stage has taken, and the number of clips that it has processed."""
 
     seconds: Counter[str] = field(default_factory=Counter)
@@ -24,8 +24,8 @@ class Account:
         self.seconds.update(report.seconds)
         self.clips.update(report.clips)
 
-    def copy(self) -> Account:
-        return Account(self.seconds.copy(), self.clips.copy())
+    def copy(self) -> TimeSpent:
+        return TimeSpent(self.seconds.copy(), self.clips.copy())
 
     def cost_s(self, stage: str) -> float | None:
         """Worker seconds per clip; None for a stage that has not run yet."""
@@ -33,7 +33,7 @@ class Account:
 
 
 def seconds_left(
-    account: Account, *, stages: Sequence[Sequence[str]], clips: int, reach: Mapping[str, int], wall_s: float
+    account: TimeSpent, *, stages: Sequence[Sequence[str]], clips: int, reach: Mapping[str, int], wall_s: float
 ) -> float | None:
     """The seconds until the last of ``stages`` has processed the last clip; None before any stage has run.
 

@@ -16,7 +16,7 @@ from vidal.dataset.commit import ShardWriter
 from vidal.engine import isolate
 from vidal.engine.isolate import run_stage
 from vidal.engine.job import Assignment, Group, Job, Notes, ShardReport, UnderWay
-from vidal.engine.load import Loader
+from vidal.engine.load import ClipLoader
 from vidal.errors import MachineError, ModelError, UserError, VidalError
 from vidal.process import die_with, private_folder
 
@@ -54,7 +54,7 @@ class Worker:
         self._job = job
         self._groups = groups
         self._notes = notes
-        self._loader: Loader | None = None
+        self._loader: ClipLoader | None = None
         self._scratch = private_folder("worker")
         self._is_ready = False
 
@@ -64,7 +64,7 @@ class Worker:
             return
         for stage in (stage for group in self._groups for stage in group.stages):
             if stage.step_name() in self._job.shared:
-                stage.attach(self._job.shared[stage.step_name()])
+                stage.bind(self._job.shared[stage.step_name()])
             try:
                 stage.setup()
             except VidalError:
@@ -73,7 +73,7 @@ class Worker:
                 raise ModelError(
                     f"stage {stage.step_name()} could not be set up: {type(error).__name__}: {error}"
                 ) from error
-        self._loader = Loader(self._job)
+        self._loader = ClipLoader(self._job)
         self._is_ready = True
 
     def close(self) -> None:

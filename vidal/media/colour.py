@@ -12,7 +12,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from vidal.media.probe import Probe
+from vidal.media.probe import SourceFacts
 
 _UNSTATED = ("", "unknown", "reserved")
 _STORED_AS_THEY_ARE = ("bt709", "bt470bg", "smpte170m", "smpte240m", "jedec-p22", "bt470m", "film", *_UNSTATED)
@@ -37,7 +37,7 @@ class Colour:
     matrix: str
 
 
-def colour_of(probe: Probe) -> Colour:
+def colour_of(probe: SourceFacts) -> Colour:
     """Return the colour tags of the source, with the missing ones inferred as described in the module docstring."""
     primaries, matrix = probe.colour_primaries, probe.colour_space
     if probe.is_rgb:
@@ -54,7 +54,7 @@ def colour_of(probe: Probe) -> Colour:
     return Colour(primaries, probe.colour_transfer, matrix)
 
 
-def to_bt709(stream: Any, probe: Probe, size: tuple[int, int]) -> Any:
+def to_bt709(stream: Any, probe: SourceFacts, size: tuple[int, int]) -> Any:
     """Return the frames of ``stream`` scaled to ``size`` (width, height), as 8-bit YUV 4:2:0 with BT.709 primaries."""
     colour = colour_of(probe)
     if probe.is_hdr:
@@ -68,7 +68,7 @@ def to_bt709(stream: Any, probe: Probe, size: tuple[int, int]) -> Any:
     return stream.filter("format", "yuv420p")
 
 
-def _tagged(stream: Any, probe: Probe, colour: Colour) -> Any:
+def _tagged(stream: Any, probe: SourceFacts, colour: Colour) -> Any:
     """Tag the frames with the inferred colours: zscale rejects frames without tags."""
     if (colour.primaries, colour.matrix) == (probe.colour_primaries, probe.colour_space):
         return stream

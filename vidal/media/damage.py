@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from vidal.errors import ClipError
 from vidal.media.child import Finished
 from vidal.media.ffmpeg import VIDEO_CODECS
-from vidal.media.probe import Probe
+from vidal.media.probe import SourceFacts
 
 _FLAGGED = rb"^\[vist#0:\d+/\S+ @ \S+\] \[dec:\S+ @ \S+\] \[warning\] corrupt decoded frame"
 _MESSAGE = rb"^\[(?:%s) @ \S+\] \[(?:error|fatal)\] " % VIDEO_CODECS.replace(",", "|").encode()
@@ -42,7 +42,7 @@ class VideoDamage:
     """How often the frame size changes within the video."""
 
 
-def read_damage(finished: Finished, probe: Probe, written: int) -> VideoDamage:
+def read_damage(finished: Finished, probe: SourceFacts, written: int) -> VideoDamage:
     """Return the damage found by a run that wrote ``written`` frames.
 
     Raises `ClipError` (``undecodable``) if the decoder rejected more than two thirds of the packets.

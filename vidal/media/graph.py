@@ -12,7 +12,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from vidal.media.colour import to_bt709
 from vidal.media.ffmpeg import find_ffmpeg, global_options, input_options
 from vidal.media.limits import Limits
-from vidal.media.probe import Probe
+from vidal.media.probe import SourceFacts
 from vidal.media.timing import decimate_expression, pick_expression
 from vidal.work import SAMPLE_RATE
 
@@ -47,7 +47,7 @@ class Target(BaseModel):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Audio:
+class AudioInput:
     """How the audio of a clip is read."""
 
     is_steady: bool = False
@@ -57,21 +57,21 @@ class Audio:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Plan:
+class GraphPlan:
     """The frames, size and audio of one clip; times are in seconds after the first frame."""
 
-    probe: Probe
+    probe: SourceFacts
     size: tuple[int, int]
     times_s: Sequence[float]
     """Times of the frames of the stored video, after the limit on frames per second."""
     chosen: Sequence[int]
     """Indices into `times_s` of the frames that are stored as images."""
     keeps_every_frame: bool
-    audio: Audio | None
+    audio: AudioInput | None
     """None for a clip that is stored without audio."""
 
 
-def command(source: str, plan: Plan, target: Target, limits: Limits) -> list[str]:
+def command(source: str, plan: GraphPlan, target: Target, limits: Limits) -> list[str]:
     """Return the command that writes all outputs of a clip; ``source`` is the result of `source_name`."""
     media = ffmpeg.input(source, reinit_filter=0, **input_options(limits))
     audio, audio_outputs = (None, []) if plan.audio is None else _audio(media, plan, plan.audio)
@@ -87,7 +87,7 @@ def command(source: str, plan: Plan, target: Target, limits: Limits) -> list[str
     )
 
 
-def steady_audio_command(source: str, plan: Plan, limits: Limits) -> list[str]:
+def steady_audio_command(source: str, plan: GraphPlan, limits: Limits) -> list[str]:
     """Return a command that converts audio whose sample rate or channels change midway to mono PCM of one rate.
 
     A filter graph cannot handle such a change: FFmpeg would rebuild it and lose the state of every filter. Timestamps
@@ -111,7 +111,7 @@ def _ffmpeg(limits: Limits, *outputs: Any) -> list[str]:
     return [str(find_ffmpeg()), *global_options(limits), "-max_error_rate", "1", *arguments]
 
 
-def _frames(stream: Any, plan: Plan, target: Target) -> Any:
+def _frames(stream: Any, plan: GraphPlan, target: Target) -> Any:
     """Convert decoded frames to the final size, rate and colours, with times relative to the first frame."""
     probe = plan.probe
     stream = stream.filter("setpts", f"PTS-({probe.frame_ticks[0]})")
@@ -122,7 +122,7 @@ def _frames(stream: Any, plan: Plan, target: Target) -> Any:
     return to_bt709(stream, probe, plan.size).filter("setsar", "1")
 
 
-def _audio(media: Any, plan: Plan, audio: Audio) -> tuple[Any, list[Any]]:
+def _audio(media: Any, plan: GraphPlan, audio: AudioInput) -> tuple[Any, list[Any]]:
     """Return the measured audio stream for the mp4, and the outputs of the FLAC, the fingerprint and the levels.
 
     Audio that starts late is preceded by silence; audio before the first and after the last frame is dropped.
@@ -173,7 +173,7 @@ def _video_output(frames: Any, audio: Any | None, target: Target) -> Any:
     return ffmpeg.output(frames, audio, f"file:{VIDEO}", **options, **{"c:a": "aac", "b:a": "96k"})
 
 
-def _image_output(frames: Any, plan: Plan, target: Target) -> Any:
+def _image_output(frames: Any, plan: GraphPlan, target: Target) -> Any:
     frames = frames.filter("select", pick_expression(plan.times_s, plan.chosen))
     # Blur is the slowest measure, so only the stored frames are measured.
     frames = frames.filter("blurdetect").filter("metadata", "print", file=FRAME_MEASURES)

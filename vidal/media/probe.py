@@ -30,7 +30,7 @@ _SINGLE_FRAME_S = Fraction(1, 25)  # duration of a single frame whose duration i
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Probe:
+class SourceFacts:
     """Properties of a source; times are in seconds and in timestamps of the file, unless stated otherwise.
 
     An audio-only source has no video codec and no frames, and its size is 0x0.
@@ -96,7 +96,7 @@ class Probe:
         return bool(steps) and steps[-1] - steps[0] > max(2, 0.05 * steps[len(steps) // 2])
 
 
-def probe(path: Path, folder: Path, limits: Limits) -> Probe:
+def probe(path: Path, folder: Path, limits: Limits) -> SourceFacts:
     """Probe the file ``path``, with ``folder`` as scratch space.
 
     Raises `ClipError` if the file is not a video or audio clip, is damaged or exceeds ``limits``.
@@ -152,7 +152,7 @@ def _check(video: Track, survey: Survey, limits: Limits) -> None:
 def _summary(
     path: Path, source: Survey, readable: Survey, first: FirstFrame, video: Track | None, audio: Track | None,
     jumps: int, limits: Limits,
-) -> Probe:  # fmt: skip
+) -> SourceFacts:  # fmt: skip
     ticks = sorted({tick for tick, _ in video.packets}) if video is not None else []
     begin_s, length_s = _audio_span(first, audio) if audio is not None else (None, None)
     start_s, duration_s = begin_s or 0.0, length_s or 0.0
@@ -165,7 +165,7 @@ def _summary(
         raise ClipError("still_image", "a single frame" + (" with audio" if audio is not None else ""))
     width, height = _displayed(video, first.rotation_deg) if video is not None else (0, 0)
     language = first.audio_tags.get("language", "")
-    return Probe(
+    return SourceFacts(
         path=path,
         container=source.container,
         video_codec=video.codec if video is not None else None,

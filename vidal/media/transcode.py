@@ -13,7 +13,7 @@ from vidal.media import child, damage, graph
 from vidal.media.audio_status import AudioStatus, cancelled_channel, corrupt_share
 from vidal.media.damage import VideoDamage
 from vidal.media.ffmpeg import source_name
-from vidal.media.graph import Audio, Plan, Target
+from vidal.media.graph import AudioInput, GraphPlan, Target
 from vidal.media.limits import Limits
 from vidal.media.log_lines import CUT_SHORT, find_error
 from vidal.media.measures import (
@@ -23,7 +23,7 @@ from vidal.media.measures import (
     read_fingerprint,
     read_video_measures,
 )
-from vidal.media.probe import Probe
+from vidal.media.probe import SourceFacts
 from vidal.media.timing import centre_frames, decimate, keeps_every_frame, seconds, stretch, target_size
 
 _AUDIO_CHANGES = re.compile(r"^\[\S+ @ \S+\] \[error\] Changing audio frame properties on the fly", re.M)
@@ -62,7 +62,7 @@ class Transcoded:
         return {name for name, is_set in flags.items() if is_set}
 
 
-def transcode(source: Path, probe: Probe, folder: Path, target: Target, limits: Limits) -> Transcoded:
+def transcode(source: Path, probe: SourceFacts, folder: Path, target: Target, limits: Limits) -> Transcoded:
     """Decode ``source`` with FFmpeg, in the clip's private ``folder``, and return what was written.
 
     Usually one FFmpeg process; up to four if the probe's frame times are inexact or the audio is damaged. Raises
@@ -76,7 +76,7 @@ def transcode(source: Path, probe: Probe, folder: Path, target: Target, limits: 
                 path.unlink()
 
 
-def _transcode(source: Path, probe: Probe, folder: Path, target: Target, limits: Limits) -> Transcoded:
+def _transcode(source: Path, probe: SourceFacts, folder: Path, target: Target, limits: Limits) -> Transcoded:
     job = _Job(source, folder, target, limits)
     plan, finished, audio_status = job.run_with_usable_audio(make_plan(probe, probe.times_s, target))
     decoded, video_damage = _times(folder / graph.VIDEO_TIMES), None
@@ -105,17 +105,17 @@ def _transcode(source: Path, probe: Probe, folder: Path, target: Target, limits:
     return _collect(folder, plan, target, audio_status, video_damage)
 
 
-def make_plan(probe: Probe, times_s: Sequence[float], target: Target) -> Plan:
+def make_plan(probe: SourceFacts, times_s: Sequence[float], target: Target) -> GraphPlan:
     """Return the plan for a source with frames at ``times_s``, in seconds after the first frame."""
     whole = keeps_every_frame(probe.times_s, probe.duration_s, target.max_fps)
     kept = list(times_s) if whole else decimate(times_s, target.max_fps)
-    return Plan(
+    return GraphPlan(
         probe=probe,
         size=target_size(probe.width, probe.height, target.short_side) if probe.video_codec else (0, 0),
         times_s=kept,
         chosen=centre_frames(kept, probe.duration_s, target.frames),
         keeps_every_frame=whole,
-        audio=Audio() if probe.audio_codec else None,
+        audio=AudioInput() if probe.audio_codec else None,
     )
 
 
@@ -128,14 +128,14 @@ class _Job:
     target: Target
     limits: Limits
 
-    def run_with_usable_audio(self, plan: Plan) -> tuple[Plan, child.Finished, AudioStatus]:
+    def run_with_usable_audio(self, plan: GraphPlan) -> tuple[GraphPlan, child.Finished, AudioStatus]:
         """Return the first successful run: with the audio, with audio of one format throughout, or without audio."""
         if plan.audio is None:
             return plan, self.run(plan), AudioStatus(status="none")
         finished = audio_run = self._try(plan)
         if finished.returncode != 0 and _AUDIO_CHANGES.search(finished.log):
             audio_run = self._start(graph.steady_audio_command(self._name, plan, self.limits))
-            plan = replace(plan, audio=Audio(is_steady=True))
+            plan = replace(plan, audio=AudioInput(is_steady=True))
             finished = self._try(plan)
         if finished.returncode == 0:
             max_share = self.target.max_corrupt_audio_share
@@ -148,18 +148,18 @@ class _Job:
         plan = replace(plan, audio=None)
         return plan, self.run(plan), AudioStatus(status="left_out", reason=reason)
 
-    def run(self, plan: Plan) -> child.Finished:
+    def run(self, plan: GraphPlan) -> child.Finished:
         """Run ``plan``; raises `ClipError` if FFmpeg fails."""
         finished = self._try(plan)
         if finished.returncode != 0:
             raise ClipError("undecodable", finished.first_error)
         return finished
 
-    def frames_are_of(self, plan: Plan) -> bool:
+    def frames_are_of(self, plan: GraphPlan) -> bool:
         """Whether the stored frames have the times that ``plan`` asks for."""
         return _times(self.folder / graph.FRAME_TIMES) == [plan.times_s[i] for i in plan.chosen]
 
-    def _try(self, plan: Plan) -> child.Finished:
+    def _try(self, plan: GraphPlan) -> child.Finished:
         return self._start(graph.command(self._name, plan, self.target, self.limits))
 
     def _start(self, command: Sequence[str]) -> child.Finished:
@@ -182,7 +182,7 @@ def _times(path: Path) -> list[float]:
 
 
 def _collect(
-    folder: Path, plan: Plan, target: Target, audio_status: AudioStatus, video_damage: VideoDamage | None
+    folder: Path, plan: GraphPlan, target: Target, audio_status: AudioStatus, video_damage: VideoDamage | None
 ) -> Transcoded:
     stored = [(folder / (graph.FRAME % (k + 1))).read_bytes() for k in range(len(plan.chosen))]
     repeats = stretch(plan.chosen, target.frames if plan.chosen else 0)

@@ -14,7 +14,7 @@ import vidal.clip
 from vidal.dataset.dataset import Dataset
 from vidal.errors import SourceError
 from vidal.stage import Decision
-from vidal.stages.matching import (
+from vidal.stages.near_duplicates import (
     Clusters,
     Flags,
     Floats,

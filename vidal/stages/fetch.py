@@ -58,10 +58,10 @@ class Fetch(Stage, WebSettings):
     def shared(self) -> object:
         return Governor(self.hosts, default=self.any_host)
 
-    def attach(self, way: Any) -> None:
+    def bind(self, proxy: Any) -> None:
         from vidal.crawl.web import WebFetcher
 
-        self._web = WebFetcher(self, way)
+        self._web = WebFetcher(self, proxy)
 
     def setup(self) -> None:
         self._judging = threading.Lock()

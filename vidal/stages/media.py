@@ -9,7 +9,7 @@ from vidal.errors import ClipError
 from vidal.media.ffmpeg import ffmpeg_identity
 from vidal.media.graph import Target
 from vidal.media.limits import Limits
-from vidal.media.probe import Probe
+from vidal.media.probe import SourceFacts
 from vidal.media.transcode import Transcoded, transcode
 from vidal.stage import Resources, Stage, digest
 from vidal.work import Member
@@ -47,7 +47,7 @@ class Media(Stage, Target):
 
     def process(self, clip: Clip) -> None:
         work = clip.work
-        if work.source_path is None or work.folder is None or not isinstance(work.probe, Probe):
+        if work.source_path is None or work.folder is None or not isinstance(work.probe, SourceFacts):
             raise ValueError("media needs the source file that fetch leaves and the facts that probe leaves")
         if work.probe.video_codec is None and self.takes == "video":
             raise ClipError("no_video", "audio alone, and `takes` is video")

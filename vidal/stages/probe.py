@@ -11,8 +11,7 @@ from vidal.clip import Clip, Statement
 from vidal.errors import ClipError
 from vidal.media.ffmpeg import find_ffmpeg
 from vidal.media.limits import Limits
-from vidal.media.probe import Probe as Facts
-from vidal.media.probe import probe
+from vidal.media.probe import SourceFacts, probe
 from vidal.stage import Stage
 
 # Sound in themselves, and yet no clip: a decision, where what cannot be processed is a failure.
@@ -63,7 +62,7 @@ class Probe(Stage):
         _write(clip, facts)
         self._reject_still(clip, facts)
 
-    def _reject_still(self, clip: Clip, facts: Facts) -> None:
+    def _reject_still(self, clip: Clip, facts: SourceFacts) -> None:
         if facts.video_codec is None or not facts.audio_duration_s:
             return
         share = facts.duration_s / facts.audio_duration_s
@@ -76,7 +75,7 @@ class Probe(Stage):
             )
 
 
-def _write_statements(clip: Clip, facts: Facts) -> None:
+def _write_statements(clip: Clip, facts: SourceFacts) -> None:
     """Keep what is stated beside what is found, and note where they differ; before `_write` takes over the length."""
     platform = next((s for s in clip.stated if s.by == "platform"), None)
     if platform is None and not clip.stated:
@@ -98,7 +97,7 @@ def _whole(value: Any) -> int | None:
     return int(value) if isinstance(value, (int, float)) and math.isfinite(value) and value >= 1 else None
 
 
-def _differences(stated: Statement, facts: Facts) -> set[str]:
+def _differences(stated: Statement, facts: SourceFacts) -> set[str]:
     found = set()
     if stated.duration_s is not None:
         # A header's length is that of the longest track, and so is a platform's.
@@ -122,7 +121,7 @@ def _same_size(stated: tuple[int, int], found: tuple[int, int]) -> bool:
     )
 
 
-def _write(clip: Clip, facts: Facts) -> None:
+def _write(clip: Clip, facts: SourceFacts) -> None:
     clip.container, clip.video_codec, clip.audio_codec = facts.container, facts.video_codec, facts.audio_codec
     clip.duration_s = round(facts.duration_s, 6)
     if facts.video_codec is not None:

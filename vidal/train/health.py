@@ -6,7 +6,7 @@ from collections import deque
 
 from vidal.errors import DivergedError, SourceError
 from vidal.train.checkpoint import Checkpoints
-from vidal.train.loop import Step
+from vidal.train.loop import StepResult
 from vidal.train.recipe import TrainRecipe
 
 _WINDOW_SAMPLES = 512
@@ -21,13 +21,13 @@ class Health:
         self._checkpoints, self._is_main = checkpoints, is_main
         self._window: deque[tuple[int, int]] = deque()
 
-    def check(self, step: Step, *, is_last: bool) -> None:
+    def check(self, step: StepResult, *, is_last: bool) -> None:
         """Raises `DivergedError` for numbers that stay without value, `SourceError` where most samples are broken."""
         self._check_broken(step, is_last=is_last)
         if step.bad_steps >= self._max_nan_steps or (step.bad_steps and is_last):
             raise DivergedError(self._diverged(step))
 
-    def _check_broken(self, step: Step, *, is_last: bool) -> None:
+    def _check_broken(self, step: StepResult, *, is_last: bool) -> None:
         self._window.append((len(step.broken), step.samples + len(step.broken)))
         while sum(read for _, read in list(self._window)[1:]) >= _WINDOW_SAMPLES:
             self._window.popleft()
@@ -40,7 +40,7 @@ class Health:
                 "or raise max_broken_share"
             )
 
-    def _diverged(self, step: Step) -> str:
+    def _diverged(self, step: StepResult) -> str:
         """What to say; checkpoints whose weights gave these numbers are set aside first."""
         began = step.step - step.bad_steps + 1
         aside = self._checkpoints.set_aside(began) if self._is_main else []

@@ -31,7 +31,7 @@ from vidal.train.towers.encoder import Encoder
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Step:
+class StepResult:
     """What one step gave."""
 
     step: int
@@ -69,7 +69,7 @@ class Trainer:
         self._optimisation, self._texts, self._world = optimisation, texts, world
         self._bad_steps = 0
 
-    def steps(self, batches: Iterator[Batch]) -> Iterator[Step]:
+    def steps(self, batches: Iterator[Batch]) -> Iterator[StepResult]:
         """Train on each batch in turn; a step whose numbers are not finite changes nothing."""
         while True:
             started = time.perf_counter()
@@ -79,7 +79,7 @@ class Trainer:
             data_s = time.perf_counter() - started
             yield self._step(batch.to(self._world.device), started, data_s)
 
-    def _step(self, batch: Batch, started: float, data_s: float) -> Step:
+    def _step(self, batch: Batch, started: float, data_s: float) -> StepResult:
         self._encoder.train()
         self._seed(batch.step)
         lr = self._optimisation.begin(batch.step)
@@ -94,7 +94,7 @@ class Trainer:
             self._bad_steps += 1
         read = torch.tensor([int(batch.valid.sum()), len(batch.broken)], device=self._world.device)
         samples, broken = total(read).tolist()
-        return Step(
+        return StepResult(
             step=batch.step, pair=batch.pair, epoch=batch.epoch, loss=loss, grad_norm=norm, lr=lr,
             scale=self._encoder.pair_scale(batch.pair).item(), samples=samples,
             duplicate_negatives=self._duplicates(batch), broken=from_all(batch.broken) if broken else [],

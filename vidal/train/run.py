@@ -25,13 +25,13 @@ from vidal.errors import ModelError, OutputError
 from vidal.train import material
 from vidal.train.checkpoint import Checkpoint, Checkpoints
 from vidal.train.data.loader import Loader
-from vidal.train.data.plan import PairPlan, Plan
+from vidal.train.data.plan import PairPlan, SamplePlan
 from vidal.train.data.text_views import COLUMNS
 from vidal.train.distributed import World, barrier, from_main, world
 from vidal.train.full_state import full_state
 from vidal.train.health import Health
 from vidal.train.logs import RunLog
-from vidal.train.loop import Step, Trainer
+from vidal.train.loop import StepResult, Trainer
 from vidal.train.material import Material
 from vidal.train.optim import Optimisation
 from vidal.train.preprocessing import transforms_of
@@ -59,7 +59,7 @@ class TrainResult:
     held_out: int = 0
     was_interrupted: bool = False
 
-    def count(self, step: Step) -> None:
+    def count(self, step: StepResult) -> None:
         """Add a step that was made."""
         self.steps, self.loss = step.step + 1, step.loss
         self.broken += len(step.broken)
@@ -116,11 +116,11 @@ def build_encoder(recipe: TrainRecipe) -> Encoder:
     )  # fmt: skip
 
 
-def plan_of(recipe: TrainRecipe, found: Material, ranks: int = 1) -> Plan:
+def plan_of(recipe: TrainRecipe, found: Material, ranks: int = 1) -> SamplePlan:
     pairs = recipe.pair_settings()
     weights = [settings.weight for settings in pairs.values()]
     shares = tuple(recipe.data.weights) if recipe.data.weights else None
-    return Plan(
+    return SamplePlan(
         [PairPlan(pair=p, sizes=tuple(len(i) for i in found.index[p]), weights=shares) for p in pairs],
         batch_size=recipe.batch_size, seed=recipe.seed, epochs=recipe.epochs, steps=recipe.steps, ranks=ranks,
         pair_weights=[w for w in weights if w is not None] or None, drop_last=recipe.data.drop_last,
@@ -250,7 +250,7 @@ class _Run:
                     log.event("drawn", {"modality": modality, "tensors": list(drawn)})
             yield log
 
-    def _tell(self, log: RunLog, step: Step) -> None:
+    def _tell(self, log: RunLog, step: StepResult) -> None:
         useful = step_flops(self.recipe, self.encoder, step.pair) * step.samples / step.wall_s / self.here.size
         peak = peak_flops(self.here.device, self.recipe.precision)
         log.step({

@@ -32,7 +32,7 @@ def fetched(urls: list[str], folder: Path, **settings: Any) -> list[Clip]:
     rules = {"per_s": 100, "concurrent": 4, "jitter": 0, **settings.pop("any_host", {})}
     told = {"allow_addresses": ["127.0.0.0/29"], "via": "direct", "socket_timeout_s": 1, "back_off_s": 0.1, **settings}
     stage = Fetch(any_host=rules, **told)
-    stage.attach(Direct(stage.shared()))
+    stage.bind(Direct(stage.shared()))
     stage.setup()
     stage.process_batch(clips)
     return clips

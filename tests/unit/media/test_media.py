@@ -16,10 +16,10 @@ from vidal.clip import Clip
 from vidal.errors import ClipError
 from vidal.media.ffmpeg import find_ffmpeg
 from vidal.media.limits import Limits
-from vidal.media.probe import Probe, probe
+from vidal.media.probe import SourceFacts, probe
 from vidal.stages.fetch import Fetch
 from vidal.stages.media import Media
-from vidal.stages.probe import Probe as ProbeStage
+from vidal.stages.probe import Probe
 
 WIDTH, HEIGHT, BITS = 320, 192, 6
 FRAMES = 50
@@ -133,7 +133,7 @@ def process(path: Path, folder: Path, **settings: object) -> Clip:
     work.mkdir(exist_ok=True)
     clip = Clip(url=str(path))
     clip.work.folder = work
-    for stage in (Fetch(), ProbeStage(), Media(**settings)):  # type: ignore[arg-type]
+    for stage in (Fetch(), Probe(), Media(**settings)):  # type: ignore[arg-type]
         stage.setup()
         stage.process_batch([clip])
     assert list(work.iterdir()) == []
@@ -354,5 +354,5 @@ def test_probe_reads_no_text_of_the_author(folder: Path) -> None:
         path,
     )
     facts = probe(path, folder, Limits())
-    assert isinstance(facts, Probe)
+    assert isinstance(facts, SourceFacts)
     assert (facts.is_hdr, facts.container) == (False, "matroska,webm")

@@ -23,7 +23,7 @@ from vidal.errors import SourceError
 from vidal.record import to_row
 from vidal.stages.duplicates import Duplicates
 from vidal.stages.fingerprints import Fingerprints
-from vidal.stages.matching import Sounds, frame_pairs
+from vidal.stages.near_duplicates import Sounds, frame_pairs
 
 Row = dict[str, Any]
 

@@ -32,7 +32,7 @@ from vidal.errors import ClipError, MachineError, RecipeError, VidalError
 from vidal.modality.modality import SELF_CHECKED, Transform
 from vidal.reader.samples import Samples
 from vidal.train.data.ahead import ahead
-from vidal.train.data.plan import Pair, Plan, Slots, generator
+from vidal.train.data.plan import Pair, SamplePlan, Slots, generator
 from vidal.train.data.shared_memory import check_room, share
 from vidal.train.data.text_views import COLUMNS, TextViews
 
@@ -107,7 +107,7 @@ class Loader:
     """
 
     def __init__(
-        self, samples: Sequence[Samples], index: Mapping[Pair, Sequence[Indices]], plan: Plan,
+        self, samples: Sequence[Samples], index: Mapping[Pair, Sequence[Indices]], plan: SamplePlan,
         transforms: Mapping[str, Transform], texts: TextViews, *, seed: int, rank: int = 0, ranks: int = 1,
         workers: int = 0, start_step: int = 0, pin: bool = False, prefetch: int = PREFETCH_CHUNKS,
         stall_s: float = STALL_S, stop: threading.Event | None = None,

@@ -1,4 +1,4 @@
-"""`Plan`: which samples every step of a run is made of, as a pure function of the seed and the step.
+"""`SamplePlan`: which samples every step of a run is made of, as a pure function of the seed and the step.
 
 Nothing is remembered from step to step, so a run goes on at any step, with any number of ranks and workers. An epoch
 over n samples is cut into ceil(n / batch) steps of nearly equal size: no sample is dropped or repeated, and there is
@@ -46,7 +46,7 @@ class StepPlan:
     slots: Slots
 
 
-class Plan:
+class SamplePlan:
     """The whole run's; raises `SourceError` where there is less than a rank's worth of samples."""
 
     def __init__(

@@ -12,10 +12,10 @@ from torch import Tensor, nn
 
 from vidal.errors import ModelError, RecipeError
 from vidal.train.towers.config import checked
-from vidal.train.towers.lora import tune
 from vidal.train.towers.settings import LoraSettings, TowerSettings, VisionSettings
 from vidal.train.towers.start import tower_from
 from vidal.train.towers.text import TextTower
+from vidal.train.towers.tune import tune
 from vidal.train.towers.vit import VisionTower
 from vidal.train.towers.weights import State, put
 

@@ -23,9 +23,9 @@ from vidal import modality as modalities
 from vidal.errors import ModelError, OutputError, machine_error
 from vidal.train.towers.config import hf_text_config, hf_vision_config
 from vidal.train.towers.encoder import Encoder
-from vidal.train.towers.lora import merged
 from vidal.train.towers.settings import VisionSettings
 from vidal.train.towers.text import ClipText, TextTower
+from vidal.train.towers.tune import merged
 from vidal.train.towers.vit import VisionTower
 from vidal.train.towers.weights import State
 

@@ -17,7 +17,7 @@ from vidal.modality.infrared import InfraredTransform
 from vidal.modality.video import VideoTransform
 from vidal.train.data.ahead import ahead
 from vidal.train.data.loader import Batch, Loader
-from vidal.train.data.plan import PairPlan, Plan
+from vidal.train.data.plan import PairPlan, SamplePlan
 from vidal.train.data.text_views import TextViews
 
 CLIPS = 22
@@ -41,7 +41,7 @@ def loader(
     samples = vidal.open(str(folder))
     pairs = keys.pop("pairs", PAIRS)
     index = {pair: [np.arange(len(samples))] for pair in pairs}
-    plan = Plan(
+    plan = SamplePlan(
         [PairPlan(pair=pair, sizes=(len(samples),)) for pair in pairs], batch_size=batch, seed=3, epochs=2, ranks=ranks
     )
     return Loader(

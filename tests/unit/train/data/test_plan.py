@@ -12,17 +12,17 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from vidal.errors import RecipeError, SourceError, UserError
-from vidal.train.data.plan import PairPlan, Plan, permutation
+from vidal.train.data.plan import PairPlan, SamplePlan, permutation
 
 DEPTH, VIDEO = ("text", "depth"), ("video", "audio")
 
 
-def plan(*sizes: int, batch: int = 4, epochs: int | None = 2, pair=DEPTH, weights=None, **keys) -> Plan:
+def plan(*sizes: int, batch: int = 4, epochs: int | None = 2, pair=DEPTH, weights=None, **keys) -> SamplePlan:
     pairs = [PairPlan(pair=pair, sizes=sizes, weights=weights)]
-    return Plan(pairs, batch_size=batch, seed=keys.pop("seed", 0), epochs=epochs, **keys)
+    return SamplePlan(pairs, batch_size=batch, seed=keys.pop("seed", 0), epochs=epochs, **keys)
 
 
-def slots(plan: Plan, steps: range | None = None) -> list[tuple[int, int]]:
+def slots(plan: SamplePlan, steps: range | None = None) -> list[tuple[int, int]]:
     return [tuple(slot) for step in steps or range(plan.steps) for slot in plan.at(step).slots.tolist()]
 
 
@@ -85,7 +85,7 @@ def test_drop_last_gives_whole_batches_and_leaves_others_out_each_epoch():
 
 def test_pairs_without_weights_make_their_epochs_mixed():
     pairs = [PairPlan(pair=DEPTH, sizes=(64,)), PairPlan(pair=VIDEO, sizes=(32,))]
-    made = Plan(pairs, batch_size=8, seed=0, epochs=3)
+    made = SamplePlan(pairs, batch_size=8, seed=0, epochs=3)
     steps = [made.at(step) for step in range(made.steps)]
     assert Counter(step.pair for step in steps) == {DEPTH: 24, VIDEO: 12}
     for pair, size in ((DEPTH, 64), (VIDEO, 32)):
@@ -96,10 +96,10 @@ def test_pairs_without_weights_make_their_epochs_mixed():
 
 def test_pairs_with_weights_are_drawn_by_them():
     pairs = [PairPlan(pair=DEPTH, sizes=(64,)), PairPlan(pair=VIDEO, sizes=(64,))]
-    made = Plan(pairs, batch_size=8, seed=0, steps=4000, pair_weights=(3, 1))
+    made = SamplePlan(pairs, batch_size=8, seed=0, steps=4000, pair_weights=(3, 1))
     share = np.mean([made.pair_of(step) == DEPTH for step in range(made.steps)])
     assert made.steps == 4000 and 0.72 < share < 0.78
-    longer = Plan(pairs, batch_size=8, seed=0, steps=5000, pair_weights=(3, 1))
+    longer = SamplePlan(pairs, batch_size=8, seed=0, steps=5000, pair_weights=(3, 1))
     assert [longer.pair_of(s) for s in range(4000)] == [made.pair_of(s) for s in range(4000)]
 
 

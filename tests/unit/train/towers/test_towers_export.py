@@ -62,7 +62,7 @@ def pixels(one: Encoder, modality: str, batch: int = 2) -> Tensor:
 @pytest.mark.parametrize("is_sigmoid", [False, True])
 @pytest.mark.parametrize("kind", TOWERS)
 def test_a_saved_encoder_loads_with_the_same_numbers(tmp_path: Path, kind: str, is_sigmoid: bool) -> None:
-    from vidal.train.towers.lora import merged
+    from vidal.train.towers.tune import merged
 
     one = encoder(kind, is_sigmoid=is_sigmoid)
     other = load_encoder(save_folder(one, tmp_path / "out"))

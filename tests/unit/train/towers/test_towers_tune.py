@@ -7,8 +7,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from vidal.train.towers.lora import merged, tune
 from vidal.train.towers.settings import LoraSettings, VisionSettings
+from vidal.train.towers.tune import merged, tune
 from vidal.train.towers.vit import VisionTower
 
 VIDEO = {"frames": 4, "temporal": True}
