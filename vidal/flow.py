@@ -1,13 +1,14 @@
-"""What a recipe's steps read, write and declare, checked before anything runs.
+"""Checks of what a recipe's steps read, write and declare, before anything runs.
 
-A step reads what the source brings or a step before it wrote, and writes what is declared: columns of
+A step may read what the source provides or an earlier step writes, and may write what is declared: columns of
 `vidal.clip.Clip`, layers of a stage, and the columns of its own class.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
+from itertools import chain
 
 import pyarrow as pa
 
@@ -23,40 +24,36 @@ _NAME = re.compile(r"[a-z][a-z0-9_]*")
 
 
 def check_flow(source: Source, steps: Sequence[Step], place: str) -> None:
-    """Refuse a step that reads what nobody before it wrote, or writes what nobody declares: `RecipeError`."""
+    """Raise `RecipeError` for a step that reads what no earlier step writes, or writes what no step declares."""
     named = {step.step_name(): f"{place}: stages[{index}].{step.step_name()}" for index, step in enumerate(steps)}
     known = _check_declarations(source, steps, named)
-    there = source.columns()
+    available = source.columns()
     on_gpu = False
     for step in steps:
         if isinstance(step, Stage) and on_gpu != (step.needs.gpus > 0):
-            on_gpu, there = not on_gpu, there - IN_WORKER
+            on_gpu, available = not on_gpu, available - IN_WORKER
         if any(name not in known for name in step.reads):
-            there |= source.own_columns()
-        missing = next((name for name in step.reads if name not in there), None)
+            available |= source.own_columns()
+        missing = next((name for name in step.reads if name not in available), None)
         if missing:
-            writer = next(_writers(missing, steps), None)
+            of_recipe = (each.step_name() for each in steps if missing in _written(each))
+            of_catalogue = (name for name in CATALOGUE if missing in step_class(name).writes)
+            writer = next(chain(of_recipe, of_catalogue), None)
             hint = f"put `{writer}` before it" if writer else "no stage writes it"
             if missing in IN_WORKER:
                 hint += ", with no global decision and no stage for a GPU between the two"
             raise RecipeError(f"{named[step.step_name()]} reads `{missing}`, which nothing before it writes; {hint}")
         if isinstance(step, Decision):
-            there -= IN_WORKER
-        there |= _written(step)
+            available -= IN_WORKER
+        available |= _written(step)
 
 
 def _written(step: Step) -> set[str]:
     return {*step.writes, *step.columns, *(step.layers if isinstance(step, Stage) else ())}
 
 
-def _writers(name: str, steps: Sequence[Step]) -> Iterator[str]:
-    """The steps that write a column or layer: those of the recipe, then those of the catalogue."""
-    yield from (step.step_name() for step in steps if name in _written(step))
-    yield from (known for known in CATALOGUE if name in step_class(known).writes)
-
-
 def _check_declarations(source: Source, steps: Sequence[Step], named: Mapping[str, str]) -> set[str]:
-    """Every name that a step may write: what `Clip` has, layers, working state and what is declared."""
+    """Return every name that a step may write: columns of `Clip`, layers, working state and declared columns."""
     declared = {name: (column, "the source's dataset") for name, column in source.declared().items()}
     layers = {*source.layers(), *(layer for step in steps if isinstance(step, Stage) for layer in step.layers)}
     for step in steps:
@@ -66,14 +63,14 @@ def _check_declarations(source: Source, steps: Sequence[Step], named: Mapping[st
             other, by = declared.setdefault(name, (column, f"`{step.step_name()}`"))
             if other.kind != column.kind:
                 raise RecipeError(
-                    f"{at} declares `{name}` as {_told(column)}, {by} as {_told(other)}; let one of them rename it"
+                    f"{at} declares `{name}` as {_described(column)}, {by} as {_described(other)}; rename one of them"
                 )
     known = {*column_names(), *layers, *IN_WORKER, *declared}
     for step in steps:
         unknown = next((name for name in step.writes if name not in known), None)
         if unknown:
             raise RecipeError(
-                f"{named[step.step_name()]} writes `{unknown}`, which nobody declares; a new column is declared by "
+                f"{named[step.step_name()]} writes `{unknown}`, which no step declares; declare a new column with "
                 f'columns = {{"{unknown}": Column(TYPE, "MEANING")}} in the step\'s class'
             )
     return known
@@ -81,27 +78,27 @@ def _check_declarations(source: Source, steps: Sequence[Step], named: Mapping[st
 
 def _check_column(name: str, column: Column, layers: set[str], at: str) -> None:
     if not _NAME.fullmatch(name):
-        raise RecipeError(f"{at} declares a column {name!r}; a name has lower-case letters, digits and _")
+        raise RecipeError(f"{at} declares a column {name!r}; names consist of lower-case letters, digits and _")
     if name in column_names():
-        raise RecipeError(f"{at} declares `{name}`, which is a column of the record already; name it in `writes`")
+        raise RecipeError(f"{at} declares `{name}`, which is already a column of the record; name it in `writes`")
     if name in layers or name in IN_WORKER:
         raise RecipeError(f"{at} declares a column `{name}`, which is a layer or working state; rename it")
     if not isinstance(column, Column):
-        raise RecipeError(f"{at} declares `{name}` by {column!r}; write Column(TYPE, MEANING)")
+        raise RecipeError(f"{at} declares `{name}` as {column!r}; write Column(TYPE, MEANING)")
     try:
         type_name(column.type)
     except TypeError as error:
-        raise RecipeError(f"{at} declares `{name}` of a type that is not stored: {error}") from None
+        raise RecipeError(f"{at} declares `{name}` with a type that cannot be stored: {error}") from None
     if column.group not in GROUPS:
         raise RecipeError(f"{at} declares `{name}` in group `{column.group}`; groups are {', '.join(GROUPS)}")
 
 
-def _told(column: Column) -> str:
+def _described(column: Column) -> str:
     return f"{type_name(column.type)} ({column.group})"
 
 
 def check_own_columns(own: pa.Schema, declared: Mapping[str, Column], place: str) -> None:
-    """Refuse a source that has a column of its own where a step declares another: `RecipeError`."""
+    """Raise `RecipeError` for a column of the source that conflicts with a declared one."""
     for field in own:
         name = field.name.lower()
         column = declared.get(name)

@@ -1,6 +1,6 @@
-"""Lists in csv and jsonl as they stand: every row with its line, every csv cell as text, nothing guessed.
+"""Readers of csv, jsonl and parquet lists: every row with its line, every csv cell as text, no types guessed.
 
-A row that cannot be read is a row still, and says why; only a file that cannot be read as a whole is an error.
+A row that cannot be read is kept, with the reason; only a file that cannot be read at all is an error.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ import pyarrow as pa
 from vidal.errors import SourceError
 
 Values: TypeAlias = pa.ChunkedArray | list[Any]
-"""A column: Arrow's, or Python values of any types."""
+"""A column: an Arrow array, or Python values of mixed types."""
 
 _CHUNK_ROWS = 50_000
 _NOT_UTF8 = re.compile("[\udc80-\udcff]")
@@ -26,29 +26,30 @@ _NOT_UTF8 = re.compile("[\udc80-\udcff]")
 
 @dataclass(slots=True, kw_only=True)
 class Listing:
-    """Columns of one length, and for each row where it is in the file."""
+    """Columns of equal length, and the line of each row in the file."""
 
     columns: dict[str, Values]
     row_count: int
     lines: list[int] | None = None
-    """Line in which each row begins; None where the file has no lines."""
+    """Line on which each row starts, from 1; None where the file has no lines."""
     unreadable: dict[int, str] = field(default_factory=dict)
-    """Rows that cannot be read, and why."""
+    """Why a row cannot be read, by row number from 0."""
     is_text: bool = False
     """Whether every cell is text because the format has no types."""
 
     def place(self, row: int) -> str:
-        """``line 3``, or ``row 3`` of a file without lines."""
+        """Return where a row is: ``line 3``, or ``row 3`` in a file without lines."""
         return f"row {row + 1}" if self.lines is None else f"line {self.lines[row]}"
 
     def rows(self) -> Iterator[dict[str, Any]]:
+        """Iterate over the rows as dictionaries."""
         names = list(self.columns)
         columns = [c.to_pylist() if isinstance(c, pa.ChunkedArray) else c for c in self.columns.values()]
         return (dict(zip(names, cells, strict=True)) for cells in zip(*columns, strict=True))
 
 
 def listing_of(rows: Iterable[dict[str, Any]]) -> Listing:
-    """The columns of rows that need not have the same keys."""
+    """Return the columns of rows whose keys may differ; missing values are null."""
     columns: dict[str, list[Any]] = {}
     count = 0
     for row in rows:
@@ -63,17 +64,19 @@ def listing_of(rows: Iterable[dict[str, Any]]) -> Listing:
 
 
 def read_csv(path: Path) -> Listing:
-    """A csv file with a header line; an empty cell is null. Raises `SourceError`."""
+    """Read a csv file with a header line; an empty cell is null. Raises `SourceError`."""
     lines = _lines(path)
     reader, before = csv.reader(lines, strict=True), 0
     try:
         header = next((row for row in reader if row), [])
         if not header:
             raise SourceError(f"{path}: the list is empty; it needs a header line with `url`")
-        # `url, title`: a header with a space after each comma stands over rows that have one, too.
+        # A header such as `url, title` means that the rows, too, have a space after each comma.
         is_spaced = any(name.startswith(" ") for name in header[1:])
         reader, before = csv.reader(lines, strict=True, skipinitialspace=is_spaced), reader.line_num
-        return _csv_listing(reader, _names(header, path), before)
+        names = [name.strip() or f"column_{number}" for number, name in enumerate(header, 1)]
+        check_names(names, str(path))
+        return _csv_listing(reader, names, before)
     except csv.Error as error:
         raise SourceError(f"{path}: line {before + reader.line_num}: not readable as csv: {error}") from None
 
@@ -103,29 +106,23 @@ def _csv_listing(reader: Any, names: list[str], line: int) -> Listing:
 
 
 def _flush(rows: list[list[str]], chunks: list[list[pa.Array]]) -> None:
-    """Turn rows into one more chunk of each column, so that Python holds few of them at a time."""
+    """Move rows into one more Arrow chunk of each column, to bound the number of Python objects in memory."""
     for chunk, cells in zip(chunks, zip(*rows, strict=True), strict=False):
         chunk.append(pa.array([cell or None for cell in cells], pa.string()))
     rows.clear()
 
 
-def _names(header: list[str], path: Path) -> list[str]:
-    names = [name.strip() or f"column_{number}" for number, name in enumerate(header, 1)]
-    check_names(names, str(path))
-    return names
-
-
 def check_names(names: list[str], place: str) -> None:
-    """Raises `SourceError` for two columns of one name."""
+    """Raise `SourceError` if two columns have the same name."""
     repeated = sorted({name for name in names if names.count(name) > 1})
     if repeated:
-        raise SourceError(f"{place}: two columns of one name: {', '.join(repeated)}")
+        raise SourceError(f"{place}: columns with the same name: {', '.join(repeated)}")
 
 
 def read_jsonl(path: Path) -> Listing:
-    """One JSON object a line; blank lines are passed over. Raises `SourceError`.
+    """Read a file with one JSON object per line; blank lines are skipped. Raises `SourceError`.
 
-    Read by Python: Arrow's reader would turn a title that looks like a date into one.
+    Python reads it, as Arrow's reader would turn a title that looks like a date into a date.
     """
     rows: list[dict[str, Any]] = []
     lines: list[int] = []
@@ -134,7 +131,7 @@ def read_jsonl(path: Path) -> Listing:
         if not line.strip():
             continue
         try:
-            # An object without a key holds nothing, and Parquet has no type for it.
+            # An empty object becomes null: Parquet has no type for a struct without fields.
             value = json.loads(line, object_hook=lambda pairs: pairs or None)
         except (ValueError, RecursionError) as error:
             value, unreadable[len(rows)] = None, f"not JSON: {error}"
@@ -149,7 +146,7 @@ def read_jsonl(path: Path) -> Listing:
 
 
 def read_parquet(path: Path) -> Listing:
-    """A Parquet file; its columns keep their types. Raises `SourceError`."""
+    """Read a Parquet file; its columns keep their types. Raises `SourceError`."""
     import pyarrow.parquet as pq
 
     try:
@@ -163,7 +160,7 @@ def read_parquet(path: Path) -> Listing:
 
 
 def _lines(path: Path) -> Iterator[str]:
-    """The lines of a UTF-8 file, their ends kept; raises `SourceError` for what is not UTF-8."""
+    """Yield the lines of a UTF-8 file with their line ends; raises `SourceError` for any other encoding."""
     with path.open(encoding="utf-8-sig", errors="surrogateescape", newline="") as text:
         for number, line in enumerate(text, 1):
             if not line.isascii() and _NOT_UTF8.search(line):
@@ -172,11 +169,11 @@ def _lines(path: Path) -> Iterator[str]:
 
 
 READERS = {".csv": read_csv, ".jsonl": read_jsonl, ".parquet": read_parquet}
-"""How to read a list, by its suffix in lower case."""
+"""The reader of a list, by its suffix in lower case."""
 
 
 def text_of(value: Any) -> str | None:
-    """A cell as text: 7 and 7.0 are ``7``; a missing number is no text. Raises `ValueError` for what holds others."""
+    """Return a cell as text: 7 and 7.0 give ``7``, NaN gives None. Raises `ValueError` for lists, dicts and bytes."""
     if value is None or isinstance(value, str):
         return value
     if isinstance(value, float):

@@ -1,4 +1,4 @@
-"""The record as rows and as JSON, and the columns that stages add to it.
+"""Conversion of the record to rows and JSON, and the columns that stages add to it.
 
     class Colourfulness(Stage):
         columns = {"colourfulness": Column(float, "how far the colours are from grey")}
@@ -22,7 +22,7 @@ from pydantic import BeforeValidator, PlainSerializer
 from vidal.arrow_types import arrow_type
 from vidal.clip import Clip, MatchScore, MemberRecord, OcrLine, Segment, Statement, column_names, columns
 
-# The machinery's own groups stay out of the json member: they say how the row came to be, not what the clip is.
+# These groups describe how the row was made, not the clip, and stay out of the json member.
 _MANIFEST_ONLY_GROUPS = ("outcome", "provenance", "members", "fingerprints")
 
 GROUPS = ("media", "texts", "scores", "modalities", "fingerprints", "provenance")
@@ -32,7 +32,7 @@ _TYPES = {kind.__name__: kind for kind in (str, int, float, bool)}
 
 
 def type_name(kind: Any) -> str:
-    """``float`` or ``list[str]``; raises `TypeError` for a type that no declared column can have."""
+    """Return the name of a type, ``float`` or ``list[str]``; raises `TypeError` for one that no column can have."""
     if get_origin(kind) is list:
         return f"list[{type_name(get_args(kind)[0])}]"
     if kind not in _TYPES.values():
@@ -41,7 +41,7 @@ def type_name(kind: Any) -> str:
 
 
 def _type_of(name: str) -> Any:
-    """The type of that name, as ``dataset.json`` has it."""
+    """Return the type with a name of `type_name`, as ``dataset.json`` stores it."""
     if name.startswith("list[") and name.endswith("]"):
         return list[_type_of(name[5:-1])]  # type: ignore[misc]
     if name not in _TYPES:
@@ -56,18 +56,18 @@ class Column:
     type: Annotated[Any, BeforeValidator(_type_of), PlainSerializer(type_name)]
     """``str``, ``int``, ``float``, ``bool``, or a list of one of them."""
     doc: str
-    """What it means, in one line."""
+    """The column's meaning, in one line."""
     group: str = "scores"
     """One of `GROUPS`: the report shows scores; fingerprints and provenance stay out of the ``json`` member."""
 
     @property
     def kind(self) -> dict[str, str]:
-        """What of it the output depends on."""
+        """The part of the declaration that the output depends on."""
         return {"type": type_name(self.type), "group": self.group}
 
 
 def fields(declared: Mapping[str, Column]) -> list[pa.Field]:
-    """The Arrow fields of declared columns."""
+    """Return the Arrow fields of declared columns."""
     return [pa.field(name, arrow_type(c.type), metadata={"group": c.group}) for name, c in declared.items()]
 
 
@@ -81,7 +81,7 @@ _STRUCT_COLUMNS = {
 
 
 def to_row(clip: Clip) -> dict[str, Any]:
-    """The clip as one manifest row, the columns in `Clip.extra` included."""
+    """Return the clip as a manifest row, including the columns in `Clip.extra`."""
     row = {name: getattr(clip, name) for name in column_names()}
     for name, kind in _STRUCT_COLUMNS.items():
         row[name] = [{f.name: getattr(part, f.name) for f in dataclasses.fields(kind)} for part in row[name]]
@@ -89,7 +89,7 @@ def to_row(clip: Clip) -> dict[str, Any]:
 
 
 def from_row(row: dict[str, Any]) -> Clip:
-    """The clip of a manifest or plan row; columns that `Clip` does not know become ``extra``."""
+    """Return the clip of a manifest or plan row; columns that `Clip` has no field for go to ``extra``."""
     known = set(column_names())
     given = {name: value for name, value in row.items() if name in known and value is not None}
     for name, kind in _STRUCT_COLUMNS.items():
@@ -99,10 +99,10 @@ def from_row(row: dict[str, Any]) -> Clip:
 
 
 def to_json(clip: Clip, extra: pa.Schema) -> dict[str, Any]:
-    """What the ``json`` member holds: what the clip is and every text about it; ``extra`` has the columns not Clip's.
+    """Return the content of the ``json`` member: the clip's description, texts and scores.
 
-    Every key is always there, null where nothing is known, so that readers that take their columns from the first
-    samples lose none. A number that JSON cannot hold (NaN, infinity) is null, too.
+    ``extra`` is the schema of the columns that `Clip` has no field for. Every key is always present, null where nothing
+    is known, so that readers that infer columns from the first samples miss none. NaN and infinity become null, too.
     """
     row = to_row(clip)
     kept = [f.name for f in columns() if f.metadata["group"] not in _MANIFEST_ONLY_GROUPS]
@@ -112,12 +112,12 @@ def to_json(clip: Clip, extra: pa.Schema) -> dict[str, Any]:
 
 
 def json_member(clip: Clip, extra: pa.Schema) -> bytes:
-    """The bytes of the ``json`` member."""
+    """Return the bytes of the ``json`` member."""
     return json.dumps(to_json(clip, extra), ensure_ascii=False, sort_keys=True, default=str).encode()
 
 
 def finite(value: Any) -> Any:
-    """The value with null for each number that JSON cannot hold."""
+    """Return the value with null for each number that JSON cannot represent."""
     if isinstance(value, float):
         return value if math.isfinite(value) else None
     if isinstance(value, list):

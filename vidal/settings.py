@@ -1,4 +1,4 @@
-"""Settings that a user wrote: YAML files, `--set key.path=value`, and models that check them in one clear line."""
+"""User settings: YAML files, `--set key.path=value`, and validation with one-line errors."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ Model = TypeVar("Model", bound=BaseModel)
 
 
 def read_yaml(path: Path, holds: str) -> dict[str, Any]:
-    """The mapping in a YAML file; ``holds`` says what one is expected. Raises `RecipeError`."""
+    """Read the mapping in a YAML file; raises `RecipeError`, where ``holds`` names the expected keys."""
     try:
         raw = yaml.safe_load(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
@@ -30,7 +30,7 @@ def read_yaml(path: Path, holds: str) -> dict[str, Any]:
 
 
 def validate(kind: type[Model], raw: Any, place: str) -> Model:
-    """The settings of a mapping, or one line on the first thing that is wrong with it."""
+    """Validate a mapping as settings of ``kind``; raises `RecipeError` on the first problem, at ``place``."""
     try:
         return kind.model_validate(raw)
     except ValidationError as error:
@@ -38,8 +38,9 @@ def validate(kind: type[Model], raw: Any, place: str) -> Model:
         where = ".".join(str(part) for part in first["loc"])
         if not where:
             problem = first["msg"].removeprefix("Value error, ")
-            said = f"settings are `name: value`, not {raw!r}" if not isinstance(raw, dict) else problem
-            raise RecipeError(f"{place}: {said}") from None
+            if not isinstance(raw, dict):
+                problem = f"settings are `name: value`, not {raw!r}"
+            raise RecipeError(f"{place}: {problem}") from None
         if first["type"] == "extra_forbidden":
             known = [f.alias or name for name, f in kind.model_fields.items()]
             hint = f"; it has {', '.join(known)}" if len(first["loc"]) == 1 else ""
@@ -50,7 +51,7 @@ def validate(kind: type[Model], raw: Any, place: str) -> Model:
 
 
 def parse_override(text: str, example: str) -> tuple[str, Any]:
-    """The key path and the value of ``key.path=value``; no message holds the value, which may be a secret."""
+    """Split ``key.path=value`` and parse the value as YAML; raises `RecipeError`, which omits a secret value."""
     key, equals, value = text.partition("=")
     if not equals:
         raise RecipeError(f"--set {text}: write key.path=value, such as {example}")
@@ -61,7 +62,7 @@ def parse_override(text: str, example: str) -> tuple[str, Any]:
 
 
 def put(target: dict[str, Any], path: Sequence[str], value: Any, key: str) -> None:
-    """Set a nested key, making the mappings on the way."""
+    """Set a nested key, creating mappings along its path; raises `RecipeError` where the path meets a value."""
     for part in path[:-1]:
         if target.get(part) is None:
             target[part] = {}

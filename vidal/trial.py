@@ -1,4 +1,4 @@
-"""A clip made on the spot, with frames and speech, so that stages can be tried and timed without any data."""
+"""A synthetic clip with frames and speech, to try and time stages without any data."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ _MAKE = [
 
 @contextmanager
 def trial_clip(stages: Sequence[Stage] = ()) -> Iterator[Clip]:
-    """A test pattern with its time written on it and a sentence, probed and decoded as these stages do it.
+    """Provide a test pattern with a time code and a spoken sentence, probed and decoded with the stages' settings.
 
     Raises `ToolError` without FFmpeg.
     """

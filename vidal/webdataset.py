@@ -1,11 +1,11 @@
-"""What stock readers need to give a dataset's values as they are: a decoder of depth, and the types of its columns.
+"""Support for stock readers: a lossless decoder of depth, and the types of a dataset's columns.
 
     import webdataset as wds
     from vidal.webdataset import decode_depth
 
     wds.WebDataset("data/sample/depth/000000.tar").decode(decode_depth, "pil")
 
-The stock decoders make eight bits of a 16-bit PNG, which leaves 255 everywhere.
+The stock decoders convert a 16-bit PNG to 8 bits, which leaves 255 everywhere.
 """
 
 from __future__ import annotations
@@ -43,19 +43,20 @@ def depth_from_bytes(data: bytes, name: str = "depth.png") -> npt.NDArray[np.uin
 
 
 def features(dataset: str | Path, layer: str = JOINT) -> datasets.Features:
-    """The columns of a layer, or of the joint export, as Hugging Face's ``datasets`` wants them told.
+    """Return the columns of a layer, or of the joint export, for Hugging Face's ``datasets``.
 
-    Told so, a column keeps its type where the first samples have null in it, and a clip without audio, or without
-    any other member, has None there: ``load_dataset("webdataset", data_files=…, features=features(DIR, "depth"))``.
-    Video and audio are bytes, as their decoders are installed separately: ``cast_column("flac", Audio())`` where
-    they are.
+    ``load_dataset("webdataset", data_files=…, features=features(DIR, "depth"))``
+
+    With it, a column keeps its type where the first samples have null in it, and a missing member, such as the audio
+    of a silent clip, is None. Video and audio are bytes, as their decoders are installed separately; where they are,
+    use ``cast_column("flac", Audio())``. Raises `ToolError` without ``datasets``, `SourceError` for an unknown layer.
     """
     try:
         import datasets
     except ImportError:
         raise ToolError("vidal.webdataset.features needs Hugging Face's datasets; pip install datasets") from None
     opened = Dataset.open(str(dataset))
-    opened.own_tars("whose members are not vidal's; let the reader find their columns")
+    opened.own_tars("whose members are not vidal's; let the reader infer their columns")
     if layer != JOINT and layer not in opened.info.layers:
         raise SourceError(f"{dataset}: no layer {layer}; there is {', '.join([*opened.info.layers, JOINT])}")
     suffixes = member_suffixes(opened, None if layer == JOINT else layer)

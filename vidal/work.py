@@ -1,4 +1,4 @@
-"""`Work`: what stages hand each other about one clip in memory, and what is written of it to the tars."""
+"""`Work`: the state of one clip that stages share in memory, including the members to be written to the tars."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ SAMPLE_RATE = 16_000
 
 @dataclass(slots=True, frozen=True, kw_only=True)
 class Member:
-    """One tar member: ``<key>.<suffix>`` in ``layer``; ``time_s`` is set for a picture of one instant."""
+    """One tar member: ``<key>.<suffix>`` in ``layer``; ``time_s`` is set for the image of one instant."""
 
     layer: str
     suffix: str
@@ -25,33 +25,34 @@ class Member:
 
 @dataclass(slots=True, kw_only=True)
 class Work:
-    """Working state of a clip; it lives as long as the clip is in a worker."""
+    """Working state of a clip, which exists only while the clip is in a worker."""
 
     folder: Path | None = None
-    """Private folder of the clip; emptied when the clip leaves the group."""
+    """Private folder of the clip, emptied when the clip leaves the group of stages."""
     source_path: Path | None = None
-    """The media file as it came; only between fetch and the media stage."""
+    """The original media file, between the fetch and media stages only."""
     members: list[Member] = field(default_factory=list)
     probe: object = None
-    """`vidal.media.probe.SourceFacts` of the source, handed from probe to media."""
+    """`vidal.media.probe.SourceFacts` of the source, passed from probe to media."""
     _frames: list[npt.NDArray[np.uint8]] | None = None
     _audio: npt.NDArray[np.float32] | None = None
 
     def put(self, member: Member) -> None:
-        """Add a member, replacing one of the same layer and suffix, so that a batch may be tried again."""
+        """Add a member, replacing one of the same layer and suffix, so that a batch can be retried."""
         self.members = [m for m in self.members if (m.layer, m.suffix) != (member.layer, member.suffix)]
         self.members.append(member)
 
     def member(self, layer: str, suffix: str) -> Member | None:
+        """Return a member by layer and suffix, None if there is none."""
         return next((m for m in self.members if m.layer == layer and m.suffix == suffix), None)
 
     def frame_members(self) -> list[Member]:
-        """The stored colour frames, in order of time."""
+        """Return the members of the stored colour frames, in order of time."""
         frames = [m for m in self.members if m.layer == "video" and m.suffix.startswith("frame.")]
         return sorted(frames, key=lambda m: int(m.suffix.split(".")[1]))
 
     def frames(self) -> list[npt.NDArray[np.uint8]]:
-        """The colour frames as ``(height, width, 3)`` RGB, decoded once from the very bytes that are stored."""
+        """Return the colour frames, uint8 RGB ``(height, width, 3)``, decoded once from the bytes that are stored."""
         if self._frames is None:
             from PIL import Image
 
@@ -59,7 +60,7 @@ class Work:
         return self._frames
 
     def audio(self) -> npt.NDArray[np.float32] | None:
-        """The sound as ``(samples,)`` mono at `SAMPLE_RATE`, in [-1, 1], or None without a sound track."""
+        """Return the audio, float32 mono ``(samples,)`` in [-1, 1] at `SAMPLE_RATE`, None without an audio track."""
         if self._audio is None:
             flac = self.member("audio", "flac")
             if flac is None:
@@ -70,5 +71,5 @@ class Work:
         return self._audio
 
     def forget_decoded(self) -> None:
-        """Drop what can be decoded again, before the clip travels or waits."""
+        """Free the decoded frames and audio, before the clip is sent or queued."""
         self._frames = self._audio = None

@@ -171,7 +171,7 @@ def test_an_error_of_every_rank_is_told_once(tmp_path: Path) -> None:
         str(tmp_path / "small.yaml"), "--data", str(tmp_path / "nowhere"), "--out", str(tmp_path / "run"),
     ]  # fmt: skip
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=200)
-    assert done.returncode != 0 and done.stderr.count("no data set there") == 1
+    assert done.returncode != 0 and done.stderr.count("no dataset there") == 1
 
 
 @pytest.mark.parametrize("given", [[], ["--resume"]], ids=["first", "resumed"])

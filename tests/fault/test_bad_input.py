@@ -92,7 +92,7 @@ MISTAKES: list[Case] = [
     ("no url column", build(lambda f: recipe_over(f, list_of(f, "link\nx\n"))), USER, "l.csv: no column `url` (it has link)"),
     ("missing folder", build(lambda f: recipe_over(f, {"folder": "nowhere"})), USER, "nowhere: no such folder"),
     ("folder without media", build(lambda f: recipe_over(f, {"folder": str(f)})), USER, "no media file under it"),
-    ("data set that is none", build(lambda f: recipe_over(f, {"dataset": str(f)})), USER, "no data set there"),
+    ("data set that is none", build(lambda f: recipe_over(f, {"dataset": str(f)})), USER, "no dataset there"),
     ("annotations that are gone", build(lambda f: recipe_over(f, {"vidal_json": "v.json"})), USER, "v.json: no such file"),
     ("occupied folder", build(occupied), USER, "the folder is not empty and holds no dataset.json (it has thesis.tex)"),
     ("out is a file", build(a_file), USER, "out: is a file; --out names a folder"),
@@ -168,7 +168,7 @@ def test_a_build_says_what_it_did_and_a_second_one_that_there_was_nothing_to_do(
 def test_commands_on_what_is_no_data_set_say_so(words: str, tmp_path: Path) -> None:
     done = command(*words.split(), tmp_path)
     assert (done.returncode, done.stdout) == (USER, "")
-    assert done.stderr == f"vidal: {tmp_path}: no data set there (no dataset.json)\n"
+    assert done.stderr == f"vidal: {tmp_path}: no dataset there (no dataset.json)\n"
 
 
 def test_a_clip_that_is_not_there_is_a_users_mistake(tmp_path: Path) -> None:

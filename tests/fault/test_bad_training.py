@@ -66,7 +66,7 @@ REFUSED: dict[str, tuple[Any, dict[str, Any], dict[str, Any], type[VidalError], 
         None, {"towers": {"infrared": TOWER}}, {"where": "clip_id < 's'"}, SourceError, "selects none"
     ),
     "too few samples": (None, {"data": {"workers": 0, "drop_last": True}, "batch_size": 64}, {}, SourceError, "fill no batch of 64"),
-    "no data set": ("nowhere", {}, {}, SourceError, "no data set there"),
+    "no data set": ("nowhere", {}, {}, SourceError, "no dataset there"),
 }  # fmt: skip
 
 

@@ -1,4 +1,4 @@
-"""Where candidates come from: the kinds of source that a recipe can name, one line each."""
+"""Sources of candidates: the kinds that a recipe can name, one line each."""
 
 from vidal.sources.dataset import DatasetSource
 from vidal.sources.folder import FolderSource

@@ -1,12 +1,13 @@
-"""Cells of a list as a column wants them, one by one: a cell that cannot be read is null and counted.
+"""Conversion of a list's cells to typed columns; a cell that cannot be read becomes null and is counted.
 
-Columns that `vidal.clip.Clip` declares get its type. Of the source's own, those of a csv get the type that all their
-cells have; those of jsonl and parquet keep theirs.
+Columns that `vidal.clip.Clip` declares get its type. Of the source's own columns, those of a csv get the type that fits
+all their cells; those of jsonl and parquet keep theirs.
 """
 
 from __future__ import annotations
 
 import ast
+import contextlib
 import json
 import re
 import warnings
@@ -24,9 +25,9 @@ from vidal.listing import Values, text_of
 _INT64 = range(-(2**63), 2**63)
 _NUMBER = re.compile(r"[+-]?\d{1,400}(?:\.\d{0,400})?(?:[eE][+-]?\d{1,3})?", re.ASCII)
 _MAX_CELL = 65_536
-"""Characters of a cell that is parsed."""
+"""Longest cell that is parsed, in characters."""
 
-# 007 and 01.5 are no numbers, they are names.
+# 007 and 01.5 are identifiers, not numbers.
 _WHOLE = r"^-?(?:0|[1-9][0-9]{0,18})$"
 _REAL = r"^-?(?:0|[1-9][0-9]{0,14})(?:\.[0-9]{1,17})?(?:[eE][+-]?[0-9]{1,3})?$"
 _TRUTH = r"^(?:[Tt]rue|TRUE|[Ff]alse|FALSE)$"
@@ -38,7 +39,7 @@ _SURROGATE = re.compile("[\ud800-\udfff]")
 
 
 class CellError(SourceError):
-    """A cell that cannot be read as it stands; ``left`` is what stands in its place."""
+    """A cell that cannot be stored as given; ``left`` is the value stored in its place."""
 
     def __init__(self, what: str = "cannot be read", remedy: str = "left empty", left: Any = None) -> None:
         super().__init__(what)
@@ -47,7 +48,7 @@ class CellError(SourceError):
 
 @dataclass(slots=True, kw_only=True)
 class Fault:
-    """Cells of one column with the same thing wrong."""
+    """Cells of one column with the same problem; ``rows`` are their row numbers, from 0."""
 
     what: str
     remedy: str
@@ -56,7 +57,7 @@ class Fault:
 
 
 def read_known(column: Values, kind: pa.DataType, name: str) -> tuple[pa.Array, list[Fault]]:
-    """A column of `Clip`, in its type."""
+    """Convert a column that `Clip` declares to its type ``kind``; returns it with the faults of its cells."""
     if pa.types.is_list(kind):
         return _one_by_one(column, split_hashtags if name == "hashtags" else split_tags, kind)
     array = _as_arrow(column)
@@ -69,7 +70,7 @@ def read_known(column: Values, kind: pa.DataType, name: str) -> tuple[pa.Array, 
 
 
 def read_own(column: Values, *, infer: bool) -> tuple[pa.Array, list[Fault]]:
-    """A column of the source's own; ``infer`` for one that is text because its format has nothing else."""
+    """Convert a column of the source's own; ``infer`` its type where the format has only text."""
     faults: list[Fault] = []
     array = _as_arrow(column)
     if array is None and isinstance(column, list):
@@ -79,23 +80,18 @@ def read_own(column: Values, *, infer: bool) -> tuple[pa.Array, list[Fault]]:
         return pa.array([_spelled(value) for value in column], pa.string()), faults
     if pa.types.is_null(array.type):
         return array.cast(pa.string()), faults
-    return (_inferred(array) if infer else array), faults
-
-
-def _inferred(column: pa.ChunkedArray) -> pa.ChunkedArray:
-    """Text as numbers or truth values, where every cell is one and loses nothing by it."""
-    for pattern, kind in ((_WHOLE, pa.int64()), (_REAL, pa.float64()), (_TRUTH, pa.bool_())):
-        if _all_match(column, pattern):
-            try:
-                return pc.utf8_lower(column).cast(kind)
-            except pa.ArrowException:
-                # Nineteen digits may be one too many.
-                return column
-    return column
+    if infer:
+        for pattern, type_ in ((_WHOLE, pa.int64()), (_REAL, pa.float64()), (_TRUTH, pa.bool_())):
+            if _all_match(array, pattern):
+                # A number of 19 digits may exceed int64; the column then stays text.
+                with contextlib.suppress(pa.ArrowException):
+                    array = pc.utf8_lower(array).cast(type_)
+                break
+    return array, faults
 
 
 def _as_arrow(column: Values) -> pa.Array | pa.ChunkedArray | None:
-    """The column as Arrow's, None where its values have no type in common."""
+    """Return the column as an Arrow array, None where its values have no common type."""
     if not isinstance(column, list):
         return column.cast(column.type.value_type) if pa.types.is_dictionary(column.type) else column
     try:
@@ -105,7 +101,7 @@ def _as_arrow(column: Values) -> pa.Array | pa.ChunkedArray | None:
 
 
 def _may_cast(array: pa.Array | pa.ChunkedArray, kind: pa.DataType) -> bool:
-    """Whether Arrow's cast, where it succeeds, gives what `_to_int` and `_to_text` do."""
+    """Return whether Arrow's cast, where it succeeds, equals `_to_int` or `_to_text`."""
     given, of = array.type, pa.types
     if given == kind or of.is_null(given) or of.is_integer(given):
         return True
@@ -115,7 +111,7 @@ def _may_cast(array: pa.Array | pa.ChunkedArray, kind: pa.DataType) -> bool:
 
 
 def _all_match(column: pa.Array | pa.ChunkedArray, pattern: str) -> bool:
-    """Whether every cell that is there matches, and one is."""
+    """Return whether the column has non-null cells and all of them match."""
     return column.null_count < len(column) and bool(pc.all(pc.match_substring_regex(column, pattern)).as_py())
 
 
@@ -143,7 +139,7 @@ def _shown(value: Any) -> str:
 
 
 def _to_int(value: Any) -> int | None:
-    """1200, ``"1200"``, 1200.0 and ``"1200.0"`` alike."""
+    """Convert 1200, ``"1200"``, 1200.0 and ``"1200.0"`` alike."""
     if value is None or value != value or value == "":
         return None
     text = str(value).strip()
@@ -167,7 +163,7 @@ def _to_text(value: Any) -> str | None:
 
 
 def _whole_text(value: Any) -> Any:
-    """The value, if all text in it can be stored: half a surrogate pair cannot, and becomes U+FFFD."""
+    """Return the value; raises `CellError` for a lone surrogate in its text, with U+FFFD in its place."""
     if isinstance(value, str):
         if not _SURROGATE.search(value):
             return value
@@ -185,30 +181,27 @@ def _whole_text(value: Any) -> Any:
 
 
 def _spelled(value: Any) -> str | None:
-    """A cell of a column whose cells have no type in common: text as it is, anything else as JSON."""
+    """Write a cell of a column without a common type: text unchanged, anything else as JSON."""
     return value if value is None or isinstance(value, str) else json.dumps(value, ensure_ascii=False, default=str)
 
 
 def split_hashtags(value: Any) -> list[str]:
-    """Hashtags from a list, or from text such as ``#cat #funny``, ``cat, funny`` or ``['cat', 'funny']``."""
+    """Split hashtags given as a list, or as text: ``#cat #funny``, ``cat, funny`` or ``['cat', 'funny']``."""
     return _split(value, lambda text: re.split(r"[\s,;]+|(?=#)", text))
 
 
 def split_tags(value: Any) -> list[str]:
-    """Tags from a list or from text as `split_hashtags` does; one may be of several words."""
+    """Split tags as `split_hashtags` does; a tag may have several words."""
     return _split(value, lambda text: re.split(r"[,;]+|(?=#)" if text.startswith("#") else r"[,;]+", text))
 
 
 def _split(value: Any, split: Callable[[str], list[str]]) -> list[str]:
-    """Raises `CellError` for what is no list of words, which leaves an empty list."""
+    """Split a cell into words; raises `CellError`, with an empty list in its place, for anything else."""
     if value is None or value != value:
         return []
+    parts = value if isinstance(value, list) else [value]
     if isinstance(value, str):
         parts = _listed(value.strip(), split)
-    elif isinstance(value, list):
-        parts = value
-    else:
-        parts = [value]
     try:
         words = [(text_of(part) or "").strip().lstrip("#").strip() for part in parts]
     except ValueError:
@@ -220,7 +213,7 @@ def _split(value: Any, split: Callable[[str], list[str]]) -> list[str]:
 
 
 def _listed(text: str, split: Callable[[str], list[str]]) -> list[Any]:
-    """The parts of a list as JSON or Python writes one, or of words with something between them."""
+    """Parse a list in JSON or Python syntax, or delimited words."""
     if len(text) > _MAX_CELL:
         raise CellError(left=[])
     if not (text.startswith("[") and text.endswith("]")):
@@ -233,7 +226,7 @@ def _listed(text: str, split: Callable[[str], list[str]]) -> list[Any]:
 
 
 def _python_list(text: str) -> list[Any]:
-    """``['cat', "dog's", None]``, as Python and pandas write a list; only its strings are evaluated."""
+    """Parse ``['cat', "dog's", None]``, as Python and pandas write a list; only its strings are evaluated."""
     if not _PYTHON_LIST.fullmatch(text):
         raise CellError(left=[])
     items = re.findall(rf"{_QUOTED}|[^\s,\[\]]+", text[1:-1], re.DOTALL)

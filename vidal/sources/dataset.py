@@ -1,4 +1,4 @@
-"""The kept clips of another data set: their rows as they stand, and their members."""
+"""The kept clips of another dataset, with their rows and members."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from vidal.stage import digest
 
 
 class DatasetSource(Source):
-    """``{dataset: DIR}``; the data set must be complete, so that the plan is of all of it."""
+    """``{dataset: DIR}``; the dataset must be complete, so that the plan covers all of it."""
 
     dataset: str = Field()
 
@@ -35,12 +35,12 @@ class DatasetSource(Source):
             tables.append(pa.table(columns).filter(kept))
         kept_clips = pa.concat_tables(tables) if tables else None
         if kept_clips is None or kept_clips.num_rows == 0:
-            raise SourceError(f"{self.dataset}: the data set has no kept clip")
+            raise SourceError(f"{self.dataset}: the dataset has no kept clip")
         return kept_clips
 
     @staticmethod
     def _plan_columns(earlier: Dataset) -> list[str]:
-        """What the plan repeats; everything else is read from the earlier manifest when the clip's turn comes."""
+        """Return the columns that the plan copies; all others are read from the earlier manifest in the worker."""
         outcome = {"shard", "position", "status", "stage", "reason", "detail", "is_transient"}
         extra = [name for name in earlier.plan.extra_schema().names if name not in earlier.info.columns]
         return [name for name in (*PLAN_COLUMNS, *extra) if name not in outcome]

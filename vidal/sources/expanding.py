@@ -1,8 +1,8 @@
-"""Sources whose candidates have to be asked for: searches, channels, playlists, sound libraries.
+"""Sources that query a platform for their candidates: searches, channels, playlists, sound libraries.
 
-A source is a list of questions. Answers are kept under ``discovered/`` of the dataset, a slice of questions a file, so
-that a killed run asks no question of a finished slice again, except those whose answer failed for now. When all are
-answered the plan is made of them, each clip once, under the first question that found it.
+A source is a list of queries (questions). Answers are stored under ``discovered/`` of the dataset, a file per slice of
+questions: a resumed run repeats only unanswered ones and transient failures. Once all are answered, the plan is made of
+them, with each clip once, under the first question that found it.
 """
 
 from __future__ import annotations
@@ -26,35 +26,35 @@ FOLDER = "discovered"
 _SLICE = 50
 
 Record = dict[str, Any]
-"""What came of one question: ``asked``, ``term``, and ``rows``, or ``failed`` and ``is_transient``."""
+"""The outcome of one question: ``asked``, ``term``, and ``rows``, or ``failed`` and ``is_transient``."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Question:
-    """One thing to ask a platform for; ``term`` is what its answers' ``search_term`` says."""
+    """One query to a platform; ``term`` becomes the ``search_term`` of its results."""
 
     term: str
     ask: Ask
 
 
 class ExpandingSource(Source):
-    """A source that goes out for its candidates when the plan is made."""
+    """A source that queries a platform when the plan is made."""
 
     def questions(self) -> Iterator[Question]:
         raise NotImplementedError
 
     def rows(self, question: Question, answer: Answer) -> Iterable[dict[str, Any]]:
-        """The candidates of an answer, best first, each with ``url``."""
+        """Return the candidates of an answer, best first, each with ``url``."""
         raise NotImplementedError
 
     skip_failed: bool = False
-    """Make the plan without the questions whose answers failed for now; by default the next run asks them again."""
+    """Make the plan without the questions that failed transiently; by default the next run retries them."""
 
     def expand(self, storage: Storage, visitor: Visitor) -> pa.Table:
-        """Ask what has not been answered yet, and give the candidates.
+        """Ask the unanswered questions and return the candidates.
 
-        Raises `SourceError` where there is none, and `MachineError` where an answer failed that may come another time:
-        a plan is made once, and would lack it for good.
+        Raises `SourceError` if there is none, and `MachineError` for a transient failure: a plan is made once, and
+        would lack the answer for good.
         """
         found: dict[str, dict[str, Any]] = {}
         failed: list[Record] = []
@@ -67,8 +67,8 @@ class ExpandingSource(Source):
         later = [record for record in failed if record["is_transient"]]
         if later and not self.skip_failed:
             raise MachineError(
-                f"{self.kind()}: {len(later)} question(s) have no answer for now, the first is {_said(later[0])}; what "
-                "is known is kept: run the same command again to ask only those, or go on without them with "
+                f"{self.kind()}: {len(later)} question(s) have no answer for now, the first is {_said(later[0])}; all "
+                "other answers are stored: run the same command again to retry only those, or build without them with "
                 "--set source.skip_failed=true"
             )
         if not found:
@@ -87,7 +87,7 @@ class ExpandingSource(Source):
         return cls.__name__.removesuffix("Source").lower()
 
     def _slice(self, storage: Storage, visitor: Visitor, name: str, questions: list[Question]) -> list[Record]:
-        """One record a question; what an earlier run was answered is not asked again, what failed for now is."""
+        """Return a record per question; answered ones are read from an earlier run, transient failures retried."""
         earlier = _read(storage.read(name)) if storage.exists(name) else {}
         questions = list({question.ask.url: question for question in questions}.values())
         records = {question.ask.url: earlier.get(question.ask.url) for question in questions}
@@ -110,7 +110,7 @@ class ExpandingSource(Source):
 
 
 def _read(data: bytes) -> dict[str, Record]:
-    """The answers of an earlier run by what was asked, without those that failed for now."""
+    """Return the records of an earlier run by ``asked``, without transient failures."""
     records = [json.loads(line) for line in data.splitlines()]
     return {record["asked"]: record for record in records if not record.get("is_transient")}
 

@@ -1,4 +1,4 @@
-"""Every media file under a folder."""
+"""Candidates from the media files under a folder."""
 
 from __future__ import annotations
 
@@ -23,15 +23,15 @@ _VIDEO = (
 _ANIMATION = (".gif", ".webp", ".apng")
 _AUDIO = (".mp3", ".wav", ".flac", ".ogg", ".m4a", ".opus")
 MEDIA_SUFFIXES = frozenset([*_VIDEO, *_ANIMATION, *_AUDIO])
-"""Suffixes of candidates, in lower case; what a recipe makes of audio alone is the recipe's matter."""
+"""Suffixes of candidates, in lower case; whether audio-only files are kept is the recipe's decision."""
 _SUFFIXES_NAMED = 5
 
 
 class FolderSource(Source):
     """``{folder: DIR}``; urls are relative to the folder, the title is the file's name without its suffix.
 
-    A symlink to a file is a candidate. One to a folder is not followed, as it may lead out of the folder or back into
-    it: it is counted among what is skipped, as are files of other suffixes and folders that cannot be read.
+    A symlink to a file is a candidate. A symlink to a folder is not followed, as it may lead out of the folder or back
+    into it: it is counted as skipped, as are files of other suffixes and folders that cannot be read.
     """
 
     folder: str = Field()
@@ -39,9 +39,9 @@ class FolderSource(Source):
     def candidates(self) -> pa.Table:
         files, skipped = self._walk()
         if not files:
-            said = f" ({skipped.sentence()})" if skipped.count else ""
+            note = f" ({skipped.sentence()})" if skipped.count else ""
             known = " ".join(sorted(MEDIA_SUFFIXES))
-            raise SourceError(f"{self.folder}: no media file under it{said}; looked for {known}")
+            raise SourceError(f"{self.folder}: no media file under it{note}; looked for {known}")
         titles = [Path(os.fsencode(file).decode("utf-8", "replace")).stem.replace("_", " ") for file in files]
         table = normalise(pa.table({"url": [_address(file) for file in files], "title": titles}), self.folder)
         name = Path(self.base()).name
@@ -58,7 +58,7 @@ class FolderSource(Source):
         return str(Path(self.folder).expanduser().resolve())
 
     def _walk(self) -> tuple[list[str], _Skipped]:
-        """The media files, as paths relative to the folder in a fixed order, and what else there is."""
+        """Return the media files, as paths relative to the folder and sorted, and what was skipped."""
         folder = Path(self.folder).expanduser()
         if not folder.is_dir():
             raise SourceError(f"{folder}: no such folder; source.folder names a folder of media files")
@@ -75,7 +75,7 @@ class FolderSource(Source):
 
 
 class _Skipped:
-    """What a walk passes over, by kind."""
+    """What a walk of the folder skips, by kind."""
 
     def __init__(self) -> None:
         self.suffixes: Counter[str] = Counter()
@@ -83,7 +83,7 @@ class _Skipped:
         self.unreadable = 0
 
     def add_unreadable(self, error: OSError) -> None:
-        """A folder that cannot be listed."""
+        """Count a folder that cannot be listed."""
         self.unreadable += 1
 
     @property
@@ -91,7 +91,7 @@ class _Skipped:
         return self.suffixes.total() + self.links + self.unreadable
 
     def sentence(self) -> str:
-        """``skipped 3: 2 of another kind (.srt, .txt), 1 symlinked folder``."""
+        """Return the note: ``skipped 3: 2 of another kind (.srt, .txt), 1 symlinked folder``."""
         kinds = []
         if self.suffixes:
             names = sorted(self.suffixes, key=lambda suffix: (-self.suffixes[suffix], suffix))
@@ -106,7 +106,7 @@ class _Skipped:
 
 
 def _address(file: str) -> str:
-    """The path, or its ``file:`` address where a manifest cannot hold the path or it looks like an address itself."""
+    """Return the path, or its ``file:`` URL where it is not valid text or looks like a URL itself."""
     is_text = not any("\ud800" <= character <= "\udfff" for character in file)
     if is_text and not file.lower().startswith("file:"):
         return file

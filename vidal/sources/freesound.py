@@ -1,4 +1,4 @@
-"""Sounds of Freesound that its API finds for terms, ranked by how well their texts fit."""
+"""Candidates from Freesound's search API, ranked by how well their texts match each term."""
 
 from __future__ import annotations
 
@@ -27,33 +27,33 @@ _WORD = re.compile(r"[^\W_]+")
 
 
 class FreesoundSource(ExpandingSource):
-    """``{freesound: TERMS}``; the key of the API is in the environment, under FREESOUND_API_KEY.
+    """``{freesound: TERMS}``; the API key is in the environment variable FREESOUND_API_KEY.
 
-    A sound is a candidate if it passes every threshold; of those the ``per_term`` whose name, tags and description
-    share most words with the term are taken. What is fetched is the preview in high quality, which needs no login.
+    Sounds must pass every threshold. Of those, the ``per_term`` whose name, tags and description are most similar to
+    the term become candidates. Their high-quality preview is fetched, which needs no login.
     """
 
     freesound: str
     address: str = "https://freesound.org/apiv2"
     per_term: int = Field(10, ge=1, le=150)
     asked_per_term: int = Field(150, ge=1, le=150)
-    """Sounds that are looked at for each term."""
+    """Results requested for each term."""
     min_duration_s: float = Field(1.0, ge=0)
     max_duration_s: float = Field(30.0, gt=0)
     min_rating: float = Field(0.0, ge=0, le=5)
     min_ratings: int = Field(0, ge=0)
-    """A rating by fewer counts as none, and passes only where ``min_rating`` is 0."""
+    """A rating by fewer users counts as 0."""
     min_downloads: int = Field(0, ge=0)
     min_comments: int = Field(0, ge=0)
     min_similarity: float = Field(0.0, ge=0, le=1)
     licences: list[str] = Field(default_factory=list)
-    """Parts of the licence's address, such as ``publicdomain`` or ``by/``; any, if empty."""
+    """Substrings of accepted licence URLs, such as ``publicdomain`` or ``by/``; empty accepts any."""
     without_tags: list[str] = Field(default_factory=list)
 
     def questions(self) -> Iterator[Question]:
         key = os.environ.get(KEY_VARIABLE)
         if not key:
-            raise SourceError(f"freesound: no API key; put yours into the environment as {KEY_VARIABLE}")
+            raise SourceError(f"freesound: no API key; set the environment variable {KEY_VARIABLE}")
         for term, _ in read_terms(Path(self.freesound).expanduser()):
             query = {
                 "query": term, "fields": _FIELDS, "page_size": self.asked_per_term,
@@ -64,8 +64,12 @@ class FreesoundSource(ExpandingSource):
             yield Question(term=term, ask=Ask(op="get_json", url=url, headers=headers))
 
     def rows(self, question: Question, answer: Answer) -> Iterable[dict[str, Any]]:
-        sounds = [sound for sound in _results(answer) if self._passes(sound)]
-        ranked = sorted(((similarity(question.term, sound), sound) for sound in sounds), key=_best_first)
+        page = answer.metadata.get("json")
+        results = page.get("results") if isinstance(page, dict) else None
+        if not isinstance(results, list) or not all(isinstance(sound, dict) and "id" in sound for sound in results):
+            raise ClipError("server_error", "the API's answer has no list of sounds under `results`", transient=True)
+        sounds = [sound for sound in results if self._passes(sound)]
+        ranked = sorted(((similarity(question.term, sound), sound) for sound in sounds), key=_rank)
         for score, sound in ranked[: self.per_term]:
             if score >= self.min_similarity:
                 yield {**_row(sound), "term_similarity": round(score, 4)}
@@ -89,15 +93,6 @@ class FreesoundSource(ExpandingSource):
         )  # fmt: skip
 
 
-def _results(answer: Answer) -> list[dict[str, Any]]:
-    """The sounds of a page of the API's search; raises `ClipError` for JSON that is no such page."""
-    page = answer.metadata.get("json")
-    results = page.get("results") if isinstance(page, dict) else None
-    if not isinstance(results, list) or not all(isinstance(sound, dict) and "id" in sound for sound in results):
-        raise ClipError("server_error", "the API's answer has no list of sounds under `results`", transient=True)
-    return results
-
-
 def _row(sound: dict[str, Any]) -> dict[str, Any]:
     return {
         "url": sound["previews"]["preview-hq-ogg"], "platform": "Freesound", "platform_id": str(sound["id"]),
@@ -109,17 +104,17 @@ def _row(sound: dict[str, Any]) -> dict[str, Any]:
 
 
 def similarity(term: str, sound: dict[str, Any]) -> float:
-    """Cosine of the word counts of the term and of a sound's name, tags and description, the name counted twice."""
+    """Return the cosine in [0, 1] of the word counts of a term and a sound's name (twice), tags and description."""
     texts = [sound.get("name"), sound.get("name"), *(sound.get("tags") or ()), sound.get("description")]
-    asked, said = _words([term]), _words(texts)
-    length = (sum(n * n for n in asked.values()) * sum(n * n for n in said.values())) ** 0.5
-    return sum(n * said[word] for word, n in asked.items()) / length if length else 0.0
+    query, document = _words([term]), _words(texts)
+    length = (sum(n * n for n in query.values()) * sum(n * n for n in document.values())) ** 0.5
+    return sum(n * document[word] for word, n in query.items()) / length if length else 0.0
 
 
 def _words(texts: Iterable[Any]) -> Counter[str]:
     return Counter(word for text in texts for word in _WORD.findall(str(text or "").casefold()))
 
 
-def _best_first(scored: tuple[float, dict[str, Any]]) -> tuple[float, int, int]:
+def _rank(scored: tuple[float, dict[str, Any]]) -> tuple[float, int, int]:
     score, sound = scored
     return -score, -int(sound.get("num_downloads") or 0), int(sound["id"])

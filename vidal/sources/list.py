@@ -1,4 +1,4 @@
-"""Candidates listed in a csv, jsonl or parquet file with a column ``url``."""
+"""Candidates from a csv, jsonl or parquet file with a column ``url``."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from vidal.sources.source import Source, file_hash, normalise
 
 
 class ListSource(Source):
-    """``{list: FILE}``; relative urls start from the file's folder."""
+    """``{list: FILE}``; relative urls are resolved against the file's folder."""
 
     list_: str = Field(alias="list")
 

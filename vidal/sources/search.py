@@ -18,24 +18,24 @@ from vidal.sources.source import file_hash
 
 
 class SearchSource(ExpandingSource):
-    """``{search: TERMS, platform: ytsearch}``: TERMS is a file of `vidal terms`, or a text file with one a line."""
+    """``{search: TERMS, platform: ytsearch}``: TERMS is a file of `vidal terms`, or a text file of one term a line."""
 
     search: str
     platform: str = Field("ytsearch", pattern=r"[a-z0-9]+search(date)?")
     """yt-dlp's key of the platform's search: ytsearch, bilisearch, nicosearch, …"""
     address: str | None = None
-    """Address of a results page with ``{term}`` in it, in place of ``platform``."""
+    """URL of a results page with the placeholder ``{term}``, instead of ``platform``."""
     per_term: int = Field(20, ge=1, le=500)
-    """Results asked for each term; a term's own ``quota`` goes above it."""
+    """Results requested for each term; a term's own ``quota`` takes precedence."""
     max_duration_s: float | None = Field(60.0, gt=0)
-    """Longer results are no shorts and become no candidates; those of unknown length do."""
+    """Longer results are dropped; those of unknown length are kept."""
     max_terms: int | None = Field(None, ge=1)
 
     @field_validator("address")
     @classmethod
     def _has_a_place_for_the_term(cls, address: str | None) -> str | None:
         if address is not None and "{term}" not in address:
-            raise ValueError("has no {term} in it")
+            raise ValueError("lacks the placeholder {term}")
         return address
 
     def questions(self) -> Iterator[Question]:
@@ -62,7 +62,7 @@ class SearchSource(ExpandingSource):
 
 
 class ChannelSource(ExpandingSource):
-    """``{channel: [ADDRESS, …]}`` or ``{playlist: [ADDRESS, …]}``: what is in them, newest first."""
+    """``{channel: [ADDRESS, …]}`` or ``{playlist: [ADDRESS, …]}``: their videos, newest first."""
 
     channel: list[str] = Field(min_length=1)
     per_channel: int = Field(200, ge=1, le=10_000)
@@ -84,7 +84,7 @@ class PlaylistSource(ChannelSource):
 
 
 def entries(answer: Answer) -> Iterator[dict[str, Any]]:
-    """The entries of an answer as crawl columns."""
+    """Yield the entries of an answer as rows of crawl columns."""
     for entry in answer.metadata.get("entries", ()):
         if entry.get("url"):
             columns = {COLUMNS[name]: value for name, value in entry.items() if name in COLUMNS and value is not None}
@@ -92,9 +92,9 @@ def entries(answer: Answer) -> Iterator[dict[str, Any]]:
 
 
 def read_terms(path: Path) -> Iterator[tuple[str, int | None]]:
-    """Terms, each with its own quota where it has one."""
+    """Yield the terms of a file, each with its quota or None; raises `SourceError`."""
     if not path.is_file():
-        raise SourceError(f"{path}: no such file; source.search names a file of terms, such as `vidal terms` makes")
+        raise SourceError(f"{path}: no such file; source.search names a file of terms, such as `vidal terms` writes")
     if path.suffix.lower() == ".parquet":
         table = pyarrow.parquet.read_table(path)
         if "term" not in table.column_names:

@@ -1,8 +1,8 @@
-"""A source yields candidates: an Arrow table with a column ``url`` and whatever else is known of each.
+"""The base class of sources, which yield an Arrow table of candidates with a column ``url`` and any other columns.
 
-Columns that `vidal.clip.Clip` declares in its crawl group keep their name; any other keeps its name as a
-crawl column of the source, or gets ``crawl_`` in front where `Clip` uses the name for something else.
-Two columns more are for the plan: the line of each candidate, and why one is unusable.
+Columns that `vidal.clip.Clip` declares in its crawl group keep their name. Any other column keeps its name, unless
+`Clip` uses it for something else: then it is prefixed with ``crawl_``. Two more columns are for the plan: the line of
+each candidate, and why it is unusable.
 """
 
 from __future__ import annotations
@@ -27,12 +27,12 @@ _GIVEN_COLUMNS = [*_NEEDED, *crawl_columns()]
 
 
 class Source(BaseModel):
-    """One line of the recipe that says where candidates come from."""
+    """Where candidates come from: the ``source`` of a recipe."""
 
     model_config = ConfigDict(extra="forbid")
 
     def candidates(self) -> pa.Table:
-        """Every candidate, in the source's own order; raises `SourceError` where there is none."""
+        """Return every candidate, in the source's own order; raises `SourceError` if there is none."""
         raise NotImplementedError
 
     def identity(self) -> dict[str, Any]:
@@ -40,7 +40,7 @@ class Source(BaseModel):
         raise NotImplementedError
 
     def base(self) -> str:
-        """The folder that relative urls start from; empty where there are none."""
+        """Return the folder against which relative urls are resolved, empty for none."""
         return ""
 
     def schemes(self) -> tuple[str, ...]:
@@ -48,7 +48,7 @@ class Source(BaseModel):
         return ALL_SCHEMES
 
     def columns(self) -> set[str]:
-        """Columns and layers that a clip of this source brings with it."""
+        """Return the columns and layers that clips of this source come with."""
         return set(_GIVEN_COLUMNS)
 
     def own_columns(self) -> set[str]:
@@ -56,15 +56,15 @@ class Source(BaseModel):
         return set()
 
     def declared(self) -> dict[str, Column]:
-        """Columns that stages have declared in the dataset that the clips come from."""
+        """Return the columns that stages have declared in the dataset that the clips come from."""
         return {}
 
     def layers(self) -> list[str]:
-        """Layers that a clip of this source brings with it."""
+        """Return the layers that clips of this source come with."""
         return []
 
     def modalities(self) -> dict[str, str]:
-        """Of those layers, the ``package.module:NAME`` of each modality that is not vidal's own."""
+        """Return the ``package.module:NAME`` of each of those layers' modalities that is not vidal's own."""
         return {}
 
 
@@ -117,7 +117,7 @@ def _stored_name(name: str, listing: Listing, place: str) -> str:
         return name
     name = f"crawl_{name.lstrip('_')}"
     if name in listing.columns:
-        raise SourceError(f"{place}: column `{name}` is there, and is also what another column is renamed to")
+        raise SourceError(f"{place}: column `{name}` exists, and another column would be renamed to it")
     return name
 
 

@@ -1,4 +1,4 @@
-"""Candidates that are named in the recipe itself, or one address a line in a text file."""
+"""Candidates from a list of addresses in the recipe, or from a text file with one address per line."""
 
 from __future__ import annotations
 

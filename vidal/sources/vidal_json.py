@@ -1,4 +1,4 @@
-"""Candidates from VIDAL-10M's released annotation JSON and a folder with its media."""
+"""Candidates from VIDAL-10M's released annotation JSON and a folder of its media."""
 
 from __future__ import annotations
 
@@ -18,15 +18,21 @@ _TEXTS = ("mplug", "polish_mplug", "sound_mplug")
 
 
 class VidalJsonSource(Source):
-    """``{vidal_json: FILE, media: DIR}``; a clip's file is ``DIR/<folder>/<id>.mp4``, as VIDAL lays them out."""
+    """``{vidal_json: FILE, media: DIR}``; a clip's file is ``DIR/<folder>/<id>.mp4``, the layout of VIDAL-10M."""
 
     vidal_json: str = Field()
     media: str = ""
     platform: Literal["files", "youtube"] = "files"
-    """youtube: fetch each id from there, as the released set names videos by their ids only."""
+    """``youtube`` fetches each id from there: the released dataset identifies videos by their ids only."""
 
     def candidates(self) -> pa.Table:
-        annotations = self._read()
+        path = self._path()
+        try:
+            annotations = json.loads(path.read_text(encoding="utf-8-sig"))
+        except (OSError, ValueError) as error:
+            raise SourceError(f"{path}: not readable JSON: {error}") from error
+        if not isinstance(annotations, dict):
+            raise SourceError(f"{path}: not an object keyed by clip id")
         rows = [self._row(clip_id, value) for clip_id, value in annotations.items()]
         if not rows:
             raise SourceError(f"{self.vidal_json}: no annotation in it")
@@ -37,31 +43,19 @@ class VidalJsonSource(Source):
 
     def _row(self, clip_id: str, value: Any) -> dict[str, Any]:
         if not isinstance(value, dict):
-            raise SourceError(f"{self.vidal_json}: {clip_id} holds no object with folder, raw, mplug, …")
+            raise SourceError(f"{self.vidal_json}: {clip_id} is not an object with folder, raw, mplug, …")
+        url = f"{value['folder']}/{clip_id}.mp4" if value.get("folder") else f"{clip_id}.mp4"
+        if self.platform == "youtube":
+            url = f"https://www.youtube.com/watch?v={clip_id}"
         title, *hashtags = str(value.get("raw") or "").split("#")
         row: dict[str, Any] = {
             "clip_id": clip_id,
-            "url": self._url(clip_id, value.get("folder")),
+            "url": url,
             "title": title.strip() or None,
             "hashtags": [tag.strip() for tag in hashtags if tag.strip()],
             "vidal_ofa": [str(text) for text in value.get("ofa") or []],
         }
         return row | {f"vidal_{name}": value.get(name) or None for name in _TEXTS}
-
-    def _url(self, clip_id: str, folder: Any) -> str:
-        if self.platform == "youtube":
-            return f"https://www.youtube.com/watch?v={clip_id}"
-        return f"{folder}/{clip_id}.mp4" if folder else f"{clip_id}.mp4"
-
-    def _read(self) -> dict[str, Any]:
-        path = self._path()
-        try:
-            annotations = json.loads(path.read_text(encoding="utf-8-sig"))
-        except (OSError, ValueError) as error:
-            raise SourceError(f"{path}: not readable JSON: {error}") from error
-        if not isinstance(annotations, dict):
-            raise SourceError(f"{path}: not an object keyed by clip id")
-        return annotations
 
     def identity(self) -> dict[str, Any]:
         return {

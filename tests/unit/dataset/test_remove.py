@@ -128,7 +128,7 @@ def test_a_list_in_the_recipe_is_applied_before_the_first_stage_and_at_the_commi
     ("bad.jsonl", "{\n", r"bad\.jsonl: line 1 names nothing: not JSON"),
     ("half.csv", "clip_id,why\nc001,x\n,y\n", r"half\.csv: line 3 names nothing: no clip_id"),
     ("ragged.csv", "clip_id,why\nc001\n", r"line 2 names nothing: 1 cells, where the header has 2"),
-    ("twice.csv", "clip_id, clip_id\na,b\n", "two columns of one name: clip_id"),
+    ("twice.csv", "clip_id, clip_id\na,b\n", "columns with the same name: clip_id"),
     ("bad.parquet", "PAR1", "not a readable parquet file"),
 ])  # fmt: skip
 def test_a_bad_list_is_one_line(name: str, text: str | None, said: str, tmp_path: Path) -> None:

@@ -112,10 +112,10 @@ BAD: list[tuple[str, str, str | bytes | list[Row] | None, str]] = [
     ("UTF-16", "l.csv", "url\na\n".encode("utf-16"), "line 1: not UTF-8"),
     ("a quote that is not closed", "l.csv", 'url,title\na,x\nb,"y\nc,z\n', "line 4: not readable as csv: unexpected end of data"),
     ("text behind a quote", "l.csv", 'url,title\na,"x"y\n', "line 2: not readable as csv: ',' expected after '\"'"),
-    ("two columns of one name", "l.csv", "url,title,title\na,b,c\n", "two columns of one name: title"),
-    ("one name after trimming", "l.csv", "url, title,title\na,b,c\n", "two columns of one name: title"),
+    ("two columns of one name", "l.csv", "url,title,title\na,b,c\n", "columns with the same name: title"),
+    ("one name after trimming", "l.csv", "url, title,title\na,b,c\n", "columns with the same name: title"),
     ("no line of JSON", "l.jsonl", "a.mp4\n", "no row can be read; line 1: not JSON"),
-    ("a name that another gets", "l.csv", "url,width,crawl_width\na,1,2\n", "column `crawl_width` is there"),
+    ("a name that another gets", "l.csv", "url,width,crawl_width\na,1,2\n", "column `crawl_width` exists"),
     ("no parquet", "l.parquet", b"PAR1 not", "not a readable parquet file"),
 ]  # fmt: skip
 
@@ -349,10 +349,10 @@ def test_a_data_set_gives_its_kept_clips_with_their_members(painted: Path, tmp_p
 
 
 def test_a_data_set_that_cannot_be_a_source_says_why(painted: Path, tmp_path: Path) -> None:
-    with pytest.raises(SourceError, match=rf"^{tmp_path}: no data set there \(no dataset\.json\)"):
+    with pytest.raises(SourceError, match=rf"^{tmp_path}: no dataset there \(no dataset\.json\)"):
         DatasetSource(dataset=str(tmp_path)).candidates()
     run(write_recipe(tmp_path, [PAINT, TROUBLE], ["reject"] * 5), tmp_path / "none", InProcessEngine())
-    with pytest.raises(SourceError, match="the data set has no kept clip"):
+    with pytest.raises(SourceError, match="the dataset has no kept clip"):
         DatasetSource(dataset=str(tmp_path / "none")).candidates()
     (tmp_path / "none" / "manifest" / "000001.parquet").unlink()
     with pytest.raises(SourceError, match=r"1 shard\(s\) are not built yet; finish that run first"):
@@ -380,7 +380,7 @@ def test_vidals_annotations_are_candidates(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("content", "message"),
     [("{", "not readable JSON"), ("[]", "not an object keyed by clip id"), ("{}", "no annotation in it"),
-     ({"a": "x"}, "a holds no object with folder, raw, mplug")],
+     ({"a": "x"}, "a is not an object with folder, raw, mplug")],
 )  # fmt: skip
 def test_annotations_that_are_none_say_what_is_wrong(content: Any, message: str, tmp_path: Path) -> None:
     with pytest.raises(SourceError, match=message):
