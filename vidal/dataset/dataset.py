@@ -190,6 +190,11 @@ class Dataset:
         folder, number = revisions.tar_place(self.info.tar_folders.get(layer, ()), shard, self.folder)
         return f"{folder}/{tar_name(layer, number)}" if folder else tar_name(layer, number)
 
+    def owner(self, layer: str, shard: int) -> tuple[Dataset, int]:
+        """What wrote the layer's tar of this shard (a revision, or what one grew by), and its number there."""
+        folder, number = revisions.tar_place(self.info.tar_folders.get(layer, ()), shard, self.folder)
+        return Dataset.at(self.storage.child(folder) if folder else self.storage), number
+
     def is_inherited(self, layer: str, shard: int) -> bool:
         """Whether the layer's tar of this shard was written by an earlier revision."""
         return self.info.tars is None and self.tar(layer, shard) != self._name(tar_name(layer, shard))

@@ -16,13 +16,13 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from vidal.dataset import manifest, plan
+from vidal.dataset import manifest, plan, revisions
 from vidal.dataset.commit import ShardWriter
-from vidal.dataset.dataset import Dataset, tar_name
+from vidal.dataset.dataset import Dataset, read_info
 from vidal.dataset.lock import Lock
 from vidal.dataset.members import load_members
 from vidal.dataset.removals import KEYS, REASON, Removals, tombstone
-from vidal.dataset.revise import refuse_revised
+from vidal.dataset.revise import GROWN, revision_at
 from vidal.dataset.storage import Storage
 from vidal.record import from_row
 
@@ -67,23 +67,55 @@ class Removed:
 
 def remove(address: str, removals: Removals) -> Removed:
     """Remove what is named from a data set and from the phases that it was made in."""
-    dataset = Dataset.open(address)
+    dataset = Dataset.at(Dataset.open(address).storage)
     dataset.own_tars("which vidal does not change; remove the clips from the tars and index them anew")
-    refuse_revised(dataset, "vidal remove")
     result = Removed(dataset=address)
     seen: Seen = {key: set() for key in KEYS}
     with Lock(dataset.storage):
         for part in _parts(dataset):
             _remove_from(part, removals, result, seen)
+        for number in revisions.numbers(dataset.storage):
+            _take_over_members(revision_at(dataset.storage, number))
     result.missing = removals.missing(seen)
     result.clip_ids = sorted(set(result.clip_ids))
     return result
 
 
 def _parts(dataset: Dataset) -> Iterator[Dataset]:
+    """Whatever has rows of its own: the dataset, its phases, and each revision with its phases and what it grew by."""
     yield dataset
-    for name in dataset.storage.names("phases"):
-        yield Dataset.open(f"{dataset.storage.address}/phases/{name}")
+    storage = dataset.own_storage
+    for name in storage.names("phases"):
+        yield Dataset.at(storage.child(f"phases/{name}"))
+    if GROWN in storage.names("") and read_info(storage.child(GROWN)):
+        yield from _parts(Dataset.at(storage.child(GROWN)))
+    for number in [] if dataset.folder else revisions.numbers(storage):
+        yield from _parts(revision_at(storage, number))
+
+
+def _take_over_members(revision: Dataset) -> None:
+    """Let a revision's rows say where the members are in tars of earlier ones that were written anew."""
+    for shard in revision.committed():
+        data = revision.storage.read(revision.manifest_name(shard))
+        rows = manifest.read(data).to_pylist()
+        inherited = [layer for layer in revision.info.layers if revision.is_inherited(layer, shard)]
+        there: dict[tuple[str, str], list[dict[str, Any]]] = {}
+        for layer in inherited:
+            owner, number = revision.owner(layer, shard)
+            for row in owner.table(number, ["clip_id", "members"]).to_pylist():
+                there[row["clip_id"], layer] = [member for member in row["members"] if member["layer"] == layer]
+        changed = False
+        for row in rows:
+            own = [member for member in row["members"] if member["layer"] not in inherited]
+            taken = [member for layer in inherited for member in there[row["clip_id"], layer]]
+            members = [] if row["reason"] == REASON else [*taken, *own]
+            changed |= members != row["members"]
+            row["members"] = members
+        if changed:
+            clips = [from_row(row) for row in rows]
+            metadata = manifest.own_metadata(data)
+            anew = manifest.to_parquet(clips, revision.extra_schema, metadata)
+            revision.storage.write(revision.manifest_name(shard), anew)
 
 
 def _remove_from(dataset: Dataset, removals: Removals, result: Removed, seen: Seen) -> None:
@@ -93,7 +125,7 @@ def _remove_from(dataset: Dataset, removals: Removals, result: Removed, seen: Se
     for shard, ids in concerned.items():
         _rewrite(dataset, shard, ids)
         result.clip_ids += sorted(ids)
-        result.shards.append(f"{dataset.storage.address}/{manifest.name_of(shard)}")
+        result.shards.append(f"{dataset.storage.address}/{dataset.manifest_name(shard)}")
         result.remains += _remains(dataset, shard, ids)
     _blank_plan(dataset, {clip_id for ids in concerned.values() for clip_id in ids} | _planned(dataset, removals, seen))
     after = _digests(dataset, rewritten)
@@ -108,7 +140,7 @@ def _named(dataset: Dataset, shard: int, removals: Removals, seen: Seen) -> set[
 
 def _planned(dataset: Dataset, removals: Removals, seen: Seen) -> set[str]:
     """Clips of shards that are not committed yet: the plan is all that names them."""
-    if not dataset.storage.exists(plan.NAME):
+    if not dataset.own_storage.exists(plan.NAME):
         return set()
     known = [key for key in KEYS if key in dataset.plan.columns]
     return {row["clip_id"] for row in _matching(dataset.plan.table(known), removals, seen)}
@@ -125,7 +157,11 @@ def _matching(table: pa.Table, removals: Removals, seen: Seen) -> list[dict[str,
 
 
 def _files_of(dataset: Dataset, shard: int) -> list[str]:
-    return [manifest.name_of(shard), *(tar_name(layer, shard) for layer in dataset.info.layers)]
+    return [dataset.manifest_name(shard), *(dataset.tar(layer, shard) for layer in _own_layers(dataset, shard))]
+
+
+def _own_layers(dataset: Dataset, shard: int) -> list[str]:
+    return [layer for layer in dataset.info.layers if not dataset.is_inherited(layer, shard)]
 
 
 def _digests(dataset: Dataset, without: set[str]) -> dict[str, str]:
@@ -135,18 +171,20 @@ def _digests(dataset: Dataset, without: set[str]) -> dict[str, str]:
 
 
 def _rewrite(dataset: Dataset, shard: int, ids: set[str]) -> None:
-    data = dataset.storage.read(manifest.name_of(shard))
-    metadata = {k: v for k, v in manifest.read_metadata(data).items() if k not in ("shard", "schema_version")}
+    data = dataset.storage.read(dataset.manifest_name(shard))
+    metadata = {name: value for name, value in manifest.own_metadata(data).items() if name != "shard"}
+    own = _own_layers(dataset, shard)
+    inherited = [layer for layer in dataset.info.layers if layer not in own]
     with (
         tempfile.TemporaryDirectory(prefix="vidal-remove-") as scratch,
-        ShardWriter(dataset.storage, shard, dataset.info.layers, Path(scratch), dataset.extra_schema) as writer,
+        ShardWriter(dataset.own_storage, shard, own, Path(scratch), dataset.extra_schema, inherited) as writer,
     ):
         for row in manifest.read(data).to_pylist():
             clip = from_row(row)
             if clip.clip_id in ids:
                 clip = tombstone(clip, "remove")
             if clip.status == "kept":
-                load_members(clip, dataset, shard)
+                load_members(clip, dataset, shard, own)
             writer.add(clip)
         writer.commit(metadata)
 
@@ -163,15 +201,15 @@ def _blank_plan(dataset: Dataset, ids: set[str]) -> None:
             said = {"status": "rejected", "stage": "remove", "reason": REASON, "detail": "on the list of removals"}
             value = pa.scalar(said.get(name), column.type)
             table = table.set_column(table.column_names.index(name), name, pc.if_else(named, value, column))
-    plan.write_like(dataset.storage, table, dataset.plan)
+    plan.write_like(dataset.own_storage, table, dataset.plan)
 
 
 def _remains(dataset: Dataset, shard: int, ids: set[str]) -> list[str]:
     """Where a removed clip is still named in the shard's tars."""
     storage: Storage = dataset.storage
     found = []
-    for layer in dataset.info.layers:
-        name = tar_name(layer, shard)
+    for layer in _own_layers(dataset, shard):
+        name = dataset.tar(layer, shard)
         data = storage.read(name)
         found += [f"{storage.address}/{name}" for clip_id in sorted(ids) if f"{clip_id}.".encode() in data]
     return found

@@ -6,13 +6,14 @@ import shutil
 from pathlib import Path
 
 import pytest
+from rich.console import Console
 
 import vidal
-from tests.runs import FEW_LETTERS, LETTERS, PAINT, run, write_recipe
+from tests.runs import FEW_LETTERS, LETTERS, PAINT, TROUBLE, run, write_recipe
 from tests.runs import vidal as command
-from vidal.dataset import removals, revisions
+from vidal.build import How, retry
+from vidal.dataset import revisions
 from vidal.dataset.dataset import Dataset
-from vidal.dataset.remove import remove
 from vidal.dataset.revise import drop, listed
 from vidal.dataset.storage import Storage
 from vidal.engine.local import InProcessEngine
@@ -83,6 +84,13 @@ def test_the_commands_list_tell_and_drop(revised: Path) -> None:
     assert "1  " not in command("revisions", revised, "--drop", "1").stdout.replace("revisions/1", "")
 
 
-def test_what_would_leave_revisions_behind_is_refused(revised: Path) -> None:
-    with pytest.raises(OutputError, match="has revisions 1, 2, which vidal remove would leave behind"):
-        remove(str(revised), removals.Removals({"clip_id": frozenset(["c001"])}))
+def test_a_retry_would_leave_revisions_behind_and_is_refused(tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    run(
+        write_recipe(tmp_path, [TROUBLE, LETTERS, {FEW_LETTERS: {"min": 1}}, PAINT], ["abc", "gone"]),
+        out,
+        InProcessEngine(),
+    )
+    refilter(str(out), [f"{MIN}=2"])
+    with pytest.raises(OutputError, match="has revisions 1, which vidal retry would leave behind; drop them first"):
+        retry(str(out), How(engine="local", workers=0), Console(), reasons=[], quiet=True)
