@@ -93,7 +93,7 @@ def run(*words: object) -> str:
 
 def forget() -> None:
     """What a new process knows: vidal's own modalities, and no module of the user's."""
-    registry._known.clear()
+    registry._registered.clear()
     registry._paths.clear()
     registry._allowed.clear()
     sys.modules.pop("toy_normals", None)
@@ -137,8 +137,8 @@ def test_a_sample_has_the_decoded_layer_once_the_module_is_allowed(folder: Path)
         assert "normals" not in vidal.open(folder / "set")[0]
     assert "toy_normals" not in sys.modules
     assert [str(warning.message) for warning in said] == [
-        f"{folder / 'set'}: layer `normals` is left out: its modality {PATH} is not loaded; "
-        "where you trust that module, --allow-module toy_normals or vidal.modality.load loads it"
+        f"{folder / 'set'}: layer `normals` is skipped: its modality {PATH} is not loaded; "
+        "if you trust that module, use --allow-module toy_normals or vidal.modality.load"
     ]
     modalities.allow("toy_normals")
     normals = vidal.open(folder / "set")[0]["normals"]
@@ -189,7 +189,7 @@ def test_the_report_shows_it_or_says_in_one_line_why_not(folder: Path) -> None:
         done = command("report", folder / "set", "--out", folder / "report.html",
                        env={"PYTHONPATH": f"{folder}:{vidal.__path__[0]}/..", "VIDAL_ALLOW_MODULES": allowed})  # fmt: skip
         assert (done.returncode, done.stderr.count("\n")) == (0, warned), done.stderr
-        assert ("layer `normals` is left out" in done.stderr) is bool(warned)
+        assert ("layer `normals` is skipped" in done.stderr) is bool(warned)
         page = (folder / "report.html").read_text()
         assert page.count('alt="normals at') == (0 if warned else 2 * len(TITLES))
         assert page.count('alt="depth at') == 2 * len(TITLES)

@@ -1,12 +1,11 @@
-"""Modalities: each is one object that holds its layer, member names, decoder, preparation, prompts and report strip.
+"""Modalities. Each is one object: layer name, member names, decoder, transform, zero-shot prompts and report strip.
 
     from vidal import modality as modalities
 
     modalities.get("depth").decode({"depth.0.png": data})     # (1, h, w) uint16
-    modalities.load("my_package.normals:NORMALS")             # a modality of your own, known from here on
+    modalities.load("my_package.normals:NORMALS")             # register a modality of your own
 
-A recipe names a modality of your own in one line, ``modalities: [my_package.normals:NORMALS]``, for a build as for a
-training.
+A recipe, of a build or a training, registers one with the line ``modalities: [my_package.normals:NORMALS]``.
 """
 
 from __future__ import annotations

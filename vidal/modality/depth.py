@@ -1,4 +1,4 @@
-"""Depth: 16-bit grey in millimetres, or arrays as LanguageBind's tars have them."""
+"""The depth modality: 16-bit grey images in millimetres, or the NumPy arrays of LanguageBind's tar files."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 
 class DepthTransform(ImageTransform):
-    """Metres, clipped to ``max_m`` and brought to [0, 1], as three equal channels."""
+    """Depth in metres, clipped to [``min_m``, ``max_m``] and divided by ``max_m``, as three equal channels."""
 
     max_m: float = Field(10.0, gt=0)
     min_m: float = Field(0.01, ge=0)
@@ -43,7 +43,7 @@ class Depth(ImageModality):
     endings = ("jpg", "jpeg", "png", "npy")
     transform: ClassVar[type[DepthTransform]] = DepthTransform
     flags = AS_STORED
-    # As LanguageBind says.
+    # The wording of LanguageBind.
     word = "depth photo"
 
     def decode_image(self, data: bytes, suffix: str) -> Array:
@@ -51,11 +51,11 @@ class Depth(ImageModality):
             return _decode_npy(data, suffix)
         image = super().decode_image(data, suffix)
         if image.ndim != 2 or image.dtype != np.uint16:
-            raise ClipError("undecodable", f"{suffix}: depth is 16-bit grey, this is {image.dtype} {image.shape}")
+            raise ClipError("undecodable", f"{suffix}: expected a 16-bit grey image, got {image.dtype} {image.shape}")
         return image
 
     def show(self, array: Array, row: Mapping[str, Any]) -> Shown:
-        """In OpenCV's "inferno", near bright and far dark, one colour for one depth in all frames of a clip."""
+        """Return the frames in OpenCV's "inferno" colour map, near bright and far dark, with one scale for the clip."""
         low, high = np.percentile(array, [2, 98])
         near, far = int(low), int(max(high, low + 1))
         nearness = (far - np.clip(array.astype(np.float64), near, far)) / (far - near)
@@ -68,30 +68,30 @@ class Depth(ImageModality):
 
 
 def _decode_npy(data: bytes, suffix: str) -> Array:
-    """Depth as LanguageBind's tars have it: metres as floats, or millimetres as integers."""
+    """Decode an array of LanguageBind's tar files, in metres (float) or millimetres (integer), to millimetres."""
     depth = _npy_array(data, suffix)
     if depth.ndim == 3 and 1 in (depth.shape[0], depth.shape[-1]):
         depth = depth[0] if depth.shape[0] == 1 else depth[..., 0]
     if depth.ndim != 2 or not np.isfinite(depth).all():
-        raise ClipError("undecodable", f"{suffix}: depth of shape {depth.shape}, or not finite")
+        raise ClipError("undecodable", f"{suffix}: depth of shape {depth.shape}, or with values that are not finite")
     millimetres = depth * 1000.0 if depth.dtype.kind == "f" else depth
     return np.asarray(np.clip(millimetres, 0, 65535), np.uint16)
 
 
 def _npy_array(data: bytes, suffix: str) -> Array:
-    """The array, its size known before memory is taken: `numpy.load` believes the header."""
+    """Read an array after checking its size; `numpy.load` would allocate whatever the header states."""
     file = io.BytesIO(data)
     try:
         version = np.lib.format.read_magic(file)
         read_header = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
         shape, is_fortran, dtype = read_header(file)
     except (ValueError, EOFError) as error:
-        raise ClipError("undecodable", f"{suffix}: no array: {' '.join(str(error).split())[:120]}") from None
+        raise ClipError("undecodable", f"{suffix}: not a NumPy array: {' '.join(str(error).split())[:120]}") from None
     count = math.prod(shape)
     if dtype.kind not in "fiu" or not 0 < count <= MAX_PIXELS:
-        raise ClipError("undecodable", f"{suffix}: {dtype} of shape {shape} is no depth")
+        raise ClipError("undecodable", f"{suffix}: an array of {dtype} and shape {shape} is not depth")
     if len(data) - file.tell() != count * dtype.itemsize:
-        raise ClipError("undecodable", f"{suffix}: the array ends early")
+        raise ClipError("undecodable", f"{suffix}: the array does not have the size that its header states")
     flat = np.frombuffer(data, dtype, count, file.tell())
     return flat.reshape(shape, order="F" if is_fortran else "C")
 

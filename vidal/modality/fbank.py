@@ -1,7 +1,7 @@
-"""Kaldi's log mel filter banks, as LanguageBind's audio encoder takes them.
+"""Kaldi's log mel filter banks with the settings of LanguageBind's audio encoder.
 
-Settings are those of its preprocessing: 25 ms windows every 10 ms, Hann, pre-emphasis .97, no dither, no energy, power
-spectrum, HTK's mel scale from 20 Hz to the Nyquist frequency, frames only where they fit whole.
+25 ms Hann windows every 10 ms, pre-emphasis 0.97, no dither, no energy, power spectrum, HTK mel scale from 20 Hz to the
+Nyquist frequency, complete windows only (``snip_edges``).
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ _FLOOR = torch.finfo(torch.float32).eps
 
 
 def fbank(samples: Tensor, *, mel_bins: int, sample_rate: int = 16_000) -> Tensor:
-    """(..., n) in [-1, 1] to (..., frames, mel_bins) float32; no frame where there is less sound than a window."""
+    """Convert samples (..., n) in [-1, 1] to (..., frames, mel_bins) float32; shorter than a window gives 0 frames."""
     length, step = window_and_step(sample_rate)
     frames = samples.float().unfold(-1, length, step) if samples.shape[-1] >= length else samples.new_zeros(
         *samples.shape[:-1], 0, length
@@ -28,13 +28,13 @@ def fbank(samples: Tensor, *, mel_bins: int, sample_rate: int = 16_000) -> Tenso
     frames = (frames - _PREEMPHASIS * before) * _window(length)
     points = 1 << (length - 1).bit_length()
     power = torch.fft.rfft(frames, n=points).abs().square()
-    # Kaldi's filters leave the Nyquist bin out.
+    # Kaldi's filters omit the Nyquist bin.
     mels: Tensor = power[..., :-1] @ _filters(mel_bins, points, sample_rate)
     return mels.clamp(min=_FLOOR).log()
 
 
 def window_and_step(sample_rate: int) -> tuple[int, int]:
-    """In samples."""
+    """Return the length of a window and of a step in samples."""
     return int(sample_rate * FRAME_MS / 1000), int(sample_rate * STEP_MS / 1000)
 
 
@@ -45,7 +45,7 @@ def _window(length: int) -> Tensor:
 
 @functools.lru_cache(maxsize=8)
 def _filters(mel_bins: int, points: int, sample_rate: int) -> Tensor:
-    """(points / 2, mel_bins): triangles that are even on the mel scale."""
+    """Return (points / 2, mel_bins) weights: triangular filters of equal width on the mel scale."""
     low, high = _mel(torch.tensor(_LOW_HZ)), _mel(torch.tensor(sample_rate / 2))
     width = (high - low) / (mel_bins + 1)
     left = low + torch.arange(mel_bins)[:, None] * width

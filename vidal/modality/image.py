@@ -1,10 +1,10 @@
-"""`ImageModality`: a modality of frames, and `ImageTransform`, LanguageBind's preprocessing of them.
+"""`ImageModality`, a modality of frames, and `ImageTransform`, LanguageBind's preprocessing of frames.
 
-Images are resized bicubically with antialias, by torch: on bytes within one grey value (two where they grow) of what
-open_clip's transform makes with PIL, in less than half of its time, and on metres without rounding. Without antialias
-fine texture would turn into patterns that depend on the stored size.
+Images are resized by torch, bicubically with antialiasing. On 8-bit images the result is within 1 grey value (2 when
+enlarging) of open_clip's transform with PIL, in less than half the time; depth is resized without rounding. Without
+antialiasing, fine texture would cause moiré that depends on the stored size.
 
-Shape letters: T frames, C channels, H and W pixels.
+Shape suffixes of variables: T frames, C channels, H and W pixels.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from vidal.modality.image_bytes import decode_image
 from vidal.modality.modality import Array, Modality, Rng, Shown, Transform
 
 if TYPE_CHECKING:
-    # Readers import this module, and do without torch.
+    # Readers import this module and do not need torch.
     from torch import Tensor
 
 CLIP_MEAN = (0.48145466, 0.4578275, 0.40821073)
@@ -42,20 +42,20 @@ _PROMPTS = (
 
 
 class ImageTransform(Transform):
-    """A square of each frame, three channels: the middle frame and the centre, or what the generator draws."""
+    """A normalised square crop of each frame: (3, size, size) float32, or (3, frames, size, size) if ``frames`` > 1."""
 
     size: int = Field(224, ge=8)
-    """Of the square that a tower sees."""
+    """Side of the square in pixels."""
     frames: int = Field(1, ge=1)
     mean: tuple[float, float, float] = CLIP_MEAN
     std: tuple[float, float, float] = CLIP_STD
     crop: Literal["random", "centre"] = "centre"
-    """In training; evaluation always takes the centre."""
+    """Position of the crop in training; in evaluation it is always the centre."""
     flip: float = Field(0.0, ge=0, le=1)
-    """Probability of a mirror image in training."""
+    """Probability of a horizontal flip in training."""
 
     white: ClassVar[float] = 255.0
-    """What 1.0 is in `planes`."""
+    """The value in `planes` that corresponds to 1.0 of ``mean`` and ``std``."""
 
     @classmethod
     def settings_for(cls, height: int, width: int, frames: int | None) -> dict[str, Any]:
@@ -67,9 +67,9 @@ class ImageTransform(Transform):
         return (3, *time, self.size, self.size)
 
     def frames_to_read(self, stored: int, rng: Rng, frame: int | None = None) -> list[int]:
-        """Which of the stored frames are wanted: evenly spread, or one, which ``frame`` or the generator names."""
+        """Return evenly spaced indices; for one frame ``frame``, else a random one, or without ``rng`` the middle."""
         if self.frames > stored:
-            raise ClipError("too_few_frames", f"{stored} frames are stored, {self.frames} are wanted")
+            raise ClipError("too_few_frames", f"{stored} frames are stored, {self.frames} are required")
         if self.frames > 1 or stored == 1:
             return [int((2 * k + 1) * stored // (2 * self.frames)) for k in range(self.frames)]
         if rng is None:
@@ -77,15 +77,18 @@ class ImageTransform(Transform):
         return [frame if frame is not None and frame < stored else int(rng.integers(stored))]
 
     def __call__(self, array: Array, rng: Rng) -> Tensor:
-        """Frames (t, h, w[, 3]) to (3, h, w), or (3, t, h, w) for more than one frame."""
+        """Convert frames (t, h, w[, 3]) to the tower's input."""
         import torch
 
         planes_TCHW = _resized(self.planes(array), self.size)
-        top, left = self._corner(planes_TCHW.shape[2:], rng)
+        if rng is not None and self.crop == "random":
+            top, left = (int(rng.integers(side - self.size + 1)) for side in planes_TCHW.shape[2:])
+        else:
+            top, left = (round((side - self.size) / 2) for side in planes_TCHW.shape[2:])
         square_TCHW = planes_TCHW[:, :, top : top + self.size, left : left + self.size]
         if rng is not None and rng.random() < self.flip:
             square_TCHW = self.mirrored(square_TCHW)
-        # One copy to float32 in the tower's layout, then in place: this is a quarter of a clip's time otherwise.
+        # One copy to float32 in the tower's layout, then in place: otherwise this takes a quarter of a clip's time.
         pixels = torch.empty(3, len(square_TCHW), self.size, self.size)
         pixels.copy_(square_TCHW.transpose(0, 1))
         mean, std = (torch.tensor(of).mul(self.white)[:, None, None, None] for of in (self.mean, self.std))
@@ -93,39 +96,32 @@ class ImageTransform(Transform):
         return pixels if self.frames > 1 else pixels[:, 0]
 
     def planes(self, array: Array) -> Tensor:
-        """Frames (t, h, w[, 3]) to (t, c, h, w), c being 3, or 1 for three equal channels."""
+        """Convert frames (t, h, w[, 3]) to (t, c, h, w); c is 3, or 1 for three equal channels."""
         import torch
 
         planes = torch.from_numpy(array)
         return planes.permute(0, 3, 1, 2) if planes.ndim == 4 else planes[:, None]
 
     def mirrored(self, planes_TCHW: Tensor) -> Tensor:
-        """The mirror image, for a modality whose values have a direction too."""
+        """Flip the frames; overridden by modalities whose values have a direction, such as normals."""
         return planes_TCHW.flip(3)
-
-    def _corner(self, hw: Sequence[int], rng: Rng) -> tuple[int, int]:
-        """Top and left of the square, the same for all frames of a clip."""
-        if rng is not None and self.crop == "random":
-            top, left = (int(rng.integers(side - self.size + 1)) for side in hw)
-        else:
-            top, left = (round((side - self.size) / 2) for side in hw)
-        return top, left
 
 
 class ImageModality(Modality):
-    """Frames as image members, ``STEM.3.png``; a subclass names the stem, the endings and the word of its prompts.
+    """A modality stored as image members named ``STEM.3.png``.
 
-    Foreign tars may write ``STEM3.png``, or ``STEM.png`` for a clip of one image.
+    A subclass sets `layer`, `stems` and `word`. Tar files of other tools may name members ``STEM3.png``, or
+    ``STEM.png`` for a single image.
     """
 
     stems: ClassVar[tuple[str, ...]]
-    """Vidal's own stem, then those of foreign tars; lower case letters."""
+    """The stem that vidal writes, then those of other tools' tar files; lower-case letters."""
     endings: ClassVar[tuple[str, ...]] = ("jpg", "jpeg", "png")
     transform: ClassVar[type[Transform]] = ImageTransform
     flags: ClassVar[int] = COLOUR
-    """How OpenCV reads an image."""
+    """OpenCV flags for decoding an image."""
     word: ClassVar[str]
-    """What its images are called in the prompts: a ``depth photo`` of a dog."""
+    """The word for an image in the prompts: "a ``depth photo`` of a dog"."""
 
     @property
     def prompts(self) -> Sequence[str]:
@@ -135,31 +131,31 @@ class ImageModality(Modality):
         return self.frame_number(suffix) is not None
 
     def frame_number(self, suffix: str) -> int | None:
-        """3 of ``depth.3.png`` and ``depth3.png``, 0 of ``depth.png``; None for what is no frame of the modality."""
-        found = _NAME.fullmatch(suffix.lower())
-        if found is None or found[3] not in self.endings or not self.is_stem(found[1]):
+        """Return 3 for ``depth.3.png`` or ``depth3.png``, 0 for ``depth.png``, None for members of other modalities."""
+        match = _NAME.fullmatch(suffix.lower())
+        if match is None or match[3] not in self.endings or not self.is_stem(match[1]):
             return None
-        return int(found[2] or 0)
+        return int(match[2] or 0)
 
     def is_stem(self, stem: str | None) -> bool:
-        """Whether a member of this stem is a frame; None stands for a member that is named by its ending alone."""
+        """Return whether members of this stem belong to the modality; the stem of a member named ``jpg`` is None."""
         return stem in self.stems
 
     def members(self, suffixes: Sequence[str]) -> dict[int, str]:
         return dict(sorted((number, s) for s in suffixes if (number := self.frame_number(s)) is not None))
 
     def decode(self, members: Mapping[str, bytes]) -> Array:
-        """Frames (t, h, w[, 3]), in order of time."""
+        """Decode the frames to (t, h, w[, 3]), in temporal order."""
         suffixes = list(self.members(list(members)).values())
         if not suffixes:
-            raise ClipError("undecodable", f"no {self.layer} picture among {', '.join(members) or 'no members'}")
+            raise ClipError("undecodable", f"no {self.layer} image among: {', '.join(members) or 'none'}")
         images = [self.decode_image(members[suffix], suffix) for suffix in suffixes]
         if len({image.shape for image in images}) > 1:
-            raise ClipError("undecodable", f"{self.layer} pictures of different sizes")
+            raise ClipError("undecodable", f"{self.layer} images of different sizes")
         return np.stack(images)
 
     def decode_image(self, data: bytes, suffix: str) -> Array:
-        """One frame; raises `ClipError` where it is damaged, too large, or not of the modality's kind."""
+        """Decode one frame; raises `ClipError` if it is damaged, too large or not of the modality's format."""
         return decode_image(data, suffix, self.flags)
 
     def show(self, array: Array, row: Mapping[str, Any]) -> Shown:
@@ -167,7 +163,7 @@ class ImageModality(Modality):
 
 
 def _resized(planes_TCHW: Tensor, size: int) -> Tensor:
-    """The short side brought to ``size``."""
+    """Resize the frames so that the shorter side is ``size``."""
     import torch.nn.functional as F
 
     height, width = planes_TCHW.shape[2:]

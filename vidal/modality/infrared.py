@@ -1,4 +1,4 @@
-"""Infrared: one channel of heat."""
+"""The infrared modality: thermal images of one channel."""
 
 from __future__ import annotations
 
@@ -8,17 +8,17 @@ from vidal.modality.image import GREY, ImageModality, ImageTransform
 
 
 class InfraredTransform(ImageTransform):
-    """One channel as three equal ones; a stored image of three is taken by its brightness (`Infrared.decode`)."""
+    """Preprocessing of thermal images, as three equal channels; stored colour images are decoded to grey."""
 
 
 class Infrared(ImageModality):
-    """``infrared.3.jpg``; decodes to (t, h, w) uint8."""
+    """Members ``infrared.3.jpg``; decodes to (t, h, w) uint8."""
 
     layer = "infrared"
     stems = ("infrared", "tml")
     transform: ClassVar[type[InfraredTransform]] = InfraredTransform
     flags = GREY
-    # As LanguageBind says.
+    # The wording of LanguageBind.
     word = "photo"
 
 

@@ -1,4 +1,4 @@
-"""`Modality`: all that is particular to one modality, and `Transform`: what its arrays become for a tower."""
+"""The interfaces `Modality`, everything specific to one modality, and `Transform`, its preprocessing for a tower."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ Array = npt.NDArray[Any]
 Rng = np.random.Generator | None
 
 SELF_CHECKED = (".png", ".flac")
-"""Endings of formats whose decoder sees a changed byte by itself."""
+"""File name endings of formats with checksums, whose decoders detect changed bytes."""
 
 
 class Transform(BaseModel, ABC):
-    """Settings of a modality's preparation; called, it makes a tower's input of a decoded sample.
+    """Settings of a modality's preprocessing; an instance is called with a decoded sample and returns a tower's input.
 
-    With a generator it draws (training); without one it is a function of its input (evaluation).
+    With a random generator it augments the sample (training); without one it is deterministic (evaluation).
     """
 
     model_config = ConfigDict(extra="forbid")
@@ -32,28 +32,28 @@ class Transform(BaseModel, ABC):
     @classmethod
     @abstractmethod
     def settings_for(cls, height: int, width: int, frames: int | None) -> dict[str, Any]:
-        """The settings that make inputs of a tower's size; ``frames`` is None where the tower does not say."""
+        """Return the settings for a tower's input size; ``frames`` is None if the tower does not define it."""
 
     @property
     @abstractmethod
     def input_shape(self) -> tuple[int, ...]:
-        """Of one sample's input."""
+        """Shape of the input of one sample, without the batch dimension."""
 
     def frames_to_read(self, stored: int, rng: Rng, frame: int | None = None) -> list[int]:
-        """Which of the stored members are wanted, by place; ``frame`` is the place that the sample's text is of.
+        """Return the indices of the members to read, of ``stored`` ones; ``frame`` is the one that the text describes.
 
-        Raises `ClipError` where too few are stored.
+        Raises `ClipError` if too few are stored.
         """
         return list(range(stored))
 
     @abstractmethod
     def __call__(self, array: Array, rng: Rng) -> Tensor:
-        """What `Modality.decode` gave to float32 of `input_shape`; raises `ClipError`."""
+        """Convert the result of `Modality.decode` to float32 of `input_shape`; raises `ClipError` if it cannot."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Shown:
-    """What a report shows of a clip: images (h, w, 3) uint8, or samples of audio, and a note beside the heading."""
+    """What a report shows of a sample: images (h, w, 3) uint8 RGB or audio samples, and a note for the heading."""
 
     images: Sequence[Array] = field(default_factory=list)
     samples: Array | None = None
@@ -61,31 +61,31 @@ class Shown:
 
 
 class Modality(ABC):
-    """One modality; made once, and known to every part of vidal when it is registered."""
+    """One modality; once registered, a single instance serves every part of vidal."""
 
     layer: ClassVar[str]
-    """Name of the layer in a dataset, and of the tower in a training recipe."""
+    """Name of the layer in a dataset and of the tower in a training recipe."""
     transform: ClassVar[type[Transform]]
     heading: ClassVar[str] = ""
-    """Over its strip in a report; by default the layer's name."""
+    """Heading of its strip in a report; by default the name of the layer."""
 
     @property
     @abstractmethod
     def prompts(self) -> Sequence[str]:
-        """Templates of zero-shot classification, with ``{c}`` for the class."""
+        """Prompt templates of zero-shot classification, with ``{c}`` for the class name."""
 
     @abstractmethod
     def takes(self, suffix: str) -> bool:
-        """Whether a member is of this modality, by its suffix, what stands behind the key: ``depth.3.png``."""
+        """Return whether a member belongs to the modality, by its suffix (the part after the key): ``depth.3.png``."""
 
     @abstractmethod
     def members(self, suffixes: Sequence[str]) -> dict[int, str]:
-        """The suffixes of the members that are decoded, by frame number, in order of time."""
+        """Return the suffixes of the members to decode, by frame number and in temporal order."""
 
     @abstractmethod
     def decode(self, members: Mapping[str, bytes]) -> Array:
-        """The array of a sample's members, by suffix. The bytes are untrusted: raises `ClipError`."""
+        """Decode a sample from its members by suffix; the bytes are untrusted. Raises `ClipError` for damaged data."""
 
     @abstractmethod
     def show(self, array: Array, row: Mapping[str, Any]) -> Shown:
-        """What a report shows of a decoded sample with this manifest row."""
+        """Return what a report shows of a decoded sample; ``row`` is its manifest row."""

@@ -1,7 +1,7 @@
-"""The modalities that are known: vidal's own, and those that a recipe, an option or a program named.
+"""The registered modalities: vidal's own and those registered by a recipe, a command-line option or a program.
 
-A dataset records which modality its layers are of, as ``package.module:NAME``. A dataset may be a stranger's, so a
-reader imports such a module only where the caller allowed it.
+A dataset records the modalities of its layers as ``package.module:NAME``. As datasets are untrusted, a reader imports
+such a module only if the caller allows it.
 """
 
 from __future__ import annotations
@@ -24,63 +24,67 @@ _OWN = (
 _PATH = re.compile(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)*:[A-Za-z_]\w*", re.ASCII)
 _LAYER = re.compile(r"[a-z][a-z0-9]{0,31}", re.ASCII)
 _RESERVED = ("text", "image", "source", "joint", "manifest", "phases")
-"""Names that mean something else in a recipe or a dataset's folder."""
+"""Names with another meaning in a recipe or in a dataset's folder."""
 _FILES = ("source",)
-"""Layers that keep files as they came, and are no modality."""
+"""Layers that store the source files and have no modality."""
 
-_known: dict[str, Modality] = {}
+_registered: dict[str, Modality] = {}
 _paths: dict[str, str] = {}
-"""By layer, where a modality outside vidal was loaded from."""
+"""Import path of each modality that is not vidal's own, by layer."""
 _allowed: set[str] = set()
 
 
 def all() -> list[Modality]:
-    """Every modality that is known, vidal's own first."""
-    if not _known:
-        _known.update({m.layer: m for m in map(_object, _OWN)})
-    return list(_known.values())
+    """Return all registered modalities, vidal's own first."""
+    if not _registered:
+        _registered.update({m.layer: m for m in map(_import, _OWN)})
+    return list(_registered.values())
 
 
 def find(layer: str) -> Modality | None:
-    """The modality of a layer; None for a layer of none that is known."""
+    """Return the modality of a layer, or None if none is registered."""
     return next((m for m in all() if m.layer == layer), None)
 
 
 def get(layer: str) -> Modality:
-    """The modality of a layer; raises `UserError`."""
-    found = find(layer)
-    if found is None:
-        raise UserError(f"no modality `{layer}`: there is {', '.join(m.layer for m in all())}")
-    return found
+    """Return the modality of a layer; raises `UserError` if none is registered."""
+    modality = find(layer)
+    if modality is None:
+        raise UserError(f"no modality `{layer}`; choose from {', '.join(m.layer for m in all())}")
+    return modality
 
 
 def layer_of(suffix: str) -> str | None:
-    """The layer that a member's suffix says it belongs to; None for texts and for what is not known."""
+    """Return the layer of a member by its suffix; None for texts and unknown members."""
     return next((m.layer for m in all() if m.takes(suffix)), None)
 
 
 def register(modality: Modality, path: str | None = None) -> None:
-    """Make a modality known; ``path`` is the ``package.module:NAME`` that datasets record. Raises `UserError`."""
-    there = find(modality.layer)
-    if there is modality:
+    """Register a modality; ``path`` is the ``package.module:NAME`` that datasets record.
+
+    Raises `UserError` if its name is invalid, reserved or taken by another modality.
+    """
+    existing = find(modality.layer)
+    if existing is modality:
         return
-    if there is not None:
-        raise UserError(f"modality `{modality.layer}`: there is one of that name already ({type(there).__name__})")
+    if existing is not None:
+        raise UserError(f"modality `{modality.layer}`: the name is already in use by {type(existing).__name__}")
     if not _LAYER.fullmatch(modality.layer) or modality.layer in _RESERVED:
         raise UserError(
-            f"modality `{modality.layer}`: a name is lower case letters and digits, and none of {', '.join(_RESERVED)}"
+            f"modality `{modality.layer}`: a name consists of lower-case letters and digits and is not one of "
+            f"{', '.join(_RESERVED)}"
         )
-    _known[modality.layer] = modality
+    _registered[modality.layer] = modality
     if path is not None:
         _paths[modality.layer] = path
 
 
 def load(path: str) -> Modality:
-    """Import ``package.module:NAME`` and register the modality there; raises `RecipeError`."""
+    """Import and register the modality ``package.module:NAME``; raises `RecipeError` if that fails."""
     if not isinstance(path, str) or not _PATH.fullmatch(path):
         raise RecipeError(f"modality {path!r}: write package.module:NAME")
     try:
-        modality = _object(path)
+        modality = _import(path)
     except (ImportError, AttributeError, TypeError) as error:
         raise RecipeError(f"modality {path}: {error}") from None
     register(modality, path)
@@ -88,7 +92,10 @@ def load(path: str) -> Modality:
 
 
 def load_all(paths: object, place: str) -> dict[str, str]:
-    """Load the modalities that a recipe's ``modalities`` lists; gives their paths by layer. Raises `RecipeError`."""
+    """Load the modalities in a recipe's ``modalities`` and return their paths by layer.
+
+    ``place`` names the recipe in the `RecipeError` that is raised if one cannot be loaded.
+    """
     if not isinstance(paths, list | None):
         raise RecipeError(f"{place}: `modalities` is a list of package.module:NAME, not {paths!r}")
     try:
@@ -98,48 +105,48 @@ def load_all(paths: object, place: str) -> dict[str, str]:
 
 
 def allow(prefix: str) -> None:
-    """Let datasets and runs name modalities of a package, or of a module: ``my_package``."""
+    """Allow datasets and runs to load modalities from a package or module, such as ``my_package``."""
     _allowed.add(prefix)
 
 
 def load_recorded(recorded: Mapping[str, str], place: str, layers: Iterable[str] = ()) -> None:
-    """Load the modalities that a dataset or an encoder names and the caller allows; warns of every other one.
+    """Load the modalities that a dataset or encoder records, if the caller allows their modules, else warn.
 
-    ``layers`` are all that it has: of one that is neither named nor known nobody can say what it holds.
+    ``layers`` are all its layers; a layer without a recorded or registered modality causes a warning as well.
     """
     for layer, path in recorded.items():
         if find(layer) is None and not _load_if_allowed(path):
-            _warn(place, layer, f"its modality {_shown(path)} is not loaded; {_mend(path)}")
+            _warn(place, layer, f"its modality {_short(path)} is not loaded; {_advice(path)}")
     for layer in layers:
         if layer not in recorded and layer not in _FILES and find(layer) is None:
-            _warn(place, layer, "no modality of that name is known; name its modality with vidal.modality.register")
+            _warn(place, layer, "no modality of that name is registered; register one with vidal.modality.register")
 
 
 def require(paths: Iterable[str], place: str) -> None:
-    """Load the modalities without which something cannot be read; raises `UserError` where that is not allowed."""
+    """Load the modalities that ``place`` cannot be read without; raises `UserError` if one is not allowed."""
     for path in paths:
         if path not in _paths.values() and not _load_if_allowed(path):
-            raise UserError(f"{place}: its modality {_shown(path)} is not loaded; {_mend(path)}")
+            raise UserError(f"{place}: its modality {_short(path)} is not loaded; {_advice(path)}")
 
 
 def paths_of(layers: Iterable[str]) -> dict[str, str]:
-    """By layer, where its modality was loaded from; vidal's own are left out."""
+    """Return the import paths of the layers' modalities, by layer, without vidal's own."""
     return {layer: _paths[layer] for layer in layers if layer in _paths}
 
 
-def _object(path: str) -> Modality:
+def _import(path: str) -> Modality:
     module, _, name = path.partition(":")
-    found = getattr(importlib.import_module(module), name)
-    if not isinstance(found, Modality):
-        raise TypeError("it is no vidal.modality.modality.Modality")
-    return found
+    modality = getattr(importlib.import_module(module), name)
+    if not isinstance(modality, Modality):
+        raise TypeError("it is not a vidal.modality.modality.Modality")
+    return modality
 
 
 def _load_if_allowed(path: str) -> bool:
     if not _PATH.fullmatch(path):
         return False
     module = path.partition(":")[0]
-    # What the program has imported already runs no code of a stranger's.
+    # Using a module that the program has already imported runs no untrusted code.
     if module not in sys.modules and not any(module == p or module.startswith(f"{p}.") for p in _allowed):
         return False
     load(path)
@@ -147,15 +154,15 @@ def _load_if_allowed(path: str) -> bool:
 
 
 def _warn(place: str, layer: str, why: str) -> None:
-    warnings.warn(f"{place}: layer `{_shown(layer)}` is left out: {why}", VidalWarning, stacklevel=4)
+    warnings.warn(f"{place}: layer `{_short(layer)}` is skipped: {why}", VidalWarning, stacklevel=4)
 
 
-def _mend(path: str) -> str:
+def _advice(path: str) -> str:
     if not _PATH.fullmatch(path):
-        return "it is written as package.module:NAME"
-    return f"where you trust that module, --allow-module {path.partition(':')[0]} or vidal.modality.load loads it"
+        return "it must have the form package.module:NAME"
+    return f"if you trust that module, use --allow-module {path.partition(':')[0]} or vidal.modality.load"
 
 
-def _shown(text: str) -> str:
-    """A stranger's word, in one short line."""
+def _short(text: str) -> str:
+    """Return untrusted text as a short line of ASCII."""
     return ascii(text)[1:-1][:120]

@@ -1,4 +1,4 @@
-"""Video: the colour frames of a clip, beside the clip itself."""
+"""The video modality: the colour frames of a clip, stored next to the MP4 file."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from vidal.modality.image import ImageModality, ImageTransform
 
 
 class VideoTransform(ImageTransform):
-    """8 frames, a random crop and a mirror image, the same for all of them."""
+    """Preprocessing of video: in training, the random crop and flip are the same for all frames."""
 
     frames: int = Field(8, ge=1)
     crop: Literal["random", "centre"] = "random"
@@ -18,7 +18,7 @@ class VideoTransform(ImageTransform):
 
 
 class Video(ImageModality):
-    """``frame.3.jpg`` beside ``mp4``; frames decode to (t, h, w, 3) uint8 RGB."""
+    """Members ``frame.3.jpg`` and ``mp4``; the frames decode to (t, h, w, 3) uint8 RGB."""
 
     layer = "video"
     stems = ("frame", "frm")
@@ -30,7 +30,7 @@ class Video(ImageModality):
         return super().takes(suffix) or suffix.lower().rpartition(".")[2] == "mp4"
 
     def is_stem(self, stem: str | None) -> bool:
-        # An image that is named by its ending alone is a photograph.
+        # A member named just ``jpg`` is a photograph.
         return stem is None or stem in self.stems
 
 

@@ -17,7 +17,7 @@ from vidal.modality.image import ImageModality
 @pytest.fixture(autouse=True)
 def own_registry(monkeypatch: pytest.MonkeyPatch) -> None:
     modalities.all()
-    for name in ("_known", "_paths", "_allowed"):
+    for name in ("_registered", "_paths", "_allowed"):
         monkeypatch.setattr(registry, name, getattr(registry, name).copy())
 
 
@@ -49,19 +49,19 @@ def of_layer(name):
 
 def test_the_four_modalities_are_known_in_vidals_order() -> None:
     assert [m.layer for m in modalities.all()] == ["video", "infrared", "depth", "audio"]
-    with pytest.raises(UserError, match="no modality `smell`: there is video, infrared, depth, audio"):
+    with pytest.raises(UserError, match="no modality `smell`; choose from video, infrared, depth, audio"):
         modalities.get("smell")
 
 
 @pytest.mark.parametrize(
     ("layer", "said"),
     [
-        ("depth", "there is one of that name already"),
-        ("text", "none of text, image"),
-        ("a-b", "lower case letters and digits"),
-        ("../x", "lower case letters and digits"),
-        ("a_to_b", "lower case letters and digits"),
-        ("", "lower case letters and digits"),
+        ("depth", "the name is already in use by Depth"),
+        ("text", "not one of text, image"),
+        ("a-b", "lower-case letters and digits"),
+        ("../x", "lower-case letters and digits"),
+        ("a_to_b", "lower-case letters and digits"),
+        ("", "lower-case letters and digits"),
     ],
 )
 def test_what_cannot_be_a_modality_is_refused(layer: str, said: str) -> None:
@@ -83,7 +83,7 @@ def test_a_registered_modality_is_found_by_name_and_by_suffix() -> None:
         ("toys.normals", "write package.module:NAME"),
         ("no_such_module:TOY", "No module named 'no_such_module'"),
         ("toys.normals:GONE", "has no attribute 'GONE'"),
-        ("toys.normals:THING", "it is no vidal.modality.modality.Modality"),
+        ("toys.normals:THING", "it is not a vidal.modality.modality.Modality"),
         (7, "write package.module:NAME"),
     ],
 )
@@ -111,7 +111,7 @@ def test_a_dataset_has_only_allowed_modules_imported(allowed: str, path: str, is
         modalities.load_recorded({"toy": path}, "data", ["video", "toy"])
         assert modalities.paths_of(["toy"]) == {"toy": path}
         return
-    with pytest.warns(VidalWarning, match="data: layer `toy` is left out: its modality .* is not loaded"):
+    with pytest.warns(VidalWarning, match="data: layer `toy` is skipped: its modality .* is not loaded"):
         modalities.load_recorded({"toy": path}, "data", ["video", "toy"])
     assert modalities.find("toy") is None and not {"toys", "toys.normals", "toys2"} & set(sys.modules)
 
@@ -124,11 +124,11 @@ def test_a_module_that_the_program_has_imported_is_used(module: None) -> None:
 
 def test_what_is_imported_already_and_no_modality_is_refused() -> None:
     assert isinstance(sys.modules["sys"], types.ModuleType)
-    with pytest.raises(UserError, match="it is no vidal"):
+    with pytest.raises(UserError, match="it is not a vidal"):
         modalities.load_recorded({"toy": "sys:path"}, "data")
 
 
 def test_a_layer_without_a_modality_is_named_and_a_layer_of_files_is_none() -> None:
     with pytest.warns(VidalWarning) as said:
         modalities.load_recorded({}, "data", ["video", "source", "pose"])
-    assert ["layer `pose` is left out" in str(warning.message) for warning in said] == [True]
+    assert ["layer `pose` is skipped" in str(warning.message) for warning in said] == [True]

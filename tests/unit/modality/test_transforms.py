@@ -112,7 +112,7 @@ def test_training_reads_any_frame_or_the_captions_own():
 
 
 def test_frames_that_are_not_stored_are_refused():
-    with pytest.raises(ClipError, match="8 frames are stored, 16 are wanted"):
+    with pytest.raises(ClipError, match="8 frames are stored, 16 are required"):
         VideoTransform(frames=16).frames_to_read(8, None)
 
 
@@ -157,7 +157,7 @@ def test_sound_is_normalised_and_a_constant_in_it_is_of_no_account():
 
 @pytest.mark.parametrize("samples", [0, 1, 399])
 def test_sound_shorter_than_a_window_is_refused(samples):
-    with pytest.raises(ClipError, match="less than a window"):
+    with pytest.raises(ClipError, match="shorter than a window"):
         AudioTransform()(np.zeros(samples, np.float32), None)
 
 
