@@ -258,12 +258,13 @@ CHILDREN = [
 
 @pytest.mark.parametrize(("name", "script", "reason", "transient"), CHILDREN, ids=[c[0] for c in CHILDREN])
 def test_a_child_out_of_bounds_is_ended(name: str, script: str, reason: str, transient: bool, tmp_path: Path) -> None:
-    limits = Limits(cpu_s=1, wall_s=3, output_bytes=MIB)
+    # On a loaded machine a busy process needs longer for its second of CPU.
+    limits = Limits(cpu_s=1, wall_s=60 if name == "busy" else 3, output_bytes=MIB)
     started = time.monotonic()
     with pytest.raises(ClipError) as caught:
         child.run([SHELL, "-c", script], tmp_path, limits)
     assert (caught.value.reason, caught.value.transient) == (reason, transient)
-    assert time.monotonic() - started < 20
+    assert time.monotonic() - started < 60
 
 
 def test_a_child_cannot_take_more_memory_than_allowed(tmp_path: Path) -> None:
