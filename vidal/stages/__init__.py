@@ -1,4 +1,4 @@
-"""The catalogue: every step that a recipe can name, one line each."""
+"""The catalogue of the steps that a recipe can use by name."""
 
 from __future__ import annotations
 
@@ -43,14 +43,17 @@ CATALOGUE: dict[str, str] = {
 
 
 def step_class(name: str) -> type[Step]:
-    """The class behind a catalogue name, or behind ``package.module:Class`` for a stage of the user's own."""
+    """Return the class of a step by its catalogue name or, for a stage of your own, ``package.module:Class``.
+
+    Raises `ValueError` for an unknown name and `TypeError` if the class is not a step.
+    """
     module_name, colon, class_name = CATALOGUE.get(name, name).partition(":")
     if not colon:
-        raise ValueError(f"{name} is neither in the catalogue nor package.module:Class")
-    found = getattr(importlib.import_module(module_name), class_name)
-    if not (isinstance(found, type) and issubclass(found, Step)):
+        raise ValueError(f"{name} is neither in the catalogue nor of the form package.module:Class")
+    step = getattr(importlib.import_module(module_name), class_name)
+    if not (isinstance(step, type) and issubclass(step, Step)):
         raise TypeError(f"{name} is not a stage")
-    return found
+    return step
 
 
 def named_step(name: str) -> type[Step]:

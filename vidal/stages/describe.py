@@ -1,4 +1,4 @@
-"""What a stage is, read off its class: for `vidal stages`, and for the table of the README."""
+"""Describes stages by their classes, for `vidal stages` and for the table of the README."""
 
 from __future__ import annotations
 
@@ -27,12 +27,12 @@ class Setting:
     name: str
     type: str
     default: Any
-    """As JSON has it; None for one that must be given."""
+    """The default in JSON types; None for a required setting."""
     is_required: bool
     bounds: str
-    """Such as ``> 0, <= 1``; empty where there are none."""
+    """Such as ``> 0, <= 1``; empty if there are none."""
     meaning: str
-    """Empty where the stage's own description says it."""
+    """Empty if the description of the stage explains the setting."""
 
     def lines(self) -> Iterator[str]:
         default = "required" if self.is_required else f"default {json.dumps(self.default)}"
@@ -47,20 +47,20 @@ class Description:
 
     name: str
     is_decision: bool
-    """Whether it is made once over all shards."""
+    """Whether the step is a decision over all shards."""
     summary: str
     doc: str
     reads: list[str]
     writes: list[str]
-    """Columns of the record, and what is handed on in one worker; neither layers nor declared columns."""
+    """Columns of the record and objects passed on within a worker, without layers and declared columns."""
     layers: list[str]
     columns: dict[str, dict[str, str]]
-    """Type, group and meaning of each column that the stage declares."""
+    """Type, group and meaning of each declared column."""
     settings: list[Setting]
 
     @classmethod
     def of(cls, name: str) -> Description:
-        """Describe a stage of the catalogue, or ``package.module:Class``; raises `RecipeError` where there is none."""
+        """Describe a stage of the catalogue or ``package.module:Class``; raises `RecipeError` if it does not exist."""
         step = named_step(name)
         doc = inspect.getdoc(step) or ""
         layers = step.layers if issubclass(step, Stage) else ()
@@ -91,7 +91,7 @@ class Description:
 
 
 class Catalogue(list[Description]):
-    """The stages that ship."""
+    """Descriptions of vidal's own stages."""
 
     @classmethod
     def all(cls) -> Catalogue:
@@ -107,7 +107,7 @@ class Catalogue(list[Description]):
 
 
 def _settings(kind: type[BaseModel], given: BaseModel | None = None, prefix: str = "") -> Iterator[Setting]:
-    """Those of a stage, and below a setting that is a mapping of settings those in it; ``resources`` come last."""
+    """Yield the settings of a stage, including those of nested settings; ``resources`` come last."""
     defaults = (given or kind.model_construct()).model_dump(mode="json", warnings=False)
     for name in sorted(kind.model_fields, key="resources".__eq__):
         field = kind.model_fields[name]
@@ -129,7 +129,7 @@ def _settings(kind: type[BaseModel], given: BaseModel | None = None, prefix: str
 
 
 def _type(annotation: Any) -> str:
-    """``float | null``, or ``"and" | "or"``: without the names of modules."""
+    """Return a type such as ``float | null`` or ``"and" | "or"``, without module names."""
     origin, inner = get_origin(annotation), get_args(annotation)
     if origin is Literal:
         return " | ".join(json.dumps(value) for value in inner)

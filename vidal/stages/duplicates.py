@@ -1,4 +1,4 @@
-"""Which clips repeat a better one: the same bytes, the same pictures, or the same sound."""
+"""Finds near-duplicates: clips with the same bytes, similar frames or similar audio."""
 
 from __future__ import annotations
 
@@ -15,46 +15,46 @@ from vidal.dataset.dataset import Dataset
 from vidal.errors import SourceError
 from vidal.stage import Decision
 from vidal.stages.near_duplicates import (
+    AudioFingerprints,
     Clusters,
     Flags,
     Floats,
     Hashes,
     Ints,
     Pairs,
-    Sounds,
     frame_distances,
     frame_pairs,
     parse_hashes,
-    still_pictures,
+    still_clips,
 )
 
-_FILE, _FRAMES, _FRAMES_AND_SOUND, _SOUND, _NOTHING = range(5)
+_FILE, _FRAMES, _FRAMES_AND_AUDIO, _AUDIO, _NOTHING = range(5)
 _KINDS = ("file", "frames", "frames", "audio")
 
 
 class Duplicates(Decision):
-    """Rejects every kept clip that repeats a better one; clips near each other only through others may all stay.
+    """Rejects near-duplicates of a better clip; clips that are linked only through other clips may all stay.
 
-    Two clips repeat each other if their files are equal, or if they are equally long and the mean Hamming
-    distance of their frame hashes is at most ``max_distance`` bits of 64. Black and flat frames, silence and
-    unchanging tones carry no information and match nothing. What the sound says, by ``audio``:
+    Two clips are near-duplicates if their files are equal, or if they have the same duration and the mean Hamming
+    distance of their frame hashes is at most ``max_distance`` of 64 bits. Black and flat frames, silence and constant
+    tones carry no information and match nothing. ``audio`` sets the role of the audio fingerprints:
 
-        off      nothing
-        confirm  frames up to ``max_distance_with_audio`` apart match if the sounds agree; and still
-                 pictures match only if their sounds agree: one cover picture serves a whole album
-        reject   as confirm, and clips of one sound match whatever they show
+        off      not used
+        confirm  frames up to ``max_distance_with_audio`` apart match if the audio matches, and clips that show a still
+                 image match only if the audio matches, as all tracks of an album may show the same cover
+        reject   as confirm, and clips with the same audio match whatever they show
 
-    The limits were measured: re-encoding and scaling real clips moved them 1 to 4 bits, a crop of 6 % 6 to 8, a
-    logo over a corner 6 to 15, while different clips were 26 or more apart. Sounds re-encoded at 24 to 64 kbit/s
-    differed by 0.001 to 0.013, late by 0.4 s by 0.05, two white noises by 0.17, different melodies by 0.36 or more.
+    The limits were measured. Re-encoding and scaling of real clips changed 1 to 4 bits, a crop of 6 % changed 6 to 8, a
+    logo over a corner 6 to 15; different clips differed by 26 or more. Audio re-encoded at 24 to 64 kbit/s differed by
+    0.001 to 0.013, delayed by 0.4 s by 0.05; two white noises differed by 0.17, different melodies by 0.36 or more.
 
-    A cluster is all clips that repeat each other directly or through others; ``cluster`` names its first in plan order.
-    Of each cluster the best clip stays: one with audio before a mute one, then the one of most pixels, then of most
-    bytes a second, then the first in plan order. It rejects what repeats it; of what is left the best stays, and so on.
-    Clips of the earlier datasets named in ``against`` come before all others and stay.
+    A cluster is the set of clips that are linked directly or through others; ``cluster`` names its first clip in plan
+    order. The best clip of a cluster stays and its near-duplicates are rejected; this repeats with the remaining clips.
+    Clips with audio are better than clips without, then the order is by pixels, by bytes per second and by plan order.
+    Clips of the earlier datasets in ``against`` precede all others and always stay.
     """
 
-    version: ClassVar[int] = 2
+    version: ClassVar[int] = 3
     reads = (
         "source_sha256", "frame_hash", "audio_fingerprint", "duration_s", "has_audio", "width", "height",
         "source_bytes",
@@ -63,16 +63,23 @@ class Duplicates(Decision):
     imports = ("scipy",)
 
     max_distance: float = Field(10.0, ge=0, le=20)
+    """Largest mean Hamming distance of frame hashes, in bits of 64."""
     max_distance_with_audio: float = Field(16.0, ge=0, le=24)
+    """The same if the audio matches."""
     duration_tolerance_s: float = Field(0.5, ge=0)
+    """Largest difference between the durations of near-duplicates, in seconds."""
     min_frames: int = Field(4, ge=1)
+    """Number of frames that must be informative in both clips."""
     audio: Literal["off", "confirm", "reject"] = "confirm"
     max_audio_error: float = Field(0.1, ge=0, lt=0.5)
+    """Largest share of differing bits of audio fingerprints."""
     min_audio_values: int = Field(20, ge=8)
+    """Smallest number of changing values of an informative audio fingerprint."""
     against: list[str] = Field(default_factory=list)
+    """Folders of earlier datasets."""
 
     def identity(self) -> dict[str, Any]:
-        """An earlier dataset counts by its fingerprint and its shards, wherever it is."""
+        """Identify earlier datasets by fingerprint and number of shards, not by location."""
         earlier = [Dataset.open(address) for address in self.against]
         return {**super().identity(), "earlier": [[e.info.fingerprint, len(e.committed())] for e in earlier]}
 
@@ -82,58 +89,60 @@ class Duplicates(Decision):
     def decide(self, rows: pa.Table) -> pa.Table:
         earlier = [_kept_clips(folder) for folder in self.against]
         new = _columns_of(rows.filter(pc.equal(rows["status"], "kept")))
-        homes = np.repeat(np.arange(len(earlier) + 1), [*(len(table) for table in earlier), len(new)])
-        clips = _Clips(pa.concat_tables([*earlier, new]), homes < len(earlier), self)
-        return self._verdicts(clips, self._clusters(clips), homes)
+        origins = np.repeat(np.arange(len(earlier) + 1), [*(len(table) for table in earlier), len(new)])
+        clips = _Clips(pa.concat_tables([*earlier, new]), origins < len(earlier), self)
+        return self._verdicts(clips, self._clusters(clips), origins)
 
     def _clusters(self, clips: _Clips) -> Ints:
-        """For each clip the first of its cluster."""
+        """Return for each clip the first clip of its cluster."""
         clusters = Clusters(len(clips.ids))
         clusters.join(clips.same_files())
-        # A pair is found by a frame in which it differs little more than it may on the mean.
-        max_bits = 4 + (max(self.max_distance, self.max_distance_with_audio) if clips.sounds else self.max_distance)
+        # Candidates may differ in one frame by slightly more than the largest accepted mean.
+        max_mean = max(self.max_distance, self.max_distance_with_audio if clips.fingerprints else 0.0)
+        max_bits = 4 + max_mean
         for pairs in frame_pairs(clips.hashes, clips.durations, self.duration_tolerance_s, max_bits):
-            clusters.join(_where(self._in_common(clips, pairs) != _NOTHING, pairs))
-        if clips.sounds:
-            for pairs in clips.sounds.pairs(clips.durations, self.duration_tolerance_s):
-                in_common = self._in_common(clips, pairs, by_sound=self.audio == "reject")
-                clusters.join(_where(in_common != _NOTHING, pairs))
+            clusters.join(_where(self._match(clips, pairs) != _NOTHING, pairs))
+        if clips.fingerprints:
+            for pairs in clips.fingerprints.pairs(clips.durations, self.duration_tolerance_s):
+                kinds = self._match(clips, pairs, by_audio=self.audio == "reject")
+                clusters.join(_where(kinds != _NOTHING, pairs))
         return clusters.roots()
 
-    def _in_common(self, clips: _Clips, pairs: Pairs, *, by_sound: bool = False) -> Ints:
-        """What the clips of each pair have in common, the surest first; ``by_sound`` asks what the sounds alone say."""
+    def _match(self, clips: _Clips, pairs: Pairs, *, by_audio: bool = False) -> Ints:
+        """Return how the clips of each pair match, the most certain kind first; ``by_audio`` admits audio alone."""
         kinds = np.full(len(pairs[0]), _NOTHING)
-        as_long = np.flatnonzero(clips.as_long(pairs, self.duration_tolerance_s))
-        kinds[as_long] = self._frames_in_common(clips, _where(as_long, pairs))
-        if by_sound and clips.sounds:
-            open_ = as_long[kinds[as_long] == _NOTHING]
-            kinds[open_[clips.sounds.errors(_where(open_, pairs)) <= self.max_audio_error]] = _SOUND
+        differences = np.abs(clips.durations[pairs[0]] - clips.durations[pairs[1]])
+        same_length = np.flatnonzero(differences <= self.duration_tolerance_s)
+        kinds[same_length] = self._frame_match(clips, _where(same_length, pairs))
+        if by_audio and clips.fingerprints:
+            open_ = same_length[kinds[same_length] == _NOTHING]
+            kinds[open_[clips.fingerprints.errors(_where(open_, pairs)) <= self.max_audio_error]] = _AUDIO
         kinds[clips.files[pairs[0]] == clips.files[pairs[1]]] = _FILE
         return kinds
 
-    def _frames_in_common(self, clips: _Clips, pairs: Pairs) -> Ints:
-        """Whether the frames of equally long clips are near enough, given what their sounds say."""
+    def _frame_match(self, clips: _Clips, pairs: Pairs) -> Ints:
+        """Return how the frames of clips of equal duration match, also considering their audio."""
         kinds = np.full(len(pairs[0]), _NOTHING)
         comparable = np.flatnonzero(clips.frames[pairs[0]] == clips.frames[pairs[1]])
         pairs = _where(comparable, pairs)
         distances = frame_distances(clips.hashes, pairs, self.min_frames)
         near = distances <= self.max_distance
-        if clips.sounds:
-            told = clips.sounds.told[pairs[0]] & clips.sounds.told[pairs[1]]
-            doubtful = near & told & clips.still[pairs[0]] & clips.still[pairs[1]]
-            loose = ~near & told & (distances <= self.max_distance_with_audio)
-            asked = np.flatnonzero(doubtful | loose)
-            agree = asked[clips.sounds.errors(_where(asked, pairs)) <= self.max_audio_error]
+        if clips.fingerprints:
+            have_audio = clips.fingerprints.is_informative[pairs[0]] & clips.fingerprints.is_informative[pairs[1]]
+            doubtful = near & have_audio & clips.still[pairs[0]] & clips.still[pairs[1]]
+            loose = ~near & have_audio & (distances <= self.max_distance_with_audio)
+            open_ = np.flatnonzero(doubtful | loose)
+            agree = open_[clips.fingerprints.errors(_where(open_, pairs)) <= self.max_audio_error]
             near &= ~doubtful
-            kinds[comparable[agree]] = _FRAMES_AND_SOUND
+            kinds[comparable[agree]] = _FRAMES_AND_AUDIO
         kinds[comparable[near]] = _FRAMES
         return kinds
 
     def _choose(self, clips: _Clips, roots: Ints) -> tuple[Ints, Ints]:
-        """For each clip the one that it repeats and that stays, itself if there is none; and what they have in common.
+        """Return for each clip the better clip that it duplicates, or itself if it stays, and how the two match.
 
-        In each round the best open clip of every cluster stays, and every other open clip of the cluster is held
-        against it: against clips that stay and no others, so a crowd of copies costs one round.
+        In each round the best undecided clip of every cluster stays, and the other undecided clips of the cluster are
+        compared with it alone, so a large group of copies takes a single round.
         """
         stays, kinds = np.arange(len(roots)), np.full(len(roots), _NOTHING)
         open_ = clips.best_first(roots)
@@ -141,21 +150,21 @@ class Duplicates(Decision):
             is_best = np.r_[True, roots[open_][1:] != roots[open_][:-1]]
             best = open_[is_best][np.cumsum(is_best) - 1]
             best, open_ = best[~is_best], open_[~is_best]
-            found = self._in_common(clips, (best, open_), by_sound=self.audio == "reject")
-            repeats = (found != _NOTHING) & ~clips.is_earlier[open_]
-            stays[open_[repeats]], kinds[open_[repeats]] = best[repeats], found[repeats]
+            match = self._match(clips, (best, open_), by_audio=self.audio == "reject")
+            repeats = (match != _NOTHING) & ~clips.is_earlier[open_]
+            stays[open_[repeats]], kinds[open_[repeats]] = best[repeats], match[repeats]
             open_ = open_[~repeats]
         return stays, kinds
 
-    def _verdicts(self, clips: _Clips, roots: Ints, homes: Ints) -> pa.Table:
-        """One row for each clip that competed; ``homes`` tells the dataset that a row is from, the last being new."""
+    def _verdicts(self, clips: _Clips, roots: Ints, origins: Ints) -> pa.Table:
+        """Return one row per new clip; ``origins`` holds the dataset of each clip, the last one being the new one."""
         stays, kinds = self._choose(clips, roots)
         new = np.flatnonzero(~clips.is_earlier)
         repeated = stays[new] != new
         repeats = new[repeated]
         place = pa.array(np.cumsum(repeated) - 1, mask=~repeated)
         nothing = pa.scalar(None, pa.string())
-        values, limits, details = self._numbers(clips, (repeats, stays[repeats]), kinds[repeats], homes)
+        values, limits, details = self._numbers(clips, (repeats, stays[repeats]), kinds[repeats], origins)
         return pa.table(
             {
                 "clip_id": clips.ids.take(new),
@@ -172,35 +181,35 @@ class Duplicates(Decision):
         )
 
     def _numbers(
-        self, clips: _Clips, pairs: Pairs, kinds: Ints, homes: Ints
+        self, clips: _Clips, pairs: Pairs, kinds: Ints, origins: Ints
     ) -> tuple[list[float], list[float], list[str]]:
-        """What each clip on the left of ``pairs`` was rejected on: number, limit, and both in words."""
+        """Return value, limit and detail of the rejection of each clip on the left of ``pairs``."""
         distances = frame_distances(clips.hashes, pairs, self.min_frames)
         errors = np.zeros(len(kinds))
-        if clips.sounds:
-            heard = np.isin(kinds, (_FRAMES_AND_SOUND, _SOUND))
-            errors[heard] = clips.sounds.errors(_where(heard, pairs))
+        if clips.fingerprints:
+            by_audio = np.isin(kinds, (_FRAMES_AND_AUDIO, _AUDIO))
+            errors[by_audio] = clips.fingerprints.errors(_where(by_audio, pairs))
         values, limits, details = [], [], []
         for other, kind, distance, error in zip(pairs[1], kinds, distances, errors, strict=True):
-            bits = self.max_distance_with_audio if kind == _FRAMES_AND_SOUND else self.max_distance
+            bits = self.max_distance_with_audio if kind == _FRAMES_AND_AUDIO else self.max_distance
             frames = f"mean frame distance {distance:.2f} <= {bits:g} bits"
-            sound = f"sound error {error:.3f} <= {self.max_audio_error:g}"
+            audio = f"audio error {error:.3f} <= {self.max_audio_error:g}"
             value, limit, words = {
                 _FILE: (0.0, 0.0, "same SHA-256"),
                 _FRAMES: (distance, bits, frames),
-                _FRAMES_AND_SOUND: (distance, bits, f"{frames}, {sound}"),
-                _SOUND: (error, self.max_audio_error, sound),
+                _FRAMES_AND_AUDIO: (distance, bits, f"{frames}, {audio}"),
+                _AUDIO: (error, self.max_audio_error, audio),
             }[kind]
             name = clips.ids[other]
-            home = f"; {name} is in {self.against[homes[other]]}" if clips.is_earlier[other] else ""
+            origin = f"; {name} is in {self.against[origins[other]]}" if clips.is_earlier[other] else ""
             values.append(float(value))
             limits.append(limit)
-            details.append(f"{words} with {name}{home}")
+            details.append(f"{words} with {name}{origin}")
         return values, limits, details
 
 
 class _Clips:
-    """The clips that compete, column by column; those of earlier datasets first."""
+    """Columns of the clips to compare, those of earlier datasets first."""
 
     def __init__(self, table: pa.Table, is_earlier: Flags, settings: Duplicates) -> None:
         self.ids = table["clip_id"].combine_chunks()
@@ -210,10 +219,10 @@ class _Clips:
         self.hashes: Hashes
         self.frames: Ints
         self.hashes, self.frames = parse_hashes(table["frame_hash"].to_pylist())
-        self.still: Flags = still_pictures(self.hashes, settings.max_distance)
-        self.sounds = None
+        self.still: Flags = still_clips(self.hashes, settings.max_distance)
+        self.fingerprints = None
         if settings.audio != "off":
-            self.sounds = Sounds(table["audio_fingerprint"], settings.min_audio_values)
+            self.fingerprints = AudioFingerprints(table["audio_fingerprint"], settings.min_audio_values)
         self._has_audio = pc.fill_null(table["has_audio"], False).to_numpy()
         sides = (pc.fill_null(table[name], 0).to_numpy() for name in ("width", "height"))
         self._pixels: Ints = np.prod(list(sides), axis=0)
@@ -221,16 +230,13 @@ class _Clips:
         self._bits: Floats = np.nan_to_num(bits, posinf=0)
 
     def same_files(self) -> Pairs:
-        """Each clip with the next one of the same SHA-256."""
+        """Return pairs of each clip and the next one with the same SHA-256."""
         order = np.argsort(self.files, kind="stable")
         same = self.files[order][1:] == self.files[order][:-1]
         return order[:-1][same], order[1:][same]
 
-    def as_long(self, pairs: Pairs, tolerance_s: float) -> Flags:
-        return np.asarray(np.abs(self.durations[pairs[0]] - self.durations[pairs[1]]) <= tolerance_s)
-
     def best_first(self, roots: Ints) -> Ints:
-        """The clips that share their cluster with others: cluster by cluster, the best first."""
+        """Return the clips of clusters of at least two, by cluster, the best clip first."""
         rows: Ints = np.flatnonzero(np.bincount(roots, minlength=len(roots))[roots] > 1)
         quality = (self.is_earlier, self._has_audio, self._pixels, self._bits)
         falling = [-column[rows].astype(np.float64) for column in quality]
@@ -258,7 +264,7 @@ def _columns_of(table: pa.Table) -> pa.Table:
 
 
 def _kept_clips(folder: str) -> pa.Table:
-    """What an earlier dataset kept, in the order of its shards."""
+    """Return the kept clips of an earlier dataset, in the order of its shards."""
     try:
         dataset = Dataset.open(folder)
     except SourceError as error:

@@ -12,17 +12,17 @@ from vidal.clip import Clip
 from vidal.stage import Stage
 
 HEX_DIGITS = 16
-"""Digits of one frame's hash: 64 bits."""
+"""Number of hex digits of one frame's 64-bit hash."""
 
 NO_INFORMATION = "0" * HEX_DIGITS
-"""Hash of a black or flat frame. No other frame has it: half the bits of a real hash are set."""
+"""Hash of a black or flat frame; other frames never have it, as half the bits of their hash are set."""
 
 
 class Fingerprints(Stage):
     """Writes ``frame_hash``: the 64-bit pHash of each stored frame, in order, as one string of hex digits.
 
-    A frame whose brightness varies by less than ``min_contrast`` (standard deviation, of 255) gets
-    `NO_INFORMATION`: what is left of it is noise, and would make every fade to black a match.
+    Frames whose brightness has a standard deviation below ``min_contrast`` (grey levels of 255) get `NO_INFORMATION`:
+    their hash would be noise, and every fade to black would match.
     """
 
     reads = ("video",)
@@ -35,10 +35,10 @@ class Fingerprints(Stage):
 
 
 def frame_hash(frame: npt.NDArray[np.uint8], min_contrast: float = 4.0) -> str:
-    """The DCT pHash of an RGB frame, with the bits and the digits of the ``imagehash`` package's ``phash``.
+    """Return the DCT pHash of an RGB frame (h, w, 3) uint8, identical to ``phash`` of the ``imagehash`` package.
 
-    Only the 8 x 8 lowest frequencies of a 32 x 32 picture count, each as above or below the median, so
-    scale, compression, brightness and contrast change few bits.
+    The bits state whether each of the 8 x 8 lowest frequencies of the frame, scaled to 32 x 32 pixels, is above their
+    median, so that scaling, compression, brightness and contrast change few of them.
     """
     small = np.asarray(Image.fromarray(frame).convert("L").resize((32, 32), Image.Resampling.LANCZOS), dtype=np.float64)
     if small.std() < min_contrast:

@@ -11,14 +11,14 @@ _SUFFIXES = {"matroska": "mkv", "mpegts": "ts", "mpegps": "mpg", "asf": "wmv", "
 
 
 class KeepSource(Stage):
-    """Keeps the file as it came, in a layer of its own, so that a build can start from it without the network."""
+    """Stores the source file in the ``source`` layer, so that later builds need no network."""
 
     reads = ("source_file",)
     layers: ClassVar[tuple[str, ...]] = ("source",)
 
     def process(self, clip: Clip) -> None:
         if clip.work.source_path is None:
-            raise ValueError("keep_source needs the source file that fetch leaves")
+            raise ValueError("keep_source needs the source file, which fetch provides")
         data = clip.work.source_path.read_bytes()
         kind = kind_of(data[:HEAD_BYTES])
         clip.work.put(Member(layer="source", suffix=_SUFFIXES.get(kind, kind), data=data))

@@ -1,4 +1,4 @@
-"""Turns a source into the clip's video, frames and sound, and measures it, in one FFmpeg process."""
+"""Converts a source to the clip's video, frames and audio, and measures it, in one FFmpeg process."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ from vidal.work import Member
 
 
 class Media(Stage, Target):
-    """Writes the ``video`` and ``audio`` layers; the frames' times are those of the source's own frames.
+    """Writes the ``video`` and ``audio`` layers; stored frames have the exact times of the source's frames.
 
-    ``damage`` says what is wrong with a clip that is kept: ``corrupt_frames``, ``corrupt_audio``, ``silent_audio``
-    (heard in the source, lost in the mono audio) and ``frame_size_changes``: then all frames have the size of the
-    first, and those of another shape are distorted. The filter ``damaged`` rejects by it.
+    ``damage`` lists the defects of a kept clip: ``corrupt_frames``, ``corrupt_audio``, ``silent_audio`` (audible in the
+    source, but not in the mono audio) and ``frame_size_changes`` (all frames are scaled to the size of the first, so
+    that those of another aspect ratio are distorted). The filter ``damaged`` rejects clips by these values.
     """
 
     version: ClassVar[int] = 3
@@ -37,7 +37,7 @@ class Media(Stage, Target):
 
     limits: Limits = Limits()
     takes: Literal["video", "any"] = "video"
-    """``any``: a source of audio alone becomes a clip of the ``audio`` layer alone; else it fails as ``no_video``."""
+    """``any`` turns an audio-only source into a clip with just the ``audio`` layer; ``video`` fails it."""
 
     def setup(self) -> None:
         ffmpeg_identity()
@@ -48,7 +48,7 @@ class Media(Stage, Target):
     def process(self, clip: Clip) -> None:
         work = clip.work
         if work.source_path is None or work.folder is None or not isinstance(work.probe, SourceFacts):
-            raise ValueError("media needs the source file that fetch leaves and the facts that probe leaves")
+            raise ValueError("media needs the source file of fetch and the facts of probe")
         if work.probe.video_codec is None and self.takes == "video":
             raise ClipError("no_video", "audio alone, and `takes` is video")
         transcoded = transcode(work.probe.path, work.probe, work.folder, self, self.limits)

@@ -1,4 +1,4 @@
-"""`ModelStage`: what the stages that run a model of their own have in common."""
+"""`ModelStage`, the base class of stages that run a model in the worker."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ class ModelStage(Stage):
     whereabouts: ClassVar[tuple[str, ...]] = ("device",)
 
     device: DeviceChoice = "auto"
-    """``auto``: the GPU where `resources.gpus` gives the stage one and there is one, else the CPU."""
+    """``auto`` uses a GPU if `resources.gpus` grants one and it is available, else the CPU."""
 
     def chosen_device(self) -> str:
-        """``cuda`` or ``cpu``; raises `ModelError` for a GPU that is asked for and not there."""
+        """Return ``cuda`` or ``cpu``; raises `ModelError` if a GPU is requested and not available."""
         return device_for(self.device, gpus=self.needs.gpus)

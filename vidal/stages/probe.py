@@ -1,4 +1,4 @@
-"""Reads what a source holds, decoding one frame of it, so that cheap filters come before any real decoding."""
+"""Reads the properties of a source and decodes a single frame, so that cheap filters run before full decoding."""
 
 from __future__ import annotations
 
@@ -14,20 +14,20 @@ from vidal.media.limits import Limits
 from vidal.media.probe import SourceFacts, probe
 from vidal.stage import Stage
 
-# Sound in themselves, and yet no clip: a decision, where what cannot be processed is a failure.
+# Intact files that are not clips are rejected; files that cannot be processed fail.
 _REJECTED = ("still_image", "broken_clock")
 
-# How far what is found may differ from what is stated: platforms round to seconds, headers to the longest track.
+# Tolerances for stated values: platforms round to seconds, headers state the duration of the longest track.
 _LENGTH_SLACK_S = {"platform": 1.0, "container": 0.5, "video": 0.5}
 _LENGTH_SLACK = 0.05
 _SIZE_SLACK = 0.02
 
 
 class Probe(Stage):
-    """Writes which tracks are the clip, their size, length, frame rate and audio, and what was stated of them.
+    """Writes the tracks of the clip, their size, duration, frame rate and audio, and the values stated for them.
 
-    Fails what is no clip or beyond ``limits``. Rejects a still image: a source of one picture, or one whose picture
-    lasts less than ``min_picture_share`` of its sound.
+    Files that are not clips or exceed ``limits`` fail. Still images are rejected: sources of one frame, or with video
+    shorter than ``min_picture_share`` of the audio.
     """
 
     version: ClassVar[int] = 3
@@ -42,14 +42,14 @@ class Probe(Stage):
 
     limits: Limits = Limits()
     min_picture_share: float = Field(0.1, ge=0, le=1)
-    """Length of the picture over that of the sound, below which the picture is a still beside a recording."""
+    """Smallest ratio of the durations of video and audio; below it, the video is a still image for a recording."""
 
     def setup(self) -> None:
         find_ffmpeg()
 
     def process(self, clip: Clip) -> None:
         if clip.work.source_path is None or clip.work.folder is None:
-            raise ValueError("probe needs the source file that fetch leaves")
+            raise ValueError("probe needs the source file, which fetch provides")
         try:
             facts = probe(clip.work.source_path, clip.work.folder, self.limits)
         except ClipError as error:
@@ -60,23 +60,20 @@ class Probe(Stage):
         clip.work.probe = facts
         _write_statements(clip, facts)
         _write(clip, facts)
-        self._reject_still(clip, facts)
-
-    def _reject_still(self, clip: Clip, facts: SourceFacts) -> None:
         if facts.video_codec is None or not facts.audio_duration_s:
             return
         share = facts.duration_s / facts.audio_duration_s
         if share < self.min_picture_share:
             clip.reject(
                 "still_image",
-                f"{facts.duration_s:.2f} s of picture to {facts.audio_duration_s:.2f} s of sound",
+                f"{facts.duration_s:.2f} s of video with {facts.audio_duration_s:.2f} s of audio",
                 value=round(share, 6),
                 limit=self.min_picture_share,
             )
 
 
 def _write_statements(clip: Clip, facts: SourceFacts) -> None:
-    """Keep what is stated beside what is found, and note where they differ; before `_write` takes over the length."""
+    """Store the stated values and note where they differ from the facts; called before `_write` sets the duration."""
     platform = next((s for s in clip.stated if s.by == "platform"), None)
     if platform is None and not clip.stated:
         platform = _platform_states(clip)
@@ -98,26 +95,26 @@ def _whole(value: Any) -> int | None:
 
 
 def _differences(stated: Statement, facts: SourceFacts) -> set[str]:
-    found = set()
+    differences = set()
     if stated.duration_s is not None:
-        # A header's length is that of the longest track, and so is a platform's.
+        # Containers and platforms state the duration of the longest track.
         length_s = facts.duration_s if stated.by == "video" else max(facts.extent_s, facts.duration_s)
         slack_s = max(_LENGTH_SLACK_S[stated.by], _LENGTH_SLACK * stated.duration_s)
-        found |= {"shorter_than_stated"} if length_s < stated.duration_s - slack_s else set()
-        found |= {"longer_than_stated"} if length_s > stated.duration_s + slack_s else set()
+        differences |= {"shorter_than_stated"} if length_s < stated.duration_s - slack_s else set()
+        differences |= {"longer_than_stated"} if length_s > stated.duration_s + slack_s else set()
     if stated.width is not None and stated.height is not None:
         size = (facts.width, facts.height) if stated.by == "platform" else facts.decoded_size
-        found |= {"size_differs"} if size and not _same_size((stated.width, stated.height), size) else set()
+        differences |= {"size_differs"} if size and not _same_size((stated.width, stated.height), size) else set()
     if stated.has_audio and facts.audio_codec is None:
-        found.add("audio_missing")
-    return found
+        differences.add("audio_missing")
+    return differences
 
 
-def _same_size(stated: tuple[int, int], found: tuple[int, int]) -> bool:
-    """Platforms crop to whole macroblocks, and some state the size before rotation."""
+def _same_size(stated: tuple[int, int], actual: tuple[int, int]) -> bool:
+    """Compare sizes with tolerance: platforms crop to whole macroblocks, and some state the size before rotation."""
     return any(
         all(abs(a - b) <= max(2, _SIZE_SLACK * a) for a, b in zip(stated, size, strict=True))
-        for size in (found, found[::-1])
+        for size in (actual, actual[::-1])
     )
 
 

@@ -1,4 +1,4 @@
-"""The stage table of the README, made from the classes: ``python -m vidal.stages.table README.md``."""
+"""Generates the stage table of the README from the classes: ``python -m vidal.stages.table README.md``."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ START, END = "<!-- stages: made by `make docs` -->", "<!-- /stages -->"
 
 
 def stage_table() -> str:
-    """A Markdown table: name, what it does, what it needs and what it adds."""
+    """Return a Markdown table of all steps: name, description, columns read, layers and columns added."""
     lines = ["| stage | what it does | reads | adds |", "|---|---|---|---|"]
     for stage in Catalogue.all():
         kind = " (global decision)" if stage.is_decision else ""
@@ -23,7 +23,7 @@ def stage_table() -> str:
 
 
 def with_table(text: str) -> str:
-    """The page with the table between its markers brought up to date."""
+    """Return ``text`` with an up-to-date table between the markers."""
     before, rest = text.split(START)
     _, after = rest.split(END)
     return f"{before}{START}\n{stage_table()}\n{END}{after}"

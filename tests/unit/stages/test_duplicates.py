@@ -23,7 +23,7 @@ from vidal.errors import SourceError
 from vidal.record import to_row
 from vidal.stages.duplicates import Duplicates
 from vidal.stages.fingerprints import Fingerprints
-from vidal.stages.near_duplicates import Sounds, frame_pairs
+from vidal.stages.near_duplicates import AudioFingerprints, frame_pairs
 
 Row = dict[str, Any]
 
@@ -258,12 +258,12 @@ def test_the_detail_and_the_columns_hold_every_number_that_was_decided_on() -> N
     row = _decide(rows)["b"]
     distance = row["duplicate_distance"]
     assert 10 < distance <= 16 and (row["decided_value"], row["decided_limit"]) == (distance, 16)
-    assert row["detail"].startswith(f"mean frame distance {distance:.2f} <= 16 bits, sound error 0.0")
+    assert row["detail"].startswith(f"mean frame distance {distance:.2f} <= 16 bits, audio error 0.0")
     rows[1] |= {"frame_hash": None}
     row = _decide(rows, audio="reject")["b"]
     error = row["duplicate_distance"]
     assert 0 < error <= 0.1 and (row["decided_value"], row["decided_limit"]) == (error, 0.1)
-    assert row["detail"] == f"sound error {error:.3f} <= 0.1 with a"
+    assert row["detail"] == f"audio error {error:.3f} <= 0.1 with a"
 
 
 def _write_dataset(folder: Path, shards: list[list[Row]]) -> str:
@@ -402,6 +402,6 @@ def test_a_crowd_in_one_bucket_costs_no_more_than_its_window() -> None:
 def test_a_sound_is_compared_at_the_best_shift_in_either_direction(
     name: str, one: list[int], two: list[int], error: float
 ) -> None:
-    sounds = Sounds(pa.chunked_array([pa.array([one, two], pa.list_(pa.int64()))]), min_values=20)
+    sounds = AudioFingerprints(pa.chunked_array([pa.array([one, two], pa.list_(pa.int64()))]), min_values=20)
     there, back = sounds.errors((np.array([0, 1]), np.array([1, 0])))
     assert there == back == pytest.approx(error, abs=0.1), name

@@ -15,7 +15,7 @@ from tests.conftest import ROOT
 from vidal.clip import Clip, OcrLine
 from vidal.errors import ModelError
 from vidal.models.ocr import TextLine, joined, rows_of
-from vidal.stages.text.ocr import Ocr, area_share, each_line_once, same_picture
+from vidal.stages.text.ocr import Ocr, area_share, each_line_once, is_same_image
 from vidal.work import Member
 
 
@@ -216,9 +216,9 @@ def test_overlapping_boxes_count_once(boxes: list[list[float]], share: float) ->
 def test_a_new_word_makes_another_picture_and_noise_does_not() -> None:
     plain = np.asarray(frame(), dtype=np.uint8)
     noisy = np.clip(plain + np.random.default_rng(0).normal(0, 3, plain.shape), 0, 255).astype(np.uint8)
-    assert same_picture(plain, noisy, 6.0)
-    assert not same_picture(plain, np.asarray(frame("hi", size=10)), 6.0)
-    assert not same_picture(plain, plain[:-8], 6.0)
+    assert is_same_image(plain, noisy, 6.0)
+    assert not is_same_image(plain, np.asarray(frame("hi", size=10)), 6.0)
+    assert not is_same_image(plain, plain[:-8], 6.0)
 
 
 @pytest.mark.parametrize("setting", ["detector", "recogniser"])

@@ -1,6 +1,6 @@
-"""Filters: each turns a clip away for one reason, which is its name, its file and the manifest's ``reason``.
+"""Filters, each of which rejects clips for one reason; the reason is also the filter's name and file name.
 
-A filter decides on numbers that earlier stages stored and stores none of its own. A number that is
-missing (or not a number) is no ground to reject: the metadata of a crawl often lacks it, and the same
-filter can stand again behind the stage that measures. A clip without a sound has no sound to judge.
+A filter decides on values that earlier stages have stored. A missing value (or NaN) is no reason to reject, as the
+metadata of a crawl is often incomplete, and a recipe can list the same filter again after the stage that measures the
+value. Audio criteria do not apply to clips without audio.
 """

@@ -9,14 +9,14 @@ from vidal.stage import Stage
 
 
 class Damaged(Stage):
-    """Rejects clips of which too much is corrupt, or whose ``damage`` has one of the ``words``."""
+    """Rejects clips with too large a corrupt share, or whose ``damage`` contains one of the ``words``."""
 
     reads: ClassVar[tuple[str, ...]] = ("corrupt_frames", "frame_count", "corrupt_audio_share", "damage")
 
     max_share: float = Field(0.05, ge=0, le=1)
-    """Largest share of corrupt frames, and of corrupt audio where there is audio."""
+    """Largest share of corrupt frames and, if there is audio, of corrupt audio packets."""
     words: list[str] = Field(default=["frame_size_changes"])
-    """Damage that is not accepted at all, such as ``shorter_than_stated`` or ``silent_audio``."""
+    """Kinds of damage that are always rejected, such as ``shorter_than_stated`` or ``silent_audio``."""
 
     def process(self, clip: Clip) -> None:
         frames = clip.corrupt_frames / clip.frame_count if clip.corrupt_frames and clip.frame_count else 0.0

@@ -9,13 +9,13 @@ from vidal.stage import Stage
 
 
 class NoText(Stage):
-    """Rejects clips with too few title words and hashtags to be worth pairing with language.
+    """Rejects clips with too few title words and hashtags to be paired with language.
 
-    VIDAL excludes videos "with less than 2 words in the title and without hashtags", which can be read
-    two ways: ``and`` keeps a clip that has both enough words and enough hashtags, ``or`` one that has either.
-    Words are those of the cleaned title, hashtags those of the platform. A clip without a title has no words;
-    a title whose words nobody counted stays. A clip whose source gives no hashtags, as a folder or a list without that
-    column, is judged on its words alone.
+    The VIDAL paper excludes videos "with less than 2 words in the title and without hashtags", which is ambiguous:
+    ``mode: and`` keeps clips with enough words and enough hashtags, ``or`` keeps clips with either. Words are counted
+    in the cleaned title, hashtags in the platform's list. A clip without a title has 0 words; a clip whose words have
+    not been counted passes. If the source has no hashtags (a folder, or a list without that column), only the words
+    count.
     """
 
     version: ClassVar[int] = 2

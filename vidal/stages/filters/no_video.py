@@ -5,7 +5,7 @@ from vidal.stage import Stage
 
 
 class NoVideo(Stage):
-    """Rejects clips of audio alone; clips that were not probed pass."""
+    """Rejects audio-only clips; clips that were not probed pass."""
 
     reads = ("container", "video_codec")
 

@@ -7,7 +7,7 @@ from vidal.stage import Stage
 
 
 class TooBlurry(Stage):
-    """Rejects clips whose ``blur`` is over ``max_blur``; clips without the measurement pass."""
+    """Rejects clips whose ``blur`` exceeds ``max_blur``; clips without the measurement pass."""
 
     reads = ("blur",)
     max_blur: float = Field(12.0, gt=0)

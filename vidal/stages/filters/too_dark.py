@@ -7,9 +7,9 @@ from vidal.stage import Stage
 
 
 class TooDark(Stage):
-    """Rejects clips that are dark on the whole, or black for too long.
+    """Rejects clips whose mean brightness is too low or that are black for too large a share.
 
-    Either number is enough to reject; one that was not measured is left out of the decision.
+    Either value suffices to reject a clip; values that were not measured are ignored.
     """
 
     reads = ("luma_mean", "black_share")

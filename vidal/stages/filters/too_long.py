@@ -7,7 +7,7 @@ from vidal.stage import Stage
 
 
 class TooLong(Stage):
-    """Rejects clips longer than ``max_s`` seconds (VIDAL's limit is 20); clips of unknown length pass."""
+    """Rejects clips longer than ``max_s`` seconds (VIDAL's limit is 20); clips of unknown duration pass."""
 
     reads = ("duration_s",)
     max_s: float = Field(20.0, gt=0)

@@ -7,7 +7,7 @@ from vidal.stage import Stage
 
 
 class TooMuchText(Stage):
-    """Rejects clips whose text covers over ``max_area_share`` of a frame; clips without OCR results pass."""
+    """Rejects clips with text over more than ``max_area_share`` of a frame; clips without OCR results pass."""
 
     reads = ("ocr_area_share",)
     max_area_share: float = Field(0.3, ge=0, le=1)

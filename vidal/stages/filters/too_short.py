@@ -7,7 +7,7 @@ from vidal.stage import Stage
 
 
 class TooShort(Stage):
-    """Rejects clips shorter than ``min_s`` seconds; clips of unknown length pass."""
+    """Rejects clips shorter than ``min_s`` seconds; clips of unknown duration pass."""
 
     reads = ("duration_s",)
     min_s: float = Field(1.0, gt=0)

@@ -7,7 +7,7 @@ from vidal.stage import Stage
 
 
 class TooSmall(Stage):
-    """Rejects clips whose shorter side is under ``min_side`` pixels; clips of unknown size pass."""
+    """Rejects clips whose shorter side is below ``min_side`` pixels; clips of unknown size pass."""
 
     reads = ("width", "height")
     min_side: int = Field(144, gt=0)

@@ -7,9 +7,9 @@ from vidal.stage import Stage
 
 
 class TooStatic(Stage):
-    """Rejects clips in which too little moves, or that are frozen for too long.
+    """Rejects clips with too little motion or that are frozen for too large a share.
 
-    Either number is enough to reject; one that was not measured is left out of the decision.
+    Either value suffices to reject a clip; values that were not measured are ignored.
     """
 
     reads = ("motion", "freeze_share")

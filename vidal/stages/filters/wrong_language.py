@@ -7,9 +7,9 @@ from vidal.stage import Stage
 
 
 class WrongLanguage(Stage):
-    """Rejects clips whose title is in none of the ``allowed`` languages (``en``, ``pt``, …).
+    """Rejects clips whose title is not in one of the ``allowed`` languages (``en``, ``pt``, …).
 
-    A title too short to tell has no language or a low score: both stay, as a guess is no ground to reject.
+    Titles without a detected language or with a score below ``min_score``, usually short ones, pass.
     """
 
     reads = ("title_language", "title_language_score")

