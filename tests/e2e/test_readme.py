@@ -47,7 +47,6 @@ RUNS = {
     ".venv/bin/vidal report data/sample": Run("wrote report.html"),
     ".venv/bin/vidal why data/sample bunny-wake-repost": Run("url: ../samples/clips/bunny-wake-repost.webm"),
     "vidal export data/sample --out data/pairs --format open-clip": Run("wrote 23 clips to data/pairs"),
-    "vidal init mine.yaml": Run("wrote mine.yaml, from the template own-videos"),
     "vidal models pull shorts.yaml": Run("depth.model: vidal:depth-small (shipped, "),
     "vidal doctor shorts.yaml": Run("ok stage depth: ready in "),
     "vidal build shorts.yaml --out data/shorts": Run("fetch │ failed │ missing │ 1 │ 2"),
@@ -177,7 +176,6 @@ def urls(place: Path) -> Iterator[None]:
 NEEDS = {
     ".venv/bin/vidal report data/sample": "sample",
     "vidal export data/sample --out data/pairs --format open-clip": "sample",
-    "vidal init mine.yaml": "place",
     "vidal models pull shorts.yaml": "shorts",
     "vidal train pipelines/train/sample.yaml --data data/sample --out runs/sample": "sample",
     'vidal index "shards/{000..099}.tar" --out data/foreign': "tars",

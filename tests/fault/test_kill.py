@@ -12,8 +12,11 @@ from pathlib import Path
 
 import psutil
 import pytest
+import yaml
 
 from tests.runs import (
+    FEW_LETTERS,
+    LETTERS,
     PAINT,
     ROOT,
     SAME_TITLE,
@@ -24,6 +27,7 @@ from tests.runs import (
     start_vidal,
     still_alive,
     vidal,
+    write_list,
     write_recipe,
 )
 from vidal.engine.local import InProcessEngine
@@ -128,18 +132,36 @@ def test_a_driver_that_dies_at_any_write_sync_or_rename_leaves_a_run_that_can_be
     stride: int, tmp_path: Path
 ) -> None:
     recipe = write_recipe(tmp_path, [PAINT, SAME_TITLE, SHADE], ["one", "two"], shards={"size": 1})
+    assert die_at_every_step("build", recipe, tmp_path, stride) > 60
+
+
+@pytest.mark.parametrize("stride", [23, pytest.param(1, marks=pytest.mark.slow)])
+@pytest.mark.parametrize(("act", "least"), [("add", 60), ("grow", 60), ("refilter", 15)])
+def test_a_revision_that_dies_at_any_write_sync_or_rename_is_seen_whole_or_not_at_all(
+    act: str, least: int, stride: int, tmp_path: Path
+) -> None:
+    recipe = write_recipe(tmp_path, [LETTERS, {FEW_LETTERS: {"min": 1}}, PAINT], ["one", "two"], shards={"size": 1})
+    (tmp_path / "more.yaml").write_text(yaml.safe_dump({"stages": [SAME_TITLE, SHADE]}))
+    (tmp_path / "longer").mkdir()
+    write_list(tmp_path / "longer", ["one", "two", "three"]).rename(tmp_path / "longer.csv")
+    (tmp_path / "thresholds.txt").write_text(f"{FEW_LETTERS}.min=4")
+    assert die_at_every_step(act, recipe, tmp_path, stride) > least
+
+
+def die_at_every_step(act: str, recipe: Path, folder: Path, stride: int) -> int:
+    """How many steps on the disk there are, at each of which the run died once and no reader saw anything torn."""
     script = Path(__file__).with_name("die_at_every_step.py")
-    (tmp_path / "tmp").mkdir()
+    (folder / "tmp").mkdir()
     done = subprocess.run(
-        [sys.executable, str(script), str(recipe), str(tmp_path), str(stride)],
+        [sys.executable, str(script), act, str(recipe), str(folder), str(stride)],
         capture_output=True,
         text=True,
         cwd=ROOT,
         # What other processes leave in the common one would be swept, and so be steps.
-        env={**os.environ, "TMPDIR": str(tmp_path / "tmp")},
+        env={**os.environ, "TMPDIR": str(folder / "tmp")},
         timeout=290,
     )
     assert (done.returncode, done.stderr) == (0, "")
     steps, torn = map(int, done.stdout.split())
-    assert steps > 60
     assert torn == 0
+    return steps

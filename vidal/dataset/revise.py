@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+import contextlib
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -60,6 +61,14 @@ def refuse_revised(dataset: Dataset, command: str) -> None:
             f"{address}: has revisions {', '.join(map(str, known))}, which {command} would leave behind; drop them "
             f"first: vidal revisions {address} --drop {known[0]}"
         )
+
+
+@contextlib.contextmanager
+def locked(base: Dataset, note: Callable[[], str] = str) -> Iterator[None]:
+    """Hold the dataset's lock, with what killed runs left swept; ``note`` tells others how far the run is."""
+    with Lock(base.storage, note):
+        base.storage.remove_temporaries()
+        yield
 
 
 def begin(

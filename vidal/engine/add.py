@@ -13,8 +13,7 @@ from typing import Any
 
 from vidal import recipe as recipes
 from vidal.dataset.dataset import Dataset
-from vidal.dataset.lock import Lock
-from vidal.dataset.revise import Revision, begin, revision_at
+from vidal.dataset.revise import Revision, begin, locked, revision_at
 from vidal.engine.driver import Run, complete
 from vidal.errors import RecipeError
 from vidal.recipe import Recipe, fingerprint
@@ -56,7 +55,7 @@ def add(run: Run, path: Path, base: Dataset) -> None:
 
     Raises `VidalError`; shards that are committed by then stay, and the same command resumes.
     """
-    with Lock(base.storage, run.progress.line):
+    with locked(base, run.progress.line):
         revision = _begin(path, run.recipe, base)
         complete(dataclasses.replace(run, storage=revision.storage, base=base))
         revision.finish()

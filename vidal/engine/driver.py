@@ -14,8 +14,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
+import pyarrow as pa
+
 import vidal
 from vidal.clip import SCHEMA_VERSION
+from vidal.crawl.settings import WebSettings
+from vidal.crawl.visitor import Visitor
 from vidal.dataset import plan as plans
 from vidal.dataset import removals
 from vidal.dataset.dataset import Dataset, DatasetInfo, committed, read_info, write_info
@@ -25,11 +29,13 @@ from vidal.dataset.revisions import INFO_NAME
 from vidal.dataset.storage import Storage
 from vidal.engine.decided import decided_plan, uncommit_changed
 from vidal.engine.job import Assignment, Engine, Job, Progress, ShardReport, cut_into_groups
-from vidal.errors import MachineError, NothingNewError, OutputError, StorageError, UserError
+from vidal.engine.shared import Direct
+from vidal.errors import MachineError, NothingNewError, OutputError, RecipeError, StorageError, UserError
 from vidal.flow import check_own_columns
-from vidal.recipe import Phase, Recipe, fingerprint
-from vidal.settings import differences
-from vidal.sources.source import DISCOVERED
+from vidal.recipe import Phase, Recipe, differences, fingerprint
+from vidal.sources.dataset import DatasetSource
+from vidal.sources.expanding import FOLDER as DISCOVERED
+from vidal.sources.expanding import ExpandingSource
 from vidal.stage import Decision, Stage
 
 _SECRETS = f"{DISCOVERED}/secrets.json"
@@ -135,7 +141,7 @@ def _check_owner(recipe: Recipe, storage: Storage) -> DatasetInfo | None:
 
 def _check_secrets(run: Run, info: DatasetInfo | None) -> None:
     """Refuse to go on without what an earlier run was given, such as a proxy; remember the names of what is given."""
-    if info is None and not run.recipe.source.asks:
+    if info is None and not isinstance(run.recipe.source, ExpandingSource):
         return
     known = info.secrets if info else json.loads(run.storage.read(_SECRETS)) if run.storage.exists(_SECRETS) else []
     if missing := [name for name in known if name not in run.recipe.secrets]:
@@ -170,8 +176,7 @@ def _prepare(run: Run, storage: Storage, index: int, previous: Storage | None, d
         plans.write_like(storage, plans.to_add_to(run.base.plan), run.base.plan)
     elif not run.base and previous is None and read_info(storage) is None:
         size = run.recipe.shards.size
-        candidates = run.recipe.source.discover(storage, run.recipe.stages)
-        made = plans.make(candidates, shard_size=size, seed=run.recipe.shards.seed, known=run.known)
+        made = plans.make(_candidates_of(run, storage), shard_size=size, seed=run.recipe.shards.seed, known=run.known)
         if run.known and made.num_rows == 0:
             raise NothingNewError(f"{run.recipe.name}: every candidate of the source is in the dataset")
         check_own_columns(plans.own_columns(made.schema), run.recipe.columns(), run.recipe.name)
@@ -189,6 +194,21 @@ def _prepare(run: Run, storage: Storage, index: int, previous: Storage | None, d
         if not is_last and read_info(run.storage) is None:
             _write_info(run, run.storage, plans.Plan(storage), len(phases) - 1)
         _write_info(run, storage, plans.Plan(storage), index)
+
+
+def _candidates_of(run: Run, storage: Storage) -> pa.Table:
+    """The source's candidates; one that has to ask for them goes out as the recipe's stages do."""
+    source = run.recipe.source
+    if not isinstance(source, ExpandingSource):
+        return source.candidates()
+    for stage in run.recipe.stages:
+        if isinstance(stage, WebSettings):
+            visitor = Visitor(stage, Direct(stage.shared()))
+            try:
+                return source.expand(storage, visitor)
+            finally:
+                visitor.close()
+    raise RecipeError(f"source {source.kind()} needs the stage `fetch`, whose settings say how the web is visited")
 
 
 def _write_info(run: Run, storage: Storage, plan: plans.Plan, index: int) -> None:
@@ -228,8 +248,10 @@ def _write_info(run: Run, storage: Storage, plan: plans.Plan, index: int) -> Non
 def _run_phase(run: Run, phase: Phase, storage: Storage, previous: Storage | None, place: tuple[int, int]) -> None:
     info = read_info(storage)
     assert info is not None
-    source = previous.address if previous else run.base.address if run.base else run.recipe.source.earlier_dataset()
-    stages = run.recipe.stages_to_run(phase)
+    source = previous.address if previous else run.base.address if run.base else None
+    if source is None and isinstance(run.recipe.source, DatasetSource):
+        source = run.recipe.source.dataset
+    stages = _with_base(phase.stages, run.recipe.source.base())
     objects = {stage.step_name(): stage.shared() for stage in stages}
     job = Job(
         storage=storage,
@@ -254,6 +276,14 @@ def _loads(info: DatasetInfo, stages: Sequence[Stage]) -> frozenset[str]:
     """Layers to read of the phase before: those that its stages read, and those that this run writes anew."""
     read = {name for stage in stages for name in stage.reads}
     return frozenset(layer for layer in info.layers if layer not in info.tar_folders or layer in read)
+
+
+def _with_base(stages: Sequence[Stage], base: str) -> list[Stage]:
+    """Stages with ``base`` set to the folder that relative URLs start from; it changes no byte of the output."""
+    return [
+        stage.model_copy(update={"base": base}) if "base" in type(stage).model_fields and base else stage
+        for stage in stages
+    ]
 
 
 def _assignments(run: Run, storage: Storage, info: DatasetInfo) -> list[Assignment]:

@@ -17,8 +17,7 @@ from vidal.clip import Clip, manifest_schema, schema
 from vidal.dataset import manifest, revisions
 from vidal.dataset import plan as plans
 from vidal.dataset.dataset import Dataset, read_info
-from vidal.dataset.lock import Lock
-from vidal.dataset.revise import GROWN, Revision, begin, shared_tars
+from vidal.dataset.revise import GROWN, Revision, begin, locked, shared_tars
 from vidal.engine.driver import Run, build
 from vidal.errors import OutputError, UserError
 from vidal.recipe import Recipe, fingerprint
@@ -48,7 +47,7 @@ def grow(run: Run, base: Dataset, source: Sequence[str]) -> None:
     ``run.storage`` is ignored, and ``source`` is what the revision's record says of it. Raises `NothingNewError` if
     every candidate is there, and `VidalError`; shards that are committed by then stay, and the same command resumes.
     """
-    with Lock(base.storage, run.progress.line):
+    with locked(base, run.progress.line):
         number = revisions.current(base.storage) + 1
         within = base.storage.child(revisions.folder_of(number))
         if (other := read_info(within)) and not other.made_by.startswith(COMMAND):

@@ -9,7 +9,8 @@ from typing import Protocol
 from vidal.clip import Clip
 from vidal.dataset.removals import Removals
 from vidal.dataset.storage import Storage
-from vidal.stage import Shared, Stage
+from vidal.engine.shared import Shared
+from vidal.stage import Stage
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -18,9 +18,8 @@ import pyarrow as pa
 from vidal.clip import Clip, column_names
 from vidal.dataset import manifest
 from vidal.dataset.dataset import Dataset
-from vidal.dataset.lock import Lock
 from vidal.dataset.plan import DECIDED
-from vidal.dataset.revise import Revision, begin, finished, revision_at
+from vidal.dataset.revise import Revision, begin, finished, locked, revision_at
 from vidal.engine.decided import rows_of
 from vidal.engine.isolate import run_stage
 from vidal.engine.job import ShardReport, UnderWay
@@ -84,7 +83,7 @@ def refilter(address: str, settings: Sequence[str], *, dry_run: bool = False) ->
     moves = _moves(current, base, verdicts)
     number, folder = None, None
     if not dry_run and definition != current.info.definition:
-        with Lock(base.storage):
+        with locked(base):
             made = _write(base, definition, after, changed, verdicts, settings)
         number, folder = made.number, made.dataset.manifest_address
     return Refiltered(
