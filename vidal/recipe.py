@@ -1,4 +1,4 @@
-"""A recipe: a YAML file that maps a source through stages to a data set, checked before anything runs.
+"""A recipe: a YAML file that describes how stages turn a source into a dataset, checked before anything runs.
 
 name: shorts
 source: {list: candidates.csv}
@@ -12,8 +12,8 @@ stages:
   - duplicates        # a global decision: everything before it runs first, over all shards
   - depth: {model: vinvino02/glpn-nyu}
 
-A line ``modalities: [my_package.normals:NORMALS]`` makes a modality of your own known to the build, and is recorded for
-all that read its dataset.
+A line ``modalities: [my_package.normals:NORMALS]`` registers a modality of your own for the build. The dataset records
+it, so that its readers know the modality too.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ _EXAMPLE = "shards.size=4 or too_long.max_s=30"
 
 
 class Shards(BaseModel):
-    """How the plan is cut."""
+    """How the candidates are divided into shards."""
 
     model_config = ConfigDict(extra="forbid")
 
@@ -56,31 +56,32 @@ class Shards(BaseModel):
 
 
 class EngineSettings(BaseModel):
-    """How the work is run; changes no byte of the output, so it is no part of the fingerprint."""
+    """How a build runs; excluded from the fingerprint, as none of it changes a byte of the output."""
 
     model_config = ConfigDict(extra="forbid")
 
     window: int = Field(16, ge=1)
-    """Clips of a shard that are in memory at once in a worker."""
+    """Clips of a shard that a worker holds in memory at once."""
     gpu_workers: int | None = Field(None, ge=1)
-    """Workers of a GPU group; by default one per GPU."""
+    """Workers per GPU group; one per GPU by default."""
     dashboard: bool = False
     """Start Ray's dashboard."""
     object_store_bytes: int = Field(512 * 1024**2, ge=100 * 1024**2)
-    """Object store of the Ray that the run starts."""
+    """Size of the object store of a Ray cluster that the run starts, in bytes."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Phase:
-    """Stages between two global decisions; ``decision`` is made over what they wrote."""
+    """The stages between two global decisions."""
 
     stages: tuple[Stage, ...]
     decision: Decision | None
+    """The decision over the manifest that the stages wrote; None in the last phase."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Recipe:
-    """A checked recipe."""
+    """A validated recipe; made by `load`, or by `check` from a mapping."""
 
     name: str
     source: Source
@@ -88,20 +89,20 @@ class Recipe:
     engine: EngineSettings
     steps: tuple[Step, ...]
     removals: str | None
-    """File that lists what is to be in no data set; applied whenever the recipe runs, so no part of its identity."""
+    """File of clips that no dataset may contain; applied at every run, hence excluded from the fingerprint."""
     modalities: dict[str, str]
-    """By layer, the ``package.module:NAME`` of each modality that is not vidal's own: the recipe's and the source's."""
+    """``package.module:NAME`` of each modality that is not built in, by layer: the recipe's and the source's."""
     definition: dict[str, Any]
-    """The mapping it was read from, without what changes no byte of the output and without secrets."""
+    """The mapping that the recipe was read from, without secrets and what changes no byte of the output."""
     secrets: tuple[str, ...]
-    """The settings that hold a secret, such as ``fetch.cookies``: their names alone."""
+    """Names of the settings that hold a secret, such as ``fetch.cookies``."""
 
     @property
     def stages(self) -> list[Stage]:
         return [step for step in self.steps if isinstance(step, Stage)]
 
     def phases(self) -> list[Phase]:
-        """The stages, cut at each global decision."""
+        """Return the stages, split at each global decision; the last phase has no decision."""
         phases: list[Phase] = []
         stages: list[Stage] = []
         for step in self.steps:
@@ -113,21 +114,20 @@ class Recipe:
         return [*phases, Phase(stages=tuple(stages), decision=None)]
 
     def layers(self, up_to_phase: int | None = None) -> list[str]:
-        """The layers that stages of the first phases write, and those that the source brings."""
+        """Return the layers of the source and those that the stages write, of phases up to ``up_to_phase`` if given."""
         phases = self.phases()[: None if up_to_phase is None else up_to_phase + 1]
-        brought = self.source.layers()
         written = [layer for phase in phases for stage in phase.stages for layer in stage.layers]
-        return list(dict.fromkeys([*brought, *written]))
+        return list(dict.fromkeys([*self.source.layers(), *written]))
 
     def columns(self, steps: Sequence[Step] | None = None) -> dict[str, Column]:
-        """The columns that these steps declare, by default all, and those that came with the source."""
+        """Return the columns that the source's dataset and the given steps (by default all) declare, by name."""
         declared = self.source.declared()
         for step in self.steps if steps is None else steps:
             declared.update(step.columns)
         return declared
 
     def resolved(self, steps: Sequence[Step] | None = None) -> dict[str, Any]:
-        """Everything that the output depends on."""
+        """Return everything that the output depends on, as JSON values: source, shards, identity of each step."""
         return {
             "source": self.source.identity(),
             "shards": self.shards.model_dump(),
@@ -136,14 +136,16 @@ class Recipe:
 
 
 def fingerprint(resolved: dict[str, Any]) -> str:
-    """Identity of the output: schema, stages with versions, settings and models, source; no resources."""
+    """Return the identity of a build's output, sixteen hex digits: the hash of the resolved recipe and the schema."""
     return digest({"schema": SCHEMA_VERSION, **resolved})
 
 
 def load(path: str | Path, overrides: Iterable[str] = (), *, is_crawl: bool = False) -> Recipe:
-    """Read and check a recipe file; ``overrides`` are ``key.path=value``. Raises `RecipeError`.
+    """Read and validate a recipe file; ``overrides`` are ``key.path=value``. Raises `RecipeError`.
 
-    A crawl's list is other people's: unless the recipe says otherwise it names addresses of the web and nothing else.
+    The list of a crawl is untrusted: unless the recipe says otherwise, only web addresses are allowed in it.
+
+    Example: ``load("recipes/shorts.yaml", ["too_long.max_s=15"])``.
     """
     path = Path(path)
     raw = read_yaml(path, "`source` and `stages`")
@@ -159,15 +161,13 @@ def load(path: str | Path, overrides: Iterable[str] = (), *, is_crawl: bool = Fa
 
 
 def steps_of(path: str | Path, overrides: Iterable[str] = ()) -> tuple[Step, ...]:
-    """The stages alone, whose models can be looked for before there is anything to start from."""
-    raw = read_yaml(Path(path), "`source` and `stages`")
-    for override in overrides:
-        _override(raw, override)
+    """Return the steps of a recipe file whose source need not exist yet. Raises `RecipeError`."""
+    raw = with_overrides(read_yaml(Path(path), "`source` and `stages`"), overrides)
     return tuple(_steps(raw.get("stages"), str(path)))
 
 
 def with_overrides(definition: dict[str, Any], overrides: Iterable[str]) -> dict[str, Any]:
-    """A copy of the recipe that a dataset keeps, with other settings. Raises `RecipeError`."""
+    """Return a copy of a recipe's mapping with the overrides applied. Raises `RecipeError`."""
     raw = copy.deepcopy(definition)
     for override in overrides:
         _override(raw, override)
@@ -175,13 +175,13 @@ def with_overrides(definition: dict[str, Any], overrides: Iterable[str]) -> dict
 
 
 def steps_again(definition: dict[str, Any], place: str) -> tuple[Step, ...]:
-    """The steps alone of the recipe that a dataset keeps, whose source may be gone by now. Raises `RecipeError`."""
+    """Return the steps of the recipe stored in a dataset whose source may be gone. Raises `RecipeError`."""
     modalities.load_all(definition.get("modalities"), place)
     return tuple(_steps(definition.get("stages"), place))
 
 
 def again(definition: dict[str, Any], overrides: Iterable[str], place: str) -> Recipe:
-    """The recipe that a dataset keeps, with the settings that it does not keep. Raises `RecipeError`."""
+    """Return the recipe stored in a dataset, with overrides for what is not stored in it. Raises `RecipeError`."""
     raw = with_overrides(definition, overrides)
     _resolve_source_paths(raw, Path())
     return check(raw, place)
@@ -189,19 +189,19 @@ def again(definition: dict[str, Any], overrides: Iterable[str], place: str) -> R
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CrawlFirst:
-    """A crawl whose data set is the source: ``source: {crawl: RECIPE, into: DIR}``."""
+    """A crawl whose dataset is the source of a recipe: ``source: {crawl: RECIPE, into: DIR}``."""
 
     recipe: str
     into: str
 
 
 def crawl_first(path: str | Path, overrides: Iterable[str] = ()) -> CrawlFirst | None:
-    """The crawl that a recipe wants run before it; None for a recipe with any other source."""
+    """Return the crawl that has to run before the recipe; None if its source is no crawl. Raises `RecipeError`."""
     source = read_yaml(Path(path), "`source` and `stages`").get("source")
     if not isinstance(source, dict) or "crawl" not in source or any("source." in text for text in overrides):
         return None
     if not isinstance(source.get("into"), str):
-        raise RecipeError(f"{path}: source.crawl needs `into`, the folder or address of the crawl's data set")
+        raise RecipeError(f"{path}: source.crawl requires `into`, the folder or address of the crawl's dataset")
     return CrawlFirst(
         recipe=str(Path(path).parent / source["crawl"]), into=_from_folder(source["into"], Path(path).parent)
     )
@@ -212,13 +212,17 @@ def _from_folder(value: str, folder: Path) -> str:
 
 
 def check(raw: dict[str, Any], place: str) -> Recipe:
-    """The recipe of a mapping, or one clear line about what is wrong with it."""
+    """Validate a mapping and return its recipe; raises `RecipeError`, which begins with ``place``."""
     unknown = sorted(set(raw) - set(_KEYS))
     if unknown:
-        raise RecipeError(f"{place}: unknown key `{unknown[0]}`; a recipe has {', '.join(_KEYS)}")
+        raise RecipeError(f"{place}: unknown key `{unknown[0]}`; the keys of a recipe are {', '.join(_KEYS)}")
     named = modalities.load_all(raw.get("modalities"), place)
     source = _source(raw.get("source"), place)
-    steps = tuple(_with_schemes(step, source) for step in _steps(raw.get("stages"), place))
+    # Which URL schemes a list may use is up to the source, unless the recipe sets them.
+    steps = tuple(
+        step.model_copy(update={"schemes": source.schemes()}) if getattr(step, "schemes", ()) is None else step
+        for step in _steps(raw.get("stages"), place)
+    )
     extras.require({f"{place}: stages.{step.step_name()}": step.imports for step in steps})
     check_flow(source, steps, place)
     return Recipe(
@@ -234,15 +238,8 @@ def check(raw: dict[str, Any], place: str) -> Recipe:
     )
 
 
-def _with_schemes(step: Step, source: Source) -> Step:
-    """What a list may name is the source's word, unless the recipe has its own."""
-    if getattr(step, "schemes", ()) is None:
-        return step.model_copy(update={"schemes": source.schemes()})
-    return step
-
-
 def _definition(raw: dict[str, Any]) -> dict[str, Any]:
-    """The recipe's mapping without engine settings, resources and secrets."""
+    """Return the recipe's mapping without engine settings, removals, resources and secrets."""
     definition = copy.deepcopy({key: value for key, value in raw.items() if key not in ("engine", "removals")})
     for line in definition["stages"]:
         if isinstance(line, dict):
@@ -254,15 +251,15 @@ def _definition(raw: dict[str, Any]) -> dict[str, Any]:
 
 def _source(raw: Any, place: str) -> Source:
     if not isinstance(raw, dict) or not (kinds := [kind for kind in SOURCES if kind in raw]):
-        raise RecipeError(f"{place}: `source` names one of {', '.join(SOURCES)}")
+        raise RecipeError(f"{place}: `source` must have one of the keys {', '.join(SOURCES)}")
     if len(kinds) > 1:
-        raise RecipeError(f"{place}: `source` has both {' and '.join(kinds)}; name one")
+        raise RecipeError(f"{place}: `source` has both {' and '.join(kinds)}; keep one")
     return validate(SOURCES[kinds[0]], raw, f"{place}: source")
 
 
 def _steps(raw: Any, place: str) -> list[Step]:
     if not isinstance(raw, list) or not raw:
-        raise RecipeError(f"{place}: `stages` is a list of at least one stage")
+        raise RecipeError(f"{place}: `stages` must be a list of at least one stage")
     steps: list[Step] = []
     for index, line in enumerate(raw):
         name, settings = _line(line, f"{place}: stages[{index}]")
@@ -272,9 +269,8 @@ def _steps(raw: Any, place: str) -> list[Step]:
             raise RecipeError(f"{place}: stages[{index}]: {error}") from None
         steps.append(validate(kind, settings, f"{place}: stages[{index}].{name}"))
     names = [step.step_name() for step in steps]
-    repeated = next((name for name in names if names.count(name) > 1), None)
-    if repeated:
-        raise RecipeError(f"{place}: stage `{repeated}` stands twice; each stage stands once")
+    if repeated := next((name for name in names if names.count(name) > 1), None):
+        raise RecipeError(f"{place}: stage `{repeated}` is listed twice; list each stage once")
     return steps
 
 
@@ -285,11 +281,11 @@ def _line(line: Any, place: str) -> tuple[str, dict[str, Any]]:
         name, settings = next(iter(line.items()))
         if settings is None or isinstance(settings, dict):
             return str(name), settings or {}
-    raise RecipeError(f"{place}: a stage is `name` or `name: {{setting: value}}`, not {line!r}")
+    raise RecipeError(f"{place}: write a stage as `name` or `name: {{setting: value}}`, not {line!r}")
 
 
 def _resolve_source_paths(raw: dict[str, Any], folder: Path) -> None:
-    """Paths in a recipe start from the recipe's folder; addresses and overrides are taken as they are."""
+    """Make relative paths of the source and the removals file absolute, starting from ``folder``."""
     if isinstance(raw.get("removals"), str):
         raw["removals"] = _from_folder(raw["removals"], folder)
     source = raw.get("source")
@@ -303,7 +299,7 @@ def _override(raw: dict[str, Any], text: str) -> None:
     """Apply ``shards.size=4`` or ``too_long.max_s=30``."""
     key, parsed = parse_override(text, _EXAMPLE)
     key = key.removeprefix("stages.")
-    # A stage of the user's own has dots in its name.
+    # The name of a user's own stage contains dots.
     name = next((n for n in _stage_names(raw) if key.startswith(f"{n}.")), key.partition(".")[0])
     parts = [name, *key[len(name) + 1 :].split(".")] if key != name else [name]
     if len(parts) < 2:
@@ -314,7 +310,7 @@ def _override(raw: dict[str, Any], text: str) -> None:
     path = parts if target is raw else parts[1:]
     if target is None:
         near = difflib.get_close_matches(parts[0], [*_stage_names(raw), "source", "shards", "engine"], n=1)
-        hint = f"did you mean `{near[0]}`?" if near else f"it has {', '.join(_stage_names(raw))}"
+        hint = f"did you mean `{near[0]}`?" if near else f"its stages: {', '.join(_stage_names(raw))}"
         raise RecipeError(f"--set {key}: the recipe has no stage `{parts[0]}`; {hint}")
     put(target, path, parsed, key)
 
@@ -341,11 +337,11 @@ def _stage_settings(raw: dict[str, Any], name: str) -> dict[str, Any] | None:
 
 
 def differences(old: dict[str, Any], new: dict[str, Any]) -> list[str]:
-    """What differs between two resolved recipes, one line each."""
+    """Return the differences between two resolved recipes, such as ``stages.too_long.max_s: 20 → 15``."""
     before, after = _flat(old), _flat(new)
     keys = [key for key in dict.fromkeys([*before, *after]) if before.get(key) != after.get(key)]
     whole = {key for key in keys if "absent" in (before.get(key, "absent"), after.get(key, "absent"))}
-    # Of a stage that only one of them has, that it has it is enough.
+    # A stage that only one of them has is listed once, without its settings.
     keys = [key for key in keys if not any(key.startswith(f"{stage}.") for stage in whole)]
     changes = [f"{key}: {before.get(key, 'absent')} → {after.get(key, 'absent')}" for key in keys]
     return changes or (["the order of the stages"] if old != new else [])

@@ -1,4 +1,4 @@
-"""The stage protocol: what a stage author writes, and nothing else.
+"""The stage protocol: all that the author of a stage has to write.
 
     class TooLong(Stage):
         '''Rejects clips longer than ``max_s`` seconds.'''
@@ -32,9 +32,9 @@ members, conditions, ``vidal why`` and the report, and other stages read it by i
             if (value := clip["colourfulness"]) < self.min:
                 clip.reject("too_grey", f"{value:.1f} < {self.min:g}", value=value, limit=self.min)
 
-A stage changes the clip in place, rejects it with `Clip.reject`, or raises: `ClipError` for a named
-reason, anything else becomes a failure named after the exception. The engine does the rest for every
-stage: order, batches, timing, retries, deadlines, progress.
+A stage changes the clip in place, rejects it with `Clip.reject`, or raises. A `ClipError` fails the clip with its
+reason; any other exception fails it with a reason named after the exception. The engine takes care of order, batches,
+timing, retries, deadlines and progress for every stage.
 """
 
 from __future__ import annotations
@@ -53,21 +53,21 @@ from vidal.errors import ModelError
 from vidal.record import Column
 
 IN_WORKER = frozenset({"source_file", "source_facts"})
-"""What stages hand each other in one worker: lost at a global decision and where the hardware changes."""
+"""Working state passed between stages in one worker; lost at a global decision and where the hardware changes."""
 
 
 class Resources(BaseModel):
-    """What a worker of the stage needs; left out of the fingerprint, as it changes no byte of the output."""
+    """What a worker of the stage needs; excluded from the fingerprint, as it changes no byte of the output."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
 
     gpus: float = Field(0.0, ge=0)
-    """GPUs of one worker; stages that want one run in workers of their own where there is one."""
+    """GPUs per worker; on a machine with a GPU, stages that use it run in separate workers."""
     batch_size: int = Field(1, ge=1)
-    """Clips given to `Stage.process_batch` at once."""
+    """Clips passed to `Stage.process_batch` at once."""
     timeout_s: float | None = Field(300.0, gt=0)
-    """Wall-clock limit for one clip, after which the watchdog ends the worker; none for a stage that waits for others
-    and keeps its own deadlines."""
+    """Wall-clock limit for one clip, after which the watchdog ends the worker; none for a stage that waits for a
+    remote service and keeps its own deadlines."""
 
 
 class Step(BaseModel):
@@ -78,79 +78,82 @@ class Step(BaseModel):
     )
 
     version: ClassVar[int] = 1
-    """Raised when the same settings give other output."""
+    """Incremented when the same settings produce different output."""
     reads: ClassVar[tuple[str, ...]] = ()
-    """Columns, layers (``"video"``, ``"audio"``) and what is `IN_WORKER` that must be there before."""
+    """Columns, layers (``"video"``, ``"audio"``) and `IN_WORKER` state that the step requires."""
     writes: ClassVar[tuple[str, ...]] = ()
-    """Columns of `vidal.clip.Clip`, layers and what is `IN_WORKER` that are there after."""
+    """Columns of `vidal.clip.Clip`, layers and `IN_WORKER` state that the step provides."""
     columns: ClassVar[Mapping[str, Column]] = {}
-    """The columns that the step writes and that `vidal.clip.Clip` has no field for, by name; not named in `writes`."""
+    """Columns that the step adds to those of `vidal.clip.Clip`, by name; not repeated in `writes`."""
 
     imports: ClassVar[tuple[str, ...]] = ()
-    """Modules beyond the plain install that the step may import; where one is missing, its recipe is refused."""
-    whereabouts: ClassVar[tuple[str, ...]] = ()
-    """Settings that say where something is rather than what it is: no part of the identity."""
+    """Optional modules that the step imports; a recipe is rejected if one of them is not installed."""
+    not_fingerprinted: ClassVar[tuple[str, ...]] = ()
+    """Settings excluded from the fingerprint, as they change no byte of the output."""
     secrets: ClassVar[tuple[str, ...]] = ()
-    """Settings that stand in no file of the data set."""
+    """Settings that are never stored in the dataset, such as cookies."""
 
     @classmethod
     def step_name(cls) -> str:
-        """The name in a recipe: ``TooLong`` is ``too_long``."""
+        """Return the name in a recipe: ``too_long`` for ``TooLong``."""
         return re.sub(r"(?<!^)(?=[A-Z])", "_", cls.__name__).lower()
 
     def identity(self) -> dict[str, Any]:
-        """What the output depends on: name, version, settings, declared columns and the identity of every model."""
+        """Return what the output depends on: name, version, settings, models and declared columns, as JSON values."""
         identity = {
             "name": self.step_name(),
             "version": self.version,
-            "settings": self.model_dump(mode="json", exclude={"resources", *self.whereabouts}),
+            "settings": self.model_dump(mode="json", exclude={"resources", *self.not_fingerprinted}),
             "models": self.named_models(),
         }
         declared = {name: column.kind for name, column in self.columns.items()}
         return identity | ({"columns": declared} if declared else {})
 
     def named_models(self) -> dict[str, str]:
-        """`model_identities`, where the error of a model that is not there names this step."""
+        """Return `model_identities`; the `ModelError` of a missing model names this step."""
         try:
             return self.model_identities()
         except ModelError as error:
             raise ModelError(f"{self.step_name()}: {error}") from error
 
     def model_identities(self) -> dict[str, str]:
-        """Identity of each model that the step would load, by setting: a hub id with revision, or a file's hash."""
+        """Return the identity of each model by setting: a hub id with its revision, or a file's hash."""
         return {}
 
 
 class Stage(Step):
-    """One step of a recipe, made once per worker."""
+    """A step that processes clips; created once per worker."""
 
     default_resources: ClassVar[Resources] = Resources()
     layers: ClassVar[tuple[str, ...]] = ()
     """Layers that the stage adds members to."""
     resources: Resources | None = None
-    """Overrides of `default_resources`, by the recipe."""
+    """The recipe's overrides of `default_resources`."""
 
     @property
     def needs(self) -> Resources:
-        """The stage's resources, with the recipe's word on those that it names."""
+        """The stage's resources: `default_resources` with the recipe's overrides."""
         given = self.resources.model_dump(exclude_unset=True) if self.resources else {}
         return self.default_resources.model_copy(update=given)
 
     def setup(self) -> None:
-        """Load what is loaded once per worker; an error here stops the run."""
+        """Load models and the like, once per worker; an error here stops the run."""
 
     def shared(self) -> object | None:
-        """An object of which the whole run has one, such as a budget; its methods take and give plain values."""
+        """Return an object that all workers of the run share, such as a budget, or None.
+
+        Arguments and results of its methods are plain values.
+        """
         return None
 
     def bind(self, proxy: Any) -> None:
-        """Called before `setup` with a proxy of that object: ``proxy.call("method", …)``, from any thread."""
+        """Receive a proxy of the shared object, before `setup`: ``proxy.call("method", …)``, from any thread."""
 
     def process(self, clip: Clip) -> None:
         raise TypeError(f"{type(self).__name__} defines neither process nor process_batch")
 
     def process_batch(self, clips: Sequence[Clip]) -> None:
-        """Process up to ``needs.batch_size`` clips; tried clip by clip if it raises."""
+        """Process up to ``needs.batch_size`` clips; if it raises, the clips are retried one by one."""
         for clip in clips:
             self.process(clip)
 
@@ -159,18 +162,18 @@ class Decision(Step):
     """A global decision: made once over the whole manifest, in plan order, between two groups of stages."""
 
     def after(self, earlier: Sequence[str]) -> Decision:
-        """The decision where the clips of the datasets at these addresses come first, and keep their outcomes.
+        """Return the decision that gives the clips of the datasets at these addresses precedence over new ones.
 
-        By default they have no part in it.
+        The outcomes of the earlier clips stay. By default a decision ignores them.
         """
         return self
 
     def decide(self, rows: pa.Table) -> pa.Table:
-        """Take the manifest in plan order; give ``clip_id`` and the columns to set for the clips concerned."""
+        """Return the columns to set, with ``clip_id``, for some clips of the manifest (in plan order)."""
         raise NotImplementedError
 
 
 def digest(value: Any) -> str:
-    """Sixteen hex digits that stand for a JSON value."""
+    """Return the first 16 hex digits of the SHA-256 of a JSON value's canonical form."""
     text = json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
     return hashlib.sha256(text.encode()).hexdigest()[:16]

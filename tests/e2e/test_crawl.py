@@ -194,14 +194,14 @@ def test_what_a_crawl_began_with_is_asked_for_again_and_stands_in_no_file(tmp_pa
         retry = ["retry", tmp_path / "crawl", "--engine", "local", "--workers", "0"]
         refused = command(*retry)
         assert (refused.returncode, refused.stderr.count("\n")) == (2, 1)
-        assert "was begun with fetch.cookies" in refused.stderr and "--set fetch.cookies=…" in refused.stderr
+        assert "was started with fetch.cookies" in refused.stderr and "--set fetch.cookies=…" in refused.stderr
         assert set(by_path(tmp_path).values()) == {("kept", None), ("failed", "server_error")}, "nothing was touched"
         done = command(*retry, *given)
         assert done.returncode == 0, done.stderr
         assert set(by_path(tmp_path).values()) == {("kept", None)}
         (tmp_path / "crawl" / "manifest" / "000000.parquet").unlink()
         refused = crawl(tmp_path, recipe)
-        assert refused.returncode == 2 and "was begun with fetch.cookies" in refused.stderr
+        assert refused.returncode == 2 and "was started with fetch.cookies" in refused.stderr
         done = crawl(tmp_path, recipe, *given)
         assert done.returncode == 0, done.stderr
     for secret in (value, str(cookies)):

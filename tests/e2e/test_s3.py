@@ -87,7 +87,7 @@ def test_a_second_driver_and_another_recipe_are_refused(built: tuple[Path, str],
     folder, address = built
     with Lock(Storage(address)), pytest.raises(OutputError, match="another run"):
         run(folder / "toys.yaml", address, InProcessEngine())
-    with pytest.raises(OutputError, match="belongs to another recipe"):
+    with pytest.raises(OutputError, match="built from a different recipe"):
         run(write_recipe(tmp_path, [PAINT], 3), address, InProcessEngine())
     assert "run.lock" not in stored(address)
 

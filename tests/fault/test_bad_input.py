@@ -94,10 +94,10 @@ MISTAKES: list[Case] = [
     ("folder without media", build(lambda f: recipe_over(f, {"folder": str(f)})), USER, "no media file under it"),
     ("data set that is none", build(lambda f: recipe_over(f, {"dataset": str(f)})), USER, "no dataset there"),
     ("annotations that are gone", build(lambda f: recipe_over(f, {"vidal_json": "v.json"})), USER, "v.json: no such file"),
-    ("occupied folder", build(occupied), USER, "the folder is not empty and holds no dataset.json (it has thesis.tex)"),
-    ("out is a file", build(a_file), USER, "out: is a file; --out names a folder"),
+    ("occupied folder", build(occupied), USER, "the folder is not empty and has no dataset.json (it contains thesis.tex)"),
+    ("out is a file", build(a_file), USER, "out: is a file; --out must name a folder"),
     ("another's dataset.json", build(no_data_set_json), USER, "dataset.json: not a vidal data set"),
-    ("file as parent", build(toys, "--out", "{folder}/toys.yaml/out"), USER, "toys.yaml/out: a part of it is a file"),
+    ("file as parent", build(toys, "--out", "{folder}/toys.yaml/out"), USER, "toys.yaml/out: part of the path is a file"),
     ("read-only place", build(toys, "--out", "/proc/vidal"), MACHINE, "/proc/vidal: cannot be written: "),
     ("address of no kind", build(toys, "--out", "nonsense://x/y"), USER, "nonsense://x/y: not an address that can be opened"),
     ("minus one worker", build(toys, "--workers", "-1"), USER, "--workers -1: at least 1"),
@@ -127,9 +127,9 @@ def test_a_folder_of_another_recipe_says_what_differs_and_the_two_ways_out(tmp_p
     done = vidal("build", recipe, "--out", tmp_path / "out", "--engine", "local")
     assert done.returncode == USER
     assert done.stderr == (
-        f"vidal: {tmp_path}/out: belongs to another recipe; what differs: stages.shade: present → absent; "
+        f"vidal: {tmp_path}/out: was built from a different recipe; differences: stages.shade: present → absent; "
         f"stages.paint.settings.pixels: 8 → 9; stages.trouble: absent → present. "
-        f"Choose another --out for the new recipe, or remove {tmp_path}/out to build it anew\n"
+        f"Choose another --out for the new recipe, or delete {tmp_path}/out to rebuild it\n"
     )
     assert digests(tmp_path / "out") == before
 

@@ -280,5 +280,5 @@ def test_a_clip_that_is_removed_leaves_no_declared_value(tmp_path: Path) -> None
 def test_another_declaration_is_another_dataset(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     out = built(tmp_path, [PAINT, LETTERS], ["half"])
     monkeypatch.setattr(Letters, "columns", {**Letters.columns, "letters": Column(float, "letters of the title")})
-    with pytest.raises(OutputError, match=r"what differs: stages\.letters\.columns\.letters\.type: int → float"):
+    with pytest.raises(OutputError, match=r"differences: stages\.letters\.columns\.letters\.type: int → float"):
         run(tmp_path / "toys.yaml", out, InProcessEngine())

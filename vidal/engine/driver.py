@@ -36,16 +36,16 @@ from vidal.recipe import Phase, Recipe, differences, fingerprint
 from vidal.sources.dataset import DatasetSource
 from vidal.sources.expanding import FOLDER as DISCOVERED
 from vidal.sources.expanding import ExpandingSource
-from vidal.stage import Decision, Stage
+from vidal.stage import Decision
 
 _SECRETS = f"{DISCOVERED}/secrets.json"
-"""Names of the secrets with which a source is asked, before there is a plan and with it a ``dataset.json``."""
+"""Names of the secrets that a source is expanded with, while there is no ``dataset.json`` yet to keep them."""
 _DEATHS_TO_FAIL = 2
-_IDLE_PASSES = 3
+_MAX_IDLE_PASSES = 3
 
 
 class RunProgress(Progress, Protocol):
-    """What the driver reports besides: the phases of the run, and the beginning of each."""
+    """Adds the phases of a run to the reports of its engine."""
 
     def begin_run(self, phases: Sequence[Sequence[str]]) -> None:
         """The run begins; ``phases`` are the names of the stages of each phase."""
@@ -79,20 +79,21 @@ class Run:
     have_gpu: bool = False
     retry: Retry | None = None
     base: Dataset | None = None
-    """The finished dataset that ``storage`` is a revision of, and that the clips come from with all that they have."""
+    """The finished dataset that ``storage`` is a revision of, and the source of the clips with their members."""
     known: frozenset[str] = frozenset()
-    """Clips of the source that are left out."""
+    """Ids of candidates to leave out of the plan."""
     seconds: Counter[str] = field(default_factory=Counter)
+    """Worker seconds by stage, summed over all shards built so far."""
 
 
 def is_complete(recipe: Recipe, storage: Storage) -> bool:
-    """Whether every shard is committed; raises `OutputError` if the folder belongs to another recipe."""
+    """Return whether every shard is committed; raises `OutputError` if the folder belongs to a different recipe."""
     info = _check_owner(recipe, storage)
     return info is not None and set(committed(storage)) >= set(range(info.shards))
 
 
 def build(run: Run) -> None:
-    """Build what is not committed yet. Raises `VidalError`; shards committed by then stay."""
+    """Build every shard that is not committed yet. Raises `VidalError`; shards committed before the error stay."""
     info = _check_owner(run.recipe, run.storage)
     _check_writable(run.storage)
     with Lock(run.storage, run.progress.line):
@@ -101,16 +102,14 @@ def build(run: Run) -> None:
 
 
 def complete(run: Run) -> None:
-    """Do what is left to do of every phase; the caller holds the lock."""
+    """Resume every phase and run it to the end; the caller holds the lock."""
     run.storage.remove_temporaries()
     phases = run.recipe.phases()
     run.progress.begin_run([[stage.step_name() for stage in phase.stages] for phase in phases])
     previous: Storage | None = None
     for index, phase in enumerate(phases):
-        is_last = index == len(phases) - 1
-        storage = run.storage if is_last else run.storage.child(f"phases/{index + 1}")
-        decision = phases[index - 1].decision if index else None
-        _prepare(run, storage, index, previous, decision)
+        storage = run.storage if index == len(phases) - 1 else run.storage.child(f"phases/{index + 1}")
+        _prepare(run, storage, index, previous, phases[index - 1].decision if index else None)
         _run_phase(run, phase, storage, previous, (index + 1, len(phases)))
         previous = storage
     run.storage.remove_temporaries()
@@ -118,14 +117,14 @@ def complete(run: Run) -> None:
 
 def _check_owner(recipe: Recipe, storage: Storage) -> DatasetInfo | None:
     if storage.is_local and storage.local_path().is_file():
-        raise OutputError(f"{storage.address}: is a file; --out names a folder")
+        raise OutputError(f"{storage.address}: is a file; --out must name a folder")
     info = read_info(storage)
     if info is None:
         foreign = [n for n in storage.names("") if n not in (LOCK_NAME, "phases", DISCOVERED, plans.NAME)]
         if foreign and storage.is_local:
             raise OutputError(
-                f"{storage.address}: the folder is not empty and holds no {INFO_NAME} "
-                f"(it has {', '.join(foreign[:3])}); choose a new --out, or empty it"
+                f"{storage.address}: the folder is not empty and has no {INFO_NAME} "
+                f"(it contains {', '.join(foreign[:3])}); choose another --out, or empty the folder"
             )
         return None
     resolved = recipe.resolved()
@@ -133,21 +132,21 @@ def _check_owner(recipe: Recipe, storage: Storage) -> DatasetInfo | None:
         changes = differences(info.recipe, resolved) or ["the schema or the engine's version"]
         more = f" and {len(changes) - 5} more" if len(changes) > 5 else ""
         raise OutputError(
-            f"{storage.address}: belongs to another recipe; what differs: {'; '.join(changes[:5])}{more}. "
-            f"Choose another --out for the new recipe, or remove {storage.address} to build it anew"
+            f"{storage.address}: was built from a different recipe; differences: {'; '.join(changes[:5])}{more}. "
+            f"Choose another --out for the new recipe, or delete {storage.address} to rebuild it"
         )
     return info
 
 
 def _check_secrets(run: Run, info: DatasetInfo | None) -> None:
-    """Refuse to go on without what an earlier run was given, such as a proxy; remember the names of what is given."""
+    """Refuse to resume without the secrets of the earlier run, such as a proxy; record the names of new ones."""
     if info is None and not isinstance(run.recipe.source, ExpandingSource):
         return
     known = info.secrets if info else json.loads(run.storage.read(_SECRETS)) if run.storage.exists(_SECRETS) else []
     if missing := [name for name in known if name not in run.recipe.secrets]:
         raise UserError(
-            f"{run.storage.address}: was begun with {' and '.join(missing)}, which no file of it holds; give it again: "
-            f"{' '.join(f'--set {name}=…' for name in missing)}"
+            f"{run.storage.address}: was started with {' and '.join(missing)}, which is not stored in the dataset; "
+            f"pass it again: {' '.join(f'--set {name}=…' for name in missing)}"
         )
     if set(run.recipe.secrets) > set(known):
         if info is not None:
@@ -161,27 +160,24 @@ def _check_writable(storage: Storage) -> None:
         try:
             storage.local_path().mkdir(parents=True, exist_ok=True)
         except (FileExistsError, NotADirectoryError):
-            raise OutputError(f"{storage.address}: a part of it is a file; --out names a folder") from None
+            raise OutputError(f"{storage.address}: part of the path is a file; --out must name a folder") from None
         except OSError as error:
-            raise StorageError(
-                f"{storage.address}: cannot be written: {error.strerror}; choose another --out"
-            ) from error
+            line = f"{storage.address}: cannot be written: {error.strerror}; choose another --out"
+            raise StorageError(line) from error
 
 
 def _prepare(run: Run, storage: Storage, index: int, previous: Storage | None, decision: Decision | None) -> None:
     """Write the plan and the ``dataset.json`` of a phase where they are missing."""
-    phases = run.recipe.phases()
-    is_last = index == len(phases) - 1
     if run.base and previous is None and not storage.exists(plans.NAME):
         plans.write_like(storage, plans.to_add_to(run.base.plan), run.base.plan)
     elif not run.base and previous is None and read_info(storage) is None:
         size = run.recipe.shards.size
-        made = plans.make(_candidates_of(run, storage), shard_size=size, seed=run.recipe.shards.seed, known=run.known)
-        if run.known and made.num_rows == 0:
-            raise NothingNewError(f"{run.recipe.name}: every candidate of the source is in the dataset")
-        check_own_columns(plans.own_columns(made.schema), run.recipe.columns(), run.recipe.name)
-        plans.write(storage, made, size)
-        for note in plans.notes_of(made):
+        plan = plans.make(_candidates_of(run, storage), shard_size=size, seed=run.recipe.shards.seed, known=run.known)
+        if run.known and plan.num_rows == 0:
+            raise NothingNewError(f"{run.recipe.name}: every candidate of the source is already in the dataset")
+        check_own_columns(plans.own_columns(plan.schema), run.recipe.columns(), run.recipe.name)
+        plans.write(storage, plan, size)
+        for note in plans.notes_of(plan):
             run.progress.note(note)
     elif previous is not None and decision is not None and (run.retry or not storage.exists(plans.NAME)):
         earlier = Dataset.open(previous.address)
@@ -190,14 +186,14 @@ def _prepare(run: Run, storage: Storage, index: int, previous: Storage | None, d
             uncommit_changed(storage, plan, run.retry.clip_ids, decision)
         plans.write_like(storage, plan, earlier.plan)
     if read_info(storage) is None:
-        # That of the whole dataset comes first, as it says which recipe the folder belongs to.
-        if not is_last and read_info(run.storage) is None:
-            _write_info(run, run.storage, plans.Plan(storage), len(phases) - 1)
+        # The one of the whole dataset comes first: it says which recipe the folder belongs to.
+        if storage is not run.storage and read_info(run.storage) is None:
+            _write_info(run, run.storage, plans.Plan(storage), len(run.recipe.phases()) - 1)
         _write_info(run, storage, plans.Plan(storage), index)
 
 
 def _candidates_of(run: Run, storage: Storage) -> pa.Table:
-    """The source's candidates; one that has to ask for them goes out as the recipe's stages do."""
+    """Return the source's candidates; a source that has to query the web for them uses the settings of `fetch`."""
     source = run.recipe.source
     if not isinstance(source, ExpandingSource):
         return source.candidates()
@@ -208,15 +204,13 @@ def _candidates_of(run: Run, storage: Storage) -> pa.Table:
                 return source.expand(storage, visitor)
             finally:
                 visitor.close()
-    raise RecipeError(f"source {source.kind()} needs the stage `fetch`, whose settings say how the web is visited")
+    raise RecipeError(f"source {source.kind()} requires the stage `fetch`, whose settings say how to access the web")
 
 
 def _write_info(run: Run, storage: Storage, plan: plans.Plan, index: int) -> None:
     recipe, base = run.recipe, run.base
-    phases = recipe.phases()[: index + 1]
-    steps = [s for phase in phases for s in (*phase.stages, phase.decision) if s is not None]
-    if index < len(recipe.phases()) - 1:
-        steps = [step for step in steps if step is not phases[-1].decision]
+    decisions = [number for number, step in enumerate(recipe.steps) if isinstance(step, Decision)]
+    steps = recipe.steps[: [*decisions, None][index]]
     resolved = recipe.resolved(steps)
     info = DatasetInfo(
         name=recipe.name,
@@ -251,54 +245,42 @@ def _run_phase(run: Run, phase: Phase, storage: Storage, previous: Storage | Non
     source = previous.address if previous else run.base.address if run.base else None
     if source is None and isinstance(run.recipe.source, DatasetSource):
         source = run.recipe.source.dataset
-    stages = _with_base(phase.stages, run.recipe.source.base())
+    # Relative URLs start from the source's base, which changes no byte of the output.
+    base = run.recipe.source.base()
+    stages = [
+        stage.model_copy(update={"base": base}) if base and "base" in type(stage).model_fields else stage
+        for stage in phase.stages
+    ]
+    read = {name for stage in stages for name in stage.reads}
     objects = {stage.step_name(): stage.shared() for stage in stages}
     job = Job(
         storage=storage,
         groups=cut_into_groups(stages, have_gpu=run.have_gpu),
         layers=tuple(layer for layer in info.layers if layer not in info.tar_folders),
         inherited=tuple(info.tar_folders),
-        loads=_loads(info, stages) if run.base else None,
+        # A revision reads only the layers that its stages read, and those that it rewrites.
+        loads=frozenset(n for n in info.layers if n not in info.tar_folders or n in read) if run.base else None,
         fingerprint=info.fingerprint,
         window=run.recipe.engine.window,
         source=source,
         removals=removals.load(run.recipe.removals) if run.recipe.removals else removals.Removals(),
         shared=run.engine.share({name: shared for name, shared in objects.items() if shared is not None}),
     )
-    todo = _assignments(run, storage, info)
+    done = set(committed(storage))
+    retry = run.retry or Retry(clip_ids=frozenset(), shards=frozenset())
+    todo = [
+        Assignment(shard=shard, again=retry.clip_ids if shard in done else None)
+        for shard in range(info.shards)
+        if shard not in done or shard in retry.shards
+    ]
     plan = plans.Plan(storage)
     already = info.candidates - sum(plan.size_of(assignment.shard) for assignment in todo)
     run.progress.begin_phase(*place, info.candidates, already)
     _run_passes(run, job, todo)
 
 
-def _loads(info: DatasetInfo, stages: Sequence[Stage]) -> frozenset[str]:
-    """Layers to read of the phase before: those that its stages read, and those that this run writes anew."""
-    read = {name for stage in stages for name in stage.reads}
-    return frozenset(layer for layer in info.layers if layer not in info.tar_folders or layer in read)
-
-
-def _with_base(stages: Sequence[Stage], base: str) -> list[Stage]:
-    """Stages with ``base`` set to the folder that relative URLs start from; it changes no byte of the output."""
-    return [
-        stage.model_copy(update={"base": base}) if "base" in type(stage).model_fields and base else stage
-        for stage in stages
-    ]
-
-
-def _assignments(run: Run, storage: Storage, info: DatasetInfo) -> list[Assignment]:
-    done = set(committed(storage))
-    again = run.retry.shards if run.retry else frozenset()
-    clip_ids = run.retry.clip_ids if run.retry else None
-    return [
-        Assignment(shard=shard, again=clip_ids if shard in done else None)
-        for shard in range(info.shards)
-        if shard not in done or shard in again
-    ]
-
-
 def _run_passes(run: Run, job: Job, todo: Sequence[Assignment]) -> None:
-    """Run passes over uncommitted shards until all are committed; a clip under way at two deaths is failed."""
+    """Run passes over uncommitted shards until all are committed; a clip under way at two worker deaths fails."""
     deaths: Counter[tuple[int, str]] = Counter()
     stages: dict[tuple[int, str], str] = {}
     finished: set[int] = set()
@@ -311,10 +293,10 @@ def _run_passes(run: Run, job: Job, todo: Sequence[Assignment]) -> None:
             stages.update(dict.fromkeys(clips, under_way.stage))
         remaining = [a for a in todo if a.shard not in finished]
         idle_passes = 0 if len(remaining) < len(todo) or any(u.clip_ids for u in died.values()) else idle_passes + 1
-        if idle_passes >= _IDLE_PASSES:
+        if idle_passes >= _MAX_IDLE_PASSES:
             raise MachineError(
                 f"shard {remaining[0].shard}: workers died {idle_passes} times with no clip under way; "
-                f"is memory or disk short? What is committed stays; run the same command again"
+                f"check for lack of memory or disk space. Committed shards stay; run the same command again to resume"
             )
         todo = [
             Assignment(

@@ -28,7 +28,7 @@ class Fetch(Stage, WebSettings):
     version: ClassVar[int] = 2
     writes: ClassVar[tuple[str, ...]] = ("source_file", "source_sha256", "source_bytes", "crawled_at")
     imports: ClassVar[tuple[str, ...]] = ("certifi", "yt_dlp")
-    whereabouts: ClassVar[tuple[str, ...]] = ("base", *WebSettings.how)
+    not_fingerprinted: ClassVar[tuple[str, ...]] = ("base", *WebSettings.how)
     secrets: ClassVar[tuple[str, ...]] = WebSettings.hidden
     default_resources = Resources(batch_size=64, timeout_s=None)
 

@@ -11,7 +11,7 @@ from vidal.stage import Stage
 class ModelStage(Stage):
     """A stage whose model runs on a GPU or on the CPU; its `setup` loads the model onto `chosen_device`."""
 
-    whereabouts: ClassVar[tuple[str, ...]] = ("device",)
+    not_fingerprinted: ClassVar[tuple[str, ...]] = ("device",)
 
     device: DeviceChoice = "auto"
     """``auto`` uses a GPU if `resources.gpus` grants one and it is available, else the CPU."""

@@ -147,7 +147,7 @@ def test_an_addition_that_died_resumes_and_gives_the_same_bytes(built: Path, tmp
         ({"stages": [PAINT]}, "paint writes the layer video, which .* has; build a new dataset"),
         ({"stages": [SHADE], "source": {"list": "x.csv"}}, "`source` has no place in it"),
         ({"stages": ["media"]}, "media reads `source_file`, which nothing before it writes"),
-        ({"stages": []}, "`stages` is a list of at least one stage"),
+        ({"stages": []}, "`stages` must be a list of at least one stage"),
     ],
 )
 def test_what_cannot_be_added_is_refused(built: Path, recipe: dict[str, Any], what: str) -> None:

