@@ -57,6 +57,12 @@ RUNS = {
     "vidal export data/shorts --out data/joint": Run("wrote 3 clips to data/joint"),
     'vidal export data/shorts --out data/heard --where "has_audio and blur < 6"': Run("wrote 2 clips to data/heard"),
     "vidal remove data/shorts --ids asked.txt": Run("0 places still hold a removed clip"),
+    "vidal refilter data/shorts --set too_long.max_s=9 --dry-run": Run("data/shorts: 2 clips kept, 3 before"),
+    "vidal refilter data/shorts --set too_long.max_s=9": Run("revision 1 is current"),
+    "vidal add more.yaml data/shorts": Run("│ kept │ │ 2 │", "--engine local --workers 0"),
+    "vidal grow data/shorts --source list=more.csv": Run("4 candidates", "--engine local --workers 0"),
+    "vidal revisions data/shorts": Run("3 vidal grow list=more.csv, from 2 (current)"),
+    "vidal status data/shorts@1": Run("revision 1, by vidal refilter --set too_long.max_s=9"),
     "vidal train pipelines/train/sample.yaml --data data/sample --out runs/sample": Run(
         "runs/sample: 12 steps", "--set epochs=1"
     ),
@@ -75,7 +81,10 @@ RUNS = {
     "vidal stages speech": Run("beam_size: int, default 1, >= 1, <= 10"),
     "vidal why data/crawl 3f0c5a": Run("3f0c5a91 is failed: stage fetch, gone ("),
 }
-IN_THIS_PROCESS = {"eval", "export", "index", "models", "remove", "search", "status", "terms", "verify", "why"}
+IN_THIS_PROCESS = {
+    "add", "eval", "export", "grow", "index", "models", "refilter", "remove", "revisions", "search", "status", "terms",
+    "verify", "why",
+}  # fmt: skip
 """Commands whose time goes into imports, which this process has behind it; the others run as a user's do."""
 PARSED_ONLY = {
     "make build-shards",
@@ -158,6 +167,21 @@ def shorts(place: Path, samples: Path) -> None:
 
 
 @pytest.fixture
+def finished(place: Path, samples: Path) -> None:
+    """A dataset of three clips by stages that need no model, and one more candidate."""
+    (block,) = re.findall(r"```yaml\n# more.yaml.*?\n(.*?)```", README, re.S)
+    (place / "more.yaml").write_text(block)
+    for name, clips in (("few", ["cat-stare", "bunny-wake", "bunny-unlucky-bird"]), ("more", ["sintel-dunes"])):
+        rows = [f"{clip},{samples / clip}.mp4,a title" for clip in clips]
+        (place / f"{name}.csv").write_text("\n".join(["clip_id,url,title", *rows, ""]))
+    stages = ["fetch", "probe", {"too_long": {"max_s": 20}}, "media"]
+    recipe = {"name": "shorts", "source": {"list": "few.csv"}, "shards": {"size": 2}, "stages": stages}
+    (place / "few.yaml").write_text(yaml.safe_dump(recipe))
+    done = command("build", "few.yaml", "--out", "data/shorts", "--engine", "local", "--workers", "0", cwd=place)
+    assert done.returncode == 0, done.stderr
+
+
+@pytest.fixture
 def tars(place: Path) -> None:
     (place / "shards").mkdir()
     for n in range(100):
@@ -177,6 +201,7 @@ NEEDS = {
     ".venv/bin/vidal report data/sample": "sample",
     "vidal export data/sample --out data/pairs --format open-clip": "sample",
     "vidal models pull shorts.yaml": "shorts",
+    "vidal refilter data/shorts --set too_long.max_s=9 --dry-run": "finished",
     "vidal train pipelines/train/sample.yaml --data data/sample --out runs/sample": "sample",
     'vidal index "shards/{000..099}.tar" --out data/foreign': "tars",
     "vidal terms manifests/terms/*.txt --out terms.parquet --number 5000 --plot terms.svg": "urls",
