@@ -43,8 +43,8 @@ from vidal.clip import SCHEMA_VERSION
 from vidal.dataset import plan as plans
 from vidal.dataset.commit import ShardWriter
 from vidal.dataset.dataset import Dataset, DatasetInfo, write_info
-from vidal.dataset.export import write_joint
 from vidal.dataset.storage import Storage
+from vidal.export.export import write_joint
 from vidal.modality.depth import DEPTH, DepthTransform
 from vidal.record import from_row
 from vidal.train.data.loader import Loader

@@ -29,8 +29,8 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from vidal import extras
 from vidal import modality as modalities
+from vidal.addresses import WEB_SCHEMES
 from vidal.clip import SCHEMA_VERSION
-from vidal.crawl.files import WEB_SCHEMES
 from vidal.errors import RecipeError
 from vidal.flow import check_flow
 from vidal.record import Column
@@ -112,6 +112,14 @@ class Recipe:
             elif isinstance(step, Stage):
                 stages.append(step)
         return [*phases, Phase(stages=tuple(stages), decision=None)]
+
+    def stages_to_run(self, phase: Phase) -> list[Stage]:
+        """The stages of a phase, told where the source's relative urls start; where that is changes no byte."""
+        base = self.source.base()
+        return [
+            stage.model_copy(update={"base": base}) if base and "base" in type(stage).model_fields else stage
+            for stage in phase.stages
+        ]
 
     def layers(self, up_to_phase: int | None = None) -> list[str]:
         """Return the layers of the source and those that the stages write, of phases up to ``up_to_phase`` if given."""
@@ -334,24 +342,3 @@ def _stage_settings(raw: dict[str, Any], name: str) -> dict[str, Any] | None:
             line[name] = line[name] or {}
             return line[name] if isinstance(line[name], dict) else None
     return None
-
-
-def differences(old: dict[str, Any], new: dict[str, Any]) -> list[str]:
-    """Return the differences between two resolved recipes, such as ``stages.too_long.max_s: 20 → 15``."""
-    before, after = _flat(old), _flat(new)
-    keys = [key for key in dict.fromkeys([*before, *after]) if before.get(key) != after.get(key)]
-    whole = {key for key in keys if "absent" in (before.get(key, "absent"), after.get(key, "absent"))}
-    # A stage that only one of them has is listed once, without its settings.
-    keys = [key for key in keys if not any(key.startswith(f"{stage}.") for stage in whole)]
-    changes = [f"{key}: {before.get(key, 'absent')} → {after.get(key, 'absent')}" for key in keys]
-    return changes or (["the order of the stages"] if old != new else [])
-
-
-def _flat(value: Any, prefix: str = "") -> dict[str, Any]:
-    if isinstance(value, dict):
-        parts = {k: v for k, v in value.items() if k != "name"}
-        return {k: v for key, part in parts.items() for k, v in _flat(part, f"{prefix}.{key}".strip(".")).items()}
-    if isinstance(value, list) and value and all(isinstance(part, dict) and "name" in part for part in value):
-        named = {part["name"]: {k: v for k, v in part.items() if k != "name"} for part in value}
-        return {f"{prefix}.{name}": "present" for name in named} | _flat(named, prefix)
-    return {prefix: value}

@@ -70,3 +70,24 @@ def put(target: dict[str, Any], path: Sequence[str], value: Any, key: str) -> No
         if not isinstance(target, dict):
             raise RecipeError(f"--set {key}: `{part}` holds no settings")
     target[path[-1]] = value
+
+
+def differences(old: dict[str, Any], new: dict[str, Any]) -> list[str]:
+    """What differs between two resolved recipes, one line each."""
+    before, after = _flat(old), _flat(new)
+    keys = [key for key in dict.fromkeys([*before, *after]) if before.get(key) != after.get(key)]
+    whole = {key for key in keys if "absent" in (before.get(key, "absent"), after.get(key, "absent"))}
+    # Of a stage that only one of them has, that it has it is enough.
+    keys = [key for key in keys if not any(key.startswith(f"{stage}.") for stage in whole)]
+    changes = [f"{key}: {before.get(key, 'absent')} → {after.get(key, 'absent')}" for key in keys]
+    return changes or (["the order of the stages"] if old != new else [])
+
+
+def _flat(value: Any, prefix: str = "") -> dict[str, Any]:
+    if isinstance(value, dict):
+        parts = {k: v for k, v in value.items() if k != "name"}
+        return {k: v for key, part in parts.items() for k, v in _flat(part, f"{prefix}.{key}".strip(".")).items()}
+    if isinstance(value, list) and value and all(isinstance(part, dict) and "name" in part for part in value):
+        named = {part["name"]: {k: v for k, v in part.items() if k != "name"} for part in value}
+        return {f"{prefix}.{name}": "present" for name in named} | _flat(named, prefix)
+    return {prefix: value}

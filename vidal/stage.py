@@ -42,8 +42,9 @@ from __future__ import annotations
 import hashlib
 import json
 import re
+import threading
 from collections.abc import Mapping, Sequence
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Protocol
 
 import pyarrow as pa
 from pydantic import BaseModel, ConfigDict, Field
@@ -68,6 +69,25 @@ class Resources(BaseModel):
     timeout_s: float | None = Field(300.0, gt=0)
     """Wall-clock limit for one clip, after which the watchdog ends the worker; none for a stage that waits for a
     remote service and keeps its own deadlines."""
+
+
+class Shared(Protocol):
+    """A proxy of an object of which the whole run has one; may be called from any thread."""
+
+    def call(self, method: str, *arguments: Any) -> Any:
+        """Call a method of the object; arguments and result are plain values."""
+
+
+class Direct:
+    """The object itself, with its methods called one at a time."""
+
+    def __init__(self, target: object) -> None:
+        self._target = target
+        self._lock = threading.Lock()
+
+    def call(self, method: str, *arguments: Any) -> Any:
+        with self._lock:
+            return getattr(self._target, method)(*arguments)
 
 
 class Step(BaseModel):
@@ -146,7 +166,7 @@ class Stage(Step):
         """
         return None
 
-    def bind(self, proxy: Any) -> None:
+    def bind(self, proxy: Shared) -> None:
         """Receive a proxy of the shared object, before `setup`: ``proxy.call("method", …)``, from any thread."""
 
     def process(self, clip: Clip) -> None:

@@ -16,9 +16,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
-from vidal.dataset.card import IMAGES, json_schema, member_suffixes
 from vidal.dataset.dataset import Dataset
 from vidal.errors import SourceError, ToolError
+from vidal.export.card import IMAGES, json_schema, member_suffixes
 from vidal.modality.depth import DEPTH
 
 if TYPE_CHECKING:

@@ -47,6 +47,7 @@ RUNS = {
     ".venv/bin/vidal report data/sample": Run("wrote report.html"),
     ".venv/bin/vidal why data/sample bunny-wake-repost": Run("url: ../samples/clips/bunny-wake-repost.webm"),
     "vidal export data/sample --out data/pairs --format open-clip": Run("wrote 23 clips to data/pairs"),
+    "vidal init mine.yaml": Run("wrote mine.yaml, from the template own-videos"),
     "vidal models pull shorts.yaml": Run("depth.model: vidal:depth-small (shipped, "),
     "vidal doctor shorts.yaml": Run("ok stage depth: ready in "),
     "vidal build shorts.yaml --out data/shorts": Run("fetch │ failed │ missing │ 1 │ 2"),
@@ -200,6 +201,7 @@ def urls(place: Path) -> Iterator[None]:
 NEEDS = {
     ".venv/bin/vidal report data/sample": "sample",
     "vidal export data/sample --out data/pairs --format open-clip": "sample",
+    "vidal init mine.yaml": "place",
     "vidal models pull shorts.yaml": "shorts",
     "vidal refilter data/shorts --set too_long.max_s=9 --dry-run": "finished",
     "vidal train pipelines/train/sample.yaml --data data/sample --out runs/sample": "sample",

@@ -118,7 +118,7 @@ def test_a_store_without_credentials_says_what_to_set(
 
 
 def test_an_export_goes_to_the_store(built: tuple[Path, str]) -> None:
-    from vidal.dataset.export import write_joint
+    from vidal.export.export import write_joint
 
     folder, address = built
     out = f"s3://{BUCKET}/joint"

@@ -8,6 +8,7 @@ import shutil
 import subprocess
 import sys
 import venv
+import zipfile
 from pathlib import Path
 from typing import Any
 
@@ -79,9 +80,23 @@ def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
     source.mkdir()
     for name in ("pyproject.toml", "README.md", "LICENSE"):
         shutil.copy(ROOT / name, source)
-    shutil.copytree(ROOT / "vidal", source / "vidal", ignore=shutil.ignore_patterns("__pycache__"))
+    for name in ("vidal", "pipelines"):
+        shutil.copytree(ROOT / name, source / name, ignore=shutil.ignore_patterns("__pycache__"), symlinks=True)
     pip("wheel", "--no-deps", "--no-build-isolation", "--wheel-dir", folder, source)
     return next(folder.glob("vidal-*.whl"))
+
+
+def test_the_wheel_carries_the_recipes_and_init_writes_one_from_it(wheel: Path, tmp_path: Path) -> None:
+    with zipfile.ZipFile(wheel) as packed:
+        names = set(packed.namelist())
+        packed.extractall(tmp_path)
+    assert {f"vidal/{path.relative_to(ROOT)}" for path in (ROOT / "pipelines").rglob("*.yaml")} <= names
+    code = (
+        "from pathlib import Path; from vidal import templates; assert Path(templates.__file__).is_relative_to(Path.cwd()); "
+        "templates.write(Path('mine.yaml'), 'own-videos')"
+    )
+    subprocess.run([sys.executable, "-c", code], cwd=tmp_path, check=True)
+    assert "source: {folder: videos}" in (tmp_path / "mine.yaml").read_text()
 
 
 @pytest.mark.slow

@@ -164,9 +164,10 @@ def test_a_build_says_what_it_did_and_a_second_one_that_there_was_nothing_to_do(
     assert (tmp_path / "out/manifest/000000.parquet").exists()
 
 
-@pytest.mark.parametrize("words", ["status", "verify", "why x", "retry", "report", "export --out x"])
+@pytest.mark.parametrize("words", ["status", "verify", "why {} x", "retry", "report", "export --out x"])
 def test_commands_on_what_is_no_data_set_say_so(words: str, tmp_path: Path) -> None:
-    done = command(*words.split(), tmp_path)
+    given = words if "{}" in words else f"{words} {{}}"
+    done = command(*given.format(tmp_path).split())
     assert (done.returncode, done.stdout) == (USER, "")
     assert done.stderr == f"vidal: {tmp_path}: no dataset there (no dataset.json)\n"
 

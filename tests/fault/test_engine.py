@@ -35,9 +35,9 @@ from vidal.engine.job import Assignment, Engine, Group, Job, Progress, UnderWay,
 from vidal.engine.local import InProcessEngine, PoolEngine
 from vidal.engine.ray import RayEngine, cut_into_pools
 from vidal.engine.ray_cluster import RayCluster
-from vidal.engine.shared import Shared
 from vidal.errors import MachineError, ModelError, StorageError, UserError
 from vidal.recipe import check
+from vidal.stage import Shared
 
 WELL = ("kept", None)
 

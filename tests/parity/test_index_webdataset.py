@@ -282,7 +282,7 @@ def test_the_commands_of_a_data_set_work_on_an_index_or_refuse_in_one_line(tmp_p
 
 
 def test_a_joint_export_of_an_index_is_read_by_stock_webdataset(tmp_path: Path) -> None:
-    from vidal.dataset.export import write_joint
+    from vidal.export.export import write_joint
 
     write_stock(tmp_path / "a.tar", [languagebind(0)])
     write_index([str(tmp_path / "a.tar")], str(tmp_path / "index"))

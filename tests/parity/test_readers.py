@@ -27,9 +27,9 @@ from tests.conftest import ROOT
 from tests.runs import CAPTION, PAINT, SHADE, SOUND, TROUBLE, rows, run, write_recipe
 from tools.rendering import learning_set
 from vidal.dataset.dataset import Dataset
-from vidal.dataset.export import write_joint, write_open_clip
 from vidal.engine.local import InProcessEngine
 from vidal.errors import ClipError, OutputError, SourceError, ToolError
+from vidal.export.export import write_joint, write_open_clip
 from vidal.webdataset import decode_depth, depth_from_bytes, features
 
 TITLES = ["reject", "raise", *[f"clip {n}" for n in range(8)]]

@@ -140,7 +140,7 @@ def test_a_report_says_how_many_clips_it_shows(built: Path, tmp_path: Path) -> N
     assert said("report", built, "--out", page) == f"wrote {page}\n"
     few = said("report", built, "--out", page, "--max-clips", "1")
     assert few == f"wrote {page}: 1 of 2 clips, evenly chosen; --max-clips shows more\n"
-    assert "1 of 2 kept clips are shown, evenly chosen over the dataset; 1 are left out" in page.read_text()
+    assert "1 of 2 kept clips are shown, sampled evenly over the dataset; 1 are omitted" in page.read_text()
     said("report", built, "--out", page, "--where", "clip_id = 'c005'")
     assert "1 of 2 kept clips meet the condition <bdi>clip_id = &#39;c005&#39;</bdi>" in page.read_text()
     nothing = CliRunner().invoke(app, ["report", str(built), "--out", str(page), "--where", "duration_s > 100"])

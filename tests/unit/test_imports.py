@@ -1,4 +1,4 @@
-"""Imports point one way: commands → build → engine → stages → models, media → clip."""
+"""Imports point one way: each part of the package has its place, and imports what is below."""
 
 from __future__ import annotations
 
@@ -14,6 +14,12 @@ from tests.conftest import ROOT
 
 PACKAGE = ROOT / "vidal"
 NOT_IN_THE_WHEEL = ("benchmarks", "tests", "tools")
+
+
+def python(code: str) -> str:
+    """What a program prints, in a process of its own."""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=ROOT)
+    return done.stdout.strip()
 
 
 def module_of(path: Path) -> str:
@@ -33,61 +39,115 @@ def imports(path: Path) -> set[str]:
 
 
 MODULES = {module_of(path): imports(path) for path in sorted(PACKAGE.rglob("*.py"))}
-FRONT = ("vidal.commands", "vidal.build", "vidal.doctor")
 
-ABOVE_MODALITY = [
-    f"vidal.{name}" for name in ("dataset", "engine", "models", "recipe", "report", "sources", "stages", "train")
-]
+# From the ground up: every folder and file of the package, and what of those above it in this table it may import.
+# A name stands for all that is in it; `vidal` itself, which has the version, is imported by everybody.
+MAY_IMPORT = {
+    "errors": [],
+    "extras": ["errors"],
+    "process": ["errors"],
+    "arrow_types": [],
+    "work": [],
+    "addresses": [],
+    "settings": ["errors"],
+    "listing": ["errors"],
+    "clip": ["errors", "arrow_types", "work"],
+    "record": ["arrow_types", "clip"],
+    "stage": ["errors", "clip", "record"],
+    "modality": ["errors", "work"],
+    "dataset": ["errors", "extras", "arrow_types", "work", "listing", "clip", "record", "modality"],
+    "reader": ["errors", "clip", "record", "modality", "dataset"],
+    "export": ["errors", "clip", "record", "modality", "dataset", "reader"],
+    "webdataset": ["errors", "modality", "dataset", "export"],
+    "media": ["errors", "process", "work", "clip"],
+    "caption": ["errors", "clip", "stage"],
+    "models": ["errors", "extras", "work", "stage", "caption"],
+    "crawl": ["errors", "process", "addresses", "clip", "stage", "media.child", "media.ffmpeg", "media.limits"],
+    "sources": ["errors", "addresses", "listing", "clip", "record", "stage", "dataset", "crawl"],
+    "stages": [
+        "errors", "extras", "work", "addresses", "clip", "record", "stage", "dataset", "media", "caption", "models", "crawl",
+    ],
+    "flow": ["errors", "arrow_types", "clip", "record", "stage", "sources", "stages"],
+    "recipe": [
+        "errors", "extras", "addresses", "settings", "clip", "record", "stage", "modality", "sources", "stages", "flow",
+    ],
+    "engine": [
+        "errors", "extras", "process", "settings", "clip", "record", "stage", "dataset", "sources.source",
+        "flow.check_own_columns", "recipe",
+    ],
+    "report": ["clip", "record", "modality", "dataset"],
+    "train": ["errors", "settings", "modality", "dataset", "reader", "models.locate"],
+    "retrieval": [
+        "errors", "settings", "modality", "dataset", "reader",
+        "train.data", "train.evaluate.embeddings", "train.evaluate.metrics", "train.preprocessing", "train.towers",
+    ],
+    "terms": ["errors", "caption.words", "sources.source"],
+    "build": ["errors", "extras", "models.inventory", "dataset", "recipe", "engine", "report"],
+    "trial": ["errors", "clip", "stage", "media", "stages"],
+    "doctor": ["errors", "extras", "settings", "clip", "stage", "media", "models", "recipe", "train.recipe", "trial"],
+    "commands": [
+        "errors", "extras", "settings", "record", "modality", "dataset", "reader", "export", "models", "stages", "recipe",
+        "engine", "report", "train", "retrieval", "terms", "build", "doctor",
+    ],
+    "__main__": ["commands"],
+}  # fmt: skip
 
-# Who must not import whom; a name stands for the module and all under it.
-ONE_WAY = [
-    ("vidal.errors", ["vidal"]),
-    ("vidal.work", ["vidal"]),
-    ("vidal.stages", ["vidal.engine", "vidal.recipe", "vidal.sources", *FRONT]),
-    ("vidal.models", ["vidal.engine", "vidal.stages", "vidal.recipe", "vidal.sources", "vidal.dataset", *FRONT]),
-    ("vidal.media", ["vidal.engine", "vidal.stages", "vidal.recipe", "vidal.sources", "vidal.dataset", *FRONT]),
-    ("vidal.caption", ["vidal.engine", "vidal.stages", "vidal.recipe", "vidal.sources", "vidal.dataset", *FRONT]),
-    ("vidal.engine", ["vidal.stages", "vidal.models", "vidal.media", "vidal.caption", *FRONT]),
-    ("vidal.modality", [*ABOVE_MODALITY, *FRONT]),
-    (
-        "vidal.dataset",
-        ["vidal.engine", "vidal.stages", "vidal.sources", "vidal.recipe", "vidal.stage", "vidal.train", *FRONT],
-    ),
-    (
-        "vidal.reader",
-        [
-            "vidal.engine",
-            "vidal.stages",
-            "vidal.sources",
-            "vidal.recipe",
-            "vidal.stage",
-            "vidal.train",
-            "vidal.retrieval",
-            *FRONT,
-        ],
-    ),
-    ("vidal.webdataset", ["vidal.engine", "vidal.stages", "vidal.train", *FRONT]),
-    ("vidal.report", ["vidal.engine", "vidal.stages", "vidal.train", *FRONT]),
-    ("vidal.sources", ["vidal.engine", "vidal.stages", "vidal.recipe", "vidal.models", "vidal.media", *FRONT]),
-]
+TRAINER = [
+    "checkpoint", "distributed", "full_state", "gradcache", "health", "loop", "loss", "material", "optim", "recipe", "run",
+    "run_folder",
+]  # fmt: skip
 
 
 def is_in(name: str, package: str) -> bool:
     return name == package or name.startswith(f"{package}.")
 
 
-@pytest.mark.parametrize(("package", "above"), ONE_WAY, ids=[package for package, _ in ONE_WAY])
-def test_imports_point_one_way(package: str, above: list[str]) -> None:
-    inside = {module: names for module, names in MODULES.items() if is_in(module, package)}
-    assert inside, package
+def test_every_folder_and_file_of_the_package_has_a_rule() -> None:
+    assert {module.split(".")[1] for module in MODULES if module != "vidal"} == set(MAY_IMPORT)
+
+
+def test_the_table_of_imports_has_no_circle() -> None:
+    names = list(MAY_IMPORT)
+    upwards = {
+        (name, other)
+        for place, name in enumerate(names)
+        for other in MAY_IMPORT[name]
+        if other.partition(".")[0] not in names[:place]
+    }
+    assert upwards == set()
+
+
+@pytest.mark.parametrize("package", MAY_IMPORT)
+def test_imports_point_one_way(package: str) -> None:
+    allowed = [f"vidal.{name}" for name in (package, *MAY_IMPORT[package])]
+    # Of ``from vidal.train import towers`` the first half is the folder of what is allowed.
+    folders = {name.rpartition(".")[0] for name in allowed}
     wrong = {
         (module, name)
-        for module, names in inside.items()
-        for name in names
-        for other in above
-        if is_in(name, other) and not is_in(name, package)
+        for module, names in MODULES.items()
+        if is_in(module, f"vidal.{package}")
+        for name in names - folders
+        if is_in(name, "vidal") and not any(is_in(name, other) for other in allowed)
     }
-    assert wrong == set()
+    assert wrong - {(module, "vidal.__version__") for module in MODULES} == set()
+
+
+def test_the_package_itself_opens_a_dataset_and_imports_nothing_else() -> None:
+    assert {name for name in MODULES["vidal"] if name in MODULES} == {"vidal.reader.samples"}
+
+
+def test_search_and_embeddings_stand_on_no_part_of_the_trainer() -> None:
+    code = (
+        "import sys, vidal.retrieval.embed, vidal.retrieval.search; print(*sys.modules)\n"
+        "import vidal.train.checkpoint, vidal.train.run_folder; print(*sys.modules)"
+    )
+    loaded, of_a_run = (set(line.split()) for line in python(code).splitlines())
+    assert (
+        loaded & {*(f"vidal.train.{name}" for name in TRAINER), "torch.distributed.fsdp", "torch.distributed.tensor"}
+        == set()
+    )
+    # The encoder of a training run: its files are read, nothing is trained.
+    assert of_a_run & {"torch.distributed.fsdp", "vidal.train.loop", "vidal.train.run"} == set()
 
 
 def test_the_package_imports_nothing_that_is_not_in_its_wheel() -> None:
@@ -107,8 +167,7 @@ def test_supervised_processes_stand_on_the_errors_alone() -> None:
 
 def test_a_dataset_is_read_without_torch() -> None:
     code = "import sys, vidal, vidal.modality; from vidal.reader import index, samples; vidal.modality.all(); print('torch' in sys.modules)"
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=ROOT)
-    assert done.stdout.strip() == "False"
+    assert python(code) == "False"
 
 
 def test_the_engine_names_no_stage() -> None:
@@ -127,8 +186,7 @@ def test_the_engine_names_no_stage() -> None:
 
 def test_the_command_line_starts_without_the_heavy_parts() -> None:
     code = "import sys, vidal.commands; print(sorted({'torch', 'ray', 'pandas', 'transformers', 'cv2'} & set(sys.modules)))"
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=ROOT)
-    assert done.stdout.strip() == "[]"
+    assert python(code) == "[]"
 
 
 def test_a_class_has_a_name_of_its_own() -> None:

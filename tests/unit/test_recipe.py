@@ -12,7 +12,8 @@ from tests.runs import PAINT, SAME_TITLE, SHADE
 from vidal import clip as clips
 from vidal import recipe as recipes
 from vidal.errors import RecipeError
-from vidal.recipe import check, differences, fingerprint, load
+from vidal.recipe import check, fingerprint, load
+from vidal.settings import differences
 from vidal.stage import Stage
 
 FETCH_AND_PROBE = "source: {list: a.csv}\nstages:\n- fetch\n- probe\n"

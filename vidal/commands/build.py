@@ -27,6 +27,27 @@ app = typer.Typer()
 command = partial(app.command, rich_help_panel="Build")
 
 
+def _templates(typed: str) -> list[str]:
+    from vidal import templates
+
+    return [name for name in templates.names() if name.startswith(typed)]
+
+
+@command()
+def init(
+    file: Annotated[Path, typer.Argument(metavar="[FILE]", help="Recipe to write.")] = Path("recipe.yaml"),
+    template: Annotated[
+        str,
+        typer.Option(metavar="NAME", help="Recipe to start from; a wrong name lists them.", autocompletion=_templates),
+    ] = "own-videos",
+    as_json: JsonOption = False,
+) -> None:
+    """Write a commented recipe to start from: for your own videos, or by --template for a crawl or a training."""
+    from vidal import templates
+
+    show(templates.write(file, template), as_json)
+
+
 @command()
 def build(
     recipe: Annotated[Path, typer.Argument(metavar="RECIPE", help="Recipe file (YAML).")],

@@ -55,7 +55,7 @@ def report(
     """Write the funnel and contact sheets of up to --max-clips kept clips as one HTML file."""
     from vidal import modality as modalities
     from vidal.dataset.dataset import Dataset
-    from vidal.dataset.export import selected_clips
+    from vidal.export.export import selected_clips
     from vidal.report.page import write_report
     from vidal.report.summary import stage_order
 
@@ -115,8 +115,8 @@ def export(
     as_json: JsonOption = False,
 ) -> None:
     """Write a dataset in another shape; the same export again completes it."""
-    from vidal.dataset import export as exports
     from vidal.dataset.dataset import Dataset
+    from vidal.export import export as exports
 
     dataset = Dataset.open(directory)
     if format is ExportFormat.joint:

@@ -14,21 +14,12 @@ from urllib.parse import unquote_to_bytes
 
 import fsspec
 
+from vidal.addresses import scheme_of
 from vidal.errors import ClipError, StorageError, machine_error
 from vidal.media.limits import MIB
 
-ADDRESS = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*)://")
 _FILE = re.compile(r"file:(?://([^/]*))?(.*)", re.IGNORECASE | re.DOTALL)
-OBJECT_STORES = ("s3", "gs", "gcs", "abfs", "memory")
-WEB_SCHEMES = ("http", "https")
-ALL_SCHEMES = ("file", *OBJECT_STORES, *WEB_SCHEMES)
-"""A ``file`` is a path, too."""
 _CHUNK_BYTES = MIB
-
-
-def scheme_of(url: str) -> str:
-    """``file`` for a plain path."""
-    return match[1].lower() if (match := ADDRESS.match(url)) else "file"
 
 
 def copy(url: str, target: Path, *, base: str, max_bytes: int) -> tuple[int, str]:

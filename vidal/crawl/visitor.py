@@ -14,7 +14,6 @@ from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any
 
 from vidal.crawl.ask import Answer, Ask, host_of
 from vidal.crawl.child import FetchChild
@@ -22,6 +21,7 @@ from vidal.crawl.governor import Outcome
 from vidal.crawl.settings import WebSettings
 from vidal.errors import RecipeError
 from vidal.process import private_folder
+from vidal.stage import Shared
 
 _ASK_AGAIN_AT_LEAST_EVERY_S = 5.0
 """A waiting caller is not to be taken for dead."""
@@ -50,7 +50,7 @@ class Tries:
 class Visitor:
     """Keeps children between visits; may be used from many threads."""
 
-    def __init__(self, settings: WebSettings, governor: Any) -> None:
+    def __init__(self, settings: WebSettings, governor: Shared) -> None:
         self.settings = settings
         self._governor = governor
         self._children: list[FetchChild] = []

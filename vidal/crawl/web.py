@@ -23,6 +23,7 @@ from vidal.crawl.schedule import Schedule, Turn
 from vidal.crawl.settings import WebSettings
 from vidal.crawl.visitor import Tries, Visitor
 from vidal.errors import ClipError
+from vidal.stage import Shared
 
 COLUMNS = {"extractor": "platform", "upload_date": "uploaded_at"} | {
     name: name
@@ -45,7 +46,7 @@ Judge = Callable[[Clip], None]
 class WebFetcher:
     """Drives a few fetching children with a thread each."""
 
-    def __init__(self, settings: WebSettings, governor: Any) -> None:
+    def __init__(self, settings: WebSettings, governor: Shared) -> None:
         self._settings = settings
         self._visitor = Visitor(settings, governor)
 

@@ -14,12 +14,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
-import pyarrow as pa
-
 import vidal
 from vidal.clip import SCHEMA_VERSION
-from vidal.crawl.settings import WebSettings
-from vidal.crawl.visitor import Visitor
 from vidal.dataset import plan as plans
 from vidal.dataset import removals
 from vidal.dataset.dataset import Dataset, DatasetInfo, committed, read_info, write_info
@@ -29,13 +25,11 @@ from vidal.dataset.revisions import INFO_NAME
 from vidal.dataset.storage import Storage
 from vidal.engine.decided import decided_plan, uncommit_changed
 from vidal.engine.job import Assignment, Engine, Job, Progress, ShardReport, cut_into_groups
-from vidal.engine.shared import Direct
-from vidal.errors import MachineError, NothingNewError, OutputError, RecipeError, StorageError, UserError
+from vidal.errors import MachineError, NothingNewError, OutputError, StorageError, UserError
 from vidal.flow import check_own_columns
-from vidal.recipe import Phase, Recipe, differences, fingerprint
-from vidal.sources.dataset import DatasetSource
-from vidal.sources.expanding import FOLDER as DISCOVERED
-from vidal.sources.expanding import ExpandingSource
+from vidal.recipe import Phase, Recipe, fingerprint
+from vidal.settings import differences
+from vidal.sources.source import DISCOVERED
 from vidal.stage import Decision
 
 _SECRETS = f"{DISCOVERED}/secrets.json"
@@ -140,7 +134,7 @@ def _check_owner(recipe: Recipe, storage: Storage) -> DatasetInfo | None:
 
 def _check_secrets(run: Run, info: DatasetInfo | None) -> None:
     """Refuse to resume without the secrets of the earlier run, such as a proxy; record the names of new ones."""
-    if info is None and not isinstance(run.recipe.source, ExpandingSource):
+    if info is None and not run.recipe.source.asks:
         return
     known = info.secrets if info else json.loads(run.storage.read(_SECRETS)) if run.storage.exists(_SECRETS) else []
     if missing := [name for name in known if name not in run.recipe.secrets]:
@@ -172,7 +166,8 @@ def _prepare(run: Run, storage: Storage, index: int, previous: Storage | None, d
         plans.write_like(storage, plans.to_add_to(run.base.plan), run.base.plan)
     elif not run.base and previous is None and read_info(storage) is None:
         size = run.recipe.shards.size
-        plan = plans.make(_candidates_of(run, storage), shard_size=size, seed=run.recipe.shards.seed, known=run.known)
+        candidates = run.recipe.source.discover(storage, run.recipe.stages)
+        plan = plans.make(candidates, shard_size=size, seed=run.recipe.shards.seed, known=run.known)
         if run.known and plan.num_rows == 0:
             raise NothingNewError(f"{run.recipe.name}: every candidate of the source is already in the dataset")
         check_own_columns(plans.own_columns(plan.schema), run.recipe.columns(), run.recipe.name)
@@ -190,21 +185,6 @@ def _prepare(run: Run, storage: Storage, index: int, previous: Storage | None, d
         if storage is not run.storage and read_info(run.storage) is None:
             _write_info(run, run.storage, plans.Plan(storage), len(run.recipe.phases()) - 1)
         _write_info(run, storage, plans.Plan(storage), index)
-
-
-def _candidates_of(run: Run, storage: Storage) -> pa.Table:
-    """Return the source's candidates; a source that has to query the web for them uses the settings of `fetch`."""
-    source = run.recipe.source
-    if not isinstance(source, ExpandingSource):
-        return source.candidates()
-    for stage in run.recipe.stages:
-        if isinstance(stage, WebSettings):
-            visitor = Visitor(stage, Direct(stage.shared()))
-            try:
-                return source.expand(storage, visitor)
-            finally:
-                visitor.close()
-    raise RecipeError(f"source {source.kind()} requires the stage `fetch`, whose settings say how to access the web")
 
 
 def _write_info(run: Run, storage: Storage, plan: plans.Plan, index: int) -> None:
@@ -242,15 +222,8 @@ def _write_info(run: Run, storage: Storage, plan: plans.Plan, index: int) -> Non
 def _run_phase(run: Run, phase: Phase, storage: Storage, previous: Storage | None, place: tuple[int, int]) -> None:
     info = read_info(storage)
     assert info is not None
-    source = previous.address if previous else run.base.address if run.base else None
-    if source is None and isinstance(run.recipe.source, DatasetSource):
-        source = run.recipe.source.dataset
-    # Relative URLs start from the source's base, which changes no byte of the output.
-    base = run.recipe.source.base()
-    stages = [
-        stage.model_copy(update={"base": base}) if base and "base" in type(stage).model_fields else stage
-        for stage in phase.stages
-    ]
+    source = previous.address if previous else run.base.address if run.base else run.recipe.source.earlier_dataset()
+    stages = run.recipe.stages_to_run(phase)
     read = {name for stage in stages for name in stage.reads}
     objects = {stage.step_name(): stage.shared() for stage in stages}
     job = Job(

@@ -9,8 +9,7 @@ from typing import Protocol
 from vidal.clip import Clip
 from vidal.dataset.removals import Removals
 from vidal.dataset.storage import Storage
-from vidal.engine.shared import Shared
-from vidal.stage import Stage
+from vidal.stage import Shared, Stage
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -15,10 +15,11 @@ from typing import Any
 
 from vidal import extras
 from vidal.engine.job import Assignment, Job, Progress, ShardReport, UnderWay
-from vidal.engine.shared import Direct, Shared, SocketHost
+from vidal.engine.shared import SocketHost
 from vidal.engine.worker import Worker, become_worker, environment, fatal_error, fatal_text
 from vidal.errors import MachineError
 from vidal.process import exit_text, sweep_folders
+from vidal.stage import Direct, Shared
 
 _TICK_S = 0.5
 _NOTHING = UnderWay(stage="", clip_ids=())

@@ -17,9 +17,10 @@ from typing import Any
 from vidal.clip import Clip
 from vidal.engine.job import Assignment, Group, Job, Progress, ShardReport, UnderWay
 from vidal.engine.ray_cluster import RayCluster
-from vidal.engine.shared import ActorProxy, Holder, Shared
+from vidal.engine.shared import ActorProxy, Holder
 from vidal.engine.worker import Worker, become_worker, environment, fatal_error, fatal_text
 from vidal.errors import VidalError
+from vidal.stage import Shared
 
 _SHARDS_PER_EXECUTION = 2_000
 """Rows of one Ray Data execution: enough to amortise its start-up, few enough to keep the driver's memory small."""

@@ -13,28 +13,10 @@ import tempfile
 import threading
 from collections.abc import Mapping
 from multiprocessing.connection import Client, Connection, Listener
-from typing import Any, Protocol
+from typing import Any
 
 from vidal.errors import MachineError
-
-
-class Shared(Protocol):
-    """A proxy of an object of the run; may be called from any thread."""
-
-    def call(self, method: str, *arguments: Any) -> Any:
-        """Call a method of the object; arguments and result are plain values."""
-
-
-class Direct:
-    """The object itself, with its methods called one at a time."""
-
-    def __init__(self, target: object) -> None:
-        self._target = target
-        self._lock = threading.Lock()
-
-    def call(self, method: str, *arguments: Any) -> Any:
-        with self._lock:
-            return getattr(self._target, method)(*arguments)
+from vidal.stage import Direct
 
 
 class SocketHost:

@@ -38,6 +38,9 @@ class DatasetSource(Source):
             raise SourceError(f"{self.dataset}: the dataset has no kept clip")
         return kept_clips
 
+    def earlier_dataset(self) -> str:
+        return self.dataset
+
     @staticmethod
     def _plan_columns(earlier: Dataset) -> list[str]:
         """Return the columns that the plan copies; all others are read from the earlier manifest in the worker."""

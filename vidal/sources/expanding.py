@@ -8,21 +8,22 @@ them, with each clip once, under the first question that found it.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 import pyarrow as pa
 
+from vidal.addresses import WEB_SCHEMES
 from vidal.crawl.ask import Answer, Ask
-from vidal.crawl.files import WEB_SCHEMES
+from vidal.crawl.settings import WebSettings
 from vidal.crawl.visitor import Visitor
 from vidal.dataset.storage import Storage
-from vidal.errors import ClipError, MachineError, SourceError
+from vidal.errors import ClipError, MachineError, RecipeError, SourceError
 from vidal.listing import listing_of
-from vidal.sources.source import Source, normalise
+from vidal.sources.source import DISCOVERED, Source, normalise
+from vidal.stage import Direct, Stage
 
-FOLDER = "discovered"
 _SLICE = 50
 
 Record = dict[str, Any]
@@ -40,6 +41,8 @@ class Question:
 class ExpandingSource(Source):
     """A source that queries a platform when the plan is made."""
 
+    asks: ClassVar[bool] = True
+
     def questions(self) -> Iterator[Question]:
         raise NotImplementedError
 
@@ -50,6 +53,17 @@ class ExpandingSource(Source):
     skip_failed: bool = False
     """Make the plan without the questions that failed transiently; by default the next run retries them."""
 
+    def discover(self, storage: Storage, stages: Sequence[Stage]) -> pa.Table:
+        """Ask as the first of the stages does that visits the web."""
+        for stage in stages:
+            if isinstance(stage, WebSettings):
+                visitor = Visitor(stage, Direct(stage.shared()))
+                try:
+                    return self.expand(storage, visitor)
+                finally:
+                    visitor.close()
+        raise RecipeError(f"source {self.kind()} needs the stage `fetch`, whose settings say how the web is visited")
+
     def expand(self, storage: Storage, visitor: Visitor) -> pa.Table:
         """Ask the unanswered questions and return the candidates.
 
@@ -59,7 +73,7 @@ class ExpandingSource(Source):
         found: dict[str, dict[str, Any]] = {}
         failed: list[Record] = []
         for number, questions in enumerate(_sliced(self.questions())):
-            for record in self._slice(storage, visitor, f"{FOLDER}/{number:06d}.jsonl", questions):
+            for record in self._slice(storage, visitor, f"{DISCOVERED}/{number:06d}.jsonl", questions):
                 if "failed" in record:
                     failed.append(record)
                 for row in record.get("rows", ()):

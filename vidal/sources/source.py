@@ -8,20 +8,25 @@ each candidate, and why it is unusable.
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import pyarrow as pa
 from pydantic import BaseModel, ConfigDict
 
+from vidal.addresses import ALL_SCHEMES
 from vidal.clip import column_names, crawl_columns, schema
-from vidal.crawl.files import ALL_SCHEMES
 from vidal.dataset.plan import LINE, UNUSABLE, with_notes
+from vidal.dataset.storage import Storage
 from vidal.errors import SourceError
 from vidal.listing import Listing, check_names
 from vidal.record import Column
 from vidal.sources.cells import Fault, read_known, read_own
+from vidal.stage import Stage
 
+DISCOVERED = "discovered"
+"""The folder of a dataset in which a source keeps what it was answered until the plan is made."""
 _NEEDED = ("clip_id", "url")
 _GIVEN_COLUMNS = [*_NEEDED, *crawl_columns()]
 
@@ -31,9 +36,24 @@ class Source(BaseModel):
 
     model_config = ConfigDict(extra="forbid")
 
+    asks: ClassVar[bool] = False
+    """Whether candidates have to be asked for, so that a dataset's folder has something in it before its plan."""
+
     def candidates(self) -> pa.Table:
         """Return every candidate, in the source's own order; raises `SourceError` if there is none."""
         raise NotImplementedError
+
+    def discover(self, storage: Storage, stages: Sequence[Stage]) -> pa.Table:
+        """The candidates of the plan that a dataset is about to get.
+
+        A source that `asks` keeps the answers in the dataset's ``storage``, and asks as the recipe's ``stages`` visit.
+        Raises `SourceError` where there is no candidate, `RecipeError` where no stage says how to visit.
+        """
+        return self.candidates()
+
+    def earlier_dataset(self) -> str | None:
+        """Where the dataset is that the clips come from, with their rows and members; None without one."""
+        return None
 
     def identity(self) -> dict[str, Any]:
         """What stands for the source's content in the fingerprint."""

@@ -8,7 +8,7 @@ from typing import Any
 import pyarrow as pa
 from pydantic import Field
 
-from vidal.crawl.files import WEB_SCHEMES
+from vidal.addresses import WEB_SCHEMES
 from vidal.errors import SourceError
 from vidal.sources.source import Source, normalise
 from vidal.stage import digest

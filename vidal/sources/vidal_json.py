@@ -9,7 +9,7 @@ from typing import Any, Literal
 import pyarrow as pa
 from pydantic import Field
 
-from vidal.crawl.files import WEB_SCHEMES
+from vidal.addresses import WEB_SCHEMES
 from vidal.errors import SourceError
 from vidal.listing import listing_of
 from vidal.sources.source import Source, file_hash, normalise

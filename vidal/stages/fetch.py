@@ -8,13 +8,13 @@ from typing import Any, ClassVar
 
 from pydantic import Field, PrivateAttr, field_validator
 
+from vidal.addresses import ALL_SCHEMES, WEB_SCHEMES, scheme_of
 from vidal.clip import Clip
 from vidal.crawl import files
-from vidal.crawl.files import ALL_SCHEMES, WEB_SCHEMES
 from vidal.crawl.governor import Governor
 from vidal.crawl.settings import WebSettings
 from vidal.errors import ClipError
-from vidal.stage import Resources, Stage
+from vidal.stage import Resources, Shared, Stage
 from vidal.stages import step_class
 
 
@@ -33,7 +33,7 @@ class Fetch(Stage, WebSettings):
     default_resources = Resources(batch_size=64, timeout_s=None)
 
     base: str = ""
-    """Folder against which relative paths are read; the engine fills in the list's own."""
+    """Folder against which relative paths are read; the recipe fills in the list's own."""
     schemes: tuple[str, ...] | None = None
     """What an address may begin with: ``http``, ``https``, ``file`` (paths, too), or a protocol of fsspec's.
 
@@ -58,7 +58,7 @@ class Fetch(Stage, WebSettings):
     def shared(self) -> object:
         return Governor(self.hosts, default=self.any_host)
 
-    def bind(self, proxy: Any) -> None:
+    def bind(self, proxy: Shared) -> None:
         from vidal.crawl.web import WebFetcher
 
         self._web = WebFetcher(self, proxy)
@@ -73,7 +73,7 @@ class Fetch(Stage, WebSettings):
         away = [clip for clip in clips if not _take_from_source_layer(clip)]
         for clip in away:
             self._check_scheme(clip)
-        on_web = [clip for clip in away if clip.is_open and files.scheme_of(clip.url) in WEB_SCHEMES]
+        on_web = [clip for clip in away if clip.is_open and scheme_of(clip.url) in WEB_SCHEMES]
         for clip in on_web:
             self._judge(clip)
         if open_clips := [clip for clip in on_web if clip.is_open]:
@@ -85,7 +85,7 @@ class Fetch(Stage, WebSettings):
                 self._copy(clip)
 
     def _check_scheme(self, clip: Clip) -> None:
-        scheme, allowed = files.scheme_of(clip.url), ALL_SCHEMES if self.schemes is None else self.schemes
+        scheme, allowed = scheme_of(clip.url), ALL_SCHEMES if self.schemes is None else self.schemes
         if scheme not in allowed:
             what = "a path of this machine" if scheme == "file" else f"{scheme}://"
             clip.fail("scheme_not_allowed", f"{what} is not among fetch.schemes ({', '.join(allowed)})")

@@ -9,18 +9,17 @@ from typing import Any
 
 from vidal import modality as modalities
 from vidal.modality.modality import Transform
-from vidal.train.recipe import TrainRecipe
 from vidal.train.towers.encoder import Encoder
 
 
-def transforms_of(recipe: TrainRecipe, encoder: Encoder) -> dict[str, Transform]:
-    """The inputs that the towers take, with what the recipe says of their preparation."""
+def transforms_of(said: Mapping[str, Mapping[str, Any]], encoder: Encoder) -> dict[str, Transform]:
+    """The inputs that the towers take, with what a training recipe says of each one's preparation."""
     made: dict[str, Transform] = {}
-    for modality, tower in recipe.towers.items():
+    for modality, given in said.items():
         settings = encoder.tower(modality).settings
         kind = modalities.get(modality).transform
         sizes = kind.settings_for(*settings.height_width, settings.frames)
-        made[modality] = kind.model_validate({**sizes, **tower.transform})
+        made[modality] = kind.model_validate({**sizes, **given})
     return made
 
 

@@ -170,6 +170,11 @@ class TrainRecipe(Settings):
             modalities.get(modality).transform.model_validate(tower.transform)
         return self
 
+    @property
+    def transforms(self) -> dict[str, dict[str, Any]]:
+        """By modality, what the recipe says of the preparation of its input."""
+        return {modality: tower.transform for modality, tower in self.towers.items()}
+
     def pair_settings(self) -> dict[Pair, PairRecipe]:
         """The pairs, the text first where it is a side; by default the text with every tower."""
         named = self.pairs or {f"text-{modality}": PairRecipe() for modality in self.towers}

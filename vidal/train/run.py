@@ -184,7 +184,7 @@ class _Run:
     def _loader(self, interrupted: threading.Event) -> Loader:
         data, here = self.recipe.data, self.here
         return Loader(
-            self.found.samples, self.found.index, self.plan, transforms_of(self.recipe, self.encoder),
+            self.found.samples, self.found.index, self.plan, transforms_of(self.recipe.transforms, self.encoder),
             self.recipe.text.views, seed=self.recipe.seed, rank=here.rank, ranks=here.size, workers=data.workers,
             start_step=self.start, pin=here.device.type == "cuda", prefetch=data.prefetch, stall_s=data.stall_s,
             stop=interrupted,

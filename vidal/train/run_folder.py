@@ -22,7 +22,7 @@ import vidal
 from vidal import modality as modalities
 from vidal.dataset.storage import Storage
 from vidal.errors import OutputError
-from vidal.recipe import differences
+from vidal.settings import differences
 from vidal.train.recipe import FREE_ON_RESUME, MAY_GROW_ON_RESUME, TrainRecipe
 
 NAME = "run.json"

@@ -11,8 +11,8 @@ from tests.runs import descendants, still_alive
 from tests.site import Site
 from vidal.crawl.ask import Ask
 from vidal.crawl.visitor import Visitor
-from vidal.engine.shared import Direct
 from vidal.errors import RecipeError
+from vidal.stage import Direct
 from vidal.stages.fetch import Fetch
 
 

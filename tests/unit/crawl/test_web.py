@@ -14,7 +14,7 @@ from vidal.clip import Clip
 from vidal.crawl.schedule import Schedule, Turn
 from vidal.crawl.settings import WebSettings
 from vidal.crawl.visitor import Tries
-from vidal.engine.shared import Direct
+from vidal.stage import Direct
 from vidal.stages.fetch import Fetch
 
 HOSTS = ("127.0.0.1", "127.0.0.2", "127.0.0.3")

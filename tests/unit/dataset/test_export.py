@@ -14,11 +14,11 @@ from typer.testing import CliRunner
 from tests.runs import CAPTION, PAINT, SHADE, SOUND, TROUBLE, digests, rows, run, write_recipe
 from vidal.commands import app
 from vidal.dataset.dataset import Dataset
-from vidal.dataset.export import vidal_annotation, write_joint, write_open_clip, write_vidal_json
 from vidal.dataset.removals import Removals
 from vidal.dataset.remove import remove
 from vidal.engine.local import InProcessEngine
 from vidal.errors import OutputError, SourceError
+from vidal.export.export import vidal_annotation, write_joint, write_open_clip, write_vidal_json
 from vidal.recipe import check
 
 

@@ -28,13 +28,13 @@ from tests.runs import vidal as command
 from vidal.build import BuildResult, How, add
 from vidal.dataset import revisions
 from vidal.dataset.dataset import Dataset
-from vidal.dataset.export import write_joint
 from vidal.dataset.revise import drop
 from vidal.dataset.storage import Storage
 from vidal.dataset.verify import verify
 from vidal.engine.local import InProcessEngine
 from vidal.engine.refilter import refilter
 from vidal.errors import OutputError, RecipeError
+from vidal.export.export import write_joint
 
 TITLES = ["a", "ab", "abc", "abcd", "abcd", "mute", "reject", "abcdef", "raise"]
 

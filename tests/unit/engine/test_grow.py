@@ -14,13 +14,13 @@ from tests.runs import CAPTION, FEW_LETTERS, LETTERS, PAINT, SAME_TITLE, SHADE, 
 from tests.runs import vidal as command
 from vidal.build import BuildResult, How, add, grow
 from vidal.dataset.dataset import Dataset
-from vidal.dataset.export import write_joint
 from vidal.dataset.find import find
 from vidal.dataset.revise import drop
 from vidal.dataset.verify import verify
 from vidal.engine.local import InProcessEngine
 from vidal.engine.refilter import refilter
 from vidal.errors import OutputError, RecipeError, UserError
+from vidal.export.export import write_joint
 
 OLD = ["a", "ab", "abc", "abcd", "abcde", "abcdef"]
 NEW = ["x", "xy", "xyz", "xyz", "xyzabc", "xyzabcd", "xyzabcde"]

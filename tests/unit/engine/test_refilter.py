@@ -12,12 +12,12 @@ from tests.runs import FEW_LETTERS, LETTERS, PAINT, RANK, SAME_TITLE, SHADE, dig
 from vidal import recipe as recipes
 from vidal.dataset import revisions
 from vidal.dataset.dataset import Dataset
-from vidal.dataset.export import write_joint
 from vidal.dataset.storage import Storage
 from vidal.dataset.verify import verify
 from vidal.engine.local import InProcessEngine
 from vidal.engine.refilter import NOT_PROCESSED, refilter
 from vidal.errors import OutputError, RecipeError
+from vidal.export.export import write_joint
 
 TITLES = ["a", "ab", "abc", "abcd", "abcd", "abcde", "abcde", "abcdef", "abcdefg", "raises", "xy", "xy"]
 STAGES = [LETTERS, {FEW_LETTERS: {"min": 2}}, PAINT, SAME_TITLE, RANK, SHADE]

@@ -19,8 +19,8 @@ from vidal.retrieval.embed import NAME, embed, identity
 from vidal.train import load_encoder
 from vidal.train.evaluate.embeddings import embed_samples
 from vidal.train.evaluate.metrics import normalised
+from vidal.train.preprocessing import transforms_of
 from vidal.train.recipe import check
-from vidal.train.run import transforms_of
 from vidal.train.run_folder import RunFolder
 
 
@@ -47,7 +47,7 @@ def test_every_clip_has_one_unit_row_for_each_modality(material: Path, tmp_path:
     rows = np.stack(table.column("embedding").to_numpy())
     assert np.abs(np.linalg.norm(rows, axis=1) - 1).max() < 1e-5
     samples, encoder = vidal.open(str(material / "set")), load_encoder(material / "run")
-    transforms = transforms_of(check(RunFolder(material / "run").read().recipe, "run"), encoder)
+    transforms = transforms_of(check(RunFolder(material / "run").read().recipe, "run").transforms, encoder)
     wanted = embed_samples(encoder, samples, range(CLIPS), "audio", transforms["audio"])
     ours = {row["clip_id"]: row["embedding"] for row in table.to_pylist() if row["modality"] == "audio"}
     assert len(ours) == CLIPS

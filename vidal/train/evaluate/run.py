@@ -80,7 +80,7 @@ def evaluate(
     if recipe.threads is not None:
         torch.set_num_threads(recipe.threads)
     trained, untrained = load_encoder(run), build_encoder(recipe).eval()
-    transforms = transforms_of(recipe, trained)
+    transforms = transforms_of(recipe.transforms, trained)
     samples = vidal.open(data, where=where)
     if classes is not None:
         samples.check_column(classes, "--classes")

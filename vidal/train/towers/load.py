@@ -81,7 +81,7 @@ def load_run(folder: Path) -> Encoder:
         raise ModelError(f"{folder}: the run has no checkpoint yet")
     info = RunFolder(folder).read()
     encoder = Encoder.from_description(info.encoder)
-    encoder.preprocessing = described(transforms_of(info.settings(), encoder))
+    encoder.preprocessing = described(transforms_of(info.settings().transforms, encoder))
     averaged = {k.removeprefix("ema."): v for k, v in latest.optimiser().items() if k.startswith("ema.")}
     encoder.load_trainable_state(latest.model() | averaged, str(latest.path))
     return encoder

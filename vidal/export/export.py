@@ -15,12 +15,13 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 from vidal import modality as modalities
-from vidal.dataset import card, manifest
+from vidal.dataset import manifest
 from vidal.dataset.dataset import Dataset
-from vidal.dataset.export_record import NAME, Claim, ExportedShard, ExportRecord, source_of
 from vidal.dataset.storage import Storage
 from vidal.dataset.tars import TarWriter, member_order, suffix_of
 from vidal.errors import OutputError, SourceError
+from vidal.export import card
+from vidal.export.record import NAME, Claim, ExportedShard, ExportRecord, source_of
 from vidal.reader.samples import Samples
 from vidal.record import from_row, json_member
 
