@@ -60,7 +60,7 @@ def test_what_is_too_long_for_a_short_is_no_candidate(limit: float | None, kept:
 
 
 @pytest.mark.parametrize(("settings", "said"), [
-    ({"address": "https://a.b/?q=term"}, r"has no \{term\} in it"),
+    ({"address": "https://a.b/?q=term"}, r"lacks the placeholder \{term\}"),
     ({"platform": "https://a.b/?q="}, "platform"),
     ({"per_term": 0}, "per_term"),
 ])  # fmt: skip
