@@ -1,1 +1,1 @@
-"""Towers: one ViT per modality, a frozen text tower, and the encoder that joins them."""
+"""Towers: one ViT per modality, a frozen text tower, and the encoder that holds them."""

@@ -1,4 +1,4 @@
-"""``config.json`` of CLIP and LanguageBind folders, read into settings and written from them."""
+"""Conversion between tower settings and the ``config.json`` of CLIP and LanguageBind folders."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from vidal.train.towers.settings import ClipTextSettings, StackSizes, VisionSett
 
 Model = TypeVar("Model", bound=BaseModel)
 
-# What transformers takes where an old config.json is silent.
+# transformers' defaults, for keys that an older config.json omits.
 _TEXT_DEFAULTS: dict[str, Any] = {
     "hidden_size": 512, "num_hidden_layers": 12, "num_attention_heads": 8, "intermediate_size": 2048,
     "vocab_size": 49408, "max_position_embeddings": 77, "hidden_act": "quick_gelu", "layer_norm_eps": 1e-5,
@@ -30,48 +30,52 @@ _VISION = _STACK | {"patch_size": "patch_size", "image_size": "image_size", "cha
 
 
 def clip_text_settings(config: Mapping[str, object], place: str) -> ClipTextSettings:
-    """Of the text tower; raises `ModelError`."""
-    said = _TEXT_DEFAULTS | _group(config, "text_config", place)
-    return checked(ClipTextSettings, {k: said[v] for k, v in _TEXT.items()} | _projection(config), place)
+    """Return the settings of the text tower; raises `ModelError` for a missing or invalid ``text_config``."""
+    text = _TEXT_DEFAULTS | _group(config, "text_config", place)
+    return checked(ClipTextSettings, {k: text[v] for k, v in _TEXT.items()} | _projection(config), place)
 
 
 def clip_vision_settings(config: Mapping[str, object], place: str) -> VisionSettings:
-    """Of the vision tower, with LanguageBind's additions; raises `ModelError`."""
-    said = _VISION_DEFAULTS | _group(config, "vision_config", place)
-    if said.get("tube_size", 1) != 1:
-        raise ModelError(f"{place}: tube_size {said['tube_size']} is not known, only 1")
-    settings = {k: said[v] for k, v in _VISION.items()} | _projection(config)
-    if said.get("num_mel_bins") and said.get("target_length"):
-        settings["image_size"] = (int(said["num_mel_bins"]), int(said["target_length"]))
-    if said.get("add_time_attn"):
-        settings |= {"temporal": True, "frames": said["num_frames"]}
-        settings["class_embedding_per_frame"] = said.get("clip_type") == "vl_new"
-    settings["patch_dropout"] = said.get("force_patch_dropout") or 0.0
+    """Return the settings of the vision tower, including LanguageBind's extensions.
+
+    Raises `ModelError` for a missing or invalid ``vision_config``, or a ``tube_size`` other than 1.
+    """
+    vision = _VISION_DEFAULTS | _group(config, "vision_config", place)
+    if vision.get("tube_size", 1) != 1:
+        raise ModelError(f"{place}: tube_size {vision['tube_size']} is not supported, only 1")
+    settings = {k: vision[v] for k, v in _VISION.items()} | _projection(config)
+    if vision.get("num_mel_bins") and vision.get("target_length"):
+        settings["image_size"] = (int(vision["num_mel_bins"]), int(vision["target_length"]))
+    if vision.get("add_time_attn"):
+        settings |= {"temporal": True, "frames": vision["num_frames"]}
+        settings["class_embedding_per_frame"] = vision.get("clip_type") == "vl_new"
+    settings["patch_dropout"] = vision.get("force_patch_dropout") or 0.0
     return checked(VisionSettings, settings, place)
 
 
 def lora_alpha(config: Mapping[str, object], place: str) -> float:
+    """Return LanguageBind's ``lora_alpha``, 16 if ``vision_config`` omits it."""
     return float(_group(config, "vision_config", place).get("lora_alpha", 16))
 
 
 def hf_text_config(s: ClipTextSettings) -> dict[str, Any]:
-    """``text_config``; the end of text is the vocabulary's last token, as pooling takes it to be."""
-    ends = {"bos_token_id": s.vocabulary - 2, "eos_token_id": s.vocabulary - 1}
-    return {"model_type": "clip_text_model", "projection_dim": s.projection_dim} | _written(s, _TEXT) | ends
+    """Return ``text_config``; its end-of-text token is the last of the vocabulary, where `ClipText` pools."""
+    special = {"bos_token_id": s.vocabulary - 2, "eos_token_id": s.vocabulary - 1}
+    return {"model_type": "clip_text_model", "projection_dim": s.projection_dim} | _hf_names(s, _TEXT) | special
 
 
 def hf_vision_config(s: VisionSettings) -> dict[str, Any]:
-    """``vision_config``."""
-    written = _written(s, _VISION)
+    """Return ``vision_config``, including LanguageBind's keys for a temporal tower."""
+    config = _hf_names(s, _VISION)
     height, width = s.height_width
-    written["image_size"] = height if height == width else [height, width]
+    config["image_size"] = height if height == width else [height, width]
     if s.temporal:
-        written |= {"add_time_attn": True, "num_frames": s.frames}
-        written |= {"clip_type": "vl_new"} if s.class_embedding_per_frame else {}
-    return {"model_type": "clip_vision_model", "projection_dim": s.projection_dim} | written
+        config |= {"add_time_attn": True, "num_frames": s.frames}
+        config |= {"clip_type": "vl_new"} if s.class_embedding_per_frame else {}
+    return {"model_type": "clip_vision_model", "projection_dim": s.projection_dim} | config
 
 
-def _written(s: StackSizes, names: Mapping[str, str]) -> dict[str, Any]:
+def _hf_names(s: StackSizes, names: Mapping[str, str]) -> dict[str, Any]:
     return {theirs: getattr(s, ours) for ours, theirs in names.items()} | {"intermediate_size": s.mlp_size}
 
 
@@ -87,7 +91,7 @@ def _group(config: Mapping[str, object], name: str, place: str) -> dict[str, Any
 
 
 def checked(kind: type[Model], values: Mapping[str, Any], place: str) -> Model:
-    """Settings of a stored mapping; raises `ModelError` on the first thing wrong with it."""
+    """Validate a stored mapping as settings of ``kind``; raises `ModelError` that names the first invalid key."""
     try:
         return kind.model_validate(values)
     except ValidationError as error:

@@ -1,10 +1,10 @@
-"""`Encoder`: one tower per modality, a frozen text tower, and a learnt temperature for every pair that is trained."""
+"""`Encoder`: one tower per modality, a frozen text tower, and a learned temperature for each trained pair."""
 
 from __future__ import annotations
 
 import math
 import zlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -30,24 +30,29 @@ _SIGMOID_BIAS = -10.0
 
 
 class Encoder(nn.Module):
-    """Embeddings of every modality in one space; none is normalised."""
+    """Encodes every modality into one joint embedding space; embeddings are not normalised.
+
+    Each trained pair has its own ``logit_scale`` and, with the sigmoid loss, ``logit_bias``: float32 scalars.
+    """
 
     def __init__(
         self, towers: Mapping[str, VisionTower], text: TextTower | None, *,
         pairs: Mapping[Pair, float | None] | None = None, is_sigmoid: bool = False,
         serves: Mapping[str, str] | None = None,
     ) -> None:  # fmt: skip
-        """``pairs`` gives each its first temperature (None: the loss's own); ``serves`` says which tower a modality
-        goes through, where that is not the one of its name."""
+        """``pairs`` maps each pair to its initial temperature (None: the default of the loss).
+
+        ``serves`` maps each modality to the name of its tower; by default the two names are the same.
+        """
         super().__init__()
         self.towers = nn.ModuleDict(dict(towers))
         self.text = text
         self.serves = dict(serves) if serves is not None else {name: name for name in towers}
         self.is_sigmoid = is_sigmoid
         self.preprocessing: dict[str, dict[str, Any]] = {}
-        """By modality, the settings of the transform that its inputs go through; none of a published encoder."""
-        usual = _SIGMOID_TEMPERATURE if is_sigmoid else _INFO_NCE_TEMPERATURE
-        scales = {_name(p): -math.log(t or usual) for p, t in (pairs or {}).items()}
+        """The transform settings of each modality; empty for a published encoder, which does not record them."""
+        default = _SIGMOID_TEMPERATURE if is_sigmoid else _INFO_NCE_TEMPERATURE
+        scales = {"-".join(pair): -math.log(t or default) for pair, t in (pairs or {}).items()}
         self.logit_scale = nn.ParameterDict({p: nn.Parameter(torch.tensor(s)) for p, s in scales.items()})
         biases = scales if is_sigmoid else {}
         self.logit_bias = nn.ParameterDict({p: nn.Parameter(torch.tensor(_SIGMOID_BIAS)) for p in biases})
@@ -57,63 +62,82 @@ class Encoder(nn.Module):
         cls, towers: Mapping[str, TowerSettings], text: TextTower, *,
         pairs: Mapping[Pair, float | None], is_sigmoid: bool = False, seed: int = 0,
     ) -> Encoder:  # fmt: skip
-        """Towers as a recipe has them, each drawn from (seed, modality): the same whatever others stand beside it."""
-        built = {modality: _built(settings, text.dim, modality, seed) for modality, settings in towers.items()}
+        """Build the towers of a recipe.
+
+        A tower's initial weights depend on the seed and its modality alone, not on the other towers.
+        """
+        built: dict[str, VisionTower] = {}
+        for modality, settings in towers.items():
+            with torch.random.fork_rng(devices=[]):
+                torch.manual_seed(zlib.crc32(f"{seed} {modality}".encode()))
+                built[modality] = tower_from(settings, text.dim)
+                tune(built[modality], settings.tune, settings.lora)
         return cls(built, text, pairs=pairs, is_sigmoid=is_sigmoid)
 
     @property
     def modalities(self) -> list[str]:
+        """The modalities that `encode` accepts; text is not among them."""
         return list(self.serves)
 
     def tower(self, modality: str) -> VisionTower:
-        """Raises `RecipeError` for a modality that the encoder lacks."""
+        """Return the tower of a modality; raises `RecipeError` if the encoder has none."""
         if modality not in self.serves:
-            has = [*self.serves, *(["text"] if self.text is not None else [])]
-            raise RecipeError(f"no tower for `{modality}`: this encoder has {', '.join(has)}")
+            available = [*self.serves, *(["text"] if self.text is not None else [])]
+            raise RecipeError(f"no tower for `{modality}`: this encoder has {', '.join(available)}")
         tower = self.towers[self.serves[modality]]
         assert isinstance(tower, VisionTower)
         return tower
 
     def encode(self, modality: str, pixel_values: Tensor, keep: Tensor | None = None) -> Tensor:
-        """(b, d) float32 after projection, not normalised; differentiable, so wrap it in `torch.no_grad` for use.
+        """Return projected embeddings (b, d) in float32, not normalised.
 
-        ``pixel_values`` is (b, c, h, w) or, for video, (b, c, t, h, w); ``keep`` is what the tower's `draw_keep` drew.
+        ``pixel_values`` is (b, c, h, w) or, for video, (b, c, t, h, w); ``keep`` holds the patch indices (b, k) from
+        the tower's `draw_keep`. The result is differentiable: wrap inference in `torch.no_grad`. Raises `RecipeError`
+        for a modality without a tower, or a shape that its tower does not accept.
+
+            encoder.encode("depth", torch.zeros(1, 3, 224, 224))  # (1, d)
         """
         embedding: Tensor = self.tower(modality)(pixel_values, keep)
         return embedding
 
     def encode_text(self, input_ids: Tensor, attention_mask: Tensor | None = None) -> Tensor:
-        """(b, d) float32 after projection, not normalised."""
+        """Return projected text embeddings (b, d) in float32, not normalised, of token ids (b, n)."""
         embedding: Tensor = self.text_tower()(input_ids, attention_mask)
         return embedding
 
     def encode_texts(self, texts: Sequence[str], batch_size: int = 16) -> Tensor:
-        """(n, d), the same to the bit for a text whatever texts are beside it."""
+        """Tokenise and encode n texts as (n, d); a text's embedding does not depend on the others, bit for bit."""
         return self.text_tower().encode(texts, batch_size)
 
     def text_tower(self) -> TextTower:
+        """Return the text tower; raises `RecipeError` if the encoder has none."""
         if self.text is None:
             raise RecipeError(f"this encoder has no text tower, only {', '.join(self.serves)}")
         return self.text
 
     def pair_scale(self, pair: Pair) -> Tensor:
-        """What the cosines of a pair are multiplied by: exp of its logit scale."""
+        """Return the factor of a pair's cosine similarities, exp(logit_scale), between 1 and 100."""
         return self._of_pair(self.logit_scale, pair).clamp(0, MAX_LOGIT_SCALE).exp()
 
     def pair_bias(self, pair: Pair) -> Tensor | None:
-        """What is added to the scaled cosines of a pair; None without the sigmoid loss."""
+        """Return the bias of a pair's scaled cosine similarities; None unless the loss is sigmoid."""
         return self._of_pair(self.logit_bias, pair) if self.is_sigmoid else None
 
     @torch.no_grad()
     def clamp_scales(self) -> None:
-        """After each optimiser step: every scale stays between 1 and 100."""
+        """Clamp every scale to 1 … 100; called after each optimiser step."""
         for scale in self.logit_scale.values():
             scale.clamp_(0, MAX_LOGIT_SCALE)
 
     def describe(self) -> dict[str, Any]:
-        """JSON-able: what `from_description` builds the same encoder from, its trainable state apart."""
+        """Return a JSON-serialisable description, from which `from_description` builds the encoder without weights."""
+        towers: dict[str, dict[str, Any]] = {}
+        for name, tower in self.towers.items():
+            assert isinstance(tower, VisionTower)
+            lora = tower.adapters.model_dump(mode="json") if tower.adapters is not None else None
+            towers[name] = {"vision": tower.settings.model_dump(mode="json"), "tune": tower.tune, "lora": lora}
         return {
-            "towers": {name: _described(self.towers[name]) for name in self.towers},
+            "towers": towers,
             "serves": self.serves,
             "text": self.text.describe() if self.text is not None else None,
             "pairs": list(self.logit_scale),
@@ -122,64 +146,49 @@ class Encoder(nn.Module):
 
     @classmethod
     def from_description(cls, description: Mapping[str, Any]) -> Encoder:
-        """The encoder that was described, its towers with drawn weights until `load_trainable_state`."""
+        """Build a described encoder, its towers randomly initialised until `load_trainable_state`."""
         towers = {name: _from_description(tower) for name, tower in description["towers"].items()}
         text = TextTower.from_description(description["text"]) if description["text"] is not None else None
-        pairs: dict[Pair, float | None] = {_pair(name): None for name in description["pairs"]}
+        pairs = pairs_of(description["pairs"])
         return cls(towers, text, pairs=pairs, is_sigmoid=description["is_sigmoid"], serves=description["serves"])
 
     def trainable_state(self) -> State:
-        """What a checkpoint stores: everything but the frozen text tower."""
+        """Return the tensors that a checkpoint stores: all except those of the frozen text tower."""
         return {name: tensor for name, tensor in self.state_dict().items() if not name.startswith("text.")}
 
     def load_trainable_state(self, state: Mapping[str, Tensor], place: str = "checkpoint") -> None:
-        """Raises `ModelError` where a tensor is missing, unknown or of another shape."""
+        """Load the tensors of `trainable_state`.
+
+        Raises `ModelError`, prefixed by ``place``, if a tensor is missing, unexpected or of another shape.
+        """
         put(_AllButText(self), state, place)
 
     def _of_pair(self, parameters: nn.ParameterDict, pair: Pair) -> Tensor:
-        name = _name(pair)
+        name = "-".join(pair)
         if name not in parameters:
-            raise RecipeError(f"pair `{name}` is not trained here, only {', '.join(parameters) or 'none'}")
+            raise RecipeError(f"pair `{name}` is not trained here; trained pairs: {', '.join(parameters) or 'none'}")
         parameter: Tensor = parameters[name]
         return parameter
 
 
 class _AllButText(nn.Module):
-    """The parts of an encoder whose weights a checkpoint holds, under the same names."""
+    """An encoder without its text tower, under the same parameter names."""
 
     def __init__(self, encoder: Encoder) -> None:
         super().__init__()
         self.towers, self.logit_scale, self.logit_bias = encoder.towers, encoder.logit_scale, encoder.logit_bias
 
 
-def _built(settings: TowerSettings, dim: int, modality: str, seed: int) -> VisionTower:
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(zlib.crc32(f"{seed} {modality}".encode()))
-        tower = tower_from(settings, dim)
-        tune(tower, settings.tune, settings.lora)
-    return tower
-
-
-def _described(tower: nn.Module) -> dict[str, Any]:
-    assert isinstance(tower, VisionTower)
-    lora = tower.adapters.model_dump(mode="json") if tower.adapters is not None else None
-    return {"vision": tower.settings.model_dump(mode="json"), "tune": tower.tune, "lora": lora}
-
-
-def _from_description(described: Mapping[str, Any]) -> VisionTower:
+def _from_description(description: Mapping[str, Any]) -> VisionTower:
     try:
-        vision, how, lora = described["vision"], described["tune"], described["lora"]
+        vision, mode, lora = description["vision"], description["tune"], description["lora"]
     except KeyError as error:
         raise ModelError(f"description of a tower: {error} is missing") from None
     tower = VisionTower(checked(VisionSettings, vision, "description"))
-    tune(tower, how, checked(LoraSettings, lora, "description") if lora is not None else None)
+    tune(tower, mode, checked(LoraSettings, lora, "description") if lora is not None else None)
     return tower
 
 
-def _name(pair: Pair) -> str:
-    return "-".join(pair)
-
-
-def _pair(name: str) -> Pair:
-    a, b = name.split("-")
-    return a, b
+def pairs_of(names: Iterable[str]) -> dict[Pair, float | None]:
+    """Return the pairs of names such as ``text-depth``, each with the default temperature."""
+    return {(left, right): None for left, _, right in (name.partition("-") for name in names)}

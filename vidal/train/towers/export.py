@@ -1,9 +1,9 @@
-"""Encoders on disk in Hugging Face layout, and a tower as an ONNX file.
+"""Export of an encoder to a folder in Hugging Face layout, or of its towers to ONNX.
 
-    OUT/config.json, model.safetensors     one modality: a tower and the text side, as transformers' CLIPModel has them
-    OUT/config.json, OUT/depth/, …         several: an index, and such a folder for each
+    OUT/config.json, model.safetensors     one modality: vision and text tower under transformers' CLIPModel names
+    OUT/config.json, OUT/depth/, …         several modalities: an index, and one such folder for each
 
-A plain CLIP tower (square, without temporal attention) beside a CLIP text tower also loads in transformers.
+With a CLIP text tower, a plain CLIP vision tower (square input, no temporal attention) also loads in transformers.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 import torch
+from torch import Tensor, nn
 
 import vidal
 from vidal import modality as modalities
@@ -37,7 +38,7 @@ _TOKENIZER_FILES = (
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ExportedEncoder:
-    """The folder or the files that an encoder was written to."""
+    """The paths that an encoder was exported to: one folder, or one ONNX file per modality."""
 
     written: list[Path]
 
@@ -49,7 +50,7 @@ class ExportedEncoder:
 
 
 def write_encoder(encoder: Encoder, out: Path, format: Literal["hugging-face", "onnx"]) -> ExportedEncoder:
-    """Write an encoder as `save_folder` does, or each of its towers as `to_onnx` does."""
+    """Export an encoder with `save_folder`, or each of its towers with `to_onnx`, into the folder ``out``."""
     if format == "hugging-face":
         return ExportedEncoder(written=[save_folder(encoder, out)])
     out.mkdir(parents=True, exist_ok=True)
@@ -59,18 +60,18 @@ def write_encoder(encoder: Encoder, out: Path, format: Literal["hugging-face", "
 
 
 def save_folder(encoder: Encoder, out: str | Path) -> Path:
-    """Write the encoder so that `load_encoder` gives the same numbers to the bit; adapters are folded in.
+    """Save the encoder, adapters folded in, such that `load_encoder` returns a bitwise identical one.
 
-    Everything appears at once under its name, or not at all; raises `OutputError` where ``out`` is not empty.
+    The folder is renamed into place once it is complete. Raises `OutputError` if ``out`` is a file or not empty.
     """
     out = Path(out).expanduser()
     if out.is_file() or (out.is_dir() and any(out.iterdir())):
-        raise OutputError(f"{out}: is there already; choose another folder")
+        raise OutputError(f"{out}: already exists; choose another folder")
     partial = out.with_name(f".{out.name}.partial")
     try:
         shutil.rmtree(partial, ignore_errors=True)
         partial.mkdir(parents=True)
-        _write(encoder, partial)
+        _write_folder(encoder, partial)
         if out.is_dir():
             out.rmdir()
         os.replace(partial, out)
@@ -80,22 +81,11 @@ def save_folder(encoder: Encoder, out: str | Path) -> Path:
     return out
 
 
-def _write(encoder: Encoder, folder: Path) -> None:
+def _write_folder(encoder: Encoder, folder: Path) -> None:
     names = list(encoder.towers)
-    if len(names) == 1:
-        _write_part(encoder, names[0], folder, _shared(encoder))
-        return
-    for name in names:
-        own = _shared(encoder) | {"serves": {m: t for m, t in encoder.serves.items() if t == name}}
-        _write_part(encoder, name, folder / name, own)
-    _write_json(folder / "config.json", {"model_type": "vidal", "vidal": _shared(encoder) | {"folders": names}})
-    _write_card(encoder, folder, names)
-
-
-def _shared(encoder: Encoder) -> dict[str, Any]:
-    """What is the encoder's, not a tower's; floats keep every bit in JSON."""
     paths = modalities.paths_of(encoder.serves)
-    return {
+    # Python writes a float to JSON such that the same float is read back.
+    shared = {
         "version": vidal.__version__,
         "serves": encoder.serves,
         **({"modalities": paths} if paths else {}),
@@ -104,15 +94,22 @@ def _shared(encoder: Encoder) -> dict[str, Any]:
         "logit_scale": {name: value.item() for name, value in encoder.logit_scale.items()},
         "logit_bias": {name: value.item() for name, value in encoder.logit_bias.items()},
     }
+    if len(names) == 1:
+        _write_part(encoder, names[0], folder, shared)
+        return
+    for name in names:
+        served = {modality: tower for modality, tower in encoder.serves.items() if tower == name}
+        _write_part(encoder, name, folder / name, shared | {"serves": served})
+    _write_json(folder / "config.json", {"model_type": "vidal", "vidal": shared | {"folders": names}})
+    _write_card(encoder, folder, names)
 
 
 def _write_part(encoder: Encoder, name: str, folder: Path, shared: dict[str, Any]) -> None:
     from safetensors.torch import save_file
 
     folder.mkdir(exist_ok=True)
-    tower = encoder.towers[name]
-    assert isinstance(tower, VisionTower)
-    state = _vision_state(merged(tower))
+    tower = _tower(encoder, name)
+    state = _clip_names(merged(tower), "vision_model")
     config: dict[str, Any] = {
         "model_type": "vidal",
         "projection_dim": tower.settings.projection_dim,
@@ -121,9 +118,17 @@ def _write_part(encoder: Encoder, name: str, folder: Path, shared: dict[str, Any
     }
     if encoder.text is not None:
         config["vidal"]["max_tokens"] = encoder.text.max_tokens
-        state |= _write_text(encoder.text, config, folder)
-        if isinstance(encoder.text.model, ClipText) and is_plain_clip(tower.settings):
-            _as_clip(encoder, name, config, state)
+        if isinstance(encoder.text.model, ClipText):
+            config["text_config"] = hf_text_config(encoder.text.model.settings)
+            state |= _clip_names(encoder.text.model, "text_model")
+            _copy_tokenizer(encoder.text, folder)
+            if is_plain_clip(tower.settings):
+                scale = _logit_scale(encoder, f"text-{name}")
+                state["logit_scale"] = scale
+                config |= {"model_type": "clip", "architectures": ["CLIPModel"], "logit_scale_init_value": scale.item()}
+        else:
+            encoder.text.model.transformer.save_pretrained(folder / "text")
+            _copy_tokenizer(encoder.text, folder / "text")
     save_file(
         {k: v.detach().cpu().contiguous() for k, v in state.items()}, folder / "model.safetensors", {"format": "pt"}
     )
@@ -132,42 +137,30 @@ def _write_part(encoder: Encoder, name: str, folder: Path, shared: dict[str, Any
 
 
 def is_plain_clip(s: VisionSettings) -> bool:
-    """Whether transformers' CLIPVisionModel has all that the tower has."""
+    """Return whether transformers' CLIPVisionModel can represent the tower."""
     height, width = s.height_width
     is_bare = s.pre_norm and not (s.patch_bias or s.temporal or s.class_embedding_per_frame)
     return is_bare and height == width and height % s.patch_size == 0
 
 
-def _as_clip(encoder: Encoder, name: str, config: dict[str, Any], state: State) -> None:
-    scales = [encoder.logit_scale[p] for p in encoder.logit_scale if p == f"text-{name}"]
-    scale = scales[0].detach() if scales else torch.tensor(config["vidal"]["logit_scale"].get(f"text-{name}", 2.6592))
-    state["logit_scale"] = scale
-    config |= {"model_type": "clip", "architectures": ["CLIPModel"], "logit_scale_init_value": scale.item()}
+def _logit_scale(encoder: Encoder, pair: str) -> Tensor:
+    # A CLIPModel needs a scale; where the tower is not paired with text it gets CLIP's initial value, log(1 / 0.07).
+    return encoder.logit_scale[pair].detach() if pair in encoder.logit_scale else torch.tensor(2.6592)
 
 
-def _vision_state(tower: VisionTower) -> State:
-    projection = "visual_projection.weight"
-    return {k if k == projection else f"vision_model.{k}": v for k, v in tower.state_dict().items()}
-
-
-def _write_text(text: TextTower, config: dict[str, Any], folder: Path) -> State:
-    """Tokenizer files and, of a CLIP text tower, its part of the state; another one gets its own folder."""
-    if isinstance(text.model, ClipText):
-        config["text_config"] = hf_text_config(text.model.settings)
-        _copy_tokenizer(text, folder)
-        projection = "text_projection.weight"
-        return {k if k == projection else f"text_model.{k}": v for k, v in text.model.state_dict().items()}
-    text.model.transformer.save_pretrained(folder / "text")
-    _copy_tokenizer(text, folder / "text")
-    return {}
+def _clip_names(tower: nn.Module, prefix: str) -> State:
+    # CLIPModel holds both projections itself, beside its two models.
+    outer = ("visual_projection.weight", "text_projection.weight")
+    return {name if name in outer else f"{prefix}.{name}": tensor for name, tensor in tower.state_dict().items()}
 
 
 def _copy_tokenizer(text: TextTower, folder: Path) -> None:
-    for name in _TOKENIZER_FILES if text.folder is not None else ():
-        source = text.folder / name if text.folder is not None else Path(name)
-        if source.is_file():
+    if text.folder is None:
+        return
+    for name in _TOKENIZER_FILES:
+        if (text.folder / name).is_file():
             (folder / name).parent.mkdir(exist_ok=True)
-            shutil.copyfile(source, folder / name)
+            shutil.copyfile(text.folder / name, folder / name)
 
 
 def _write_json(path: Path, content: dict[str, Any]) -> None:
@@ -179,7 +172,7 @@ def _write_card(encoder: Encoder, folder: Path, names: list[str]) -> None:
     lines += [f"# Encoder of {', '.join(names)}{' and text' if encoder.text is not None else ''}", ""]
     lines += ["| modality | input (height x width) | frames | ViT | embedding |", "|---|---|---|---|---|"]
     for name in names:
-        s = encoder.tower(name).settings if name in encoder.serves else _settings(encoder, name)
+        s = _tower(encoder, name).settings
         height, width = s.height_width
         vit = f"{s.layers} layers of {s.hidden_size}, patch {s.patch_size}"
         lines.append(f"| {name} | {height} x {width} | {s.frames} | {vit} | {s.projection_dim} |")
@@ -188,14 +181,18 @@ def _write_card(encoder: Encoder, folder: Path, names: list[str]) -> None:
     (folder / "README.md").write_text("\n".join(lines), encoding="utf-8")
 
 
-def _settings(encoder: Encoder, name: str) -> VisionSettings:
+def _tower(encoder: Encoder, name: str) -> VisionTower:
     tower = encoder.towers[name]
     assert isinstance(tower, VisionTower)
-    return tower.settings
+    return tower
 
 
 def to_onnx(encoder: Encoder, modality: str, path: str | Path) -> Path:
-    """One tower as ONNX: ``pixel_values`` of any batch size to ``embedding``; adapters are folded in."""
+    """Export one tower, adapters folded in, as an ONNX file.
+
+    Its input ``pixel_values`` is (b, c, h, w), or (b, c, t, h, w) with t fixed, its output ``embedding`` (b, d), for
+    any b. Raises `ModelError` if torch cannot export the tower.
+    """
     path = Path(path)
     tower = merged(encoder.tower(modality)).eval()
     s = tower.settings
@@ -208,7 +205,7 @@ def to_onnx(encoder: Encoder, modality: str, path: str | Path) -> Path:
         )  # fmt: skip
     except torch.onnx.errors.OnnxExporterError as error:
         raise ModelError(
-            f"{path}: the tower cannot be written as ONNX: {' '.join(str(error).split())[:200]}"
+            f"{path}: the tower cannot be exported to ONNX: {' '.join(str(error).split())[:200]}"
         ) from error
     assert program is not None
     program.save(path)

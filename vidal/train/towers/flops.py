@@ -1,7 +1,7 @@
-"""Useful FLOP of a tower: what the mathematics needs, not what recomputation adds.
+"""Model FLOPs of a tower: those that the mathematics requires, without recomputation.
 
-One multiplication with its addition counts 2; norms, activations, softmax and additions count 0, as in torch's
-FlopCounterMode. ViT-L/14 at 224 is then 162.03 GFLOP a picture, ViT-B/32 8.82. Patches that are left out do not count.
+A multiply-add counts as 2 FLOPs; norms, activations, softmax and additions count as 0, as in torch's FlopCounterMode.
+ViT-L/14 at 224 px then takes 162.03 GFLOPs per image, ViT-B/32 8.82. Dropped patches do not count.
 """
 
 from __future__ import annotations
@@ -13,26 +13,29 @@ from vidal.train.towers.settings import LoraSettings, Tune, VisionSettings
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Flops:
-    """Forward FLOP of one clip, by what the backward pass does with them."""
+    """FLOPs of the forward pass of one clip, grouped by what the backward pass has to compute for them."""
 
     patches: int
-    """The patch embedding: pixels need no gradient."""
+    """Patch embedding; its input, the pixels, needs no gradient."""
     spatial: int
-    """q, k, v, out of the attention within a frame."""
+    """The q, k, v and out projections of the attention within frames."""
     temporal: int
-    """q, k, v, out of the attention across frames."""
+    """The q, k, v and out projections of the attention across frames."""
     mlp: int
+    """Both linear layers of every MLP."""
     attention: int
-    """Products of activations with activations, in both kinds of attention."""
+    """Products of two activations (scores, and weighted values), of both kinds of attention."""
     projection: int
+    """Projection to the joint space."""
 
     @property
     def total(self) -> int:
+        """The sum of all groups."""
         return self.patches + self.spatial + self.temporal + self.mlp + self.attention + self.projection
 
 
 def forward_flops(s: VisionSettings, *, frames: int | None = None, masked: bool = False) -> Flops:
-    """Of one clip; ``masked``: with the patches that ``patch_dropout`` keeps."""
+    """Count the forward FLOPs of one clip; ``masked`` counts only the patches that ``patch_dropout`` keeps."""
     t = s.frames if frames is None else frames
     kept = s.patches_kept if masked else s.patches
     n, d = kept + 1, s.hidden_size
@@ -51,7 +54,7 @@ def forward_flops(s: VisionSettings, *, frames: int | None = None, masked: bool 
 def training_flops(
     s: VisionSettings, tune: Tune, lora: LoraSettings | None = None, *, frames: int | None = None
 ) -> int:
-    """Of one clip in a training step: forward, gradients of activations, gradients of the weights that are trained."""
+    """Count the FLOPs of one clip in a training step: forward, activation gradients, gradients of trained weights."""
     f = forward_flops(s, frames=frames, masked=True)
     if tune == "frozen":
         return f.total
@@ -61,6 +64,6 @@ def training_flops(
     adapted = f.temporal if s.temporal else f.spatial
     if tune == "attention":
         return passes + adapted
-    # Each of the four products n d d gets two of n d r beside it, with all three passes.
+    # LoRA adds two products of n d r to each of the four of n d d, all with the full three passes.
     rank = (lora or LoraSettings()).rank
     return passes + 3 * (adapted * 2 * rank // s.hidden_size)

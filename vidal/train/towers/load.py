@@ -1,9 +1,9 @@
-"""`load_encoder`: a published LanguageBind or CLIP folder, or one of ours, ready for use.
+"""`load_encoder`: the encoder of a LanguageBind or CLIP folder, an exported folder, or a training run.
 
 from vidal.train import load_encoder
-enc = load_encoder("LanguageBind/LanguageBind_Depth")      # or a folder
-enc.encode("depth", pixel_values)                          # (b, d) float32, not normalised
-enc.encode_text(input_ids, attention_mask)
+encoder = load_encoder("LanguageBind/LanguageBind_Depth")      # or a folder
+encoder.encode("depth", pixel_values)                          # (b, d) float32, not normalised
+encoder.encode_text(input_ids, attention_mask)
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from vidal import modality as modalities
 from vidal.errors import ModelError
 from vidal.modality.image import ImageModality
 from vidal.train.towers.config import clip_text_settings
-from vidal.train.towers.encoder import Encoder, Pair
+from vidal.train.towers.encoder import Encoder, pairs_of
 from vidal.train.towers.start import vision_folder
 from vidal.train.towers.text import ClipText, TextTower
 from vidal.train.towers.vit import VisionTower
@@ -43,35 +43,29 @@ LANGUAGEBIND = {
 
 
 def load_encoder(folder: str | Path) -> Encoder:
-    """The encoder of a folder (or hub id), in evaluation mode; raises `ModelError` in one line.
+    """Load the encoder of a folder or hub id, in evaluation mode, with adapters folded in.
 
-    A LanguageBind folder serves its own modality, a CLIP folder every kind of picture; adapters are folded in.
+    A LanguageBind folder encodes its own modality, a CLIP folder every image modality. Raises `ModelError` if the
+    folder is missing, of an unsupported model type, or its weights do not match its configuration.
     """
     path = model_folder(folder)
-    return _load(path).eval()
-
-
-def _load(folder: Path) -> Encoder:
-    if (folder / "run.json").is_file():
-        return load_run(folder)
-    config = read_config(folder)
+    if (path / "run.json").is_file():
+        return _run(path).eval()
+    config = read_config(path)
     if "vidal" in config:
-        return _ours(folder, config["vidal"])
-    kind = str(config.get("model_type"))
-    if kind in LANGUAGEBIND:
-        return _published(folder, config, [LANGUAGEBIND[kind]])
-    if kind == "clip":
-        return _published(folder, config, ["image", *_image_layers()])
-    known = ", ".join([*LANGUAGEBIND, "clip", "vidal"])
-    raise ModelError(f"{folder}: model_type {kind} is not known, only {known}")
+        return _exported(path, config["vidal"]).eval()
+    model_type = str(config.get("model_type"))
+    if model_type == "clip":
+        layers = [modality.layer for modality in modalities.all() if isinstance(modality, ImageModality)]
+        return _published(path, config, ["image", *layers]).eval()
+    if model_type not in LANGUAGEBIND:
+        known = ", ".join([*LANGUAGEBIND, "clip", "vidal"])
+        raise ModelError(f"{path}: model_type {model_type} is not supported, only {known}")
+    return _published(path, config, [LANGUAGEBIND[model_type]]).eval()
 
 
-def _image_layers() -> list[str]:
-    return [m.layer for m in modalities.all() if isinstance(m, ImageModality)]
-
-
-def load_run(folder: Path) -> Encoder:
-    """A training run's newest checkpoint, with its averaged weights where it has them."""
+def _run(folder: Path) -> Encoder:
+    """The newest checkpoint of a training run, with its averaged weights if it has them."""
     from vidal.train.checkpoint import Checkpoints
     from vidal.train.preprocessing import described, transforms_of
     from vidal.train.run_folder import RunFolder
@@ -87,55 +81,56 @@ def load_run(folder: Path) -> Encoder:
     return encoder
 
 
-def _published(folder: Path, config: dict[str, object], modalities: list[str]) -> Encoder:
-    weights, place = read_weights(folder), str(folder)
-    settings, state = vision_folder(weights, config, place)
-    tower = with_weights(lambda: VisionTower(settings), state, place)
-    said = clip_text_settings(config, place)
-    text = with_weights(lambda: ClipText(said), text_part(plain_names(weights)), place)
-    name = modalities[0]
-    serves = dict.fromkeys(modalities, name)
-    pairs: dict[Pair, float | None] = {("text", modality): None for modality in modalities}
-    encoder = Encoder({name: tower}, TextTower(text, place, folder), pairs=pairs, serves=serves)
-    if "logit_scale" in weights:
-        _set(encoder.logit_scale, dict.fromkeys(encoder.logit_scale, float(weights["logit_scale"])))
-    return encoder
-
-
-def _ours(folder: Path, said: Any) -> Encoder:
-    """A folder of `save_folder`: one modality, or an index of such folders."""
-    modalities.load_recorded(said.get("modalities", {}), str(folder))
-    parts = [folder / name for name in said["folders"]] if "folders" in said else [folder]
-    loaded = [_part(part) for part in parts]
-    towers = {modality: tower for _, modality, tower in loaded}
-    text = _our_text(parts[0], loaded[0][0]) if said["has_text"] else None
-    pairs: dict[Pair, float | None] = {(p.split("-")[0], p.split("-")[1]): None for p in said["logit_scale"]}
-    serves = said.get("serves")
-    encoder = Encoder(towers, text, pairs=pairs, is_sigmoid=bool(said["logit_bias"]), serves=serves)
-    encoder.preprocessing = said.get("preprocessing", {})
-    _set(encoder.logit_scale, said["logit_scale"])
-    _set(encoder.logit_bias, said["logit_bias"])
-    return encoder
-
-
-def _part(folder: Path) -> tuple[State, str, VisionTower]:
-    config: Any = read_config(folder)
+def _published(folder: Path, config: dict[str, object], served: list[str]) -> Encoder:
     weights = read_weights(folder)
+    tower = _vision_tower(folder, config, weights)
+    text = _clip_text(folder, config, plain_names(weights))
+    pairs = {("text", modality): None for modality in served}
+    encoder = Encoder({served[0]: tower}, text, pairs=pairs, serves=dict.fromkeys(served, served[0]))
+    if "logit_scale" in weights:
+        _fill(encoder.logit_scale, dict.fromkeys(encoder.logit_scale, float(weights["logit_scale"])))
+    return encoder
+
+
+def _exported(folder: Path, index: Any) -> Encoder:
+    """A folder of `save_folder`: one modality, or an index of such folders."""
+    modalities.load_recorded(index.get("modalities", {}), str(folder))
+    towers: dict[str, VisionTower] = {}
+    text: TextTower | None = None
+    for part in [folder / name for name in index["folders"]] if "folders" in index else [folder]:
+        config: Any = read_config(part)
+        weights = read_weights(part)
+        towers[config["vidal"]["modality"]] = _vision_tower(part, config, weights)
+        if index["has_text"] and text is None:
+            max_tokens = config["vidal"]["max_tokens"]
+            is_sentence_model = (part / "text" / "modules.json").is_file()
+            text = (
+                TextTower.load(part / "text", max_tokens)
+                if is_sentence_model
+                else _clip_text(part, config, weights, max_tokens)
+            )
+    encoder = Encoder(
+        towers, text, pairs=pairs_of(index["logit_scale"]), is_sigmoid=bool(index["logit_bias"]),
+        serves=index.get("serves"),
+    )  # fmt: skip
+    encoder.preprocessing = index.get("preprocessing", {})
+    _fill(encoder.logit_scale, index["logit_scale"])
+    _fill(encoder.logit_bias, index["logit_bias"])
+    return encoder
+
+
+def _vision_tower(folder: Path, config: dict[str, object], weights: State) -> VisionTower:
     settings, state = vision_folder(weights, config, str(folder))
-    tower = with_weights(lambda: VisionTower(settings), state, str(folder))
-    return weights, config["vidal"]["modality"], tower
+    return with_weights(lambda: VisionTower(settings), state, str(folder))
 
 
-def _our_text(folder: Path, weights: State) -> TextTower:
-    said: Any = read_config(folder)
-    if (folder / "text" / "modules.json").is_file():
-        return TextTower.load(folder / "text", said["vidal"]["max_tokens"])
-    settings = clip_text_settings(said, str(folder))
+def _clip_text(folder: Path, config: dict[str, object], weights: State, max_tokens: int | None = None) -> TextTower:
+    settings = clip_text_settings(config, str(folder))
     text = with_weights(lambda: ClipText(settings), text_part(weights), str(folder))
-    return TextTower(text, str(folder), folder, said["vidal"]["max_tokens"])
+    return TextTower(text, str(folder), folder, max_tokens)
 
 
 @torch.no_grad()
-def _set(parameters: nn.ParameterDict, values: Mapping[str, float]) -> None:
+def _fill(parameters: nn.ParameterDict, values: Mapping[str, float]) -> None:
     for name, value in values.items():
         parameters[name].fill_(value)

@@ -1,4 +1,4 @@
-"""What a tower starts from: a CLIP or LanguageBind folder, a timm ViT, or sizes alone."""
+"""Initialisation of a tower from a CLIP or LanguageBind folder, a timm ViT, or sizes alone."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ _PROJECTION = "visual_projection.weight"
 
 
 def tower_from(start: TowerSettings | VisionSettings | str, projection_dim: int | None = None) -> VisionTower:
-    """A tower with the weights of ``start``; what it lacks is drawn from torch's global generator.
+    """Build a tower with the weights of ``start``; missing ones are drawn from torch's global generator.
 
     tower_from("openai/clip-vit-large-patch14")   a CLIP folder, hub id or package:NAME/folder
     tower_from("timm:vit_tiny_patch16_224")
@@ -32,25 +32,27 @@ def tower_from(start: TowerSettings | VisionSettings | str, projection_dim: int 
     """
     if isinstance(start, VisionSettings):
         return VisionTower(start)
-    wanted = TowerSettings(model=start) if isinstance(start, str) else start
-    base, state = _start(wanted)
-    settings = _settings(wanted, base, projection_dim)
+    start = TowerSettings(model=start) if isinstance(start, str) else start
+    base, state = _base(start)
+    settings = _settings(start, base, projection_dim)
     tower = VisionTower(settings)
     if state:
-        place = str(wanted.model)
-        fitted, tower.drawn = _fitted(tower, state, base, place)
-        put(tower, fitted, place)
+        fitted, tower.drawn = _fitted(tower, state, base)
+        put(tower, fitted, str(start.model))
         if settings.temporal and not base.temporal:
             tower.start_temporal()
     return tower
 
 
 def vision_folder(folder_state: State, config: dict[str, object], place: str) -> tuple[VisionSettings, State]:
-    """Settings and weights of the vision tower of a CLIP, LanguageBind or exported folder, adapters folded in."""
-    ours = config.get("vidal")
-    if isinstance(ours, dict):
-        # Its config.json has all that the tower is, also what Hugging Face has no name for.
-        return checked(VisionSettings, ours["vision"], place), vision_part(folder_state)
+    """Return settings and weights of the vision tower of a CLIP, LanguageBind or exported folder, adapters folded in.
+
+    Raises `ModelError` if the configuration is invalid or the weights have no vision tower.
+    """
+    exported = config.get("vidal")
+    if isinstance(exported, dict):
+        # An exported config.json records every setting, including those without a Hugging Face key.
+        return checked(VisionSettings, exported["vision"], place), vision_part(folder_state)
     settings = clip_vision_settings(config, place)
     state = fold_lora(vision_part(plain_names(folder_state)), lora_alpha(config, place))
     if not state:
@@ -58,44 +60,44 @@ def vision_folder(folder_state: State, config: dict[str, object], place: str) ->
     return settings, fit_positions(state, settings.grid, None)
 
 
-def _start(wanted: TowerSettings) -> tuple[VisionSettings, State]:
-    if wanted.sizes is not None:
-        return VisionSettings(**wanted.sizes.model_dump()), {}
-    name = str(wanted.model)
+def _base(start: TowerSettings) -> tuple[VisionSettings, State]:
+    if start.sizes is not None:
+        return VisionSettings(**start.sizes.model_dump()), {}
+    name = str(start.model)
     if name.startswith("timm:"):
         from vidal.train.towers.timm_vit import timm_start
 
-        return timm_start(name.removeprefix("timm:"), pretrained=wanted.pretrained)
+        return timm_start(name.removeprefix("timm:"), pretrained=start.pretrained)
     folder = model_folder(name)
     config = read_config(folder)
-    ours = config.get("vidal")
-    if isinstance(ours, dict) and "folders" in ours:
-        parts = ", ".join(f"{folder}/{part}" for part in ours["folders"])
+    exported = config.get("vidal")
+    if isinstance(exported, dict) and "folders" in exported:
+        parts = ", ".join(f"{folder}/{part}" for part in exported["folders"])
         raise ModelError(f"{folder}: holds several towers; name the folder of one: {parts}")
     return vision_folder(read_weights(folder), config, str(folder))
 
 
-def _settings(wanted: TowerSettings, base: VisionSettings, projection_dim: int | None) -> VisionSettings:
-    """The base's settings with what the recipe says otherwise."""
-    said = {name: getattr(wanted, name) for name in ("frames", "image_size") if name in wanted.model_fields_set}
-    said = {name: value for name, value in said.items() if value is not None}
-    values = base.model_dump() | said
+def _settings(start: TowerSettings, base: VisionSettings, projection_dim: int | None) -> VisionSettings:
+    """The settings of the base model, overridden by those of the recipe."""
+    # The defaults of these two are not overrides: the base model's own values hold.
+    explicit = {name: getattr(start, name) for name in ("frames", "image_size") if name in start.model_fields_set}
+    values = base.model_dump() | {name: value for name, value in explicit.items() if value is not None}
     values |= {
         "projection_dim": projection_dim or base.projection_dim,
-        "temporal": wanted.temporal or base.temporal,
-        "temporal_init": wanted.temporal_init,
-        "class_embedding_per_frame": wanted.class_embedding_per_frame or base.class_embedding_per_frame,
-        "patch_dropout": wanted.patch_dropout,
-        "gradient_checkpointing": wanted.gradient_checkpointing,
+        "temporal": start.temporal or base.temporal,
+        "temporal_init": start.temporal_init,
+        "class_embedding_per_frame": start.class_embedding_per_frame or base.class_embedding_per_frame,
+        "patch_dropout": start.patch_dropout,
+        "gradient_checkpointing": start.gradient_checkpointing,
     }
     return VisionSettings(**values)
 
 
-def _fitted(tower: VisionTower, state: State, base: VisionSettings, place: str) -> tuple[State, list[str]]:
-    """The state for the tower's own grid and frames, and the names of what it lacks, with the drawn values.
+def _fitted(tower: VisionTower, state: State, base: VisionSettings) -> tuple[State, list[str]]:
+    """The state resized to the tower's grid and frames, and the names of the tensors that stay randomly initialised.
 
-    Only a projection to another space and temporal attention that the base is without are drawn; what else the state
-    lacks is told by `put`.
+    Only a projection to another dimension, and temporal attention that the base lacks, may stay so; `put` rejects a
+    state that lacks any other tensor.
     """
     s, own = tower.settings, tower.state_dict()
     state = fit_frames(fit_positions(state, s.grid, base), s.frames)
@@ -103,6 +105,6 @@ def _fitted(tower: VisionTower, state: State, base: VisionSettings, place: str) 
         first, patch = "embeddings.class_embedding", "embeddings.patch_embedding.weight"
         state |= {first: state[first].expand(s.frames, -1).clone(), patch: state[patch].unsqueeze(2)}
     if _PROJECTION in state and state[_PROJECTION].shape != own[_PROJECTION].shape:
-        state = {k: v for k, v in state.items() if k != _PROJECTION}  # to another space: learnt anew
-    new = {k for k in own if k == _PROJECTION or (".temporal_" in k and not base.temporal)}
-    return {k: own[k] for k in new} | state, sorted(new - state.keys())
+        state = {k: v for k, v in state.items() if k != _PROJECTION}
+    optional = {k for k in own if k == _PROJECTION or (".temporal_" in k and not base.temporal)}
+    return {k: own[k] for k in optional} | state, sorted(optional - state.keys())

@@ -1,4 +1,4 @@
-"""`TextTower`: the frozen text side, from a CLIP folder or a sentence-transformers folder."""
+"""`TextTower`: a frozen text encoder from a CLIP or sentence-transformers folder."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ _TOKENIZER_FILES = ("tokenizer.json", "vocab.json", "vocab.txt")
 
 
 class TextEmbeddings(nn.Module):
-    """Tokens and their positions."""
+    """Token ids (b, n) to the sum of token and position embeddings (b, n, d)."""
 
     def __init__(self, s: ClipTextSettings) -> None:
         super().__init__()
@@ -34,7 +34,7 @@ class TextEmbeddings(nn.Module):
 
 
 class ClipText(nn.Module):
-    """CLIP's text transformer with transformers' parameter names, and its projection."""
+    """CLIP's text transformer (Radford et al., 2021) under transformers' parameter names, with its projection."""
 
     def __init__(self, settings: ClipTextSettings) -> None:
         super().__init__()
@@ -51,37 +51,43 @@ class ClipText(nn.Module):
 
     @property
     def dim(self) -> int:
+        """Dimension of the embeddings."""
         return self.settings.projection_dim
 
     @property
     def max_tokens(self) -> int:
+        """Maximum length of a text in tokens."""
         return self.settings.max_tokens
 
     def forward(self, input_ids: Tensor, attention_mask: Tensor | None = None) -> Tensor:
+        """Return embeddings (b, d) of token ids (b, n), pooled at the end-of-text token; not normalised."""
         n = input_ids.shape[1]
-        square = torch.ones(n, n, dtype=torch.bool, device=input_ids.device)
-        mask = square.tril()
+        mask = torch.ones(n, n, dtype=torch.bool, device=input_ids.device).tril()
         if attention_mask is not None:
-            # A padding token still sees itself: a row without any key would be NaN and spread.
+            # A padding token still attends to itself: the softmax of a row without any key would be NaN.
             mask = mask & (attention_mask[:, None, None, :].bool() | torch.eye(n, dtype=torch.bool, device=mask.device))
         x = self.final_layer_norm(self.encoder(self.embeddings(input_ids), mask=mask))
-        # The end of text has the largest number of the vocabulary.
+        # End of text has the largest id of the vocabulary.
         pooled = x[torch.arange(len(x), device=x.device), input_ids.argmax(-1)]
         embedding: Tensor = self.text_projection(pooled)
         return embedding
 
 
 class SentenceModel(nn.Module):
-    """A sentence-transformers folder: a transformer, and one vector from its tokens."""
+    """A sentence-transformers model: a transformer, and mean or class-token pooling of its output."""
 
     def __init__(self, folder: Path) -> None:
         super().__init__()
         self.pooling = _pooling(folder)
         self.transformer = _auto_model(folder)
         self.dim = int(self.transformer.config.hidden_size)
-        self.max_tokens = _max_tokens(folder, int(self.transformer.config.max_position_embeddings))
+        self.max_tokens = int(self.transformer.config.max_position_embeddings)
+        limits = folder / "sentence_bert_config.json"
+        if limits.is_file() and (max_tokens := json.loads(_read(limits)).get("max_seq_length")):
+            self.max_tokens = min(int(max_tokens), self.max_tokens)
 
     def forward(self, input_ids: Tensor, attention_mask: Tensor | None = None) -> Tensor:
+        """Return embeddings (b, d) of token ids (b, n), not normalised."""
         mask = torch.ones_like(input_ids) if attention_mask is None else attention_mask
         tokens: Tensor = self.transformer(input_ids=input_ids, attention_mask=mask).last_hidden_state
         if self.pooling == "cls":
@@ -94,10 +100,10 @@ def _auto_model(folder: Path) -> Any:
     from transformers import AutoModel
     from transformers.utils import logging
 
-    # Its bar over a second's work would stand among the run's own lines.
+    # Loading takes a second; its progress bar would only clutter the run's own output.
     logging.disable_progress_bar()  # type: ignore[no-untyped-call]
     if not any(folder.glob("*.safetensors")):
-        read_weights(folder)  # refuses a pickle with code, in one line
+        read_weights(folder)  # rejects a pickle that holds code, with an error of one line
     try:
         return AutoModel.from_pretrained(folder, trust_remote_code=False, dtype=torch.float32)
     except (OSError, ValueError, KeyError) as error:
@@ -107,35 +113,33 @@ def _auto_model(folder: Path) -> Any:
 def _tokenizer(folder: Path, *, is_clip: bool) -> Any:
     from transformers import AutoTokenizer, CLIPTokenizer
 
-    # By name: AutoTokenizer asks config.json, whose model_type transformers may not know (LanguageBind's, ours).
-    kind = CLIPTokenizer if is_clip else AutoTokenizer
+    # AutoTokenizer reads the model_type of config.json, and transformers knows neither LanguageBind's nor vidal's.
+    tokenizer = CLIPTokenizer if is_clip else AutoTokenizer
     try:
-        return kind.from_pretrained(folder, trust_remote_code=False)
+        return tokenizer.from_pretrained(folder, trust_remote_code=False)
     except (OSError, ValueError, KeyError) as error:
         raise ModelError(f"{folder}: its tokenizer cannot be loaded: {' '.join(str(error).split())[:200]}") from error
 
 
 def _pooling(folder: Path) -> str:
-    kinds = {module["type"].rsplit(".", 1)[-1]: module["path"] for module in json.loads(_read(folder / "modules.json"))}
-    # Normalize may be there: every loss and metric normalises by itself.
-    unknown = kinds.keys() - {"Transformer", "Pooling", "Normalize"}
-    if unknown or "Pooling" not in kinds:
+    paths = {module["type"].rsplit(".", 1)[-1]: module["path"] for module in json.loads(_read(folder / "modules.json"))}
+    # Normalize changes nothing here: every loss and metric normalises its inputs.
+    unknown = paths.keys() - {"Transformer", "Pooling", "Normalize"}
+    if unknown or "Pooling" not in paths:
         raise ModelError(
-            f"{folder}: modules.json has {', '.join(kinds)}; only Transformer, Pooling, Normalize are known"
+            f"{folder}: modules.json lists {', '.join(paths)}; only Transformer, Pooling and Normalize are supported"
         )
-    config = json.loads(_read(folder / kinds["Pooling"] / "config.json"))
-    on = [k.removeprefix("pooling_mode_") for k, v in config.items() if k.startswith("pooling_mode_") and v is True]
-    mode = config.get("pooling_mode") or (on[0] if len(on) == 1 else " and ".join(on))
-    known = {"mean_tokens": "mean", "mean": "mean", "cls_token": "cls", "cls": "cls"}
-    if mode not in known:
-        raise ModelError(f"{folder}: pools by {mode or 'nothing'}; only mean_tokens and cls_token are known")
-    return known[mode]
-
-
-def _max_tokens(folder: Path, most: int) -> int:
-    path = folder / "sentence_bert_config.json"
-    said = json.loads(_read(path)).get("max_seq_length") if path.is_file() else None
-    return min(int(said), most) if said else most
+    config = json.loads(_read(folder / paths["Pooling"] / "config.json"))
+    enabled = [
+        key.removeprefix("pooling_mode_")
+        for key, value in config.items()
+        if key.startswith("pooling_mode_") and value is True
+    ]
+    mode = config.get("pooling_mode") or " and ".join(enabled)
+    supported = {"mean_tokens": "mean", "mean": "mean", "cls_token": "cls", "cls": "cls"}
+    if mode not in supported:
+        raise ModelError(f"{folder}: pools by {mode or 'nothing'}; only mean_tokens and cls_token are supported")
+    return supported[mode]
 
 
 def _read(path: Path) -> str:
@@ -146,7 +150,7 @@ def _read(path: Path) -> str:
 
 
 class TextTower(nn.Module):
-    """A text model that is never trained: its parameters need no gradient, and it stays in evaluation mode."""
+    """A text model that is never trained: its parameters require no gradient, and it stays in evaluation mode."""
 
     def __init__(
         self, model: ClipText | SentenceModel, reference: str = "", folder: Path | None = None,
@@ -156,54 +160,63 @@ class TextTower(nn.Module):
         self.model = model.eval().requires_grad_(False)
         self.reference = reference
         self.folder = folder
-        """Where the tokenizer's files are."""
+        """The folder of the tokenizer files; None for a model that encodes token ids only."""
         self.dim = model.dim
         self.max_tokens = min(max_tokens or model.max_tokens, model.max_tokens)
         self._tokenizer: Any = None
 
     @classmethod
     def load(cls, reference: str | Path, max_tokens: int | None = None) -> TextTower:
-        """From a CLIP or sentence-transformers folder, hub id or ``package:NAME/folder``; raises `ModelError`."""
+        """Load a CLIP or sentence-transformers folder, hub id or ``package:NAME/folder``.
+
+        ``max_tokens`` lowers the model's own limit. Raises `ModelError` for a missing or unsupported model.
+        """
         folder = model_folder(reference)
         if (folder / "modules.json").is_file():
             return cls(SentenceModel(folder), str(reference), folder, max_tokens)
         config = read_config(folder)
         if "text_config" not in config:
-            raise ModelError(f"{folder}: neither a CLIP folder (text_config) nor sentence-transformers (modules.json)")
+            raise ModelError(
+                f"{folder}: neither a CLIP folder (text_config) nor a sentence-transformers one (modules.json)"
+            )
         settings = clip_text_settings(config, str(folder))
         text = with_weights(lambda: ClipText(settings), text_part(plain_names(read_weights(folder))), str(folder))
         return cls(text, str(reference), folder, max_tokens)
 
     def describe(self) -> dict[str, Any]:
-        """JSON-able: where the tower is from, and a digest by which it is known again."""
+        """Return a JSON-serialisable description: the model's reference, and a digest of its weights."""
         return {"model": self.reference, "max_tokens": self.max_tokens, "weights_sha256": self.weights_digest()}
 
     @classmethod
     def from_description(cls, description: Mapping[str, Any]) -> TextTower:
-        """Raises `ModelError` where the model is gone or has other weights by now."""
+        """Load the described tower; raises `ModelError` if the model is missing or its weights have changed."""
         tower = cls.load(description["model"], description["max_tokens"])
         if tower.weights_digest() != description["weights_sha256"]:
-            raise ModelError(f"text model {tower.reference}: has other weights than it was trained with; restore it")
+            raise ModelError(
+                f"text model {tower.reference}: its weights differ from those used in training; restore them"
+            )
         return tower
 
     def train(self, mode: bool = True) -> TextTower:
+        """Stay in evaluation mode, whatever mode the enclosing module is put in."""
         return super().train(False)
 
     def forward(self, input_ids: Tensor, attention_mask: Tensor | None = None) -> Tensor:
-        """(b, n) token numbers to (b, d) float32, not normalised."""
+        """Return embeddings (b, d) of token ids (b, n), in at least float32, not normalised."""
         embedding: Tensor = self.model(input_ids, attention_mask)
         return embedding.float() if embedding.dtype in (torch.bfloat16, torch.float16) else embedding
 
     @property
     def tokenizer(self) -> Any:
+        """The transformers tokenizer, loaded on first use; raises `ModelError` if the folder has none."""
         if self._tokenizer is None:
             if self.folder is None or not any((self.folder / name).is_file() for name in _TOKENIZER_FILES):
-                raise ModelError(f"{self.folder}: has no tokenizer.json; it encodes token numbers, not texts")
+                raise ModelError(f"{self.folder}: has no tokenizer.json; it can encode token ids only, not texts")
             self._tokenizer = _tokenizer(self.folder, is_clip=isinstance(self.model, ClipText))
         return self._tokenizer
 
     def tokenize(self, texts: Sequence[str]) -> tuple[Tensor, Tensor]:
-        """Token numbers and mask (b, max_tokens), cut and padded to that length whatever the texts."""
+        """Return token ids and attention mask (b, max_tokens) int64, always truncated and padded to that length."""
         encoded = self.tokenizer(
             list(texts), padding="max_length", truncation=True, max_length=self.max_tokens, return_tensors="pt"
         )
@@ -211,10 +224,10 @@ class TextTower(nn.Module):
 
     @torch.no_grad()
     def encode(self, texts: Sequence[str], batch_size: int = 16) -> Tensor:
-        """(n, d) float32 on the tower's device.
+        """Tokenise and encode n texts as (n, d), on the tower's device.
 
-        Every pass has ``batch_size`` rows of ``max_tokens`` tokens, the last one filled up, so that a text's
-        embedding is the same to the bit whatever it is encoded with.
+        Every forward pass has ``batch_size`` rows of ``max_tokens`` tokens, the last batch padded with copies of the
+        first text, so that a text's embedding is bitwise identical whatever other texts are encoded with it.
         """
         device = next(self.model.parameters()).device
         if not texts:
@@ -226,9 +239,9 @@ class TextTower(nn.Module):
         return torch.cat([self(i, m) for i, m in batches])[: len(texts)]
 
     def weights_digest(self) -> str:
-        """sha256 over the names and bytes of all weights: equal before and after training."""
-        total = hashlib.sha256()
+        """Return the SHA-256 of the names, dtypes, shapes and bytes of all weights, as hex."""
+        digest = hashlib.sha256()
         for name, tensor in sorted(self.model.state_dict().items()):
-            total.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
-            total.update(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().tobytes())
-        return total.hexdigest()
+            digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
+            digest.update(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().tobytes())
+        return digest.hexdigest()

@@ -1,11 +1,12 @@
-"""A timm ViT under `VisionTower`'s names."""
+"""Conversion of a timm ViT to the settings and parameter names of `VisionTower`."""
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from vidal.errors import ModelError
 from vidal.train.towers.settings import VisionSettings
@@ -28,10 +29,11 @@ _BLOCK = {
     "mlp.fc1": "mlp.fc1",
     "mlp.fc2": "mlp.fc2",
 }
+_BLOCK_TENSOR = re.compile(r"blocks\.(?P<layer>\d+)\.(?P<part>.+)\.(?P<kind>\w+)")
 
 
 def timm_start(name: str, *, pretrained: bool) -> tuple[VisionSettings, State]:
-    """Settings and weights of ``timm:NAME``; raises `ModelError` where it is no plain ViT with a class token."""
+    """Return settings and weights of ``timm:NAME``; raises `ModelError` unless it is a plain ViT with a class token."""
     import timm
 
     if not timm.is_model(name):
@@ -39,58 +41,46 @@ def timm_start(name: str, *, pretrained: bool) -> tuple[VisionSettings, State]:
         raise ModelError(f"timm:{name}: timm has no such model{'; it has ' + ', '.join(near) if near else ''}")
     try:
         model = timm.create_model(name, pretrained=pretrained, num_classes=0)
-    except Exception as error:  # the hub raises dozens of kinds
+    except Exception as error:  # the hub client raises dozens of exception types
         why = " ".join(str(error).split())[:200]
-        raise ModelError(f"timm:{name}: {why}; without `pretrained: true` its weights are drawn") from error
+        raise ModelError(f"timm:{name}: {why}; set `pretrained: false` to start from random weights") from error
     return vit_settings(model, name), {k: v.clone() for k, v in vit_state(model, name).items()}
 
 
 def vit_settings(model: nn.Module, name: str) -> VisionSettings:
+    """Return the settings of a timm model; raises `ModelError` for an unsupported architecture or activation."""
     m: Any = model
     if type(model).__name__ != "VisionTransformer" or m.cls_token is None or m.global_pool != "token":
         raise ModelError(f"timm:{name}: only a ViT that pools by its class token can be a tower (vit_*_patch*)")
     block = m.blocks[0]
+    activations: dict[str, Any] = {"GELU": "gelu", "QuickGELU": "quick_gelu"}
+    activation = type(block.mlp.act).__name__
+    if activation not in activations:
+        raise ModelError(f"timm:{name}: activation {activation} is not supported, only {', '.join(activations)}")
     return VisionSettings(
         hidden_size=m.embed_dim, layers=len(m.blocks), heads=block.attn.num_heads,
         intermediate_size=block.mlp.fc1.out_features, patch_size=m.patch_embed.patch_size[0],
         image_size=m.patch_embed.img_size, channels=m.patch_embed.proj.in_channels,
-        activation=_activation(block.mlp.act, name), layer_norm_eps=block.norm1.eps,
+        activation=activations[activation], layer_norm_eps=block.norm1.eps,
         pre_norm=not isinstance(m.norm_pre, nn.Identity), patch_bias=m.patch_embed.proj.bias is not None,
         projection_dim=m.embed_dim,
     )  # fmt: skip
 
 
-def _activation(act: nn.Module, name: str) -> Any:
-    kinds = {"GELU": "gelu", "QuickGELU": "quick_gelu"}
-    kind = type(act).__name__
-    if kind not in kinds:
-        raise ModelError(f"timm:{name}: its activation {kind} is not known, only {', '.join(kinds)}")
-    return kinds[kind]
-
-
 def vit_state(model: nn.Module, name: str) -> State:
-    """The weights under our names; the fused qkv is cut in three."""
+    """Return the weights under `VisionTower`'s names, the fused qkv split; raises `ModelError` for an extra tensor."""
     state: State = {}
     for key, value in model.state_dict().items():
+        block = _BLOCK_TENSOR.fullmatch(key)
         if key in _PLAIN:
-            state[_PLAIN[key]] = _flat(key, value)
-        elif key.startswith("blocks."):
-            state |= _block(key, value, name)
+            # timm keeps a batch axis on the class token (1, 1, d) and the position table (1, n, d).
+            shape = {"cls_token": (-1,), "pos_embed": value.shape[1:]}.get(key, value.shape)
+            state[_PLAIN[key]] = value.reshape(shape)
+        elif block and block["part"] == "attn.qkv":
+            for letter, tensor in zip("qkv", torch.chunk(value, 3), strict=True):
+                state[f"encoder.layers.{block['layer']}.self_attn.{letter}_proj.{block['kind']}"] = tensor
+        elif block and block["part"] in _BLOCK:
+            state[f"encoder.layers.{block['layer']}.{_BLOCK[block['part']]}.{block['kind']}"] = value
         else:
-            raise ModelError(f"timm:{name}: has a part that a plain ViT lacks ({key})")
+            raise ModelError(f"timm:{name}: {key} is not part of a plain ViT")
     return state
-
-
-def _flat(key: str, value: Tensor) -> Tensor:
-    return {"cls_token": lambda: value.flatten(), "pos_embed": lambda: value[0]}.get(key, lambda: value)()
-
-
-def _block(key: str, value: Tensor, name: str) -> State:
-    _, number, *rest = key.split(".")
-    part, kind = ".".join(rest[:-1]), rest[-1]
-    layer = f"encoder.layers.{number}"
-    if part == "attn.qkv":
-        return {f"{layer}.self_attn.{p}_proj.{kind}": x for p, x in zip("qkv", torch.chunk(value, 3), strict=True)}
-    if part not in _BLOCK:
-        raise ModelError(f"timm:{name}: has a part that a plain ViT lacks ({key})")
-    return {f"{layer}.{_BLOCK[part]}.{kind}": value}

@@ -1,12 +1,13 @@
-"""What of a tower is trained: LoRA adapters, its attention, all of it, or nothing.
+"""Which parameters of a tower are trained.
 
-    lora        adapters on q, k, v, out (of the attention across frames where there is one), and the extras
-    attention   the temporal parameters inside the layers, else the spatial attention, and the extras: what
+    lora        LoRA adapters on q, k, v and out (of the temporal attention in a temporal tower), and the extras
+    attention   the temporal parameters of the layers, or the spatial attention without them, and the extras: what
                 LanguageBind's released "full tuning" trains
     full        every parameter
-    frozen      none
+    frozen      no parameter
 
-The extras are LanguageBind's: class embedding, post_layernorm, visual projection, and the temporal embedding and norm.
+The extras follow LanguageBind (Zhu et al., 2023): class embedding, post_layernorm, visual projection, and the temporal
+embedding and its norm. LoRA: Hu et al., 2021.
 """
 
 from __future__ import annotations
@@ -22,20 +23,19 @@ _TEMPORAL = r"encoder\.layers\.\d+\.temporal_.*"
 _SPATIAL = r"encoder\.layers\.\d+\.self_attn\..*"
 
 
-def tune(tower: VisionTower, how: Tune, lora: LoraSettings | None = None) -> None:
-    """Say which parameters are trained; ``lora`` also puts fresh adapters into the tower."""
-    tower.tune = how
-    if how == "lora" and tower.adapters is None:
+def tune(tower: VisionTower, mode: Tune, lora: LoraSettings | None = None) -> None:
+    """Set ``requires_grad`` of every parameter for ``mode``; ``lora`` also injects new adapters into the tower."""
+    tower.tune = mode
+    if mode == "lora" and tower.adapters is None:
         _inject(tower, lora or LoraSettings())
-    wanted = re.compile(_trained(tower, how))
+    trained = {
+        "lora": rf".*\.lora_.*|{_EXTRAS}",
+        "attention": f"{_TEMPORAL if tower.settings.temporal else _SPATIAL}|{_EXTRAS}",
+        "full": ".*",
+        "frozen": "(?!)",
+    }[mode]
     for name, parameter in tower.named_parameters():
-        parameter.requires_grad_(wanted.fullmatch(name) is not None)
-
-
-def _trained(tower: VisionTower, how: Tune) -> str:
-    if how == "attention":
-        return f"{_TEMPORAL if tower.settings.temporal else _SPATIAL}|{_EXTRAS}"
-    return {"lora": rf".*\.lora_.*|{_EXTRAS}", "full": ".*", "frozen": "(?!)"}[how]
+        parameter.requires_grad_(re.fullmatch(trained, name) is not None)
 
 
 def _inject(tower: VisionTower, lora: LoraSettings) -> None:
@@ -51,7 +51,7 @@ def _inject(tower: VisionTower, lora: LoraSettings) -> None:
 
 
 def merged(tower: VisionTower) -> VisionTower:
-    """A copy without adapters that gives the same embeddings; the tower itself where it has none."""
+    """Return a copy with the adapters folded into the weights, or the tower itself if it has none."""
     if tower.adapters is None:
         return tower
     first = next(tower.parameters())

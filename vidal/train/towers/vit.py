@@ -1,5 +1,6 @@
-"""`VisionTower`: a ViT with the parameter names of transformers' CLIPVisionModel and LanguageBind's temporal ones.
+"""`VisionTower`: a ViT (Dosovitskiy et al., 2021) with optional attention across frames.
 
+Parameter names are those of transformers' CLIPVisionModel and of LanguageBind's temporal layers.
 Shapes: b clips, t frames, n tokens of a frame (class token first), d width, k patches kept.
 """
 
@@ -13,11 +14,12 @@ from torch.utils.checkpoint import checkpoint
 from vidal.errors import RecipeError
 from vidal.train.towers.settings import LoraSettings, StackSizes, Tune, VisionSettings
 
-_MAX_CUDA_BATCH = 65535  # a CUDA grid has no more rows, and attention across frames has a row for every patch
+# The y and z dimensions of a CUDA grid are at most 65535; attention across frames has a batch row for every patch.
+_MAX_CUDA_BATCH = 65535
 
 
 class Attention(nn.Module):
-    """Multi-head self-attention through torch's fused kernel."""
+    """Multi-head self-attention on (b, n, d), with torch's fused kernel."""
 
     def __init__(self, width: int, heads: int) -> None:
         super().__init__()
@@ -28,19 +30,17 @@ class Attention(nn.Module):
         self.out_proj = nn.Linear(width, width)
 
     def forward(self, x: Tensor, mask: Tensor | None = None) -> Tensor:
-        q, k, v = (self._heads(project(x)) for project in (self.q_proj, self.k_proj, self.v_proj))
-        out: Tensor = self.out_proj(_attend(q, k, v, mask).transpose(1, 2).flatten(2))
+        q, k, v = (
+            project(x).reshape(*x.shape[:2], self.heads, -1).transpose(1, 2)
+            for project in (self.q_proj, self.k_proj, self.v_proj)
+        )
+        if mask is None and q.is_cuda and q.shape[0] > _MAX_CUDA_BATCH:
+            parts = zip(*(torch.split(tensor, _MAX_CUDA_BATCH) for tensor in (q, k, v)), strict=True)
+            attended = torch.cat([F.scaled_dot_product_attention(*part) for part in parts])
+        else:
+            attended = F.scaled_dot_product_attention(q, k, v, attn_mask=mask)
+        out: Tensor = self.out_proj(attended.transpose(1, 2).flatten(2))
         return out
-
-    def _heads(self, x: Tensor) -> Tensor:
-        return x.reshape(*x.shape[:2], self.heads, -1).transpose(1, 2)
-
-
-def _attend(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None) -> Tensor:
-    if mask is None and q.is_cuda and q.shape[0] > _MAX_CUDA_BATCH:
-        parts = zip(*(torch.split(x, _MAX_CUDA_BATCH) for x in (q, k, v)), strict=True)
-        return torch.cat([F.scaled_dot_product_attention(*part) for part in parts])
-    return F.scaled_dot_product_attention(q, k, v, attn_mask=mask)
 
 
 class Mlp(nn.Module):
@@ -59,7 +59,10 @@ class Mlp(nn.Module):
 
 
 class Layer(nn.Module):
-    """Attention across frames (if ``frames``), attention within a frame, MLP; each behind its norm, on a residual."""
+    """Pre-norm residual blocks: attention across frames (with ``frames``), attention within frames, and an MLP.
+
+    The input and output are (b t, n, d); the temporal block follows LanguageBind (Zhu et al., 2023).
+    """
 
     def __init__(self, s: StackSizes, frames: int | None = None) -> None:
         super().__init__()
@@ -85,7 +88,7 @@ class Layer(nn.Module):
         bt, n, d = x.shape
         x = x.reshape(bt // t, t, n, d).transpose(1, 2)  # (b, n, t, d)
         if self.frames != 1:
-            # It stays in the residual stream: LanguageBind adds it before the norm, not inside the branch.
+            # LanguageBind adds it before the norm, so it stays in the residual stream.
             x = x + self.temporal_embedding[:, :t]
         y = self.temporal_attn(self.temporal_layer_norm1(x).flatten(0, 1))
         x = x + y.reshape(x.shape)
@@ -93,7 +96,7 @@ class Layer(nn.Module):
 
 
 class Layers(nn.Module):
-    """The stack of layers, under transformers' name ``encoder.layers``."""
+    """A stack of layers, under transformers' name ``encoder.layers``, with optional gradient checkpointing."""
 
     def __init__(self, layers: list[Layer], *, checkpointing: bool = False) -> None:
         super().__init__()
@@ -110,13 +113,11 @@ class Layers(nn.Module):
 
 
 class PatchEmbedding(nn.Module):
-    """A convolution whose stride is its kernel, as one matrix product over the patches that are kept.
-
-    LanguageBind's v1.5 stores it with a time axis of one tap.
-    """
+    """The patch convolution (stride = kernel size), computed as one matrix product over the kept patches."""
 
     def __init__(self, s: VisionSettings) -> None:
         super().__init__()
+        # LanguageBind's video v1.5 stores the kernel of a 3-D convolution, of length 1 in time.
         tap = (1,) if s.class_embedding_per_frame else ()
         self.size = s.patch_size
         self.grid = s.grid
@@ -124,7 +125,7 @@ class PatchEmbedding(nn.Module):
         self.bias = nn.Parameter(torch.zeros(s.hidden_size)) if s.patch_bias else None
 
     def forward(self, pixels: Tensor, keep: Tensor | None) -> Tensor:
-        """(b, c, t, h, w) and the patches' numbers (b, k) -> (b, t, k, d)."""
+        """Return (b, t, k, d) of pixels (b, c, t, h, w) and the indices (b, k) of the patches to keep (None: all)."""
         (rows, columns), p = self.grid, self.size
         b, c, t = pixels.shape[:3]
         x = pixels[..., : rows * p, : columns * p].reshape(b, c, t, rows, p, columns, p)
@@ -135,7 +136,7 @@ class PatchEmbedding(nn.Module):
 
 
 class VisionEmbeddings(nn.Module):
-    """Pixels to tokens: class token, patches, positions."""
+    """Pixels (b, c, t, h, w) to tokens (b t, 1 + k, d): class token and patches, with position embeddings."""
 
     def __init__(self, s: VisionSettings) -> None:
         super().__init__()
@@ -148,28 +149,29 @@ class VisionEmbeddings(nn.Module):
         b, t = pixels.shape[0], pixels.shape[2]
         patches = self.patch_embedding(pixels, keep)
         positions = self.position_embedding.weight
-        at = positions[1:] if keep is None else F.embedding(keep + 1, positions)[:, None]
-        first = self.class_embedding if self.class_embedding.dim() == 1 else self.class_embedding[:t, None]
-        first = (first + positions[0]).expand(b, t, 1, -1)
-        return torch.cat([first, patches + at], dim=2).flatten(0, 1)
+        patch_positions = positions[1:] if keep is None else F.embedding(keep + 1, positions)[:, None]
+        class_token = self.class_embedding if self.class_embedding.dim() == 1 else self.class_embedding[:t, None]
+        class_token = (class_token + positions[0]).expand(b, t, 1, -1)
+        return torch.cat([class_token, patches + patch_positions], dim=2).flatten(0, 1)
 
 
 class VisionTower(nn.Module):
     """Pixel values (b, c, h, w) or (b, c, t, h, w) to embeddings (b, projection_dim), in float32, not normalised.
 
-    Nothing in `forward` is random but LoRA's dropout: the caller draws the patches to keep (`draw_keep`) and hands
-    them in, so that a recomputed pass, or another number of ranks, sees the same ones.
+    A clip's embedding is the mean over its frames. `forward` is deterministic except for LoRA's dropout: the caller
+    draws the patches to keep with `draw_keep` and passes them in, so that a recomputed pass, or another number of
+    ranks, sees the same ones.
     """
 
     def __init__(self, settings: VisionSettings) -> None:
         super().__init__()
         s = self.settings = settings
         self.adapters: LoraSettings | None = None
-        """Set while the tower carries LoRA adapters."""
+        """Settings of the LoRA adapters, if the tower has any."""
         self.tune: Tune = "full"
+        """Which parameters are trained; set by `vidal.train.towers.tune.tune`."""
         self.drawn: list[str] = []
-        """Tensors that what it started from lacks, and that are learnt anew."""
-        """What of it is trained; `lora.tune` sets it."""
+        """Tensors that the initial weights lack, and that are randomly initialised."""
         self.embeddings = VisionEmbeddings(s)
         self.pre_layrnorm = nn.LayerNorm(s.hidden_size, eps=s.layer_norm_eps) if s.pre_norm else nn.Identity()
         frames = s.frames if s.temporal else None
@@ -179,6 +181,7 @@ class VisionTower(nn.Module):
         self.reset_parameters()
 
     def forward(self, pixel_values: Tensor, keep: Tensor | None = None) -> Tensor:
+        """Encode pixel values; raises `RecipeError` for a shape that the tower was not built for."""
         x = pixel_values if pixel_values.dim() == 5 else pixel_values.unsqueeze(2)
         self._check(x)
         t = x.shape[2]
@@ -189,7 +192,10 @@ class VisionTower(nn.Module):
         return embedding.float() if embedding.dtype in (torch.bfloat16, torch.float16) else embedding
 
     def draw_keep(self, batch: int, device: torch.device | str, generator: torch.Generator | None) -> Tensor | None:
-        """Numbers (batch, k) of the patches that a training step looks at, one choice for all frames of a clip."""
+        """Draw the indices (batch, k) int64 of the patches to keep, the same for all frames of a clip.
+
+        Returns None, for all patches, outside training or without ``patch_dropout``.
+        """
         s = self.settings
         if not self.training or s.patch_dropout == 0:
             return None
@@ -200,14 +206,14 @@ class VisionTower(nn.Module):
         s = self.settings
         height, width = s.height_width
         if tuple(x.shape[1:2] + x.shape[3:]) != (s.channels, height, width):
-            want = f"(b, {s.channels}, {height}, {width}) or (b, {s.channels}, t, {height}, {width})"
-            raise RecipeError(f"pixel values of shape {tuple(x.shape)}: this tower takes {want}")
+            expected = f"(b, {s.channels}, {height}, {width}) or (b, {s.channels}, t, {height}, {width})"
+            raise RecipeError(f"pixel values of shape {tuple(x.shape)}: this tower takes {expected}")
         if (s.temporal or s.class_embedding_per_frame) and x.shape[2] > s.frames:
-            raise RecipeError(f"a clip of {x.shape[2]} frames: this tower was built for {s.frames} at most")
+            raise RecipeError(f"a clip of {x.shape[2]} frames: this tower takes at most {s.frames}")
 
     @torch.no_grad()
     def reset_parameters(self) -> None:
-        """CLIP's initial values, drawn from torch's global generator."""
+        """Initialise all parameters as CLIP does, from torch's global generator."""
         s, width = self.settings, self.settings.hidden_size
         nn.init.normal_(self.embeddings.class_embedding, std=width**-0.5)
         nn.init.normal_(self.embeddings.patch_embedding.weight, std=0.02)
@@ -219,7 +225,7 @@ class VisionTower(nn.Module):
 
     @torch.no_grad()
     def start_temporal(self) -> None:
-        """The first values of the attention across frames, from the spatial one beside it."""
+        """Initialise the temporal attention of each layer from its spatial attention, as ``temporal_init`` says."""
         for layer in self.encoder.layers:
             assert isinstance(layer, Layer)
             layer.temporal_attn.load_state_dict(layer.self_attn.state_dict())
@@ -227,14 +233,14 @@ class VisionTower(nn.Module):
             if self.settings.temporal_init == "copy":
                 nn.init.normal_(layer.temporal_embedding, std=self.settings.hidden_size**-0.5)
             else:
-                # The embedding lies in the residual stream, so it too starts at zero.
+                # The embedding is part of the residual stream, so it must start at zero as well.
                 for tensor in (layer.temporal_embedding, *layer.temporal_attn.out_proj.parameters()):
                     nn.init.zeros_(tensor)
 
 
 @torch.no_grad()
 def initialise(layers: Layers, width: int) -> None:
-    """CLIP's initial values of a stack: residual branches shrink with its depth."""
+    """Initialise a stack of layers as CLIP does: the residual branches are scaled down with its depth."""
     deep = width**-0.5 * (2 * len(layers.layers)) ** -0.5
     for name, parameter in layers.named_parameters():
         if name.endswith("bias"):

@@ -1,6 +1,6 @@
-"""Weights on disk: where they are, what they are called, and how they are put into a module.
+"""Reading model folders, and loading their weights into the towers.
 
-Every name is brought to the names of `VisionTower` and `ClipText` here, so that nothing else knows of peft's prefix.
+This module maps the tensor names of CLIP, LanguageBind and peft to those of `VisionTower` and `ClipText`.
 """
 
 from __future__ import annotations
@@ -25,35 +25,32 @@ Module = TypeVar("Module", bound=nn.Module)
 _SMALL_FILES = ("*.json", "*.txt", "*.model", "1_Pooling/*")
 _SAFE = ("model.safetensors", "model-*.safetensors")
 _PICKLE = ("pytorch_model.bin", "pytorch_model-*.bin")
-_NAMED = 3
-"""How many names a message spells out."""
+_MAX_NAMES = 3
+"""The number of tensor names that an error message lists."""
 
 
 def model_folder(reference: str | Path) -> Path:
-    """The folder of a model reference, fetched from the hub where it is a hub id; raises `ModelError`."""
+    """Return the folder of a model reference, downloaded from the hub if it is a hub id; raises `ModelError`."""
     place = locate(str(reference))
-    if place.path is None:
-        return _fetch(str(place.hub_id), place.revision)
-    if not place.path.is_dir():
-        raise ModelError(f"model {reference}: is a file; name the folder that holds config.json and the weights")
-    return place.path
-
-
-def _fetch(hub_id: str, revision: str | None) -> Path:
+    if place.path is not None:
+        if not place.path.is_dir():
+            raise ModelError(f"model {reference}: is a file; name the folder that holds config.json and the weights")
+        return place.path
     from huggingface_hub import snapshot_download
 
+    hub_id, revision = str(place.hub_id), place.revision
     try:
         folder = Path(snapshot_download(hub_id, revision=revision, allow_patterns=[*_SMALL_FILES, *_SAFE]))
         if not any(folder.glob("model*.safetensors")):
             folder = Path(snapshot_download(hub_id, revision=revision, allow_patterns=[*_SMALL_FILES, *_PICKLE]))
-    except Exception as error:  # the hub raises dozens of kinds; all mean that the model is not to be had
+    except Exception as error:  # the hub client raises dozens of types; all mean that the model is unavailable
         why = " ".join(str(error).split())[:200]
-        raise ModelError(f"model {hub_id}: no such folder here, and the hub did not give it: {why}") from error
+        raise ModelError(f"model {hub_id}: not a local folder, and it cannot be downloaded: {why}") from error
     return folder
 
 
 def read_config(folder: Path) -> dict[str, object]:
-    """``config.json`` of a model folder; raises `ModelError`."""
+    """Return ``config.json`` of a model folder; raises `ModelError` if it is missing or not a JSON object."""
     path = folder / "config.json"
     try:
         config = json.loads(path.read_text(encoding="utf-8"))
@@ -67,22 +64,17 @@ def read_config(folder: Path) -> dict[str, object]:
 
 
 def read_weights(folder: Path) -> State:
-    """Every tensor of a model folder, safetensors before pickles; raises `ModelError`."""
-    files = _weight_files(folder)
-    state: State = {}
-    for file in files:
-        state |= _read_safetensors(file) if file.suffix == ".safetensors" else _read_pickle(file)
-    return state
+    """Return every tensor of a model folder, from safetensors if it has them, else from pickles.
 
-
-def _weight_files(folder: Path) -> list[Path]:
-    for name in ("model.safetensors", "pytorch_model.bin"):
-        index = folder / f"{name}.index.json"
+    Raises `ModelError` if there are no weights, a file is corrupt, or a pickle holds anything but tensors.
+    """
+    for name, read in (("model.safetensors", _read_safetensors), ("pytorch_model.bin", _read_pickle)):
         if (folder / name).is_file():
-            return [folder / name]
+            return read(folder / name)
+        index = folder / f"{name}.index.json"
         if index.is_file():
-            parts = sorted(set(json.loads(index.read_text())["weight_map"].values()))
-            return [folder / part for part in parts]
+            files = sorted(set(json.loads(index.read_text())["weight_map"].values()))
+            return {key: tensor for file in files for key, tensor in read(folder / file).items()}
     raise ModelError(f"{folder}: no weights (model.safetensors or pytorch_model.bin)")
 
 
@@ -93,7 +85,7 @@ def _read_safetensors(file: Path) -> State:
     try:
         state: State = load_file(file)
     except (SafetensorError, OSError) as error:
-        raise ModelError(f"{file}: not a sound safetensors file ({error}); fetch it again") from error
+        raise ModelError(f"{file}: not a valid safetensors file ({error}); download it again") from error
     return state
 
 
@@ -102,55 +94,55 @@ def _read_pickle(file: Path) -> State:
         state = torch.load(file, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError:
         raise ModelError(
-            f"{file}: holds more than weights and could run code when loaded; refused: convert it to model.safetensors"
+            f"{file}: holds more than weights and could run code when loaded; convert it to model.safetensors"
         ) from None
     except (OSError, RuntimeError, EOFError) as error:
-        raise ModelError(f"{file}: cannot be read ({' '.join(str(error).split())[:200]}); fetch it again") from error
+        raise ModelError(f"{file}: cannot be read ({' '.join(str(error).split())[:200]}); download it again") from error
     if not isinstance(state, dict) or not all(isinstance(tensor, Tensor) for tensor in state.values()):
         raise ModelError(f"{file}: not a state dict; convert it to model.safetensors")
     return state
 
 
 def plain_names(state: Mapping[str, Tensor]) -> State:
-    """Names without peft's prefix and without the position numbers that older transformers stored."""
-    dropped = "encoder.base_model.model."
-    return {k.replace(dropped, "encoder."): v for k, v in state.items() if not k.endswith("position_ids")}
+    """Return the state without peft's prefix, and without the position ids that older versions of transformers save."""
+    prefix = "encoder.base_model.model."
+    return {k.replace(prefix, "encoder."): v for k, v in state.items() if not k.endswith("position_ids")}
 
 
 def fold_lora(state: Mapping[str, Tensor], alpha: float) -> State:
-    """The state without adapters: base + alpha / r * B A; with or without ``base_layer``, as peft's age has it."""
+    """Return the state with the adapters folded into their weights: W + alpha / r * B A.
+
+    The base weights may have a ``base_layer`` in their names, as newer versions of peft save them, or not.
+    """
     out = {k.replace(".base_layer.", "."): v for k, v in state.items() if ".lora_" not in k}
     for name, down in state.items():
         if ".lora_A." not in name:
             continue
         up = state[name.replace(".lora_A.", ".lora_B.")]
         weight = name.split(".lora_A.")[0] + ".weight"
-        # In float64: the folded weight is then the nearest float to the exact sum.
+        # Computed in float64, so that only the final conversion rounds.
         delta = (up.double() @ down.double()) * (alpha / down.shape[0])
         out[weight] = (out[weight].double() + delta).to(out[weight].dtype)
     return out
 
 
-def part(state: Mapping[str, Tensor], prefix: str) -> State:
-    return {k.removeprefix(prefix): v for k, v in state.items() if k.startswith(prefix)}
-
-
 def vision_part(state: Mapping[str, Tensor]) -> State:
-    """The vision tower of a CLIP state dict, under `VisionTower`'s names."""
-    tower = part(state, "vision_model.")
-    projection = state.get("visual_projection.weight")
-    return tower if projection is None else tower | {"visual_projection.weight": projection}
+    """Return the vision tower of a CLIP state dict under `VisionTower`'s names; empty if it has none."""
+    return _part(state, "vision_model.", "visual_projection.weight")
 
 
 def text_part(state: Mapping[str, Tensor]) -> State:
-    """The text tower of a CLIP state dict, under `ClipText`'s names."""
-    text = part(state, "text_model.")
-    projection = state.get("text_projection.weight")
-    return text if projection is None else text | {"text_projection.weight": projection}
+    """Return the text tower of a CLIP state dict under `ClipText`'s names; empty if it has none."""
+    return _part(state, "text_model.", "text_projection.weight")
+
+
+def _part(state: Mapping[str, Tensor], prefix: str, projection: str) -> State:
+    tower = {k.removeprefix(prefix): v for k, v in state.items() if k.startswith(prefix)}
+    return tower | {projection: state[projection]} if projection in state else tower
 
 
 def with_weights(make: Callable[[], Module], state: Mapping[str, Tensor], place: str) -> Module:
-    """A new module with the weights of a state; as `put`, but without drawing others first to throw them away."""
+    """Build a module and load a state as `put` does, without the cost of a random initialisation."""
     with torch.device("meta"):
         module = make()
     put(module, state, place, assign=True)
@@ -158,7 +150,10 @@ def with_weights(make: Callable[[], Module], state: Mapping[str, Tensor], place:
 
 
 def put(module: nn.Module, state: Mapping[str, Tensor], place: str, *, assign: bool = False) -> None:
-    """Load a whole state; raises `ModelError` that names the first few tensors that do not fit."""
+    """Load a complete state dict; raises `ModelError` that lists the first few tensors that do not match.
+
+    ``assign`` replaces the module's tensors, which may be on the meta device, instead of copying into them.
+    """
     own = module.state_dict()
     problems = [
         *_listed("missing", sorted(own.keys() - state.keys())),
@@ -170,7 +165,7 @@ def put(module: nn.Module, state: Mapping[str, Tensor], place: str, *, assign: b
         raise ModelError(f"{place}: the weights do not fit this model: {'; '.join(problems)}")
     fitting = {k: state[k].to(v.dtype) for k, v in own.items()}
     if assign:
-        # A file's tensors lie at any address, and a matrix product rounds otherwise where one is not aligned.
+        # Tensors of a memory-mapped file may be unaligned, and a matrix product of those rounds differently.
         fitting = {k: v.clone(memory_format=torch.contiguous_format) for k, v in fitting.items()}
     module.load_state_dict(fitting, assign=assign)
 
@@ -178,8 +173,8 @@ def put(module: nn.Module, state: Mapping[str, Tensor], place: str, *, assign: b
 def _listed(problem: str, names: list[str]) -> list[str]:
     if not names:
         return []
-    more = f" and {len(names) - _NAMED} more" if len(names) > _NAMED else ""
-    return [f"{problem}: {', '.join(names[:_NAMED])}{more}"]
+    more = f" and {len(names) - _MAX_NAMES} more" if len(names) > _MAX_NAMES else ""
+    return [f"{problem}: {', '.join(names[:_MAX_NAMES])}{more}"]
 
 
 def _shape(tensor: Tensor) -> str:
@@ -187,44 +182,42 @@ def _shape(tensor: Tensor) -> str:
 
 
 def fit_positions(state: State, grid: tuple[int, int], source: Sizes | None) -> State:
-    """The state with its position table for ``grid``; one that has as many rows already is taken as it is."""
+    """Return the state with its position embeddings resized to ``grid``.
+
+    ``source`` are the sizes of the model that the state is from; without them, or if they do not match the table, its
+    grid is assumed to be square. Raises `ModelError` if it is not.
+    """
     name = "embeddings.position_embedding.weight"
     table = state.get(name)
     if table is None:
         return state
-    is_other_grid = source is not None and source.patches == table.shape[0] - 1 and source.grid != grid
-    if table.shape[0] == grid[0] * grid[1] + 1 and not is_other_grid:
-        return state
-    return state | {name: resize_positions(table, grid, _source_grid(table, source))}
-
-
-def _source_grid(table: Tensor, source: Sizes | None) -> tuple[int, int]:
     patches = table.shape[0] - 1
-    if source is not None and source.patches == patches:
-        return source.grid
+    known = source.grid if source is not None and source.patches == patches else None
+    # A grid of 2 x 8 has as many patches as one of 4 x 4, and yet has to be resized.
+    if patches == grid[0] * grid[1] and known in (None, grid):
+        return state
     side = round(patches**0.5)
-    if side * side != patches:
-        raise ModelError(f"position table of {patches} patches: neither square nor as config.json's image_size says")
-    return side, side
+    if known is None and side * side != patches:
+        raise ModelError(f"position table of {patches} patches: neither square nor of config.json's image_size")
+    return state | {name: resize_positions(table, grid, known or (side, side))}
 
 
 def resize_positions(table: Tensor, grid: tuple[int, int], source: tuple[int, int]) -> Tensor:
-    """(1 + rows * columns, d) to another grid, bicubically; the class token's row stays."""
-    picture = table[1:].T.reshape(1, -1, *source).float()
-    resized = F.interpolate(picture, size=grid, mode="bicubic", antialias=True, align_corners=False)
+    """Resize position embeddings (1 + rows * columns, d) to another grid bicubically, except the class token's."""
+    image = table[1:].T.reshape(1, -1, *source).float()
+    resized = F.interpolate(image, size=grid, mode="bicubic", antialias=True, align_corners=False)
     return torch.cat([table[:1], resized.flatten(2)[0].T.to(table.dtype)])
 
 
 def fit_frames(state: State, frames: int) -> State:
-    """The state with temporal and per-frame class embeddings for another number of frames, linearly."""
-    return {k: _stretch(v, frames) if _is_per_frame(k, v) and v.shape[-2] != frames else v for k, v in state.items()}
-
-
-def _is_per_frame(name: str, tensor: Tensor) -> bool:
-    return name.endswith("temporal_embedding") or (name == "embeddings.class_embedding" and tensor.dim() == 2)
-
-
-def _stretch(tensor: Tensor, frames: int) -> Tensor:
-    rows = tensor.reshape(1, -1, tensor.shape[-1]).transpose(1, 2).float()
-    out = F.interpolate(rows, size=frames, mode="linear", align_corners=False).transpose(1, 2)
-    return out.reshape(*tensor.shape[:-2], frames, tensor.shape[-1]).to(tensor.dtype)
+    """Return the state with temporal and per-frame class embeddings interpolated linearly to ``frames`` frames."""
+    fitted: State = dict(state)
+    for name, tensor in state.items():
+        is_per_frame = name.endswith("temporal_embedding") or (
+            name == "embeddings.class_embedding" and tensor.dim() == 2
+        )
+        if is_per_frame and tensor.shape[-2] != frames:
+            rows = tensor.reshape(1, -1, tensor.shape[-1]).transpose(1, 2).float()
+            resized = F.interpolate(rows, size=frames, mode="linear", align_corners=False).transpose(1, 2)
+            fitted[name] = resized.reshape(*tensor.shape[:-2], frames, tensor.shape[-1]).to(tensor.dtype)
+    return fitted

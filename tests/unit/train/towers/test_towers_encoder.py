@@ -76,7 +76,7 @@ def test_scales_are_clamped_to_1_and_100(value: float, kept: float) -> None:
         ),
         (
             lambda e: e.pair_scale(("text", "audio")),
-            "pair `text-audio` is not trained here, only text-depth, video-depth",
+            "pair `text-audio` is not trained here; trained pairs: text-depth, video-depth",
         ),
     ],
 )
@@ -112,7 +112,7 @@ def test_an_encoder_comes_back_from_its_description_and_state(text: TextTower) -
 def test_a_text_model_with_other_weights_is_refused(text: TextTower) -> None:
     described = encoder(text).describe()
     described["text"]["weights_sha256"] = "0" * 64
-    with pytest.raises(ModelError, match="other weights than it was trained with"):
+    with pytest.raises(ModelError, match="its weights differ from those used in training"):
         Encoder.from_description(described)
 
 

@@ -142,7 +142,7 @@ def test_a_published_folder_saved_as_ours_gives_the_same(tmp_path: Path, folder:
 
 def test_nothing_is_overwritten(tmp_path: Path) -> None:
     (tmp_path / "notes.txt").write_text("mine")
-    with pytest.raises(OutputError, match="is there already"):
+    with pytest.raises(OutputError, match="already exists"):
         save_folder(encoder("depth"), tmp_path)
     assert [p.name for p in tmp_path.iterdir()] == ["notes.txt"]
 
@@ -206,9 +206,9 @@ def spoil(folder: Path, how: str) -> None:
         ("missing", "missing: visual_projection.weight"),
         ("unknown", "unknown: extra"),
         ("shape", "post_layernorm.bias 31 in place of 32"),
-        ("type", "model_type bert is not known"),
+        ("type", "model_type bert is not supported"),
         ("size", "vision_config|patch_size"),
-        ("cut", "not a sound safetensors file"),
+        ("cut", "not a valid safetensors file"),
         ("none", "no weights"),
         ("pickle", "pytorch_model.bin: holds more than weights and could run code.*convert it to model.safetensors"),
         ("raw pickle", "pytorch_model.bin: holds more than weights and could run code"),
@@ -246,7 +246,7 @@ def test_a_folder_that_is_not_there_is_one_clear_line(reference: str) -> None:
 def test_a_hub_id_that_is_not_to_be_had_is_one_clear_line(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
     with pytest.raises(
-        ModelError, match="model nobody/nothing: no such folder here, and the hub did not give it"
+        ModelError, match="model nobody/nothing: not a local folder, and it cannot be downloaded"
     ) as caught:
         load_encoder("nobody/nothing")
     assert "\n" not in str(caught.value)

@@ -58,7 +58,7 @@ def test_an_embedding_per_clip(settings: dict[str, Any], shape: tuple[int, ...])
     [
         ({}, (2, 3, 32, 40), r"\(2, 3, 1, 32, 40\): this tower takes \(b, 3, 32, 32\)"),
         ({}, (2, 1, 32, 32), "takes"),
-        ({"frames": 4, "temporal": True}, (2, 3, 5, 32, 32), "5 frames: this tower was built for 4"),
+        ({"frames": 4, "temporal": True}, (2, 3, 5, 32, 32), "5 frames: this tower takes at most 4"),
     ],
 )
 def test_pixels_that_do_not_fit_are_one_clear_line(settings: dict[str, Any], shape: tuple[int, ...], said: str) -> None:
