@@ -18,7 +18,7 @@ from vidal.modality.depth import DepthTransform
 from vidal.modality.modality import Transform
 from vidal.reader.samples import Samples
 from vidal.train import recipe as recipes
-from vidal.train.data.loader import load_input
+from vidal.train.data.rows import load_input
 from vidal.train.run import train
 
 CLIPS, SCENES = 24, 6

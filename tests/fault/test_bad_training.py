@@ -65,7 +65,7 @@ REFUSED: dict[str, tuple[Any, dict[str, Any], dict[str, Any], type[VidalError], 
     "a layer that is absent": (
         None, {"towers": {"infrared": TOWER}}, {"where": "clip_id < 's'"}, SourceError, "selects none"
     ),
-    "too few samples": (None, {"data": {"workers": 0, "drop_last": True}, "batch_size": 64}, {}, SourceError, "fill no batch of 64"),
+    "too few samples": (None, {"data": {"workers": 0, "drop_last": True}, "batch_size": 64}, {}, SourceError, "do not fill a batch of 64"),
     "no data set": ("nowhere", {}, {}, SourceError, "no dataset there"),
 }  # fmt: skip
 

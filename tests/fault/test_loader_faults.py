@@ -92,7 +92,7 @@ def test_a_damaged_sample_is_an_invalid_row_that_is_named(folder, layer, data, w
     batches: list[Batch] = list(loader(folder, layer, workers))
     named = [b for batch in batches for b in batch.broken]
     assert {b.clip_id for b in named} == broken and len(named) == 2
-    assert all(b.why and "\n" not in b.why and b.data_set == str(folder) for b in named)
+    assert all(b.why and "\n" not in b.why and b.dataset == str(folder) for b in named)
     rows = [
         (clip, bool(ok), x) for b in batches for clip, ok, x in zip(b.clip_ids, b.valid, b.inputs[layer], strict=True)
     ]
@@ -119,7 +119,7 @@ def test_a_killed_worker_is_one_line_and_no_hang(folder, monkeypatch):
 
     monkeypatch.setattr(DepthTransform, "__call__", deadly)
     started = time.monotonic()
-    with pytest.raises(MachineError, match=r"a loading process died .*pid.*lower data.workers") as caught:
+    with pytest.raises(MachineError, match=r"a worker process died .*pid.*lower data.workers") as caught:
         list(loader(folder, "depth", workers=2))
     assert time.monotonic() - started < 30 and "\n" not in str(caught.value)
 
@@ -143,7 +143,7 @@ def test_a_killed_worker_does_not_interrupt_the_step_under_way(another, folder, 
     deadline = time.monotonic() + 2
     while time.monotonic() < deadline:
         sum(range(1000))
-    with pytest.raises(MachineError, match="a loading process died"):
+    with pytest.raises(MachineError, match="a worker process died"):
         list(batches)
 
 
@@ -193,7 +193,7 @@ def test_shared_memory_that_runs_out_in_a_worker_is_one_line_and_no_hang(folder,
 
     monkeypatch.setattr(DepthTransform, "__call__", limited)
     started = time.monotonic()
-    with pytest.raises(MachineError, match=r"a loading process finds no shared memory .*--shm-size") as caught:
+    with pytest.raises(MachineError, match=r"a worker process ran out of shared memory .*--shm-size") as caught:
         list(loader(folder, "depth", workers=2))
     assert time.monotonic() - started < 30 and "\n" not in str(caught.value)
 
@@ -211,7 +211,7 @@ def stopped_worker(folder: Path, **keys):
 def test_a_worker_that_stalls_ends_the_batches_in_one_line_and_is_killed(folder):
     batches, worker = stopped_worker(folder, stall_s=1.5)
     started = time.monotonic()
-    with pytest.raises(MachineError, match=r"no sample came from the 1 loading processes for 1.5 s.*data.stall_s"):
+    with pytest.raises(MachineError, match=r"no sample arrived from the 1 worker processes for 1.5 s.*data.stall_s"):
         list(batches)
     assert time.monotonic() - started < 30
     assert not psutil.wait_procs([worker], timeout=10)[1]
@@ -225,7 +225,7 @@ def test_a_request_to_stop_ends_a_wait_where_no_other_rank_waits_for_the_batch(f
     if ranks == 1:
         assert len(list(batches)) < 10
     else:
-        with pytest.raises(MachineError, match="no sample came"):
+        with pytest.raises(MachineError, match="no sample arrived"):
             list(batches)
 
 
@@ -240,7 +240,7 @@ def test_a_broken_machine_is_told_in_one_line_from_a_worker(folder, monkeypatch)
     def full(*given, **named):
         raise StorageError("disk: is full")
 
-    monkeypatch.setattr("vidal.train.data.loader.load_input", full)
+    monkeypatch.setattr("vidal.train.data.rows.load_input", full)
     for workers in (0, 1):
         with pytest.raises(StorageError, match=r"^disk: is full$"):
             list(loader(folder, "depth", workers=workers))

@@ -26,7 +26,7 @@ from vidal.dataset.storage import Storage
 from vidal.errors import OutputError, SourceError
 from vidal.modality.modality import Transform
 from vidal.reader.samples import Samples
-from vidal.train.data.loader import Broken
+from vidal.train.data.rows import Broken
 from vidal.train.evaluate.embeddings import embed_samples
 from vidal.train.evaluate.metrics import normalised
 from vidal.train.preprocessing import described, preprocessing_identity, transforms_for

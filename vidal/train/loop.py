@@ -20,8 +20,9 @@ from torch.distributed.fsdp import FSDPModule
 from torch.nn.parallel import DistributedDataParallel
 
 from vidal.train import gradcache
-from vidal.train.data.loader import Batch, Broken
+from vidal.train.data.loader import Batch
 from vidal.train.data.plan import generator
+from vidal.train.data.rows import Broken
 from vidal.train.distributed import World, from_all, mean_gradients, total
 from vidal.train.loss import contrastive_loss, duplicate_negatives
 from vidal.train.optim import Optimisation

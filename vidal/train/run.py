@@ -262,7 +262,7 @@ class _Run:
         })  # fmt: skip
         for broken in step.broken:
             log.event(
-                "broken", {"step": step.step, "clip_id": broken.clip_id, "data": broken.data_set, "why": broken.why}
+                "broken", {"step": step.step, "clip_id": broken.clip_id, "data": broken.dataset, "why": broken.why}
             )
         if not step.is_finite:
             log.event("not_finite", {"step": step.step, "pair": "-".join(step.pair)})

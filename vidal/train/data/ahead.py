@@ -1,4 +1,4 @@
-"""`ahead`: an iterator that is worked on while its last value is used."""
+"""`ahead`: an iterator that runs in a thread, one value ahead of its consumer."""
 
 from __future__ import annotations
 
@@ -13,23 +13,20 @@ T = TypeVar("T")
 _POLL_S = 0.2
 
 
-def _never(since_s: float) -> bool:
-    return False
+def ahead(values: Iterator[T], should_end: Callable[[float], bool] = lambda since_s: False) -> Iterator[T]:
+    """Yield the same values, computed in a thread: one is ready while the next is being computed.
 
-
-def ahead(values: Iterator[T], is_to_end: Callable[[float], bool] = _never) -> Iterator[T]:
-    """The same values, made in a thread, one finished and one under way; what it raises is raised in its place.
-
-    While a value is waited for, ``is_to_end`` is asked several times a second, with the time (`time.monotonic`) at
-    which the wait began: True ends the values, and what it raises is raised.
+    An exception of the iterator is raised in its place. While the consumer waits for a value, ``should_end`` is called
+    every 0.2 s with the time (`time.monotonic`, in s) at which the wait began; if it returns True, the iteration ends.
     """
-    made: queue.Queue[tuple[T | None, BaseException | None]] = queue.Queue(maxsize=1)
+    results: queue.Queue[tuple[T | None, BaseException | None]] = queue.Queue(maxsize=1)
     stopped = threading.Event()
 
     def put(value: T | None, error: BaseException | None) -> None:
+        # With a timeout: the consumer may have left, and nobody would ever empty the queue.
         while not stopped.is_set():
             try:
-                return made.put((value, error), timeout=_POLL_S)
+                return results.put((value, error), timeout=_POLL_S)
             except queue.Full:
                 continue
 
@@ -43,30 +40,28 @@ def ahead(values: Iterator[T], is_to_end: Callable[[float], bool] = _never) -> I
         except BaseException as error:
             put(None, error)
 
+    # Started here, not at the first `next`: the first value is computed while the consumer prepares.
     thread = threading.Thread(target=work, name="ahead", daemon=True)
     thread.start()
-    return _taken(made, stopped, thread, is_to_end)
 
-
-def _taken(
-    made: queue.Queue[tuple[T | None, BaseException | None]], stopped: threading.Event, thread: threading.Thread,
-    is_to_end: Callable[[float], bool],
-) -> Iterator[T]:  # fmt: skip
-    since_s = time.monotonic()
-    try:
-        while True:
-            try:
-                value, error = made.get(timeout=_POLL_S)
-            except queue.Empty:
-                if is_to_end(since_s):
+    def consume() -> Iterator[T]:
+        since_s = time.monotonic()
+        try:
+            while True:
+                try:
+                    value, error = results.get(timeout=_POLL_S)
+                except queue.Empty:
+                    if should_end(since_s):
+                        return
+                    continue
+                if isinstance(error, StopIteration):
                     return
-                continue
-            if isinstance(error, StopIteration):
-                return
-            if error is not None:
-                raise error
-            yield value  # type: ignore[misc]
-            since_s = time.monotonic()
-    finally:
-        stopped.set()
-        thread.join(timeout=10)
+                if error is not None:
+                    raise error
+                yield value  # type: ignore[misc]
+                since_s = time.monotonic()
+        finally:
+            stopped.set()
+            thread.join(timeout=10)
+
+    return consume()

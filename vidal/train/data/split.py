@@ -1,4 +1,4 @@
-"""What is kept from training: whole near-duplicate clusters, so that no clip's twin leaks."""
+"""Which clips are held out: whole near-duplicate clusters, so that no near-duplicate leaks into training."""
 
 from __future__ import annotations
 
@@ -8,14 +8,15 @@ from collections.abc import Sequence
 import numpy as np
 import numpy.typing as npt
 
-_SCALE = 1 << 64
+_HASHES = 1 << 64
 
 
 def held_out(clusters: Sequence[str], share: float, salt: str = "vidal") -> npt.NDArray[np.bool_]:
-    """Which clips are kept, by the hash of their cluster: the same in any data set and order."""
-    limit = int(share * _SCALE)
-    return np.fromiter((_number(salt, cluster) < limit for cluster in clusters), np.bool_, len(clusters))
+    """Return (n,) bool, True for the clips to hold out; ``clusters`` are the cluster ids of the n clips.
 
-
-def _number(salt: str, cluster: str) -> int:
-    return int.from_bytes(hashlib.sha256(f"{salt}\0{cluster}".encode()).digest()[:8], "big")
+    A cluster is held out if its hash is in the lowest ``share`` (0 … 1) of all hashes, which does not depend on the
+    dataset or its order.
+    """
+    limit = int(share * _HASHES)
+    digests = (hashlib.sha256(f"{salt}\0{cluster}".encode()).digest() for cluster in clusters)
+    return np.fromiter((int.from_bytes(digest[:8], "big") < limit for digest in digests), np.bool_, len(clusters))

@@ -1,4 +1,4 @@
-"""Which of a clip's texts it is trained with: drawn by weight from those that it has."""
+"""Which text of a clip a training step uses: one view, drawn by weight from those that the clip has."""
 
 from __future__ import annotations
 
@@ -11,51 +11,52 @@ from typing import Any
 import numpy as np
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
+from vidal.errors import ClipError
+
 Row = Mapping[str, Any]
 
 
-def _raw(row: Row) -> list[str]:
-    return [" ".join([row.get("title") or "", *(f"#{tag}" for tag in row.get("hashtags") or ())]).strip()]
-
-
-def _one(column: str) -> Callable[[Row], list[str]]:
-    return lambda row: [row.get(column) or ""]
-
-
 VIEWS: dict[str, Callable[[Row], list[str]]] = {
-    "raw": _raw,
-    "cleaned": _one("clean_title"),
+    "raw": lambda row: [" ".join([row.get("title") or "", *(f"#{tag}" for tag in row.get("hashtags") or ())])],
+    "cleaned": lambda row: [row.get("clean_title") or ""],
     "frame_caption": lambda row: list(row.get("frame_captions") or ()),
-    "video_caption": _one("video_caption"),
-    "transcript": _one("transcript"),
-    "ocr": _one("ocr_text"),
-    "sound_caption": _one("sound_caption"),
-    "caption": _one("caption"),
+    "video_caption": lambda row: [row.get("video_caption") or ""],
+    "transcript": lambda row: [row.get("transcript") or ""],
+    "ocr": lambda row: [row.get("ocr_text") or ""],
+    "sound_caption": lambda row: [row.get("sound_caption") or ""],
+    "caption": lambda row: [row.get("caption") or ""],
 }
+"""The texts of a manifest row by view, before empty ones are dropped."""
 COLUMNS = (
     "title", "hashtags", "clean_title", "frame_captions", "video_caption", "transcript", "ocr_text", "sound_caption",
     "caption",
 )  # fmt: skip
-"""What the views read of a manifest row."""
+"""The manifest columns that the views read."""
 
 PRESETS = {
     "caption": {"caption": 1.0},
-    # LanguageBind's: each of the eight frame captions has a share of .025.
+    # LanguageBind's mixture (Zhu et al., 2023); each of its eight frame captions has a share of 0.025.
     "mix": {"raw": 0.2, "video_caption": 0.2, "caption": 0.2, "sound_caption": 0.2, "frame_caption": 0.2},
 }
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Choice:
-    """A text, and the frame that it describes where it is one frame's."""
+    """A drawn text."""
 
     text: str
     view: str
     frame: int | None
+    """Number of the frame that the text describes; None unless it is a frame caption."""
 
 
 class TextViews(BaseModel):
-    """``caption``, ``mix``, or weights by view; a clip's share of a view that it lacks goes to the others."""
+    """The weights of the text views: ``caption``, ``mix``, or a mapping of views to weights.
+
+    The weight of a view that a clip lacks is distributed over the views that it has.
+
+        text: {views: {caption: 2, transcript: 1}}
+    """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
@@ -66,7 +67,7 @@ class TextViews(BaseModel):
     def _from_name_or_weights(cls, value: Any) -> Any:
         if isinstance(value, str):
             if value not in PRESETS:
-                raise ValueError(f"no preset `{value}`: there is {', '.join(PRESETS)}")
+                raise ValueError(f"no preset `{value}`; presets: {', '.join(PRESETS)}")
             return {"weights": PRESETS[value]}
         return {"weights": value} if isinstance(value, Mapping) and value and "weights" not in value else value
 
@@ -78,32 +79,34 @@ class TextViews(BaseModel):
                 near = difflib.get_close_matches(view, VIEWS, n=1)
                 raise ValueError(f"no text view `{view}`: {f'did you mean {near[0]}?' if near else ', '.join(VIEWS)}")
         if not all(0 <= weight < math.inf for weight in weights.values()) or sum(weights.values()) <= 0:
-            raise ValueError("weights of text views are numbers that are not negative, and not all zero")
+            raise ValueError("weights of text views are finite, not negative, and not all zero")
         return weights
 
     def choose(self, row: Row, rng: np.random.Generator) -> Choice:
-        """One text; raises `LookupError` for a row that has none of the views."""
-        there = [(view, texts, self.weights[view]) for view, texts in self._texts(row)]
-        if not there:
-            raise LookupError("no text")
-        weights = np.cumsum([weight for _, _, weight in there])
+        """Draw one text of a manifest row; raises `ClipError` (``no_text``) if it has none of the views."""
+        available = self._texts(row)
+        if not available:
+            raise ClipError("no_text", "no text")
+        weights = np.cumsum([self.weights[view] for view, _ in available])
         drawn = int(np.searchsorted(weights, rng.random() * weights[-1], side="right"))
-        view, texts, _ = there[min(drawn, len(there) - 1)]
-        number = int(rng.integers(len(texts)))
-        return Choice(text=texts[number][1], view=view, frame=texts[number][0] if view == "frame_caption" else None)
+        # Rounding may put the draw past the last of the cumulative weights.
+        view, texts = available[min(drawn, len(available) - 1)]
+        number, text = texts[int(rng.integers(len(texts)))]
+        return Choice(text=text, view=view, frame=number if view == "frame_caption" else None)
 
     def every(self, row: Row) -> list[str]:
-        """The distinct texts of all views, for evaluation with several captions a clip."""
+        """Return the distinct texts of all views, for evaluation with several captions per clip."""
         return list(dict.fromkeys(text for _, texts in self._texts(row) for _, text in texts))
 
     def has_text(self, rows: Iterable[Row]) -> np.ndarray[Any, np.dtype[np.bool_]]:
-        """Which rows have any of the views."""
+        """Return (n,) bool, True for the rows that have any of the views."""
         return np.fromiter((bool(self._texts(row)) for row in rows), np.bool_)
 
     def _texts(self, row: Row) -> list[tuple[str, list[tuple[int, str]]]]:
-        found = []
+        """The views that a row has, each with its numbered texts."""
+        available = []
         for view, weight in self.weights.items():
             texts = [(k, text.strip()) for k, text in enumerate(VIEWS[view](row)) if text and text.strip()]
             if texts and weight > 0:
-                found.append((view, texts))
-        return found
+                available.append((view, texts))
+        return available

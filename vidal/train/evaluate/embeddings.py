@@ -16,7 +16,7 @@ from torch.utils.data import DataLoader, Dataset
 from vidal.errors import ClipError
 from vidal.modality.modality import Transform
 from vidal.reader.samples import Samples
-from vidal.train.data.loader import Broken, load_input
+from vidal.train.data.rows import Broken, load_input
 from vidal.train.towers.encoder import Encoder
 
 Floats = npt.NDArray[np.float32]
@@ -65,7 +65,7 @@ def embed_samples(
     for batch in batches:
         good = [(number, x) for number, x, _ in batch if x is not None]
         broken += [
-            Broken(clip_id=samples.clip_id(number), data_set=samples.address, why=why)
+            Broken(clip_id=samples.clip_id(number), dataset=samples.address, why=why)
             for number, x, why in batch
             if x is None
         ]

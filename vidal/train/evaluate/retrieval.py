@@ -18,7 +18,7 @@ import numpy.typing as npt
 from vidal.errors import SourceError
 from vidal.modality.modality import Transform
 from vidal.reader.samples import Samples
-from vidal.train.data.loader import Broken
+from vidal.train.data.rows import Broken
 from vidal.train.data.text_views import COLUMNS, TextViews
 from vidal.train.evaluate.embeddings import Embedded, embed_samples, embed_texts
 from vidal.train.evaluate.metrics import retrieval_metrics

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -16,7 +15,7 @@ from rich.table import Table
 import vidal
 from vidal.errors import SourceError
 from vidal.reader.samples import Samples
-from vidal.train.data.loader import Broken
+from vidal.train.data.rows import Broken
 from vidal.train.evaluate.retrieval import retrieval
 from vidal.train.evaluate.zero_shot import read_templates, zero_shot
 from vidal.train.preprocessing import transforms_of
@@ -64,7 +63,9 @@ class Evaluation:
     def as_json(self) -> dict[str, Any]:
         return {
             **self.figures, **({"zero_shot": self.zero_shot} if self.zero_shot else {}), "split": self.split,
-            "clips": self.clips, "broken": [dataclasses.asdict(one) for one in self.broken],
+            "clips": self.clips, "broken": [
+                {"clip_id": sample.clip_id, "data_set": sample.dataset, "why": sample.why} for sample in self.broken
+            ],
         }  # fmt: skip
 
 

@@ -118,9 +118,9 @@ def test_data_sets_with_weights_have_their_share_and_are_gone_through_evenly():
     ("made", "kind", "said"),
     [
         (lambda: plan(3, batch=8, ranks=4), SourceError, "pair text-depth: 3 samples are fewer than 4 ranks"),
-        (lambda: plan(1, batch=8), SourceError, "a contrast needs two"),
-        (lambda: plan(90, batch=2, ranks=4), RecipeError, "batch_size 2: some of 4 ranks would have nothing"),
-        (lambda: plan(5, batch=8, drop_last=True), SourceError, "5 samples fill no batch of 8"),
+        (lambda: plan(1, batch=8), SourceError, "a contrastive loss needs at least two"),
+        (lambda: plan(90, batch=2, ranks=4), RecipeError, "batch_size 2: some of the 4 ranks would have no rows"),
+        (lambda: plan(5, batch=8, drop_last=True), SourceError, "5 samples do not fill a batch of 8"),
         (lambda: plan(9, epochs=None, pair_weights=(1,)), RecipeError, "need `steps`"),
     ],
 )

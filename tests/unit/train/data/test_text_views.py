@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from pydantic import TypeAdapter, ValidationError
 
+from vidal.errors import ClipError
 from vidal.train.data.text_views import COLUMNS, PRESETS, VIEWS, TextViews
 
 WHOLE: dict[str, Any] = {
@@ -82,7 +83,7 @@ def test_a_draw_is_a_function_of_the_generator_and_the_row() -> None:
 @pytest.mark.parametrize("row", [{}, {"caption": ""}, {"caption": None, "frame_captions": None}, {"ocr_text": "read"}])
 def test_a_row_without_a_text_of_the_views_is_told(row: dict[str, Any]) -> None:
     assert views("mix").has_text([row, WHOLE]).tolist() == [False, True]
-    with pytest.raises(LookupError):
+    with pytest.raises(ClipError, match="no_text"):
         views("mix").choose(row, np.random.default_rng(0))
 
 
