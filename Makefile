@@ -56,9 +56,8 @@ format: setup ## Lay the code out
 lock: ## Pin versions that fit pyproject.toml, for Python 3.11
 	$(BIN)/uv pip compile --quiet --no-emit-index-url --python-version 3.11 --extra dev pyproject.toml -o requirements.lock
 
-docs: setup ## Bring the tables in README.md and manifests/COLUMNS.md up to date
-	$(BIN)/python -m vidal.stages.table README.md
-	$(BIN)/python -c 'import vidal.clip; print(vidal.clip.column_table(), end="")' > manifests/COLUMNS.md
+docs: setup ## Generate docs/reference-*.md and manifests/COLUMNS.md
+	$(BIN)/python -m tools.reference
 
 models: setup ## Train the small depth and infrared checkpoints again, into build/ (an hour on two cores)
 	$(BIN)/python -m tools.rendering.train_depth --out build/depth-small

@@ -8,7 +8,6 @@ import math
 import pyarrow as pa
 import pytest
 
-from tests.conftest import ROOT
 from vidal import clip as clips
 from vidal.clip import (
     SCHEMA_VERSION,
@@ -79,13 +78,6 @@ def test_a_changed_column_raises_the_schema_version() -> None:
 
 def test_the_columns_are_these_in_this_order() -> None:
     assert clips.column_names() == COLUMNS
-
-
-def test_the_column_table_in_the_docs_is_made_from_the_fields() -> None:
-    written = (ROOT / "manifests" / "COLUMNS.md").read_text()
-    assert written == clips.column_table(), (
-        "make it again: python -c 'import vidal.clip as c; print(c.column_table(), end=\"\")' > manifests/COLUMNS.md"
-    )
 
 
 def test_every_column_says_what_it_means() -> None:

@@ -13,8 +13,9 @@ import typer
 import yaml
 
 from tests.conftest import ROOT
+from tools import reference
 from vidal import commands, recipe
-from vidal.stages.table import with_table
+from vidal.stages import CATALOGUE
 
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 PAGES = [ROOT / "README.md", ROOT / "ARCHITECTURE.md", *sorted((ROOT / "docs").glob("*.md"))]
@@ -45,8 +46,15 @@ def parse(command: str) -> None:
     to_run.make_context(name, words)
 
 
-def test_the_stage_table_is_that_of_the_catalogue() -> None:
-    assert with_table(README) == README, "run `make docs`"
+@pytest.mark.parametrize(("path", "text"), reference.pages().items(), ids=lambda value: value[:40])
+def test_a_generated_page_is_up_to_date(path: str, text: str) -> None:
+    assert (ROOT / path).read_text(encoding="utf-8") == text, "run `make docs`"
+
+
+def test_the_references_have_every_stage_and_every_command() -> None:
+    stages, commands = (reference.pages()[f"docs/reference-{name}.md"] for name in ("stages", "commands"))
+    assert set(re.findall(r"^## (.*)$", stages, re.M)) == {*CATALOGUE}
+    assert {name.split()[0] for name in re.findall(r"^### vidal (.*)$", commands, re.M)} == {*APP.commands}
 
 
 def test_every_command_of_the_readme_exists_and_every_command_is_in_it() -> None:

@@ -47,7 +47,7 @@ _FORGOTTEN_AFTER_S = 60.0
 class HostRules(BaseModel):
     """How often a host is visited, and when it is paused."""
 
-    model_config = ConfigDict(extra="forbid")
+    model_config = ConfigDict(extra="forbid", use_attribute_docstrings=True)
 
     per_s: float = Field(2.0, gt=0)
     """Admissions per second."""

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import ClassVar, Literal, Self
 from urllib.parse import urlsplit
 
-from pydantic import BaseModel, Field, field_validator, model_validator
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
 from vidal.crawl.governor import HostRules
 from vidal.crawl.guard import Rules
@@ -24,6 +24,8 @@ RESTRICTED = {
 
 class WebSettings(BaseModel):
     """The web's part of the settings of ``fetch``, which the fetching child gets with every ask."""
+
+    model_config = ConfigDict(use_attribute_docstrings=True)
 
     how: ClassVar[tuple[str, ...]] = (
         "allow_addresses", "hosts", "any_host", "concurrency", "tries", "back_off_s", "outage_tries", "wall_s",

@@ -1,4 +1,4 @@
-"""Describes stages by their classes, for `vidal stages` and for the table of the README."""
+"""Describes stages by their classes, for `vidal stages` and `docs/reference-stages.md`."""
 
 from __future__ import annotations
 
