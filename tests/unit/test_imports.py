@@ -85,9 +85,10 @@ MAY_IMPORT = {
     "build": ["errors", "extras", "models.inventory", "dataset", "recipe", "engine", "report"],
     "trial": ["errors", "clip", "stage", "media", "stages"],
     "doctor": ["errors", "extras", "settings", "clip", "stage", "media", "models", "recipe", "train.recipe", "trial"],
+    "templates": ["errors"],
     "commands": [
         "errors", "extras", "settings", "record", "modality", "dataset", "reader", "export", "models", "stages", "recipe",
-        "engine", "report", "train", "retrieval", "terms", "build", "doctor",
+        "engine", "report", "train", "retrieval", "terms", "build", "doctor", "templates",
     ],
     "__main__": ["commands"],
 }  # fmt: skip

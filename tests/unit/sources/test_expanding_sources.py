@@ -97,7 +97,7 @@ def test_freesound_is_asked_with_the_key_in_a_header_and_not_in_the_address(key:
 
 def test_freesound_without_a_key_says_where_to_put_it(terms: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv(KEY_VARIABLE, raising=False)
-    with pytest.raises(SourceError, match=f"no API key; put yours into the environment as {KEY_VARIABLE}"):
+    with pytest.raises(SourceError, match=f"no API key; set the environment variable {KEY_VARIABLE}"):
         list(FreesoundSource(freesound=terms).questions())
 
 
