@@ -13,7 +13,7 @@ from PIL import Image, ImageDraw, ImageFont
 
 import vidal
 
-CLIPS = ("bunny-apple", "bunny-unlucky-bird", "band-guitar", "sintel-dunes", "rocket-hold")
+CLIPS = ("bunny-apple", "bunny-unlucky-bird", "band-guitar", "sintel-snow", "rocket-hold")
 TILE = (160, 90)
 AUDIO, CAPTION = 130, 250
 """Widths in pixels."""
@@ -23,10 +23,10 @@ MIDDLE = 4
 
 
 def tile(image: np.ndarray) -> Image.Image:
-    """An image of shape (h, w) or (h, w, 3), fitted into a tile and centred on black."""
+    """An image of shape (h, w) or (h, w, 3), fitted into a tile and centred."""
     fitted = Image.fromarray(image).convert("RGB")
     fitted.thumbnail(TILE, Image.Resampling.LANCZOS)
-    canvas = Image.new("RGB", TILE)
+    canvas = Image.new("RGB", TILE, "#f4f4f4")
     canvas.paste(fitted, ((TILE[0] - fitted.width) // 2, (TILE[1] - fitted.height) // 2))
     return canvas
 
@@ -60,7 +60,7 @@ def strip(sample: dict[str, Any], width: int) -> Image.Image:
     for part in [*map(tile, layers), waveform(sample.get("audio"))]:
         image.paste(part, (x, 0))
         x += part.width + GAP
-    lines = textwrap.wrap(sample["row"]["caption"], 38)[:6]
+    lines = textwrap.wrap(sample["row"]["caption"], 38, max_lines=5, placeholder=" …")
     ImageDraw.Draw(image).multiline_text((x + 4, 2), "\n".join(lines), fill="black", font=ImageFont.load_default(12))
     return image
 
@@ -72,7 +72,7 @@ def contact_sheet(address: str, clips: tuple[str, ...] = CLIPS) -> Image.Image:
     width = 5 * (TILE[0] + GAP) + AUDIO + GAP + CAPTION
     sheet = Image.new("RGB", (width, HEAD + len(clips) * (TILE[1] + GAP)), "white")
     draw, font = ImageDraw.Draw(sheet), ImageFont.load_default(12)
-    heads = {"video (3 of 8 frames)": 0, "depth": 3, "infrared (generated)": 4, "audio": 5}
+    heads = {"video (3 of 8 frames)": 0, "depth (estimated)": 3, "infrared (generated)": 4, "audio": 5}
     for text, column in heads.items():
         draw.text((column * (TILE[0] + GAP), 3), text, fill="#333333", font=font)
     draw.text((width - CAPTION + 4, 3), "language (caption)", fill="#333333", font=font)
