@@ -96,7 +96,7 @@ MISTAKES: list[Case] = [
     ("annotations that are gone", build(lambda f: recipe_over(f, {"vidal_json": "v.json"})), USER, "v.json: no such file"),
     ("occupied folder", build(occupied), USER, "the folder is not empty and has no dataset.json (it contains thesis.tex)"),
     ("out is a file", build(a_file), USER, "out: is a file; --out must name a folder"),
-    ("another's dataset.json", build(no_data_set_json), USER, "dataset.json: not a vidal data set"),
+    ("another's dataset.json", build(no_data_set_json), USER, "dataset.json: not a vidal dataset"),
     ("file as parent", build(toys, "--out", "{folder}/toys.yaml/out"), USER, "toys.yaml/out: part of the path is a file"),
     ("read-only place", build(toys, "--out", "/proc/vidal"), MACHINE, "/proc/vidal: cannot be written: "),
     ("address of no kind", build(toys, "--out", "nonsense://x/y"), USER, "nonsense://x/y: not an address that can be opened"),
@@ -140,7 +140,7 @@ def test_two_drivers_on_one_data_set(tmp_path: Path) -> None:
         refused = command("build", recipe, "--out", out, "--engine", "local", "--workers", "0")
     assert refused.returncode == USER
     assert refused.stderr == (
-        f"vidal: {out}: another run (pid {os.getpid()} on {os.uname().nodename}) is writing this data set; "
+        f"vidal: {out}: another run (pid {os.getpid()} on {os.uname().nodename}) is writing this dataset; "
         f"wait for it, or choose another --out\n"
     )
     assert command("build", recipe, "--out", out, "--engine", "local", "--workers", "0").returncode == 0

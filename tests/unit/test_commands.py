@@ -108,7 +108,7 @@ def test_a_damaged_manifest_is_one_line_that_says_how_to_mend_it(
     assert isinstance(done.exception, SourceError), done.exception
     line = str(done.exception)
     assert line.startswith(f"{path}: the manifest is damaged (") and "\n" not in line
-    assert line.endswith("; remove that file and run the build again")
+    assert line.endswith("; delete it and run the build again")
     assert not list(tmp_path.glob("r.html")) and not list(tmp_path.glob("v.json"))
 
 
@@ -151,7 +151,7 @@ WHY = [
     ("c001", "c001 is rejected: stage trouble, unwanted (1 > 0)"),
     (
         "c002",
-        "c002 is failed: stage trouble, rate_limited (429); another try may succeed: vidal retry {out} --clip c002",
+        "c002 is failed: stage trouble, rate_limited (429); a retry may succeed: vidal retry {out} --clip c002",
     ),
     ("c005", "c005 is kept"),
 ]

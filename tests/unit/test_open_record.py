@@ -250,13 +250,13 @@ def test_a_step_that_declares_nothing_has_the_identity_that_it_always_had() -> N
 @pytest.mark.parametrize(
     ("change", "what"),
     [
-        (lambda table: table.drop_columns(["letters"]), "its columns are not those of the schema"),
+        (lambda table: table.drop_columns(["letters"]), "its columns do not match the schema"),
         (lambda table: table.set_column(
             table.column_names.index("letters"), "letters", table.column("letters").cast(pa.float64())
-        ), "its columns are not those of the schema"),
+        ), "its columns do not match the schema"),
         (lambda table: table.set_column(
             table.column_names.index("letters"), table.schema.field("letters"), pa.array([5])
-        ), "c000.json in video is not the clip's json (letters)"),
+        ), "c000.json in video does not match its row (letters)"),
     ],
     ids=["left out", "of another type", "of another value"],
 )  # fmt: skip

@@ -1,7 +1,7 @@
-"""`ShardWriter`: the one way members and rows get into a data set.
+"""`ShardWriter`: the only way that members and rows get into a dataset.
 
-Tars are written under temporary names while clips come in; `commit` syncs and renames them and then
-writes the manifest. Whatever dies before that leaves a shard that is simply not there.
+Tars are written under temporary names while clips come in; `commit` syncs and renames them, then writes the manifest.
+A shard is committed by its manifest: a crash before that leaves the shard unbuilt.
 """
 
 from __future__ import annotations
@@ -24,16 +24,16 @@ from vidal.record import json_member
 
 
 class ShardWriter:
-    """Writes one shard; use as a context manager, so that an unfinished one leaves nothing."""
+    """Writes one shard; used as a context manager, so that an unfinished shard leaves no files."""
 
     def __init__(
         self, storage: Storage, shard: int, layers: Sequence[str], scratch: Path, extra: pa.Schema,
         inherited: Collection[str] = (),
     ) -> None:  # fmt: skip
-        """Begin a shard; ``extra`` has the dataset's columns that `Clip` has no field for.
+        """Begin a shard with a tar for each of ``layers``; ``extra`` has the columns without a field in `Clip`.
 
-        Tars of ``layers`` are written; members of ``inherited`` ones lie in tars of an earlier revision, and stay in
-        the clip's row whatever becomes of the clip.
+        Members of ``inherited`` layers lie in the tars of an earlier revision, and stay in the clip's row whatever its
+        outcome.
         """
         self._storage = storage
         self._shard = shard
@@ -49,13 +49,18 @@ class ShardWriter:
             self._files[layer] = (path, handle, TarWriter(handle, layer))
 
     def add(self, clip: Clip) -> None:
-        """Write the clip's members if it is kept, and take its row; a misaligned clip becomes a failed row."""
+        """Write the members of a kept clip and add its row; a misaligned clip becomes a failed row."""
         clip.members = [member for member in clip.members if member.layer in self._inherited]
         clip.layers = [layer for layer in clip.layers if layer in self._inherited]
         try:
             manifest.check(clip, self._schema)
             if clip.status == "kept":
-                self._check_layers(clip)
+                if self._files and not clip.work.members and not clip.members:
+                    raise ClipError("misaligned", "kept without a single member")
+                layers = {member.layer for member in clip.work.members}
+                if undeclared := layers - set(self._files) - self._inherited:
+                    line = f"a stage put members into {min(undeclared)} without naming the layer"
+                    raise ClipError("undeclared_layer", line)
                 alignment.check(clip)
         except ClipError as error:
             clip.stage = "pack"
@@ -66,26 +71,18 @@ class ShardWriter:
         clip.work.forget_decoded()
         self._clips.append(clip)
 
-    def _check_layers(self, clip: Clip) -> None:
-        if self._files and not clip.work.members and not clip.members:
-            raise ClipError("misaligned", "kept without a single member")
-        undeclared = {member.layer for member in clip.work.members} - set(self._files) - self._inherited
-        if undeclared:
-            raise ClipError("undeclared_layer", f"a stage put members into {min(undeclared)} without naming the layer")
-
     def _write_members(self, clip: Clip) -> None:
         text = json_member(clip, self._extra)
         with self._errors():
             for layer, (_, _, tar) in self._files.items():
                 data = {m.suffix: m.data for m in clip.work.members if m.layer == layer}
-                if not data:
-                    continue
-                data["json"] = text
-                clip.layers.append(layer)
-                clip.members += [tar.add(clip.clip_id, suffix, data[suffix]) for suffix in member_order(data)]
+                if data:
+                    data["json"] = text
+                    clip.layers.append(layer)
+                    clip.members += [tar.add(clip.clip_id, suffix, data[suffix]) for suffix in member_order(data)]
 
     def commit(self, metadata: dict[str, str]) -> None:
-        """Make the shard visible, whole: tars first, the manifest last."""
+        """Make the whole shard visible: tars first, the manifest last. Raises `StorageError`."""
         rows = manifest.to_parquet(self._clips, self._extra, {**metadata, "shard": str(self._shard)})
         with self._errors():
             for _, handle, tar in self._files.values():
@@ -95,7 +92,7 @@ class ShardWriter:
                 handle.close()
         name = manifest.name_of(self._shard)
         if self._storage.exists(name):
-            # Rewriting a shard: take the commit back before its tars change under it.
+            # The shard is being rewritten: revoke its commit before its tars change.
             self._storage.remove(name)
         for layer, (path, _, _) in self._files.items():
             final = f"{layer}/{manifest.stem_of(self._shard)}.tar"

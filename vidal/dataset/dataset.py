@@ -21,11 +21,11 @@ from vidal.errors import OutputError, SourceError
 from vidal.record import Column, fields
 
 _IF_ANY = ("tars", "secrets", "columns", "modalities", "within", "revision_of", "made_by", "carried", "tar_folders")
-"""What stands in it only where there is any."""
+"""Fields that are left out of the file where they are empty."""
 
 
 class DatasetInfo(BaseModel):
-    """``dataset.json``: what the data set is and what made it."""
+    """``dataset.json``: what the dataset contains and how it was built."""
 
     name: str
     schema_version: int
@@ -36,41 +36,44 @@ class DatasetInfo(BaseModel):
     recipe: dict[str, Any]
     """The resolved recipe: every setting with its value, every model with its identity."""
     definition: dict[str, Any]
-    """The recipe as it was given, overrides applied: what `vidal retry` runs again."""
+    """The recipe with its overrides, as `vidal retry` and `vidal grow` run it again."""
     created_by: str
     secrets: list[str] = []
-    """Settings with which it was made and that stand in no file, such as ``fetch.cookies``: their names alone."""
+    """Names of the settings with a secret value, which is stored nowhere, such as ``fetch.cookies``."""
     columns: dict[str, Column] = {}
-    """The columns that the recipe's stages declare, and those that came with the dataset it was built from."""
+    """The columns declared by the recipe's stages and by the dataset that it was built from."""
     modalities: dict[str, str] = {}
-    """By layer, the ``package.module:NAME`` of a modality that is not vidal's own."""
+    """``package.module:NAME`` of each modality that is not built in, by layer."""
     tars: dict[str, str] | None = None
-    """Of an indexed data set: the foreign tar of each shard, an absolute path or an address."""
+    """For an indexed dataset: the foreign tar of each shard, an absolute path or an address."""
     within: str = ""
-    """Of a revision: its folder within the dataset's, such as ``revisions/1``."""
+    """For a revision: its folder within the dataset's, such as ``revisions/1``."""
     revision_of: int | None = None
-    """Of a revision: the number of the one that it was made from."""
+    """For a revision: the number of the revision that it is based on."""
     made_by: str = ""
-    """Of a revision: the command that made it, with its settings."""
+    """For a revision: the command that made it, with its settings."""
     carried: list[str] = []
-    """Of a revision: fingerprints of earlier ones, under which some of its manifests were written."""
+    """For a revision: fingerprints of earlier revisions that some of its manifests carry."""
     tar_folders: dict[str, list[revisions.TarFolder]] = {}
-    """Of a revision, by layer: the folders of the tars that it shares with earlier ones."""
+    """For a revision: the folders of the tars that it shares with earlier revisions, by layer."""
 
 
 class Dataset:
-    """A data set that is there to be read, be it complete or under way."""
+    """A dataset for reading, complete or still being built.
+
+    Example: ``Dataset.open("data/vidal").find("c0042")["caption"]``.
+    """
 
     def __init__(self, storage: Storage, info: DatasetInfo) -> None:
         self.storage = storage
-        """The folder of the whole dataset, from which names start."""
+        """The folder of the whole dataset, which names are relative to."""
         self.info = info
 
     @classmethod
     def open(cls, address: str) -> Dataset:
-        """Open a dataset by its folder in its current revision, or in the one that ``DIR@N`` names.
+        """Open the current revision of a dataset by its folder, or the revision that ``DIR@N`` names.
 
-        A revision's or a phase's own folder can be opened, too. Raises `SourceError` where there is no dataset.
+        The folder of a revision or of a phase can be opened, too. Raises `SourceError` where there is no dataset.
         """
         root, number = revisions.parse(str(address))
         dataset = cls.at(Storage(root))
@@ -80,12 +83,12 @@ class Dataset:
         if number == 0:
             return dataset
         if number not in (known := revisions.numbers(dataset.storage)):
-            raise SourceError(f"{root}: has no revision {number}; there is {', '.join(map(str, [0, *known]))}")
+            raise SourceError(f"{root}: has no revision {number}; revisions: {', '.join(map(str, [0, *known]))}")
         return cls.at(dataset.storage.child(revisions.folder_of(number)))
 
     @classmethod
     def at(cls, storage: Storage) -> Dataset:
-        """The dataset, the phase or the revision whose ``dataset.json`` is in this very folder."""
+        """Return the dataset, phase or revision whose ``dataset.json`` is in this very folder."""
         info = read_info(storage)
         if info is None:
             raise SourceError(f"{storage.address}: no dataset there (no {INFO_NAME})")
@@ -93,30 +96,28 @@ class Dataset:
             return cls(storage, info)
         root = storage.address.removesuffix(f"/{info.within}")
         if root == storage.address:
-            raise SourceError(
-                f"{root}: was the folder {info.within} of a dataset, and its tars are there; open the whole dataset"
-            )
+            raise SourceError(f"{root}: is a copy of the folder {info.within} of a dataset; open the whole dataset")
         return cls(Storage(root), info)
 
     @property
     def folder(self) -> str:
-        """The folder of plan and manifests within the dataset's: ``""``, or that of a revision."""
+        """The folder of plan and manifests within the dataset: ``""``, or ``revisions/2``."""
         return self.info.within
 
     @property
     def number(self) -> int:
-        """The number of the revision; 0 for a dataset as it was built, and for a phase."""
+        """The number of the revision; 0 for the dataset as it was built, and for a phase."""
         number = self.folder.removeprefix(f"{revisions.FOLDER}/")
         return int(number) if number.isdecimal() else 0
 
     @property
     def address(self) -> str:
-        """What opens this very revision: ``data/vidal``, or ``data/vidal@2``."""
+        """The address that opens this very revision: ``data/vidal``, or ``data/vidal@2``."""
         return f"{self.storage.address}@{self.number}" if self.number else self.storage.address
 
     @property
     def manifest_address(self) -> str:
-        """The folder of the manifests, which pandas and DuckDB read as one table."""
+        """The address of the folder of manifests, which pandas and DuckDB read as one table."""
         return f"{self.storage.address}/{self._name(manifest.FOLDER)}"
 
     def _name(self, name: str) -> str:
@@ -128,48 +129,47 @@ class Dataset:
 
     @property
     def own_storage(self) -> Storage:
-        """The folder that plan, manifests and new tars of this revision are in."""
+        """The folder of this revision's plan, manifests and new tars."""
         return self.storage.child(self.folder) if self.folder else self.storage
 
     @functools.cached_property
     def extra_schema(self) -> pa.Schema:
-        """The columns that `Clip` has no field for: the source's own, then those that stages declare."""
+        """The columns without a field in `Clip`: the source's own, then those that stages declare."""
         own = [field for field in self.plan.extra_schema() if field.name not in self.info.columns]
         return pa.schema([*own, *fields(self.info.columns)])
 
     def committed(self) -> list[int]:
-        """The shards that are there: those with a manifest."""
+        """Return the numbers of the committed shards: those with a manifest."""
         return committed(self.own_storage)
 
     def manifest_name(self, shard: int) -> str:
-        """``manifest/000123.parquet``, or ``revisions/2/manifest/000123.parquet``."""
+        """Return ``manifest/000123.parquet``, or ``revisions/2/manifest/000123.parquet``."""
         return self._name(manifest.name_of(shard))
 
     def table(self, shard: int, columns: list[str] | None = None) -> pa.Table:
-        """The manifest of one shard; raises `SourceError` where it is damaged."""
+        """Read the manifest of one shard; raises `SourceError` if it is damaged."""
         name = self.manifest_name(shard)
         data = self.storage.read(name)
         try:
             return manifest.read(data, columns)
         except (pa.ArrowException, OSError, ValueError) as error:
-            mend = "remove that file and run the build again"
-            if self.info.tars is not None:
-                mend = "index the tars anew, into another folder"
+            is_index = self.info.tars is not None
+            remedy = "index the tars again, into another folder" if is_index else "delete it and run the build again"
             why = " ".join(str(error).split())[:120]
-            raise SourceError(f"{self.storage.address}/{name}: the manifest is damaged ({why}); {mend}") from None
+            raise SourceError(f"{self.storage.address}/{name}: the manifest is damaged ({why}); {remedy}") from None
 
     def tables(self, columns: list[str] | None = None) -> Iterator[pa.Table]:
-        """The manifests of all committed shards, in plan order."""
+        """Yield the manifests of all committed shards, in plan order."""
         for shard in self.committed():
             yield self.table(shard, columns)
 
     def rows(self, columns: list[str] | None = None) -> Iterator[dict[str, Any]]:
-        """The rows of all committed shards, in plan order."""
+        """Yield the rows of all committed shards, in plan order."""
         for table in self.tables(columns):
             yield from table.to_pylist()
 
     def find(self, clip_id: str) -> dict[str, Any] | None:
-        """The row of one clip; None for one that is not there (yet). The plan says in which shard it is."""
+        """Return the row of a clip; None if it is not in the plan, or its shard is not committed yet."""
         if not self.own_storage.exists(PLAN_NAME):
             return None
         places = self.plan.table(["clip_id", "shard"])
@@ -184,28 +184,28 @@ class Dataset:
         return row
 
     def tar(self, layer: str, shard: int) -> str:
-        """Where the tar of a layer and shard is: a name in the data set, or the whole address of a foreign tar."""
+        """Return where the tar of a layer and shard is: a name in the dataset, or the address of a foreign tar."""
         if self.info.tars is not None:
             return self.info.tars[manifest.stem_of(shard)]
         folder, number = revisions.tar_place(self.info.tar_folders.get(layer, ()), shard, self.folder)
         return f"{folder}/{tar_name(layer, number)}" if folder else tar_name(layer, number)
 
     def owner(self, layer: str, shard: int) -> tuple[Dataset, int]:
-        """What wrote the layer's tar of this shard (a revision, or what one grew by), and its number there."""
+        """Return what wrote the layer's tar of a shard, a revision or a dataset it grew by, and its number there."""
         folder, number = revisions.tar_place(self.info.tar_folders.get(layer, ()), shard, self.folder)
         return Dataset.at(self.storage.child(folder) if folder else self.storage), number
 
     def is_inherited(self, layer: str, shard: int) -> bool:
-        """Whether the layer's tar of this shard was written by an earlier revision."""
+        """Return whether an earlier revision wrote the layer's tar of a shard."""
         return self.info.tars is None and self.tar(layer, shard) != self._name(tar_name(layer, shard))
 
     def own_tars(self, why: str) -> None:
-        """Raises `OutputError` for an indexed data set, whose tars belong to somebody else."""
+        """Raise `OutputError` for an indexed dataset, whose tars vidal does not own; ``why`` ends the message."""
         if self.info.tars is not None:
             raise OutputError(f"{self.storage.address}: is an index of foreign tars, {why}")
 
     def read_member(self, row: dict[str, Any], name: str) -> bytes:
-        """The bytes of one member of a row, read from its place in the tar."""
+        """Read one member of a row from its tar; raises `KeyError` if the row has no such member."""
         member = next((m for m in row["members"] if m["name"] == name), None)
         if member is None:
             raise KeyError(name)
@@ -214,18 +214,18 @@ class Dataset:
 
 
 def tar_name(layer: str, shard: int) -> str:
-    """``depth/000123.tar``."""
+    """Return ``depth/000123.tar``."""
     return f"{layer}/{manifest.stem_of(shard)}.tar"
 
 
 def committed(storage: Storage) -> list[int]:
-    """The numbers of the shards that have a manifest."""
+    """Return the numbers of the shards that have a manifest."""
     stems = (name.removesuffix(".parquet") for name in storage.names(manifest.FOLDER) if name.endswith(".parquet"))
     return [int(stem) for stem in stems if stem.isdecimal()]
 
 
 def read_info(storage: Storage) -> DatasetInfo | None:
-    """``dataset.json``, or None where there is none; raises `OutputError` where it cannot be read as one."""
+    """Read ``dataset.json``; None if there is none. Raises `OutputError` for a file that this vidal cannot read."""
     try:
         raw = storage.read(INFO_NAME)
     except FileNotFoundError:
@@ -233,19 +233,19 @@ def read_info(storage: Storage) -> DatasetInfo | None:
     try:
         info = DatasetInfo.model_validate_json(raw)
     except ValidationError as error:
-        raise OutputError(
-            f"{storage.address}/{INFO_NAME}: not a vidal data set ({error.error_count()} errors)"
-        ) from None
+        line = f"{storage.address}/{INFO_NAME}: not a vidal dataset ({error.error_count()} errors)"
+        raise OutputError(line) from None
     if not OLDEST_SCHEMA_VERSION <= info.schema_version <= SCHEMA_VERSION:
-        mend = "update vidal" if info.schema_version > SCHEMA_VERSION else "build it anew"
+        remedy = "update vidal" if info.schema_version > SCHEMA_VERSION else "rebuild the dataset"
         raise OutputError(
             f"{storage.address}: written with schema version {info.schema_version}, this vidal reads "
-            f"{OLDEST_SCHEMA_VERSION} to {SCHEMA_VERSION}; {mend}"
+            f"{OLDEST_SCHEMA_VERSION} to {SCHEMA_VERSION}; {remedy}"
         )
     return info
 
 
 def write_info(storage: Storage, info: DatasetInfo) -> None:
-    told = info.model_dump(mode="json", exclude={name for name in _IF_ANY if getattr(info, name) in (None, "", [], {})})
-    text = json.dumps(told, indent=2, ensure_ascii=False, sort_keys=True)
+    """Write ``dataset.json``, without the optional fields that are empty."""
+    empty = {name for name in _IF_ANY if getattr(info, name) in (None, "", [], {})}
+    text = json.dumps(info.model_dump(mode="json", exclude=empty), indent=2, ensure_ascii=False, sort_keys=True)
     storage.write(INFO_NAME, (text + "\n").encode())

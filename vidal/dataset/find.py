@@ -1,4 +1,4 @@
-"""Finds one clip of a dataset by its id, by its url, or by the beginning of its id."""
+"""`find`: looks up one clip of a dataset by its id, its URL or a prefix of its id."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ from vidal.dataset.dataset import Dataset
 from vidal.dataset.plan import NAME, Plan
 from vidal.errors import SourceError
 
-_NAMED = 5
+_MAX_LISTED = 5
 _NOT_PRINTED = ("clip_id", "members", "audio_fingerprint", "ocr_lines")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Outcome:
-    """What became of a clip: its manifest row."""
+    """The outcome of one clip: its manifest row."""
 
     dataset: str
     row: dict[str, Any]
@@ -32,7 +32,7 @@ class Outcome:
         if row["duplicate_of"]:
             sentence += f", repeats {row['duplicate_of']}"
         if row["is_transient"]:
-            sentence += f"; another try may succeed: vidal retry {self.dataset} --clip {clip_id}"
+            sentence += f"; a retry may succeed: vidal retry {self.dataset} --clip {clip_id}"
         yield sentence
         for name, value in row.items():
             if value not in (None, [], "") and name not in _NOT_PRINTED:
@@ -43,14 +43,17 @@ class Outcome:
 
 
 def find(dataset: Dataset, name: str) -> Outcome:
-    """The outcome of a clip. Raises `SourceError` for none, for several, and for one that is not built yet."""
+    """Return the outcome of a clip by its id, its URL or a prefix of its id.
+
+    Raises `SourceError` if no clip or several match, or if the clip's shard is not built yet.
+    """
     done, total = len(dataset.committed()), dataset.info.shards
     address, progress = dataset.storage.address, f"{done} of {total} shards committed"
     clips = _matching(dataset, name)
     if not clips:
         raise SourceError(f"{address}: no clip {name} in this dataset" + (f" ({progress})" if done < total else ""))
     if len(clips) > 1:
-        named = ", ".join(list(clips)[:_NAMED]) + (", …" if len(clips) > _NAMED else "")
+        named = ", ".join(list(clips)[:_MAX_LISTED]) + (", …" if len(clips) > _MAX_LISTED else "")
         raise SourceError(f"{address}: {len(clips)} clips match {name}: {named}")
     (clip_id, shard), *_ = clips.items()
     row = dataset.find(clip_id)
@@ -60,16 +63,13 @@ def find(dataset: Dataset, name: str) -> Outcome:
 
 
 def _matching(dataset: Dataset, name: str) -> dict[str, int]:
-    """The shard of the clip with this id; else of the clips of this url; else of those whose ids begin so."""
-    places = _plan(dataset).table(["clip_id", "url", "shard"])
+    """Return ids and shards of the clips with this id; else with this URL; else with this prefix of the id."""
+    # Before the last phase begins there is only the plan of the first, which has the same candidates.
+    plan = dataset.plan if dataset.own_storage.exists(NAME) else Plan(dataset.storage.child("phases/1"))
+    places = plan.table(["clip_id", "url", "shard"])
     ids, urls = places.column("clip_id"), places.column("url")
     for mask in (pc.equal(ids, name), pc.equal(urls, name), pc.starts_with(ids, name)):
-        found: pa.Table = places.filter(mask)
-        if found.num_rows:
-            return dict(zip(found.column("clip_id").to_pylist(), found.column("shard").to_pylist(), strict=True))
+        matches: pa.Table = places.filter(mask)
+        if matches.num_rows:
+            return dict(zip(matches.column("clip_id").to_pylist(), matches.column("shard").to_pylist(), strict=True))
     return {}
-
-
-def _plan(dataset: Dataset) -> Plan:
-    """The dataset's plan; before its last phase begins, that of the first: they name the same candidates."""
-    return dataset.plan if dataset.own_storage.exists(NAME) else Plan(dataset.storage.child("phases/1"))

@@ -1,4 +1,4 @@
-"""One driver per data set: a lock that a dead driver cannot keep."""
+"""`Lock`: at most one run writes a dataset; the lock of a dead run does not block the next one."""
 
 from __future__ import annotations
 
@@ -16,15 +16,18 @@ from vidal.dataset.storage import Storage
 from vidal.errors import OutputError, StorageError
 
 NAME = "run.lock"
-_BEAT_S = 10.0
+_HEARTBEAT_S = 10.0
 _STALE_S = 60.0
 
 
 class Lock:
-    """Held for the length of a run; on this host a dead owner's lock is broken at once, elsewhere after a minute."""
+    """Held for the duration of a run. A dead owner's lock is broken at once on its own host, elsewhere after a minute.
+
+    Raises `OutputError` on entering if another run holds it.
+    """
 
     def __init__(self, storage: Storage, note: Callable[[], str] = str) -> None:
-        """``note`` gives one line that every beat tells others, such as how far the run is."""
+        """``note`` returns a line that every heartbeat stores in the lock, such as the progress of the run."""
         self._storage = storage
         self._note = note
         self._stop = threading.Event()
@@ -32,15 +35,14 @@ class Lock:
 
     def __enter__(self) -> Lock:
         if not self._storage.create_exclusively(NAME, self._claim()):
-            owner = _owner(self._storage)
-            if owner is not None and not _is_stale(owner):
+            if owner := _live_owner(self._storage):
                 raise OutputError(
                     f"{self._storage.address}: another run (pid {owner['pid']} on {owner['host']}) is writing this "
-                    f"data set; wait for it, or choose another --out"
+                    f"dataset; wait for it, or choose another --out"
                 )
             self._storage.remove(NAME)
             if not self._storage.create_exclusively(NAME, self._claim()):
-                raise OutputError(f"{self._storage.address}: another run has just started on this data set")
+                raise OutputError(f"{self._storage.address}: another run has just started on this dataset")
         self._beat.start()
         return self
 
@@ -57,35 +59,34 @@ class Lock:
         return json.dumps({**claim, "note": self._note()}).encode()
 
     def _keep_beating(self) -> None:
-        while not self._stop.wait(_BEAT_S):
+        while not self._stop.wait(_HEARTBEAT_S):
             try:
                 self._storage.write(NAME, self._claim())
             except (StorageError, FileNotFoundError):
-                # The run itself meets the same storage and says so; a missed beat only ages the lock.
+                # The run itself uses the same storage and reports its errors; a missed heartbeat only ages the lock.
                 continue
 
 
 def run_under_way(storage: Storage) -> str | None:
-    """What the run that holds a dataset's lock said last, and which run it is; None where no run is alive."""
-    owner = _owner(storage)
-    if owner is None or _is_stale(owner):
+    """Return the last note of the run that is writing a dataset, with its process and host; None if there is none."""
+    owner = _live_owner(storage)
+    if owner is None:
         return None
     age_s = max(0, round(time.time() - float(owner["beat"])))
     return f"{owner.get('note') or 'starting'} (pid {owner['pid']} on {owner['host']}, {age_s} s ago)"
 
 
-def _owner(storage: Storage) -> dict[str, Any] | None:
+def _live_owner(storage: Storage) -> dict[str, Any] | None:
+    """Return the claim of the run that holds the lock; None if there is no lock, or its run is dead."""
     try:
         owner: dict[str, Any] = json.loads(storage.read(NAME))
-        return owner
     except (FileNotFoundError, ValueError):
         return None
-
-
-def _is_stale(owner: dict[str, Any]) -> bool:
     if owner.get("host") != socket.gethostname():
-        return time.time() - float(owner.get("beat", 0)) > _STALE_S
+        return owner if time.time() - float(owner.get("beat", 0)) <= _STALE_S else None
     try:
-        return abs(psutil.Process(int(owner["pid"])).create_time() - float(owner["started"])) > 1
+        # The process with this id may be a later one.
+        is_same = abs(psutil.Process(int(owner["pid"])).create_time() - float(owner["started"])) <= 1
     except psutil.NoSuchProcess:
-        return True
+        return None
+    return owner if is_same else None

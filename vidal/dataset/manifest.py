@@ -1,4 +1,4 @@
-"""Manifest files: Parquet, one row per candidate of a shard. Their presence is the commit."""
+"""Manifest files: Parquet with one row per candidate of a shard. A shard is committed when its manifest exists."""
 
 from __future__ import annotations
 
@@ -20,16 +20,17 @@ _SCHEMA = schema()
 
 
 def name_of(shard: int) -> str:
-    """``manifest/000123.parquet``."""
+    """Return ``manifest/000123.parquet``."""
     return f"{FOLDER}/{stem_of(shard)}.parquet"
 
 
 def stem_of(shard: int) -> str:
+    """Return ``000123``."""
     return f"{shard:06d}"
 
 
 def to_parquet(clips: Sequence[Clip], extra: pa.Schema, metadata: dict[str, str]) -> bytes:
-    """The bytes of a shard's manifest; ``extra`` has the columns that `Clip` has no field for."""
+    """Return the bytes of a shard's manifest; ``extra`` has the columns without a field in `Clip`."""
     full = manifest_schema(extra)
     full = full.with_metadata({**(full.metadata or {}), **{f"vidal.{k}": v for k, v in metadata.items()}})
     table = pa.Table.from_pylist([to_row(clip) for clip in clips], schema=full)
@@ -37,9 +38,9 @@ def to_parquet(clips: Sequence[Clip], extra: pa.Schema, metadata: dict[str, str]
 
 
 def check(clip: Clip, full: pa.Schema) -> None:
-    """Refuse a clip whose columns hold what cannot be stored, and empty those: `ClipError` with ``unstorable``.
+    """Raise `ClipError` with reason ``unstorable`` for a clip with values that cannot be stored, and clear those.
 
-    What stages set of the columns that they declare becomes what is stored: a NumPy number becomes Python's.
+    Values of declared columns become what is stored: a NumPy number becomes a Python number.
     """
     added = full.names[len(_SCHEMA.names) :]
     undeclared = sorted(clip.extra.keys() - set(added))
@@ -53,27 +54,27 @@ def check(clip: Clip, full: pa.Schema) -> None:
     else:
         clip.extra = rows.select(added).to_pylist()[0] if added else {}
         return
-    empty, foul = Clip(extra=dict.fromkeys(clip.extra)), []
+    empty, errors = Clip(extra=dict.fromkeys(clip.extra)), []
     for name in full.names:
         try:
             pa.RecordBatch.from_pylist([{name: to_row(clip).get(name)}], schema=pa.schema([full.field(name)]))
         except (pa.ArrowException, TypeError, ValueError, OverflowError) as error:
-            foul.append(f"{name}: {error}".encode("ascii", "replace").decode())
+            errors.append(f"{name}: {error}".encode("ascii", "replace").decode())
             clip[name] = empty[name]
-    raise ClipError("unstorable", "; ".join(foul)[:500])
+    raise ClipError("unstorable", "; ".join(errors)[:500])
 
 
 def table_to_parquet(table: pa.Table, row_group_size: int | None = None) -> bytes:
-    """Parquet bytes that depend on the table alone, each page with its checksum."""
+    """Return Parquet bytes that depend on the table alone, with a checksum per page."""
     sink = io.BytesIO()
     pq.write_table(table, sink, compression="zstd", row_group_size=row_group_size, write_page_checksum=True)
     return sink.getvalue()
 
 
 def read(data: bytes, columns: list[str] | None = None) -> pa.Table:
-    """The table of a manifest file; raises `pyarrow.ArrowException` or `OSError` for damaged bytes.
+    """Return the table of a manifest file; raises `pyarrow.ArrowException` or `OSError` for damaged bytes.
 
-    Columns that an earlier version of the schema lacks are null. Categories are plain text.
+    Columns that an earlier schema version lacks are null. Dictionary columns are decoded to plain strings.
     """
     file = pq.ParquetFile(pa.BufferReader(data), page_checksum_verification=True)
     names = file.schema_arrow.names
@@ -85,22 +86,22 @@ def read(data: bytes, columns: list[str] | None = None) -> pa.Table:
 
 
 def without_categories(table: pa.Table) -> pa.Table:
-    """The table with plain text for each column that a manifest stores as a dictionary, each shard its own."""
+    """Return the table with dictionary columns decoded to strings, as each shard has a dictionary of its own."""
     fields = [field.with_type(pa.string()) if field.type == CATEGORY else field for field in table.schema]
     return table.cast(pa.schema(fields, metadata=table.schema.metadata))
 
 
 def read_schema(data: bytes) -> pa.Schema:
-    """The schema of a manifest file as it was written."""
+    """Return the schema of a manifest file as written."""
     return pq.read_schema(pa.BufferReader(data))
 
 
 def own_metadata(data: bytes) -> dict[str, str]:
-    """The metadata to write a manifest anew with: all but what `to_parquet` sets itself."""
+    """Return the metadata to rewrite a manifest with: all entries except those that `to_parquet` sets."""
     return {name: value for name, value in read_metadata(data).items() if name != "schema_version"}
 
 
 def read_metadata(data: bytes) -> dict[str, str]:
-    """What the writer noted in the file's footer, without the ``vidal.`` prefix."""
+    """Return vidal's entries in the file's footer, without the ``vidal.`` prefix."""
     raw: dict[bytes, Any] = read_schema(data).metadata or {}
     return {k.decode().removeprefix("vidal."): v.decode() for k, v in raw.items() if k.startswith(b"vidal.")}

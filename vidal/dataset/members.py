@@ -1,4 +1,4 @@
-"""Reading a clip's members back from the data set that it is in."""
+"""`load_members`: reads a clip's members back from its dataset."""
 
 from __future__ import annotations
 
@@ -6,18 +6,18 @@ import hashlib
 from collections.abc import Collection
 
 from vidal.clip import Clip
-from vidal.dataset.alignment import picture_index
+from vidal.dataset.alignment import image_index
 from vidal.dataset.dataset import Dataset
 from vidal.errors import StorageError
 from vidal.work import Member
 
 
 def load_members(clip: Clip, dataset: Dataset, shard: int, layers: Collection[str] | None = None) -> None:
-    """Read the clip's members of some layers, by default of all, one range per layer; check them by the manifest.
+    """Read the clip's members of some layers (by default all) into its working state, one range request per layer.
 
-    ``shard`` is the one of ``dataset`` that holds them. Raises `StorageError` for bytes that are not what was written.
+    ``shard`` is their shard in ``dataset``. Raises `StorageError` for a member that does not match its hash.
     """
-    for layer in clip.layers if layers is None else [layer for layer in clip.layers if layer in layers]:
+    for layer in (layer for layer in clip.layers if layers is None or layer in layers):
         records = [m for m in clip.members if m.layer == layer]
         first = min(m.offset for m in records)
         last = max(m.offset + m.size for m in records)
@@ -27,11 +27,10 @@ def load_members(clip: Clip, dataset: Dataset, shard: int, layers: Collection[st
             part = data[record.offset - first : record.offset - first + record.size]
             if hashlib.sha256(part).hexdigest() != record.sha256:
                 raise StorageError(
-                    f"{dataset.storage.address}/{tar}: {record.name} is not what was written; "
-                    f"run `vidal verify {dataset.address}`"
+                    f"{dataset.storage.address}/{tar}: {record.name} is damaged; run `vidal verify {dataset.address}`"
                 )
             suffix = record.name.removeprefix(f"{clip.clip_id}.")
             if suffix != "json":
-                index = picture_index(suffix)
+                index = image_index(suffix)
                 time_s = None if index is None else clip.frame_times[index]
                 clip.work.members.append(Member(layer=layer, suffix=suffix, data=part, time_s=time_s))

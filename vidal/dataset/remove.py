@@ -1,7 +1,7 @@
-"""`vidal remove`: takes clips out of a data set that is there, and proves it.
+"""`vidal remove`: removes clips from an existing dataset, and proves it.
 
-Only the shards that hold them are written anew; every other file keeps its bytes. What stays of a clip is a row with
-its id and the hash of its file, so that it is recognised if it is met again.
+Only the shards that contain the clips are rewritten; all other files are untouched. A row with the id of each clip and
+the hash of its file remains, so that the clip is recognised when it is encountered again.
 """
 
 from __future__ import annotations
@@ -23,66 +23,68 @@ from vidal.dataset.lock import Lock
 from vidal.dataset.members import load_members
 from vidal.dataset.removals import KEYS, REASON, Removals, tombstone
 from vidal.dataset.revise import GROWN, revision_at
-from vidal.dataset.storage import Storage
 from vidal.record import from_row
 
 Seen = dict[str, set[str]]
-"""By column, what of a list has been met."""
+"""The values of a removals list that matched a row, by column."""
 
 _PLAN_KEEPS = ("clip_id", "shard", "position", *plan.SOURCE_PLACE)
 
 
 @dataclass(slots=True, kw_only=True)
 class Removed:
-    """What was done, and the proof."""
+    """The result of a removal, with its proof."""
 
     dataset: str
     clip_ids: list[str] = field(default_factory=list)
     shards: list[str] = field(default_factory=list)
     untouched_files: int = 0
     changed_files: list[str] = field(default_factory=list)
-    """Files of other shards whose bytes are not what they were: none, or something is wrong."""
+    """Files of other shards whose bytes changed; must be empty."""
     remains: list[str] = field(default_factory=list)
-    """Places in which a removed clip's members are still found: none, or something is wrong."""
+    """Tars that still contain a member of a removed clip; must be empty."""
     missing: list[str] = field(default_factory=list)
-    """What is named and matches nothing of the dataset, removed clips included."""
+    """Values on the list that match no clip of the dataset, removed clips included."""
 
     @property
     def is_proven(self) -> bool:
-        """Whether all that was named is gone, and nothing else changed."""
+        """Whether everything on the list is gone and nothing else changed."""
         return not self.changed_files and not self.remains and not self.missing
 
     def lines(self) -> Iterator[str]:
         yield (
             f"removed {len(self.clip_ids)} clips from {len(self.shards)} shards; "
-            f"{self.untouched_files} files of other shards are what they were, "
-            f"{len(self.remains)} places still hold a removed clip"
+            f"{self.untouched_files} files of other shards are untouched, "
+            f"{len(self.remains)} tars still contain a removed clip"
         )
         yield from (f"  {place}" for place in [*self.remains, *self.changed_files])
-        yield from (f"nowhere in {self.dataset}: {name}" for name in self.missing)
+        yield from (f"not found in {self.dataset}: {name}" for name in self.missing)
 
     def as_json(self) -> dict[str, Any]:
         return {"proven": self.is_proven, **asdict(self)}
 
 
 def remove(address: str, removals: Removals) -> Removed:
-    """Remove what is named from a data set and from the phases that it was made in."""
+    """Remove the clips on a list from all revisions of a dataset, and from the phases of its build.
+
+    Raises `OutputError` for an indexed dataset, or if another run is writing this one.
+    """
     dataset = Dataset.at(Dataset.open(address).storage)
-    dataset.own_tars("which vidal does not change; remove the clips from the tars and index them anew")
+    dataset.own_tars("which vidal does not change; remove the clips from the tars and index them again")
     result = Removed(dataset=address)
     seen: Seen = {key: set() for key in KEYS}
     with Lock(dataset.storage):
         for part in _parts(dataset):
             _remove_from(part, removals, result, seen)
         for number in revisions.numbers(dataset.storage):
-            _take_over_members(revision_at(dataset.storage, number))
+            _update_members(revision_at(dataset.storage, number))
     result.missing = removals.missing(seen)
     result.clip_ids = sorted(set(result.clip_ids))
     return result
 
 
 def _parts(dataset: Dataset) -> Iterator[Dataset]:
-    """Whatever has rows of its own: the dataset, its phases, and each revision with its phases and what it grew by."""
+    """Yield everything with rows of its own: the dataset, its phases, and each revision with its phases and growth."""
     yield dataset
     storage = dataset.own_storage
     for name in storage.names("phases"):
@@ -93,61 +95,58 @@ def _parts(dataset: Dataset) -> Iterator[Dataset]:
         yield from _parts(revision_at(storage, number))
 
 
-def _take_over_members(revision: Dataset) -> None:
-    """Let a revision's rows say where the members are in tars of earlier ones that were written anew."""
+def _update_members(revision: Dataset) -> None:
+    """Correct the places of a revision's members in the tars of earlier revisions, after these were rewritten."""
     for shard in revision.committed():
         data = revision.storage.read(revision.manifest_name(shard))
         rows = manifest.read(data).to_pylist()
         inherited = [layer for layer in revision.info.layers if revision.is_inherited(layer, shard)]
-        there: dict[tuple[str, str], list[dict[str, Any]]] = {}
+        by_clip: dict[tuple[str, str], list[dict[str, Any]]] = {}
         for layer in inherited:
             owner, number = revision.owner(layer, shard)
             for row in owner.table(number, ["clip_id", "members"]).to_pylist():
-                there[row["clip_id"], layer] = [member for member in row["members"] if member["layer"] == layer]
+                by_clip[row["clip_id"], layer] = [member for member in row["members"] if member["layer"] == layer]
         changed = False
         for row in rows:
             own = [member for member in row["members"] if member["layer"] not in inherited]
-            taken = [member for layer in inherited for member in there[row["clip_id"], layer]]
-            members = [] if row["reason"] == REASON else [*taken, *own]
+            shared = [member for layer in inherited for member in by_clip[row["clip_id"], layer]]
+            members = [] if row["reason"] == REASON else [*shared, *own]
             changed |= members != row["members"]
             row["members"] = members
         if changed:
             clips = [from_row(row) for row in rows]
-            metadata = manifest.own_metadata(data)
-            anew = manifest.to_parquet(clips, revision.extra_schema, metadata)
-            revision.storage.write(revision.manifest_name(shard), anew)
+            data = manifest.to_parquet(clips, revision.extra_schema, manifest.own_metadata(data))
+            revision.storage.write(revision.manifest_name(shard), data)
 
 
 def _remove_from(dataset: Dataset, removals: Removals, result: Removed, seen: Seen) -> None:
-    concerned = {shard: ids for shard in dataset.committed() if (ids := _named(dataset, shard, removals, seen))}
-    rewritten = {name for shard in concerned for name in _files_of(dataset, shard)}
+    storage, removed = dataset.storage, {}
+    for shard in dataset.committed():
+        rows = _matching(dataset.table(shard, [*KEYS, "reason"]), removals, seen)
+        if ids := {row["clip_id"] for row in rows if row["reason"] != REASON}:
+            removed[shard] = ids
+    rewritten = {name for shard in removed for name in _files_of(dataset, shard)}
     before = _digests(dataset, rewritten)
-    for shard, ids in concerned.items():
+    for shard, ids in removed.items():
         _rewrite(dataset, shard, ids)
         result.clip_ids += sorted(ids)
-        result.shards.append(f"{dataset.storage.address}/{dataset.manifest_name(shard)}")
-        result.remains += _remains(dataset, shard, ids)
-    _blank_plan(dataset, {clip_id for ids in concerned.values() for clip_id in ids} | _planned(dataset, removals, seen))
+        result.shards.append(f"{storage.address}/{dataset.manifest_name(shard)}")
+        for name in (dataset.tar(layer, shard) for layer in _own_layers(dataset, shard)):
+            data = storage.read(name)
+            result.remains += [f"{storage.address}/{name}" for clip_id in sorted(ids) if f"{clip_id}.".encode() in data]
+    planned = set()
+    if dataset.own_storage.exists(plan.NAME):
+        # Clips of shards that are not committed yet are in the plan only.
+        known = [key for key in KEYS if key in dataset.plan.columns]
+        planned = {row["clip_id"] for row in _matching(dataset.plan.table(known), removals, seen)}
+    _clear_plan(dataset, planned.union(*removed.values()))
     after = _digests(dataset, rewritten)
     result.untouched_files += len(after)
-    result.changed_files += sorted(f"{dataset.storage.address}/{n}" for n in before if after.get(n) != before[n])
-
-
-def _named(dataset: Dataset, shard: int, removals: Removals, seen: Seen) -> set[str]:
-    rows = _matching(dataset.table(shard, [*KEYS, "reason"]), removals, seen)
-    return {row["clip_id"] for row in rows if row["reason"] != REASON}
-
-
-def _planned(dataset: Dataset, removals: Removals, seen: Seen) -> set[str]:
-    """Clips of shards that are not committed yet: the plan is all that names them."""
-    if not dataset.own_storage.exists(plan.NAME):
-        return set()
-    known = [key for key in KEYS if key in dataset.plan.columns]
-    return {row["clip_id"] for row in _matching(dataset.plan.table(known), removals, seen)}
+    result.changed_files += sorted(f"{storage.address}/{name}" for name in before if after.get(name) != before[name])
 
 
 def _matching(table: pa.Table, removals: Removals, seen: Seen) -> list[dict[str, Any]]:
-    """The rows that are named; what of the list they are named by is added to ``seen``."""
+    """Return the rows on the list; adds the values that identify them to ``seen``."""
     rows = [row for row in table.to_pylist() if removals.match(row)]
     for row in rows:
         for key, values in removals.values.items():
@@ -189,27 +188,16 @@ def _rewrite(dataset: Dataset, shard: int, ids: set[str]) -> None:
         writer.commit(metadata)
 
 
-def _blank_plan(dataset: Dataset, ids: set[str]) -> None:
-    """Empty what the plan says of the removed clips, and turn away those that no shard holds yet."""
+def _clear_plan(dataset: Dataset, ids: set[str]) -> None:
+    """Clear the plan's columns of the removed clips, and reject those whose shard is not committed yet."""
     if not ids:
         return
     table = dataset.plan.table()
-    named = pc.is_in(table.column("clip_id"), value_set=pa.array(sorted(ids)))
+    is_removed = pc.is_in(table.column("clip_id"), value_set=pa.array(sorted(ids)))
     for name in table.column_names:
         if name not in _PLAN_KEEPS:
             column = table.column(name)
-            said = {"status": "rejected", "stage": "remove", "reason": REASON, "detail": "on the list of removals"}
-            value = pa.scalar(said.get(name), column.type)
-            table = table.set_column(table.column_names.index(name), name, pc.if_else(named, value, column))
-    plan.write_like(dataset.own_storage, table, dataset.plan)
-
-
-def _remains(dataset: Dataset, shard: int, ids: set[str]) -> list[str]:
-    """Where a removed clip is still named in the shard's tars."""
-    storage: Storage = dataset.storage
-    found = []
-    for layer in _own_layers(dataset, shard):
-        name = dataset.tar(layer, shard)
-        data = storage.read(name)
-        found += [f"{storage.address}/{name}" for clip_id in sorted(ids) if f"{clip_id}.".encode() in data]
-    return found
+            outcome = {"status": "rejected", "stage": "remove", "reason": REASON, "detail": "on the list of removals"}
+            value = pa.scalar(outcome.get(name), column.type)
+            table = table.set_column(table.column_names.index(name), name, pc.if_else(is_removed, value, column))
+    plan.write_cuts(dataset.own_storage, table, dataset.plan.cuts)

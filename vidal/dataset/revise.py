@@ -1,4 +1,4 @@
-"""Making a revision: claim its number, write its folder, and make it current when it is whole."""
+"""Making a revision: claim its number, write its folder, and make it current once it is complete."""
 
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ from vidal.dataset.storage import Storage
 from vidal.errors import OutputError
 
 GROWN = "grown"
-"""The folder within a revision of the dataset that it grew by."""
+"""The folder, within a revision, of the dataset that it grew by."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Revision:
-    """A revision that is being made."""
+    """A revision that is being written."""
 
     number: int
     dataset: Dataset
@@ -35,17 +35,16 @@ class Revision:
         return self.dataset.own_storage
 
     def finish(self) -> None:
-        """Make the revision current; raises `OutputError` if a shard is not there."""
-        missing = set(range(self.dataset.info.shards)) - set(self.dataset.committed())
-        if missing:
+        """Make the revision current; raises `OutputError` if a shard is missing."""
+        if missing := set(range(self.dataset.info.shards)) - set(self.dataset.committed()):
             raise OutputError(f"{self.dataset.address}: shard {min(missing)} is missing; run the same command again")
         revisions.make_current(self.dataset.storage, self.number)
 
 
 def finished(address: str) -> Dataset:
-    """The dataset in its current revision, to be revised; raises `OutputError` for one that is not whole."""
+    """Open the current revision of a dataset to revise it; raises `OutputError` for a dataset that is not complete."""
     dataset = Dataset.open(address)
-    dataset.own_tars("which vidal does not revise; change them, and index them anew")
+    dataset.own_tars("which vidal does not revise; change them, and index them again")
     if dataset.info.within and not dataset.number:
         raise OutputError(f"{address}: is a phase of a build; name the dataset itself")
     if len(dataset.committed()) < dataset.info.shards:
@@ -54,7 +53,7 @@ def finished(address: str) -> Dataset:
 
 
 def refuse_revised(dataset: Dataset, command: str) -> None:
-    """Raise `OutputError` if there are revisions, whose rows would no longer be those of the tars that they share."""
+    """Raise `OutputError` if there are revisions: a command that rewrites the tars that they share would break them."""
     if known := revisions.numbers(dataset.storage):
         address = dataset.storage.address
         raise OutputError(
@@ -75,12 +74,12 @@ def begin(
     base: Dataset, *, made_by: str, fingerprint: str, changes: dict[str, Any],
     plan: tuple[pa.Table, Sequence[plans.Cut]] | None = None, has_plan: bool = True,
 ) -> Revision:  # fmt: skip
-    """Begin the next revision of the dataset, or go on with one that an earlier run of the same command began.
+    """Begin the next revision of a dataset, or resume one that an earlier run of the same command began.
 
-    ``base`` is the revision that it is made from, whose tars it shares; ``changes`` are fields of its
-    ``dataset.json`` that differ. Its plan is that of ``base`` unless another ``plan`` is given with its cuts; without
-    ``has_plan`` the caller writes it, when it is known. The caller holds the dataset's lock. Raises `OutputError` if
-    another command's revision was begun and not finished.
+    ``base`` is the revision that it is based on, whose tars it shares; ``changes`` are the fields of its
+    ``dataset.json`` that differ. It has the plan of ``base`` unless another ``plan`` is given with its cuts; without
+    ``has_plan`` the caller writes the plan later. The caller holds the dataset's lock. Raises `OutputError` if another
+    command's revision was begun and is not finished.
     """
     root = base.storage
     number = revisions.current(root) + 1
@@ -88,16 +87,10 @@ def begin(
     storage = root.child(within)
     begun = read_info(storage)
     if begun is None and GROWN in storage.names("") and plan is None:
-        raise OutputError(
-            f"{root.address}: revision {number} was begun by vidal grow and is not finished; run that again, or drop "
-            f"it: vidal revisions {root.address} --drop {number}"
-        )
+        raise unfinished(root, number, "vidal grow")
     if begun is not None:
         if begun.fingerprint != fingerprint:
-            raise OutputError(
-                f"{root.address}: revision {number} was begun by {begun.made_by} and is not finished; run that again, "
-                f"or drop it: vidal revisions {root.address} --drop {number}"
-            )
+            raise unfinished(root, number, begun.made_by)
         return Revision(number=number, dataset=Dataset.at(storage))
     if not base.own_storage.exists(plans.NAME):
         raise OutputError(f"{base.address}: has no {plans.NAME}, so it cannot be revised")
@@ -118,20 +111,28 @@ def begin(
             **changes,
         }
     )
-    # Last: a folder without it is nobody's, and is written anew.
+    # Written last: a folder without it belongs to no command, and is overwritten.
     write_info(storage, info)
     return Revision(number=number, dataset=Dataset.at(storage))
 
 
+def unfinished(root: Storage, number: int, command: str) -> OutputError:
+    """Return the error of a command that meets a revision of another command which is not finished."""
+    return OutputError(
+        f"{root.address}: revision {number} was begun by {command} and is not finished; run that again, or drop it: "
+        f"vidal revisions {root.address} --drop {number}"
+    )
+
+
 def shared_tars(base: Dataset) -> dict[str, list[revisions.TarFolder]]:
-    """Where a revision made from this one finds the tars that are there."""
+    """Return where a revision based on this one finds the existing tars, by layer."""
     own = revisions.TarFolder(first_shard=0, folder=base.folder)
     return {layer: base.info.tar_folders.get(layer) or [own] for layer in base.info.layers}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Listed:
-    """One revision in the list of a dataset's."""
+    """One line of the list of revisions."""
 
     number: int
     is_current: bool
@@ -147,7 +148,7 @@ class Listed:
 
 
 class Revisions(list[Listed]):
-    """A dataset's revisions, the dataset as it was built first."""
+    """The revisions of a dataset in order, from 0: the dataset as it was built."""
 
     def lines(self) -> Iterator[str]:
         return map(str, self)
@@ -157,7 +158,7 @@ class Revisions(list[Listed]):
 
 
 def listed(address: str) -> Revisions:
-    """Every revision of a dataset, the dataset as it was built first."""
+    """Return all revisions of a dataset, complete or not."""
     root = Dataset.open(address).storage
     current = revisions.current(root)
     lines = Revisions()
@@ -174,30 +175,30 @@ def listed(address: str) -> Revisions:
 
 
 def drop(address: str, number: int) -> None:
-    """Remove a revision and its files; the newest that is left becomes the current one.
+    """Delete a revision and its files; if it was the current one, the newest earlier one becomes current.
 
-    Raises `OutputError` for one that another is made from, or whose tars another shares.
+    Raises `OutputError` for a revision that another one is based on or shares tars with.
     """
     root = Dataset.open(address).storage
     with Lock(root):
-        there = revisions.numbers(root)
+        existing = revisions.numbers(root)
         is_begun = number == revisions.current(root) + 1 and root.names(revisions.folder_of(number))
-        if number not in there and not is_begun:
-            known = ", ".join(map(str, there)) or "none"
-            raise OutputError(f"{root.address}: has no revision {number} to drop; there is {known}")
+        if number not in existing and not is_begun:
+            known = ", ".join(map(str, existing)) or "none"
+            raise OutputError(f"{root.address}: has no revision {number} to drop; revisions: {known}")
         folder = revisions.folder_of(number)
-        for other in (other for other in there if other != number):
+        for other in (other for other in existing if other != number):
             info = revision_at(root, other).info
             shared = {place.folder for places in info.tar_folders.values() for place in places}
             if info.revision_of == number or folder in shared:
-                raise OutputError(f"{root.address}: revision {other} is made from revision {number}; drop it first")
+                raise OutputError(f"{root.address}: revision {other} is based on revision {number}; drop it first")
         if number == revisions.current(root):
-            revisions.make_current(root, max((other for other in there if other < number), default=0))
-        # First what makes it a revision, so that a kill leaves nothing that looks whole.
+            revisions.make_current(root, max((other for other in existing if other < number), default=0))
+        # dataset.json goes first, so that a kill leaves nothing that looks like a revision.
         root.remove(f"{folder}/{revisions.INFO_NAME}")
         root.remove(folder)
 
 
 def revision_at(root: Storage, number: int) -> Dataset:
-    """The dataset whose folder is ``root``, in the revision with this number, whole or not."""
+    """Open a revision of the dataset in ``root`` by its number, complete or not."""
     return Dataset.at(root.child(revisions.folder_of(number)) if number else root)

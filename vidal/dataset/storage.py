@@ -1,7 +1,7 @@
-"""`Storage`: one folder on a local disk or in an object store, with writes that are whole or not there.
+"""`Storage`: a folder on a local disk or in an object store, with atomic writes.
 
 On a local disk a file is written under a temporary name, synced and renamed, and the folder is synced.
-On an object store a put is already atomic. Names are relative to the root and use ``/``.
+In an object store a put is atomic already. Names are relative to the folder and use ``/``.
 """
 
 from __future__ import annotations
@@ -28,11 +28,14 @@ _CREDENTIALS = (
 )
 
 _NO_LINKS = (errno.EPERM, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK)
-"""What a file system without hard links answers."""
+"""The errors of a file system without hard links."""
 
 
 class Storage:
-    """A folder named by any address that fsspec knows: ``data/out``, ``s3://bucket/out``, ``memory://out``."""
+    """A folder at any address that fsspec supports: ``data/out``, ``s3://bucket/out``, ``memory://out``.
+
+    Its methods raise `FileNotFoundError` for a missing file, and `StorageError` for every other failure.
+    """
 
     def __init__(self, address: str) -> None:
         self.address = address.rstrip("/") or "/"
@@ -58,19 +61,20 @@ class Storage:
 
     @property
     def is_local(self) -> bool:
-        return "file" in _protocols(self.fs)
+        protocol = self.fs.protocol
+        return "file" in ((protocol,) if isinstance(protocol, str) else protocol)
 
     def path(self, name: str = "") -> str:
-        """The file system's own path of a name."""
+        """Return the path of a name within the file system."""
         _ = self.fs
         return f"{self._root.rstrip('/')}/{name}" if name else self._root
 
     def local_path(self, name: str = "") -> Path:
-        """The path on this disk; only where `is_local`."""
+        """Return the path of a name on the local disk; only if `is_local`."""
         return Path(self.path(name))
 
     def place(self, name: str) -> tuple[Storage, str]:
-        """The storage and name of a name, which may be a whole address or an absolute path of another place."""
+        """Return the storage and the name within it, for a name, an absolute path or a whole address."""
         return (_elsewhere(name), "") if name.startswith("/") or "://" in name else (self, name)
 
     def child(self, name: str) -> Storage:
@@ -81,7 +85,7 @@ class Storage:
             return bool(self.fs.exists(self.path(name)))
 
     def names(self, folder: str) -> list[str]:
-        """The base names in a folder, sorted, temporary ones left out; empty where there is no folder."""
+        """Return the sorted base names in a folder, without temporary files; empty if there is no such folder."""
         with self._errors(folder):
             try:
                 entries = self.fs.ls(self.path(folder), detail=False, refresh=True)
@@ -95,11 +99,11 @@ class Storage:
             return bytes(self.fs.cat_file(self.path(name)))
 
     def read_range(self, name: str, offset: int, size: int) -> bytes:
-        """``size`` bytes from ``offset``; a short answer is an error, never a short value."""
+        """Return ``size`` bytes from ``offset``; raises `StorageError` if the file is shorter."""
         with self._errors(name):
             data = bytes(self.fs.cat_file(self.path(name), start=offset, end=offset + size))
         if len(data) != size:
-            raise StorageError(f"{self.path(name)}: {len(data)} bytes at {offset} where {size} were promised")
+            raise StorageError(f"{self.path(name)}: {len(data)} bytes at {offset} instead of {size}")
         return data
 
     def size(self, name: str) -> int:
@@ -107,7 +111,7 @@ class Storage:
             return int(self.fs.size(self.path(name)))
 
     def write(self, name: str, data: bytes) -> None:
-        """Write a whole file; readers see the old one or the new one."""
+        """Write a whole file atomically: readers see either the old one or the new one."""
         if not self.is_local:
             with self._errors(name, writing=True):
                 self.fs.pipe_file(self.path(name), data)
@@ -125,26 +129,26 @@ class Storage:
                 raise
 
     def temporary(self, name: str) -> Path:
-        """A path beside the final one that no reader looks at and no other process uses; makes the folder."""
+        """Return a path beside the final one that readers ignore and no other process uses; creates the folder."""
         final = self.local_path(name)
         with self._errors(name, writing=True):
             final.parent.mkdir(parents=True, exist_ok=True)
         return final.parent / f".{final.name}.{socket.gethostname()}.{os.getpid()}{TEMPORARY_SUFFIX}"
 
     def rename_temporary(self, temporary: Path, name: str) -> None:
-        """Give a synced temporary file its final name, durably."""
+        """Rename a synced temporary file to its final name, durably."""
         with self._errors(name, writing=True):
             final = self.local_path(name)
             os.replace(temporary, final)
             _sync_folder(final.parent)
 
     def upload(self, local: Path, name: str) -> None:
-        """Put a local file into the object store."""
+        """Upload a local file to the object store."""
         with self._errors(name, writing=True):
             self.fs.put_file(str(local), self.path(name))
 
     def create_exclusively(self, name: str, data: bytes) -> bool:
-        """Write a small file if it is not there; False if it is."""
+        """Write a small file unless it exists; returns whether it was written."""
         with self._errors(name, writing=True):
             if self.is_local:
                 return self._link_exclusively(name, data)
@@ -155,7 +159,7 @@ class Storage:
             return True
 
     def _link_exclusively(self, name: str, data: bytes) -> bool:
-        """A link comes into being with its content, so that no reader ever sees an empty file."""
+        """Create a file by a hard link, which has its content from the start: no reader sees an empty file."""
         temporary = self.temporary(name)
         try:
             temporary.write_bytes(data)
@@ -165,34 +169,30 @@ class Storage:
         except OSError as error:
             if error.errno not in _NO_LINKS:
                 raise
-            return self._create_in_place(name, data)
+            try:
+                with open(self.local_path(name), "xb") as handle:
+                    handle.write(data)
+            except FileExistsError:
+                return False
         finally:
             temporary.unlink(missing_ok=True)
         return True
 
-    def _create_in_place(self, name: str, data: bytes) -> bool:
-        try:
-            with open(self.local_path(name), "xb") as handle:
-                handle.write(data)
-        except FileExistsError:
-            return False
-        return True
-
     def remove(self, name: str) -> None:
-        """Remove a file or a folder with all that is in it; nothing happens where there is none."""
+        """Delete a file, or a folder with its contents, if it exists."""
         with self._errors(name), contextlib.suppress(FileNotFoundError):
             self.fs.rm(self.path(name), recursive=True)
             if self.is_local:
                 _sync_folder(self.local_path(name).parent)
 
     def remove_temporaries(self) -> None:
-        """Sweep what a killed run left; only for the run that holds the lock."""
+        """Delete the temporary files of a killed run; only for the run that holds the lock."""
         if self.is_local and self.local_path().is_dir():
             for leftover in self.local_path().rglob(f".*{TEMPORARY_SUFFIX}"):
                 leftover.unlink(missing_ok=True)
 
     def free_bytes(self) -> int | None:
-        """Free space, where that is known."""
+        """Return the free space on the local disk; None for an object store."""
         if not self.is_local:
             return None
         folder = self.local_path()
@@ -202,7 +202,7 @@ class Storage:
 
     @contextlib.contextmanager
     def _errors(self, name: str, *, writing: bool = False) -> Iterator[None]:
-        """Turn what storage refuses into one line with the place; a reader still meets `FileNotFoundError`."""
+        """Convert errors into a `StorageError` with the place; a reader still gets `FileNotFoundError`."""
         try:
             yield
         except StorageError:
@@ -220,13 +220,7 @@ class Storage:
             raise StorageError(f"{self.address}/{name}: {type(error).__name__}: {error}") from error
 
 
-@functools.lru_cache(maxsize=1024)
-def _elsewhere(address: str) -> Storage:
-    return Storage(address)
-
-
-def _protocols(fs: Any) -> tuple[str, ...]:
-    return (fs.protocol,) if isinstance(fs.protocol, str) else tuple(fs.protocol)
+_elsewhere = functools.lru_cache(maxsize=1024)(Storage)
 
 
 def _sync_folder(folder: Path) -> None:

@@ -1,6 +1,6 @@
-"""Deterministic USTAR archives, and the place of every member in them.
+"""Deterministic USTAR archives, with the offset of every member.
 
-The bytes are a function of the members alone: time 0, fixed owner and mode, the order of the calls.
+The bytes depend only on the members and their order: the times are 0, owner and mode are fixed.
 """
 
 from __future__ import annotations
@@ -14,17 +14,17 @@ from typing import BinaryIO
 from vidal.clip import MemberRecord
 
 KEY_PATTERN = re.compile(r"[A-Za-z0-9_-]{1,80}")
-"""Keys become file names wherever a tar is unpacked, and USTAR holds 100 characters with the suffix."""
+"""Keys become file names when a tar is unpacked, and USTAR limits a name with its suffix to 100 characters."""
 
 BEFORE_SUFFIX = r"^(?:.*/)?[^.]*\."
-"""Folder and key of a member's name: what is behind the first dot of its last part is the suffix."""
+"""Matches folder and key of a member's name; the suffix starts after the first dot of the base name."""
 
 _SUFFIX_PATTERN = re.compile(r"[a-z0-9]+(\.[a-z0-9]+){0,3}")
 _HEADER_BYTES = 512
 
 
 class TarWriter:
-    """Appends members to one layer's tar of one shard."""
+    """Appends members to the tar of a layer and shard."""
 
     def __init__(self, handle: BinaryIO, layer: str) -> None:
         self._handle = handle
@@ -33,7 +33,7 @@ class TarWriter:
         self._names: set[str] = set()
 
     def add(self, key: str, suffix: str, data: bytes) -> MemberRecord:
-        """Append ``<key>.<suffix>``; refuses names that are unsafe or already there."""
+        """Append ``<key>.<suffix>``; raises `ValueError` for a name that is unsafe or already in the tar."""
         name = f"{key}.{suffix}"
         if not KEY_PATTERN.fullmatch(key) or not _SUFFIX_PATTERN.fullmatch(suffix):
             raise ValueError(f"{name!r} is not a member name")
@@ -52,7 +52,7 @@ class TarWriter:
         )
 
     def close(self) -> None:
-        """Write the end of the archive, two empty blocks filled up to a record; the handle stays open."""
+        """Write the end of the archive, two zero blocks padded to a record; the handle stays open."""
         self._write(bytes(2 * tarfile.BLOCKSIZE))
         self._write(bytes(-self._position % tarfile.RECORDSIZE))
 
@@ -62,12 +62,12 @@ class TarWriter:
 
 
 def suffix_of(name: str) -> str:
-    """``frame.0.jpg`` of ``KEY.frame.0.jpg``."""
+    """Return ``frame.0.jpg`` for ``KEY.frame.0.jpg``."""
     return re.sub(BEFORE_SUFFIX, "", name)
 
 
 def member_order(suffixes: Iterable[str]) -> list[str]:
-    """Media first, numbered pictures by number, ``json`` last: the order of members within a key."""
+    """Return suffixes in the order of members within a key: media first, images by number, ``json`` last."""
 
     def rank(suffix: str) -> tuple[bool, list[tuple[bool, int, str]]]:
         parts = [(not p.isdigit(), int(p) if p.isdigit() else 0, p) for p in suffix.split(".")]

@@ -163,7 +163,7 @@ def _check_writable(storage: Storage) -> None:
 def _prepare(run: Run, storage: Storage, index: int, previous: Storage | None, decision: Decision | None) -> None:
     """Write the plan and the ``dataset.json`` of a phase where they are missing."""
     if run.base and previous is None and not storage.exists(plans.NAME):
-        plans.write_like(storage, plans.to_add_to(run.base.plan), run.base.plan)
+        plans.write_cuts(storage, plans.to_add_to(run.base.plan), run.base.plan.cuts)
     elif not run.base and previous is None and read_info(storage) is None:
         size = run.recipe.shards.size
         candidates = run.recipe.source.discover(storage, run.recipe.stages)
@@ -179,7 +179,7 @@ def _prepare(run: Run, storage: Storage, index: int, previous: Storage | None, d
         plan = decided_plan(earlier, decision)
         if run.retry and storage.exists(plans.NAME):
             uncommit_changed(storage, plan, run.retry.clip_ids, decision)
-        plans.write_like(storage, plan, earlier.plan)
+        plans.write_cuts(storage, plan, earlier.plan.cuts)
     if read_info(storage) is None:
         # The one of the whole dataset comes first: it says which recipe the folder belongs to.
         if storage is not run.storage and read_info(run.storage) is None:

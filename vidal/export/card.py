@@ -18,7 +18,7 @@ from vidal.record import to_json
 
 NAME = "README.md"
 IMAGES = ("jpg", "png")
-"""Kinds of members that ``datasets`` decodes without a package of their own."""
+"""File types that ``datasets`` decodes without further packages."""
 
 _TEXT = """
 # {name}
@@ -30,7 +30,7 @@ of. The clips keep their own licences: `json.licence` and `json.attribution` of 
 
 
 def card(dataset: Dataset, format: str, suffixes: list[str]) -> bytes:
-    """The card of an export whose samples have members of these suffixes beside ``json``."""
+    """Return the card of an export whose samples have members with these suffixes besides ``json``."""
     features: list[dict[str, Any]] = [{"name": name, "dtype": _dtype_of(name)} for name in suffixes]
     features.append({"name": "json", "struct": [_column(field.name, field.type) for field in json_schema(dataset)]})
     features += [{"name": name, "dtype": "string"} for name in ("__key__", "__url__")]
@@ -39,25 +39,25 @@ def card(dataset: Dataset, format: str, suffixes: list[str]) -> bytes:
         "dataset_info": {"features": features},
         "pretty_name": dataset.info.name,
     }
-    told = yaml.safe_dump(head, sort_keys=False, allow_unicode=True)
-    return f"---\n{told}---\n{_TEXT.format(name=dataset.info.name, format=format)}".encode()
+    front_matter = yaml.safe_dump(head, sort_keys=False, allow_unicode=True)
+    return f"---\n{front_matter}---\n{_TEXT.format(name=dataset.info.name, format=format)}".encode()
 
 
 def member_suffixes(dataset: Dataset, layer: str | None = None) -> list[str]:
-    """The suffixes of a layer's members, or of all layers', over all committed shards; ``json`` left out."""
-    found: set[str] = set()
+    """Return the suffixes of a layer's members (by default of all layers) in all committed shards, without ``json``."""
+    suffixes: set[str] = set()
     for table in dataset.tables(["members"]):
         members = pc.list_flatten(table.column("members")).combine_chunks()
         if layer is not None:
             members = members.filter(pc.equal(pc.struct_field(members, "layer"), layer))
         names = pc.replace_substring_regex(pc.struct_field(members, "name"), BEFORE_SUFFIX, "")
-        found |= set(pc.unique(names).to_pylist())
-    return sorted(found - {"json"})
+        suffixes |= set(pc.unique(names).to_pylist())
+    return sorted(suffixes - {"json"})
 
 
 def json_schema(dataset: Dataset) -> pa.Schema:
-    """The types of what the ``json`` member holds, the columns that `Clip` has no field for included."""
-    # What JSON has no kind for, dates and the like, is text in it.
+    """Return the schema of the ``json`` member, columns without a field in `Clip` included."""
+    # Types that JSON lacks, such as dates, are stored as text.
     extra = pa.schema([
         field if _is_in_json(field.type) else field.with_type(pa.string()) for field in dataset.extra_schema
     ])  # fmt: skip
@@ -84,4 +84,4 @@ def _column(name: str, kind: pa.DataType) -> dict[str, Any]:
 
 
 _NAMES = {"double": "float64", "float": "float32"}
-"""Arrow's names of types that ``datasets`` calls otherwise."""
+"""Arrow type names with a different name in ``datasets``."""

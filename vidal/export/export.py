@@ -1,6 +1,6 @@
-"""A dataset in other shapes: joint tars, open_clip's pairs, and the annotation JSON that VIDAL-10M was released as.
+"""Exports of a dataset in other formats: joint tars, image-text pairs for open_clip, and VIDAL-10M's annotation JSON.
 
-Each export says in its ``export.json`` which dataset it is of. The same export done again writes what is not there.
+The ``export.json`` of an export names its dataset. An export that is run again writes only what is missing or changed.
 """
 
 from __future__ import annotations
@@ -30,19 +30,19 @@ Row = dict[str, Any]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Exported:
-    """What is there after an export."""
+    """The result of an export."""
 
     out: str
     clips: int
     left_out: int
-    """Selected clips that have no place in the format."""
+    """Selected clips that the format cannot represent."""
     shards_written: int
     why_left_out: str
 
     def lines(self) -> Iterator[str]:
         left_out = f"; {self.left_out} clips left out: {self.why_left_out}" if self.left_out else ""
         if not self.shards_written:
-            yield f"{self.out}: nothing to do, {self.clips} clips are there{left_out}"
+            yield f"{self.out}: nothing to do, {self.clips} clips are exported already{left_out}"
         else:
             yield f"wrote {self.clips} clips to {self.out}{left_out}"
 
@@ -52,28 +52,27 @@ class Exported:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Format:
-    """How a clip becomes one sample of a tar."""
+    """How a clip becomes one sample in a tar."""
 
     name: str
     takes: Callable[[Row], bool]
     members: Callable[[Dataset, Row], dict[str, bytes]]
     """The bytes of a sample by suffix, in the order of the tar."""
     suffixes: Callable[[Dataset], list[str]]
-    """All that a sample may hold beside ``json``."""
+    """Every suffix that a sample may have besides ``json``."""
     why_left_out: str = ""
 
 
 def write_joint(dataset: Dataset, out: str, where: str | None = None) -> Exported:
-    """One tar per shard in which a kept clip is one sample with the members of all its layers."""
-    # The json member is the same in every layer: once is enough.
+    """Write one tar per shard, in which each kept clip is one sample with the members of all its layers."""
     return _write_tars(dataset, out, where, _JOINT)
 
 
 def write_open_clip(dataset: Dataset, out: str, where: str | None = None) -> Exported:
-    """Tars of ``KEY.jpg``, ``KEY.txt`` and ``KEY.json`` for open_clip: a clip's middle frame and its caption.
+    """Write tars of ``KEY.jpg``, ``KEY.txt`` and ``KEY.json`` for open_clip: a clip's middle frame and its caption.
 
-    One frame a clip, as open_clip takes every other text of a batch for a negative. ``sizes.json`` has the counts
-    that open_clip asks for.
+    There is one frame per clip, as open_clip treats every other text of a batch as a negative. ``sizes.json`` has the
+    number of samples per tar, which open_clip requires.
     """
     result = _write_tars(dataset, out, where, _PAIRS)
     storage = Storage(out)
@@ -84,13 +83,13 @@ def write_open_clip(dataset: Dataset, out: str, where: str | None = None) -> Exp
 
 
 def write_vidal_json(dataset: Dataset, out: Path, where: str | None = None) -> Exported:
-    """The kept clips' texts under VIDAL-10M's keys, one object keyed by clip id; the record lies beside the file."""
+    """Write the texts of the kept clips under VIDAL-10M's keys as one object by clip id, with the record beside it."""
     if out.is_dir():
-        raise OutputError(f"{out}: is a folder; --out names a file for this format")
+        raise OutputError(f"{out}: is a folder; --out must name a file for this format")
     selected = selected_clips(dataset, where)
     storage, record_name = Storage(str(out.absolute().parent)), f"{out.stem}.{NAME}"
-    there = {name for name in (out.name, record_name) if storage.exists(name)}
-    claim = Claim.make(dataset, storage, ExportRecord.of(dataset, "vidal-json", where), record_name, there)
+    existing = {name for name in (out.name, record_name) if storage.exists(name)}
+    claim = Claim.make(dataset, storage, ExportRecord.of(dataset, "vidal-json", where), record_name, existing)
     shards: dict[str, ExportedShard] = {}
     annotations: dict[str, dict[str, Any]] = {}
     for shard in dataset.committed():
@@ -98,7 +97,7 @@ def write_vidal_json(dataset: Dataset, out: Path, where: str | None = None) -> E
         annotations |= {row["clip_id"]: vidal_annotation(row) for row in rows}
         source = source_of(dataset, shard, [row["clip_id"] for row in rows])
         shards[manifest.stem_of(shard)] = ExportedShard(source=source, clips=len(rows))
-    is_new = shards != claim.record.shards or out.name not in there
+    is_new = shards != claim.record.shards or out.name not in existing
     if is_new:
         text = json.dumps(annotations, ensure_ascii=False, indent=1, sort_keys=True)
         storage.write(out.name, (text + "\n").encode())
@@ -110,7 +109,7 @@ def write_vidal_json(dataset: Dataset, out: Path, where: str | None = None) -> E
 
 
 def vidal_annotation(row: Row) -> dict[str, Any]:
-    """``raw`` is title and hashtags, ``ofa`` the frame captions, ``mplug`` and ``polish_mplug`` the captions."""
+    """Return a row's texts under VIDAL-10M's keys: title and hashtags in ``raw``, frame captions in ``ofa``."""
     return {
         "folder": manifest.stem_of(row["shard"]),
         "raw": "#".join([row["title"] or "", *(row["hashtags"] or ())]),
@@ -122,7 +121,7 @@ def vidal_annotation(row: Row) -> dict[str, Any]:
 
 
 def selected_clips(dataset: Dataset, where: str | None) -> frozenset[str] | None:
-    """The ids of the kept clips that meet a condition; None for all."""
+    """Return the ids of the kept clips that meet a condition; None, which selects all, if there is no condition."""
     if where is None:
         return None
     samples = Samples.open(dataset.address, where=where)
@@ -155,7 +154,7 @@ def _write_tars(dataset: Dataset, out: str, where: str | None, format: _Format) 
         written += 1
     claim.save()
     if dataset.info.tars is None:
-        # Of foreign samples nobody knows the columns.
+        # The columns of foreign samples are unknown.
         storage.write(card.NAME, card.card(dataset, format.name, format.suffixes(dataset)))
     shards = claim.record.shards.values()
     return Exported(
@@ -166,7 +165,7 @@ def _write_tars(dataset: Dataset, out: str, where: str | None, format: _Format) 
 
 @contextlib.contextmanager
 def _whole_file(storage: Storage, name: str) -> Iterator[BinaryIO]:
-    """A file to write that is there under its name when it is whole, and not before."""
+    """Open a file for writing that gets its final name only when it is complete."""
     if not storage.is_local:
         with tempfile.NamedTemporaryFile() as file:
             yield file  # type: ignore[misc]
@@ -191,16 +190,17 @@ def _kept_rows(dataset: Dataset, shard: int, selected: Collection[str] | None) -
 
 
 def _joint_members(dataset: Dataset, row: Row) -> dict[str, bytes]:
+    # Every layer has the same json member, of which one is enough.
     names = {suffix_of(member["name"]).lower(): member["name"] for member in row["members"]}
     members = {suffix: dataset.read_member(row, names[suffix]) for suffix in member_order(names)}
     if dataset.number:
-        # The members of earlier revisions tell what was known then.
+        # The json members of earlier revisions may be out of date.
         members["json"] = json_member(from_row(row), dataset.extra_schema)
     return members
 
 
 def _middle_frame(row: Row) -> tuple[str, str] | None:
-    """Name of the member with a clip's middle frame, and its kind of file; None for a clip without frames."""
+    """Return name and file type of the member with a clip's middle frame; None for a clip without frames."""
     names = {suffix_of(member["name"]): member["name"] for member in row["members"] if member["layer"] == "video"}
     frames = list(modalities.get("video").members(list(names)).values())
     if not frames:
@@ -215,9 +215,9 @@ def _pair_members(dataset: Dataset, row: Row) -> dict[str, bytes]:
     pair = {frame[1]: dataset.read_member(row, frame[0]), "txt": row["caption"].encode()}
     if dataset.number:
         return {**pair, "json": json_member(from_row(row), dataset.extra_schema)}
-    # An index of foreign tars has no json member of vidal's.
-    about = next((m["name"] for m in row["members"] if m["layer"] == "video" and m["name"].endswith(".json")), None)
-    return pair if about is None else {**pair, "json": dataset.read_member(row, about)}
+    # A sample of an indexed dataset may have no json member.
+    name = next((m["name"] for m in row["members"] if m["layer"] == "video" and m["name"].endswith(".json")), None)
+    return pair if name is None else {**pair, "json": dataset.read_member(row, name)}
 
 
 _JOINT = _Format(name="joint", takes=lambda row: True, members=_joint_members, suffixes=card.member_suffixes)

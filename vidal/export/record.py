@@ -1,7 +1,7 @@
-"""``export.json``: which dataset an export is of, and which of its shards are written.
+"""``export.json``: the dataset that an export belongs to, and the shards written so far.
 
-It claims the place of an export before anything else is written there, so that two datasets never mix in one folder,
-and tells the same export done again what is left to do.
+It is written first, to claim the output folder: two datasets never mix in one. An export that is run again resumes
+from it.
 """
 
 from __future__ import annotations
@@ -24,22 +24,22 @@ _SAVE_EVERY_S = 10.0
 
 
 class ExportedShard(BaseModel):
-    """One shard as it was written."""
+    """One exported shard."""
 
     source: str
-    """Hash of the shard's manifest and of the clips that were selected: another one is written anew."""
+    """Hash of the shard's manifest and the selected clip ids; the shard is rewritten when it changes."""
     clips: int
     left_out: int = 0
-    """Selected clips that have no place in the format."""
+    """Selected clips that the format cannot represent."""
 
 
 class ExportRecord(BaseModel):
-    """What ``export.json`` holds."""
+    """The content of ``export.json``."""
 
     format: str
     dataset: str
     fingerprint: str
-    """Of the recipe that the dataset was built by."""
+    """The fingerprint of the dataset."""
     where: str | None
     schema_version: int
     shards_of_dataset: int
@@ -48,7 +48,7 @@ class ExportRecord(BaseModel):
 
     @classmethod
     def of(cls, dataset: Dataset, format: str, where: str | None) -> ExportRecord:
-        """The record of an export of which nothing is written yet."""
+        """Return the record of an export that has written nothing yet."""
         info = dataset.info
         return cls(
             format=format, dataset=info.name, fingerprint=info.fingerprint, schema_version=info.schema_version,
@@ -57,72 +57,62 @@ class ExportRecord(BaseModel):
         )  # fmt: skip
 
     def named(self) -> str:
-        """The export in words, as far as another one may differ."""
+        """Return a description of the export that differs from that of any other export."""
         where = "" if self.where is None else f" where {self.where}"
         return f"dataset {self.dataset} ({self.fingerprint}) as {self.format}{where}"
 
 
 class Claim:
-    """The place of one export: its record, saved now and then."""
+    """The claim of one export on its output folder: the record, saved every few seconds."""
 
     def __init__(self, storage: Storage, name: str, record: ExportRecord) -> None:
         self._storage, self._name, self.record = storage, name, record
         self._saved_s = time.monotonic()
 
     @classmethod
-    def make(cls, dataset: Dataset, storage: Storage, wanted: ExportRecord, name: str, there: Collection[str]) -> Claim:
-        """Claim a place in which the names ``there`` exist; raises `OutputError` if it belongs to anything else."""
-        _refuse_dataset(dataset, storage)
-        if name not in there:
-            if there:
-                raise OutputError(
-                    f"{storage.address}: holds {min(there)} and is no export of vidal's; choose another --out"
-                )
+    def make(cls, dataset: Dataset, storage: Storage, wanted: ExportRecord, name: str, names: Collection[str]) -> Claim:
+        """Claim a folder in which ``names`` exist; raises `OutputError` if it is used for anything else."""
+        own, other = (os.path.realpath(s.path()) if s.is_local else s.address for s in (dataset.storage, storage))
+        if other == own or other.startswith(f"{own}/"):
+            raise OutputError(f"{storage.address}: is inside the dataset's own folder; choose another --out")
+        if storage.exists(INFO_NAME):
+            raise OutputError(f"{storage.address}: is the folder of a dataset; choose another --out")
+        if name not in names:
+            if names:
+                raise OutputError(f"{storage.address}: contains {min(names)} but no vidal export; choose another --out")
             claim = cls(storage, name, wanted)
             claim.save()
             return claim
         try:
-            found = ExportRecord.model_validate_json(storage.read(name))
+            record = ExportRecord.model_validate_json(storage.read(name))
         except ValidationError:
-            raise OutputError(f"{storage.address}/{name}: is no record of an export; choose another --out") from None
-        if found.named() != wanted.named():
+            raise OutputError(f"{storage.address}/{name}: is not an export record; choose another --out") from None
+        if record.named() != wanted.named():
             raise OutputError(
-                f"{storage.address}: holds an export of {found.named()}, not of {wanted.named()}; choose another --out"
+                f"{storage.address}: is an export of {record.named()}, not of {wanted.named()}; choose another --out"
             )
-        return cls(storage, name, wanted.model_copy(update={"shards": found.shards}))
+        return cls(storage, name, wanted.model_copy(update={"shards": record.shards}))
 
     def has(self, stem: str, source: str) -> bool:
-        """Whether a shard is written from this very source."""
+        """Return whether a shard has been written from this very source."""
         shard = self.record.shards.get(stem)
         return shard is not None and shard.source == source
 
     def add(self, stem: str, shard: ExportedShard) -> None:
-        """Note a shard as written; a killed export loses the notes of a few seconds."""
+        """Record a shard as written; a killed export loses the records of the last seconds and rewrites the shards."""
         self.record.shards[stem] = shard
         if time.monotonic() - self._saved_s > _SAVE_EVERY_S:
             self.save()
 
     def save(self) -> None:
-        """Write the record, shards in order."""
+        """Write the record, with the shards in order."""
         self.record.shards = dict(sorted(self.record.shards.items()))
         self._storage.write(self._name, (self.record.model_dump_json(indent=1) + "\n").encode())
         self._saved_s = time.monotonic()
 
 
 def source_of(dataset: Dataset, shard: int, selected: Collection[str]) -> str:
-    """Hash of all that decides what an export of a shard holds."""
+    """Return a hash of everything that the export of a shard depends on: manifest and selected clip ids."""
     sha256 = hashlib.sha256(dataset.storage.read(dataset.manifest_name(shard)))
     sha256.update("\n".join(selected).encode())
     return sha256.hexdigest()[:16]
-
-
-def _refuse_dataset(dataset: Dataset, storage: Storage) -> None:
-    own, other = _place(dataset.storage), _place(storage)
-    if other == own or other.startswith(f"{own}/"):
-        raise OutputError(f"{storage.address}: lies in the dataset's own folder; choose another --out")
-    if storage.exists(INFO_NAME):
-        raise OutputError(f"{storage.address}: is the folder of a dataset; choose another --out")
-
-
-def _place(storage: Storage) -> str:
-    return os.path.realpath(storage.path()) if storage.is_local else storage.address

@@ -69,26 +69,26 @@ def test_a_clip_whose_members_belong_together_passes(name: str, change: Callable
 
 
 ODD: list[tuple[Callable[[Clip], None], str]] = [
-    (put("depth", "depth.1.png", picture("PNG"), 1.4), "depth picture 1 is of 1.4 s, not of 1.5 s"),
-    (put("depth", "depth.1.png", picture("PNG"), None), "depth picture 1 is of None s, not of 1.5 s"),
-    (put("video", "frame.0.jpg", picture(), 0.5 + 1e-9), "video picture 0 is of 0.500000001 s, not of 0.5 s"),
-    (drop("infrared.0.jpg"), "infrared has pictures [1] for 2 times"),
-    (drop("frame.1.jpg"), "video has pictures [0] for 2 times"),
-    (put("infrared", "infrared.2.jpg", picture(), 2.0), "infrared has pictures [0, 1, 2] for 2 times"),
-    (lambda clip: setattr(clip, "frame_times", [0.5]), "pictures [0, 1] for 1 times"),
-    (lambda clip: setattr(clip, "frame_times", [1.5, 0.5]), "video picture 0 is of 0.5 s, not of 1.5 s"),
-    (put("depth", "depth.0.png", picture("PNG", 16, 24), 0.5), "depth picture 0 is (16, 24), the frames are (24, 16)"),
+    (put("depth", "depth.1.png", picture("PNG"), 1.4), "depth image 1 is of 1.4 s, not of 1.5 s"),
+    (put("depth", "depth.1.png", picture("PNG"), None), "depth image 1 is of None s, not of 1.5 s"),
+    (put("video", "frame.0.jpg", picture(), 0.5 + 1e-9), "video image 0 is of 0.500000001 s, not of 0.5 s"),
+    (drop("infrared.0.jpg"), "infrared has images [1] for 2 times"),
+    (drop("frame.1.jpg"), "video has images [0] for 2 times"),
+    (put("infrared", "infrared.2.jpg", picture(), 2.0), "infrared has images [0, 1, 2] for 2 times"),
+    (lambda clip: setattr(clip, "frame_times", [0.5]), "images [0, 1] for 1 times"),
+    (lambda clip: setattr(clip, "frame_times", [1.5, 0.5]), "video image 0 is of 0.5 s, not of 1.5 s"),
+    (put("depth", "depth.0.png", picture("PNG", 16, 24), 0.5), "depth image 0 is (16, 24), the frames are (24, 16)"),
     (lambda clip: setattr(clip, "frame_width", None), "the frames are (None, 16)"),
     (put("infrared", "infrared.0.jpg", picture("WEBP"), 0.5), "an image is neither PNG nor JPEG"),
     (put("infrared", "infrared.0.jpg", b"", 0.5), "an image is neither PNG nor JPEG"),
     (put("infrared", "infrared.0.jpg", picture()[:12], 0.5), "an image is neither PNG nor JPEG"),
-    (put("audio", "flac", flac(1.9)), "sound of 1.9000 s for a picture of 2.0 s"),
-    (put("audio", "flac", flac(2.01)), "sound of 2.0100 s for a picture of 2.0 s"),
-    (put("audio", "flac", flac(2.0, rate=44_100)), "sound at 44100 Hz with 1 channels, not 16000 Hz mono"),
-    (put("audio", "flac", flac(2.0, channels=2)), "sound at 16000 Hz with 2 channels, not 16000 Hz mono"),
-    (put("audio", "flac", b"RIFF" + bytes(40)), "the sound is not FLAC"),
-    (put("audio", "flac", b"fLaC"), "the sound is not FLAC"),
-    (lambda clip: setattr(clip, "duration_s", None), "for a picture of None s"),
+    (put("audio", "flac", flac(1.9)), "audio of 1.9000 s for a video of 2.0 s"),
+    (put("audio", "flac", flac(2.01)), "audio of 2.0100 s for a video of 2.0 s"),
+    (put("audio", "flac", flac(2.0, rate=44_100)), "audio at 44100 Hz with 1 channels, not 16000 Hz mono"),
+    (put("audio", "flac", flac(2.0, channels=2)), "audio at 16000 Hz with 2 channels, not 16000 Hz mono"),
+    (put("audio", "flac", b"RIFF" + bytes(40)), "the audio is not FLAC"),
+    (put("audio", "flac", b"fLaC"), "the audio is not FLAC"),
+    (lambda clip: setattr(clip, "duration_s", None), "for a video of None s"),
 ]
 
 
@@ -107,7 +107,7 @@ def test_a_misaligned_clip_is_refused_and_the_member_named(change: Callable[[Cli
     [("frame.0.jpg", 0), ("depth.12.png", 12), ("mp4", None), ("json", None), ("a.b.c", None), ("frame.1.x.jpg", None)],
 )
 def test_the_number_of_a_picture_is_in_its_suffix(suffix: str, index: int | None) -> None:
-    assert alignment.picture_index(suffix) == index
+    assert alignment.image_index(suffix) == index
 
 
 @pytest.mark.parametrize(

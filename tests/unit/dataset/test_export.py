@@ -87,7 +87,7 @@ def test_an_annotation_has_vidals_keys() -> None:
 
 
 def test_a_folder_is_no_place_for_one_file(built: Dataset, tmp_path: Path) -> None:
-    with pytest.raises(OutputError, match="is a folder; --out names a file for this format"):
+    with pytest.raises(OutputError, match="is a folder; --out must name a file for this format"):
         write_vidal_json(built, tmp_path)
 
 
@@ -148,11 +148,11 @@ def other(folder: Path) -> Dataset:
 
 
 REFUSED: dict[str, tuple[Any, str]] = {
-    "another dataset": (lambda out, one: write_joint(other(out.parent), str(out)), "holds an export of dataset toys"),
+    "another dataset": (lambda out, one: write_joint(other(out.parent), str(out)), "is an export of dataset toys"),
     "another format": (lambda out, one: write_joint(one, str(out)), "as joint, not of .* as open-clip"),
     "other clips": (lambda out, one: write_open_clip(one, str(out), "duration_s > 1"), "where duration_s > 1, not of"),
-    "foreign files": (lambda out, one: (out.mkdir(), (out / "a.tar").touch()), "holds a.tar and is no export"),
-    "a spoilt record": (lambda out, one: (out.mkdir(), (out / "export.json").write_text("{")), "is no record of an export"),
+    "foreign files": (lambda out, one: (out.mkdir(), (out / "a.tar").touch()), "contains a.tar but no vidal export"),
+    "a spoilt record": (lambda out, one: (out.mkdir(), (out / "export.json").write_text("{")), "is not an export record"),
 }  # fmt: skip
 
 
@@ -177,7 +177,7 @@ def test_an_export_stays_out_of_datasets(inside: str, built: Dataset, tmp_path: 
 
 def test_a_file_that_is_no_export_is_not_overwritten(built: Dataset, tmp_path: Path) -> None:
     (tmp_path / "v.json").write_text("mine")
-    with pytest.raises(OutputError, match=r"holds v.json and is no export"):
+    with pytest.raises(OutputError, match=r"contains v.json but no vidal export"):
         write_vidal_json(built, tmp_path / "v.json")
     assert (tmp_path / "v.json").read_text() == "mine"
 

@@ -100,7 +100,7 @@ def test_what_is_named_and_nowhere_is_told_and_nothing_is_proven_of_it(built: Pa
     assert rows(built)["c003"]["reason"] == "removed"
     again = command(*given)
     assert (again.returncode, again.stderr) == (1, "")
-    assert f"nowhere in {built}: c0O5\nnowhere in {built}: nowhere.mp4\n" in again.stdout
+    assert f"not found in {built}: c0O5\nnot found in {built}: nowhere.mp4\n" in again.stdout
     allowed = command(*given, "--allow-missing", "--json")
     assert (allowed.returncode, json.loads(allowed.stdout)["missing"]) == (0, ["c0O5", "nowhere.mp4"])
 
@@ -124,7 +124,7 @@ def test_a_list_in_the_recipe_is_applied_before_the_first_stage_and_at_the_commi
 
 @pytest.mark.parametrize(("name", "text", "said"), [
     ("none.csv", None, "no such file"),
-    ("odd.csv", "name\nx\n", "names nothing; it needs a column of clip_id"),
+    ("odd.csv", "name\nx\n", "names nothing; it needs one of the columns clip_id"),
     ("bad.jsonl", "{\n", r"bad\.jsonl: line 1 names nothing: not JSON"),
     ("half.csv", "clip_id,why\nc001,x\n,y\n", r"half\.csv: line 3 names nothing: no clip_id"),
     ("ragged.csv", "clip_id,why\nc001\n", r"line 2 names nothing: 1 cells, where the header has 2"),

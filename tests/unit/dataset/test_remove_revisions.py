@@ -67,7 +67,7 @@ def test_a_removal_that_died_is_finished_by_the_same_command(revised: Path, monk
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr(removing, "_take_over_members", die)
+        patch.setattr(removing, "_update_members", die)
         with pytest.raises(KeyboardInterrupt):
             remove(str(revised), Removals({"clip_id": REMOVED}))
     assert remove(str(revised), Removals({"clip_id": REMOVED})).is_proven

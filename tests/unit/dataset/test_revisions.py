@@ -46,7 +46,7 @@ def test_a_folder_whose_name_has_an_at_sign_is_opened_as_it_is(revised: Path) ->
 
 @pytest.mark.parametrize(
     ("suffix", "what"),
-    [("@7", "has no revision 7; there is 0, 1, 2"), ("x@1", "outx: no dataset there")],
+    [("@7", "has no revision 7; revisions: 0, 1, 2"), ("x@1", "outx: no dataset there")],
 )
 def test_a_revision_that_is_not_there_is_named(revised: Path, suffix: str, what: str) -> None:
     with pytest.raises(SourceError, match=what):
@@ -55,7 +55,7 @@ def test_a_revision_that_is_not_there_is_named(revised: Path, suffix: str, what:
 
 def test_a_revision_taken_out_of_its_dataset_says_so(revised: Path) -> None:
     shutil.copytree(revised / "revisions" / "1", revised.with_name("taken"))
-    with pytest.raises(SourceError, match="was the folder revisions/1 of a dataset"):
+    with pytest.raises(SourceError, match="is a copy of the folder revisions/1 of a dataset"):
         Dataset.open(str(revised.with_name("taken")))
 
 
@@ -70,7 +70,7 @@ def test_dropping_the_current_revision_makes_the_newest_that_is_left_current(rev
     assert [(line.number, line.is_current) for line in listed(str(revised))] == [(0, False), (1, True)]
     drop(str(revised), 1)
     assert len(vidal.open(revised)) == 6 and revisions.numbers(Storage(str(revised))) == []
-    with pytest.raises(OutputError, match="has no revision 1 to drop; there is none"):
+    with pytest.raises(OutputError, match="has no revision 1 to drop; revisions: none"):
         drop(str(revised), 1)
 
 

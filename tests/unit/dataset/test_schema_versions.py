@@ -68,7 +68,7 @@ def test_outcomes_are_categories_to_pandas_and_plain_text_to_vidal(tmp_path: Pat
     assert pa.concat_tables(tables).column("status").to_pylist()[:4] == ["kept", "rejected", "failed", "kept"]
 
 
-@pytest.mark.parametrize(("version", "mend"), [(2, "build it anew"), (SCHEMA_VERSION + 1, "update vidal")])
+@pytest.mark.parametrize(("version", "mend"), [(2, "rebuild the dataset"), (SCHEMA_VERSION + 1, "update vidal")])
 def test_a_version_that_cannot_be_read_is_refused_with_the_mend(version: int, mend: str, tmp_path: Path) -> None:
     shutil.copytree(OLD, tmp_path / "other")
     path = tmp_path / "other" / "dataset.json"

@@ -34,7 +34,7 @@ def test_a_file_is_written_read_and_replaced(tmp_path: Path) -> None:
 
 def test_a_range_that_is_not_there_is_an_error_and_never_a_short_value(tmp_path: Path) -> None:
     here(tmp_path).write("a", b"12345")
-    with pytest.raises(StorageError, match="3 bytes at 2 where 9 were promised"):
+    with pytest.raises(StorageError, match="3 bytes at 2 instead of 9"):
         here(tmp_path).read_range("a", 2, 9)
 
 

@@ -77,7 +77,9 @@ def test_a_flipped_byte_of_a_member_is_named_by_shard_key_and_member(copy: Path)
     path, offset, _ = member(copy, "depth", "c003.depth.1.png")
     flip(path, offset)
     shard = rows(copy)["c003"]["shard"]
-    assert problems(copy)[0] == (f"shard {shard:06d}: c003: c003.depth.1.png in depth is not what the manifest says")
+    assert problems(copy)[0] == (
+        f"shard {shard:06d}: c003: c003.depth.1.png in depth does not match the hash in the manifest"
+    )
     assert {p.shard for p in verify(Dataset.open(str(copy)))} == {shard}
 
 
@@ -111,7 +113,7 @@ def test_a_tar_without_manifest_and_a_shard_without_plan_are_found(copy: Path) -
     shutil.copy(copy / "video" / "000000.tar", copy / "video" / "000009.tar")
     assert problems(copy) == ["video/000009.tar has no manifest"]
     shutil.copy(copy / "manifest" / "000000.parquet", copy / "manifest" / "000009.parquet")
-    assert problems(copy) == ["shard 000009: is in no plan"]
+    assert problems(copy) == ["shard 000009: is not in the plan"]
 
 
 def test_a_shard_that_is_not_built_yet_is_named(copy: Path) -> None:
@@ -123,20 +125,20 @@ def test_a_member_that_no_row_names_is_found(copy: Path) -> None:
     path = copy / "video" / "000000.tar"
     with tarfile.open(path, "a", format=tarfile.USTAR_FORMAT) as tar:
         tar.addfile(tarfile.TarInfo("stranger.mp4"))
-    assert problems(copy) == ["shard 000000: video: the tar's members are not those of the manifest (stranger.mp4)"]
+    assert problems(copy) == ["shard 000000: video: the tar's members do not match the manifest (stranger.mp4)"]
 
 
 EDITS: list[tuple[str, Callable[[pa.Table], pa.Table], str]] = [
-    ("a row taken out", lambda t: t.slice(1), "its rows are not the plan's candidates in the plan's order"),
-    ("two rows swapped", lambda t: t.take([1, 0, 2, 3]), "its rows are not the plan's candidates in the plan's order"),
-    ("a column dropped", lambda t: t.drop_columns(["blur"]), "its columns are not those of the schema"),
+    ("a row taken out", lambda t: t.slice(1), "its rows are not the candidates of the plan, in plan order"),
+    ("two rows swapped", lambda t: t.take([1, 0, 2, 3]), "its rows are not the candidates of the plan, in plan order"),
+    ("a column dropped", lambda t: t.drop_columns(["blur"]), "its columns do not match the schema"),
     ("a column's type changed", lambda t: t.set_column(t.column_names.index("width"), "width",
-        pc.cast(t.column("width"), pa.float64())), "its columns are not those of the schema"),
+        pc.cast(t.column("width"), pa.float64())), "its columns do not match the schema"),
     ("a kept row rejected", with_value("status", 0, "rejected"), "is rejected but has members"),
     ("an outcome that is none", with_value("status", 0, "candidate"), "status is 'candidate'"),
-    ("a time moved", with_value("frame_times", 0, [0.5]), "has pictures [0, 1] for 1 times"),
-    ("a layer left out", with_value("layers", 0, ["video"]), "its layers are not those of its members"),
-    ("members left out", with_value("members", 0, []), "its layers are not those of its members"),
+    ("a time moved", with_value("frame_times", 0, [0.5]), "has images [0, 1] for 1 times"),
+    ("a layer left out", with_value("layers", 0, ["video"]), "its layers do not match its members"),
+    ("members left out", with_value("members", 0, []), "its layers do not match its members"),
     ("a size changed", with_value("frame_width", 0, 17), "the frames are (17, 16)"),
 ]  # fmt: skip
 
@@ -172,7 +174,7 @@ def test_the_command_says_it_with_its_exit_code(copy: Path) -> None:
     flip(path, offset)
     shard = rows(copy)["c003"]["shard"]
     broken = runner.invoke(app, ["verify", str(copy), "--json"])
-    what = "c003.mp4 in video is not what the manifest says"
+    what = "c003.mp4 in video does not match the hash in the manifest"
     assert (broken.exit_code, json.loads(broken.stdout)) == (
         1,
         {"ok": False, "shards": 3, "problems": [{"shard": shard, "key": "c003", "what": what}]},

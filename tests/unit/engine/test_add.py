@@ -104,7 +104,7 @@ def test_a_second_addition_stands_on_the_first(built: Path, tmp_path: Path) -> N
     assert dataset.number == 2 and dataset.tar("depth", 0) == "revisions/1/depth/000000.tar"
     assert vidal.open(built)[0]["texts"]["caption"] and problems(built) == []
     assert write_joint(dataset, str(tmp_path / "joint")).clips == 7
-    with pytest.raises(OutputError, match="revision 2 is made from revision 1; drop it first"):
+    with pytest.raises(OutputError, match="revision 2 is based on revision 1; drop it first"):
         drop(str(built), 1)
 
 

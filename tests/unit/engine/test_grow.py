@@ -94,7 +94,7 @@ def test_it_grows_again_and_takes_part_in_every_other_revision(built: Path, long
         "zzz",
         "abc",
     }
-    with pytest.raises(OutputError, match="revision 2 is made from revision 1; drop it first"):
+    with pytest.raises(OutputError, match="revision 2 is based on revision 1; drop it first"):
         drop(str(built), 1)
 
 

@@ -228,7 +228,7 @@ def test_a_changed_byte_is_seen_where_it_is_looked_for(mine: Path) -> None:
 NO_SET = {
     "no folder": (lambda out: shutil.rmtree(out), SourceError, "no dataset there"),
     "no shard yet": (lambda out: shutil.rmtree(out / "manifest"), SourceError, "no shard is committed yet"),
-    "another file": (lambda out: (out / "dataset.json").write_text("{}"), OutputError, "not a vidal data set"),
+    "another file": (lambda out: (out / "dataset.json").write_text("{}"), OutputError, "not a vidal dataset"),
 }
 
 
