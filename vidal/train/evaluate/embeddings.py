@@ -1,4 +1,4 @@
-"""Embeddings of samples, in batches, with the deterministic transforms; what cannot be read is named."""
+"""Embeddings of samples and texts, computed in batches with the deterministic transforms."""
 
 from __future__ import annotations
 
@@ -24,11 +24,14 @@ Floats = npt.NDArray[np.float32]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Embedded:
-    """Rows (n, d) float32, un-normalised, of the samples ``numbers``; samples that lack the modality have none."""
+    """The embeddings of one modality of the samples that have it."""
 
     numbers: npt.NDArray[np.int64]
+    """(n,) indices of the samples."""
     rows: Floats
+    """(n, d) embeddings, not normalised."""
     broken: list[Broken]
+    """Samples that have the modality but could not be read."""
 
 
 class _Inputs(Dataset[tuple[int, Tensor | None, str]]):
@@ -51,37 +54,30 @@ def embed_samples(
     encoder: Encoder, samples: Samples, numbers: Sequence[int], modality: str, transform: Transform, *,
     batch_size: int = 32, workers: int = 0,
 ) -> Embedded:  # fmt: skip
-    """Embed one modality of some samples, in their order."""
+    """Embed one modality of the samples ``numbers``, in that order, skipping those that lack it."""
     device = next(encoder.parameters()).device
-    there = samples.has(modality)
-    inputs = _Inputs(samples, [n for n in numbers if there[n]], modality, transform)
+    has_modality = samples.has(modality)
+    inputs = _Inputs(samples, [n for n in numbers if has_modality[n]], modality, transform)
     batches: Any = DataLoader(
         inputs, batch_size=batch_size, num_workers=workers, collate_fn=list, worker_init_fn=_one_thread
     )
-    found: list[int] = []
-    rows: list[Floats] = []
+    embedded: list[int] = []
+    rows = [np.zeros((0, encoder.tower(modality).settings.projection_dim), np.float32)]
     broken: list[Broken] = []
     encoder.eval()
     for batch in batches:
-        good = [(number, x) for number, x, _ in batch if x is not None]
-        broken += [
-            Broken(clip_id=samples.clip_id(number), dataset=samples.address, why=why)
-            for number, x, why in batch
-            if x is None
-        ]
-        if good:
-            pixels = torch.stack([x for _, x in good]).to(device)
-            rows.append(encoder.encode(modality, pixels).float().cpu().numpy())
-            found += [number for number, _ in good]
-    dim = encoder.tower(modality).settings.projection_dim
-    return Embedded(
-        numbers=np.asarray(found, np.int64), broken=broken,
-        rows=np.concatenate(rows) if rows else np.zeros((0, dim), np.float32),
-    )  # fmt: skip
+        for number, x, why in batch:
+            if x is None:
+                broken.append(Broken(clip_id=samples.clip_id(number), dataset=samples.address, why=why))
+            else:
+                embedded.append(number)
+        if readable := [x for _, x, _ in batch if x is not None]:
+            rows.append(encoder.encode(modality, torch.stack(readable).to(device)).float().cpu().numpy())
+    return Embedded(numbers=np.asarray(embedded, np.int64), rows=np.concatenate(rows), broken=broken)
 
 
 def embed_texts(encoder: Encoder, texts: Sequence[str]) -> Mapping[str, Floats]:
-    """Each distinct text with its embedding."""
+    """Return the embedding (d,), not normalised, of each distinct text."""
     distinct = sorted(set(texts))
     rows = encoder.encode_texts(distinct, 32).float().cpu().numpy()
     return dict(zip(distinct, rows, strict=True))

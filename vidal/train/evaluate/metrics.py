@@ -1,7 +1,7 @@
-"""Retrieval and classification figures, with ties counted fairly.
+"""Retrieval and classification metrics, with ties resolved to the mean rank.
 
-The rank of a right item is 1, plus the wrong items that score higher, plus half of those that score the same: a model
-that gives everything one embedding ranks every item in the middle, not first. So does one that gives no numbers.
+The rank of a correct item is 1, plus the number of incorrect items that score higher, plus half of those that score
+the same. A model whose embeddings are all equal, or not finite, thus ranks every item in the middle, not first.
 """
 
 from __future__ import annotations
@@ -14,79 +14,86 @@ import numpy.typing as npt
 
 Floats = npt.NDArray[np.float32]
 
-# 1024 queries against 16384 items in float64 are 128 MiB of scores, whatever the size of the gallery.
+# Blocks of 1024 queries by 16384 items bound the float64 scores to 128 MiB, for a gallery of any size.
 _QUERIES = 1024
 _ITEMS = 16384
 _RESAMPLES = 1000
 _TIE = 1e-9
-"""A matrix product rounds a column by where it stands: in float64, equal embeddings score alike to well within this."""
-_NO_NUMBER = -2.0
-"""The score of what is not finite: below every cosine, and tied with every other such."""
+"""Scores within this count as equal: a matrix product may round equal embeddings differently in different columns."""
+_NOT_FINITE = -2.0
+"""The score of a similarity that is not finite: below every cosine, and tied with all others of its kind."""
 _AT = (1, 5, 10)
 
 
 def normalised(embeddings: Floats) -> Floats:
+    """Return the rows (n, d) divided by their L2 norms; rows of zeros stay zero."""
     with np.errstate(invalid="ignore", over="ignore"):
         return np.asarray(embeddings / np.linalg.norm(embeddings, axis=1, keepdims=True).clip(1e-12), np.float32)
 
 
-def ranks(queries: Floats, gallery: Floats, right: Sequence[Sequence[int]]) -> npt.NDArray[np.float64]:
-    """(q,) the rank of each query's best right item among the wrong ones, by cosine; ``right`` are gallery numbers."""
+def ranks(queries: Floats, gallery: Floats, correct: Sequence[Sequence[int]]) -> npt.NDArray[np.float64]:
+    """Return (q,) the rank of each query's best correct item among the incorrect ones, by cosine similarity.
+
+    ``queries`` is (q, d), ``gallery`` (g, d), and ``correct`` lists the gallery indices of each query's correct items.
+    """
     queries, gallery = normalised(queries), normalised(gallery)
-    parts = [
-        _ranks(queries[start : start + _QUERIES], gallery, right[start : start + _QUERIES])
+    blocks = [
+        _ranks(queries[start : start + _QUERIES], gallery, correct[start : start + _QUERIES])
         for start in range(0, len(queries), _QUERIES)
     ]
-    return np.concatenate(parts) if parts else np.empty(0)
+    return np.concatenate(blocks) if blocks else np.empty(0)
 
 
-def _ranks(queries: Floats, gallery: Floats, right: Sequence[Sequence[int]]) -> npt.NDArray[np.float64]:
+def _ranks(queries: Floats, gallery: Floats, correct: Sequence[Sequence[int]]) -> npt.NDArray[np.float64]:
     best = np.asarray([
-        _scores(query[None], gallery[list(mine)]).max() for query, mine in zip(queries, right, strict=True)
+        _scores(query[None], gallery[list(own)]).max() for query, own in zip(queries, correct, strict=True)
     ])[:, None]  # fmt: skip
-    rows = np.repeat(np.arange(len(queries)), [len(mine) for mine in right])
-    items = np.concatenate([np.asarray(mine, np.int64) for mine in right])
-    found = np.ones(len(queries))
+    rows = np.repeat(np.arange(len(queries)), [len(own) for own in correct])
+    items = np.concatenate([np.asarray(own, np.int64) for own in correct])
+    rank = np.ones(len(queries))
     for start in range(0, len(gallery), _ITEMS):
         scores = _scores(queries, gallery[start : start + _ITEMS])
-        here = (items >= start) & (items < start + _ITEMS)
-        # Right items are no rivals of each other.
-        scores[rows[here], items[here] - start] = -np.inf
+        is_in_block = (items >= start) & (items < start + _ITEMS)
+        # The correct items of a query do not compete with each other.
+        scores[rows[is_in_block], items[is_in_block] - start] = -np.inf
         above = scores > best + _TIE
-        found += above.sum(axis=1) + ((scores >= best - _TIE) & ~above).sum(axis=1) / 2
-    return found
+        rank += above.sum(axis=1) + ((scores >= best - _TIE) & ~above).sum(axis=1) / 2
+    return rank
 
 
 def _scores(queries: Floats, gallery: Floats) -> npt.NDArray[np.float64]:
     with np.errstate(invalid="ignore"):
         scores = queries.astype(np.float64) @ gallery.astype(np.float64).T
-    return np.where(np.isfinite(scores), scores, _NO_NUMBER)
+    return np.where(np.isfinite(scores), scores, _NOT_FINITE)
 
 
 def retrieval_metrics(
-    queries: Floats, gallery: Floats, right: Sequence[Sequence[int]], *, clusters: Sequence[int] | None = None,
+    queries: Floats, gallery: Floats, correct: Sequence[Sequence[int]], *, clusters: Sequence[int] | None = None,
     seed: int = 0,
 ) -> dict[str, Any]:  # fmt: skip
-    """R@1/5/10, median, mean and reciprocal rank; ``ci95`` of R@1 by drawing queries (or their ``clusters``) again."""
-    found = ranks(queries, gallery, right)
+    """Return R@1/5/10, the median, mean and mean reciprocal rank, and chance level and 95 % interval of R@1.
+
+    Arguments are as for `ranks`. The interval is a bootstrap over queries, or over their ``clusters`` (q,).
+    """
+    rank = ranks(queries, gallery, correct)
     return {
-        **{f"R@{k}": float((found <= k).mean()) for k in _AT},
-        "median_rank": float(np.median(found)),
-        "mean_rank": float(found.mean()),
-        "mrr": float((1 / found).mean()),
-        "n": len(found),
+        **{f"R@{k}": float((rank <= k).mean()) for k in _AT},
+        "median_rank": float(np.median(rank)),
+        "mean_rank": float(rank.mean()),
+        "mrr": float((1 / rank).mean()),
+        "n": len(rank),
         "gallery": len(gallery),
-        "chance_R@1": float(np.mean([len(mine) / len(gallery) for mine in right])),
-        "ci95_R@1": _interval(found <= 1, clusters, seed),
+        "chance_R@1": float(np.mean([len(own) / len(gallery) for own in correct])),
+        "ci95_R@1": _interval(rank <= 1, clusters, seed),
     }
 
 
 def _interval(hits: npt.NDArray[np.bool_], clusters: Sequence[int] | None, seed: int) -> list[float]:
-    """Bootstrap: captions of one clip are no independent draws, so whole clips are drawn."""
+    """Cluster bootstrap: the captions of one clip are not independent, so whole clips are resampled."""
     _, owner = np.unique(np.arange(len(hits)) if clusters is None else np.asarray(clusters), return_inverse=True)
     sums, counts = np.bincount(owner, hits.astype(float)), np.bincount(owner)
     generator, means = np.random.default_rng(seed), []
-    # One draw at a time: all of them at once would be gigabytes for a large set.
+    # One resample at a time: all at once would take gigabytes for a large dataset.
     for _ in range(_RESAMPLES):
         drawn = generator.integers(len(counts), size=len(counts))
         means.append(sums[drawn].sum() / counts[drawn].sum())
@@ -94,11 +101,14 @@ def _interval(hits: npt.NDArray[np.bool_], clusters: Sequence[int] | None, seed:
 
 
 def classification_metrics(embeddings: Floats, classes: Floats, labels: npt.NDArray[np.int64]) -> dict[str, Any]:
-    """Top-1, top-5 and the mean over classes, by cosine with each class's embedding."""
-    found = ranks(embeddings, classes, [[int(label)] for label in labels])
-    per_class = [float((found[labels == c] <= 1).mean()) for c in np.unique(labels)]
+    """Return top-1 and top-5 accuracy, and the mean top-1 accuracy over classes, by cosine similarity.
+
+    ``embeddings`` is (n, d), ``classes`` (c, d) the embeddings of the classes, ``labels`` (n,) indices into them.
+    """
+    rank = ranks(embeddings, classes, [[int(label)] for label in labels])
+    per_class = [float((rank[labels == c] <= 1).mean()) for c in np.unique(labels)]
     return {
-        "top1": float((found <= 1).mean()), "top5": float((found <= 5).mean()),
+        "top1": float((rank <= 1).mean()), "top5": float((rank <= 5).mean()),
         "mean_per_class": float(np.mean(per_class)), "n": len(labels), "classes": len(classes),
         "chance_top1": 1 / len(classes),
     }  # fmt: skip

@@ -1,8 +1,7 @@
-"""Retrieval between every two modalities that a set of clips has, in both directions.
+"""Retrieval in both directions between every two modalities of a set of clips.
 
-Clips whose first captions are the same text are one group, and a query's right answers are all that its group has.
-A text that clips of several groups share (a title, say) is right for each of them: where two clips are described alike,
-either is right.
+Clips with the same first caption form a group, and all items of a query's group are correct. A text that clips of
+several groups share, such as a common title, is correct for each of them.
 """
 
 from __future__ import annotations
@@ -30,21 +29,25 @@ Numbers = npt.NDArray[np.int64]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Retrieval:
-    """What an evaluation gave: figures by direction, and the samples that could not be read."""
+    """Metrics of `retrieval`."""
 
     figures: dict[str, dict[str, Any]]
+    """`retrieval_metrics` by direction (``text_to_depth``), with whether the pair was ``trained``."""
     broken: list[Broken]
+    """Samples that could not be read."""
     clips: int
+    """Clips that were evaluated."""
 
 
 def retrieval(
     encoder: Encoder, samples: Samples, numbers: Sequence[int], transforms: Mapping[str, Transform],
     views: TextViews, *, one_per_caption: bool = False, max_clips: int | None = None, workers: int = 0,
 ) -> Retrieval:  # fmt: skip
-    """Every direction between text and the encoder's modalities, and between each two of these.
+    """Evaluate every direction between text and the encoder's modalities, and between every two of these.
 
-    With ``one_per_caption`` the first clip of each caption stands for all that share it. Raises `SourceError` for fewer
-    than two clips, or where no modality of the encoder is in the data set.
+    ``numbers`` are sample indices; with ``one_per_caption`` only the first clip of each caption is used, and at most
+    ``max_clips`` of them. Raises `SourceError` for fewer than two clips, or if the dataset has no readable samples of
+    the encoder's modalities.
     """
     captions = {n: views.every(samples.part(n, COLUMNS)) for n in map(int, numbers)}
     chosen = [n for n in map(int, numbers) if captions[n]]
@@ -52,8 +55,9 @@ def retrieval(
         chosen = list({captions[n][0]: n for n in reversed(chosen)}.values())[::-1]
     chosen = chosen[:max_clips]
     if len(chosen) < 2:
-        raise SourceError(f"{samples.address}: {len(chosen)} clips with a text to evaluate on; two are the least")
-    groups = dict(zip(chosen, _groups([captions[n] for n in chosen]), strict=True))
+        raise SourceError(f"{samples.address}: {len(chosen)} clips with a text to evaluate on; at least two are needed")
+    group_numbers: dict[str, int] = {}
+    groups = {n: group_numbers.setdefault(captions[n][0], len(group_numbers)) for n in chosen}
     texts = embed_texts(encoder, [text for n in chosen for text in captions[n]])
     sides = {
         modality: embed_samples(encoder, samples, chosen, modality, transform, workers=workers)
@@ -61,8 +65,13 @@ def retrieval(
     }
     broken = [b for side in sides.values() for b in side.broken]
     sides = {modality: side for modality, side in sides.items() if len(side.numbers) > 1}
+    if not sides and broken:
+        raise SourceError(
+            f"{samples.address}: no sample can be read, for example {broken[0].clip_id} ({broken[0].why})"
+        )
     if not sides:
-        raise SourceError(_why_none(samples, transforms, broken))
+        layers, supported = ", ".join(samples.layers), ", ".join(transforms)
+        raise SourceError(f"{samples.address}: has {layers}; the encoder supports {supported}")
     figures: dict[str, dict[str, Any]] = {}
     for modality, side in sides.items():
         figures |= _with_text(modality, side, captions, texts, groups)
@@ -75,23 +84,11 @@ def retrieval(
     return Retrieval(figures=figures, broken=broken, clips=len(chosen))
 
 
-def _why_none(samples: Samples, transforms: Mapping[str, Transform], broken: Sequence[Broken]) -> str:
-    if broken:
-        return f"{samples.address}: no sample can be read, for one {broken[0].clip_id} ({broken[0].why})"
-    return f"{samples.address}: has {', '.join(samples.layers)}; the encoder knows {', '.join(transforms)}"
-
-
-def _groups(captions: Sequence[Sequence[str]]) -> list[int]:
-    """A number for each clip, the same for clips whose first captions are the same."""
-    numbers: dict[str, int] = {}
-    return [numbers.setdefault(texts[0], len(numbers)) for texts in captions]
-
-
 def _with_text(
     modality: str, side: Embedded, captions: Mapping[int, Sequence[str]], texts: Mapping[str, Floats],
     groups: Mapping[int, int],
 ) -> dict[str, dict[str, Any]]:  # fmt: skip
-    """Text to a modality and back: a text query for each caption of a clip, each distinct text once in the gallery."""
+    """Both directions of text and a modality: every caption is a query, the gallery has each distinct text once."""
     clips = [int(n) for n in side.numbers]
     of_group = _by_group(clips, groups)
     queries = [(n, text) for n in clips for text in captions[n]]
@@ -113,7 +110,7 @@ def _with_text(
 
 
 def _between(a: Embedded, b: Embedded, groups: Mapping[int, int]) -> dict[str, Any]:
-    """Clips that have both, one modality asked for the other."""
+    """Retrieval from modality a to b, over the clips that have both."""
     both = sorted(set(map(int, a.numbers)) & set(map(int, b.numbers)))
     at_a, at_b = ({int(n): k for k, n in enumerate(side.numbers)} for side in (a, b))
     of_group = _by_group(both, groups)
@@ -123,8 +120,8 @@ def _between(a: Embedded, b: Embedded, groups: Mapping[int, int]) -> dict[str, A
 
 
 def _by_group(clips: Sequence[int], groups: Mapping[int, int]) -> dict[int, list[int]]:
-    """Places of the clips of each group."""
-    found: dict[int, list[int]] = {}
-    for place, n in enumerate(clips):
-        found.setdefault(groups[n], []).append(place)
-    return found
+    """The positions in ``clips`` of the members of each group."""
+    positions: dict[int, list[int]] = {}
+    for position, n in enumerate(clips):
+        positions.setdefault(groups[n], []).append(position)
+    return positions

@@ -1,4 +1,4 @@
-"""`vidal eval`: what a run has learned, beside what its towers knew before the first step."""
+"""`vidal eval`: retrieval and zero-shot metrics of a trained run, alongside those of its untrained towers."""
 
 from __future__ import annotations
 
@@ -28,14 +28,18 @@ Split = Literal["auto", "held_out", "train", "all"]
 
 @dataclass(slots=True, kw_only=True)
 class Evaluation:
-    """Figures by direction, each with the untrained baseline's beside it."""
+    """The metrics of a run; each row has those of the untrained encoder under ``baseline``."""
 
     figures: dict[str, dict[str, Any]]
+    """Retrieval metrics by direction (``text_to_depth``)."""
     split: str
+    """The part of the dataset that was evaluated: ``held_out``, ``train`` or ``all``."""
     clips: int
+    """Clips that were evaluated."""
     zero_shot: dict[str, dict[str, Any]] = field(default_factory=dict)
-    """By modality, where a column of classes was named."""
+    """Classification metrics by modality; empty without a column of classes."""
     broken: list[Broken] = field(default_factory=list)
+    """Samples that could not be read."""
 
     def lines(self) -> Iterator[str | Table]:
         yield self._table()
@@ -44,7 +48,7 @@ class Evaluation:
                 f"zero-shot by {modality}: top-1 {row['top1']:.1%}, top-5 {row['top5']:.1%} of {row['classes']} "
                 f"classes (untrained {row['baseline']['top1']:.1%})"
             )
-        yield from (f"broken sample left out: {broken.clip_id} ({broken.why})" for broken in self.broken)
+        yield from (f"skipped broken sample: {broken.clip_id} ({broken.why})" for broken in self.broken)
 
     def _table(self) -> Table:
         table = Table(title=f"{self.clips} clips, {self.split.replace('_', ' ')}")
@@ -73,9 +77,11 @@ def evaluate(
     run: str, data: str, *, where: str | None = None, split: Split = "auto", one_per_caption: bool = False,
     max_clips: int | None = None, classes: str | None = None, templates: Path | None = None, workers: int = 0,
 ) -> Evaluation:  # fmt: skip
-    """Evaluate a run on a data set.
+    """Evaluate a run on a dataset.
 
-    ``auto`` takes the held-out part of a data set that the run was trained on, and all of any other.
+    ``auto`` selects the held-out part of a dataset that the run was trained on, and all of any other. ``classes`` names
+    a manifest column for zero-shot classification, ``templates`` a file of prompts. Raises `OutputError` if ``run`` is
+    no training run, `SourceError` if there is nothing to evaluate.
     """
     recipe = RunFolder(run).read().settings()
     if recipe.threads is not None:
@@ -85,33 +91,33 @@ def evaluate(
     samples = vidal.open(data, where=where)
     if classes is not None:
         samples.check_column(classes, "--classes")
-    chosen, numbers = _part(RunFolder(run), samples, split)
-    rows = [
+    part, numbers = _part(RunFolder(run), samples, split)
+    results = [
         retrieval(
             encoder, samples, numbers.tolist(), transforms, recipe.text.views, one_per_caption=one_per_caption,
             max_clips=max_clips, workers=workers,
         )
         for encoder in (trained, untrained)
     ]  # fmt: skip
-    figures = {name: {**row, "baseline": rows[1].figures[name]} for name, row in rows[0].figures.items()}
+    figures = {name: {**row, "baseline": results[1].figures[name]} for name, row in results[0].figures.items()}
     for row in figures.values():
         row["baseline"].pop("trained")
-    found = Evaluation(figures=figures, split=chosen, clips=rows[0].clips, broken=rows[0].broken)
+    evaluation = Evaluation(figures=figures, split=part, clips=results[0].clips, broken=results[0].broken)
     if classes is not None:
-        lines = read_templates(templates) if templates else None
-        named, bare = (
-            zero_shot(encoder, samples, numbers.tolist(), transforms, classes, templates=lines, workers=workers)
+        prompts = read_templates(templates) if templates else None
+        rows, baseline = (
+            zero_shot(encoder, samples, numbers.tolist(), transforms, classes, templates=prompts, workers=workers)
             for encoder in (trained, untrained)
         )
-        found.zero_shot = {modality: {**row, "baseline": bare[modality]} for modality, row in named.items()}
-    return found
+        evaluation.zero_shot = {modality: {**row, "baseline": baseline[modality]} for modality, row in rows.items()}
+    return evaluation
 
 
 def _part(folder: RunFolder, samples: Samples, split: Split) -> tuple[str, npt.NDArray[np.int64]]:
-    """The split's name, and the samples that are in it, by what the run recorded of each clip.
+    """The resolved name of the split, and the indices of its samples, by the run's record of each clip.
 
-    A data set that was built anew is known by its clips: those that the run never saw are in neither part, as they may
-    repeat what it trained on.
+    After a dataset was rebuilt, clips that the run never saw are in neither part: they may be near-duplicates of clips
+    that it trained on.
     """
     if split == "all":
         return split, np.arange(len(samples))

@@ -93,9 +93,9 @@ def test_a_broken_sample_is_named_and_left_out(knowing: Knowing, folder: Path, t
 
 
 def test_too_little_to_evaluate_is_one_line(knowing: Knowing, samples: Samples) -> None:
-    with pytest.raises(SourceError, match="1 clips with a text to evaluate on; two are the least"):
+    with pytest.raises(SourceError, match="1 clips with a text to evaluate on; at least two are needed"):
         retrieval(knowing, samples, [3], TRANSFORMS, VIEWS)  # type: ignore[arg-type]
     with pytest.raises(SourceError, match="0 clips with a text"):
         retrieval(knowing, samples, range(9), TRANSFORMS, TextViews(weights={"ocr": 1.0}))  # type: ignore[arg-type]
-    with pytest.raises(SourceError, match="the encoder knows thermal"):
+    with pytest.raises(SourceError, match="the encoder supports thermal"):
         retrieval(knowing, samples, range(9), {"thermal": InfraredTransform()}, VIEWS)  # type: ignore[arg-type]

@@ -52,7 +52,11 @@ def test_a_class_is_the_normalised_mean_of_its_prompts(samples: Samples) -> None
 
 @pytest.mark.parametrize(
     ("text", "said"),
-    [("a photo\n", "'a photo' has no {c} in it"), ("\n", "no template in it"), (None, "cannot be read as a list")],
+    [
+        ("a photo\n", "'a photo' lacks the placeholder {c}"),
+        ("\n", "has no templates"),
+        (None, "cannot be read as a list"),
+    ],
 )
 def test_templates_that_are_none_are_one_line(tmp_path: Path, text: str | None, said: str) -> None:
     if text is not None:
