@@ -185,9 +185,10 @@ def test_the_engine_names_no_stage() -> None:
     assert named == set()
 
 
-def test_the_command_line_starts_without_the_heavy_parts() -> None:
-    code = "import sys, vidal.commands; print(sorted({'torch', 'ray', 'pandas', 'transformers', 'cv2'} & set(sys.modules)))"
-    assert python(code) == "[]"
+@pytest.mark.parametrize("module", ["vidal.commands", "vidal.build"])
+def test_the_command_line_and_a_build_start_without_the_heavy_parts(module: str) -> None:
+    heavy = "{'torch', 'ray', 'pandas', 'transformers', 'cv2', 'jinja2'}"
+    assert python(f"import sys, {module}; print(sorted({heavy} & set(sys.modules)))") == "[]"
 
 
 def test_a_class_has_a_name_of_its_own() -> None:

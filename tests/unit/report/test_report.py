@@ -22,8 +22,8 @@ from tests.toys import encoded, frames
 from vidal.clip import Clip, MemberRecord
 from vidal.modality.depth import DEPTH
 from vidal.record import to_row
-from vidal.report import write_report
 from vidal.report.funnel import EvenChoice, Funnel
+from vidal.report.page import write_report
 
 Row = dict[str, Any]
 EVIL = "<script>alert(1)</script><img src=x onerror=alert(2)>\"' & {{ 7 * 7 }} javascript:alert(3)"
