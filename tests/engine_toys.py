@@ -293,3 +293,12 @@ class Shout(Stage):
 
     def process(self, clip: Clip) -> None:
         clip.caption = clip.caption.upper() if clip.caption else None
+
+
+class HalfLetters(Stage):
+    """Declares ``letters`` as something else than `Letters` does."""
+
+    columns: ClassVar[Mapping[str, Column]] = {"letters": Column(float, "half the letters of the title")}
+
+    def process(self, clip: Clip) -> None:
+        clip["letters"] = len(clip.title or "") / 2

@@ -42,6 +42,7 @@ from vidal.stages import named_step, step_class
 
 _KEYS = ("name", "source", "shards", "engine", "removals", "modalities", "stages")
 _EXAMPLE = "shards.size=4 or too_long.max_s=30"
+_NO_STAGE = "`stages` must be a list of at least one stage; it may be empty only where the source merges datasets"
 
 
 class Shards(BaseModel):
@@ -231,6 +232,8 @@ def check(raw: dict[str, Any], place: str) -> Recipe:
         step.model_copy(update={"schemes": source.schemes()}) if getattr(step, "schemes", ()) is None else step
         for step in _steps(raw.get("stages"), place)
     )
+    if not steps and len(source.earlier_datasets()) < 2:
+        raise RecipeError(f"{place}: {_NO_STAGE}")
     extras.require({f"{place}: stages.{step.step_name()}": step.imports for step in steps})
     check_flow(source, steps, place)
     return Recipe(
@@ -266,8 +269,8 @@ def _source(raw: Any, place: str) -> Source:
 
 
 def _steps(raw: Any, place: str) -> list[Step]:
-    if not isinstance(raw, list) or not raw:
-        raise RecipeError(f"{place}: `stages` must be a list of at least one stage")
+    if not isinstance(raw, list):
+        raise RecipeError(f"{place}: {_NO_STAGE}")
     steps: list[Step] = []
     for index, line in enumerate(raw):
         name, settings = _line(line, f"{place}: stages[{index}]")
@@ -301,6 +304,8 @@ def _resolve_source_paths(raw: dict[str, Any], folder: Path) -> None:
         for key, value in source.items():
             if isinstance(value, str) and key in (*SOURCES, "media"):
                 source[key] = _from_folder(value, folder)
+            elif isinstance(value, list) and key == "datasets":
+                source[key] = [_from_folder(part, folder) if isinstance(part, str) else part for part in value]
 
 
 def _override(raw: dict[str, Any], text: str) -> None:

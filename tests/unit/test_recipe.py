@@ -30,9 +30,15 @@ REFUSED = [
     ("", "a recipe is a mapping with `source` and `stages`"),
     ("- fetch", "a recipe is a mapping with `source` and `stages`"),
     ("source: {list: [", "not YAML: while parsing"),
-    ("stages: [fetch]", "`source` must have one of the keys list, folder, dataset, vidal_json"),
-    ("source: a.csv\nstages: [fetch]", "`source` must have one of the keys list, folder, dataset, vidal_json"),
-    ("source: {lst: a.csv}\nstages: [fetch]", "`source` must have one of the keys list, folder, dataset, vidal_json"),
+    ("stages: [fetch]", "`source` must have one of the keys list, folder, dataset, datasets, vidal_json"),
+    (
+        "source: a.csv\nstages: [fetch]",
+        "`source` must have one of the keys list, folder, dataset, datasets, vidal_json",
+    ),
+    (
+        "source: {lst: a.csv}\nstages: [fetch]",
+        "`source` must have one of the keys list, folder, dataset, datasets, vidal_json",
+    ),
     ("source: {list: a.csv, folder: b}\nstages: [fetch]", "`source` has both list and folder; keep one"),
     ("source: {list: a.csv, depth: 2}\nstages: [fetch]", "source: unknown setting `depth`; it has list"),
     ("source: {list: 7}\nstages: [fetch]", "source.list: Input should be a valid string (got 7)"),

@@ -23,8 +23,8 @@ from vidal.dataset.storage import Storage
 from vidal.dataset.tars import KEY_PATTERN
 
 NAME = "plan.parquet"
-SOURCE_PLACE = ("_source_shard", "_source_row")
-"""Shard and row of a candidate in the dataset that it comes from; not in the manifest."""
+SOURCE_PLACE = ("_source_dataset", "_source_shard", "_source_row")
+"""Of a candidate that comes from a dataset: which one of several, its shard and row there; not in the manifest."""
 
 LINE, UNUSABLE = "_line", "_unusable"
 """Optional columns of a source's candidates: the line number in a list, and why a candidate is unusable."""

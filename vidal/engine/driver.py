@@ -222,7 +222,7 @@ def _write_info(run: Run, storage: Storage, plan: plans.Plan, index: int) -> Non
 def _run_phase(run: Run, phase: Phase, storage: Storage, previous: Storage | None, place: tuple[int, int]) -> None:
     info = read_info(storage)
     assert info is not None
-    source = previous.address if previous else run.base.address if run.base else run.recipe.source.earlier_dataset()
+    before = previous.address if previous else run.base.address if run.base else None
     stages = run.recipe.stages_to_run(phase)
     read = {name for stage in stages for name in stage.reads}
     objects = {stage.step_name(): stage.shared() for stage in stages}
@@ -235,7 +235,7 @@ def _run_phase(run: Run, phase: Phase, storage: Storage, previous: Storage | Non
         loads=frozenset(n for n in info.layers if n not in info.tar_folders or n in read) if run.base else None,
         fingerprint=info.fingerprint,
         window=run.recipe.engine.window,
-        source=source,
+        sources=(before,) if before else tuple(run.recipe.source.earlier_datasets()),
         removals=removals.load(run.recipe.removals) if run.recipe.removals else removals.Removals(),
         shared=run.engine.share({name: shared for name, shared in objects.items() if shared is not None}),
     )

@@ -41,8 +41,8 @@ class Job:
     layers: tuple[str, ...]
     fingerprint: str
     window: int
-    source: str | None = None
-    """Address of the dataset that the clips come from; None where they come from the plan alone."""
+    sources: tuple[str, ...] = ()
+    """Addresses of the datasets that the clips come from; none where they come from the plan alone."""
     inherited: tuple[str, ...] = ()
     """Layers whose tars an earlier revision of the dataset has; clips keep their members there."""
     loads: frozenset[str] | None = None

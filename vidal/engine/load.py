@@ -23,9 +23,8 @@ class ClipLoader:
         self._own = Dataset.at(job.storage)
         self._plan, self.extra_schema = self._own.plan, self._own.extra_schema
         self._unset: dict[str, Any] = dict.fromkeys(self.extra_schema.names)
-        self._source = source = Dataset.open(job.source) if job.source else None
-        if source is not None:
-            self._source_rows = functools.lru_cache(maxsize=4)(lambda shard: source.table(shard).to_pylist())
+        self._sources = sources = [Dataset.open(address) for address in job.sources]
+        self._source_rows = functools.lru_cache(maxsize=4)(lambda n, shard: sources[n].table(shard).to_pylist())
 
     def clips(self, assignment: Assignment) -> Iterator[Clip]:
         """The clips of a shard, ready for the first stage; those that need no work have a final status already."""
@@ -52,18 +51,19 @@ class ClipLoader:
 
     def _from_source(self, row: dict[str, Any], index: int) -> Clip:
         """The clip of a plan's row, together with what an earlier dataset recorded of it."""
-        if self._source is None:
+        if not self._sources:
             return from_row({**self._unset, **row})
-        shard, position = (row.get(name) for name in SOURCE_PLACE)
+        number, shard, position = (row.get(name) for name in SOURCE_PLACE)
+        number = number or 0
         if shard is None:
             shard, position = row["shard"], index
-        before = self._source_rows(shard)[position]
+        before = self._source_rows(number, shard)[position]
         # A global decision is the plan's; all else is as the earlier dataset has it.
         decided = {name: value for name, value in row.items() if name not in SOURCE_PLACE and value is not None}
         clip = from_row({**self._unset, **before, **decided, "shard": row["shard"], "position": row["position"]})
         if row["status"] is None and before["status"] == "kept":
             clip.status, clip.stage, clip.reason, clip.detail = "candidate", None, None, None
-            load_members(clip, self._source, shard, self._job.loads)
+            load_members(clip, self._sources[number], shard, self._job.loads)
         clip.members = [member for member in clip.members if member.layer in self._job.inherited]
         clip.layers = [layer for layer in clip.layers if layer in self._job.inherited]
         clip.fingerprint = None

@@ -1,6 +1,6 @@
 """Sources of candidates: the kinds that a recipe can name, one line each."""
 
-from vidal.sources.dataset import DatasetSource
+from vidal.sources.dataset import DatasetSource, DatasetsSource
 from vidal.sources.folder import FolderSource
 from vidal.sources.freesound import FreesoundSource
 from vidal.sources.list import ListSource
@@ -13,6 +13,7 @@ SOURCES: dict[str, type[Source]] = {
     "list": ListSource,
     "folder": FolderSource,
     "dataset": DatasetSource,
+    "datasets": DatasetsSource,
     "vidal_json": VidalJsonSource,
     "urls": UrlsSource,
     "search": SearchSource,

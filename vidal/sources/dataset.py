@@ -1,8 +1,9 @@
-"""The kept clips of another dataset, with their rows and members."""
+"""The kept clips of finished datasets, with their rows and members: of one dataset, or of several together."""
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Callable, Mapping
+from typing import Any, TypeVar
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -10,66 +11,126 @@ from pydantic import Field
 
 from vidal.clip import column_names
 from vidal.dataset.dataset import Dataset
-from vidal.dataset.plan import PLAN_COLUMNS
-from vidal.errors import SourceError
-from vidal.record import Column
+from vidal.dataset.plan import PLAN_COLUMNS, SOURCE_PLACE
+from vidal.errors import RecipeError, SourceError
+from vidal.record import Column, type_name
 from vidal.sources.source import Source
 from vidal.stage import digest
 
+Value = TypeVar("Value")
 
-class DatasetSource(Source):
+
+class _Finished(Source):
+    """Finished datasets, whose clips come one dataset after the other."""
+
+    def candidates(self) -> pa.Table:
+        several = self._open()
+        union = _kept_clips(several[0])
+        for number, earlier in enumerate(several[1:], start=1):
+            table = _kept_clips(earlier)
+            if number == 1:
+                union = _of_dataset(union, 0)
+            try:
+                union = pa.concat_tables([union, _of_dataset(table, number)], promote_options="permissive")
+            except pa.ArrowTypeError as error:
+                raise SourceError(
+                    f"{earlier.address}: cannot be merged with {several[0].address}: {error}; build one of them anew "
+                    f"with another name for that column"
+                ) from None
+        return union
+
+    def identity(self) -> dict[str, Any]:
+        each = []
+        for earlier in self._open():
+            sizes = [[shard, earlier.storage.size(earlier.manifest_name(shard))] for shard in earlier.committed()]
+            each.append({"dataset": earlier.info.fingerprint, "manifests": digest(sizes)})
+        return each[0] if len(each) == 1 else {"datasets": each}
+
+    def columns(self) -> set[str]:
+        own = (name for earlier in self._open() for name in (*earlier.extra_schema.names, *earlier.info.layers))
+        return {*column_names(), *own}
+
+    def declared(self) -> dict[str, Column]:
+        return self._united(
+            "column", lambda earlier: earlier.info.columns, lambda column: f"{type_name(column.type)} ({column.group})"
+        )
+
+    def layers(self) -> list[str]:
+        return list(dict.fromkeys(layer for earlier in self._open() for layer in earlier.info.layers))
+
+    def modalities(self) -> dict[str, str]:
+        return self._united("layer", lambda earlier: earlier.info.modalities, str)
+
+    def _united(
+        self, kind: str, given: Callable[[Dataset], Mapping[str, Value]], described: Callable[[Value], str]
+    ) -> dict[str, Value]:
+        """Return by name what the datasets declare; raises `RecipeError` where two declare one name differently."""
+        united: dict[str, tuple[Value, str]] = {}
+        for earlier in self._open():
+            for name, value in given(earlier).items():
+                other, by = united.setdefault(name, (value, earlier.address))
+                if described(other) != described(value):
+                    raise RecipeError(
+                        f"source.datasets: {by} has the {kind} `{name}` as {described(other)}, {earlier.address} as "
+                        f"{described(value)}; build one of them anew with another name for it"
+                    )
+        return {name: value for name, (value, _) in united.items()}
+
+    def _open(self) -> list[Dataset]:
+        return [_finished(address) for address in self.earlier_datasets()]
+
+
+class DatasetSource(_Finished):
     """``{dataset: DIR}``; the dataset must be complete, so that the plan covers all of it."""
 
     dataset: str = Field()
 
-    def candidates(self) -> pa.Table:
-        earlier = self._open()
-        tables = []
-        for shard in earlier.committed():
-            table = earlier.table(shard)
-            place = pa.table({"_source_shard": pa.array([shard] * table.num_rows),
-                              "_source_row": pa.array(range(table.num_rows))})  # fmt: skip
-            wanted = [n for n in self._plan_columns(earlier) if n in table.column_names]
-            columns = {**{n: table.column(n) for n in wanted}, **dict(zip(place.column_names, place, strict=True))}
-            kept = pc.equal(table.column("status"), "kept")
-            tables.append(pa.table(columns).filter(kept))
-        kept_clips = pa.concat_tables(tables) if tables else None
-        if kept_clips is None or kept_clips.num_rows == 0:
-            raise SourceError(f"{self.dataset}: the dataset has no kept clip")
-        return kept_clips
+    def earlier_datasets(self) -> list[str]:
+        return [self.dataset]
 
-    def earlier_dataset(self) -> str:
-        return self.dataset
 
-    @staticmethod
-    def _plan_columns(earlier: Dataset) -> list[str]:
-        """Return the columns that the plan copies; all others are read from the earlier manifest in the worker."""
-        outcome = {"shard", "position", "status", "stage", "reason", "detail", "is_transient"}
-        extra = [name for name in earlier.plan.extra_schema().names if name not in earlier.info.columns]
-        return [name for name in (*PLAN_COLUMNS, *extra) if name not in outcome]
+class DatasetsSource(_Finished):
+    """``{datasets: [DIR, DIR@2]}``: the kept clips of complete datasets, in this order.
 
-    def identity(self) -> dict[str, Any]:
-        earlier = self._open()
-        sizes = [[shard, earlier.storage.size(earlier.manifest_name(shard))] for shard in earlier.committed()]
-        return {"dataset": earlier.info.fingerprint, "manifests": digest(sizes)}
+    A clip has the layers of its own dataset, and null in columns that only another has. A clip whose id an earlier
+    dataset has, too, is rejected as ``repeated``.
+    """
 
-    def columns(self) -> set[str]:
-        earlier = self._open()
-        return {*column_names(), *earlier.extra_schema.names, *earlier.info.layers}
+    datasets: list[str] = Field(min_length=2)
 
-    def declared(self) -> dict[str, Column]:
-        return dict(self._open().info.columns)
+    def earlier_datasets(self) -> list[str]:
+        return self.datasets
 
-    def layers(self) -> list[str]:
-        return self._open().info.layers
 
-    def modalities(self) -> dict[str, str]:
-        return self._open().info.modalities
+def _finished(address: str) -> Dataset:
+    earlier = Dataset.open(address)
+    earlier.own_tars("which a build does not start from; train on it as it is")
+    missing = earlier.info.shards - len(earlier.committed())
+    if missing:
+        raise SourceError(f"{address}: {missing} shard(s) are not built yet; finish that run first")
+    return earlier
 
-    def _open(self) -> Dataset:
-        earlier = Dataset.open(self.dataset)
-        earlier.own_tars("which a build does not start from; train on it as it is")
-        missing = earlier.info.shards - len(earlier.committed())
-        if missing:
-            raise SourceError(f"{self.dataset}: {missing} shard(s) are not built yet; finish that run first")
-        return earlier
+
+def _kept_clips(earlier: Dataset) -> pa.Table:
+    """The plan's columns of the kept clips and the place of each; all else is read in the worker."""
+    # What became of a clip stays behind, and a column that a decision declares is read with the others.
+    outcome = ("shard", "position", "status", "stage", "reason", "detail", "is_transient")
+    own = [name for name in earlier.plan.extra_schema().names if name not in earlier.info.columns]
+    wanted = [name for name in (*PLAN_COLUMNS, *own) if name not in outcome]
+    _, shard_column, row_column = SOURCE_PLACE
+    tables = []
+    for shard in earlier.committed():
+        table = earlier.table(shard, ["status", *wanted])
+        is_kept = pc.equal(table.column("status"), "kept")
+        table = table.drop_columns(["status"])
+        table = table.append_column(shard_column, pa.array([shard] * table.num_rows))
+        table = table.append_column(row_column, pa.array(range(table.num_rows)))
+        tables.append(table.filter(is_kept))
+    kept_clips = pa.concat_tables(tables) if tables else None
+    if kept_clips is None or kept_clips.num_rows == 0:
+        raise SourceError(f"{earlier.address}: the dataset has no kept clip")
+    return kept_clips
+
+
+def _of_dataset(table: pa.Table, number: int) -> pa.Table:
+    return table.append_column(SOURCE_PLACE[0], pa.array([number] * table.num_rows))

@@ -51,9 +51,9 @@ class Source(BaseModel):
         """
         return self.candidates()
 
-    def earlier_dataset(self) -> str | None:
-        """Where the dataset is that the clips come from, with their rows and members; None without one."""
-        return None
+    def earlier_datasets(self) -> list[str]:
+        """Return the addresses of the datasets that the clips come from, with their rows and members; mostly none."""
+        return []
 
     def identity(self) -> dict[str, Any]:
         """What stands for the source's content in the fingerprint."""
