@@ -10,12 +10,21 @@ from pathlib import Path
 import fsspec
 import pandas
 import pytest
+import yaml
+from rich.console import Console
 
-from tests.runs import PAINT, SAME_TITLE, SHADE, digests, run, vidal, write_recipe
+import vidal
+from tests.runs import FEW_LETTERS, LETTERS, PAINT, SAME_TITLE, SHADE, digests, run, write_list, write_recipe
+from tests.runs import vidal as command
 from tests.store import s3_server
+from vidal.build import How, add, grow
 from vidal.dataset.dataset import Dataset
+from vidal.dataset.removals import Removals
+from vidal.dataset.remove import remove
+from vidal.dataset.revise import drop
 from vidal.dataset.verify import verify
 from vidal.engine.local import InProcessEngine, PoolEngine
+from vidal.engine.refilter import refilter
 from vidal.errors import OutputError, StorageError
 
 BUCKET = "films"
@@ -76,7 +85,7 @@ def test_a_run_that_lost_shards_is_finished_and_then_does_nothing(built: tuple[P
     assert sorted(run(folder / "toys.yaml", address, PoolEngine(1)).done_shards) == [0, 1]
     assert stored(address) == before
     assert run(folder / "toys.yaml", address, PoolEngine(1)).done_shards == []
-    done = vidal("build", folder / "toys.yaml", "--out", address, "--engine", "local", "--workers", "0", "--json")
+    done = command("build", folder / "toys.yaml", "--out", address, "--engine", "local", "--workers", "0", "--json")
     assert (done.returncode, done.stderr, json.loads(done.stdout)["did_nothing"]) == (0, "", True)
 
 
@@ -100,7 +109,7 @@ def test_a_bucket_that_is_not_there_and_a_server_that_is_away_are_one_line(
         run(recipe, "s3://nobodys/out", InProcessEngine())
     assert "\n" not in str(caught.value)
     away = {"AWS_ENDPOINT_URL": "http://127.0.0.1:9", "AWS_MAX_ATTEMPTS": "1"}
-    done = vidal("build", recipe, "--out", f"s3://{BUCKET}/x", "--engine", "local", "--workers", "0", env=away)
+    done = command("build", recipe, "--out", f"s3://{BUCKET}/x", "--engine", "local", "--workers", "0", env=away)
     assert (done.returncode, done.stdout, done.stderr.count("\n")) == (1, "", 1)
     assert done.stderr.startswith(f"vidal: s3://{BUCKET}/x")
 
@@ -112,7 +121,7 @@ def test_a_store_without_credentials_says_what_to_set(
         monkeypatch.delenv(name)
     monkeypatch.setenv("HOME", str(tmp_path))
     monkeypatch.setenv("AWS_EC2_METADATA_DISABLED", "true")
-    done = vidal("status", f"s3://{BUCKET}/some/where/out")
+    done = command("status", f"s3://{BUCKET}/some/where/out")
     assert (done.returncode, done.stdout, done.stderr.count("\n")) == (1, "", 1)
     assert "set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY" in done.stderr
 
@@ -127,3 +136,24 @@ def test_an_export_goes_to_the_store(built: tuple[Path, str]) -> None:
     local = {path.name: path.read_bytes() for path in (folder / "joint").iterdir()}
     assert stored(out) == local
     assert sorted(digests(folder / "joint")) == sorted(local)
+
+
+def test_revisions_in_the_store_are_those_of_a_local_dataset(endpoint: str, tmp_path: Path) -> None:
+    recipe = write_recipe(tmp_path, [LETTERS, {FEW_LETTERS: {"min": 1}}, PAINT], ["a", "ab", "abc", "abcd", "abcde"])
+    (tmp_path / "more.yaml").write_text(yaml.safe_dump({"stages": [SHADE]}))
+    (tmp_path / "longer").mkdir()
+    longer = f"list={write_list(tmp_path / 'longer', ['a', 'ab', 'abc', 'abcd', 'abcde', 'xyz'])}"
+    places = (f"s3://{BUCKET}/revised", str(tmp_path / "revised"))
+    for address in places:
+        run(recipe, address, InProcessEngine())
+        how, console = How(engine="local", workers=0), Console(quiet=True)
+        add(tmp_path / "more.yaml", address, how, console, quiet=True)
+        grow(address, [longer], how, console, quiet=True)
+        refilter(address, [f"{FEW_LETTERS}.min=3"])
+        remove(address, Removals({"clip_id": frozenset(["c004"])}))
+        assert [len(vidal.open(f"{address}{suffix}")) for suffix in ("@0", "@1", "@2", "")] == [4, 4, 5, 3]
+        assert not [*verify(Dataset.open(address)), *verify(Dataset.open(f"{address}@2"))]
+    local = {str(p.relative_to(places[1])): p.read_bytes() for p in Path(places[1]).rglob("*") if p.is_file()}
+    assert stored(places[0]) == local
+    drop(places[0], 3)
+    assert len(vidal.open(places[0])) == 5 and not [name for name in stored(places[0]) if "revisions/3" in name]
