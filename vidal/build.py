@@ -1,4 +1,4 @@
-"""`build`, `retry`, `add` and `grow`: the library's doors behind the commands of the same names."""
+"""`build`, `retry`, `add` and `grow`: the library functions behind the commands of the same names."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ EngineName = Literal["ray", "local"]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class BuildResult:
-    """What a build or a retry did."""
+    """The result of `build`, `retry`, `add` or `grow`."""
 
     out: str
     did_nothing: bool
@@ -45,17 +45,17 @@ class BuildResult:
     wall_s: float
     stage_seconds: dict[str, float]
     notes: list[str]
-    """What the source could not take as it stands: cells that cannot be read, files that are skipped."""
+    """Lines about unreadable cells and skipped files of the source."""
 
     def verdict(self) -> MachineError | None:
-        """The error of a build in which every candidate failed: its cause is rarely the clips."""
+        """Return an error if every candidate failed, which is rarely caused by the clips; otherwise None."""
         failures = [line for line in self.funnel.lines(self.stage_order) if line.outcome == "failed"]
         if not failures or sum(line.count for line in failures) < self.funnel.candidates:
             return None
         worst = max(failures, key=lambda line: line.count)
         return MachineError(
             f"{self.out}: every candidate failed, {worst.count} of {self.funnel.candidates} in stage {worst.stage} "
-            f"with reason {worst.reason}; `vidal why {self.out} CLIP` tells the details of one"
+            f"with reason {worst.reason}; `vidal why {self.out} CLIP` shows the details of one"
         )
 
     def lines(self) -> Iterator[str | Table]:
@@ -64,8 +64,8 @@ class BuildResult:
         yield as_table(self.funnel, self.stage_order)
         if not self.did_nothing:
             slowest = sorted(self.stage_seconds.items(), key=lambda stage: -stage[1])[:5]
-            told = ", ".join(f"{name} {s:.1f}" for name, s in slowest)
-            yield f"{self.out} in {self.wall_s:.0f} s; worker seconds: {told}"
+            stages = ", ".join(f"{name} {s:.1f}" for name, s in slowest)
+            yield f"{self.out} in {self.wall_s:.0f} s; worker seconds: {stages}"
 
     def as_json(self) -> dict[str, Any]:
         return {
@@ -80,14 +80,14 @@ class BuildResult:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class How:
-    """Where the work runs; none of it changes a byte of the output."""
+    """The engine of a build and its size; none of it changes a byte of the output."""
 
     engine: EngineName = "ray"
     workers: int | None = None
     ray_address: str | None = None
 
     def start(self, recipe: Recipe) -> Engine:
-        """The engine, not yet started; raises `UserError` for settings that cannot be."""
+        """Create the engine, which starts with its first job; raises `UserError` for invalid settings."""
         if self.workers is not None and self.workers < (0 if self.engine == "local" else 1):
             raise UserError(f"--workers {self.workers}: at least 1 (0, in this process, is for --engine local)")
         if self.engine == "local":
@@ -109,7 +109,10 @@ class How:
 
 
 def build(recipe: Recipe, out: str, how: How, console: Console, *, quiet: bool = False) -> BuildResult:
-    """Build a data set, or do what is left of it. Raises `VidalError`; what is committed stays."""
+    """Build a dataset, or resume its build. Raises `VidalError`; committed shards stay.
+
+    Example: ``build(load("shorts.yaml"), "data/shorts", How(engine="local"), Console())``.
+    """
     started = time.monotonic()
     storage = Storage(out)
     if is_complete(recipe, storage):
@@ -127,9 +130,10 @@ def retry(
     settings: Sequence[str] = (),
     quiet: bool = False,
 ) -> BuildResult:
-    """Try failed clips again: those of the given reasons or ids, or every one whose failure is transient.
+    """Retry failed clips: those with the given reasons or ids, by default all transient failures.
 
-    ``settings`` are ``key.path=value`` for what the dataset does not keep: cookies, a proxy, how hosts are visited.
+    ``settings`` are ``key.path=value`` for settings that the dataset does not store: cookies, a proxy, host rules.
+    Raises `VidalError`.
     """
     started = time.monotonic()
     dataset = Dataset.open(out)
@@ -142,16 +146,15 @@ def retry(
         if by_name or (not reasons and not clip_ids and row["is_transient"]):
             chosen.add(row["clip_id"])
             shards.add(row["shard"])
-    unknown = sorted(set(reasons) - known)
-    if unknown:
+    if unknown := sorted(set(reasons) - known):
         raise UserError(
             f"{out}: no clip failed with reason {unknown[0]}; reasons: {', '.join(sorted(known)) or 'none'}"
         )
     if len(dataset.committed()) < dataset.info.shards:
-        raise OutputError(f"{out}: not complete yet; run `vidal build` to the end before a retry")
+        raise OutputError(f"{out}: not complete yet; finish `vidal build` before a retry")
     if not chosen:
         return _result(out, started, did_nothing=True)
-    dataset.own_tars("and has no recipe to run again; mend the tars and index them anew")
+    dataset.own_tars("and has no recipe to run again; fix the tars and index them again")
     refuse_revised(dataset, "vidal retry")
     recipe = _recipe_of(dataset, settings)
     chosen_clips = Retry(clip_ids=frozenset(chosen), shards=frozenset(shards))
@@ -163,8 +166,8 @@ def add(
 ) -> BuildResult:
     """Run a recipe's stages over a finished dataset; their columns and layers become a revision of it.
 
-    Only media that a stage reads are read, and no tar that is there is written. Raises `VidalError`; what is committed
-    stays, and the same call resumes. Example: ``add(Path("depth.yaml"), "data/vidal", How(), Console())``.
+    Only the layers that a stage reads are read, and no existing tar is written. Raises `VidalError`; committed shards
+    stay, and the same call resumes. Example: ``add(Path("depth.yaml"), "data/vidal", How(), Console())``.
     """
     started = time.monotonic()
     base = finished(address)
@@ -183,11 +186,11 @@ def grow(
     settings: Sequence[str] = (),
     quiet: bool = False,
 ) -> BuildResult:
-    """Build further candidates by a finished dataset's own recipe; together they become a revision of it.
+    """Build further candidates with a finished dataset's own recipe; the whole becomes a revision of it.
 
-    ``source`` is ``kind=value``, such as ``list=more.csv``; candidates that the dataset has are left out, so a longer
-    list will do. ``settings`` are ``key.path=value`` for what the dataset does not keep, such as ``fetch.cookies``.
-    Raises `VidalError`; what is committed stays, and the same call resumes.
+    ``source`` is ``kind=value``, such as ``list=more.csv``; candidates already in the dataset are skipped, so the list
+    may contain them. ``settings`` are ``key.path=value`` for settings that the dataset does not store, such as
+    ``fetch.cookies``. Raises `VidalError`; committed shards stay, and the same call resumes.
     """
     started = time.monotonic()
     base = finished(address)
@@ -202,7 +205,7 @@ def _recipe_of(dataset: Dataset, settings: Sequence[str]) -> Recipe:
     try:
         return again(dataset.info.definition, settings, f"{dataset.storage.address}/dataset.json")
     except RecipeError as error:
-        raise RecipeError(f"{error}; this data set was written by {dataset.info.created_by}") from None
+        raise RecipeError(f"{error}; this dataset was written by {dataset.info.created_by}") from None
 
 
 def _drive(
@@ -210,7 +213,7 @@ def _drive(
     work: Callable[[Run], None] = drive,
 ) -> BuildResult:  # fmt: skip
     started = time.monotonic()
-    # A phase may take days before the first worker of the next one loads its models.
+    # Checked up front: a phase may take days before the workers of the next one load their models.
     require(recipe.stages)
     engine = how.start(recipe)
     with LiveProgress(console, quiet=quiet) as progress:

@@ -1,25 +1,25 @@
-"""Every exception that vidal raises; a class that one part alone raises is defined there.
+"""The tree of all exceptions that vidal raises; a class that only one module raises is defined there.
 
 VidalError
-├── UserError          the caller can mend it: exit code 2
+├── UserError          usage error, which the caller can fix: exit code 2
 │   ├── RecipeError    a recipe or a setting is wrong
 │   ├── SourceError    the list, folder or dataset of candidates is wrong
 │   │   ├── CellError   one cell of a list cannot be read: it becomes a fault in the report (vidal.sources.cells)
-│   │   └── NothingNewError  every candidate of the source is in the dataset that is to grow
-│   └── OutputError    the output folder belongs to another recipe or another run
-├── MachineError       this machine cannot do the work: exit code 1, the run stops at once
-│   ├── StorageError   disk full, read-only, no permission, storage service away
+│   │   └── NothingNewError  every candidate of the source is in the dataset already
+│   └── OutputError    the output folder belongs to a different recipe or another run
+├── MachineError       environment error: exit code 1, the run stops at once
+│   ├── StorageError   disk full, read-only, no permission, storage service unavailable
 │   ├── ToolError      ffmpeg missing or too old
 │   ├── ModelError     a model cannot be loaded
-│   └── DivergedError  a training's numbers are lost, on every rank
-├── InterruptedRunError  the user ended a run that goes on by another command: exit code 130
+│   └── DivergedError  a training has diverged, on every rank
+├── InterruptedRunError  the user interrupted a run that can be resumed: exit code 130
 └── ClipError          one clip cannot be processed: it becomes that clip's `failed` row
     ├── FetchError     one address could not be fetched (vidal.crawl.reasons)
-    ├── RefusedError   the guard allows no such address, connection or act (vidal.crawl.guard)
-    ├── MalformedReplyError  a server's reply is not what the schema asks for (vidal.models.openai_server)
-    └── BrokenSampleError    a sample's bytes are not there (vidal.reader.ranges)
+    ├── RefusedError   the guard forbids an address, a connection or a system call (vidal.crawl.guard)
+    ├── MalformedReplyError  a server's reply does not match the schema (vidal.models.openai_server)
+    └── BrokenSampleError    a sample's bytes are missing or damaged (vidal.reader.ranges)
 
-VidalWarning           something that the user should know and that does not stop the run
+VidalWarning           something that the user should know; the run continues
 """
 
 from __future__ import annotations
@@ -28,13 +28,13 @@ import errno
 
 
 class VidalError(Exception):
-    """Root of the tree; its text is one line that says what, where and how to mend it."""
+    """Root of the tree. The message is one line: what is wrong, where, and how to fix it."""
 
     exit_code = 1
 
 
 class UserError(VidalError):
-    """The caller's mistake."""
+    """A usage error, which the caller can fix."""
 
     exit_code = 2
 
@@ -48,7 +48,7 @@ class SourceError(UserError):
 
 
 class NothingNewError(SourceError):
-    """Every candidate is in the dataset that is to grow."""
+    """Every candidate of the source is in the dataset already."""
 
 
 class OutputError(UserError):
@@ -56,15 +56,15 @@ class OutputError(UserError):
 
 
 class MachineError(VidalError):
-    """Broken infrastructure: never blamed on a clip."""
+    """An environment error, such as a full disk: never recorded as a clip's failure."""
 
 
 class StorageError(MachineError):
-    """Storage refused to read or write."""
+    """Reading from or writing to storage failed."""
 
 
 class ToolError(MachineError):
-    """An external program is missing or unfit."""
+    """An external program is missing or unsuitable."""
 
 
 class ModelError(MachineError):
@@ -72,11 +72,11 @@ class ModelError(MachineError):
 
 
 class DivergedError(MachineError):
-    """A training's loss or gradient is no number any more; every rank raises it."""
+    """The loss or the gradient of a training is not finite; raised on every rank."""
 
 
 class InterruptedRunError(VidalError):
-    """A run ended at the user's wish; the text says how it goes on."""
+    """The user interrupted a run; the message says how to resume it."""
 
     exit_code = 130
 
@@ -84,8 +84,8 @@ class InterruptedRunError(VidalError):
 class ClipError(VidalError):
     """One clip cannot be processed.
 
-    ``reason`` is one word of the manifest (``undecodable``, ``no_video``, ``timeout``); a transient
-    reason may go away by itself and is what ``vidal retry`` is for.
+    ``reason`` is a code of the manifest (``undecodable``, ``no_video``, ``timeout``). A ``transient`` failure may not
+    recur: ``vidal retry`` retries it.
     """
 
     def __init__(self, reason: str, detail: str = "", *, transient: bool = False) -> None:
@@ -106,15 +106,15 @@ def _clip_error(reason: str, detail: str, transient: bool) -> ClipError:
 
 
 class VidalWarning(UserWarning):
-    """Something the user should know that does not stop the run."""
+    """Something that the user should know; the run continues."""
 
 
 _MACHINE_ERRNOS = {
     errno.ENOSPC: "the disk is full; free some space and run the same command again",
     errno.EDQUOT: "the disk quota is used up; free some space and run the same command again",
     errno.EROFS: "the file system is read-only; choose another --out",
-    errno.EACCES: "permission denied; mend the permissions or choose another --out",
-    errno.EPERM: "permission denied; mend the permissions or choose another --out",
+    errno.EACCES: "permission denied; fix the permissions or choose another --out",
+    errno.EPERM: "permission denied; fix the permissions or choose another --out",
     errno.EIO: "the device reports an input/output error; check the disk",
     errno.EMFILE: "too many open files; raise `ulimit -n`",
     errno.ENFILE: "the machine has too many open files",
@@ -122,7 +122,7 @@ _MACHINE_ERRNOS = {
 
 
 def machine_error(error: BaseException, where: str) -> MachineError | None:
-    """The `MachineError` that an operating-system error stands for, or None if it is none of the machine's."""
+    """Return the `MachineError` for an error of the operating system; None if it is no environment error."""
     if isinstance(error, MachineError):
         return error
     if isinstance(error, OSError) and error.errno in _MACHINE_ERRNOS:

@@ -1,4 +1,4 @@
-"""Checks of what a recipe's steps read, write and declare, before anything runs.
+"""Checks, before anything runs, of what a recipe's steps read, write and declare.
 
 A step may read what the source provides or an earlier step writes, and may write what is declared: columns of
 `vidal.clip.Clip`, layers of a stage, and the columns of its own class.
@@ -24,7 +24,7 @@ _NAME = re.compile(r"[a-z][a-z0-9_]*")
 
 
 def check_flow(source: Source, steps: Sequence[Step], place: str) -> None:
-    """Raise `RecipeError` for a step that reads what no earlier step writes, or writes what no step declares."""
+    """Raise `RecipeError` for a step that reads a name that no earlier step writes, or writes an undeclared one."""
     named = {step.step_name(): f"{place}: stages[{index}].{step.step_name()}" for index, step in enumerate(steps)}
     known = _check_declarations(source, steps, named)
     available = source.columns()
@@ -105,5 +105,5 @@ def check_own_columns(own: pa.Schema, declared: Mapping[str, Column], place: str
         if column is not None and (field.name != name or not field.type.equals(arrow_type(column.type))):
             raise RecipeError(
                 f"{place}: the source has a column `{field.name}` of type {field.type}, and a stage declares `{name}` "
-                f"as {type_name(column.type)}; rename the source's"
+                f"as {type_name(column.type)}; rename that of the source"
             )

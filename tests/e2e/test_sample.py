@@ -29,9 +29,9 @@ def test_every_candidate_ends_as_the_sample_list_expects(manifest: pd.DataFrame,
     assert outcome.sort_index().to_dict() == truth["expected"].sort_index().to_dict()
 
 
-def test_every_row_that_is_turned_away_says_where_and_by_what_number(manifest: pd.DataFrame) -> None:
-    turned_away = manifest[manifest["status"] != "kept"]
-    assert turned_away[["stage", "reason", "detail"]].notna().all(axis=None)
+def test_every_dropped_row_says_where_and_by_what_number(manifest: pd.DataFrame) -> None:
+    dropped = manifest[manifest["status"] != "kept"]
+    assert dropped[["stage", "reason", "detail"]].notna().all(axis=None)
 
 
 def test_the_dataset_keeps_its_promises(sample_dataset: Path) -> None:

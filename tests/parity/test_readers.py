@@ -354,9 +354,9 @@ def test_pandas_reads_the_whole_story_and_the_counts_reconcile(out: Path) -> Non
     table = pandas.read_parquet(out / "manifest")
     assert table.status.value_counts().to_dict() == {"kept": 8, "rejected": 1, "failed": 1}
     assert set(table.clip_id) == {f"c{n:03d}" for n in range(10)}
-    turned_away = table[table.status != "kept"].set_index("clip_id")
-    assert turned_away.reason.to_dict() == {"c000": "unwanted", "c001": "value_error"}
-    assert turned_away.stage.to_dict() == {"c000": "trouble", "c001": "trouble"}
+    dropped = table[table.status != "kept"].set_index("clip_id")
+    assert dropped.reason.to_dict() == {"c000": "unwanted", "c001": "value_error"}
+    assert dropped.stage.to_dict() == {"c000": "trouble", "c001": "trouble"}
 
 
 def test_plain_tar_lists_what_the_manifest_says(out: Path) -> None:

@@ -174,7 +174,7 @@ def test_a_column_of_the_source_is_the_stage_s_where_both_say_the_same(
     if message:
         with pytest.raises(RecipeError) as caught:
             run(check(raw, "own.yaml"), tmp_path / "out", InProcessEngine())
-        assert str(caught.value) == f"own: {message}; rename the source's"
+        assert str(caught.value) == f"own: {message}; rename that of the source"
     else:
         run(check(raw, "own.yaml"), tmp_path / "out", InProcessEngine())
         assert [row["letters"] for row in rows(tmp_path / "out").values()] == [4]

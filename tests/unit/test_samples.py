@@ -1,4 +1,4 @@
-"""The sample set: manifests/sample.csv and samples/clips say the same, and show every way a clip can be turned away."""
+"""The sample set: manifests/sample.csv and samples/clips say the same, and show every way that a clip can be dropped."""
 
 import csv
 import hashlib

@@ -1,4 +1,4 @@
-"""What the parent and the fetching child say to each other: one JSON line each way."""
+"""Requests to a fetching child and its answers, one JSON line each."""
 
 from __future__ import annotations
 
@@ -15,21 +15,21 @@ from vidal.crawl.settings import WebSettings
 from vidal.errors import ClipError, StorageError
 
 MIB = 1024 * 1024
-_Line = bytes
+_Line = bytes  # in `Answer`, `bytes` is a field
 SEARCH = re.compile(r"([a-z0-9]+)search(?:date)?\d*:")
-"""How yt-dlp writes a search: ``ytsearch20:words``; ``ytsearchdate20:words`` gives the newest first."""
+"""A search in yt-dlp's syntax: ``ytsearch20:words``; ``ytsearchdate20:words`` returns the newest first."""
 _SEARCHED = {"yt": "youtube.com", "bili": "bilibili.com", "nico": "nicovideo.jp", "gv": "google.com",
              "sc": "soundcloud.com", "yahoo": "yahoo.com"}  # fmt: skip
 
 Op = Literal["which", "metadata", "media", "search", "direct", "robots", "get_json"]
 """``which``: the extractor that matches, without network · ``metadata``, ``media``: through yt-dlp · ``search``: the
-entries of a search, channel or playlist · ``direct``: the file itself · ``robots``: may the address be asked for ·
-``get_json``: an API's answer."""
+entries of a search, channel or playlist · ``direct``: a plain download · ``robots``: whether robots.txt allows the
+address · ``get_json``: the response of an API."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Ask:
-    """One thing to do; ``folder`` is the clip's own, and nothing is written elsewhere."""
+    """One request to a fetching child, which writes nothing outside the clip's ``folder``."""
 
     op: Op
     url: str
@@ -37,26 +37,26 @@ class Ask:
     wall_s: float = 120.0
     max_bytes: int = 512 * MIB
     expected_sha256: str = ""
-    """Of an earlier crawl: other bytes become ``changed_content``."""
+    """Hash of an earlier crawl; different bytes fail with ``changed_content``. Empty: any bytes."""
     entries: int = 50
-    """How many entries ``search`` gives at most."""
+    """Maximum number of entries of ``search``."""
     headers: Mapping[str, str] = field(default_factory=dict, repr=False)
-    """Further headers of ``get_json``, such as an API's token."""
+    """Additional headers of ``get_json``, such as an API token."""
     settings: WebSettings = field(default_factory=WebSettings)
 
     def secrets(self) -> tuple[str, ...]:
-        """Texts that no answer may hold, longest first; the cookies' values are added where the file is read."""
+        """Return the texts to redact from answers, longest first; cookie values are added where the file is read."""
         secrets = [self.settings.proxy, *self.headers.values()]
         secrets += [word for value in self.headers.values() for word in value.split()]
         if self.settings.proxy:
             parts = urlsplit(self.settings.proxy)
-            secrets += [unquote(text) for text in (parts.username, parts.password) if text]
-            secrets += [text for text in (parts.username, parts.password) if text]
+            credentials = [text for text in (parts.username, parts.password) if text]
+            secrets += [*credentials, *map(unquote, credentials)]
         return tuple(sorted({text for text in secrets if len(text) >= 4}, key=len, reverse=True))
 
     def to_line(self) -> bytes:
-        fields = {one.name: getattr(self, one.name) for one in dataclasses.fields(self)}
-        # The settings may be those of the whole stage; the child gets the web's part of them.
+        fields = {each.name: getattr(self, each.name) for each in dataclasses.fields(self)}
+        # The settings may be a whole stage; the child gets those of `WebSettings` only.
         fields["settings"] = self.settings.model_dump(mode="json", include=set(WebSettings.model_fields))
         return json.dumps(fields).encode() + b"\n"
 
@@ -68,21 +68,21 @@ class Ask:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Answer:
-    """What came of an ask; files are names within the folder."""
+    """The result of a request; files are names within its folder."""
 
     ok: bool
     metadata: dict[str, Any] = field(default_factory=dict)
-    """Crawl columns for ``metadata`` and ``media``, what HTTP said for ``direct``; by `vidal.crawl.metadata`."""
+    """Crawl columns for ``metadata`` and ``media``, HTTP headers for ``direct``; see `vidal.crawl.metadata`."""
     file: str | None = None
-    """The media; where picture and sound came apart, the picture."""
+    """The media file; the video if the platform delivers video and audio separately."""
     audio_file: str | None = None
-    """The sound, where it came apart: `vidal.crawl.merge.merge` puts the two together."""
+    """The audio if it is delivered separately; `vidal.crawl.merge.merge` merges the two."""
     thumbnail_file: str | None = None
     subtitle_files: dict[str, str] = field(default_factory=dict)
-    """Language to file."""
+    """File by language."""
     bytes: int | None = None
     sha256: str | None = None
-    """Of the media's bytes as they came; of picture and sound one after the other where they came apart."""
+    """Hash of the media bytes as downloaded: of the video, then the audio if it is delivered separately."""
     final_url: str | None = None
     reason: str | None = None
     detail: str = ""
@@ -90,7 +90,7 @@ class Answer:
     retry_after_s: float | None = None
     http_status: int | None = None
     requests: int = 0
-    """HTTP requests that it took of the ask's host, those for robots.txt and redirects among them."""
+    """Number of HTTP requests to the host, including robots.txt and redirects."""
 
     @classmethod
     def failed(
@@ -103,7 +103,7 @@ class Answer:
         )  # fmt: skip
 
     def raise_if_failed(self) -> None:
-        """`ClipError` for what is the clip's, `StorageError` for what is this machine's."""
+        """Raise `ClipError` for a failure of the clip, `StorageError` for one of this machine's disk."""
         if self.reason == DISK:
             raise StorageError(f"the disk failed while fetching: {self.detail}")
         if not self.ok:
@@ -118,7 +118,7 @@ class Answer:
 
 
 def host_of(url: str) -> str:
-    """The host that a visit counts for, in lower case; of a search, the platform's."""
+    """Return the host whose budget a visit uses, in lower case; for a search, the host of the platform."""
     if (search := SEARCH.match(url)) and search[1] in _SEARCHED:
         return _SEARCHED[search[1]]
     try:

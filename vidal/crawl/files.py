@@ -1,4 +1,4 @@
-"""Files of this machine and of object stores, copied into a clip's private folder and hashed on the way."""
+"""Copies local files and objects of a store into a clip's private folder, and hashes them on the way."""
 
 from __future__ import annotations
 
@@ -23,25 +23,28 @@ _CHUNK_BYTES = MIB
 
 
 def copy(url: str, target: Path, *, base: str, max_bytes: int) -> tuple[int, str]:
-    """Copy at most ``max_bytes``; gives the size and the SHA-256. Raises `ClipError`.
+    """Copy a file or object of at most ``max_bytes``; returns size and SHA-256. Raises `ClipError`.
 
-    What a list may name is for `Fetch.schemes` to say; whatever it is, it only ever is opened for reading.
+    `Fetch.schemes` limits which addresses a list may contain; in any case they are only opened for reading.
     """
     try:
-        with _opened(url, base) as source:
+        is_file = scheme_of(url) == "file"
+        source = _open_regular(os.path.join(base, path_of(url))) if is_file else fsspec.open(url, "rb").open()
+        with source:
             return _copy(source, target, max_bytes)
     except FileNotFoundError as error:
         raise ClipError("missing", f"no such file: {url!r}") from error
     except (OSError, ValueError) as error:
-        # No permission to read one file is that file's matter; a failing disk is the machine's.
+        # A file without read permission is the clip's failure; a failing disk is the machine's.
         fault = None if isinstance(error, PermissionError) else machine_error(error, repr(url))
         raise fault or ClipError("unreadable", str(error)[:300]) from error
 
 
 def path_of(url: str) -> str:
-    """The path of a plain path or of a ``file:`` address, which is percent-encoded; raises `ClipError`.
+    """Return the path of a plain path or a percent-encoded ``file:`` address; raises `ClipError` for another host's.
 
-    ``file:a%20b.mp4``, without slashes, is relative as the path ``a b.mp4`` is: it can name what is no UTF-8.
+    ``file:a%20b.mp4``, without slashes, is the relative path ``a b.mp4``. Such addresses can name files whose names are
+    not UTF-8.
     """
     address = _FILE.fullmatch(url)
     if address is None:
@@ -53,15 +56,8 @@ def path_of(url: str) -> str:
     return os.fsdecode(unquote_to_bytes(address[2]))
 
 
-def _opened(url: str, base: str) -> IO[bytes]:
-    if scheme_of(url) == "file":
-        return _open_regular(os.path.join(base, path_of(url)))
-    opened: IO[bytes] = fsspec.open(url, "rb").open()
-    return opened
-
-
 def _open_regular(path: str) -> IO[bytes]:
-    """Open without waiting for a FIFO's writer, and ask what was opened rather than what the name stood for before."""
+    """Open a regular file. Does not block on a FIFO, and checks the open file, which no later rename can change."""
     descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK | os.O_NOCTTY)
     if not stat.S_ISREG(os.fstat(descriptor).st_mode):
         os.close(descriptor)
@@ -70,9 +66,9 @@ def _open_regular(path: str) -> IO[bytes]:
 
 
 def _copy(source: IO[bytes], target: Path, max_bytes: int) -> tuple[int, str]:
-    """Copy at most ``max_bytes``; gives the size and the SHA-256."""
+    """Copy at most ``max_bytes``; returns size and SHA-256."""
     total, sha256 = 0, hashlib.sha256()
-    with _blaming_storage(target):
+    with _storage_errors(target):
         file = target.open("wb")
     with file:
         while chunk := source.read(_CHUNK_BYTES):
@@ -80,15 +76,15 @@ def _copy(source: IO[bytes], target: Path, max_bytes: int) -> tuple[int, str]:
             if total > max_bytes:
                 raise ClipError("too_many_bytes", f"more than {max_bytes} bytes")
             sha256.update(chunk)
-            with _blaming_storage(target):
+            with _storage_errors(target):
                 file.write(chunk)
                 file.flush()
     return total, sha256.hexdigest()
 
 
 @contextmanager
-def _blaming_storage(target: Path) -> Iterator[None]:
-    """An error in writing the copy is the machine's, never the clip's."""
+def _storage_errors(target: Path) -> Iterator[None]:
+    """Convert errors of writing the copy into a `StorageError`: they are never the clip's failure."""
     try:
         yield
     except OSError as error:

@@ -1,4 +1,4 @@
-"""What a recipe says of the web: what may be visited, how, how often, and for how long."""
+"""`WebSettings`: what a recipe may fetch from the web, how, how often, and for how long."""
 
 from __future__ import annotations
 
@@ -19,11 +19,11 @@ RESTRICTED = {
     "instagram": ("instagram.com",),
     "x": ("x.com", "twitter.com"),
 }
-"""Platforms whose terms restrict automated access, by the name with which a recipe accepts them."""
+"""Domains of the platforms whose terms restrict automated access, by the name that ``accept_terms`` takes."""
 
 
 class WebSettings(BaseModel):
-    """The web's part of the settings of ``fetch``, which the fetching child gets with every ask."""
+    """The settings of ``fetch`` that concern the web; the fetching child receives them with every request."""
 
     model_config = ConfigDict(use_attribute_docstrings=True)
 
@@ -31,72 +31,72 @@ class WebSettings(BaseModel):
         "allow_addresses", "hosts", "any_host", "concurrency", "tries", "back_off_s", "outage_tries", "wall_s",
         "cookies", "proxy", "session", "user_agent", "contact", "accept_terms",
     )  # fmt: skip
-    """Settings that say how something is fetched rather than what: no part of the fingerprint."""
+    """Settings excluded from the fingerprint: they determine how clips are fetched, not what."""
     hidden: ClassVar[tuple[str, ...]] = ("cookies", "proxy")
-    """Settings that stand in no file of a data set."""
+    """Settings that are never stored in a dataset."""
 
     via: Literal["auto", "direct", "platform"] = "auto"
-    """auto: yt-dlp where one of its extractors knows the address, else a plain download."""
+    """auto: yt-dlp if one of its extractors supports the address, otherwise a plain download."""
     generic: bool = False
-    """Let yt-dlp look for players in pages of hosts that it does not know."""
+    """Let yt-dlp search for players in the pages of unsupported hosts."""
     accept_terms: list[str] = Field(default_factory=list)
-    """Platforms whose terms on automated access the user has read and answers for."""
+    """Platforms whose terms on automated access the user has read and takes responsibility for."""
     allow_hosts: list[str] = Field(default_factory=list)
-    """If any: only these hosts and what is under them."""
+    """If any, only these hosts and their subdomains may be visited."""
     deny_hosts: list[str] = Field(default_factory=list)
     allow_addresses: list[str] = Field(default_factory=list)
-    """Private addresses or networks that may be visited all the same."""
+    """Private addresses or networks that may be visited nevertheless."""
     hosts: dict[str, HostRules] = Field(
         default_factory=lambda: {
-            # A guest is turned away at about 300 videos an hour.
+            # The platform blocks a guest at about 300 videos per hour.
             "youtube.com": HostRules(per_s=1 / 15, jitter=0.5, concurrent=1, pause_s=600, patience_s=7200),
         }
     )
     any_host: HostRules = HostRules()
     max_bytes: int = Field(512 * MIB, gt=0)
     max_height: int = Field(720, ge=144)
-    """Of the smaller side, so that an upright 720x1280 counts as 720."""
+    """Maximum of the smaller side in pixels: an upright 720x1280 counts as 720."""
     wall_s: float = Field(600.0, gt=0)
-    """Wall-clock limit of one visit."""
+    """Wall-clock limit of one visit in seconds."""
     concurrency: int = Field(8, ge=1, le=64)
-    """Visits of one worker under way at once."""
+    """Concurrent visits per worker."""
     tries: int = Field(4, ge=1)
-    """Visits to one clip before its transient failure is a row."""
+    """Attempts per clip before a transient failure is final."""
     back_off_s: float = Field(2.0, ge=0)
-    """Time before the second visit; twice as long before each further one. Other clips go on meanwhile."""
+    """Delay before the second attempt, doubled before each further one; other clips are fetched meanwhile."""
     outage_tries: int = Field(6, ge=1)
-    """Visits to one clip that may fall into its host's outages before its failure is a row."""
+    """Attempts per clip during outages of its host before the failure is final."""
     user_agent: str = ""
-    """By default vidal with its version and ``contact``."""
+    """User-Agent header; by default vidal with its version and ``contact``."""
     contact: str = ""
-    """An address or e-mail for the owners of visited sites; becomes part of the user agent."""
+    """A URL or e-mail address for the owners of visited sites; part of the user agent."""
     robots: bool = True
-    """Keep to the robots.txt of hosts that are asked for files or pages directly."""
+    """Respect the robots.txt of hosts for plain downloads and pages."""
     noai: tuple[str, ...] = ("noai", "noimageai")
-    """Directives of X-Robots-Tag at which we turn away."""
+    """Directives of X-Robots-Tag that opt a file out of crawling."""
     subtitles: tuple[str, ...] = ()
-    """Languages whose subtitles are kept, in yt-dlp's patterns, such as ``en.*``."""
+    """Languages of the subtitles to keep, as yt-dlp patterns such as ``en.*``."""
     thumbnail: bool = False
     cookies: str = Field("", repr=False)
-    """A Netscape cookie file, read and never written; kept out of every log and row."""
+    """Path of a Netscape cookie file, which is never written; redacted from all logs and rows."""
     proxy: str = Field("", repr=False)
-    """``http://[user:password@]host:port``, and then nothing else is connected to; kept out of every log and row."""
+    """``http://[user:password@]host:port``, the only host then connected to; redacted from all logs and rows."""
     session: str = ""
-    """Name of the guest whose budget is spent, where several proxies or cookies are several guests."""
+    """Name of the guest whose budget is used, if several proxies or cookies act as several guests."""
     socket_timeout_s: float = Field(20.0, gt=0)
 
     @field_validator("cookies")
     @classmethod
     def _is_a_file(cls, cookies: str) -> str:
-        """The whole path, as the fetching child works in a folder of its own."""
+        """Make the path absolute, as the fetching child has another working directory."""
         path = Path(cookies).expanduser().absolute()
         if cookies and not path.is_file():
-            raise ValueError("names no file of cookies")
+            raise ValueError("is not a cookie file")
         return str(path) if cookies else ""
 
     @model_validator(mode="after")
     def _rules_can_be_read(self) -> Self:
-        # By itself: what pydantic says of a bad setting would quote the proxy's password.
+        # Not left to pydantic, whose error would quote the proxy's password.
         try:
             self.rules()
         except ValueError as error:
@@ -104,7 +104,7 @@ class WebSettings(BaseModel):
         return self
 
     def rules(self) -> Rules:
-        """Who may be spoken to; raises `ValueError` for an address or a proxy that is none."""
+        """Return the rules on permitted connections; raises `ValueError` for an invalid address or proxy."""
         proxy = None
         if self.proxy:
             try:
@@ -113,7 +113,7 @@ class WebSettings(BaseModel):
             except ValueError:
                 parts = None
             if parts is None or parts.scheme != "http" or not parts.hostname:
-                raise ValueError("proxy is http://[user:password@]host:port")
+                raise ValueError("proxy must be http://[user:password@]host:port")
         return Rules(
             allow_addresses=tuple(self.allow_addresses),
             allow_hosts=tuple(self.allow_hosts),
@@ -122,15 +122,15 @@ class WebSettings(BaseModel):
         )
 
     def agent(self) -> str:
-        """The user agent that is sent."""
+        """Return the User-Agent header."""
         if self.user_agent:
             return self.user_agent
         from vidal import __version__
 
-        return f"vidal/{__version__} (data set crawler{f'; {self.contact}' if self.contact else ''})"
+        return f"vidal/{__version__} (dataset crawler{f'; {self.contact}' if self.contact else ''})"
 
     def needs_acceptance(self, host: str) -> str | None:
-        """The platform whose terms have to be accepted before a host is visited."""
+        """Return the platform whose terms must be accepted before a host is visited; None if there is none."""
         for platform, domains in RESTRICTED.items():
             if platform not in self.accept_terms and any(host == d or host.endswith(f".{d}") for d in domains):
                 return platform

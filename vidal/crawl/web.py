@@ -1,7 +1,7 @@
-"""`WebFetcher`: brings clips from the web, many at once, every host in its own time.
+"""`WebFetcher`: downloads clips from the web, many at once, each host at its own rate.
 
-A clip's visit to a platform is two: its metadata, which the judges decide on, and then its media. A file that is
-named directly is one visit.
+A clip of a platform takes two visits: its metadata, on which the filters decide, and then its media. A plain download
+takes one.
 """
 
 from __future__ import annotations
@@ -32,26 +32,26 @@ COLUMNS = {"extractor": "platform", "upload_date": "uploaded_at"} | {
         "view_count", "like_count", "age_limit", "live_status", "platform_language",
     )
 }  # fmt: skip
-"""The platform's metadata, and the columns that hold it."""
+"""Columns of a platform's metadata, by its name there."""
 
 _FILE_SUFFIXES = (
     ".mp4", ".m4v", ".mov", ".webm", ".mkv", ".avi", ".mp3", ".m4a", ".ogg", ".oga", ".opus", ".flac", ".wav"
 )  # fmt: skip
 
-_LOOK_AGAIN_AFTER_S = 0.25
+_MAX_SLEEP_S = 0.25
 
 Judge = Callable[[Clip], None]
 
 
 class WebFetcher:
-    """Drives a few fetching children with a thread each."""
+    """Runs several fetching children, each in a thread."""
 
     def __init__(self, settings: WebSettings, governor: Shared) -> None:
         self._settings = settings
         self._visitor = Visitor(settings, governor)
 
     def fetch(self, clips: Sequence[Clip], judge: Judge) -> None:
-        """Bring each clip's file into its folder, or leave the clip rejected or failed."""
+        """Download each clip's file into its folder, or leave the clip rejected by ``judge`` or failed."""
         schedule = Schedule([Turn(host_of(clip.url), clip, Tries(self._settings)) for clip in clips])
         threads = min(self._settings.concurrency, len(clips))
         with ThreadPoolExecutor(threads, thread_name_prefix="fetch") as pool:
@@ -62,21 +62,21 @@ class WebFetcher:
         with self._visitor.child() as child:
             while (turn := schedule.take()) is not None:
                 if isinstance(turn, float):
-                    # Another thread may put a clip back that is due before.
-                    time.sleep(min(turn, _LOOK_AGAIN_AFTER_S))
+                    # Another thread may return a clip that is due earlier.
+                    time.sleep(min(turn, _MAX_SLEEP_S))
                     continue
-                again_in_s = None
+                wait_s = None
                 try:
-                    again_in_s = self._bring(child, turn, judge)
+                    wait_s = self._download(child, turn, judge)
                 except ClipError as error:
                     turn.clip.fail(error.reason, error.detail, is_transient=error.transient)
                 finally:
-                    if again_in_s is None:
+                    if wait_s is None:
                         turn.clip.crawled_at = datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
-                    schedule.done(turn, again_in_s)
+                    schedule.done(turn, wait_s)
 
-    def _bring(self, child: FetchChild, turn: Turn, judge: Judge) -> float | None:
-        """Bring the file, or give the seconds after which to go on with the clip."""
+    def _download(self, child: FetchChild, turn: Turn, judge: Judge) -> float | None:
+        """Download the file, or return the seconds after which to retry."""
         clip = turn.clip
         if clip.work.folder is None:
             raise ValueError("fetch needs a private folder for the clip")
@@ -105,7 +105,7 @@ class WebFetcher:
         return None
 
     def _is_platform(self, child: FetchChild, ask: Ask) -> bool:
-        """Whether yt-dlp brings the clip; asked of its list of extractors, without the network."""
+        """Return whether yt-dlp handles the clip, according to its list of extractors, without network access."""
         if self._settings.via != "auto":
             return self._settings.via == "platform"
         if urlsplit(ask.url).path.lower().endswith(_FILE_SUFFIXES):
@@ -116,16 +116,16 @@ class WebFetcher:
 
 
 def _take_metadata(clip: Clip, metadata: dict[str, Any]) -> None:
-    """What the platform says now goes above what a list said earlier."""
+    """Set the platform's metadata, which overrides that of a list."""
     for name, column in COLUMNS.items():
         value = metadata.get(name)
-        # That there are none is said, too, where nobody has said anything.
+        # An empty list means that there are none; it replaces only an unknown value.
         if value not in (None, [], "") or (value == [] and getattr(clip, column) is None):
             setattr(clip, column, value)
 
 
 def _take_file(clip: Clip, answer: Answer, folder: Path) -> None:
-    """The file as it came; picture and sound that came apart are put together without coding them anew."""
+    """Set the clip's file; separate video and audio are merged without re-encoding."""
     if answer.file is None:
         raise ClipError("not_media", "the answer holds no file")
     path = folder / answer.file

@@ -62,7 +62,7 @@ def test_only_what_may_do_better_is_visited_again(path: str, times: int, site: S
 
 
 def test_a_platform_whose_terms_nobody_accepted_is_not_visited(visitor: Visitor) -> None:
-    with pytest.raises(RecipeError, match=r"youtube.com: youtube's terms .*--set fetch.accept_terms=\[youtube\]"):
+    with pytest.raises(RecipeError, match=r"youtube.com: the terms of youtube .*--set fetch.accept_terms=\[youtube\]"):
         visitor.visit_all([Ask(op="search", url="https://www.youtube.com/results?search_query=rain")])
 
 

@@ -124,7 +124,7 @@ MENDS = [
     (errno.ENOSPC, "the disk is full; free some space and run the same command again"),
     (errno.EDQUOT, "the disk quota is used up; free some space"),
     (errno.EROFS, "the file system is read-only; choose another --out"),
-    (errno.EACCES, "permission denied; mend the permissions or choose another --out"),
+    (errno.EACCES, "permission denied; fix the permissions or choose another --out"),
     (errno.EIO, "the device reports an input/output error; check the disk"),
     (errno.EMFILE, "too many open files; raise `ulimit -n`"),
 ]
