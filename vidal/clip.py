@@ -19,7 +19,7 @@ from vidal.arrow_types import CATEGORY, arrow_type
 from vidal.errors import ClipError
 from vidal.work import Work
 
-SCHEMA_VERSION = 4
+SCHEMA_VERSION = 5
 OLDEST_SCHEMA_VERSION = 3
 """The oldest version that is read; columns that such a dataset lacks are null."""
 
@@ -245,6 +245,9 @@ class Clip:
     completion_tokens: int | None = _column("provenance", "completion tokens of the captions, as servers count them")
     server_cost: float | None = _column("provenance", "cost of the captions on servers, by the recipe's prices")
     fingerprint: str | None = _column("provenance", "fingerprint of the recipe that wrote the row")
+    thumbnail: bytes | None = _column(
+        "provenance", "small JPEG of the middle frame of a rejected clip; null for other clips and without frames"
+    )
 
     # members
     layers: list[str] = _column("members", "layers in which the clip has members", [])

@@ -27,7 +27,13 @@ from vidal.stage import digest
 EXTRA = pa.schema([pa.field("likes", pa.int64())])
 
 # Golden: whoever changes a column raises SCHEMA_VERSION, and adds the new version's digest here.
-SCHEMAS = {1: "5921d171afce2efe", 2: "e14a3628fba2ee0a", 3: "38a98fbcee4a76be", 4: "a67bb4bb7cbf4866"}
+SCHEMAS = {
+    1: "5921d171afce2efe",
+    2: "e14a3628fba2ee0a",
+    3: "38a98fbcee4a76be",
+    4: "a67bb4bb7cbf4866",
+    5: "f04235b8dac531a3",
+}
 COLUMNS = """
 clip_id url shard position title hashtags uploader licence attribution uploader_id platform platform_id
 uploaded_at platform_language age_limit live_status view_count like_count description tags search_term
@@ -43,7 +49,7 @@ speech_share transcript_confidence ocr_area_share frame_caption_score depth_satu
 infrared_flicker infrared_edge_agreement depth_scale depth_model infrared_model synthetic_layers frame_hash
 audio_fingerprint status stage reason detail decided_value decided_limit is_transient attempts duplicate_of
 duplicate_kind duplicate_distance cluster media_model prompt_tokens completion_tokens server_cost fingerprint
-layers members
+thumbnail layers members
 """.split()  # noqa: SIM905
 
 

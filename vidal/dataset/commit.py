@@ -19,6 +19,7 @@ from vidal.clip import Clip, schema
 from vidal.dataset import alignment, manifest
 from vidal.dataset.storage import Storage
 from vidal.dataset.tars import TarWriter, member_order
+from vidal.dataset.thumbnail import thumbnail
 from vidal.errors import ClipError, StorageError, machine_error
 from vidal.record import json_member
 
@@ -67,6 +68,10 @@ class ShardWriter:
             clip.fail(error.reason, error.detail)
         if clip.status == "kept":
             self._write_members(clip)
+        if clip.status != "rejected":
+            clip.thumbnail = None
+        elif clip.thumbnail is None and (frames := clip.work.frame_members()):
+            clip.thumbnail = thumbnail(frames[len(frames) // 2].data)
         clip.work.members = []
         clip.work.forget_decoded()
         self._clips.append(clip)

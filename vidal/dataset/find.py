@@ -14,7 +14,7 @@ from vidal.dataset.plan import NAME, Plan
 from vidal.errors import SourceError
 
 _MAX_LISTED = 5
-_NOT_PRINTED = ("clip_id", "members", "audio_fingerprint", "ocr_lines")
+_NOT_PRINTED = ("clip_id", "members", "audio_fingerprint", "ocr_lines", "thumbnail")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -39,7 +39,7 @@ class Outcome:
                 yield f"  {name}: {value}"
 
     def as_json(self) -> dict[str, Any]:
-        return {name: value for name, value in self.row.items() if name != "members"}
+        return {name: value for name, value in self.row.items() if name not in ("members", "thumbnail")}
 
 
 def find(dataset: Dataset, name: str) -> Outcome:

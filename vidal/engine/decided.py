@@ -15,7 +15,7 @@ from vidal.errors import RecipeError
 from vidal.record import fields
 from vidal.stage import Decision
 
-_HEAVY = ("members", "ocr_lines", "transcript_segments", "frame_captions")
+_HEAVY = ("members", "ocr_lines", "transcript_segments", "frame_captions", "thumbnail")
 """Large columns that no decision needs."""
 
 

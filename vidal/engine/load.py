@@ -11,6 +11,8 @@ from vidal.clip import Clip
 from vidal.dataset.dataset import Dataset
 from vidal.dataset.members import load_members
 from vidal.dataset.plan import SOURCE_PLACE
+from vidal.dataset.removals import REASON, tombstone
+from vidal.dataset.thumbnail import middle_frame, thumbnail
 from vidal.engine.job import Assignment, Job
 from vidal.record import from_row
 
@@ -61,9 +63,14 @@ class ClipLoader:
         # A global decision is the plan's; all else is as the earlier dataset has it.
         decided = {name: value for name, value in row.items() if name not in SOURCE_PLACE and value is not None}
         clip = from_row({**self._unset, **before, **decided, "shard": row["shard"], "position": row["position"]})
+        if row["reason"] == REASON:
+            return tombstone(clip, row["stage"])
         if row["status"] is None and before["status"] == "kept":
             clip.status, clip.stage, clip.reason, clip.detail = "candidate", None, None, None
             load_members(clip, self._sources[number], shard, self._job.loads)
+        elif row["status"] == "rejected" and before["status"] == "kept":
+            frame = middle_frame(member["name"] for member in before["members"])
+            clip.thumbnail = thumbnail(self._sources[number].read_member(before, frame)) if frame else None
         clip.members = [member for member in clip.members if member.layer in self._job.inherited]
         clip.layers = [layer for layer in clip.layers if layer in self._job.inherited]
         clip.fingerprint = None

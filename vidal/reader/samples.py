@@ -35,7 +35,7 @@ from vidal.reader.ranges import CACHE_BYTES, BrokenSampleError, MemberReader
 from vidal.reader.rows import Rows
 from vidal.reader.where import matching, no_column
 
-_HEAVY = ("ocr_lines", "transcript_segments", "audio_fingerprint")
+_HEAVY = ("ocr_lines", "transcript_segments", "audio_fingerprint", "thumbnail")
 """Columns that no training and few conditions ask for; `Samples.manifest` has them."""
 _AT_ONCE = 8
 """Manifests and sizes asked for at the same time: a store answers slowly, and many at once."""

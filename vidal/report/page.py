@@ -18,6 +18,8 @@ import vidal.clip
 from vidal import modality as modalities
 from vidal.dataset.storage import Storage
 from vidal.dataset.tars import suffix_of
+from vidal.dataset.thumbnail import middle_frame
+from vidal.dataset.thumbnail import thumbnail as make_thumbnail
 from vidal.modality.modality import Modality
 from vidal.record import Column, fields
 from vidal.report.funnel import EvenChoice, Funnel, Row
@@ -65,6 +67,15 @@ class Sheet:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class RejectedClip:
+    """A rejected clip in the strip of its stage and reason: a `data:` URI, and what decided."""
+
+    row: Row
+    image: str | None
+    why: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Report:
     """A page that was written, and the kept clips that it shows."""
 
@@ -89,10 +100,14 @@ def write_report(
     declared: Mapping[str, Column] | None = None,
     max_clips: int = 48,
     max_dropped: int = 1000,
+    max_rejected: int = 12,
     where: str | None = None,
     selected: Collection[str] | None = None,
 ) -> Report:
     """Write ``out``, one HTML file that loads nothing and runs no script.
+
+    Up to ``max_rejected`` rejected clips of each stage and reason are shown with a thumbnail, the value that decided
+    and its limit.
 
     ``read_member(row, name)`` returns the bytes of a tar member. Of more than ``max_clips`` kept or ``max_dropped``
     dropped clips, an even sample is shown, and the page says so; the counts are of all rows. ``declared`` are the
@@ -101,10 +116,14 @@ def write_report(
     """
     columns = vidal.clip.schema(fields(declared or {}))
     funnel, kept, others = Funnel(), EvenChoice(max_clips), EvenChoice(max_dropped)
+    rejected: dict[tuple[str, str], EvenChoice] = {}
     for row in _as_dicts(rows, columns):
         funnel.count(row)
         if row["status"] != "kept":
             others.offer(row)
+            if row["status"] == "rejected" and (row.get("thumbnail") or row["members"]):
+                reason = row["stage"] or "", row["reason"] or ""
+                rejected.setdefault(reason, EvenChoice(max_rejected)).offer(row)
         elif selected is None or row["clip_id"] in selected:
             kept.offer(row)
     environment = jinja2.Environment(
@@ -118,7 +137,12 @@ def write_report(
         title=title,
         style_hash=_style_hash(),
         funnel=funnel,
-        lines=funnel.lines(stage_order),
+        lines=(lines := funnel.lines(stage_order)),
+        rejected=[
+            (line, [_rejected_clip(dict(row), read_member) for row in rejected[line.stage, line.reason].rows()])
+            for line in lines
+            if line.outcome == "rejected" and (line.stage, line.reason) in rejected
+        ],
         kept=kept,
         others=others,
         sheets=(_sheet(dict(row), read_member, columns) for row in kept.rows()),
@@ -162,6 +186,19 @@ def _sheet(row: dict[str, Any], read_member: ReadMember, columns: pa.Schema) -> 
             if column.metadata[b"group"] == b"scores" and (score := row[column.name]) is not None
         ],
         models=[(name, row[name]) for name in vidal.clip.column_names() if name.endswith("_model") and row[name]],
+    )
+
+
+def _rejected_clip(row: dict[str, Any], read_member: ReadMember) -> RejectedClip:
+    """Return the clip with its thumbnail; one that a revision rejected has its members, and is shown from a frame."""
+    image: bytes | None = row.get("thumbnail")
+    if image is None and (frame := middle_frame(member["name"] for member in row["members"] or [])):
+        image = make_thumbnail(read_member(row, frame))
+    value, limit = row["decided_value"], row["decided_limit"]
+    return RejectedClip(
+        row=row,
+        image="data:image/jpeg;base64," + base64.b64encode(image).decode() if image else None,
+        why=row["detail"] or "" if value is None or limit is None else f"{value:.4g}, limit {limit:.4g}",
     )
 
 

@@ -231,3 +231,24 @@ def test_near_is_bright_and_far_is_dark() -> None:
     depth = DEPTH.decode({"depth.0.png": _png(np.repeat([[500, 9000]], 2, axis=0))})
     shown = np.asarray(Image.fromarray(DEPTH.show(depth, {"depth_scale": "metric"}).images[0]).convert("L"))
     assert shown[:, 0].mean() > 180 > 60 > shown[:, -1].mean()
+
+
+def test_rejected_clips_are_shown_by_stage_and_reason_with_what_decided(tmp_path: Path) -> None:
+    small = encoded(frames(1)[0])
+    dark = [
+        _dropped(
+            n, "rejected", "too_dark", "dark", title=EVIL, decided_value=0.01 * n, decided_limit=0.2, thumbnail=small
+        )
+        for n in range(20)
+    ]
+    member = MemberRecord(layer="video", name="away030.frame.0.jpg", offset=0, size=1, sha256="0")
+    lately = _dropped(30, "rejected", "blurred", "blur", EVIL, members=[member])
+    rows = [*dark, lately, *AWAY]
+    page = _page(tmp_path, rows, {"away030.frame.0.jpg": small}, stage_order=["blurred", "too_dark"], max_rejected=5)
+    strip = page.partition("<h2>Rejected clips</h2>")[2].partition("<h2>")[0]
+    tags = _Tags(strip)
+    assert [tag for tag, _ in tags.elements].count("img") == 6
+    shown = ["blurred blur 1 of 1", "too_dark dark 5 of 20", "0.04, limit 0.2", EVIL, "away030"]
+    assert [text for text in shown if text not in tags.text] == [] and "too_long" not in tags.text
+    assert {tag for tag, _ in tags.elements} == {"h3", "span", "div", "figure", "img", "figcaption", "bdi", "br"}
+    assert "Rejected clips" not in _page(tmp_path, AWAY, {})
