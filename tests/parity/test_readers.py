@@ -287,11 +287,12 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-BLOCKS = re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text(encoding="utf-8"), re.S)
+PAGES = "".join((ROOT / page).read_text(encoding="utf-8") for page in ("README.md", "docs/reading.md"))
+BLOCKS = re.findall(r"```python\n(.*?)```", PAGES, re.S)
 
 
 def run_block(word: str, folder: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
-    """What the one block of README that has a word in it leaves behind."""
+    """What the one block of the pages that has a word in it leaves behind."""
     (block,) = [block for block in BLOCKS if word in block]
     monkeypatch.chdir(folder)
     left: dict[str, Any] = {}

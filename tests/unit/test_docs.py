@@ -17,8 +17,10 @@ from tools import reference
 from vidal import commands, recipe
 from vidal.stages import CATALOGUE
 
-README = (ROOT / "README.md").read_text(encoding="utf-8")
-PAGES = [ROOT / "README.md", ROOT / "ARCHITECTURE.md", *sorted((ROOT / "docs").glob("*.md"))]
+PAGES = [ROOT / f"{name}.md" for name in ("README", "ARCHITECTURE", "CONTRIBUTING")] + sorted(
+    (ROOT / "docs").glob("*.md")
+)
+TEXTS = "".join(page.read_text(encoding="utf-8") for page in PAGES)
 RECIPES = sorted((ROOT / "pipelines").rglob("*.yaml"))
 APP: Any = typer.main.get_command(commands.app)
 
@@ -57,9 +59,18 @@ def test_the_references_have_every_stage_and_every_command() -> None:
     assert {name.split()[0] for name in re.findall(r"^### vidal (.*)$", commands, re.M)} == {*APP.commands}
 
 
-def test_every_command_of_the_readme_exists_and_every_command_is_in_it() -> None:
-    told = set(re.findall(r"^\$ (?:\.venv/bin/)?vidal ([a-z][a-z-]*)", README, re.M))
-    assert told == set(APP.commands)
+def test_every_command_is_shown_on_a_page() -> None:
+    shown = set(re.findall(r"^\$ .*?\bvidal ([a-z][a-z-]*)", TEXTS, re.M))
+    assert shown == set(APP.commands)
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_every_link_of_a_page_leads_to_a_file_and_a_heading(page: Path) -> None:
+    for target, anchor in re.findall(r"\]\(([\w./-]*)(?:#([\w-]*))?\)", page.read_text(encoding="utf-8")):
+        file = page.parent / target if target else page
+        assert file.exists(), target
+        headings = re.findall(r"^#+ (.*)$", file.read_text(encoding="utf-8"), re.M) if anchor else []
+        assert not anchor or anchor in [heading.lower().replace(" ", "-") for heading in headings], anchor
 
 
 @pytest.mark.parametrize(("path", "command"), COMMANDS, ids=[f"{path.name}: {command}" for path, command in COMMANDS])
@@ -91,7 +102,7 @@ def test_every_module_that_a_page_runs_is_there(page: Path) -> None:
     assert [name for name in named if not (ROOT / f"{name.replace('.', '/')}.py").exists()] == []
 
 
-@pytest.mark.parametrize("target", sorted(set(re.findall(r"(?:`|^\$ )make ([a-z-]+)", README, re.M))))
+@pytest.mark.parametrize("target", sorted(set(re.findall(r"(?:`|^\$ )make ([a-z-]+)", TEXTS, re.M))))
 def test_every_make_target_that_is_named_exists(target: str) -> None:
     assert re.search(rf"^{target}:", (ROOT / "Makefile").read_text(), re.M)
 
@@ -111,7 +122,7 @@ def test_every_test_that_a_page_names_is_there(page: Path) -> None:
 
 
 def test_every_figure_has_a_command_that_is_there() -> None:
-    figures = README.split("## Figures")[1].split("\n## ")[0]
+    figures = (ROOT / "docs" / "figures.md").read_text(encoding="utf-8")
     rows = [line for line in figures.splitlines() if line.startswith("|")][2:]
     assert rows
     assert all(re.search(r"`(benchmarks/\w+\.py|make [a-z-]+|vidal \w+|python -m [\w.]+)[^`]*`", row) for row in rows)
@@ -122,8 +133,9 @@ def test_every_recipe_is_sound(path: Path) -> None:
     assert recipe.load(path).stages
 
 
-def test_the_readmes_recipe_is_sound() -> None:
-    block = re.search(r"```yaml\n# shorts.yaml\n(.*?)```", README, re.S)
+@pytest.mark.parametrize(("page", "name"), [("README.md", "shorts.yaml"), ("docs/tutorial.md", "production.yaml")])
+def test_a_pages_recipe_is_sound(page: str, name: str) -> None:
+    block = re.search(rf"```yaml\n# {name}\n(.*?)```", (ROOT / page).read_text(encoding="utf-8"), re.S)
     assert block is not None
     text = re.sub(r"\{list: candidates.csv\}.*", f"{{list: {ROOT / 'manifests' / 'sample.csv'}}}", block.group(1))
-    assert recipe.check(yaml.safe_load(text), "README.md").stages
+    assert recipe.check(yaml.safe_load(text), page).stages

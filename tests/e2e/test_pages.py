@@ -1,0 +1,235 @@
+"""Each page is followed from its first line to its last, in a folder like a clone's, and says what happens there."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import os
+import re
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pandas as pd
+import pytest
+import webdataset
+import yaml
+
+from tests.conftest import ROOT
+from tests.pages import PAGES, Block, blocks_of, is_said
+from tests.runs import command
+from tests.site import Site
+
+# Whichever comes first waits for the sample dataset.
+pytestmark = pytest.mark.timeout(900)
+
+SAYS = {
+    ".venv/bin/vidal report data/sample": "wrote report.html",
+    "vidal build shorts.yaml --out data/shorts": "│ kept │ │ 2 │",
+    "vidal export data/sample --out data/pairs --format open-clip": "wrote 23 clips to data/pairs",
+    "vidal train pipelines/train/sample.yaml --data data/sample --out runs/sample": "runs/sample: 12 steps",
+    "vidal eval runs/sample --data data/sample --json": '"text_to_infrared"',
+    "vidal embed data/sample --checkpoint runs/sample --out data/embeddings": "wrote ",
+    'vidal search "a rabbit in the grass" --embeddings data/embeddings': "bunny-",
+    "vidal export-encoder runs/sample --out encoders/sample": "wrote encoders/sample",
+    'vidal index "shards/{000..099}.tar" --out data/foreign': "data/foreign: 100 samples in 100 tars",
+    "vidal terms manifests/terms/*.txt --out terms.parquet --number 5000 --plot terms.svg": "wrote terms.parquet",
+    "vidal crawl pipelines/crawl-urls.yaml --out data/crawl --set source.list=urls.csv": "gone",
+    "vidal why data/crawl 3f0c5a": "3f0c5a91 is failed: stage fetch, gone (",
+}
+"""What is in the output of a command below which its page prints none."""
+MORE = {
+    "vidal train pipelines/train/sample.yaml --data data/sample --out runs/sample": "--set epochs=1",
+    "vidal crawl pipelines/crawl-urls.yaml --out data/crawl --set source.list=urls.csv":
+        "--set fetch.allow_addresses=[127.0.0.0/29]",
+}  # fmt: skip
+"""What keeps a command short, or within this machine."""
+IN_A_PROCESS = {"build", "crawl", "doctor", "report", "train"}
+"""Commands that run as a user's do; of the others the time goes into imports, which this process has behind it."""
+PARSED_ONLY = {
+    "make build-shards",
+    "make build-shards RECIPE=shorts.yaml OUT=s3://bucket/shorts RAY_ADDRESS=HEAD:6379",
+    "make docs",
+    "make lint",
+    "make test",
+    'python -m open_clip_train.main --dataset-type webdataset --train-data "data/pairs/{000000..000003}.tar" …',
+    "vidal build shorts.yaml --out s3://bucket/shorts --ray-address HEAD:6379",
+}
+"""Those that `tests/unit/test_docs.py` reads and nothing here runs; their own tests do."""
+RUN_ELSEWHERE = {"docs/reading.md"}
+"""Pages whose Python is run by `tests/parity/test_readers.py`, which compares the values."""
+
+
+def shell(line: str, folder: Path) -> str:
+    """The standard output of a shell's command line."""
+    path = f"{Path(sys.executable).parent}:{os.environ['PATH']}"
+    done = subprocess.run(
+        ["bash", "-c", line], cwd=folder, env={**os.environ, "PATH": path, "COLUMNS": "300"},
+        capture_output=True, text=True, timeout=600,
+    )  # fmt: skip
+    assert done.returncode == 0, f"{line}\n{done.stdout}\n{done.stderr}"
+    return done.stdout
+
+
+def said_by(line: str, folder: Path) -> str:
+    """What a command prints; many of vidal's run in this process, with the words that a shell makes of the line."""
+    name = line.split()[1]
+    is_local = "--engine local" in line
+    if not line.startswith("vidal ") or (name in IN_A_PROCESS and not is_local):
+        return shell(line, folder)
+    _, *words = shell(f"printf '%s\\n' {line}", folder).splitlines()
+    done = command(*words, *(["--workers", "0"] if is_local else []), cwd=folder)
+    assert done.returncode == 0, f"{line}\n{done.stdout}\n{done.stderr}"
+    return done.stdout
+
+
+def list_clips(path: Path, *clips: str) -> None:
+    rows = [f"{clip},{ROOT / 'samples' / 'clips' / clip}.mp4,a title" for clip in clips]
+    path.write_text("\n".join(["clip_id,url,title", *rows, ""]))
+
+
+@pytest.fixture
+def place(tmp_path: Path) -> Path:
+    """A folder like that of a clone: recipes, sample clips, lists of terms, and .venv."""
+    (tmp_path / ".venv").symlink_to(Path(sys.prefix))
+    for name in ("pipelines", "manifests", "samples"):
+        (tmp_path / name).symlink_to(ROOT / name)
+    (tmp_path / "data").mkdir()
+    return tmp_path
+
+
+@pytest.fixture
+def sample(place: Path, sample_dataset: Path) -> None:
+    (place / "data" / "sample").symlink_to(sample_dataset)
+
+
+@pytest.fixture
+def readme(sample: None, place: Path) -> None:
+    list_clips(place / "candidates.csv", "cat-stare", "bunny-unlucky-bird")
+
+
+@pytest.fixture
+def tutorial(place: Path) -> None:
+    csv = next(below for block in blocks_of(PAGES["docs/tutorial.md"]) for _, below in block.commands())
+    (place / "candidates.csv").write_text(csv)
+
+
+@pytest.fixture
+def revisions(place: Path) -> None:
+    """A dataset of three clips by stages that need no model, and one more candidate."""
+    list_clips(place / "few.csv", "cat-stare", "bunny-wake", "bunny-unlucky-bird")
+    list_clips(place / "more.csv", "sintel-dunes")
+    (place / "asked.txt").write_text("cat-stare\n")
+    stages = ["fetch", "probe", {"too_long": {"max_s": 20}}, "media"]
+    recipe = {"name": "shorts", "source": {"list": "few.csv"}, "shards": {"size": 2}, "stages": stages}
+    (place / "few.yaml").write_text(yaml.safe_dump(recipe))
+    said_by("vidal build few.yaml --out data/shorts --engine local", place)
+
+
+@pytest.fixture
+def training(sample: None, place: Path) -> None:
+    (place / "shards").mkdir()
+    for n in range(100):
+        with webdataset.TarWriter(str(place / "shards" / f"{n:03d}.tar")) as tar:
+            tar.write({"__key__": f"{n}", "txt": "a dog", "mp4": b"film"})
+
+
+@pytest.fixture
+def crawling(place: Path) -> Iterator[None]:
+    with Site() as site:
+        rows = [("3f0c5a91", site.url("/fault/gone/a.mp4")), ("77aa", site.url("/clip/cat-stare.mp4"))]
+        (place / "urls.csv").write_text("clip_id,url\n" + "".join(f"{clip_id},{url}\n" for clip_id, url in rows))
+        yield
+
+
+NEEDS = {
+    "README.md": "readme",
+    "docs/adding-a-stage.md": "place",
+    "docs/crawling.md": "crawling",
+    "docs/manifest.md": "sample",
+    "docs/reading.md": "sample",
+    "docs/revisions.md": "revisions",
+    "docs/training.md": "training",
+    "docs/tutorial.md": "tutorial",
+}
+"""What has to be there, by page; other pages have nothing to run."""
+
+
+def follow(page: str, folder: Path) -> None:
+    """Do what a page says, block by block, and compare what it prints."""
+    names: dict[str, object] = {"__name__": "page"}
+    said = ""
+    for block in blocks_of(PAGES[page]):
+        if block.language == "console":
+            for line, printed in block.commands():
+                if line in PARSED_ONLY:
+                    continue
+                said = said_by(f"{line} {MORE.get(line, '')}".rstrip(), folder)
+                if printed.strip():
+                    assert is_said(printed, said), f"{line}\n{said}"
+                else:
+                    assert SAYS.get(line, "") in re.sub(" +", " ", said), f"{line}\n{said}"
+        elif block.file:
+            (folder / block.file).write_text(block.text)
+        elif block.language == "python" and page not in RUN_ELSEWHERE:
+            said = output_of(block, page, names)
+        elif block.language == "text":
+            assert is_said(block.text, said), said
+
+
+def output_of(block: Block, page: str, names: dict[str, object]) -> str:
+    output = io.StringIO()
+    with contextlib.redirect_stdout(output):
+        exec(compile(block.text, page, "exec"), names)
+    return output.getvalue()
+
+
+@pytest.mark.parametrize("page", NEEDS)
+def test_a_page_does_what_it_says(
+    page: str, place: Path, request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    request.getfixturevalue(NEEDS[page])
+    monkeypatch.chdir(place)
+    follow(page, place)
+
+
+def test_every_page_with_something_to_run_is_followed() -> None:
+    def is_run(block: Block) -> bool:
+        return (block.language == "python" and not block.file) or any(
+            line not in PARSED_ONLY for line, _ in block.commands()
+        )
+
+    told = {page for page, path in PAGES.items() if any(map(is_run, blocks_of(path)))}
+    assert told == {*NEEDS}
+
+
+def test_every_command_without_output_on_its_page_has_words_to_look_for() -> None:
+    bare = {line for path in PAGES.values() for block in blocks_of(path) if block.language == "console"
+            for line, printed in block.commands() if not printed.strip()}  # fmt: skip
+    assert bare - PARSED_ONLY - {"cp samples/clips/bunny-apple.mp4 late.mp4"} == {*SAYS}
+
+
+@pytest.mark.parametrize(
+    ("printed", "said", "is_it"),
+    [
+        ("a  b\n", " a b \n", True),
+        ("a …\n", "a 3 s\n", True),
+        ("a\n…\nd\n", "a\nb\nc\nd\n", True),
+        ("a\n…\n", "a\n", True),
+        ("a\n", "a\nb\n", False),
+        ("a (1)\n", "a 1\n", False),
+        ("…\nd\n", "a\nb\n", False),
+    ],
+)
+def test_output_on_a_page_is_compared_but_for_its_ellipses(printed: str, said: str, is_it: bool) -> None:
+    assert is_said(printed, said) is is_it
+
+
+def test_the_readme_says_how_many_captions_the_guard_accepted(manifest: pd.DataFrame) -> None:
+    sources = manifest[manifest["status"] == "kept"]["caption_source"].value_counts()
+    accepted, written, merged = re.search(
+        r"guard accepts (\d+) of its (\d+); the other (\d+) are a deterministic merge",
+        " ".join(PAGES["README.md"].read_text("utf-8").split()),
+    ).groups()  # type: ignore[union-attr]
+    assert (sources["llm"], sources.sum(), sources["merge"]) == (int(accepted), int(written), int(merged))
