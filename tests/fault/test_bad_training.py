@@ -192,8 +192,8 @@ def test_no_checkpoint_of_a_divergence_is_resumed_and_a_lower_rate_mends_it(
     with pytest.raises(DivergedError) as caught:
         run(data, tmp_path / "run", {**HOT, **saved, "steps": 40}, resume=bool(warm_steps))
     said = str(caught.value)
-    assert "\n" not in said and ("is set aside" in said) == left[-1].endswith(".diverged")
-    assert (f"goes on from checkpoint {warm_steps:06d}" if warm_steps else "begins anew") in said
+    assert "\n" not in said and ("was set aside" in said) == left[-1].endswith(".diverged")
+    assert (f"resumes from checkpoint {warm_steps:06d}" if warm_steps else "starts over") in said
     assert checkpoints(tmp_path / "run") == left
     result = run(data, tmp_path / "run", {**COOL, **saved, "steps": 40}, resume=True)
     assert (result.resumed_at, result.steps) == (warm_steps, 40) and 0 < result.loss < 10

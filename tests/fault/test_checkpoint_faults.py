@@ -39,7 +39,7 @@ def test_torn_at_any_length_and_flipped_at_any_byte_the_earlier_one_is_loaded(na
     torn = [whole[:n] for n in places] + [whole[:n] + bytes([whole[n] ^ 0x11]) + whole[n + 1 :] for n in places]
     for harmed in [*torn, whole[:-1], whole + b"\n" if name != "sums.json" else b"{}", bytes(len(whole))]:
         path.write_bytes(harmed)
-        with pytest.warns(VidalWarning, match="000020: .*; passed over for an earlier checkpoint"):
+        with pytest.warns(VidalWarning, match="000020: .*; skipped in favour of an earlier checkpoint"):
             latest = two.latest()
         assert latest is not None and latest.step == 10
     path.write_bytes(whole)
@@ -118,7 +118,7 @@ def test_what_was_just_written_is_not_dropped_for_damaged_ones_of_later_steps(tw
     for step in (30, 40):
         (two.folder / f"{step:06d}" / "sums.json").write_text("torn")
     two.save(25, SMALL, SMALL, {})
-    with pytest.warns(VidalWarning, match="passed over"):
+    with pytest.warns(VidalWarning, match="skipped in favour"):
         latest = two.latest()
     assert latest is not None and latest.step == 25
 

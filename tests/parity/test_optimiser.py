@@ -44,7 +44,7 @@ def test_multipliers_hold_through_the_schedule_and_thin_tensors_are_not_decayed(
 
 
 def test_a_pattern_that_matches_nothing_is_refused_with_what_is_near() -> None:
-    with pytest.raises(RecipeError, match="matches no trained parameter; near it: visual_projection"):
+    with pytest.raises(RecipeError, match="matches no trained parameter; similar: visual_projection"):
         parameter_groups(model().named_parameters(), OptimiserSettings(lr_multipliers={"visual_proj.*": 2.0}))
 
 

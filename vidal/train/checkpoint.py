@@ -1,10 +1,10 @@
-"""Checkpoints that are whole or not there.
+"""Atomic checkpoints.
 
     checkpoints/000500/model.safetensors  optimiser.safetensors  state.json  sums.json
 
-Written as a temporary folder, every file and the folder synced, then renamed. `latest` gives the newest whose files
-are what ``sums.json`` says, and passes damaged ones over with a warning. There is no random state in them: every draw
-of a step is a function of the recipe's seed and the step (`loop`).
+A checkpoint is written to a temporary folder, synced to disk, then renamed. `Checkpoints.latest` returns the newest one
+whose files match ``sums.json``, and skips damaged ones with a warning. No random state is stored: all randomness of a
+step is a function of the recipe's seed and the step (see `vidal.train.loop`).
 """
 
 from __future__ import annotations
@@ -35,19 +35,22 @@ _ASIDE = ".diverged"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Checkpoint:
-    """One that is there and whole."""
+    """A complete checkpoint on disk; reading it raises `ModelError` if a file is missing or not safetensors."""
 
     path: Path
     step: int
-    """Steps that were taken when it was written."""
+    """Number of completed steps."""
 
     def model(self) -> dict[str, Tensor]:
+        """Return the trainable state of the encoder, by parameter name."""
         return _tensors(self.path / _MODEL)
 
     def optimiser(self) -> dict[str, Tensor]:
+        """Return the state of the optimiser, by parameter name."""
         return _tensors(self.path / _OPTIMISER)
 
     def state(self) -> dict[str, Any]:
+        """Return ``state.json``."""
         state: dict[str, Any] = json.loads((self.path / _STATE).read_bytes())
         return state
 
@@ -62,7 +65,10 @@ class Checkpoints:
     def save(
         self, step: int, model: Mapping[str, Tensor], optimiser: Mapping[str, Tensor], state: Mapping[str, Any]
     ) -> Path:
-        """Write the checkpoint after ``step`` steps; raises `StorageError`, with the earlier ones as they were."""
+        """Write the checkpoint after ``step`` steps and delete old ones, as ``keep_last`` and ``keep_every`` say.
+
+        Raises `StorageError` if it cannot be written; earlier checkpoints are then unchanged.
+        """
         final = self.folder / f"{step:06d}"
         temporary = self.folder / f".{final.name}{_TEMPORARY}"
         with _one_line(final):
@@ -89,34 +95,34 @@ class Checkpoints:
         return final
 
     def latest(self) -> Checkpoint | None:
-        """The newest checkpoint that is whole; None where there is none."""
+        """Return the newest checkpoint that is undamaged; None if there is none."""
         for path in sorted(self._all(), key=_step, reverse=True):
             damage = _damage(path)
             if damage is None:
                 return Checkpoint(path=path, step=_step(path))
-            warnings.warn(f"{path}: {damage}; passed over for an earlier checkpoint", VidalWarning, stacklevel=2)
+            warnings.warn(f"{path}: {damage}; skipped in favour of an earlier checkpoint", VidalWarning, stacklevel=2)
         return None
 
     def set_aside(self, step: int) -> list[str]:
-        """Rename the checkpoints of ``step`` steps and more, so that nothing resumes from them; gives their names."""
-        names = sorted((path for path in self._all() if _step(path) >= step), key=_step)
-        for path in names:
+        """Rename the checkpoints of ``step`` or more steps, so that no run resumes from them; return their names."""
+        paths = sorted((path for path in self._all() if _step(path) >= step), key=_step)
+        for path in paths:
             aside = path.with_name(path.name + _ASIDE)
             with _one_line(path):
                 shutil.rmtree(aside, ignore_errors=True)
                 os.replace(path, aside)
-        return [path.name for path in names]
+        return [path.name for path in paths]
 
     def _all(self) -> list[Path]:
         return [path for path in self.folder.glob("*") if path.name.isdigit()] if self.folder.is_dir() else []
 
     def _sweep(self) -> None:
-        """Remove what a killed writer left; only the run that holds the lock writes here."""
+        """Delete leftovers of a killed writer; only the run that holds the lock writes here."""
         for leftover in self.folder.glob(f".*{_TEMPORARY}"):
             shutil.rmtree(leftover, ignore_errors=True)
 
     def _drop_old(self, step: int) -> None:
-        # Later ones are damaged, or the run would have gone on from them: they take no sound one's place.
+        # Later ones are damaged, or the run would have resumed from them: they must not displace intact ones.
         written = sorted((path for path in self._all() if _step(path) <= step), key=_step)
         for path in written[: -self._keep_last]:
             if self._keep_every and _step(path) % self._keep_every == 0:
@@ -125,7 +131,7 @@ class Checkpoints:
 
 
 def _step(path: Path) -> int:
-    """By number: from a million on the names are longer, and no longer stand in the order of their letters."""
+    """The step as a number: from a million on, names have more digits and no longer sort lexicographically."""
     return int(path.name)
 
 
@@ -135,7 +141,7 @@ def _damage(path: Path) -> str | None:
         for name in (_MODEL, _OPTIMISER, _STATE):
             with (path / name).open("rb") as file:
                 if hashlib.file_digest(file, "sha256").hexdigest() != sums[name]:
-                    return f"{name} is not what was written"
+                    return f"{name} does not match its checksum"
     except FileNotFoundError as error:
         return f"{Path(error.filename).name} is missing"
     except OSError as error:
@@ -149,9 +155,9 @@ def _tensors(path: Path) -> dict[str, Tensor]:
     try:
         return load(path.read_bytes())
     except FileNotFoundError:
-        raise ModelError(f"{path}: there are no weights") from None
+        raise ModelError(f"{path}: is missing") from None
     except SafetensorError as error:
-        raise ModelError(f"{path}: no safetensors file ({error}); other formats are not read here") from None
+        raise ModelError(f"{path}: not a valid safetensors file ({error})") from None
 
 
 def _packed(tensors: Mapping[str, Tensor]) -> bytes:
@@ -159,7 +165,7 @@ def _packed(tensors: Mapping[str, Tensor]) -> bytes:
 
 
 def _write(path: Path, data: bytes) -> str:
-    """Durably; gives the sum of what was meant to be written."""
+    """Write a file and sync it to disk; return the SHA-256 of ``data``."""
     with path.open("wb") as file:
         file.write(data)
         file.flush()

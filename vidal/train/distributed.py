@@ -1,7 +1,7 @@
-"""Ranks of a run: who this process is, and the few collectives that training needs.
+"""The process group of a training run, and the collectives that training needs.
 
-Started by ``torchrun`` a process is one rank of many; started otherwise it is the only one, and every collective here
-is what it is for one.
+A process started by ``torchrun`` is one of several ranks. Any other process is the only rank, for which every
+collective here returns its input.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ T = TypeVar("T")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class World:
-    """This process among the run's."""
+    """The position of this process among the ranks of the run, and its device."""
 
     rank: int = 0
     size: int = 1
@@ -35,64 +35,53 @@ class World:
 
     @property
     def is_main(self) -> bool:
-        """The rank that writes files and speaks."""
+        """Whether this is rank 0, which writes files and prints."""
         return self.rank == 0
 
 
 @contextmanager
 def world(device: str = "auto", timeout_s: float = _TIMEOUT_S) -> Iterator[World]:
-    """The world of this process, joined for the length of the block.
+    """Join the process group for the duration of the block.
 
-    Raises `MachineError` where the ranks do not come together, or one is lost or silent for ``timeout_s``. On GPUs the
-    silence ends differently: NCCL's watchdog ends the process, since nothing waits for a collective that could raise.
+    Raises `MachineError` if the ranks cannot connect, or a peer is lost or silent for ``timeout_s`` seconds. On GPUs
+    nothing waits for a silent peer's collective: NCCL's watchdog ends the process instead.
     """
     size = int(os.environ.get("WORLD_SIZE", "1"))
     local_rank = int(os.environ.get("LOCAL_RANK", "0"))
-    place = _place(device, local_rank)
+    own_device = _device(device, local_rank)
     if size == 1:
-        yield World(device=place)
+        yield World(device=own_device)
         return
-    rank = _join(place, size, timeout_s)
     try:
-        yield World(rank=rank, size=size, local_rank=local_rank, device=place)
+        backend = "nccl" if own_device.type == "cuda" else "gloo"
+        dist.init_process_group(backend, timeout=datetime.timedelta(seconds=timeout_s))
+    except (ValueError, RuntimeError) as error:
+        raise MachineError(
+            f"the {size} ranks could not connect: {_line(error)}; start all of them with torchrun"
+        ) from error
+    rank = dist.get_rank()
+    try:
+        yield World(rank=rank, size=size, local_rank=local_rank, device=own_device)
     except RuntimeError as error:
-        if not _is_lost_peer(error):
+        # The store and NCCL raise a DistError for a lost peer, gloo a plain RuntimeError.
+        gloo = ("connection closed by peer", "connection reset by peer", "gloo")
+        if not isinstance(error, dist.DistError) and not any(words in str(error).lower() for words in gloo):
             raise
         raise MachineError(f"rank {rank} of {size} lost its peers: {_line(error)}; continue with --resume") from error
     finally:
         dist.destroy_process_group()
 
 
-def _place(device: str, local_rank: int) -> torch.device:
-    on_gpu = torch.cuda.is_available() if device == "auto" else device.startswith("cuda")
+def _device(name: str, local_rank: int) -> torch.device:
+    on_gpu = torch.cuda.is_available() if name == "auto" else name.startswith("cuda")
     if not on_gpu:
         return torch.device("cpu")
     gpus = torch.cuda.device_count()
     if local_rank >= gpus:
-        raise MachineError(f"local rank {local_rank} wants GPU {local_rank}, and this machine has {gpus}")
-    place = torch.device("cuda", local_rank)
-    torch.cuda.set_device(place)
-    return place
-
-
-def _join(place: torch.device, size: int, timeout_s: float) -> int:
-    """Form the process group; gives this process's rank in it."""
-    backend = "nccl" if place.type == "cuda" else "gloo"
-    try:
-        dist.init_process_group(backend, timeout=datetime.timedelta(seconds=timeout_s))
-    except (ValueError, RuntimeError) as error:
-        raise MachineError(
-            f"the {size} ranks did not come together: {_line(error)}; start them all, with torchrun"
-        ) from error
-    return dist.get_rank()
-
-
-def _is_lost_peer(error: RuntimeError) -> bool:
-    """Gloo says it as a plain RuntimeError, the store and NCCL as errors of their own."""
-    text = str(error).lower()
-    return isinstance(error, dist.DistError) or any(
-        words in text for words in ("connection closed by peer", "connection reset by peer", "gloo")
-    )
+        raise MachineError(f"local rank {local_rank} needs GPU {local_rank}, but this machine has {gpus}")
+    device = torch.device("cuda", local_rank)
+    torch.cuda.set_device(device)
+    return device
 
 
 def _line(error: Exception) -> str:
@@ -100,11 +89,12 @@ def _line(error: Exception) -> str:
 
 
 def is_distributed() -> bool:
+    """Return whether this process is one of several ranks."""
     return dist.is_available() and dist.is_initialized() and dist.get_world_size() > 1
 
 
 class _GatherRows(torch.autograd.Function):
-    """Rows of all ranks, in rank order; the gradient of a row is summed over the ranks that used it."""
+    """All-gather of rows in rank order, whose backward pass sums a row's gradient over all ranks."""
 
     @staticmethod
     def forward(ctx: Any, rows: Tensor) -> Tensor:
@@ -112,14 +102,14 @@ class _GatherRows(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> Tensor:
-        # A copy: the sum is made in place, and autograd may hand the same tensor to others.
-        whole = gradients[0].clone(memory_format=torch.contiguous_format)
-        dist.all_reduce(whole)
-        return whole.chunk(dist.get_world_size())[dist.get_rank()]
+        # A copy, as all_reduce works in place, and autograd may pass the same tensor to other functions.
+        summed = gradients[0].clone(memory_format=torch.contiguous_format)
+        dist.all_reduce(summed)
+        return summed.chunk(dist.get_world_size())[dist.get_rank()]
 
 
 def gather_rows(rows: Tensor, *, with_gradient: bool) -> Tensor:
-    """(b, …) of every rank to (world * b, …), as many rows on each; differentiable where asked."""
+    """Gather (b, …) of every rank, b the same on each, as (ranks * b, …); differentiable if ``with_gradient``."""
     if not is_distributed():
         return rows
     if with_gradient and rows.requires_grad:
@@ -135,7 +125,7 @@ def _gathered(rows: Tensor) -> Tensor:
 
 
 def total(value: Tensor) -> Tensor:
-    """The sum over ranks, without gradient."""
+    """Return the sum over ranks, without gradient."""
     summed = value.detach().clone()
     if is_distributed():
         dist.all_reduce(summed)
@@ -143,7 +133,7 @@ def total(value: Tensor) -> Tensor:
 
 
 def mean_gradients(parameters: Iterator[nn.Parameter]) -> None:
-    """Average gradients over ranks, for parameters that no wrapper takes care of."""
+    """Average the gradients over ranks, for parameters that no DDP or FSDP wrapper synchronises."""
     if not is_distributed():
         return
     with_gradient = [p for p in parameters if p.grad is not None]
@@ -158,23 +148,24 @@ def mean_gradients(parameters: Iterator[nn.Parameter]) -> None:
 
 
 def from_main(value: Any) -> Any:
-    """The main rank's value of a plain object, on every rank."""
+    """Return rank 0's value, a picklable object, on every rank."""
     if not is_distributed():
         return value
-    box = [value]
-    dist.broadcast_object_list(box, src=0)
-    return box[0]
+    values = [value]
+    dist.broadcast_object_list(values, src=0)
+    return values[0]
 
 
 def from_all(values: list[T]) -> list[T]:
-    """The plain objects of every rank, in rank order."""
+    """Return the values of all ranks, picklable objects, in rank order."""
     if not is_distributed():
         return values
-    boxes: list[Any] = [None] * dist.get_world_size()
-    dist.all_gather_object(boxes, values)
-    return [value for box in boxes for value in box]
+    lists: list[Any] = [None] * dist.get_world_size()
+    dist.all_gather_object(lists, values)
+    return [value for of_rank in lists for value in of_rank]
 
 
 def barrier() -> None:
+    """Wait until every rank has reached this point."""
     if is_distributed():
         dist.barrier()

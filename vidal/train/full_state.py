@@ -1,4 +1,4 @@
-"""Whole tensors of a model that may be sharded over ranks (FSDP2), and back: a checkpoint knows nothing of ranks."""
+"""Conversion between sharded tensors (FSDP2) and full ones: checkpoints do not depend on the number of ranks."""
 
 from __future__ import annotations
 
@@ -14,26 +14,26 @@ _WRAPPERS = ("module.", "_orig_mod.", "_checkpoint_wrapped_module.", "_fsdp_wrap
 
 
 def clean_name(name: str) -> str:
-    """Without what DDP, `torch.compile` and checkpointing put before and between the parts of a name."""
+    """Return a parameter name without the prefixes of DDP, FSDP, `torch.compile` and activation checkpointing."""
     for wrapper in _WRAPPERS:
         name = name.removeprefix(wrapper).replace(f".{wrapper}", ".")
     return name
 
 
 def full_state(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Whole tensors on the CPU by clean names; where some are sharded every rank has to ask, in the same order."""
-    return {clean_name(name): _full(tensor.detach()) for name, tensor in tensors.items()}
-
-
-def _full(tensor: Tensor) -> Tensor:
-    # One at a time: the device never holds more than one whole tensor beside its shards.
-    return (tensor.full_tensor() if isinstance(tensor, DTensor) else tensor).cpu()
+    """Return full tensors on the CPU, by clean name; a collective if any is sharded: every rank must call it."""
+    state: dict[str, Tensor] = {}
+    for name, tensor in tensors.items():
+        # One at a time, so that the device holds at most one full tensor besides its shards.
+        tensor = tensor.detach()
+        state[clean_name(name)] = (tensor.full_tensor() if isinstance(tensor, DTensor) else tensor).cpu()
+    return state
 
 
 def laid_out_as(value: Tensor, like: Tensor) -> Tensor:
-    """A copy of a whole tensor on the device of another, and in shards where that is sharded.
+    """Return a copy of a full tensor with the device and sharding of ``like``.
 
-    Every rank has the value, as each reads the checkpoint: nothing is sent.
+    Not a collective: every rank has read the full value from the checkpoint.
     """
     if isinstance(value, DTensor) or not isinstance(like, DTensor):
         return value.to(like.device).clone()
@@ -42,10 +42,10 @@ def laid_out_as(value: Tensor, like: Tensor) -> Tensor:
 
 @torch.no_grad()
 def load_full(module: nn.Module, state: Mapping[str, Tensor], place: str = "checkpoint") -> None:
-    """Put whole tensors into a module, wrapped and sharded as it may be; raises `ModelError` where they do not fit."""
+    """Copy full tensors into a module, which may be wrapped and sharded; raises `ModelError` if they do not match."""
     own = {clean_name(name): tensor for name, tensor in module.state_dict().items()}
-    wrong = sorted(own.keys() ^ state.keys()) + [k for k in own if k in state and own[k].shape != state[k].shape]
-    if wrong:
-        raise ModelError(f"{place}: the weights do not fit this model: {', '.join(wrong[:3])}")
+    mismatched = sorted(own.keys() ^ state.keys()) + [k for k in own if k in state and own[k].shape != state[k].shape]
+    if mismatched:
+        raise ModelError(f"{place}: the weights do not fit this model: {', '.join(mismatched[:3])}")
     for name, tensor in own.items():
         tensor.copy_(laid_out_as(state[name], tensor))

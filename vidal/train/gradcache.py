@@ -1,11 +1,11 @@
-"""GradCache: the gradient of a batch that does not fit into memory, exactly.
+"""GradCache: the exact gradient of a contrastive batch whose activations do not fit into memory.
 
-A contrastive loss needs all embeddings of a batch at once, but the towers' activations only for one chunk at a time:
-first the embeddings are made without a graph, then the loss gives the gradient of each embedding, then each chunk is
-made again, with its graph, and that gradient is sent back through it (Gao et al., 2021, arXiv 2101.06983).
+A contrastive loss needs all embeddings of a batch at once, but the towers' activations of only one chunk at a time:
+the embeddings are computed without a graph, the loss gives the gradient with respect to each, and each chunk is then
+encoded again, with its graph, to backpropagate that gradient (Gao et al., 2021, arXiv 2101.06983).
 
-Both passes of a chunk must draw the same random numbers. Each chunk's random state is kept and restored, so the
-result is the full batch's under dropout of any kind.
+Both passes of a chunk must draw the same random numbers, so each chunk's random state is saved and restored; the
+result is exact under dropout as well.
 """
 
 from __future__ import annotations
@@ -18,21 +18,21 @@ import torch
 from torch import Tensor
 
 Encode = Callable[[slice], Tensor]
-"""Gives the embeddings (rows, d) of a slice of the rank's batch."""
+"""Returns the embeddings (rows, d) of a slice of the rank's batch."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Side:
-    """One side of a pair: how its rows are encoded; a side that is not trained gives its embeddings as they are."""
+    """One side of a pair: an ``encode`` function, or ``embeddings`` (b, d) of a side that is not trained."""
 
     encode: Encode | None = None
     embeddings: Tensor | None = None
     defer_sync: Callable[[], AbstractContextManager[object]] = nullcontext
-    """Around the backward pass of every chunk but the last: DDP's ``no_sync``."""
+    """Context of the backward pass of every chunk except the last, such as DDP's ``no_sync``."""
 
 
 class RandomState:
-    """The random state of the CPU and of the current GPU at one moment."""
+    """A snapshot of the random state of the CPU and of a GPU."""
 
     def __init__(self, device: torch.device) -> None:
         self._device = device
@@ -40,13 +40,14 @@ class RandomState:
         self._cuda = torch.cuda.get_rng_state(device) if device.type == "cuda" else None
 
     def restore(self) -> None:
+        """Set the generators back to the snapshot."""
         torch.set_rng_state(self._cpu)
         if self._cuda is not None:
             torch.cuda.set_rng_state(self._cuda, self._device)
 
 
 def chunks(rows: int, size: int | None) -> list[slice]:
-    """Slices of at most ``size`` rows."""
+    """Return consecutive slices of at most ``size`` rows (None: one slice of all rows)."""
     step = size or max(rows, 1)
     return [slice(start, min(start + step, rows)) for start in range(0, max(rows, 1), step)]
 
@@ -55,60 +56,51 @@ def backward(
     sides: Sequence[Side], loss: Callable[[Tensor, Tensor], Tensor], *, rows: int, chunk_size: int | None,
     device: torch.device,
 ) -> Tensor:  # fmt: skip
-    """Add the gradient of ``loss(a, b)`` to every parameter that it depends on; gives the loss, detached.
+    """Accumulate the gradient of ``loss(first, second)`` into every parameter; return the loss, detached.
 
-    The loss' own parameters, such as its temperature, get theirs once. With a single chunk it is an ordinary backward
-    pass.
+    ``loss`` gets the embeddings (rows, d) of both sides. Its own parameters, such as the temperature, get their
+    gradient once. With a single chunk this is an ordinary backward pass.
     """
-    parts = chunks(rows, chunk_size)
-    if len(parts) == 1:
-        value = loss(*(_whole(side, parts[0]) for side in sides))
+    slices = chunks(rows, chunk_size)
+    if len(slices) == 1:
+        value = loss(*(_encode(side, slices[0]) for side in sides))
         value.backward()  # type: ignore[no-untyped-call]
         return value.detach()
     states: list[list[RandomState]] = []
-    leaves = [_leaf(side, parts, states, device) for side in sides]
+    leaves = [_leaf(side, slices, states, device) for side in sides]
     value = loss(leaves[0], leaves[1])
     value.backward()  # type: ignore[no-untyped-call]
+    # The second passes rewind the generators; afterwards they continue as if there had been one pass.
     after = RandomState(device)
-    for side, leaf, kept in zip(sides, leaves, states, strict=True):
-        if side.encode is not None and leaf.grad is not None:
-            _send_back(side, leaf.grad, parts, kept)
+    for side, leaf, chunk_states in zip(sides, leaves, states, strict=True):
+        if side.encode is None or leaf.grad is None:
+            continue
+        for rows_of_chunk, state in zip(slices, chunk_states, strict=True):
+            state.restore()
+            with nullcontext() if rows_of_chunk is slices[-1] else side.defer_sync():
+                torch.autograd.backward(_encode(side, rows_of_chunk), leaf.grad[rows_of_chunk])
     after.restore()
     return value.detach()
 
 
-def _whole(side: Side, rows: slice) -> Tensor:
-    if side.encode is not None:
-        return _embed(side.encode, rows)
-    assert side.embeddings is not None
-    return side.embeddings
-
-
-def _embed(encode: Encode, rows: slice) -> Tensor:
-    """A slice's embeddings, in float32 at least: what is kept between the passes is not rounded to autocast's type."""
-    made = encode(rows)
-    return made.float() if made.dtype in (torch.bfloat16, torch.float16) else made
-
-
-def _leaf(side: Side, parts: Sequence[slice], states: list[list[RandomState]], device: torch.device) -> Tensor:
-    """All embeddings of a side, without a graph, as a leaf that collects their gradient."""
-    kept: list[RandomState] = []
-    states.append(kept)
+def _encode(side: Side, rows: slice) -> Tensor:
     if side.encode is None:
         assert side.embeddings is not None
-        return side.embeddings.detach()
-    made = []
+        return side.embeddings
+    embeddings = side.encode(rows)
+    # At least float32: embeddings are stored between the passes, and must not be rounded to autocast's dtype.
+    return embeddings.float() if embeddings.dtype in (torch.bfloat16, torch.float16) else embeddings
+
+
+def _leaf(side: Side, slices: Sequence[slice], states: list[list[RandomState]], device: torch.device) -> Tensor:
+    """All embeddings of a side, without a graph, as a leaf that accumulates their gradient."""
+    chunk_states: list[RandomState] = []
+    states.append(chunk_states)
+    if side.encode is None:
+        return _encode(side, slice(None)).detach()
+    embeddings = []
     with torch.no_grad():
-        for part in parts:
-            kept.append(RandomState(device))
-            made.append(_embed(side.encode, part))
-    return torch.cat(made).requires_grad_()
-
-
-def _send_back(side: Side, gradient: Tensor, parts: Sequence[slice], states: Sequence[RandomState]) -> None:
-    assert side.encode is not None
-    for number, (part, state) in enumerate(zip(parts, states, strict=True)):
-        state.restore()
-        is_last = number == len(parts) - 1
-        with nullcontext() if is_last else side.defer_sync():
-            torch.autograd.backward(_embed(side.encode, part), gradient[part])
+        for rows in slices:
+            chunk_states.append(RandomState(device))
+            embeddings.append(_encode(side, rows))
+    return torch.cat(embeddings).requires_grad_()

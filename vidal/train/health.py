@@ -1,4 +1,4 @@
-"""`Health`: ends a run whose steps teach nothing any more, as the numbers are lost or the samples cannot be read."""
+"""`Health`: stops a run that has diverged, or whose samples cannot be read."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ from vidal.train.loop import StepResult
 from vidal.train.recipe import TrainRecipe
 
 _WINDOW_SAMPLES = 512
-"""Samples over which the share of broken ones is taken; a shorter run is judged at its end."""
+"""Samples over which the share of broken ones is measured; a shorter run is checked at its end."""
 
 
 class Health:
-    """Looks at every step; the same on every rank, so that all of them end together."""
+    """Checks every step; all ranks see the same numbers, so they stop together."""
 
     def __init__(self, recipe: TrainRecipe, checkpoints: Checkpoints, *, is_main: bool) -> None:
         self._max_nan_steps, self._max_broken_share = recipe.max_nan_steps, recipe.max_broken_share
@@ -22,10 +22,10 @@ class Health:
         self._window: deque[tuple[int, int]] = deque()
 
     def check(self, step: StepResult, *, is_last: bool) -> None:
-        """Raises `DivergedError` for numbers that stay without value, `SourceError` where most samples are broken."""
+        """Raise `DivergedError` if the loss stays not finite, `SourceError` if too many samples are broken."""
         self._check_broken(step, is_last=is_last)
         if step.bad_steps >= self._max_nan_steps or (step.bad_steps and is_last):
-            raise DivergedError(self._diverged(step))
+            raise DivergedError(self._divergence(step))
 
     def _check_broken(self, step: StepResult, *, is_last: bool) -> None:
         self._window.append((len(step.broken), step.samples + len(step.broken)))
@@ -33,25 +33,22 @@ class Health:
             self._window.popleft()
         broken, read = (sum(column) for column in zip(*self._window, strict=True))
         if (read >= _WINDOW_SAMPLES or is_last) and broken > self._max_broken_share * read:
-            example = next((b for b in step.broken), None)
-            named = f" ({example.clip_id}: {example.why})" if example else ""
+            example = f" ({step.broken[0].clip_id}: {step.broken[0].why})" if step.broken else ""
             raise SourceError(
-                f"step {step.step}: {broken} of the last {read} samples cannot be read{named}; mend the data, "
+                f"step {step.step}: {broken} of the last {read} samples cannot be read{example}; repair the data, "
                 "or raise max_broken_share"
             )
 
-    def _diverged(self, step: StepResult) -> str:
-        """What to say; checkpoints whose weights gave these numbers are set aside first."""
-        began = step.step - step.bad_steps + 1
-        aside = self._checkpoints.set_aside(began) if self._is_main else []
+    def _divergence(self, step: StepResult) -> str:
+        """The error message; first sets aside the checkpoints whose weights led to these losses."""
+        first_bad = step.step - step.bad_steps + 1
+        aside = self._checkpoints.set_aside(first_bad) if self._is_main else []
         latest = self._checkpoints.latest() if self._is_main else None
-        place = f"step {step.step} ({'-'.join(step.pair)})"
-        kept = (
-            f"goes on from checkpoint {latest.path.name}" if latest else "begins anew, there is no earlier checkpoint"
-        )
+        start = f"resumes from checkpoint {latest.path.name}" if latest else "starts over: no earlier checkpoint exists"
         return (
-            f"{place}: loss {step.loss}, gradient norm {step.grad_norm}, {step.bad_steps} such steps in a row; lower "
-            f"optimiser.lr, or look at its clips ({', '.join(step.clip_ids)[:200]}). "
-            + (f"Checkpoint {', '.join(aside)} gave these numbers and is set aside. " if aside else "")
-            + f"--resume --set optimiser.lr=… {kept}"
+            f"step {step.step} ({'-'.join(step.pair)}): loss {step.loss}, gradient norm {step.grad_norm}, "
+            f"{step.bad_steps} such steps in a row; lower optimiser.lr, or inspect its clips "
+            f"({', '.join(step.clip_ids)[:200]}). "
+            + (f"Checkpoint {', '.join(aside)} led to this and was set aside. " if aside else "")
+            + f"--resume --set optimiser.lr=… {start}"
         )

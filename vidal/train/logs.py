@@ -1,4 +1,4 @@
-"""`RunLog`: a run's numbers, in ``log.jsonl`` always, in the terminal, and where the recipe wants them besides."""
+"""`RunLog`: the metrics of a run, written to ``log.jsonl``, the terminal, and optionally TensorBoard and W&B."""
 
 from __future__ import annotations
 
@@ -21,24 +21,32 @@ _PLAIN_EVERY_S = 10.0
 
 
 class RunLog:
-    """Use as a context manager. A resumed run's file keeps each step once: what came after the checkpoint is cut."""
+    """A context manager that logs steps and events.
+
+    When a run is resumed, lines after its checkpoint are removed from the file, so that each step occurs once.
+    """
 
     def __init__(
         self, folder: Path, console: Console, *, total_steps: int, start_step: int, every_steps: int,
         tensorboard: bool = False, wandb: str | None = None, quiet: bool = False,
     ) -> None:  # fmt: skip
         self._path = folder / NAME
-        # The one that may be missing comes first, before anything is opened or cut.
+        # First, because its package may be missing: nothing has been opened or truncated yet.
         self._wandb: Any = _wandb(wandb, folder) if wandb else None
-        self._writer: Any = _tensorboard(folder, start_step) if tensorboard else None
+        self._writer: Any = None
+        if tensorboard:
+            from torch.utils.tensorboard import SummaryWriter
+
+            # Hides what a killed run wrote after its checkpoint, just as it is removed from log.jsonl.
+            self._writer = SummaryWriter(str(folder / "tensorboard"), purge_step=start_step or None)
         with _one_line(self._path):
-            _cut(folder, start_step)
+            _truncate(folder, start_step)
             self._file: IO[str] = self._path.open("a", buffering=1, encoding="utf-8")
         self._console, self._quiet, self._every = console, quiet, every_steps
         self._progress: Progress | None = None
         self._task: TaskID | None = None
         self._total = total_steps
-        self._spoken = 0.0
+        self._printed_s = 0.0
         if console.is_terminal and not quiet:
             self._progress = Progress(
                 TextColumn("step {task.completed:.0f}/{task.total:.0f}"), BarColumn(), TextColumn("{task.description}"),
@@ -48,7 +56,7 @@ class RunLog:
             self._task = self._progress.add_task("", total=total_steps, completed=start_step)
 
     def step(self, numbers: dict[str, Any]) -> None:
-        """One step's numbers; ``step`` is among them."""
+        """Log the metrics of one step; ``numbers`` has ``step``, ``pair``, ``loss``, ``lr`` and the rates."""
         self.event("step", numbers)
         line = (
             f"{numbers['pair']} loss {numbers['loss']:.4f} {numbers['samples_per_s']:.1f} samples/s "
@@ -57,20 +65,20 @@ class RunLog:
         done = numbers["step"] + 1
         if self._progress is not None and self._task is not None:
             self._progress.update(self._task, completed=done, description=line)
-        elif not self._quiet and (done == self._total or time.monotonic() - self._spoken > _PLAIN_EVERY_S):
-            self._spoken = time.monotonic()
+        elif not self._quiet and (done == self._total or time.monotonic() - self._printed_s > _PLAIN_EVERY_S):
+            self._printed_s = time.monotonic()
             self._console.print(f"step {done}/{self._total} {line}", soft_wrap=True, highlight=False)
         if numbers["step"] % self._every == 0 or done == self._total:
-            self._elsewhere(numbers)
+            self._log_scalars(numbers)
 
     def event(self, kind: str, values: dict[str, Any]) -> None:
-        """A line of ``log.jsonl``; numbers that are not finite stand as null."""
+        """Append a line to ``log.jsonl``; numbers that are not finite become null."""
         with _one_line(self._path):
             self._file.write(json.dumps({"event": kind, **_plain(values)}, allow_nan=False) + "\n")
 
-    def _elsewhere(self, numbers: dict[str, Any]) -> None:
+    def _log_scalars(self, numbers: dict[str, Any]) -> None:
         scalars = {k: v for k, v in numbers.items() if isinstance(v, (int, float)) and k != "step"}
-        # Pairs have losses of different sizes, which one curve would mix.
+        # One curve per pair: the losses of different pairs differ in scale.
         scalars[f"loss/{numbers['pair']}"] = numbers["loss"]
         if self._writer is not None:
             for name, value in scalars.items():
@@ -92,8 +100,8 @@ class RunLog:
             self._file.close()
 
 
-def _cut(folder: Path, start_step: int) -> None:
-    """Drop what a killed run logged after the checkpoint that is resumed, and a line that it did not finish."""
+def _truncate(folder: Path, start_step: int) -> None:
+    """Remove the lines that a killed run wrote after the resumed checkpoint, and an incomplete last line."""
     path = folder / NAME
     if not path.exists():
         return
@@ -106,7 +114,7 @@ def _cut(folder: Path, start_step: int) -> None:
 
 
 def _plain(value: Any) -> Any:
-    """What JSON can say: scalars of numpy and torch as Python's, and no NaN, which is no JSON."""
+    """Convert to JSON values: scalars of numpy and torch to Python's, and NaN and infinity to null."""
     if isinstance(value, dict):
         return {str(k): _plain(v) for k, v in value.items()}
     if isinstance(value, (list, tuple)):
@@ -124,16 +132,9 @@ def _one_line(path: Path) -> Iterator[None]:
         raise machine_error(error, str(path)) or StorageError(f"{path}: {error}") from error
 
 
-def _tensorboard(folder: Path, start_step: int) -> Any:
-    from torch.utils.tensorboard import SummaryWriter
-
-    # What a killed run wrote after the checkpoint is hidden, as it is cut from the file.
-    return SummaryWriter(str(folder / "tensorboard"), purge_step=start_step or None)
-
-
 def _wandb(project: str, folder: Path) -> Any:
     try:
         import wandb
     except ImportError:
-        raise RecipeError("log.wandb: the package wandb is not installed; `pip install wandb`, or unset it") from None
+        raise RecipeError("log.wandb: package wandb is not installed; run `pip install wandb`, or unset it") from None
     return wandb.init(project=project, dir=str(folder))

@@ -1,8 +1,8 @@
-"""`Trainer`: takes batches and makes steps of them.
+"""`Trainer`: the training step.
 
-Everything random in a step is a function of the seed and the step: which pair and samples (the plan), how they are
-cropped (the loader), which patches are dropped and every other draw (`_seed`). A run that goes on from a checkpoint
-therefore needs the number of the step and the state of model and optimiser, and is the run that was never stopped.
+All randomness of a step is a function of the seed and the step: its pair and samples (the plan), their crops (the
+loader), the dropped patches and all other draws (`Trainer`). To resume, a run therefore needs only the step and the
+state of model and optimiser, and is bitwise identical to an uninterrupted run.
 """
 
 from __future__ import annotations
@@ -33,34 +33,41 @@ from vidal.train.towers.encoder import Encoder
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StepResult:
-    """What one step gave."""
+    """The outcome of one step, over all ranks unless stated otherwise."""
 
     step: int
     pair: Pair
     epoch: int
+    """Epoch of the pair."""
     loss: float
     grad_norm: float
+    """L2 norm of the gradient before clipping."""
     lr: float
     scale: float
+    """exp(logit_scale) of the pair, after the step."""
     samples: int
+    """Valid rows of the batch."""
     duplicate_negatives: int
-    """Pairs that were told apart although they have the same text or are the same clip; 0 where they are masked."""
+    """Negatives that have the same text or are the same clip; 0 if the loss masks them."""
     broken: list[Broken]
-    """Of all ranks."""
+    """Samples that could not be read."""
     bad_steps: int
-    """How many steps in a row, this one included, changed nothing as their numbers are not finite."""
+    """Consecutive steps, up to this one, that were skipped as their loss or gradient was not finite."""
     clip_ids: list[str]
-    """Of this rank."""
+    """Clips of this rank's share of the batch."""
     data_s: float
+    """Time that this rank waited for the batch."""
     wall_s: float
+    """Time of the whole step on this rank, ``data_s`` included."""
 
     @property
     def is_finite(self) -> bool:
+        """Whether the step was applied."""
         return self.bad_steps == 0
 
 
 class Trainer:
-    """Owns a rank's model and optimiser; ``towers`` are the encoder's, wrapped for this world."""
+    """Runs the steps of one rank; ``towers`` are the encoder's, wrapped for distributed training."""
 
     def __init__(
         self, recipe: TrainRecipe, encoder: Encoder, towers: dict[str, nn.Module], optimisation: Optimisation,
@@ -71,7 +78,7 @@ class Trainer:
         self._bad_steps = 0
 
     def steps(self, batches: Iterator[Batch]) -> Iterator[StepResult]:
-        """Train on each batch in turn; a step whose numbers are not finite changes nothing."""
+        """Train on each batch; a step whose loss or gradient is not finite is skipped."""
         while True:
             started = time.perf_counter()
             batch = next(batches, None)
@@ -82,7 +89,8 @@ class Trainer:
 
     def _step(self, batch: Batch, started: float, data_s: float) -> StepResult:
         self._encoder.train()
-        self._seed(batch.step)
+        rng = generator(self._recipe.seed, "step", batch.step, self._world.rank)
+        torch.manual_seed(int(rng.integers(2**62)))
         lr = self._optimisation.begin(batch.step)
         loss = float(total(self._backward(batch))) / self._world.size
         mean_gradients(p for n, p in self._encoder.named_parameters() if n.startswith("logit_"))
@@ -93,30 +101,25 @@ class Trainer:
             self._bad_steps = 0
         else:
             self._bad_steps += 1
-        read = torch.tensor([int(batch.valid.sum()), len(batch.broken)], device=self._world.device)
-        samples, broken = total(read).tolist()
+        counts = torch.tensor([int(batch.valid.sum()), len(batch.broken)], device=self._world.device)
+        samples, broken = total(counts).tolist()
+        masks = self._recipe.loss.mask_duplicates
         return StepResult(
             step=batch.step, pair=batch.pair, epoch=batch.epoch, loss=loss, grad_norm=norm, lr=lr,
             scale=self._encoder.pair_scale(batch.pair).item(), samples=samples,
-            duplicate_negatives=self._duplicates(batch), broken=from_all(batch.broken) if broken else [],
+            duplicate_negatives=0 if masks else int(duplicate_negatives(batch.group, batch.valid)),
+            broken=from_all(batch.broken) if broken else [],
             bad_steps=self._bad_steps, clip_ids=[clip_id for clip_id in batch.clip_ids if clip_id],
             data_s=data_s, wall_s=time.perf_counter() - started,
         )  # fmt: skip
 
-    def _duplicates(self, batch: Batch) -> int:
-        return 0 if self._recipe.loss.mask_duplicates else int(duplicate_negatives(batch.group, batch.valid))
-
-    def _seed(self, step: int) -> None:
-        draws = generator(self._recipe.seed, "step", step, self._world.rank)
-        torch.manual_seed(int(draws.integers(2**62)))
-
     def _backward(self, batch: Batch) -> Tensor:
         sides = [self._side(name, batch) for name in batch.pair]
 
-        def loss(a: Tensor, b: Tensor) -> Tensor:
+        def loss(first: Tensor, second: Tensor) -> Tensor:
             return contrastive_loss(
-                self._recipe.loss, a, b, self._encoder.pair_scale(batch.pair), self._encoder.pair_bias(batch.pair),
-                batch.valid, batch.group,
+                self._recipe.loss, first, second, self._encoder.pair_scale(batch.pair),
+                self._encoder.pair_bias(batch.pair), batch.valid, batch.group,
             )  # fmt: skip
 
         return gradcache.backward(
@@ -127,34 +130,30 @@ class Trainer:
         if name == "text":
             return gradcache.Side(embeddings=self._texts.encode(batch.texts))
         tower, pixels, keep = self._towers[name], batch.inputs[name], self._keep(name, batch)
+        device, is_bf16 = self._world.device, self._recipe.precision == "bf16"
 
         def encode(rows: slice) -> Tensor:
-            with self._autocast():
+            with torch.autocast(device.type, dtype=torch.bfloat16) if is_bf16 else nullcontext():
                 embeddings: Tensor = tower(pixels[rows], None if keep is None else keep[rows])
             return embeddings.float()
 
         return gradcache.Side(encode=encode, defer_sync=_defer_sync(tower))
 
     def _keep(self, name: str, batch: Batch) -> Tensor | None:
-        """Patches to look at: drawn for every row of the step, so that a sample has the same on any number of ranks."""
+        """The patches to keep, drawn for all rows of the step: a sample gets the same ones on any number of ranks."""
         device = self._world.device
-        drawn = torch.Generator(device=device)
-        drawn.manual_seed(int(generator(self._recipe.seed, "patches", name, batch.step).integers(2**62)))
-        keep = self._encoder.tower(name).draw_keep(batch.step_rows, device, drawn)
+        rng = torch.Generator(device=device)
+        rng.manual_seed(int(generator(self._recipe.seed, "patches", name, batch.step).integers(2**62)))
+        keep = self._encoder.tower(name).draw_keep(batch.step_rows, device, rng)
         if keep is None:
             return None
-        # Rows past the end are padding, and are given any patches.
-        mine = torch.arange(batch.first, batch.first + len(batch.valid), device=device)
-        return keep[mine.clamp(max=batch.step_rows - 1)]
-
-    def _autocast(self) -> AbstractContextManager[object]:
-        if self._recipe.precision == "fp32":
-            return nullcontext()
-        return torch.autocast(self._world.device.type, dtype=torch.bfloat16)
+        rows = torch.arange(batch.first, batch.first + len(batch.valid), device=device)
+        # Rows past the end are padding; it does not matter which patches they keep.
+        return keep[rows.clamp(max=batch.step_rows - 1)]
 
 
 def _defer_sync(tower: nn.Module) -> Callable[[], AbstractContextManager[object]]:
-    """Around a backward pass whose gradients are not to be averaged over ranks yet."""
+    """Return a context in which a backward pass does not average gradients over ranks yet."""
     if isinstance(tower, DistributedDataParallel):
         return tower.no_sync
     return partial(_unsynced, tower) if isinstance(tower, FSDPModule) else nullcontext

@@ -1,4 +1,4 @@
-"""The optimiser: parameter groups, learning rate, clipping, averaged weights."""
+"""The optimiser: parameter groups, learning-rate schedule, gradient clipping, weight averaging."""
 
 from __future__ import annotations
 
@@ -18,38 +18,46 @@ from vidal.errors import ModelError, RecipeError
 from vidal.train.full_state import full_state, laid_out_as
 
 NO_DECAY = ("bn", "ln", "norm", "bias", "logit_scale", "class_embedding", "patch_embedding")
-"""LanguageBind's list: a parameter with one of these in its name, or with fewer than two dimensions, is not decayed."""
+"""Parameters with one of these in their names, or with fewer than two dimensions, are not decayed (LanguageBind)."""
 
 
 class OptimiserSettings(BaseModel):
-    """AdamW with a warm-up; LanguageBind's values."""
+    """AdamW (Loshchilov and Hutter, 2019) with linear warm-up; the defaults are LanguageBind's."""
 
     model_config = ConfigDict(extra="forbid")
 
     lr: float = Field(1e-4, gt=0)
+    """Peak learning rate, reached after the warm-up."""
     betas: tuple[float, float] = (0.9, 0.98)
+    """Decay rates of the first and second moment."""
     eps: float = Field(1e-6, gt=0)
+    """Term added to the denominator of the update."""
     weight_decay: float = Field(0.2, ge=0)
+    """Decoupled weight decay; norms, biases and embeddings are exempt."""
     warmup_steps: int = Field(0, ge=0)
+    """Steps of linear warm-up from 0 to ``lr``."""
     schedule: Literal["cosine", "constant"] = "cosine"
+    """Schedule after the warm-up."""
     min_lr: float = Field(0.0, ge=0)
+    """Final learning rate of the cosine schedule."""
     clip_norm: float | None = Field(1.0, gt=0)
+    """Maximum L2 norm of the gradient over all parameters; null disables clipping."""
     lr_multipliers: dict[str, float] = Field(default_factory=dict)
-    """Pattern on parameter names (``*.visual_projection.*``) to a factor that holds through the whole schedule."""
+    """Factors on the learning rate, by pattern of parameter names (``*.visual_projection.*``)."""
     layer_decay: float | None = Field(None, gt=0, le=1)
-    """Factor from each layer of a tower to the one below it: the last has this once, the embeddings most often."""
+    """Layer-wise decay of the learning rate: the last layer has this factor once, each lower one once more."""
     ema: float | None = Field(None, gt=0, lt=1)
-    """Decay of averaged weights, which `vidal eval` then uses."""
+    """Decay of the exponential moving average of the weights, which `vidal eval` and exports then use."""
 
     @model_validator(mode="after")
-    def _falls(self) -> OptimiserSettings:
+    def _decreases(self) -> OptimiserSettings:
         if self.min_lr > self.lr:
-            raise ValueError(f"min_lr {self.min_lr:g} is above lr {self.lr:g}: the schedule would climb")
+            raise ValueError(f"min_lr {self.min_lr:g} is above lr {self.lr:g}: the schedule would increase")
         return self
 
 
 def learning_rate(settings: OptimiserSettings, step: int, total: int) -> float:
-    """Of a step, counted from 0: linear warm-up to ``lr``, then cosine to ``min_lr``, or constant."""
+    """Return the learning rate of a step, counted from 0: linear warm-up, then cosine to ``min_lr`` or constant."""
     if step < settings.warmup_steps:
         return settings.lr * (step + 1) / settings.warmup_steps
     if settings.schedule == "constant":
@@ -59,21 +67,26 @@ def learning_rate(settings: OptimiserSettings, step: int, total: int) -> float:
 
 
 def decays(name: str, parameter: Tensor) -> bool:
+    """Return whether weight decay applies to a parameter."""
     return parameter.ndim >= 2 and not any(word in name for word in NO_DECAY)
 
 
 def parameter_groups(named: Iterable[tuple[str, nn.Parameter]], settings: OptimiserSettings) -> list[dict[str, object]]:
-    """One group for each (decay, multiplier) that occurs; raises `RecipeError` for a pattern that matches nothing."""
-    everything = list(named)
-    trained = [(name, p) for name, p in everything if p.requires_grad]
+    """Group the trained parameters by weight decay and multiplier of the learning rate.
+
+    Raises `RecipeError` for a pattern in ``lr_multipliers`` that matches no trained parameter.
+    """
+    parameters = list(named)
+    trained = [(name, p) for name, p in parameters if p.requires_grad]
     _check_patterns(settings.lr_multipliers, [name for name, _ in trained])
-    # Depth is that of the tower, whichever of its layers are trained.
-    below = _layers_above([name for name, _ in everything])
+    # Depth counts all layers of a tower, whichever of them are trained.
+    above = _layers_above([name for name, _ in parameters])
     groups: dict[tuple[float, float, bool], list[nn.Parameter]] = {}
     for name, p in trained:
         decay = settings.weight_decay if decays(name, p) else 0.0
-        factor = _multiplier(name, settings.lr_multipliers) * (settings.layer_decay or 1.0) ** below[name]
-        # AdamW takes a group's parameters at once, and sharded ones do not mix with whole ones.
+        factors = [f for pattern, f in settings.lr_multipliers.items() if fnmatch.fnmatchcase(name, pattern)]
+        factor = math.prod(factors) * (settings.layer_decay or 1.0) ** above[name]
+        # AdamW updates the parameters of a group in one call, which does not take sharded and full ones together.
         groups.setdefault((decay, factor, isinstance(p, DTensor)), []).append(p)
     return [{"params": ps, "weight_decay": decay, "multiplier": factor} for (decay, factor, _), ps in groups.items()]
 
@@ -83,14 +96,14 @@ _BELOW_LAYERS = ("embeddings.", "pre_layrnorm.")
 
 
 def _layers_above(names: list[str]) -> dict[str, int]:
-    """Steps from each parameter up to the head of its tower: 0 for the head and what is in no tower."""
-    found = {name: _LAYER.match(name) for name in names}
+    """By parameter, the layers from its own to the top of its tower; 0 for the head, and outside the towers."""
+    matches = {name: _LAYER.match(name) for name in names}
     depth: dict[str, int] = {}
-    for match in found.values():
+    for match in matches.values():
         if match is not None:
             depth[match["tower"]] = max(depth.get(match["tower"], 0), int(match["number"]) + 1)
     above = dict.fromkeys(names, 0)
-    for name, match in found.items():
+    for name, match in matches.items():
         if match is not None:
             above[name] = depth[match["tower"]] - int(match["number"])
             continue
@@ -100,21 +113,16 @@ def _layers_above(names: list[str]) -> dict[str, int]:
     return above
 
 
-def _multiplier(name: str, multipliers: Mapping[str, float]) -> float:
-    """The product of all that match."""
-    return math.prod(factor for pattern, factor in multipliers.items() if fnmatch.fnmatchcase(name, pattern))
-
-
 def _check_patterns(multipliers: Mapping[str, float], names: list[str]) -> None:
     for pattern in multipliers:
         if not fnmatch.filter(names, pattern):
             near = difflib.get_close_matches(pattern.strip("*"), names, n=2, cutoff=0.3)
-            hint = f"; near it: {', '.join(near)}" if near else ""
+            hint = f"; similar: {', '.join(near)}" if near else ""
             raise RecipeError(f"optimiser.lr_multipliers: `{pattern}` matches no trained parameter{hint}")
 
 
 class Optimisation:
-    """AdamW over the trained parameters of a model, driven by the number of the step."""
+    """AdamW over the trained parameters of a model, whose learning rate is a function of the step."""
 
     def __init__(self, model: nn.Module, settings: OptimiserSettings, total_steps: int) -> None:
         self.settings = settings
@@ -126,7 +134,7 @@ class Optimisation:
         self.ema = Ema(self._named, settings.ema) if settings.ema else None
 
     def begin(self, step: int) -> float:
-        """Clear the gradients and set the step's learning rate, which is given back."""
+        """Clear the gradients, and set and return the step's learning rate."""
         self.adamw.zero_grad(set_to_none=True)
         lr = learning_rate(self.settings, step, self.total_steps)
         for group in self.adamw.param_groups:
@@ -134,13 +142,14 @@ class Optimisation:
         return lr
 
     def clip(self) -> float:
-        """Bring the gradient to `clip_norm`; gives its norm before that."""
+        """Clip the gradient to ``clip_norm``; return its L2 norm before that."""
         with_gradient = [p for p in self._named.values() if p.grad is not None]
-        # Sharded and whole parameters are measured apart: one call does not take both.
+        # Separately for full and sharded parameters: one call of torch's functions does not take both.
         parts = [[p for p in with_gradient if isinstance(p, DTensor) is sharded] for sharded in (False, True)]
-        norms = [
-            _whole(nn.utils.get_total_norm([p.grad for p in part if p.grad is not None])) for part in parts if part
-        ]
+        norms: list[Tensor] = []
+        for part in filter(None, parts):
+            norm = nn.utils.get_total_norm([p.grad for p in part if p.grad is not None])
+            norms.append(norm.full_tensor() if isinstance(norm, DTensor) else norm)
         norm = norms[0] if len(norms) == 1 else torch.linalg.vector_norm(torch.stack(norms or [torch.zeros(())]))
         if self.settings.clip_norm is not None:
             for part in filter(None, parts):
@@ -148,17 +157,19 @@ class Optimisation:
         return float(norm)
 
     def step(self) -> None:
+        """Update the parameters and their moving average."""
         self.adamw.step()
         if self.ema is not None:
             self.ema.update()
 
     def trained(self) -> Mapping[str, nn.Parameter]:
+        """Return the trained parameters by name."""
         return self._named
 
     def state(self) -> dict[str, Tensor]:
-        """The optimiser's state by parameter name, so that other groups or ranks can take it up.
+        """Return the state by parameter name, so that it loads with other parameter groups and numbers of ranks.
 
-        Whole tensors on the CPU; where parameters are sharded every rank has to ask.
+        Full tensors on the CPU; a collective if parameters are sharded.
         """
         state = {
             f"{key}.{name}": value if isinstance(value, Tensor) else torch.tensor(float(value))
@@ -168,24 +179,20 @@ class Optimisation:
         return full_state(state | (self.ema.state() if self.ema is not None else {}))
 
     def load_state(self, state: Mapping[str, Tensor], place: str = "checkpoint") -> None:
-        """The counterpart of `state`; a parameter that no step has touched yet has none. Raises `ModelError`."""
+        """Load what `state` returned; raises `ModelError` if it does not match the parameters."""
         for name, p in self._named.items():
             own = {key: state[f"{key}.{name}"] for key in ("step", "exp_avg", "exp_avg_sq") if f"{key}.{name}" in state}
             if own and (len(own) < 3 or not own["exp_avg"].shape == own["exp_avg_sq"].shape == p.shape):
                 raise ModelError(f"{place}: the optimiser's state of {name} does not fit a {tuple(p.shape)} tensor")
-            if own:
-                # AdamW keeps its count of steps on the CPU.
+            if own:  # a parameter that has had no gradient yet has no state
+                # AdamW keeps its step counter on the CPU.
                 self.adamw.state[p] = {k: v.clone() if k == "step" else laid_out_as(v, p) for k, v in own.items()}
         if self.ema is not None:
             self.ema.load_state(state, place)
 
 
-def _whole(norm: Tensor) -> Tensor:
-    return norm.full_tensor() if isinstance(norm, DTensor) else norm
-
-
 class Ema:
-    """Averaged weights; early on the average is over the few steps there were."""
+    """Exponential moving average of the weights, whose decay ramps up over the first steps."""
 
     def __init__(self, named: Mapping[str, nn.Parameter], decay: float) -> None:
         self._named = named
@@ -195,20 +202,25 @@ class Ema:
 
     @torch.no_grad()
     def update(self) -> None:
+        """Include the current weights in the average."""
         self._count += 1
         decay = min(self._decay, (1 + self._count) / (10 + self._count))
         for name, p in self._named.items():
             self.values[name].lerp_(p.detach(), 1 - decay)
 
     def state(self) -> dict[str, Tensor]:
+        """Return the averages and the number of updates."""
         return {"ema_count": torch.tensor(self._count), **{f"ema.{name}": v for name, v in self.values.items()}}
 
     @torch.no_grad()
     def load_state(self, state: Mapping[str, Tensor], place: str = "checkpoint") -> None:
-        """A run that had no average so far begins it at the weights that were loaded."""
+        """Load what `state` returned; a state without averages starts them at the current weights.
+
+        Raises `ModelError` if an average is missing or of another shape.
+        """
         self._count = int(state.get("ema_count", torch.tensor(0)))
         for name, p in self._named.items():
             value = state.get(f"ema.{name}") if self._count else p.detach()
             if value is None or value.shape != p.shape:
-                raise ModelError(f"{place}: has no averaged weights that fit {name}")
+                raise ModelError(f"{place}: has no averaged weights for {name}")
             self.values[name].copy_(laid_out_as(value, p))

@@ -1,4 +1,4 @@
-"""What an encoder's inputs are prepared with: the recipe's settings in a run, and what an export carries of them."""
+"""The transforms of an encoder's inputs, from a training recipe or from the record in an export."""
 
 from __future__ import annotations
 
@@ -12,37 +12,39 @@ from vidal.modality.modality import Transform
 from vidal.train.towers.encoder import Encoder
 
 
-def transforms_of(said: Mapping[str, Mapping[str, Any]], encoder: Encoder) -> dict[str, Transform]:
-    """The inputs that the towers take, with what a training recipe says of each one's preparation."""
-    made: dict[str, Transform] = {}
-    for modality, given in said.items():
+def transforms_of(overrides: Mapping[str, Mapping[str, Any]], encoder: Encoder) -> dict[str, Transform]:
+    """Return the transforms of a training recipe: the sizes of each tower, with the recipe's settings on top."""
+    transforms: dict[str, Transform] = {}
+    for modality, values in overrides.items():
         settings = encoder.tower(modality).settings
         kind = modalities.get(modality).transform
         sizes = kind.settings_for(*settings.height_width, settings.frames)
-        made[modality] = kind.model_validate({**sizes, **given})
-    return made
+        transforms[modality] = kind.model_validate({**sizes, **values})
+    return transforms
 
 
 def transforms_for(encoder: Encoder) -> dict[str, Transform]:
-    """Those that the encoder carries; of a published one, which carries none, the modalities' own at its sizes."""
-    if encoder.preprocessing:
-        said = {m: said for m, said in encoder.preprocessing.items() if m in encoder.serves}
-        return {m.layer: m.transform.model_validate(said[m.layer]) for m in map(modalities.find, said) if m is not None}
-    made: dict[str, Transform] = {}
-    for modality in filter(None, map(modalities.find, encoder.modalities)):
+    """Return the transforms recorded in an encoder; for a published one, the modalities' defaults at its sizes."""
+    transforms: dict[str, Transform] = {}
+    for modality in filter(None, map(modalities.find, encoder.preprocessing or encoder.modalities)):
+        if encoder.preprocessing:
+            if modality.layer in encoder.serves:
+                recorded = encoder.preprocessing[modality.layer]
+                transforms[modality.layer] = modality.transform.model_validate(recorded)
+            continue
         settings = encoder.tower(modality.layer).settings
-        # A tower that looks at one frame at a time takes as many as its modality has.
+        # Without temporal attention frames are encoded one by one, so their number is the modality's default.
         frames = settings.frames if settings.temporal else None
         sizes = modality.transform.settings_for(*settings.height_width, frames)
-        made[modality.layer] = modality.transform.model_validate(sizes)
-    return made
+        transforms[modality.layer] = modality.transform.model_validate(sizes)
+    return transforms
 
 
 def described(transforms: Mapping[str, Transform]) -> dict[str, dict[str, Any]]:
-    """JSON-able: what an encoder carries."""
+    """Return the JSON-serialisable settings of transforms, as an encoder records them."""
     return {modality: transform.model_dump(mode="json") for modality, transform in transforms.items()}
 
 
-def preprocessing_identity(said: Mapping[str, Mapping[str, Any]]) -> str:
-    """Stands for the preparation of inputs: embeddings of two are never compared."""
-    return hashlib.sha256(json.dumps(said, sort_keys=True).encode()).hexdigest()
+def preprocessing_identity(description: Mapping[str, Mapping[str, Any]]) -> str:
+    """Return a SHA-256 of described transforms; embeddings with different identities must not be compared."""
+    return hashlib.sha256(json.dumps(description, sort_keys=True).encode()).hexdigest()

@@ -1,4 +1,4 @@
-"""A training recipe: a YAML file that says which towers learn from which pairs, and how.
+"""The training recipe: a YAML file of the towers, the modality pairs to align, and the optimisation.
 
 name: depth
 text: {model: openai/clip-vit-large-patch14, views: mix}
@@ -8,7 +8,7 @@ batch_size: 1024
 epochs: 1
 optimiser: {lr: 5.0e-4, warmup_steps: 200}
 
-Without ``pairs`` every tower is paired with the text.
+Without ``pairs``, every tower is paired with text.
 """
 
 from __future__ import annotations
@@ -33,103 +33,116 @@ _EXAMPLE = "batch_size=64 or optimiser.lr=1e-4"
 
 
 class Text(Settings):
-    """The frozen text tower, and which of a clip's texts it reads."""
+    """The frozen text tower, and which texts of a clip it encodes."""
 
     model: str
-    """A CLIP or sentence-transformers folder, hub id, ``package:NAME/folder``."""
+    """Folder, hub id or ``package:NAME/folder`` of a CLIP or sentence-transformers model."""
     max_tokens: int = Field(77, ge=4)
+    """Maximum length of a text in tokens; longer texts are truncated."""
     views: TextViews = TextViews()
+    """Weights of the text views, or a preset: ``caption``, ``mix``."""
     precompute: bool = False
-    """Encode every text once before the first step: for small sets, where the text tower would be the slowest."""
+    """Encode every text once before the first step; for small datasets, where the text tower is the bottleneck."""
 
 
 class TowerRecipe(TowerSettings):
-    """One modality's tower, and how its input is prepared."""
+    """The tower of one modality, and the transform of its input."""
 
     transform: dict[str, Any] = Field(default_factory=dict)
     """Settings of the modality's transform."""
 
     def tower_settings(self) -> TowerSettings:
-        said = {name: getattr(self, name) for name in self.model_fields_set - {"transform"}}
-        return TowerSettings(**said)
+        """Return the settings of the tower alone; only those that were set, as defaults do not override a model's."""
+        return TowerSettings(**{name: getattr(self, name) for name in self.model_fields_set - {"transform"}})
 
 
 class PairRecipe(Settings):
-    """One pair of modalities that is trained to agree."""
+    """One modality pair to align."""
 
     weight: float | None = Field(None, gt=0)
-    """Share of the steps; without any weight each pair makes exactly ``epochs`` epochs."""
+    """Share of the steps; without weights, each pair runs for exactly ``epochs`` epochs."""
     init_temperature: float | None = Field(None, gt=0)
-    """By default the loss's own: 0.07 for info_nce, 0.1 (a scale of 10) for sigmoid."""
+    """Initial temperature; by default 0.07 for info_nce, 0.1 (a scale of 10) for sigmoid."""
 
 
 class Data(Settings):
-    """What is trained on, and how it is read."""
+    """How the datasets are sampled and read."""
 
     weights: list[float] | None = None
-    """Share of each data set named by --data; without them every sample is seen once an epoch."""
+    """Share of each dataset of --data in an epoch; without weights, an epoch sees each sample once."""
     heldout: float = Field(0.0, ge=0, lt=1)
-    """Share of the near-duplicate clusters that is kept from training, for `vidal eval`."""
+    """Share of the near-duplicate clusters to hold out for `vidal eval`."""
     drop_last: bool = False
-    """Drop an epoch's remainder, so that every batch has exactly ``batch_size`` samples."""
+    """Drop the remainder of an epoch, so that every batch has exactly ``batch_size`` samples."""
     workers: int = Field(2, ge=0)
-    """Decoding processes of each rank; 0 decodes in the trainer's own."""
+    """Decoding processes per rank; 0 decodes in the training process."""
     prefetch: int = Field(PREFETCH_CHUNKS, ge=1)
-    """Chunks, of up to 16 MB of shared memory, that each of them has under way."""
+    """Chunks that each worker prefetches; each takes up to 16 MiB of shared memory."""
     stall_s: float = Field(STALL_S, gt=0)
-    """Seconds without a sample from any of them, after which the run ends."""
+    """Stop the run after this many seconds without a sample from any worker."""
     cache_bytes: int = Field(8 << 30, ge=0)
-    """Local cache for shards in an object store."""
+    """Size of the local cache of shards from object storage."""
 
 
 class CheckpointSettings(Settings):
-    """When the run is saved; the last step always is."""
+    """When checkpoints are written and deleted; the last step always writes one."""
 
     every_steps: int = Field(500, ge=1)
+    """Write a checkpoint every so many steps."""
     keep_last: int = Field(3, ge=2)
+    """Number of recent checkpoints to keep."""
     keep_every: int | None = Field(None, ge=1)
-    """Keep those of each so many steps for good, beside the last ones."""
+    """Also keep, permanently, those whose step is a multiple of this."""
 
 
 class LogSettings(Settings):
-    """Where the run's numbers go besides the terminal and ``log.jsonl``."""
+    """Where metrics are logged besides the terminal and ``log.jsonl``."""
 
     every_steps: int = Field(10, ge=1)
+    """Log to TensorBoard and W&B every so many steps."""
     tensorboard: bool = False
+    """Write TensorBoard event files to the run's folder."""
     wandb: str | None = None
-    """Project of Weights & Biases."""
+    """Project of Weights & Biases to log to."""
 
 
 class TrainRecipe(Settings):
-    """A whole training run."""
+    """All settings of a training run."""
 
     name: str = ""
+    """Name of the run; has no effect."""
     seed: int = 0
+    """Seed of all randomness."""
     modalities: list[str] = Field(default_factory=list, exclude_if=lambda paths: not paths)
-    """Modalities of your own, each as ``package.module:NAME``."""
+    """Custom modalities, each as ``package.module:NAME``."""
     text: Text
     towers: dict[str, TowerRecipe] = Field(min_length=1)
+    """The towers by modality."""
     pairs: dict[str, PairRecipe] = Field(default_factory=dict)
+    """Modality pairs to align, such as ``text-depth``; by default text with every tower."""
     loss: LossSettings = LossSettings()
     optimiser: OptimiserSettings = OptimiserSettings()
     data: Data = Data()
     batch_size: int = Field(ge=2)
-    """Samples of one step, over all ranks."""
+    """Samples per step, over all ranks."""
     chunk_size: int | None = Field(None, ge=1)
-    """Samples of a rank that go through a tower at once (GradCache); by default the rank's whole share."""
+    """Samples of a rank that are encoded at once (GradCache), to save memory; by default all of them."""
     epochs: int | None = Field(None, ge=1)
+    """Length of the run; set either this or ``steps``."""
     steps: int | None = Field(None, ge=1)
+    """Length of the run; set either this or ``epochs``."""
     precision: Literal["fp32", "bf16"] = "fp32"
+    """Compute in float32, or in bfloat16 by autocast."""
     compile: bool = False
     """Compile the towers with torch.compile."""
     fsdp: bool = False
-    """Shard the towers' parameters over the ranks (FSDP2) rather than copy them (DDP): for towers beyond ViT-L."""
+    """Shard the towers over the ranks (FSDP2) instead of replicating them (DDP); for towers larger than ViT-L."""
     threads: int | None = Field(None, ge=1)
-    """Threads of the trainer on a CPU; 1 makes two runs equal to the bit."""
+    """CPU threads of the training process; with 1, two runs are bitwise identical."""
     max_nan_steps: int = Field(3, ge=1)
-    """Steps in a row whose loss or gradient is not finite, after which the run stops."""
+    """Stop after this many consecutive steps whose loss or gradient is not finite."""
     max_broken_share: float = Field(0.5, ge=0, le=1)
-    """Share of samples that cannot be read, over some hundreds of them, above which the run stops."""
+    """Stop if more than this share of the last 512 samples cannot be read."""
     checkpoints: CheckpointSettings = CheckpointSettings()
     log: LogSettings = LogSettings()
 
@@ -138,7 +151,7 @@ class TrainRecipe(Settings):
     def _known_modalities(cls, towers: dict[str, TowerRecipe]) -> dict[str, TowerRecipe]:
         unknown = next((name for name in towers if modalities.find(name) is None), None)
         if unknown:
-            raise ValueError(f"no modality `{unknown}`: there is {', '.join(m.layer for m in modalities.all())}")
+            raise ValueError(f"no modality `{unknown}`; modalities: {', '.join(m.layer for m in modalities.all())}")
         return towers
 
     @field_validator("pairs")
@@ -154,7 +167,7 @@ class TrainRecipe(Settings):
     @model_validator(mode="after")
     def _consistent(self) -> TrainRecipe:
         if (self.epochs is None) == (self.steps is None):
-            raise ValueError("name either `epochs` or `steps`")
+            raise ValueError("set either `epochs` or `steps`")
         for pair in self.pair_settings():
             missing = next((side for side in pair if side != "text" and side not in self.towers), None)
             if missing:
@@ -165,23 +178,23 @@ class TrainRecipe(Settings):
         if any(weighted) and not all(weighted):
             raise ValueError("give every pair a weight, or none")
         if any(weighted) and self.steps is None:
-            raise ValueError("weights of pairs need `steps`: an epoch of a mixture has no length")
+            raise ValueError("weights of pairs need `steps`: with weights an epoch has no defined length")
         for modality, tower in self.towers.items():
             modalities.get(modality).transform.model_validate(tower.transform)
         return self
 
     @property
     def transforms(self) -> dict[str, dict[str, Any]]:
-        """By modality, what the recipe says of the preparation of its input."""
+        """The settings of the transform of each modality."""
         return {modality: tower.transform for modality, tower in self.towers.items()}
 
     def pair_settings(self) -> dict[Pair, PairRecipe]:
-        """The pairs, the text first where it is a side; by default the text with every tower."""
+        """Return the pairs, with text as the first side; by default text with every tower."""
         named = self.pairs or {f"text-{modality}": PairRecipe() for modality in self.towers}
         return {ordered(name): settings for name, settings in named.items()}
 
 
-# What may differ between a run and its continuation: what the numbers do not depend on, and what mends a divergence.
+# Settings that may change at a resume: those that do not affect the results, and those that cure a divergence.
 FREE_ON_RESUME = {
     "checkpoints", "log", "data.workers", "data.prefetch", "data.stall_s", "data.cache_bytes", "name",
     "max_nan_steps", "max_broken_share", "optimiser.lr", "optimiser.min_lr", "optimiser.warmup_steps",
@@ -190,13 +203,13 @@ MAY_GROW_ON_RESUME = ("steps", "epochs")
 
 
 def ordered(name: str) -> Pair:
-    """``depth-text`` and ``text-depth`` are one pair."""
+    """Return the pair of a name, text first: ``depth-text`` and ``text-depth`` are the same pair."""
     a, b = name.split("-")
     return (b, a) if b == "text" else (a, b)
 
 
 def load(path: str | Path, overrides: list[str]) -> TrainRecipe:
-    """Read and check a training recipe; raises `RecipeError`."""
+    """Read and validate a training recipe, with overrides such as ``optimiser.lr=1e-4``; raises `RecipeError`."""
     path = Path(path)
     raw = read_yaml(path, "`text`, `towers` and `batch_size`")
     for text in overrides:
@@ -206,7 +219,7 @@ def load(path: str | Path, overrides: list[str]) -> TrainRecipe:
 
 
 def check(raw: dict[str, Any], place: str) -> TrainRecipe:
-    """The recipe of a mapping, or one clear line about what is wrong with it."""
+    """Validate a mapping as a training recipe; raises `RecipeError` that names the first invalid setting."""
     if "stages" in raw:
         raise RecipeError(
             f"{place}: this is a recipe for `vidal build`; a training recipe has text, towers, batch_size"

@@ -1,11 +1,11 @@
-"""`train`: a run, from a recipe and data sets to a folder of checkpoints."""
+"""`train`: one training run, from a recipe and datasets to a folder of checkpoints."""
 
 from __future__ import annotations
 
 import signal
 import threading
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -23,7 +23,7 @@ from vidal.dataset.removals import load as load_removals
 from vidal.dataset.storage import Storage
 from vidal.errors import ModelError, OutputError
 from vidal.train import material
-from vidal.train.checkpoint import Checkpoint, Checkpoints
+from vidal.train.checkpoint import Checkpoints
 from vidal.train.data.loader import Loader
 from vidal.train.data.plan import PairPlan, SamplePlan
 from vidal.train.data.text_views import COLUMNS
@@ -42,37 +42,42 @@ from vidal.train.texts import Texts
 from vidal.train.towers.encoder import Encoder
 from vidal.train.towers.text import TextTower
 
-_INTERRUPTED = (signal.SIGINT, signal.SIGTERM)
+_SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
 
 @dataclass(slots=True, kw_only=True)
 class TrainResult:
-    """What a run did."""
+    """The outcome of a call of `train`."""
 
     out: str
     steps: int
+    """Completed steps, those before a resume included."""
     resumed_at: int
+    """Steps that were completed before this call."""
     loss: float | None = None
+    """Loss of the last step; None if there was nothing left to do."""
     broken: int = 0
     broken_clips: list[str] = field(default_factory=list)
+    """Ids of the samples that could not be read, once per occurrence."""
     skipped: int = 0
+    """Samples in damaged shards."""
     held_out: int = 0
     was_interrupted: bool = False
 
     def count(self, step: StepResult) -> None:
-        """Add a step that was made."""
+        """Add a completed step."""
         self.steps, self.loss = step.step + 1, step.loss
         self.broken += len(step.broken)
         self.broken_clips += [broken.clip_id for broken in step.broken]
 
     def lines(self) -> Iterator[str]:
-        said = f"{self.out}: {self.steps} steps"
-        said += f" (went on at {self.resumed_at})" if self.resumed_at else ""
-        said += f", loss {self.loss:.4f}" if self.loss is not None else ", nothing left to do"
-        said += f", {self.held_out} samples held out" if self.held_out else ""
-        said += f", {self.skipped} in damaged shards left out" if self.skipped else ""
-        said += f", {self.broken} broken samples ({', '.join(self.broken_clips[:3])} …)" if self.broken else ""
-        yield said
+        line = f"{self.out}: {self.steps} steps"
+        line += f" (resumed at {self.resumed_at})" if self.resumed_at else ""
+        line += f", loss {self.loss:.4f}" if self.loss is not None else ", nothing left to do"
+        line += f", {self.held_out} samples held out" if self.held_out else ""
+        line += f", {self.skipped} in damaged shards skipped" if self.skipped else ""
+        line += f", {self.broken} broken samples ({', '.join(self.broken_clips[:3])} …)" if self.broken else ""
+        yield line
 
     def as_json(self) -> dict[str, Any]:
         return {name: getattr(self, name) for name in self.__slots__}
@@ -83,31 +88,35 @@ def train(
     resume: bool = False, skip_damaged: bool = False, removals: Path | None = None, quiet: bool = False,
     device: str = "auto",
 ) -> TrainResult:  # fmt: skip
-    """Train, or go on training; raises `VidalError`, with every finished checkpoint as it was."""
+    """Run or resume a training run in the folder ``out``, on this rank.
+
+    ``data`` are paths or addresses of datasets, ``where`` filters their manifests, ``device`` is ``auto``, ``cpu`` or
+    ``cuda``. Raises `VidalError`; checkpoints that were complete stay so.
+    """
     if recipe.threads is not None:
         torch.set_num_threads(recipe.threads)
     folder = RunFolder(out)
     with world(device) as here:
-        found = material.gather(
+        data_of_run = material.gather(
             data, list(recipe.pair_settings()), recipe.text.views, where=where, heldout=recipe.data.heldout,
             skip_damaged=skip_damaged, cache_bytes=recipe.data.cache_bytes,
             removals=load_removals(removals) if removals else Removals(),
         )  # fmt: skip
         encoder = build_encoder(recipe)
         info = RunInfo(
-            recipe=recipe.model_dump(mode="json"), where=where, data=found.identity(), encoder=encoder.describe()
+            recipe=recipe.model_dump(mode="json"), where=where, data=data_of_run.identity(), encoder=encoder.describe()
         )
         if here.is_main:
             folder.path.mkdir(parents=True, exist_ok=True)
             folder.claim(info, resume=resume)
-            folder.write_split(found.split())
+            folder.write_split(data_of_run.split())
         barrier()
-        with _locked(folder, here):
-            return _Run(recipe, folder, found, encoder.to(here.device), here, console, quiet=quiet).go()
+        with Lock(Storage(str(folder.path))) if here.is_main else nullcontext():
+            return _Run(recipe, folder, data_of_run, encoder.to(here.device), here, console, quiet=quiet).go()
 
 
 def build_encoder(recipe: TrainRecipe) -> Encoder:
-    """The towers as they are before the first step: what a run is compared with."""
+    """Build the encoder before its first step, which is also the untrained baseline of `vidal eval`."""
     text = TextTower.load(recipe.text.model, recipe.text.max_tokens)
     pairs = {pair: s.init_temperature for pair, s in recipe.pair_settings().items()}
     towers = {modality: tower.tower_settings() for modality, tower in recipe.towers.items()}
@@ -116,32 +125,36 @@ def build_encoder(recipe: TrainRecipe) -> Encoder:
     )  # fmt: skip
 
 
-def plan_of(recipe: TrainRecipe, found: Material, ranks: int = 1) -> SamplePlan:
+def plan_of(recipe: TrainRecipe, data: Material, ranks: int = 1) -> SamplePlan:
+    """Return the plan of a run; raises `RecipeError` or `SourceError` as `SamplePlan` does."""
     pairs = recipe.pair_settings()
     weights = [settings.weight for settings in pairs.values()]
     shares = tuple(recipe.data.weights) if recipe.data.weights else None
     return SamplePlan(
-        [PairPlan(pair=p, sizes=tuple(len(i) for i in found.index[p]), weights=shares) for p in pairs],
+        [PairPlan(pair=p, sizes=tuple(len(i) for i in data.index[p]), weights=shares) for p in pairs],
         batch_size=recipe.batch_size, seed=recipe.seed, epochs=recipe.epochs, steps=recipe.steps, ranks=ranks,
         pair_weights=[w for w in weights if w is not None] or None, drop_last=recipe.data.drop_last,
     )  # fmt: skip
 
 
 class _Run:
-    """One call of `train`, with everything at hand."""
+    """The state of one call of `train`."""
 
     def __init__(
-        self, recipe: TrainRecipe, folder: RunFolder, found: Material, encoder: Encoder, here: World,
+        self, recipe: TrainRecipe, folder: RunFolder, data: Material, encoder: Encoder, here: World,
         console: Console, *, quiet: bool,
     ) -> None:  # fmt: skip
-        self.recipe, self.folder, self.found, self.encoder, self.here = recipe, folder, found, encoder, here
+        self.recipe, self.folder, self.data, self.encoder, self.here = recipe, folder, data, encoder, here
         self.console, self.quiet = console, quiet
-        self.plan = plan_of(recipe, found, here.size)
+        self.plan = plan_of(recipe, data, here.size)
         self.checkpoints = Checkpoints(folder.path, recipe.checkpoints.keep_last, recipe.checkpoints.keep_every)
         latest = self.checkpoints.latest()
         self.start = latest.step if latest is not None else 0
         if latest is not None:
-            self._take_weights(latest)
+            try:
+                encoder.load_trainable_state(latest.model(), str(latest.path))
+            except ModelError as error:
+                raise OutputError(f"{latest.path}: does not match the towers of the recipe ({error})") from None
         if recipe.fsdp and here.size > 1:
             self._shard()
         self.optimisation = Optimisation(encoder, recipe.optimiser, self.plan.steps)
@@ -151,8 +164,8 @@ class _Run:
     def go(self) -> TrainResult:
         recipe, here = self.recipe, self.here
         result = TrainResult(
-            out=str(self.folder.path), steps=self.start, resumed_at=self.start, skipped=self.found.skipped,
-            held_out=self.found.held,
+            out=str(self.folder.path), steps=self.start, resumed_at=self.start, skipped=self.data.skipped,
+            held_out=self.data.held,
         )  # fmt: skip
         if self.start >= self.plan.steps:
             return result
@@ -163,19 +176,19 @@ class _Run:
             for step in trainer.steps(iter(self._loader(interrupted))):
                 result.count(step)
                 if log is not None:
-                    self._tell(log, step)
+                    self._log_step(log, step)
                 is_last = result.steps == self.plan.steps
                 health.check(step, is_last=is_last)
                 result.was_interrupted = bool(from_main(interrupted.is_set()))
                 is_due |= is_last or result.was_interrupted or result.steps % recipe.checkpoints.every_steps == 0
-                # Weights that gave no number are not kept: the checkpoint waits for a step that shows them to be sound.
+                # A checkpoint waits for a step with a finite loss, which shows that its weights are usable.
                 if is_due and step.is_finite:
                     self._save(result.steps, log)
                     is_due = False
                 if result.was_interrupted:
                     return result
             if result.steps < self.plan.steps:
-                # Asked to end while it waited for samples.
+                # Interrupted while it waited for samples.
                 result.was_interrupted = True
                 if step is not None and step.is_finite:
                     self._save(result.steps, log)
@@ -184,20 +197,14 @@ class _Run:
     def _loader(self, interrupted: threading.Event) -> Loader:
         data, here = self.recipe.data, self.here
         return Loader(
-            self.found.samples, self.found.index, self.plan, transforms_of(self.recipe.transforms, self.encoder),
+            self.data.samples, self.data.index, self.plan, transforms_of(self.recipe.transforms, self.encoder),
             self.recipe.text.views, seed=self.recipe.seed, rank=here.rank, ranks=here.size, workers=data.workers,
             start_step=self.start, pin=here.device.type == "cuda", prefetch=data.prefetch, stall_s=data.stall_s,
             stop=interrupted,
         )  # fmt: skip
 
-    def _take_weights(self, latest: Checkpoint) -> None:
-        try:
-            self.encoder.load_trainable_state(latest.model(), str(latest.path))
-        except ModelError as error:
-            raise OutputError(f"{latest.path}: is of other towers than the recipe's ({error})") from None
-
     def _shard(self) -> None:
-        """Each layer and then the rest of each tower, so that a layer is gathered when its turn comes."""
+        """Shard each layer, then the rest of each tower: a layer's parameters are gathered only while it runs."""
         mesh = init_device_mesh(self.here.device.type, (self.here.size,))
         for modality in self.recipe.towers:
             tower = self.encoder.tower(modality)
@@ -206,7 +213,7 @@ class _Run:
             fully_shard(tower, mesh=mesh)
 
     def _save(self, steps: int, log: RunLog | None) -> None:
-        # Where parameters are sharded every rank takes part in making them whole.
+        # On every rank: gathering sharded parameters is a collective.
         model, optimiser = full_state(self.encoder.trainable_state()), self.optimisation.state()
         if self.here.is_main:
             path = self.checkpoints.save(steps, model, optimiser, {})
@@ -215,7 +222,7 @@ class _Run:
         barrier()
 
     def _wrapped(self) -> dict[str, nn.Module]:
-        """Each tower as this world runs it; a step concerns its own towers only, so each is wrapped alone."""
+        """The towers by modality, each wrapped separately: DDP expects all its parameters to be used in a step."""
         wrapped: dict[str, nn.Module] = {}
         for modality in self.recipe.towers:
             tower: nn.Module = self.encoder.tower(modality)
@@ -230,9 +237,9 @@ class _Run:
 
     def _texts(self) -> Texts:
         texts = Texts(self.encoder.text_tower(), self.here.device)
-        if self.recipe.text.precompute and any("text" in pair for pair in self.found.index):
+        if self.recipe.text.precompute and any("text" in pair for pair in self.data.index):
             views = self.recipe.text.views
-            texts.precompute(text for s in self.found.samples for row in s.rows(COLUMNS) for text in views.every(row))
+            texts.precompute(text for s in self.data.samples for row in s.rows(COLUMNS) for text in views.every(row))
         return texts
 
     @contextmanager
@@ -250,15 +257,15 @@ class _Run:
                     log.event("drawn", {"modality": modality, "tensors": list(drawn)})
             yield log
 
-    def _tell(self, log: RunLog, step: StepResult) -> None:
-        useful = step_flops(self.recipe, self.encoder, step.pair) * step.samples / step.wall_s / self.here.size
+    def _log_step(self, log: RunLog, step: StepResult) -> None:
+        flops = step_flops(self.recipe, self.encoder, step.pair) * step.samples / step.wall_s / self.here.size
         peak = peak_flops(self.here.device, self.recipe.precision)
         log.step({
             "step": step.step, "pair": "-".join(step.pair), "epoch": step.epoch, "loss": step.loss, "lr": step.lr,
             "grad_norm": step.grad_norm, "scale": step.scale, "samples": step.samples,
             "duplicate_negatives": step.duplicate_negatives,
             "samples_per_s": step.samples / step.wall_s, "data_share": step.data_s / step.wall_s,
-            "flops": useful, "mfu": useful / peak if peak else None, "is_finite": step.is_finite,
+            "flops": flops, "mfu": flops / peak if peak else None, "is_finite": step.is_finite,
         })  # fmt: skip
         for broken in step.broken:
             log.event(
@@ -269,24 +276,15 @@ class _Run:
 
 
 @contextmanager
-def _locked(folder: RunFolder, here: World) -> Iterator[None]:
-    if not here.is_main:
-        yield
-        return
-    with Lock(Storage(str(folder.path))):
-        yield
-
-
-@contextmanager
 def _interrupts() -> Iterator[threading.Event]:
-    """Ctrl-C and SIGTERM end the run after the step under way, with a checkpoint."""
-    asked = threading.Event()
+    """Yield an event that Ctrl-C and SIGTERM set; the run then ends after the current step, with a checkpoint."""
+    interrupted = threading.Event()
     if threading.current_thread() is not threading.main_thread():
-        yield asked
+        yield interrupted
         return
-    before = {number: signal.signal(number, lambda *_: asked.set()) for number in _INTERRUPTED}
+    before = {number: signal.signal(number, lambda *_: interrupted.set()) for number in _SIGNALS}
     try:
-        yield asked
+        yield interrupted
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)

@@ -1,8 +1,8 @@
-"""`RunFolder`: a training run on disk, whose ``run.json`` says what it is.
+"""`RunFolder`: the folder of a training run.
 
-RUN/run.json        recipe, data, towers: everything that the numbers depend on
-RUN/split.parquet   clip_id, is_held_out: which clips it trains on, whatever becomes of the data set later
-RUN/log.jsonl       one line a step
+RUN/run.json        recipe, data and towers: everything that the results depend on
+RUN/split.parquet   clip_id, is_held_out: the clips of the run, independent of later changes to the dataset
+RUN/log.jsonl       one line per step or event
 RUN/checkpoints/    000500/ …
 """
 
@@ -30,38 +30,44 @@ SPLIT = "split.parquet"
 
 
 class RunInfo(BaseModel):
-    """``run.json``."""
+    """The contents of ``run.json``."""
 
     recipe: dict[str, Any]
     where: str | None
+    """The filter on manifest columns, as given by ``--where``."""
     data: list[dict[str, Any]]
+    """Address, fingerprint and number of samples of each dataset."""
     encoder: dict[str, Any]
-    """What `Encoder.from_description` builds the towers from."""
+    """Description of the towers, for `Encoder.from_description`."""
     changes: list[str] = Field(default_factory=list)
-    """What of the recipe was changed at a resume."""
+    """Changes of the recipe at each resume."""
     created_by: str = f"vidal {vidal.__version__}"
 
     def settings(self) -> TrainRecipe:
-        """Raises `UserError` where the run is of a modality that the caller does not let it import."""
+        """Return the recipe; raises `UserError` if it needs a module that the caller does not allow to import."""
         modalities.require(self.recipe.get("modalities", []), "the training run")
         return TrainRecipe.model_validate(self.recipe)
 
 
 class RunFolder:
-    """The folder of one run; on a local disk, as a checkpoint is renamed into place."""
+    """The folder of one run; on a local disk, because checkpoints are renamed into place.
+
+    Raises `OutputError` for an address or a path that is a file.
+    """
 
     def __init__(self, path: str | Path) -> None:
         self.path = Path(path).expanduser()
         if "://" in str(path):
-            raise OutputError(f"{path}: a run is kept on a local disk; copy it where it should go when it is done")
+            raise OutputError(f"{path}: a run needs a local folder; upload it when it is finished")
         if self.path.is_file():
             raise OutputError(f"{path}: is a file; --out names a folder")
 
     def exists(self) -> bool:
+        """Return whether the folder holds a run."""
         return (self.path / NAME).is_file()
 
     def read(self) -> RunInfo:
-        """Raises `OutputError` where there is no run."""
+        """Return ``run.json``; raises `OutputError` if it is missing or invalid."""
         try:
             return RunInfo.model_validate_json((self.path / NAME).read_bytes())
         except FileNotFoundError:
@@ -70,11 +76,12 @@ class RunFolder:
             raise OutputError(f"{self.path}/{NAME}: not a training run ({error.error_count()} errors)") from None
 
     def write(self, info: RunInfo) -> None:
+        """Write ``run.json`` atomically."""
         text = json.dumps(info.model_dump(mode="json"), indent=2, ensure_ascii=False)
         Storage(str(self.path)).write(NAME, (text + "\n").encode())
 
     def write_split(self, split: Mapping[str, bool]) -> None:
-        """Record by clip whether it is held out; a run that goes on keeps its record."""
+        """Write ``split.parquet``, unless a resumed run has it already."""
         if (self.path / SPLIT).is_file():
             return
         table = pa.table(
@@ -85,7 +92,7 @@ class RunFolder:
         Storage(str(self.path)).write(SPLIT, sink.getvalue())
 
     def split(self) -> dict[str, bool]:
-        """By clip, whether the run held it out; raises `OutputError` where that is not recorded."""
+        """Return whether each clip, by id, was held out; raises `OutputError` if ``split.parquet`` cannot be read."""
         try:
             table = pq.read_table(self.path / SPLIT, columns=["clip_id", "is_held_out"])
         except (OSError, pa.ArrowException, KeyError) as error:
@@ -94,26 +101,30 @@ class RunFolder:
         return dict(zip(table.column("clip_id").to_pylist(), table.column("is_held_out").to_pylist(), strict=True))
 
     def claim(self, info: RunInfo, *, resume: bool) -> None:
-        """Make the folder this run's; raises `OutputError` where it holds something else, or is not to be resumed."""
+        """Start the run in this folder, or resume the one that it holds.
+
+        Raises `OutputError` if the folder holds anything else, a run without ``resume``, or a run with another recipe
+        or other data.
+        """
         if not self.exists():
-            if self.path.is_dir() and (found := sorted(p.name for p in self.path.iterdir() if p.name[0] != ".")):
+            if self.path.is_dir() and (names := sorted(p.name for p in self.path.iterdir() if p.name[0] != ".")):
                 raise OutputError(
-                    f"{self.path}: not empty and no training run (it has {found[0]}); choose another --out"
+                    f"{self.path}: not empty and no training run (it has {names[0]}); choose another --out"
                 )
             self.write(info)
             return
         if not resume:
-            raise OutputError(f"{self.path}: holds a run already; continue it with --resume, or choose another --out")
-        there = self.read()
-        changed = _differences(there, info)
+            raise OutputError(f"{self.path}: already holds a run; resume it with --resume, or choose another --out")
+        existing = self.read()
+        changed = _differences(existing, info)
         if changed:
             raise OutputError(
                 f"{self.path}: --resume continues the same run, but these differ: {'; '.join(changed[:5])}; "
                 "choose another --out for another run"
             )
-        if there.recipe != info.recipe:
-            told = differences(there.recipe, info.recipe)
-            self.write(info.model_copy(update={"changes": [*there.changes, *told]}))
+        if existing.recipe != info.recipe:
+            changes = [*existing.changes, *differences(existing.recipe, info.recipe)]
+            self.write(info.model_copy(update={"changes": changes}))
 
 
 def _differences(old: RunInfo, new: RunInfo) -> list[str]:
@@ -133,6 +144,6 @@ def _comparable(info: RunInfo) -> dict[str, Any]:
             recipe.get(group, {}).pop(name, None)
         else:
             recipe.pop(group, None)
-    # Where a data set lies may change; what it holds may not.
+    # A dataset may have moved since, but its contents must be the same.
     data = {str(i): {k: v for k, v in part.items() if k != "address"} for i, part in enumerate(info.data)}
     return {"recipe": recipe, "where": info.where, "data": data}

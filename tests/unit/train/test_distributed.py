@@ -85,7 +85,7 @@ def test_ranks_agree() -> None:
 def test_a_rank_without_a_gpu_of_its_own_is_refused_in_a_line(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("LOCAL_RANK", "3")
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
-    with pytest.raises(MachineError, match="local rank 3 wants GPU 3, and this machine has 2"), world("cuda"):
+    with pytest.raises(MachineError, match="local rank 3 needs GPU 3, but this machine has 2"), world("cuda"):
         pass
 
 
@@ -93,7 +93,7 @@ def test_ranks_that_were_not_started_together_are_refused_in_a_line(monkeypatch:
     for name in ("MASTER_ADDR", "MASTER_PORT", "RANK"):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("WORLD_SIZE", "2")
-    with pytest.raises(MachineError, match=r"the 2 ranks did not come together: .*torchrun") as refused, world("cpu"):
+    with pytest.raises(MachineError, match=r"the 2 ranks could not connect: .*torchrun") as refused, world("cpu"):
         pass
     assert "\n" not in str(refused.value)
 
@@ -184,7 +184,7 @@ def test_a_lost_rank_ends_the_others_with_a_line(work: Callable[[int, int], None
 
 def test_a_rank_that_never_comes_ends_the_wait_with_a_line() -> None:
     kind, line = outcome(meet_once, culprit=1, ranks=(0,))[0]
-    assert kind == "MachineError" and line.startswith("the 2 ranks did not come together: ")
+    assert kind == "MachineError" and line.startswith("the 2 ranks could not connect: ")
 
 
 def meet_once(rank: int, culprit: int) -> None:

@@ -98,7 +98,7 @@ def test_wandb_that_is_wanted_and_missing_is_one_line_and_cuts_nothing(
         one.step({"step": 0, **NUMBERS})
     monkeypatch.setitem(sys.modules, "wandb", None)
     with pytest.raises(
-        RecipeError, match=r"^log.wandb: the package wandb is not installed; `pip install wandb`[^\n]*$"
+        RecipeError, match=r"^log.wandb: package wandb is not installed; run `pip install wandb`[^\n]*$"
     ):
         log(tmp_path, wandb="project")
     assert [line["step"] for line in lines(tmp_path)] == [0]
