@@ -195,8 +195,11 @@ def test_ctrl_c_says_how_the_run_goes_on(given: list[str], trained: Path, materi
         time.sleep(0.05)
     process.send_signal(signal.SIGINT)
     _, errors = process.communicate(timeout=60)
-    how = "the same command continues" if given else "the same command with --resume continues"
-    assert (process.returncode, errors) == (130, f"vidal: interrupted; what was saved stays, {how} from there\n")
+    how = "the same command resumes" if given else "the same command with --resume resumes"
+    assert (process.returncode, errors) == (
+        130,
+        f"vidal: interrupted; checkpoints are kept, and {how} from the last one\n",
+    )
 
 
 def test_eval_gives_every_direction_with_the_untrained_towers_beside(trained: Path, material: Path) -> None:

@@ -116,7 +116,7 @@ def test_ctrl_c_ends_every_process_and_leaves_what_is_committed(
         process.kill()
     assert (process.returncode, stdout) == (130, "")
     *progress, last = stderr.strip().splitlines()
-    assert last == "vidal: interrupted; what is committed stays, the same command continues from there"
+    assert last == "vidal: interrupted; committed shards are kept, and the same command resumes from them"
     assert [line for line in progress if not line.startswith(("phase ", "planning "))] == []
     assert len(children) >= 2
     assert still_alive(children) == []

@@ -1,4 +1,4 @@
-"""The command line: a thin mirror of the library, one file for each panel of its help."""
+"""The command line, a thin layer over the library; each file holds the commands of one help panel."""
 
 from __future__ import annotations
 
@@ -34,11 +34,11 @@ def _main(
 
 
 def main() -> None:
-    """Run a command; every error that is not a defect is one line and an exit code that means something."""
+    """Run the command line and exit: code 0, 1 for an environment error, 2 for a usage error, 130 if interrupted."""
     warnings.showwarning = print_warning
     code = guarded(lambda: app(standalone_mode=True))
     sys.stdout.flush()
     sys.stderr.flush()
-    # Everything that was started has ended by now. Native thread pools may abort a process that is torn down in
-    # the ordinary way, which would give a finished build the exit code of a crash.
+    # Not sys.exit: all workers have ended by now, and native thread pools may abort during interpreter shutdown,
+    # which would give a successful build the exit code of a crash.
     os._exit(code)

@@ -1,4 +1,4 @@
-"""`vidal build` and what leads to it: terms, crawl, retry."""
+"""The commands that build a dataset: build, crawl, retry, terms."""
 
 from __future__ import annotations
 
@@ -38,11 +38,13 @@ def init(
     file: Annotated[Path, typer.Argument(metavar="[FILE]", help="Recipe to write.")] = Path("recipe.yaml"),
     template: Annotated[
         str,
-        typer.Option(metavar="NAME", help="Recipe to start from; a wrong name lists them.", autocompletion=_templates),
+        typer.Option(
+            metavar="NAME", help="Template to start from; an unknown name lists them.", autocompletion=_templates
+        ),
     ] = "own-videos",
     as_json: JsonOption = False,
 ) -> None:
-    """Write a commented recipe to start from: for your own videos, or by --template for a crawl or a training."""
+    """Write a commented recipe to start from: for your own videos or, with --template, for a crawl or training run."""
     from vidal import templates
 
     show(templates.write(file, template), as_json)
@@ -51,16 +53,16 @@ def init(
 @command()
 def build(
     recipe: Annotated[Path, typer.Argument(metavar="RECIPE", help="Recipe file (YAML).")],
-    out: Annotated[str, typer.Option(help="Where the dataset goes: a folder or an address such as s3://…")],
+    out: Annotated[str, typer.Option(help="Dataset to write: a folder or an address such as s3://…")],
     engine: EngineOption = EngineChoice.ray,
     workers: WorkersOption = None,
     settings: SettingsOption = None,
     ray_address: RayAddressOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Build a dataset, or resume a build that is not complete."""
+    """Build a dataset, or resume an incomplete build."""
     if errors.is_terminal and not as_json:
-        # Before anything is imported or started, which takes seconds.
+        # Printed first, because imports and the start of the engine take seconds.
         errors.print(f"{recipe} → {out}: starting", markup=False, highlight=False, soft_wrap=True)
     from vidal import recipe as recipes
     from vidal.build import build as build_dataset
@@ -79,18 +81,18 @@ def build(
 
 @command()
 def crawl(
-    recipe: Annotated[Path, typer.Argument(metavar="RECIPE", help="Recipe with a source of the web, and fetch.")],
-    out: Annotated[str, typer.Option(help="Where the crawl's dataset goes: a folder or an address such as s3://…")],
+    recipe: Annotated[Path, typer.Argument(metavar="RECIPE", help="Recipe with a web source and `fetch`.")],
+    out: Annotated[str, typer.Option(help="Dataset to write: a folder or an address such as s3://…")],
     engine: EngineOption = EngineChoice.local,
     workers: WorkersOption = None,
     settings: SettingsOption = None,
     ray_address: RayAddressOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Find candidates on the web, judge them, and fetch their media into a dataset that a build starts from.
+    """Find candidates on the web, filter them, and download their media into a dataset to build from.
 
-    A crawl is a build of a list that other people wrote: unless the recipe sets `fetch.schemes`, the list may name
-    addresses of the web and no file of this machine or object store. It runs without Ray by default.
+    The candidates come from untrusted lists: unless the recipe sets `fetch.schemes`, they may name web addresses only,
+    not local files or object stores. By default a crawl runs without Ray.
     """
     from vidal import recipe as recipes
     from vidal.build import build as build_dataset
@@ -104,19 +106,19 @@ def crawl(
 def retry(
     directory: DirArgument,
     reason: Annotated[
-        list[str] | None, typer.Option(help="Failure reason to retry; by default every transient one.")
+        list[str] | None, typer.Option(help="Failure reason to retry; by default all transient ones.")
     ] = None,
-    clip: Annotated[list[str] | None, typer.Option(help="Clip to retry.")] = None,
+    clip: Annotated[list[str] | None, typer.Option(help="Id of a clip to retry.")] = None,
     engine: EngineOption = EngineChoice.ray,
     workers: WorkersOption = None,
     settings: Annotated[
         list[str] | None,
-        typer.Option("--set", metavar="KEY.PATH=VALUE", help="A secret that no file keeps: fetch.cookies, fetch.proxy"),
+        typer.Option("--set", metavar="KEY.PATH=VALUE", help="Secret that is not stored: fetch.cookies, fetch.proxy"),
     ] = None,
     ray_address: RayAddressOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Retry failed clips; everything else is untouched."""
+    """Retry failed clips; all others are untouched."""
     from vidal.build import retry as retry_clips
 
     how = how_of(engine, workers, ray_address)
@@ -131,29 +133,31 @@ def terms(
     inputs: Annotated[
         list[str], typer.Argument(metavar="[SOURCE=]FILE[:FIELD]...", help="Captions: txt, csv, tsv, jsonl, parquet.")
     ],
-    out: Annotated[Path, typer.Option(metavar="FILE.parquet", help="Where the terms go.")],
-    number: Annotated[int, typer.Option(min=1, help="Terms to choose.")] = 100_000,
+    out: Annotated[Path, typer.Option(metavar="FILE.parquet", help="File to write the terms to.")],
+    number: Annotated[int, typer.Option(min=1, help="Number of terms to select.")] = 100_000,
     exclude: Annotated[
-        list[str] | None, typer.Option(metavar="FILE[:FIELD]", help="Captions of a benchmark to keep out.")
+        list[str] | None, typer.Option(metavar="FILE[:FIELD]", help="Captions of a benchmark to exclude.")
     ] = None,
-    plot: Annotated[Path | None, typer.Option(metavar="FILE.svg", help="Frequencies before and after.")] = None,
+    plot: Annotated[
+        Path | None, typer.Option(metavar="FILE.svg", help="Plot of the frequencies before and after balancing.")
+    ] = None,
     settings: Annotated[
         list[str] | None, typer.Option("--set", metavar="NAME=VALUE", help="min_count, max_share, clips_per_term …")
     ] = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Choose search terms for a crawl from captions and labels, balanced over their nouns and verbs."""
+    """Select search terms for a crawl from captions and labels, balanced over their nouns and verbs."""
     from vidal.settings import parse_override, validate
     from vidal.terms.build import Order, build
     from vidal.terms.captions import Input
     from vidal.terms.settings import TermSettings
     from vidal.terms.tagger import HanTaTagger
 
-    given = dict(parse_override(text, "min_count=5") for text in settings or [])
+    overrides = dict(parse_override(text, "min_count=5") for text in settings or [])
     order = Order(
         inputs=[Input.parse(text) for text in inputs],
         exclude=[Input.parse(text) for text in exclude or []],
-        settings=validate(TermSettings, {"number": number, **given}, "terms"),
+        settings=validate(TermSettings, {"number": number, **overrides}, "terms"),
         out=out,
         plot=plot,
     )
@@ -164,7 +168,7 @@ def terms(
 
 
 def show_build(result: BuildResult, as_json: bool) -> None:
-    """Print what a build did; a build in which every candidate failed ends with an error."""
+    """Print the result of a build; raises an error if every candidate failed."""
     show(result, as_json)
     if (verdict := result.verdict()) is not None:
         raise verdict

@@ -1,4 +1,4 @@
-"""What is in a dataset, in other shapes and without what was removed."""
+"""The commands that inspect, export and index datasets, and remove clips from them."""
 
 from __future__ import annotations
 
@@ -26,14 +26,14 @@ def status(directory: DirArgument, as_json: JsonOption = False) -> None:
     show(Status.of(Dataset.open(directory)), as_json)
 
 
-# An id may begin with a hyphen, which would make it an option.
+# A clip id may begin with a hyphen, and must not be parsed as an option.
 @command(context_settings={"ignore_unknown_options": True})
 def why(
     directory: DirArgument,
-    clip: Annotated[str, typer.Argument(metavar="CLIP", help="The clip's id, the beginning of it, or its url.")],
+    clip: Annotated[str, typer.Argument(metavar="CLIP", help="Clip id, a prefix of one, or a URL.")],
     as_json: JsonOption = False,
 ) -> None:
-    """Show the outcome of one clip, the reason, and its row."""
+    """Show whether a clip was kept, rejected or failed, the reason, and its manifest row."""
     from vidal.dataset.dataset import Dataset
     from vidal.dataset.find import find
     from vidal.dataset.revisions import INFO_NAME
@@ -46,13 +46,13 @@ def why(
 @command()
 def report(
     directory: DirArgument,
-    out: Annotated[Path | None, typer.Option(help="HTML file; by default ./report.html.")] = None,
-    max_clips: Annotated[int, typer.Option(min=1, help="Contact sheets on the page.")] = 100,
+    out: Annotated[Path | None, typer.Option(help="HTML file to write; by default ./report.html.")] = None,
+    max_clips: Annotated[int, typer.Option(min=1, help="Maximum number of contact sheets.")] = 100,
     where: WhereOption = None,
     allow_module: AllowOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Write the funnel and contact sheets of up to --max-clips kept clips as one HTML file."""
+    """Write an HTML report: the funnel, and contact sheets of at most --max-clips kept clips."""
     from vidal import modality as modalities
     from vidal.dataset.dataset import Dataset
     from vidal.export.export import selected_clips
@@ -71,7 +71,7 @@ def report(
 
 @command()
 def verify(directory: DirArgument, as_json: JsonOption = False) -> None:
-    """Check rows, members and alignment of a dataset against its bytes; exit code 1 if anything is wrong."""
+    """Verify rows, members, checksums and alignment of a dataset; exit code 1 if anything is wrong."""
     from vidal.dataset.dataset import Dataset
     from vidal.dataset.verify import Verification
 
@@ -82,7 +82,7 @@ def verify(directory: DirArgument, as_json: JsonOption = False) -> None:
 
 
 class ExportFormat(StrEnum):
-    """What a dataset is exported as."""
+    """The formats that a dataset can be exported to."""
 
     joint = "joint"
     open_clip = "open-clip"
@@ -101,20 +101,20 @@ def _export_format(text: str) -> ExportFormat:
 @command()
 def export(
     directory: DirArgument,
-    out: Annotated[str, typer.Option(help="Folder for the tars; file for VIDAL's JSON.")],
+    out: Annotated[str, typer.Option(help="Folder to write tars to, or file for vidal-json.")],
     format: Annotated[
         ExportFormat,
         typer.Option(
             parser=_export_format,
             metavar="joint|open-clip|vidal-json",
-            help="One tar per shard with all modalities; open_clip's pairs of frame and caption; VIDAL-10M's JSON.",
+            help="One tar per shard with all modalities; frame-caption pairs for open_clip; VIDAL-10M's JSON.",
         ),
     ] = ExportFormat.joint,
     where: WhereOption = None,
     allow_module: AllowOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Write a dataset in another shape; the same export again completes it."""
+    """Export a dataset to another format; repeating the command resumes an interrupted export."""
     from vidal.dataset.dataset import Dataset
     from vidal.export import export as exports
 
@@ -133,14 +133,14 @@ def remove(
     directory: DirArgument,
     ids: Annotated[
         Path,
-        typer.Option("--ids", metavar="FILE", help="Clip ids and urls (text), or csv, jsonl, parquet."),
+        typer.Option("--ids", metavar="FILE", help="List of clip ids and URLs: text, csv, jsonl or parquet."),
     ],
     allow_missing: Annotated[
-        bool, typer.Option("--allow-missing", help="Exit with 0 even if a name is nowhere in the dataset.")
+        bool, typer.Option("--allow-missing", help="Exit with 0 even if the dataset lacks some of them.")
     ] = False,
     as_json: JsonOption = False,
 ) -> None:
-    """Remove clips from a dataset, rewriting only the shards that hold them, and verify it."""
+    """Remove clips from a dataset, rewriting only the shards that hold them, and verify the result."""
     from vidal.dataset import removals
     from vidal.dataset.remove import remove as remove_clips
 
@@ -153,13 +153,13 @@ def remove(
 @command()
 def index(
     tars: Annotated[list[str], typer.Argument(metavar="TARS...", help="WebDataset tars: paths, globs or addresses.")],
-    out: Annotated[str, typer.Option(help="Folder for the manifest; the tars stay where they are.")],
+    out: Annotated[str, typer.Option(help="Folder to write the manifest to; the tars stay where they are.")],
     modality: Annotated[
-        list[str] | None, typer.Option(metavar="PACKAGE.MODULE:NAME", help="A modality of your own to look for.")
+        list[str] | None, typer.Option(metavar="PACKAGE.MODULE:NAME", help="Custom modality to look for.")
     ] = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Write a manifest over foreign WebDataset tars, so that they are read and trained on like any dataset."""
+    """Write a manifest for existing WebDataset tars, so that they can be read and trained on like any dataset."""
     from vidal import modality as modalities
     from vidal.reader.index import write_index
 

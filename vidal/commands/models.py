@@ -1,4 +1,4 @@
-"""The models that recipes name, and the machine that is to run them."""
+"""The commands about stages and models, and the check of the machine."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ command = partial(app.command, rich_help_panel="Models")
 @command()
 def doctor(
     recipe: Annotated[
-        Path | None, typer.Argument(metavar="RECIPE", help="Recipe whose models are checked and loaded.")
+        Path | None, typer.Argument(metavar="RECIPE", help="Recipe whose models are loaded and checked.")
     ] = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Check this machine: Python, FFmpeg, Ray, cores and memory, and each model of a recipe."""
+    """Check this machine: Python, FFmpeg, Ray, cores, memory, and the models of a recipe."""
     from vidal.doctor import examine
 
     findings = examine(recipe)
@@ -31,33 +31,35 @@ def doctor(
         raise typer.Exit(1)
 
 
-def _named(typed: str) -> list[str]:
+def _completions(prefix: str) -> list[str]:
     from vidal.stages import CATALOGUE
 
-    return [name for name in CATALOGUE if name.startswith(typed)]
+    return [name for name in CATALOGUE if name.startswith(prefix)]
 
 
 @command()
 def stages(
     name: Annotated[
         str | None,
-        typer.Argument(metavar="NAME", help="Stage of the catalogue, or package.module:Class.", autocompletion=_named),
+        typer.Argument(
+            metavar="NAME", help="Stage of the catalogue, or package.module:Class.", autocompletion=_completions
+        ),
     ] = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Show the stages that a recipe can name; of one its settings, what it reads and what it writes."""
+    """List the available stages, or show the settings, inputs and outputs of one."""
     from vidal.stages.describe import Catalogue, Description
 
     show(Catalogue.all() if name is None else Description.of(name), as_json)
 
 
-models_app = typer.Typer(help="The models that a recipe names.", no_args_is_help=True)
+models_app = typer.Typer(help="Manage the models of a recipe.", no_args_is_help=True)
 app.add_typer(models_app, name="models", rich_help_panel="Models")
 
 
 @models_app.command()
 def pull(recipe: Annotated[Path, typer.Argument(metavar="RECIPE")]) -> None:
-    """Fetch every model that a recipe names and that is not on this machine, so that workers need no hub."""
+    """Download the models of a recipe that are missing on this machine, so that workers need no hub."""
     from vidal import doctor
 
     for line in doctor.pull(recipe):

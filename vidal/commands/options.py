@@ -1,4 +1,4 @@
-"""Options that several commands have, and what a command line is read into."""
+"""Options shared by several commands."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ class ManyValues(TyperCommand):
     """A command whose ``--data`` takes several values: ``--data A B``."""
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        """Parse the arguments after rewriting ``--data A B`` to ``--data A --data B``."""
         return super().parse_args(ctx, _spread(args, "--data"))
 
 
 def _spread(args: list[str], option: str) -> list[str]:
-    """``--data A B`` as ``--data A --data B``."""
     spread: list[str] = []
     is_open = has_value = False
     for arg in args:
@@ -37,7 +37,7 @@ def _spread(args: list[str], option: str) -> list[str]:
 
 
 class EngineChoice(StrEnum):
-    """Where the work runs."""
+    """The engines that run the stages."""
 
     ray = "ray"
     local = "local"
@@ -45,7 +45,7 @@ class EngineChoice(StrEnum):
 
 DirArgument = Annotated[str, typer.Argument(metavar="DIR", help="Dataset: a folder or an address such as s3://…")]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print one JSON object instead of text.")]
-EngineOption = Annotated[EngineChoice, typer.Option(help="ray, or local: the same work without Ray.")]
+EngineOption = Annotated[EngineChoice, typer.Option(help="Run on Ray, or in local processes.")]
 WhereOption = Annotated[
     str | None, typer.Option(metavar="COND", help='Condition on manifest columns: "blur < 0.3 and has_audio"')
 ]
@@ -64,11 +64,11 @@ AllowOption = Annotated[
     list[str] | None,
     typer.Option(
         "--allow-module", metavar="PREFIX", envvar="VIDAL_ALLOW_MODULES", callback=_allow,
-        help="Package that the data or the run may import for a modality of its own.",
+        help="Package that the dataset or run may import, for a custom modality.",
     ),
 ]  # fmt: skip
 WorkersOption = Annotated[
-    int | None, typer.Option(help="Worker processes; by default one per core. 0 with --engine local: this process.")
+    int | None, typer.Option(help="Worker processes; by default one per core. 0 with --engine local: none.")
 ]
 RayAddressOption = Annotated[
     str | None, typer.Option(help="Ray cluster to join; by default $RAY_ADDRESS, else a private Ray.")
@@ -82,7 +82,7 @@ DataOption = Annotated[
 
 
 def how_of(engine: EngineChoice, workers: int | None, ray_address: str | None) -> How:
-    """Where the work runs, from the three options that say so."""
+    """Return where to run the stages; raises `UserError` for --ray-address without --engine ray."""
     from vidal.build import How
 
     if ray_address and engine is EngineChoice.local:

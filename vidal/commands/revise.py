@@ -1,4 +1,4 @@
-"""What changes a finished dataset in place, as revisions of it."""
+"""The commands that revise a finished dataset in place."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ command = partial(app.command, rich_help_panel="Revise")
 
 @command()
 def add(
-    recipe: Annotated[Path, typer.Argument(metavar="RECIPE", help="Recipe with `stages` alone, no `source`.")],
+    recipe: Annotated[Path, typer.Argument(metavar="RECIPE", help="Recipe that has only `stages`, no `source`.")],
     directory: DirArgument,
     engine: EngineOption = EngineChoice.ray,
     workers: WorkersOption = None,
@@ -35,7 +35,7 @@ def add(
     ray_address: RayAddressOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Run further stages over a finished dataset; their columns and layers become a new revision."""
+    """Run additional stages on a finished dataset, adding their columns and layers as a new revision."""
     from vidal.build import add as add_stages
 
     how = how_of(engine, workers, ray_address)
@@ -46,7 +46,7 @@ def add(
 def grow(
     directory: DirArgument,
     source: Annotated[
-        list[str], typer.Option(metavar="KIND=VALUE", help="Where the candidates are: list=more.csv, folder=DIR …")
+        list[str], typer.Option(metavar="KIND=VALUE", help="Source of the candidates: list=more.csv, folder=DIR …")
     ],
     engine: EngineOption = EngineChoice.ray,
     workers: WorkersOption = None,
@@ -54,7 +54,7 @@ def grow(
     ray_address: RayAddressOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Build further candidates by the dataset's own recipe, as new shards in a new revision."""
+    """Build additional candidates with the dataset's own recipe, as new shards in a new revision."""
     from vidal.build import grow as grow_dataset
 
     how = how_of(engine, workers, ray_address)
@@ -68,10 +68,10 @@ def refilter(
     settings: Annotated[
         list[str], typer.Option("--set", metavar="STAGE.SETTING=VALUE", help="A threshold: too_long.max_s=15")
     ],
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Print what would change, and write nothing.")] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Print what would change without writing it.")] = False,
     as_json: JsonOption = False,
 ) -> None:
-    """Apply other thresholds to the stored numbers, as a new revision; no media is read or written."""
+    """Apply new thresholds to the stored values, as a new revision; no media is read or written."""
     from vidal.engine.refilter import refilter as refilter_dataset
 
     show(refilter_dataset(directory, settings, dry_run=dry_run), as_json)
@@ -80,10 +80,10 @@ def refilter(
 @command()
 def revisions(
     directory: DirArgument,
-    drop: Annotated[int | None, typer.Option(min=1, metavar="N", help="Remove revision N with all its files.")] = None,
+    drop: Annotated[int | None, typer.Option(min=1, metavar="N", help="Delete revision N with all its files.")] = None,
     as_json: JsonOption = False,
 ) -> None:
-    """List a dataset's revisions, each readable as DIR@N; the last whole one is what DIR alone names."""
+    """List the revisions of a dataset; DIR@N names revision N, DIR the last complete one."""
     from vidal.dataset import revise
 
     if drop is not None:

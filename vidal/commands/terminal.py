@@ -1,4 +1,4 @@
-"""What a command prints, and what becomes of its errors."""
+"""Output and error handling of the commands."""
 
 from __future__ import annotations
 
@@ -23,22 +23,22 @@ _EXTRAS = {
     **dict.fromkeys(("add", "build", "doctor", "grow", "models", "refilter", "retry", "stages"), "build"),
     **dict.fromkeys(("embed", "eval", "export-encoder", "search", "train"), "train"),
 }
-"""The extra that a command's user wants, where a smaller one brings what is missing, too."""
+"""The extra to recommend for each command, although a smaller one may provide the missing package as well."""
 _show_warning = warnings.showwarning
 
 
 class Printable(Protocol):
-    """A result of the library, which prints itself."""
+    """A result of the library that a command can print."""
 
     def lines(self) -> Iterable[str | Table]:
-        """For people."""
+        """Return the lines and tables to print for people."""
 
     def as_json(self) -> dict[str, Any]:
-        """For scripts."""
+        """Return the JSON object to print for scripts."""
 
 
 def show(result: Printable, as_json: bool) -> None:
-    """Print a result, as one JSON object if that was asked for."""
+    """Print a result, as text or as one JSON object."""
     if as_json:
         print_json(result.as_json())
         return
@@ -47,7 +47,7 @@ def show(result: Printable, as_json: bool) -> None:
 
 
 def say(line: str | Table) -> None:
-    """Print a line as it stands: what it holds may be other people's text."""
+    """Print a line without interpreting markup: it may contain untrusted text."""
     if isinstance(line, str):
         console.print(line, markup=False, highlight=False, soft_wrap=True)
     else:
@@ -55,14 +55,14 @@ def say(line: str | Table) -> None:
 
 
 def print_json(value: dict[str, Any]) -> None:
-    """Print one JSON object; numbers that JSON has no word for are null."""
+    """Print one JSON object; NaN and infinity become null."""
     from vidal.record import finite
 
     print(json.dumps(finite(value), ensure_ascii=False, indent=2, default=str))
 
 
 def print_warning(message: Warning | str, category: type[Warning], *place: Any, **keys: Any) -> None:
-    """A warning of vidal's as one line; any other as Python prints it."""
+    """Print vidal's own warnings as one line, all others in Python's format."""
     if issubclass(category, VidalWarning):
         errors.print(f"vidal: {message}", markup=False, highlight=False, soft_wrap=True)
     else:
@@ -70,28 +70,28 @@ def print_warning(message: Warning | str, category: type[Warning], *place: Any, 
 
 
 def guarded(run: Callable[[], Any]) -> int:
-    """Run a command; what became of it, as an exit code, with one line for an error that is no defect."""
+    """Run a command and return its exit code; an expected error is printed as one line, a defect raises."""
     try:
         run()
     except (VidalError, ImportError) as error:
-        told = error if isinstance(error, VidalError) else _lack(error)
-        if told is None:
+        expected = error if isinstance(error, VidalError) else _missing_extra(error)
+        if expected is None:
             raise
-        errors.print(f"vidal: {told}", markup=False, highlight=False, soft_wrap=True)
-        return told.exit_code
-    except SystemExit as leaving:
-        # Typer makes an exit of Ctrl-C, without a word.
-        if leaving.code == _INTERRUPTED:
-            line = "vidal: interrupted; what is committed stays, the same command continues from there"
+        errors.print(f"vidal: {expected}", markup=False, highlight=False, soft_wrap=True)
+        return expected.exit_code
+    except SystemExit as exit:
+        # Typer turns Ctrl-C into an exit without a message.
+        if exit.code == _INTERRUPTED:
+            line = "vidal: interrupted; committed shards are kept, and the same command resumes from them"
             errors.print(line, soft_wrap=True)
-        return leaving.code if isinstance(leaving.code, int) else int(leaving.code is not None)
+        return exit.code if isinstance(exit.code, int) else int(exit.code is not None)
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
     return 0
 
 
-def _lack(error: ImportError) -> UserError | None:
-    """What the user is told about an extra that is not installed; None for any other import that fails."""
+def _missing_extra(error: ImportError) -> UserError | None:
+    """The error that names the extra to install; None if the import failed for another reason."""
     command = next((word for word in sys.argv[1:] if not word.startswith("-")), "")
     return extras.explained(error, f"vidal {command}".strip(), _EXTRAS.get(command))

@@ -1,4 +1,4 @@
-"""Training and what a trained encoder is used for."""
+"""The commands that train encoders, evaluate them, and use them for search."""
 
 from __future__ import annotations
 
@@ -28,11 +28,11 @@ from vidal.errors import InterruptedRunError, UserError, VidalError
 app = typer.Typer()
 command = partial(app.command, rich_help_panel="Train")
 
-_MAIN_RANK_TELLS_S = 20.0
+_MAIN_RANK_REPORTS_S = 20.0
 
 
 class SplitChoice(StrEnum):
-    """Which part of a dataset is evaluated on."""
+    """The part of a dataset to evaluate on."""
 
     auto = "auto"
     held_out = "held_out"
@@ -44,24 +44,24 @@ class SplitChoice(StrEnum):
 def train(
     recipe: Annotated[Path, typer.Argument(metavar="RECIPE", help="Training recipe (YAML).")],
     data: DataOption,
-    out: Annotated[str, typer.Option(metavar="RUN", help="Folder of the run: checkpoints and log.")],
+    out: Annotated[str, typer.Option(metavar="RUN", help="Folder to write checkpoints and logs to.")],
     where: WhereOption = None,
     settings: SettingsOption = None,
     resume: Annotated[bool, typer.Option("--resume", help="Resume from the run's last checkpoint.")] = False,
     skip_damaged: Annotated[
-        bool, typer.Option("--skip-damaged", help="Train without the samples of damaged shards, and count them.")
+        bool, typer.Option("--skip-damaged", help="Skip and count the samples of damaged shards.")
     ] = False,
-    removals: Annotated[Path | None, typer.Option(help="List of clips that must not be trained on.")] = None,
+    removals: Annotated[Path | None, typer.Option(help="List of clips to exclude from training.")] = None,
     allow_module: AllowOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Train encoders on datasets; `torchrun --nproc-per-node N -m vidal train …` uses N processes."""
+    """Train encoders on datasets; `torchrun --nproc-per-node N -m vidal train …` trains on N processes."""
     from vidal.train import recipe as recipes
     from vidal.train.run import train as train_run
 
     with (
-        _said_once(),
-        _going_on("the same command continues" if resume else "the same command with --resume continues"),
+        _reported_once(),
+        _resume_hint("the same command resumes" if resume else "the same command with --resume resumes"),
     ):
         result = train_run(
             recipes.load(recipe, settings or []), data, out, console, where=where, resume=resume,
@@ -79,16 +79,16 @@ def evaluate(
     data: Annotated[list[str], typer.Option("--data", metavar="DIR", help="The dataset to evaluate on.")],
     where: WhereOption = None,
     split: Annotated[
-        SplitChoice, typer.Option(help="auto: the held-out part of what was trained on, all of anything else.")
+        SplitChoice, typer.Option(help="auto: the held-out part of a training dataset, all of any other.")
     ] = SplitChoice.auto,
     one_per_caption: Annotated[
-        bool, typer.Option("--one-per-caption", help="One clip for each distinct caption.")
+        bool, typer.Option("--one-per-caption", help="Use only the first clip of each distinct caption.")
     ] = False,
     max_clips: Annotated[int | None, typer.Option(min=2, metavar="N", help="Evaluate on at most N clips.")] = None,
     classes: Annotated[
-        str | None, typer.Option(metavar="COLUMN", help="Zero-shot classification too, by this column of classes.")
+        str | None, typer.Option(metavar="COLUMN", help="Column of classes for zero-shot classification.")
     ] = None,
-    templates: Annotated[Path | None, typer.Option(help="Prompts for --classes, one a line, with {c}.")] = None,
+    templates: Annotated[Path | None, typer.Option(help="Prompts for --classes, one per line, with {c}.")] = None,
     allow_module: AllowOption = None,
     as_json: JsonOption = False,
 ) -> None:
@@ -107,13 +107,13 @@ def evaluate(
 @command()
 def embed(
     directory: DirArgument,
-    checkpoint: Annotated[str, typer.Option(metavar="C", help="A training run, or an encoder's folder.")],
-    out: Annotated[str, typer.Option(metavar="DIR", help="Folder for the embeddings: Parquet, one file a shard.")],
+    checkpoint: Annotated[str, typer.Option(metavar="C", help="Training run or encoder folder.")],
+    out: Annotated[str, typer.Option(metavar="DIR", help="Folder to write embeddings to, one Parquet file per shard.")],
     where: WhereOption = None,
     allow_module: AllowOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Write the embeddings of a dataset's clips, for every modality that the encoder has."""
+    """Write the embeddings of a dataset's clips for every modality of the encoder."""
     from vidal.retrieval.embed import embed as embed_dataset
 
     show(embed_dataset(directory, checkpoint, out, where=where), as_json)
@@ -121,22 +121,24 @@ def embed(
 
 @command()
 def search(
-    query: Annotated[str, typer.Argument(metavar="QUERY", help="Words, or the path of an image or audio file.")],
-    embeddings: Annotated[str, typer.Option(metavar="DIR", help="Folder of `vidal embed`.")],
-    checkpoint: Annotated[str | None, typer.Option(metavar="C", help="By default the one that made them.")] = None,
-    modality: Annotated[str | None, typer.Option(help="Modality to search; by default every one.")] = None,
-    top: Annotated[int, typer.Option(min=1, help="Clips to show.")] = 10,
+    query: Annotated[str, typer.Argument(metavar="QUERY", help="Text, or the path of an image or audio file.")],
+    embeddings: Annotated[str, typer.Option(metavar="DIR", help="Output folder of `vidal embed`.")],
+    checkpoint: Annotated[
+        str | None, typer.Option(metavar="C", help="Encoder; by default the one that wrote the embeddings.")
+    ] = None,
+    modality: Annotated[str | None, typer.Option(help="Modality to search; by default all.")] = None,
+    top: Annotated[int, typer.Option(min=1, help="Number of clips to show.")] = 10,
     allow_module: AllowOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Find clips by words, by an image or by audio."""
+    """Search clips by text, image or audio."""
     from vidal.retrieval.search import search as search_embeddings
 
     show(search_embeddings(query, embeddings, checkpoint=checkpoint, modality=modality, top=top), as_json)
 
 
 class EncoderFormat(StrEnum):
-    """What an encoder is exported as."""
+    """The formats that an encoder can be exported to."""
 
     hugging_face = "hugging-face"
     onnx = "onnx"
@@ -144,15 +146,15 @@ class EncoderFormat(StrEnum):
 
 @command()
 def export_encoder(
-    run: Annotated[str, typer.Argument(metavar="RUN", help="A training run, or an encoder's folder.")],
-    out: Annotated[Path, typer.Option(metavar="DIR", help="Folder for the encoder.")],
+    run: Annotated[str, typer.Argument(metavar="RUN", help="Training run or encoder folder.")],
+    out: Annotated[Path, typer.Option(metavar="DIR", help="Folder to write the encoder to.")],
     format: Annotated[
-        EncoderFormat, typer.Option(help="A folder in Hugging Face's layout, or one ONNX file a modality.")
+        EncoderFormat, typer.Option(help="A folder in Hugging Face layout, or one ONNX file per modality.")
     ] = EncoderFormat.hugging_face,
     allow_module: AllowOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Write a trained encoder for use elsewhere, adapters folded in."""
+    """Export a trained encoder, with adapters folded in."""
     from vidal.train import load_encoder
     from vidal.train.towers.export import write_encoder
 
@@ -160,23 +162,23 @@ def export_encoder(
 
 
 @contextmanager
-def _going_on(how: str) -> Iterator[None]:
-    """Say after Ctrl-C which command continues a run, where it is not the same one."""
+def _resume_hint(command: str) -> Iterator[None]:
+    """After Ctrl-C, print which command resumes the run."""
     try:
         yield
     except KeyboardInterrupt:
-        raise InterruptedRunError(f"interrupted; what was saved stays, {how} from there") from None
+        raise InterruptedRunError(f"interrupted; checkpoints are kept, and {command} from the last one") from None
 
 
 @contextmanager
-def _said_once() -> Iterator[None]:
-    """Under torchrun most errors come to every rank: the main one tells them, and torchrun ends the others."""
+def _reported_once() -> Iterator[None]:
+    """Under torchrun most errors occur on every rank: rank 0 reports them, and torchrun ends the others meanwhile."""
     try:
         yield
     except VidalError:
         if _rank() > 0:
-            # Still here after that: the error is this rank's alone, and is told.
-            time.sleep(_MAIN_RANK_TELLS_S)
+            # A rank that is still alive after this is the only one with the error, and reports it.
+            time.sleep(_MAIN_RANK_REPORTS_S)
         raise
 
 
