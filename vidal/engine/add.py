@@ -1,7 +1,7 @@
-"""`vidal add`: further stages over a finished dataset, whose columns and layers become a revision of it.
+"""`vidal add`: runs further stages over a finished dataset; their columns and layers become a revision of it.
 
-The stages run over the kept clips of the current revision, shard by shard, as in any build. Tars of the layers that are
-there stay where they are; only the members that a stage reads are read.
+The stages run over the kept clips of the current revision, shard by shard, as in any build. Existing tars are shared,
+and only the members that a stage reads are read.
 """
 
 from __future__ import annotations
@@ -24,10 +24,10 @@ COMMAND = "vidal add"
 
 
 def load(path: Path, overrides: Sequence[str], base: Dataset) -> Recipe:
-    """The recipe of the stages to add, whose source is the dataset. Raises `RecipeError`."""
+    """Load the recipe of the stages to add, with the dataset as its source. Raises `RecipeError`."""
     raw = read_yaml(path, "`stages`")
     if odd := sorted(raw.keys() & {"source", "shards"}):
-        raise RecipeError(f"{path}: `{odd[0]}` has no place in it: clips and shards are those of the dataset")
+        raise RecipeError(f"{path}: remove `{odd[0]}`: clips and shards are those of the dataset")
     raw = recipes.with_overrides({**raw, "source": {"dataset": base.address}}, overrides)
     raw.setdefault("name", base.info.name)
     recipe = recipes.check(raw, str(path))
@@ -35,13 +35,13 @@ def load(path: Path, overrides: Sequence[str], base: Dataset) -> Recipe:
         if again := [layer for layer in stage.layers if layer in base.info.layers]:
             raise RecipeError(
                 f"{path}: {stage.step_name()} writes the layer {again[0]}, which {base.address} has; build a new "
-                f"dataset from it to have another one"
+                f"dataset from it to replace the layer"
             )
     return recipe
 
 
 def is_there(path: Path, overrides: Sequence[str], current: Dataset) -> bool:
-    """Whether the current revision is what adding this recipe's stages made."""
+    """Return whether the current revision is the result of adding this recipe's stages."""
     info = current.info
     if not info.made_by.startswith(COMMAND) or info.revision_of is None:
         return False
@@ -53,7 +53,7 @@ def is_there(path: Path, overrides: Sequence[str], current: Dataset) -> bool:
 def add(run: Run, path: Path, base: Dataset) -> None:
     """Run the recipe's stages over the dataset and make the result its current revision; ``run.storage`` is ignored.
 
-    Raises `VidalError`; shards that are committed by then stay, and the same command resumes.
+    Raises `VidalError`; shards committed before the error stay, and the same command resumes.
     """
     with locked(base, run.progress.line):
         revision = _begin(path, run.recipe, base)
@@ -62,7 +62,7 @@ def add(run: Run, path: Path, base: Dataset) -> None:
 
 
 def _begin(path: Path, recipe: Recipe, base: Dataset) -> Revision:
-    """Claim the revision, or go on with the one that the same recipe began."""
+    """Claim the next revision, or resume the one that the same recipe began."""
     steps = [step.identity() for step in recipe.steps]
     stages = [*base.info.recipe["stages"], *steps]
     resolved = {**base.info.recipe, "stages": stages, "revision_of": base.info.fingerprint}
@@ -83,7 +83,7 @@ def _begin(path: Path, recipe: Recipe, base: Dataset) -> Revision:
 
 
 def _definition(base: Dataset, recipe: Recipe) -> dict[str, Any]:
-    """The recipe of the whole: a stage that runs again takes the place of its earlier line."""
+    """Return the recipe of the whole dataset, in which an added stage replaces its earlier line."""
     added = recipe.definition["stages"]
     names = {name for line in added for name in (line if isinstance(line, dict) else [line])}
     definition = base.info.definition

@@ -1,4 +1,4 @@
-"""Global decisions: the plan of a phase from the manifest of the phase before it."""
+"""Global decisions: make the plan of a phase from the manifest of the previous phase."""
 
 from __future__ import annotations
 
@@ -16,26 +16,25 @@ from vidal.record import fields
 from vidal.stage import Decision
 
 _HEAVY = ("members", "ocr_lines", "transcript_segments", "frame_captions", "thumbnail")
-"""Large columns that no decision needs."""
+"""Large columns that are hidden from decisions."""
 
 
 def decided_plan(earlier: Dataset, decision: Decision) -> pa.Table:
-    """The next phase's plan: the same candidates in the same shards, with the columns that the decision sets.
+    """Return the next phase's plan: the same candidates in the same shards, with the columns that the decision sets.
 
-    The decision sees the whole manifest in plan order, without the heavy columns. Raises `RecipeError` where it sets a
-    column that neither the plan nor the decision declares.
+    The decision sees the whole manifest in plan order, without large columns. Raises `RecipeError` if it sets a column
+    that neither the plan nor the decision declares.
     """
     decided = decision.decide(rows_of(earlier))
     if "status" in decided.column_names:
-        # Rejected rows carry the decision's name as their stage; a clip that it keeps stays a candidate.
+        # Rejected rows get the decision's name as their stage; a clip that it keeps stays a candidate.
         status = decided.column("status")
         is_rejected = pc.fill_null(pc.not_equal(status, "kept"), False)
         status = pc.if_else(is_rejected, status, pa.scalar(None, pa.string()))
         decided = decided.set_column(decided.column_names.index("status"), "status", status)
-        decided = decided.append_column(
-            "stage", pc.if_else(is_rejected, decision.step_name(), pa.scalar(None, pa.string()))
-        )
-    # Declared columns are carried in the manifest of the phase that wrote them.
+        stage = pc.if_else(is_rejected, decision.step_name(), pa.scalar(None, pa.string()))
+        decided = decided.append_column("stage", stage)
+    # Declared columns stay in the manifest of the phase that wrote them.
     carried = [n for n in earlier.plan.columns if n not in (*plans.SOURCE_PLACE, *earlier.info.columns)]
     plan = earlier.plan.table(carried)
     for field in fields(decision.columns):
@@ -48,13 +47,13 @@ def decided_plan(earlier: Dataset, decision: Decision) -> pa.Table:
 
 
 def rows_of(earlier: Dataset) -> pa.Table:
-    """The whole manifest in plan order, without the heavy columns."""
+    """Return the whole manifest in plan order, without large columns."""
     names = [name for name in earlier.table(0).column_names if name not in _HEAVY]
     return pa.concat_tables(list(earlier.tables(names)))
 
 
 def uncommit_changed(storage: Storage, plan: pa.Table, retried: Collection[str], decision: Decision) -> None:
-    """Remove the manifests of shards in which a retry of other clips changed a decision, so that they are made anew."""
+    """Delete the manifests of shards in which a retry of other clips changed a decision, so that they are rebuilt."""
     decided = [name for name in plan.column_names if name in (*plans.DECIDED, *decision.columns)]
     before, after = (table.select(decided).to_pylist() for table in (plans.Plan(storage).table(), plan))
     ids, shards = plan.column("clip_id").to_pylist(), plan.column("shard").to_pylist()

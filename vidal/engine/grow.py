@@ -1,7 +1,7 @@
-"""`vidal grow`: further candidates for a finished dataset, as shards behind those that are there.
+"""`vidal grow`: adds further candidates to a finished dataset, as shards after the existing ones.
 
-The new candidates are built by the dataset's own recipe, as a dataset within the revision (``revisions/2/grown``); the
-revision's manifests are those that are there, as they are, followed by the new ones under the numbers behind them.
+The new candidates are built with the dataset's own recipe, as a dataset within the revision (``revisions/2/grown``).
+The revision has the existing manifests unchanged, followed by the new ones, renumbered.
 """
 
 from __future__ import annotations
@@ -17,9 +17,9 @@ from vidal.clip import Clip, manifest_schema, schema
 from vidal.dataset import manifest, revisions
 from vidal.dataset import plan as plans
 from vidal.dataset.dataset import Dataset, read_info
-from vidal.dataset.revise import GROWN, Revision, begin, locked, shared_tars
+from vidal.dataset.revise import GROWN, Revision, begin, locked, shared_tars, unfinished
 from vidal.engine.driver import Run, build
-from vidal.errors import OutputError, UserError
+from vidal.errors import UserError
 from vidal.recipe import Recipe, fingerprint
 from vidal.record import from_row
 from vidal.stage import Decision
@@ -28,7 +28,7 @@ COMMAND = "vidal grow"
 
 
 def load(base: Dataset, source: Sequence[str], settings: Sequence[str]) -> Recipe:
-    """The dataset's recipe over another source, with decisions that set the clips that are there before new ones.
+    """Return the dataset's recipe over another source, with decisions that give existing clips precedence.
 
     Raises `UserError` for a source that is not written ``kind=value``.
     """
@@ -42,19 +42,16 @@ def load(base: Dataset, source: Sequence[str], settings: Sequence[str]) -> Recip
 
 
 def grow(run: Run, base: Dataset, source: Sequence[str]) -> None:
-    """Build the source's candidates that the dataset has not, and make both together its current revision.
+    """Build the candidates of the source that are new, and make the whole the current revision of the dataset.
 
-    ``run.storage`` is ignored, and ``source`` is what the revision's record says of it. Raises `NothingNewError` if
-    every candidate is there, and `VidalError`; shards that are committed by then stay, and the same command resumes.
+    ``run.storage`` is ignored; ``source`` is recorded in the revision. Raises `NothingNewError` if no candidate is new,
+    and `VidalError`; shards committed before the error stay, and the same command resumes.
     """
     with locked(base, run.progress.line):
         number = revisions.current(base.storage) + 1
         within = base.storage.child(revisions.folder_of(number))
         if (other := read_info(within)) and not other.made_by.startswith(COMMAND):
-            raise OutputError(
-                f"{base.storage.address}: revision {number} was begun by {other.made_by} and is not finished; run that "
-                f"again, or drop it: vidal revisions {base.storage.address} --drop {number}"
-            )
+            raise unfinished(base.storage, number, other.made_by)
         storage = within.child(GROWN)
         known = frozenset(base.plan.table(["clip_id"]).column("clip_id").to_pylist())
         build(dataclasses.replace(run, storage=storage, known=known))
@@ -88,7 +85,7 @@ def _begin(base: Dataset, grown: Dataset, number: int, made_by: str) -> Revision
 
 
 def _plan(base: Dataset, grown: Dataset) -> pa.Table:
-    """The places of all candidates: those that are there, then the new ones."""
+    """Return ids and places of all candidates: the existing ones, then the new ones."""
     new = plans.to_add_to(grown.plan)
     for name, first in (("shard", base.info.shards), ("position", base.info.candidates)):
         column = pa.array(new.column(name).to_numpy() + first)
@@ -97,24 +94,24 @@ def _plan(base: Dataset, grown: Dataset) -> pa.Table:
 
 
 def _write(revision: Revision, base: Dataset, grown: Dataset) -> None:
-    """Write the manifests that are not there yet; what a killed run left stays."""
-    there, extra = set(revision.dataset.committed()), revision.dataset.extra_schema
-    for shard in (shard for shard in base.committed() if shard not in there):
+    """Write the manifests that are still missing: a run that was killed has written some."""
+    committed, extra = set(revision.dataset.committed()), revision.dataset.extra_schema
+    for shard in (shard for shard in base.committed() if shard not in committed):
         data = base.storage.read(base.manifest_name(shard))
         if not manifest.read_schema(data).equals(manifest_schema(extra)):
-            # Of an earlier schema, or of a source without some column.
-            rows = _clips(base.table(shard).to_pylist(), extra)
-            data = manifest.to_parquet(list(rows), extra, manifest.own_metadata(data))
+            # Written with an earlier schema, or from a source without some column.
+            clips = list(_clips(base.table(shard).to_pylist(), extra))
+            data = manifest.to_parquet(clips, extra, manifest.own_metadata(data))
         revision.storage.write(manifest.name_of(shard), data)
     metadata = {"fingerprint": revision.dataset.info.fingerprint}
     for shard in grown.committed():
         number = base.info.shards + shard
-        if number not in there:
+        if number not in committed:
             clips = list(_clips(grown.table(shard).to_pylist(), extra))
             for clip in clips:
                 clip.shard, clip.position = number, clip.position + base.info.candidates
-            rows_of_shard = manifest.to_parquet(clips, extra, {**metadata, "shard": str(number)})
-            revision.storage.write(manifest.name_of(number), rows_of_shard)
+            data = manifest.to_parquet(clips, extra, {**metadata, "shard": str(number)})
+            revision.storage.write(manifest.name_of(number), data)
 
 
 def _clips(rows: Sequence[dict[str, Any]], extra: pa.Schema) -> Iterator[Clip]:

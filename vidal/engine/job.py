@@ -1,4 +1,4 @@
-"""What the driver and its workers send each other, and the protocols of engines and progress."""
+"""Messages between the driver and its workers, and the protocols of engines and progress."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def cut_into_groups(stages: Sequence[Stage], *, have_gpu: bool) -> tuple[Group, 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Job:
-    """One phase of a build: everything that a worker needs to make any of its shards."""
+    """One phase of a build: everything that a worker needs to build any of its shards."""
 
     storage: Storage
     groups: tuple[Group, ...]
@@ -44,13 +44,13 @@ class Job:
     sources: tuple[str, ...] = ()
     """Addresses of the datasets that the clips come from; none where they come from the plan alone."""
     inherited: tuple[str, ...] = ()
-    """Layers whose tars an earlier revision of the dataset has; clips keep their members there."""
+    """Layers whose tars belong to an earlier revision of the dataset; clips keep their members there."""
     loads: frozenset[str] | None = None
-    """Layers of the source that are read: those that are written anew and those that stages read. None: all."""
+    """Layers to read from the source: those that are rewritten and those that stages read. None: all."""
     removals: Removals = field(default_factory=Removals)
     """The removals list: clips that no dataset may hold."""
     shared: Mapping[str, Shared] = field(default_factory=dict)
-    """By stage: a proxy of the object of which the run has one."""
+    """Proxies of the objects that all workers share, by stage."""
 
     @property
     def gpus(self) -> float:
@@ -60,7 +60,7 @@ class Job:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Assignment:
-    """One shard to make."""
+    """One shard to build."""
 
     shard: int
     isolate: bool = False
@@ -68,7 +68,7 @@ class Assignment:
     dead: Mapping[str, str] = field(default_factory=dict)
     """Clips that were under way at two deaths of a worker, each with its stage at that time."""
     again: frozenset[str] | None = None
-    """Clips to retry; the shard's other rows and members are carried over. None: make the whole shard."""
+    """Clips to retry; the shard's other rows and members are carried over. None: build the whole shard."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -92,7 +92,7 @@ class ShardReport:
     seconds: dict[str, float] = field(default_factory=dict)
     """Worker seconds by stage."""
     clips: dict[str, int] = field(default_factory=dict)
-    """Clips that went through each stage."""
+    """Number of clips processed by each stage."""
 
     def count(self, clips: Sequence[Clip]) -> None:
         for clip in clips:
@@ -106,10 +106,10 @@ class ShardReport:
 
 
 class Notes(Protocol):
-    """Where a worker announces what it is about to do; the last note is read when it dies."""
+    """Where a worker announces its next clips; the driver reads the last note when the worker dies."""
 
     def begin(self, shard: int, under_way: UnderWay, *, surely: bool) -> None:
-        """Announce some clips; ``surely`` returns only when the note would survive this process."""
+        """Announce some clips; with ``surely`` the note survives a crash right after the call."""
 
     def advance(self, report: ShardReport) -> None:
         """Send the shard's counts so far and the stage under way."""
@@ -122,10 +122,10 @@ class Engine(Protocol):
         """Whether stages that ask for a GPU get one."""
 
     def share(self, objects: Mapping[str, object]) -> Mapping[str, Shared]:
-        """Hold objects of which the run has one, until `close`; gives the proxies by which workers reach them."""
+        """Hold the objects that all workers share until `close`; returns proxies for the workers."""
 
     def run(self, job: Job, assignments: Sequence[Assignment], progress: Progress) -> dict[int, UnderWay]:
-        """Try every assignment once. Returns, by shard, what was under way where a worker died."""
+        """Attempt every assignment once; returns what was under way in each shard whose worker died."""
 
     def close(self) -> None:
         """End every process that the engine started."""
@@ -141,4 +141,4 @@ class Progress(Protocol):
         """A shard is committed."""
 
     def tick(self) -> None:
-        """Called from time to time, so that a display can be refreshed."""
+        """Called periodically, so that a display can be refreshed."""

@@ -1,21 +1,21 @@
-"""`refilter`: the outcomes of a finished dataset under other thresholds, as a revision; no media is read or written.
+"""`refilter`: applies other thresholds to a finished dataset, as a revision; no media is read or written.
 
-Every filter decides on numbers that earlier stages stored, so its verdict can be had again from the manifest. A clip
+Every filter decides on numbers that earlier stages stored, so its decision can be repeated from the manifest. A clip
 that a stricter filter rejects keeps its members and comes back when the filter is loosened. A clip that a filter
-rejected when the dataset was built, and that would pass now, has not been through the stages behind that filter: it
-stays rejected, with reason ``not_processed``.
+rejected when the dataset was built, and that would pass now, was not processed by the later stages: it stays rejected,
+with reason ``not_processed``.
 """
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 import pyarrow as pa
 
-from vidal.clip import Clip, column_names
+from vidal.clip import column_names
 from vidal.dataset import manifest
 from vidal.dataset.dataset import Dataset
 from vidal.dataset.plan import DECIDED
@@ -36,19 +36,19 @@ _OUTCOME = ("status", "stage", "reason", "detail", "decided_value", "decided_lim
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Refiltered:
-    """What other thresholds mean, and the revision that has them."""
+    """The effect of other thresholds, and the revision that has them."""
 
     address: str
     revision: int | None
-    """The number of the new revision; None where nothing was written."""
+    """Number of the new revision; None if nothing was written."""
     manifest: str | None
     kept_before: int
     kept: int
     moves: list[tuple[str, str, int]]
-    """What clips were (``kept``, or stage and reason), what they are now, and how many."""
+    """Outcome before, outcome now (``kept``, or stage and reason), number of clips."""
 
     def lines(self) -> list[str]:
-        """The result in words."""
+        """Return the lines to print."""
         head = f"{self.address}: {self.kept} clips kept, {self.kept_before} before"
         moves = [f"  {count} clips: {before} → {now}" for before, now, count in self.moves]
         written = f"revision {self.revision} is current; its manifest: {self.manifest}"
@@ -63,20 +63,23 @@ class Refiltered:
 
 
 def refilter(address: str, settings: Sequence[str], *, dry_run: bool = False) -> Refiltered:
-    """Apply other thresholds to the stored numbers of a finished dataset; its new outcomes become a revision.
+    """Apply other thresholds to the stored numbers of a finished dataset; the new outcomes become a revision.
 
-    ``settings`` are ``stage.setting=value``, such as ``too_long.max_s=15``; those of earlier refilters hold on. With
-    ``dry_run`` nothing is written. Raises `RecipeError` for a setting of a stage that would have to run on the media.
+    ``settings`` are ``stage.setting=value``, such as ``too_long.max_s=15``; those of earlier refilters still apply.
+    With ``dry_run`` nothing is written. Raises `RecipeError` for a setting of a stage that would have to process media.
 
     Example: ``refilter("data/vidal", ["too_long.max_s=15", "duplicates.max_distance=8"])``.
     """
     current = finished(address)
-    base = _processed(current)
+    # Stages did not run for a refilter, so a refilter of a refilter starts from the revision before both.
+    base = current
+    while base.info.made_by.startswith(_COMMAND) and base.info.revision_of is not None:
+        base = revision_at(base.storage, base.info.revision_of)
     place = f"{current.address}/dataset.json"
     before = steps_again(base.info.definition, place)
     definition = with_overrides(current.info.definition, settings)
     if any(definition[key] != current.info.definition[key] for key in definition.keys() - {"stages"}):
-        raise RecipeError(f"{place}: refilter changes settings of stages alone, such as too_long.max_s=15")
+        raise RecipeError(f"{place}: refilter changes only settings of stages, such as too_long.max_s=15")
     after = steps_again(definition, place)
     changed = check_steps(before, after, place)
     verdicts = decide_anew(base, after, changed)
@@ -84,8 +87,8 @@ def refilter(address: str, settings: Sequence[str], *, dry_run: bool = False) ->
     number, folder = None, None
     if not dry_run and definition != current.info.definition:
         with locked(base):
-            made = _write(base, definition, after, changed, verdicts, settings)
-        number, folder = made.number, made.dataset.manifest_address
+            revision = _write(base, definition, after, changed, verdicts, settings)
+        number, folder = revision.number, revision.dataset.manifest_address
     return Refiltered(
         address=current.storage.address, revision=number, manifest=folder,
         kept_before=sum(count for (before, _), count in moves.items() if before == _KEPT),
@@ -95,21 +98,16 @@ def refilter(address: str, settings: Sequence[str], *, dry_run: bool = False) ->
 
 
 def _moves(current: Dataset, base: Dataset, verdicts: Verdicts) -> Counter[tuple[str, str]]:
-    """How many clips were what, and are what now."""
+    """Count the clips by their outcomes before and now."""
     columns = ["clip_id", "status", "stage", "reason"]
     pairs = zip(current.rows(columns), base.rows(columns), strict=True)
-    return Counter((_said(before), _said(row | verdicts.columns.get(row["clip_id"], {}))) for before, row in pairs)
+    return Counter(
+        (_outcome(before), _outcome(row | verdicts.columns.get(row["clip_id"], {}))) for before, row in pairs
+    )
 
 
-def _said(row: dict[str, Any]) -> str:
+def _outcome(row: dict[str, Any]) -> str:
     return _KEPT if row["status"] == _KEPT else f"{row['stage']}: {row['reason']}"
-
-
-def _processed(dataset: Dataset) -> Dataset:
-    """The revision whose stages have run: what a refilter of a refilter starts from, too."""
-    while dataset.info.made_by.startswith(_COMMAND) and dataset.info.revision_of is not None:
-        dataset = revision_at(dataset.storage, dataset.info.revision_of)
-    return dataset
 
 
 def _write(
@@ -131,34 +129,35 @@ def _write(
 
 @dataclass(slots=True)
 class Verdicts:
-    """What changes: the columns to set, by clip, and what that means for the counts."""
+    """The changes of a refilter: the columns to set, by clip."""
 
     columns: dict[str, dict[str, Any]] = field(default_factory=dict)
     settled: set[str] = field(default_factory=set)
-    """Clips with another outcome than before."""
+    """Clips with a new outcome."""
 
     def settle(self, row: dict[str, Any], outcome: dict[str, Any]) -> None:
-        """Give a clip another outcome; a later step does not look at it again."""
+        """Give a clip a new outcome, which later steps leave alone."""
         self.columns.setdefault(row["clip_id"], {}).update(dict.fromkeys(_OUTCOME) | {"is_transient": False} | outcome)
         self.settled.add(row["clip_id"])
 
 
 def check_steps(before: Sequence[Step], after: Sequence[Step], place: str) -> list[int]:
-    """The places of the steps whose settings differ; raises `RecipeError` for one that needs more than stored numbers.
+    """Return the indices of the steps whose settings differ; raises `RecipeError` for one that needs media.
 
     A filter reads columns and writes none; a global decision is made over the manifest. Every other stage would have
-    to run on the media.
+    to process media.
     """
     changed = [
         n for n, (old, new) in enumerate(zip(before, after, strict=True)) if old.model_dump() != new.model_dump()
     ]
+    stored = {*column_names(), *(name for step in after for name in step.columns)}
     for step in (after[n] for n in changed):
         if isinstance(step, Decision):
             continue
         assert isinstance(step, Stage)
-        media = [name for name in step.reads if name not in column_names() and name not in _declared(after)]
+        media = [name for name in step.reads if name not in stored]
         if step.writes or step.columns or step.layers or media:
-            why = f"reads `{media[0]}`" if media else "writes what it finds"
+            why = f"reads `{media[0]}`" if media else "writes columns or layers"
             raise RecipeError(
                 f"{place}: {step.step_name()} {why}: refilter applies other thresholds to stored numbers and runs no "
                 f"such stage; build a new dataset with this setting"
@@ -166,15 +165,11 @@ def check_steps(before: Sequence[Step], after: Sequence[Step], place: str) -> li
     return changed
 
 
-def _declared(steps: Sequence[Step]) -> set[str]:
-    return {name for step in steps for name in step.columns}
-
-
 def decide_anew(dataset: Dataset, steps: Sequence[Step], changed: Sequence[int]) -> Verdicts:
-    """The outcome of every clip whose outcome or cluster differs under the changed steps."""
+    """Return the new outcomes and clusters of the clips for which the changed steps decide differently."""
     verdicts = Verdicts()
     ends = {step.step_name(): number for number, step in enumerate(steps)}
-    # Rejected by the plan, or taken out: no filter has a say in that.
+    # Clips rejected by the plan or removed never reach a filter.
     ends |= {"plan": -1, "remove": -1}
     for number, step in enumerate(steps):
         if isinstance(step, Decision) and (number in changed or verdicts.settled):
@@ -185,7 +180,7 @@ def decide_anew(dataset: Dataset, steps: Sequence[Step], changed: Sequence[int])
 
 
 def _end(row: dict[str, Any], ends: dict[str, int]) -> int:
-    """The place of the step that a clip ended at; beyond the last for one that is kept, or failed in the packing."""
+    """Return the index of the step at which a clip ended; beyond the last for a clip that is kept or failed to pack."""
     return len(ends) if row["status"] == "kept" else ends.get(row["stage"], len(ends))
 
 
@@ -209,11 +204,11 @@ def _filter(dataset: Dataset, stage: Stage, number: int, ends: dict[str, int], v
 
 
 def _decide(dataset: Dataset, decision: Decision, number: int, ends: dict[str, int], verdicts: Verdicts) -> None:
-    """Make a global decision anew over the clips that reach it now."""
+    """Repeat a global decision over the clips that reach it now."""
     rows = rows_of(dataset)
     outcomes = rows.select(["clip_id", *_OUTCOME]).to_pylist()
     reaches = [row["clip_id"] not in verdicts.settled and _end(row, ends) >= number for row in outcomes]
-    status = pa.array(["kept" if one else "rejected" for one in reaches])
+    status = pa.array(["kept" if is_candidate else "rejected" for is_candidate in reaches])
     decided = decision.decide(rows.set_column(rows.column_names.index("status"), "status", status))
     by_clip = {row["clip_id"]: row for row in decided.to_pylist()}
     own = [name for name in decided.column_names if name not in ("clip_id", *_OUTCOME)]
@@ -222,32 +217,29 @@ def _decide(dataset: Dataset, decision: Decision, number: int, ends: dict[str, i
             if row["clip_id"] in verdicts.settled:
                 verdicts.columns[row["clip_id"]].update(dict.fromkeys(own))
             continue
-        told = by_clip.get(row["clip_id"], {})
-        verdicts.columns.setdefault(row["clip_id"], {}).update({name: told.get(name) for name in own})
-        if told.get("status") not in (None, "kept"):
-            outcome = {name: told[name] for name in _OUTCOME if name in told and name in DECIDED}
+        new = by_clip.get(row["clip_id"], {})
+        verdicts.columns.setdefault(row["clip_id"], {}).update({name: new.get(name) for name in own})
+        if new.get("status") not in (None, "kept"):
+            outcome = {name: new[name] for name in _OUTCOME if name in new and name in DECIDED}
             verdicts.settle(row, {**outcome, "stage": decision.step_name()})
         elif _end(row, ends) == number:
             verdicts.settle(row, _not_processed(row, decision))
 
 
 def write(revision: Revision, base: Dataset, verdicts: Verdicts) -> None:
-    """Write the manifests that are not there yet; what a killed run left stays."""
-    there = set(revision.dataset.committed())
+    """Write the manifests that are still missing: a run that was killed has written some."""
+    committed = set(revision.dataset.committed())
     fingerprint = revision.dataset.info.fingerprint
-    for shard in (shard for shard in base.committed() if shard not in there):
-        clips = list(_clips(base, shard, verdicts, fingerprint))
+    for shard in (shard for shard in base.committed() if shard not in committed):
+        rows = base.table(shard).to_pylist()
+        changes = [{**verdicts.columns.get(row["clip_id"], {}), "fingerprint": fingerprint} for row in rows]
+        clips = [from_row(row | change) for row, change in zip(rows, changes, strict=True)]
         metadata = {"fingerprint": fingerprint, "shard": str(shard)}
         revision.storage.write(manifest.name_of(shard), manifest.to_parquet(clips, base.extra_schema, metadata))
 
 
-def _clips(base: Dataset, shard: int, verdicts: Verdicts, fingerprint: str) -> Iterator[Clip]:
-    for row in base.table(shard).to_pylist():
-        yield from_row({**row, **verdicts.columns.get(row["clip_id"], {}), "fingerprint": fingerprint})
-
-
 class _NoNotes:
-    """Nobody watches: the stages run in the driver's own process."""
+    """Ignores all notes, as the stages run in the driver's own process."""
 
     def begin(self, shard: int, under_way: UnderWay, *, surely: bool) -> None:
         pass

@@ -1,7 +1,7 @@
-"""`write_index`: a manifest over foreign WebDataset tars, so that they are read and trained on like any data set.
+"""`write_index`: indexes foreign WebDataset tars, so that they can be read and trained on like any dataset.
 
-The tars stay where they are; each becomes a shard. They are read once, front to back: what is noted is where each
-member lies, its hash, and the texts. Names are those of vidal, of LanguageBind's tars, and the common ones.
+The tars stay where they are; each becomes a shard. They are read once, sequentially, to record the offset and the hash
+of each member, and the texts. Member names of vidal, of LanguageBind's tars and the common ones are recognised.
 """
 
 from __future__ import annotations
@@ -34,23 +34,23 @@ STAGE = "index"
 _VERSION = 1
 _TEXT_BYTES = 1 << 20
 _BLOCK_BYTES = 1 << 20
-_SHOWN = 120
+_SHOWN_CHARACTERS = 120
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class IndexResult:
-    """What an index is of."""
+    """The result of an indexing run."""
 
     out: str
     tars: int
     kept: int
     failed: int
     reasons: dict[str, int] = field(default_factory=dict)
-    """The failed by reason."""
+    """Number of failed samples by reason."""
 
     def lines(self) -> Iterator[str]:
-        told = ", ".join(f"{reason} {count}" for reason, count in self.reasons.items())
-        failed = f"{self.failed} failed" + (f" ({told})" if told else "")
+        reasons = ", ".join(f"{reason} {count}" for reason, count in self.reasons.items())
+        failed = f"{self.failed} failed" + (f" ({reasons})" if reasons else "")
         yield f"{self.out}: {self.kept} samples in {self.tars} tars, {failed}"
 
     def as_json(self) -> dict[str, Any]:
@@ -59,34 +59,39 @@ class IndexResult:
 
 @dataclass(slots=True, kw_only=True)
 class _Group:
-    """The members of one key, as they stand in the tar."""
+    """Adjacent members with the same key."""
 
     key: str
     members: list[MemberRecord] = field(default_factory=list)
     texts: dict[str, bytes] = field(default_factory=dict)
     names: set[str] = field(default_factory=set)
     problem: tuple[str, str] | None = None
-    """Reason and detail of the first thing that is wrong with it."""
+    """Reason and detail of the first problem."""
 
     def spoil(self, reason: str, detail: str) -> None:
         self.problem = self.problem or (reason, detail)
 
     def split(self, again: _Group) -> None:
-        """Take in members of the same key from further down: webdataset gives them as a sample of their own."""
+        """Merge members with the same key from further down, which webdataset would yield as a separate sample."""
         self.names |= again.names
-        self.spoil("split_sample", f"members of {self.key[:_SHOWN]!r} are not adjacent; write the tar anew, by name")
+        self.spoil(
+            "split_sample", f"members of {self.key[:_SHOWN_CHARACTERS]!r} are not adjacent; write the tar anew, by name"
+        )
 
 
 def write_index(tars: Sequence[str], out: str) -> IndexResult:
-    """Index tars (paths, globs, brace ranges, addresses) at ``out``; raises `SourceError` where nothing is found."""
+    """Index tars at ``out``, given as paths, globs, brace ranges or addresses.
+
+    Raises `SourceError` if no tar or no sample is found. Example: ``write_index(["data/{00..07}.tar"], "index")``.
+    """
     storage, places = Storage(out), expand(tars)
     if storage.exists(INFO_NAME):
-        raise OutputError(f"{out}: there is a data set already; name another folder")
+        raise OutputError(f"{out}: is a dataset already; choose another folder")
     for shard in committed(storage):
-        # What a killed run left: there is no data set before its dataset.json.
+        # Left by a killed run, as there is no dataset.json.
         storage.remove(manifest.name_of(shard))
-    told = repr((_VERSION, [(place, Storage(place).size("")) for place in places]))
-    print_ = hashlib.sha256(told.encode()).hexdigest()[:16]
+    identity = repr((_VERSION, [(place, Storage(place).size("")) for place in places]))
+    fingerprint = hashlib.sha256(identity.encode()).hexdigest()[:16]
     used: set[str] = set()
     plan: list[pa.Table] = []
     layers: set[str] = set()
@@ -94,23 +99,23 @@ def write_index(tars: Sequence[str], out: str) -> IndexResult:
     for shard, place in enumerate(places):
         clips = list(_clips(place, shard, used))
         for position, clip in enumerate(clips, sum(table.num_rows for table in plan)):
-            clip.shard, clip.position, clip.fingerprint = shard, position, print_
+            clip.shard, clip.position, clip.fingerprint = shard, position, fingerprint
             counts[clip.status] += 1
             layers |= set(clip.layers)
             if clip.status == "failed":
                 reasons[clip.reason or ""] += 1
                 first_failure = first_failure or f"{clip.url}: {clip.reason}: {clip.detail}"
-        rows = manifest.to_parquet(clips, pa.schema([]), {"fingerprint": print_, "shard": str(shard)})
+        rows = manifest.to_parquet(clips, pa.schema([]), {"fingerprint": fingerprint, "shard": str(shard)})
         storage.write(manifest.name_of(shard), rows)
         plan.append(plans.undecided(manifest.read(rows)))
     if not counts["kept"]:
         for shard in range(len(places)):
             storage.remove(manifest.name_of(shard))
-        told = ", ".join(f"{reason} {count}" for reason, count in sorted(reasons.items()))
-        raise SourceError(f"no sample can be read from {len(places)} tars ({told}); the first failure: {first_failure}")
+        failed = ", ".join(f"{reason} {count}" for reason, count in sorted(reasons.items()))
+        raise SourceError(f"no sample can be read from {len(places)} tars ({failed}); first failure: {first_failure}")
     plans.write_uneven(storage, plan)
     write_info(storage, DatasetInfo(
-        name="index", schema_version=SCHEMA_VERSION, fingerprint=print_, created_by=f"vidal {vidal.__version__}",
+        name="index", schema_version=SCHEMA_VERSION, fingerprint=fingerprint, created_by=f"vidal {vidal.__version__}",
         layers=[m.layer for m in modalities.all() if m.layer in layers], modalities=modalities.paths_of(layers),
         candidates=sum(counts.values()), shards=len(places), recipe={"stages": [{"name": STAGE}]}, definition={},
         tars={manifest.stem_of(shard): place for shard, place in enumerate(places)},
@@ -119,23 +124,23 @@ def write_index(tars: Sequence[str], out: str) -> IndexResult:
 
 
 def expand(tars: Sequence[str]) -> list[str]:
-    """The absolute paths and addresses that are meant, each once, in the order given; a glob's by name."""
+    """Return the absolute paths and addresses of all tars once each, in the given order, those of a glob by name."""
     from braceexpand import braceexpand
 
-    found: list[str] = []
-    for given in map(str, tars):
-        if given.startswith("pipe:"):
-            raise SourceError(f"{given[:_SHOWN]}: commands are not run; name the tar itself")
+    places: list[str] = []
+    for pattern in map(str, tars):
+        if pattern.startswith("pipe:"):
+            raise SourceError(f"{pattern[:_SHOWN_CHARACTERS]}: commands are not run; name the tar itself")
         try:
-            names = [given] if os.path.exists(given) else list(braceexpand(given))
+            names = [pattern] if os.path.exists(pattern) else list(braceexpand(pattern))
         except ValueError as error:
-            raise SourceError(f"{given[:_SHOWN]}: {error}") from None
+            raise SourceError(f"{pattern[:_SHOWN_CHARACTERS]}: {error}") from None
         for name in names:
-            found += _found(name)
-    return list(dict.fromkeys(found))
+            places += _glob(name)
+    return list(dict.fromkeys(places))
 
 
-def _found(name: str) -> list[str]:
+def _glob(name: str) -> list[str]:
     storage = Storage(name)
     path, is_local = storage.path(), storage.is_local
     try:
@@ -143,14 +148,14 @@ def _found(name: str) -> list[str]:
             return [os.path.abspath(path) if is_local else name]
         places = storage.fs.glob(path) if glob.has_magic(name) else []
     except (OSError, StorageError) as error:
-        raise SourceError(f"{name[:_SHOWN]}: {' '.join(str(error).split())[:200]}") from None
+        raise SourceError(f"{name[:_SHOWN_CHARACTERS]}: {' '.join(str(error).split())[:200]}") from None
     if not places:
-        raise SourceError(f"{name[:_SHOWN]}: no such tar")
+        raise SourceError(f"{name[:_SHOWN_CHARACTERS]}: no such tar")
     return sorted(os.path.abspath(place) if is_local else str(storage.fs.unstrip_protocol(place)) for place in places)
 
 
 def _clips(place: str, shard: int, used: set[str]) -> Iterator[Clip]:
-    """The rows of one tar: one for each sample, and one for the tar itself where it holds none or is damaged."""
+    """Yield the rows of one tar: one per sample, and one for the tar itself if it is empty or damaged."""
     groups, damage = _all_groups(place)
     for number, group in enumerate(groups):
         clip = _clip(group, place)
@@ -163,19 +168,19 @@ def _clips(place: str, shard: int, used: set[str]) -> Iterator[Clip]:
 
 
 def _all_groups(place: str) -> tuple[list[_Group], Exception | None]:
-    """The samples of one tar, a key's in one, and the damage that the tar ends with."""
-    there = Storage(place)
+    """Return the samples of one tar, merged by key, and the error that reading it ended with, if any."""
+    storage = Storage(place)
     groups: list[_Group] = []
     first: dict[str, _Group] = {}
     try:
-        with there.fs.open(there.path(), "rb") as handle:
+        with storage.fs.open(storage.path(), "rb") as handle:
             for group in _groups(handle):
                 seen = first.setdefault(group.key, group)
                 if seen is not group and seen.names.isdisjoint(group.names):
                     seen.split(group)
                     continue
                 if seen is not group:
-                    group.spoil("duplicate_key", f"{group.key[:_SHOWN]!r} is in the tar already, further up")
+                    group.spoil("duplicate_key", f"{group.key[:_SHOWN_CHARACTERS]!r} is in the tar already, further up")
                 groups.append(group)
     except (OSError, tarfile.TarError, EOFError) as error:
         return groups, error
@@ -183,7 +188,7 @@ def _all_groups(place: str) -> tuple[list[_Group], Exception | None]:
 
 
 def _groups(handle: BinaryIO) -> Iterator[_Group]:
-    """The members that stand together under one key. Raises `tarfile.TarError` where the tar ends early."""
+    """Yield groups of adjacent members with the same key. Raises `tarfile.TarError` if the tar is truncated."""
     group: _Group | None = None
     with tarfile.open(fileobj=handle, mode="r:") as tar:
         damage: Exception | None = None
@@ -201,32 +206,29 @@ def _groups(handle: BinaryIO) -> Iterator[_Group]:
                 _take(group, tar, info)
         except (tarfile.TarError, OSError, EOFError) as error:
             damage = error
-        if damage is None and not _ends_well(handle, tar):
-            damage = tarfile.ReadError("it ends early, or a header is damaged")
+        if damage is None:
+            # `tarfile` takes any block that is no header for the end; a real end mark is zeros.
+            handle.seek(tar.offset)
+            if handle.read(tarfile.BLOCKSIZE) != bytes(tarfile.BLOCKSIZE):
+                damage = tarfile.ReadError("it ends early, or a header is damaged")
         if group is not None:
             if damage is not None:
-                # Members of the last key may be missing: nothing says which.
-                group.spoil("truncated", f"the tar is damaged behind {group.key[:_SHOWN]!r}: {damage}")
+                # Members of the last key may be missing.
+                group.spoil("truncated", f"the tar is damaged behind {group.key[:_SHOWN_CHARACTERS]!r}: {damage}")
             yield group
         if damage is not None:
             raise damage
 
 
-def _ends_well(handle: BinaryIO, tar: tarfile.TarFile) -> bool:
-    """Whether a tar's end mark is there: `tarfile` takes any block that is no header for the end."""
-    handle.seek(tar.offset)
-    return handle.read(tarfile.BLOCKSIZE) == bytes(tarfile.BLOCKSIZE)
-
-
 def _take(group: _Group, tar: tarfile.TarFile, info: tarfile.TarInfo) -> None:
-    """Note a member: where it lies, or what it says."""
-    said, suffix = ascii(info.name)[:_SHOWN], suffix_of(info.name).lower()
+    """Record a member: the place of media, the content of a text."""
+    name, suffix = ascii(info.name)[:_SHOWN_CHARACTERS], suffix_of(info.name).lower()
     if ".." in info.name.split("/") or info.name.startswith("/") or not info.name.isprintable():
-        return group.spoil("unsafe_name", f"{said} leaves its folder, or is no text")
+        return group.spoil("unsafe_name", f"{name} leaves its folder, or is no text")
     if not info.isreg() or info.issparse():
-        return group.spoil("not_a_file", f"{said} is a link, a device or sparse")
+        return group.spoil("not_a_file", f"{name} is a link, a device or sparse")
     if suffix in group.names:
-        return group.spoil("duplicate_key", f"{said} is in the tar twice")
+        return group.spoil("duplicate_key", f"{name} is in the tar twice")
     group.names.add(suffix)
     data = tar.extractfile(info)
     assert data is not None
@@ -234,7 +236,7 @@ def _take(group: _Group, tar: tarfile.TarFile, info: tarfile.TarInfo) -> None:
     if layer is None:
         if index_texts.is_text(suffix):
             if info.size > _TEXT_BYTES:
-                return group.spoil("too_long", f"{said} is a text of {info.size} bytes")
+                return group.spoil("too_long", f"{name} is a text of {info.size} bytes")
             group.texts[suffix] = data.read()
         return None
     sha256 = hashlib.sha256()
@@ -249,8 +251,8 @@ def _take(group: _Group, tar: tarfile.TarFile, info: tarfile.TarInfo) -> None:
 def _clip(group: _Group, place: str) -> Clip:
     clip = Clip(url=_storable(f"{place}::{group.key}"), stage=STAGE)
     if not group.members:
-        named = ", ".join(ascii(name)[1:-1] for name in sorted(group.names)[:5])
-        group.spoil("no_media", f"no picture or sound among {named or 'its members'}")
+        names = ", ".join(ascii(name)[1:-1] for name in sorted(group.names)[:5])
+        group.spoil("no_media", f"no picture or sound among {names or 'its members'}")
     if group.problem is None:
         with contextlib.suppress(ClipError):
             index_texts.fill(clip, group.texts)
@@ -271,9 +273,9 @@ def _failed_tar(place: str, reason: str, detail: str, used: set[str]) -> Clip:
 
 
 def _id_of(key: str, whole: str, shard: int, used: set[str]) -> str:
-    """The key where it is safe and new, then with its shard's number, then a hash; never one that is there."""
-    wanted = [key, f"{manifest.stem_of(shard)}-{key}", hashlib.sha256(ascii(whole).encode()).hexdigest()[:16]]
-    clip_id = next(name for name in wanted if KEY_PATTERN.fullmatch(name) and name not in used)
+    """Return an unused id: the key if it is safe and unused, else with its shard's number, else a hash."""
+    candidates = [key, f"{manifest.stem_of(shard)}-{key}", hashlib.sha256(ascii(whole).encode()).hexdigest()[:16]]
+    clip_id = next(name for name in candidates if KEY_PATTERN.fullmatch(name) and name not in used)
     used.add(clip_id)
     return clip_id
 

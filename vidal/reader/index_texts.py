@@ -1,12 +1,12 @@
-"""What the text members of foreign tars say, by manifest column.
+"""Sets manifest columns from the text members of foreign tars.
 
-Known are the names of LanguageBind's tars, vidal's own and the common ones:
+The names of LanguageBind's tars, vidal's own and the common ones are recognised:
 
     raw.txt          title#tag#tag             title, hashtags
     mplug.txt        polish_mplug.txt          video_caption, caption
     sound_mplug.txt  ofa0.txt … ofa7.txt       sound_caption, frame_captions
     txt              caption.txt, text.txt     caption
-    json             the columns of vidal's own json; of others caption, text and title
+    json             the columns of vidal's json; caption, text and title of any other
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ _COLUMNS = {
     "mplug.txt": "video_caption", "sound_mplug.txt": "sound_caption", "polish_mplug.txt": "caption",
     "txt": "caption", "caption.txt": "caption", "text.txt": "caption",
 }  # fmt: skip
-"""The first of a column wins."""
+"""Column by suffix; the first suffix of a column takes precedence."""
 _OF_JSON = (
     "title", "clean_title", "caption", "video_caption", "sound_caption", "transcript", "ocr_text", "uploader",
     "licence", "attribution",
@@ -37,39 +37,39 @@ def is_text(suffix: str) -> bool:
 
 
 def fill(clip: Clip, texts: Mapping[str, bytes]) -> None:
-    """Set the columns that text members name, by suffix. Raises `ClipError` (``bad_text``)."""
+    """Set the columns of the text members, given by suffix. Raises `ClipError` with reason ``bad_text``."""
     try:
-        said = {suffix: data.decode("utf-8-sig").strip() for suffix, data in texts.items()}
-        about = json.loads(said.pop("json", "{}"))
+        text_of = {suffix: data.decode("utf-8-sig").strip() for suffix, data in texts.items()}
+        record = json.loads(text_of.pop("json", "{}"))
     except (ValueError, RecursionError) as error:
         raise ClipError("bad_text", str(error)) from None
-    if not isinstance(about, dict):
+    if not isinstance(record, dict):
         raise ClipError("bad_text", "json that is no object")
-    _fill_from_json(clip, about)
-    if raw := said.get("raw.txt"):
+    _fill_from_json(clip, record)
+    if raw := text_of.get("raw.txt"):
         title, *tags = (part.strip() for part in raw.split("#"))
         clip.title, clip.hashtags = title or None, [tag for tag in tags if tag]
     for suffix, column in reversed(_COLUMNS.items()):
-        if said.get(suffix):
-            setattr(clip, column, said[suffix])
-    frames = {int(found[1]): text for suffix, text in said.items() if (found := _FRAME.fullmatch(suffix))}
+        if text_of.get(suffix):
+            setattr(clip, column, text_of[suffix])
+    frames = {int(match[1]): text for suffix, text in text_of.items() if (match := _FRAME.fullmatch(suffix))}
     if frames:
-        # Caption k is of frame k: what is missing leaves an empty one.
+        # Caption k is that of frame k, so a missing one is empty.
         clip.frame_captions = [frames.get(k, "") for k in range(max(frames) + 1)]
 
 
-def _fill_from_json(clip: Clip, about: Mapping[str, Any]) -> None:
-    """Of a stranger's json only what has the right kind."""
+def _fill_from_json(clip: Clip, record: Mapping[str, Any]) -> None:
+    """Set the columns of a foreign json member whose values have the right type."""
     for column in _OF_JSON:
-        if isinstance(text := about.get(column), str) and text.strip():
+        if isinstance(text := record.get(column), str) and text.strip():
             setattr(clip, column, _storable(text.strip()))
     for column in _LISTS_OF_JSON:
-        if isinstance(parts := about.get(column), list) and all(isinstance(part, str) for part in parts):
+        if isinstance(parts := record.get(column), list) and all(isinstance(part, str) for part in parts):
             setattr(clip, column, [_storable(part) for part in parts])
-    if clip.caption is None and isinstance(text := about.get("text"), str) and text.strip():
+    if clip.caption is None and isinstance(text := record.get("text"), str) and text.strip():
         clip.caption = _storable(text.strip())
 
 
 def _storable(text: str) -> str:
-    """JSON may escape half a surrogate pair, which no Parquet file can hold."""
+    """Replace lone surrogates, which JSON can escape and Parquet cannot store."""
     return text.encode("utf-8", "replace").decode()

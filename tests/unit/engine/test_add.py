@@ -145,7 +145,7 @@ def test_an_addition_that_died_resumes_and_gives_the_same_bytes(built: Path, tmp
     ("recipe", "what"),
     [
         ({"stages": [PAINT]}, "paint writes the layer video, which .* has; build a new dataset"),
-        ({"stages": [SHADE], "source": {"list": "x.csv"}}, "`source` has no place in it"),
+        ({"stages": [SHADE], "source": {"list": "x.csv"}}, "remove `source`"),
         ({"stages": ["media"]}, "media reads `source_file`, which nothing before it writes"),
         ({"stages": []}, "`stages` must be a list of at least one stage"),
     ],

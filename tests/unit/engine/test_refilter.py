@@ -115,8 +115,8 @@ def test_a_refilter_that_was_killed_goes_on_and_gives_the_same_bytes(built: Path
 @pytest.mark.parametrize(
     ("setting", "what"),
     [
-        (f"{PAINT}.pixels=8", "paint writes what it finds: refilter applies other thresholds to stored numbers"),
-        ("shards.size=2", "refilter changes settings of stages alone"),
+        (f"{PAINT}.pixels=8", "paint writes columns or layers: refilter applies other thresholds to stored numbers"),
+        ("shards.size=2", "refilter changes only settings of stages"),
         ("too_long.max_s=2", "the recipe has no stage `too_long`"),
         (f"{MIN}=many", "valid integer"),
     ],
