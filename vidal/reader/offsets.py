@@ -1,6 +1,6 @@
-"""`Offsets`: where every member of every sample lies, in a few flat arrays.
+"""`Offsets`: the place of every member of every sample, in a few flat arrays.
 
-A clip of 22 members takes some 600 bytes, so a million of them fit into memory, which forked workers share.
+A clip of 22 members takes about 600 bytes, so a million clips fit into memory, which forked workers share.
 """
 
 from __future__ import annotations
@@ -17,10 +17,10 @@ import pyarrow.compute as pc
 from vidal.dataset.tars import BEFORE_SUFFIX
 
 SUM_BYTES = 8
-"""Of a member's SHA-256 so many are kept: enough against accident, a quarter of the memory."""
+"""Bytes of a member's SHA-256 to keep: enough to detect accidental damage, for a quarter of the memory."""
 _SHA256_HEX = 64
 _GAP_BYTES = 64 * 1024
-"""Members no farther apart are read in one go: a header and some padding, or a small picture in between."""
+"""Members at most this far apart are read at once: between them is a header with padding, or a small image."""
 
 
 class Place(NamedTuple):
@@ -39,10 +39,10 @@ class Place(NamedTuple):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Part:
-    """The members of some samples; ``layer`` and ``suffix`` are numbers into the names beside them."""
+    """The members of the samples of one shard; ``layer`` and ``suffix`` index ``layers`` and ``suffixes``."""
 
     count: npt.NDArray[np.int64]
-    """Of each sample."""
+    """Number of members per sample; the other arrays have one entry per member."""
     layer: npt.NDArray[np.int32]
     suffix: npt.NDArray[np.int32]
     offset: npt.NDArray[np.int64]
@@ -53,7 +53,7 @@ class Part:
 
     @classmethod
     def of(cls, members: pa.Array) -> Part:
-        """The column ``members`` of a manifest; raises `ValueError` for one that no writer of ours made."""
+        """Convert the column ``members`` of a manifest; raises `ValueError` for members without place or hash."""
         flat = members.flatten()
         if any(flat.field(name).null_count for name in ("layer", "name", "offset", "size", "sha256")):
             raise ValueError("a member without a place")
@@ -71,14 +71,14 @@ class Part:
         )
 
     def reaches(self) -> dict[str, int]:
-        """Of each layer, where its last member ends: the least that its tar must hold."""
+        """Return the end of the last member of each layer: the minimum size of its tar."""
         reach = np.zeros(len(self.layers), np.int64)
         np.maximum.at(reach, self.layer, self.offset + self.size)
         return dict(zip(self.layers, reach.tolist(), strict=True))
 
 
 class Offsets:
-    """The members of all samples of a data set, by the sample's number."""
+    """The members of all samples of a dataset, by the number of the sample."""
 
     def __init__(self, parts: Sequence[Part]) -> None:
         layers: dict[str, int] = {}
@@ -93,31 +93,31 @@ class Offsets:
         self._layers, self._suffixes = layers, list(suffixes)
 
     def has(self, layer: str) -> npt.NDArray[np.bool_]:
-        """Which samples have members in a layer."""
-        there = np.zeros(len(self._start) - 1, np.bool_)
+        """Return a mask of the samples with members in a layer."""
+        mask = np.zeros(len(self._start) - 1, np.bool_)
         if layer in self._layers:
-            owner = np.repeat(np.arange(len(there)), np.diff(self._start))
-            there[owner[self._layer == self._layers[layer]]] = True
-        return there
+            owner = np.repeat(np.arange(len(mask)), np.diff(self._start))
+            mask[owner[self._layer == self._layers[layer]]] = True
+        return mask
 
     def places(self, number: int, layer: str, suffixes: Sequence[str] | None) -> list[Place]:
-        """A sample's members in a layer, all but the json or those named, in the order of the tar."""
+        """Return a sample's members in a layer in tar order: those with ``suffixes``, by default all but the json."""
         kind = self._layers.get(layer)
         if kind is None:
             return []
-        mine = slice(int(self._start[number]), int(self._start[number + 1]))
-        found = []
+        own = slice(int(self._start[number]), int(self._start[number + 1]))
+        places = []
         for k, (member_kind, suffix_number) in enumerate(
-            zip(self._layer[mine].tolist(), self._suffix[mine].tolist(), strict=True), mine.start
+            zip(self._layer[own].tolist(), self._suffix[own].tolist(), strict=True), own.start
         ):
             suffix = self._suffixes[suffix_number]
             if member_kind == kind and (suffix != "json" if suffixes is None else suffix in suffixes):
-                found.append(Place(suffix, int(self._offset[k]), int(self._size[k]), self._sum[k].tobytes()))
-        return sorted(found, key=lambda place: place.offset)
+                places.append(Place(suffix, int(self._offset[k]), int(self._size[k]), self._sum[k].tobytes()))
+        return sorted(places, key=lambda place: place.offset)
 
 
 def neighbours(places: Sequence[Place]) -> list[list[Place]]:
-    """Places in the order of the tar, those together that are best read in one go."""
+    """Group places in tar order into ranges that are read at once."""
     groups: list[list[Place]] = []
     for place in places:
         if groups and place.offset - groups[-1][-1].end <= _GAP_BYTES:
@@ -129,13 +129,13 @@ def neighbours(places: Sequence[Place]) -> list[list[Place]]:
 
 def _sums(sha256: pa.Array) -> npt.NDArray[np.uint64]:
     if len(sha256) and pc.min_max(pc.binary_length(sha256)).as_py() != {"min": _SHA256_HEX, "max": _SHA256_HEX}:
-        raise ValueError("a SHA-256 that is none")
+        raise ValueError("not a SHA-256")
     heads = "".join(pc.utf8_slice_codeunits(sha256, 0, 2 * SUM_BYTES).to_pylist())
     return np.frombuffer(bytes.fromhex(heads), np.uint64)
 
 
 def _renumbered(numbers: npt.NDArray[np.int32], names: Sequence[str], known: dict[str, int]) -> npt.NDArray[np.int32]:
-    """Numbers into a part's own names as numbers into ``known``, which learns the new ones."""
+    """Map indices into a part's names to indices into ``known``, to which new names are added."""
     table = np.asarray([known.setdefault(name, len(known)) for name in names], np.int32)
     return table[numbers] if len(numbers) else numbers
 

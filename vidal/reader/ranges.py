@@ -1,7 +1,7 @@
-"""`MemberReader`: bytes of tars, by place.
+"""`MemberReader`: reads byte ranges of tars.
 
-Local tars are read with ``pread`` through a few open descriptors; those of an object store by range, through a cache
-on the local disk. A reader may be copied into other processes at any time: what is open is each process' own.
+Local tars are read with ``pread`` through a few open descriptors; those in an object store by range requests, through a
+cache on the local disk. A reader can be copied to other processes at any time: each opens its own files.
 """
 
 from __future__ import annotations
@@ -21,12 +21,12 @@ from vidal.errors import ClipError, StorageError, machine_error
 CACHE_BYTES = 8 << 30
 _OPEN_FILES = 64
 _SWEEPS_PER_FILL = 16
-"""A process looks at the cache's size when it has written this part of what the cache may hold."""
+"""A process checks the size of the cache after writing this fraction of its limit."""
 _DIGEST_BYTES = 32
 
 
 class BrokenSampleError(ClipError):
-    """A sample whose bytes are not there; it is named and left out, never replaced."""
+    """The bytes of a sample are missing or damaged; it is reported and left out, never replaced."""
 
     def __init__(self, clip_id: str, layer: str, why: str) -> None:
         super().__init__("broken_sample", f"{clip_id}: {layer}: {why}")
@@ -37,7 +37,7 @@ class BrokenSampleError(ClipError):
 
 
 class MemberReader:
-    """Reads ranges of the tars of one data set."""
+    """Reads ranges of the tars of one dataset."""
 
     def __init__(self, storage: Storage, *, cache: Path | None = None, cache_bytes: int = CACHE_BYTES) -> None:
         self._storage = storage
@@ -53,13 +53,13 @@ class MemberReader:
         self._forget()
 
     def read(self, tar: str, offset: int, size: int, content: bytes = b"") -> bytes:
-        """``size`` bytes of a tar, by name or address; ``content`` tells other bytes at the same place apart.
+        """Return ``size`` bytes of a tar, given by name or address.
 
-        Raises `OSError` where the tar is missing, `EOFError` where it is too short, and `StorageError` where storage
-        itself is at fault.
+        ``content`` identifies the bytes in the cache, which may hold those of an earlier tar at the same place. Raises
+        `OSError` if the tar is missing, `EOFError` if it is too short, and `StorageError` if storage itself fails.
         """
         if self._pid != os.getpid():
-            # A fork shares descriptors with the parent, which may close them; and no object store's client outlives it.
+            # A fork shares descriptors with its parent, which may close them; a store's client does not survive it.
             self._forget()
         storage, name = self._storage.place(tar)
         if storage.is_local:
@@ -98,12 +98,12 @@ class MemberReader:
         data = self._cache.get(key)
         if data is not None:
             return data
-        mine = self._stores.setdefault(storage.address, Storage(storage.address))
+        store = self._stores.setdefault(storage.address, Storage(storage.address))
         name = tar if storage is self._storage else ""
         try:
-            data = mine.read_range(name, offset, size)
+            data = store.read_range(name, offset, size)
         except StorageError as error:
-            if mine.size(name) < offset + size:
+            if store.size(name) < offset + size:
                 raise EOFError(f"{tar} ends too early") from error
             raise
         self._cache.put(key, data)
@@ -111,12 +111,12 @@ class MemberReader:
 
 
 class RangeCache:
-    """Byte ranges in a local folder, which processes share; what was used longest ago goes first."""
+    """Byte ranges in a local folder that processes share; the least recently used are evicted first."""
 
     def __init__(self, folder: Path, limit_bytes: int) -> None:
         self._folder, self._limit = folder, limit_bytes
         self._unswept: int | None = None
-        """Bytes written since this process last looked at the size; None before its first look."""
+        """Bytes written since this process last checked the size; None before its first check."""
 
     def get(self, key: str) -> bytes | None:
         path = self._path(key)
@@ -125,7 +125,7 @@ class RangeCache:
         except OSError:
             return None
         digest, data = whole[:_DIGEST_BYTES], whole[_DIGEST_BYTES:]
-        # A machine that lost power may have kept a file's name and not its bytes.
+        # After a power failure a file may exist without its bytes.
         if hashlib.sha256(data).digest() != digest:
             return None
         with contextlib.suppress(OSError):
@@ -133,7 +133,7 @@ class RangeCache:
         return data
 
     def put(self, key: str, data: bytes) -> None:
-        """Keep a range; a cache that cannot be written is no error."""
+        """Store a range; a cache that cannot be written is no error."""
         if len(data) > self._limit:
             return
         path = self._path(key)
@@ -153,29 +153,29 @@ class RangeCache:
         return self._folder / name[:2] / name
 
     def _sweep(self) -> None:
-        """Remove what was used longest ago until some room is left, unless another process is at it."""
+        """Evict the least recently used files until there is some room, unless another process is doing so."""
         with (self._folder / ".sweep").open("w") as lock:
             try:
                 fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except OSError:
                 return
-            found = []
+            files = []
             for file in self._folder.glob("??/*"):
                 with contextlib.suppress(OSError):
-                    about = file.stat()
-                    found.append((about.st_mtime_ns, about.st_size, file))
-            too_much = sum(size for _, size, _ in found) - self._limit * (_SWEEPS_PER_FILL - 1) // _SWEEPS_PER_FILL
-            for _, size, file in sorted(found):
-                if too_much <= 0:
+                    status = file.stat()
+                    files.append((status.st_mtime_ns, status.st_size, file))
+            excess = sum(size for _, size, _ in files) - self._limit * (_SWEEPS_PER_FILL - 1) // _SWEEPS_PER_FILL
+            for _, size, file in sorted(files):
+                if excess <= 0:
                     return
                 with contextlib.suppress(OSError):
                     file.unlink()
-                    too_much -= size
+                    excess -= size
 
 
 @contextlib.contextmanager
 def _temporary_beside(path: Path) -> Iterator[int]:
-    """A descriptor of a file that takes the path's place once it is whole."""
+    """Open a temporary file, which is renamed to the path when it is complete; yields its descriptor."""
     file, temporary = tempfile.mkstemp(dir=path.parent)
     try:
         try:

@@ -1,7 +1,7 @@
-"""`Rows`: the manifest rows of the kept clips in memory, any of them at once.
+"""`Rows`: the manifest rows of the kept clips in memory, with random access.
 
-A row is found by its shard's batch and its place there, without a computation of Arrow's, so that forked workers may
-ask. A column that a shard leaves empty costs nothing.
+A row is looked up by its shard's batch and its index there, without Arrow compute functions, so that it works in forked
+workers. A column that is empty in a shard takes no memory.
 """
 
 from __future__ import annotations
@@ -16,12 +16,12 @@ import pyarrow as pa
 
 
 class Rows:
-    """Rows of several shards under one schema, numbered through."""
+    """The rows of several shards under one schema, numbered consecutively."""
 
     def __init__(self, schemas: Iterable[pa.Schema], tables: Sequence[pa.Table]) -> None:
-        """Of each shard its schema, and a table of those columns that hold anything."""
+        """Take the schema of each shard, and a table of its non-empty columns."""
         self.schema = pa.unify_schemas(
-            [one.remove_metadata() for one in schemas] or [pa.schema([])], promote_options="permissive"
+            [each.remove_metadata() for each in schemas] or [pa.schema([])], promote_options="permissive"
         )
         empty = _Nulls(max((table.num_rows for table in tables), default=0))
         self._batches = [_batch(table, self.schema, empty) for table in tables if table.num_rows]
@@ -33,11 +33,11 @@ class Rows:
 
     @property
     def table(self) -> pa.Table:
-        """The same rows, nothing copied."""
+        """The rows as a table, without copying."""
         return pa.Table.from_batches(self._batches, self.schema)
 
     def row(self, number: int, columns: Iterable[str] | None = None) -> dict[str, Any]:
-        """A row, or those of its columns that are named and there."""
+        """Return a row, or those of the given columns that exist."""
         shard = bisect.bisect_right(self._starts, number) - 1
         batch, place = self._batches[shard], number - self._starts[shard]
         names = self._columns if columns is None else [name for name in columns if name in self._columns]
@@ -47,21 +47,21 @@ class Rows:
         return self.row(number, (column,))[column]
 
     def numbers(self, column: str) -> np.ndarray[Any, np.dtype[np.int64]]:
-        """A column of whole numbers, none missing."""
+        """Return an integer column without nulls."""
         return np.concatenate([np.zeros(0, np.int64), *(batch.column(column).to_numpy() for batch in self._batches)])
 
     def dicts(self, chosen: np.ndarray[Any, np.dtype[np.bool_]], columns: Iterable[str]) -> Iterator[dict[str, Any]]:
-        """Some columns of some rows, a shard in memory at a time."""
-        there = [name for name in columns if name in self._columns]
+        """Yield those of the given columns that exist, for the chosen rows; decodes one shard at a time."""
+        names = [name for name in columns if name in self._columns]
         for batch, start in zip(self._batches, self._starts, strict=False):
-            part = pa.Table.from_batches([batch]).select(there)
+            part = pa.Table.from_batches([batch]).select(names)
             yield from part.filter(pa.array(chosen[start : start + batch.num_rows])).to_pylist()
 
 
 def _batch(table: pa.Table, schema: pa.Schema, nulls: _Nulls) -> pa.RecordBatch:
-    there = set(table.column_names)
+    names = set(table.column_names)
     arrays = [
-        _one_array(table.column(field.name).cast(field.type)) if field.name in there
+        _one_array(table.column(field.name).cast(field.type)) if field.name in names
         else nulls.of(field.type, table.num_rows)
         for field in schema
     ]  # fmt: skip
@@ -73,7 +73,7 @@ def _one_array(column: pa.ChunkedArray) -> pa.Array:
 
 
 class _Nulls:
-    """Columns of nulls, of which there is one in memory for each type."""
+    """Columns of nulls, which share one array per type."""
 
     def __init__(self, rows: int) -> None:
         self._rows = rows

@@ -1,11 +1,11 @@
-"""`Samples`: a data set as its reader sees it, any sample at any time.
+"""`Samples`: random access to the samples of a dataset.
 
     ds = vidal.open("data/vidal")
     len(ds), ds.layers, ds.manifest()
     ds[17]["depth"]
 
-A sample is a kept clip. Where its members lie in the tars is known from the manifests, so nothing is read but what is
-asked for, in any order.
+A sample is a kept clip. The manifests have the places of its members in the tars, so only the requested members are
+read, in any order.
 """
 
 from __future__ import annotations
@@ -30,20 +30,20 @@ from vidal.dataset.dataset import Dataset
 from vidal.dataset.removals import Removals
 from vidal.errors import ClipError, SourceError
 from vidal.modality.modality import Modality
-from vidal.reader.offsets import SUM_BYTES, Offsets, Part, Place, neighbours
+from vidal.reader.offsets import SUM_BYTES, Offsets, Part, neighbours
 from vidal.reader.ranges import CACHE_BYTES, BrokenSampleError, MemberReader
 from vidal.reader.rows import Rows
 from vidal.reader.where import matching, no_column
 
 _HEAVY = ("ocr_lines", "transcript_segments", "audio_fingerprint", "thumbnail")
-"""Columns that no training and few conditions ask for; `Samples.manifest` has them."""
-_AT_ONCE = 8
-"""Manifests and sizes asked for at the same time: a store answers slowly, and many at once."""
+"""Columns that training does not use; `Samples.manifest` has them."""
+_CONCURRENT_REQUESTS = 8
+"""Manifests and sizes requested at once, as an object store has a high latency."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Damage:
-    """A shard that cannot be read whole."""
+    """A shard that cannot be read completely."""
 
     shard: int
     what: str
@@ -54,27 +54,30 @@ class Damage:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Shard:
-    """What is kept of a shard's manifest."""
+    """The part of a shard's manifest that is kept in memory."""
 
     number: int
     schema: pa.Schema
     rows: pa.Table
-    """The kept clips, columns without a value left out."""
+    """The rows of the kept clips, without empty columns."""
     members: Part
 
 
 class Samples:
-    """The kept clips of a data set that meet a condition; made by `open`."""
+    """The kept clips of a dataset that meet a condition; created by `open`.
+
+    Example: ``Samples.open("data/vidal", where="blur < 0.3")[17]["video"]``.
+    """
 
     def __init__(
         self, dataset: Dataset, reader: MemberReader, rows: Rows, offsets: Offsets,
-        reaches: Mapping[tuple[int, str], int], numbers: npt.NDArray[np.int64], unread: Sequence[Damage], said: str,
+        reaches: Mapping[tuple[int, str], int], numbers: npt.NDArray[np.int64], unread: Sequence[Damage], address: str,
     ) -> None:  # fmt: skip
         self._dataset, self._reader, self._rows, self._offsets = dataset, reader, rows, offsets
         self._reaches = reaches
-        """By shard and layer, where its last member ends."""
+        """The minimum size of each tar, by shard and layer."""
         self._numbers, self._unread = numbers, unread
-        self._said = said
+        self._address = address
         self._shards = rows.numbers("shard")
 
     @classmethod
@@ -82,14 +85,14 @@ class Samples:
         cls, address: str | Path, *, where: str | None = None, cache: str | Path | None = None,
         cache_bytes: int = CACHE_BYTES, removals: Removals | None = None, removed: Collection[str] = (),
     ) -> Samples:  # fmt: skip
-        """Open a data set, without what ``removals`` name and the clip ids in ``removed``.
+        """Open a dataset, without the clips on the list ``removals`` and those with the ids in ``removed``.
 
-        Raises `SourceError` where there is none, and for a condition that selects nothing.
+        Raises `SourceError` if there is no dataset, no committed shard, or no sample that meets the condition.
         """
         dataset = Dataset.open(str(address))
         modalities.load_recorded(dataset.info.modalities, str(address), dataset.info.layers)
-        # Threads help against a store's waits; on a disk they only scatter the memory.
-        with ThreadPoolExecutor(1 if dataset.storage.is_local else _AT_ONCE) as pool:
+        # Threads hide the latency of a store; on a disk they only fragment the memory.
+        with ThreadPoolExecutor(1 if dataset.storage.is_local else _CONCURRENT_REQUESTS) as pool:
             read = list(pool.map(lambda shard: _read_shard(dataset, shard), dataset.committed()))
         if not read:
             raise SourceError(f"{address}: no shard is committed yet; run `vidal build` first")
@@ -107,7 +110,7 @@ class Samples:
 
     @property
     def address(self) -> str:
-        return self._said
+        return self._address
 
     @property
     def fingerprint(self) -> str:
@@ -118,7 +121,7 @@ class Samples:
         return list(self._dataset.info.layers)
 
     def manifest(self) -> pa.Table:
-        """Every committed row, whatever became of the clip, all columns, in the plan's order."""
+        """Return all columns of every committed row, kept or not, in plan order."""
         try:
             return pa.concat_tables(list(self._dataset.tables()), promote_options="permissive")
         except pa.ArrowException as error:
@@ -128,7 +131,7 @@ class Samples:
         return len(self._numbers)
 
     def __getitem__(self, i: int) -> dict[str, Any]:
-        """The sample decoded: ``key``, ``row``, ``texts``, and what the modality of each layer decodes.
+        """Return a sample: ``key``, ``row``, ``texts``, and the decoded array of each layer.
 
         ``video`` (t, h, w, 3) uint8, ``depth`` (t, h, w) uint16 in millimetres, ``infrared`` (t, h, w) uint8,
         ``audio`` (n,) float32 at 16 kHz. Raises `BrokenSampleError`.
@@ -140,9 +143,9 @@ class Samples:
         texts = {
             name: row[name] for name in ("title", "caption", "video_caption", "transcript", "ocr_text") if row.get(name)
         }
-        there = [modality for layer in row["layers"] if (modality := modalities.find(layer))]
+        present = [modality for layer in row["layers"] if (modality := modalities.find(layer))]
         return {"key": row["clip_id"], "row": row, "texts": texts} | {
-            modality.layer: self._decoded(i, modality) for modality in there
+            modality.layer: self._decoded(i, modality) for modality in present
         }
 
     def _decoded(self, i: int, modality: Modality) -> npt.NDArray[Any]:
@@ -154,92 +157,90 @@ class Samples:
             raise BrokenSampleError(self.clip_id(i), modality.layer, error.detail) from error
 
     def select(self, where: str) -> Samples:
-        """The samples that meet a condition too."""
+        """Return the samples that also meet another condition; raises `SourceError` if there are none."""
         mask = matching(self._rows.table, where)[self._numbers]
         if not mask.any():
             raise SourceError(f"{self.address}: --where {' '.join(where.split())}: selects none of {len(self)} samples")
         return self._narrowed(self._numbers[mask])
 
     def row(self, i: int) -> dict[str, Any]:
-        """The manifest row of a sample, without its members."""
+        """Return the manifest row of a sample, without its members."""
         return self._rows.row(int(self._numbers[i]))
 
     def part(self, i: int, columns: Sequence[str]) -> dict[str, Any]:
-        """Some columns of a sample's row; safe in a forked process."""
+        """Return some columns of a sample's row; works in a forked process."""
         return self._rows.row(int(self._numbers[i]), columns)
 
     def clip_id(self, i: int) -> str:
         return str(self._rows.value(int(self._numbers[i]), "clip_id"))
 
     def column(self, name: str) -> pa.ChunkedArray:
-        """A column over the samples; null for one that the data set was written without."""
+        """Return a column of the samples; all null if the dataset does not have it."""
         if name not in self._rows.schema.names:
             return pa.chunked_array([pa.nulls(len(self))])
         return self._rows.table.column(name).filter(pa.array(self._chosen()))
 
     def check_column(self, name: str, option: str) -> None:
-        """Raises `SourceError`, which names the nearest, where the data set knows no such column."""
+        """Raise `SourceError`, which suggests similar names, if the dataset has no such column."""
         if name not in self._rows.schema.names:
             raise SourceError(f"{self.address}: {option} {name}: {no_column(name, self._rows.schema.names)}")
 
     def rows(self, columns: Sequence[str]) -> Iterator[dict[str, Any]]:
-        """Some columns of every sample, one after the other."""
+        """Yield some columns of every sample."""
         return self._rows.dicts(self._chosen(), columns)
 
     def has(self, layer: str) -> npt.NDArray[np.bool_]:
-        """Which samples have members in a layer."""
+        """Return a mask of the samples with members in a layer."""
         return self._offsets.has(layer)[self._numbers]
 
     def read(
         self, i: int, layer: str, suffixes: Sequence[str] | None = None, *, verify: bool = False
     ) -> dict[str, bytes]:
-        """The members of a sample in one layer by suffix, all but the json or those named.
+        """Return the members of a sample in a layer by suffix: those with ``suffixes``, by default all but the json.
 
-        Raises `BrokenSampleError`, and `StorageError` where storage, not the sample, is at fault.
+        Raises `BrokenSampleError`, and `StorageError` if storage itself fails.
         """
         number = int(self._numbers[i])
-        wanted = self._places(number, layer, suffixes)
-        if not wanted:
+        places = self._offsets.places(number, layer, suffixes)
+        if not places:
             raise BrokenSampleError(self.clip_id(i), layer, "the clip has no such member")
         tar = self._dataset.tar(layer, int(self._shards[number]))
-        found: dict[str, bytes] = {}
+        members: dict[str, bytes] = {}
         try:
-            for group in neighbours(wanted):
+            for group in neighbours(places):
                 first = group[0].offset
                 size = group[-1].end - first
                 data = self._reader.read(tar, first, size, b"".join(place.sum for place in group))
-                found |= {place.suffix: data[place.offset - first : place.end - first] for place in group}
+                members |= {place.suffix: data[place.offset - first : place.end - first] for place in group}
         except (OSError, EOFError) as error:
             raise BrokenSampleError(self.clip_id(i), layer, f"{tar}: {error}") from error
-        for place in wanted if verify else ():
-            if hashlib.sha256(found[place.suffix]).digest()[:SUM_BYTES] != place.sum:
-                raise BrokenSampleError(self.clip_id(i), layer, f"{place.suffix} is not what was written")
-        return found
+        for place in places if verify else ():
+            if hashlib.sha256(members[place.suffix]).digest()[:SUM_BYTES] != place.sum:
+                raise BrokenSampleError(self.clip_id(i), layer, f"{place.suffix} does not match its hash")
+        return members
 
     def suffixes(self, i: int, layer: str) -> list[str]:
-        """What a sample has in a layer, the json left out."""
-        return [place.suffix for place in self._places(int(self._numbers[i]), layer, None)]
+        """Return the suffixes of a sample's members in a layer, without the json."""
+        return [place.suffix for place in self._offsets.places(int(self._numbers[i]), layer, None)]
 
     def damaged(self, layers: Collection[str] | None = None) -> list[Damage]:
-        """Shards of these samples that a glance at sizes shows to be damaged, and manifests that cannot be read.
+        """Return the shards of these samples with unreadable manifests, and with missing or truncated tars.
 
-        Only the tars of ``layers`` are looked at, where they are given.
+        Only the sizes of tars are checked, those of ``layers`` if given.
         """
-        mine = set(np.unique(self._shards[self._numbers]).tolist())
+        shards = set(np.unique(self._shards[self._numbers]).tolist())
         tars: dict[tuple[int, str], int] = {}
         for (shard, layer), reach in self._reaches.items():
-            if shard in mine and (layers is None or layer in layers):
-                # One tar may hold several layers.
+            if shard in shards and (layers is None or layer in layers):
+                # One tar may contain several layers.
                 place = (shard, self._dataset.tar(layer, shard))
                 tars[place] = max(reach, tars.get(place, 0))
-        with ThreadPoolExecutor(_AT_ONCE) as pool:
-            found = list(
-                pool.map(lambda tar: self._damage_of(*tar), [(*place, reach) for place, reach in tars.items()])
-            )
-        return [*self._unread, *(damage for damage in found if damage)]
+        with ThreadPoolExecutor(_CONCURRENT_REQUESTS) as pool:
+            damages = list(pool.map(lambda tar: self._damage_of(tar[0][0], tar[0][1], tar[1]), tars.items()))
+        return [*self._unread, *(damage for damage in damages if damage)]
 
     def without(self, damaged: Sequence[Damage]) -> Samples:
-        """The samples that do not lie in damaged shards."""
+        """Return the samples outside of damaged shards."""
         bad = np.asarray([damage.shard for damage in damaged], np.int64)
         narrowed = self._narrowed(self._numbers[~np.isin(self._shards[self._numbers], bad)])
         narrowed._unread = [damage for damage in self._unread if damage.shard not in bad]
@@ -247,16 +248,13 @@ class Samples:
 
     def _narrowed(self, numbers: npt.NDArray[np.int64]) -> Samples:
         return Samples(
-            self._dataset, self._reader, self._rows, self._offsets, self._reaches, numbers, self._unread, self._said
+            self._dataset, self._reader, self._rows, self._offsets, self._reaches, numbers, self._unread, self._address
         )
 
     def _chosen(self) -> npt.NDArray[np.bool_]:
         chosen = np.zeros(len(self._rows), np.bool_)
         chosen[self._numbers] = True
         return chosen
-
-    def _places(self, number: int, layer: str, suffixes: Sequence[str] | None) -> list[Place]:
-        return self._offsets.places(number, layer, suffixes)
 
     def _damage_of(self, shard: int, tar: str, reaches: int) -> Damage | None:
         storage, name = self._dataset.storage.place(tar)
@@ -278,8 +276,8 @@ def _read_shard(dataset: Dataset, shard: int) -> _Shard | Damage:
     except (pa.ArrowException, OSError, ValueError, KeyError) as error:
         return Damage(shard=shard, what=f"its manifest cannot be read ({' '.join(str(error).split())[:120]})")
     table = table.drop_columns(["members"])
-    told = [name for name in table.column_names if table.column(name).null_count < table.num_rows]
-    return _Shard(number=shard, schema=table.schema, rows=table.select(told), members=members)
+    filled = [name for name in table.column_names if table.column(name).null_count < table.num_rows]
+    return _Shard(number=shard, schema=table.schema, rows=table.select(filled), members=members)
 
 
 def _whole(column: pa.ChunkedArray) -> pa.Array:
@@ -287,11 +285,11 @@ def _whole(column: pa.ChunkedArray) -> pa.Array:
 
 
 def _staying(rows: Rows, removals: Removals | None, removed: Collection[str]) -> npt.NDArray[np.int64]:
-    """The numbers of the rows that nobody asked to be taken out."""
-    named = [*(removals.values.items() if removals else ()), *([("clip_id", removed)] if removed else [])]
-    gone = np.zeros(len(rows), np.bool_)
-    for column, values in named:
+    """Return the numbers of the rows that are not removed."""
+    lists = [*(removals.values.items() if removals else ()), *([("clip_id", removed)] if removed else [])]
+    is_removed = np.zeros(len(rows), np.bool_)
+    for column, values in lists:
         if column in rows.schema.names:
-            asked = pa.array(sorted(values), pa.string())
-            gone |= pc.is_in(rows.table.column(column), value_set=asked).to_numpy()
-    return np.flatnonzero(~gone)
+            value_set = pa.array(sorted(values), pa.string())
+            is_removed |= pc.is_in(rows.table.column(column), value_set=value_set).to_numpy()
+    return np.flatnonzero(~is_removed)

@@ -1,7 +1,7 @@
-"""Conditions on manifest columns, as SQL writes them: ``blur < 0.3 and title_language = 'en'``.
+"""Conditions on manifest columns in SQL: ``blur < 0.3 and title_language = 'en'``.
 
-DuckDB decides. It is given one table and no way to anything else, and takes the condition as one expression, never as
-a part of a statement's text.
+DuckDB evaluates them. It has access to one table and nothing else, and parses the condition as an expression, never as
+part of a statement.
 """
 
 from __future__ import annotations
@@ -20,14 +20,14 @@ _KINDS_OF_ERROR = re.compile(r"^(?:[A-Z][a-z]+ )+Error: ")
 
 
 def matching(table: pa.Table, condition: str) -> npt.NDArray[np.bool_]:
-    """Which rows meet the condition; raises `SourceError` in one line for one that cannot be decided."""
+    """Return a mask of the rows that meet the condition; raises `SourceError` for an invalid condition."""
     import duckdb
 
-    said = f"--where {' '.join(condition.split())}"
+    option = f"--where {' '.join(condition.split())}"
     if not condition.strip():
         raise SourceError("--where is empty; leave it out, or give a condition such as blur < 0.3")
     with duckdb.connect(config={"enable_external_access": "false", "threads": "1"}) as connection:
-        # `random() < 0.1` is to be the same tenth on every rank, and when a run goes on.
+        # `random() < 0.1` must select the same tenth on every rank, and when a run is resumed.
         connection.execute("SELECT setseed(0)")
         connection.execute("SET lock_configuration = true")
         numbered = table.append_column(_ROW, pa.array(np.arange(table.num_rows)))
@@ -35,22 +35,22 @@ def matching(table: pa.Table, condition: str) -> npt.NDArray[np.bool_]:
             meets = duckdb.SQLExpression(condition)
             numbers = connection.from_arrow(numbered).filter(meets).project(_ROW).fetchnumpy()[_ROW]
         except duckdb.Error as error:
-            raise SourceError(f"{said}: {_explained(str(error), table.column_names)}") from None
+            raise SourceError(f"{option}: {_explained(str(error), table.column_names)}") from None
     mask = np.zeros(table.num_rows, np.bool_)
     mask[np.asarray(numbers, np.int64)] = True
     return mask
 
 
 def _explained(text: str, columns: list[str]) -> str:
-    """DuckDB's first line, which tells the place; for a column that is not there, the nearest that are."""
+    """Return the first line of DuckDB's error, which has the place; for an unknown column, similar names."""
     line = text.splitlines()[0]
-    found = re.search(r'Referenced column "([^"]*)"', line) or re.search(r'Referenced table "([^"]*)"', line)
-    if found is None:
+    match = re.search(r'Referenced column "([^"]*)"', line) or re.search(r'Referenced table "([^"]*)"', line)
+    if match is None:
         return _KINDS_OF_ERROR.sub("", line)
-    return no_column(found[1], columns)
+    return no_column(match[1], columns)
 
 
 def no_column(name: str, columns: list[str]) -> str:
-    """What to say of a column that is not there: the nearest that are."""
+    """Return the message about an unknown column, with similar names or all of them."""
     near = difflib.get_close_matches(name.lower(), columns, n=3)
     return f"no column `{name}`; " + (f"near it: {', '.join(near)}" if near else f"there is {', '.join(columns)}")

@@ -1,7 +1,7 @@
-"""`vidal embed`: the embeddings of a data set as Parquet, one file for each shard, written once.
+"""`vidal embed`: writes the embeddings of a dataset as Parquet, one file per shard.
 
-OUT/embeddings.json      which encoder made them, of which data set: what an embedding may be compared with
-OUT/000007.parquet       clip_id, modality, embedding; what could not be read stands in the file's metadata
+OUT/embeddings.json      encoder, dataset and preprocessing, which determine what an embedding can be compared with
+OUT/000007.parquet       clip_id, modality, embedding; broken samples are listed in the file's metadata
 """
 
 from __future__ import annotations
@@ -38,25 +38,25 @@ _PREFIX = "vidal."
 
 
 class EmbeddingsInfo(BaseModel):
-    """``embeddings.json``."""
+    """The content of ``embeddings.json``."""
 
     checkpoint: str
     identity: str
-    """Of the encoder's weights."""
+    """Hash of the encoder's weights."""
     data: str
     where: str | None
     fingerprint: str
-    """Of the data set."""
+    """Fingerprint of the dataset."""
     modalities: list[str]
     transforms: dict[str, dict[str, Any]]
     preprocessing: str
-    """Stands for ``transforms``; each file of embeddings has it too."""
+    """Identity of ``transforms``, which is also in the metadata of each Parquet file."""
     is_normalised: bool = True
 
 
 @dataclass(slots=True, kw_only=True)
 class EmbedResult:
-    """What was written."""
+    """The result of `embed`."""
 
     out: str
     rows: int = 0
@@ -79,13 +79,16 @@ class EmbedResult:
 def embed(
     address: str, checkpoint: str, out: str, *, where: str | None = None, workers: int = 0, device: str = "auto"
 ) -> EmbedResult:
-    """Embed every modality that encoder and data set share; shards that are there are left as they are."""
+    """Embed every modality that encoder and dataset share; existing shards are skipped.
+
+    Raises `SourceError` if they share none, and `OutputError` if ``out`` has other embeddings.
+    """
     encoder, storage = load_encoder(checkpoint), Storage(out)
     samples = vidal.open(address, where=where)
     transforms = {m: t for m, t in transforms_for(encoder).items() if m in samples.layers}
     if not transforms:
         has = ", ".join(encoder.modalities)
-        raise SourceError(f"{address}: has {', '.join(samples.layers)}; the encoder of {checkpoint} knows {has}")
+        raise SourceError(f"{address}: has {', '.join(samples.layers)}; the encoder of {checkpoint} supports {has}")
     info = EmbeddingsInfo(
         checkpoint=str(checkpoint), identity=identity(encoder), data=str(address), where=where,
         fingerprint=samples.fingerprint, modalities=list(transforms),
@@ -111,7 +114,7 @@ def embed(
 
 
 def read_info(storage: Storage) -> EmbeddingsInfo:
-    """Raises `SourceError` where there are no embeddings."""
+    """Read ``embeddings.json``; raises `SourceError` if there are no embeddings."""
     try:
         return EmbeddingsInfo.model_validate_json(storage.read(NAME))
     except FileNotFoundError:
@@ -121,7 +124,7 @@ def read_info(storage: Storage) -> EmbeddingsInfo:
 
 
 def identity(encoder: Encoder) -> str:
-    """Stands for the weights that embeddings depend on: those of two encoders are never compared."""
+    """Return a hash of the weights; embeddings of different encoders are never compared."""
     total = hashlib.sha256(encoder.text.weights_digest().encode() if encoder.text is not None else b"")
     for name, tensor in sorted(encoder.towers.state_dict().items()):
         total.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
@@ -135,12 +138,12 @@ def _claim(storage: Storage, info: EmbeddingsInfo) -> None:
     if not storage.exists(NAME):
         storage.write(NAME, (info.model_dump_json(indent=2) + "\n").encode())
         return
-    there = read_info(storage)
-    said = {"identity": "encoder", "fingerprint": "data set", "where": "--where", "modalities": "choice of modalities",
+    existing = read_info(storage)
+    words = {"identity": "encoder", "fingerprint": "dataset", "where": "--where", "modalities": "choice of modalities",
             "transforms": "preparation of the inputs"}  # fmt: skip
-    changed = next((word for key, word in said.items() if getattr(there, key) != getattr(info, key)), None)
+    changed = next((word for key, word in words.items() if getattr(existing, key) != getattr(info, key)), None)
     if changed:
-        raise OutputError(f"{storage.address}: holds embeddings of another {changed}; choose another --out")
+        raise OutputError(f"{storage.address}: has embeddings of another {changed}; choose another --out")
 
 
 def _table(
@@ -148,12 +151,12 @@ def _table(
 ) -> tuple[pa.Table, list[Broken]]:
     tables, broken = [], []
     for modality, transform in transforms.items():
-        made = embed_samples(encoder, samples, numbers, modality, transform, workers=workers)
-        broken += made.broken
-        rows = normalised(made.rows)
+        embedded = embed_samples(encoder, samples, numbers, modality, transform, workers=workers)
+        broken += embedded.broken
+        rows = normalised(embedded.rows)
         kind = pa.list_(pa.float32(), rows.shape[1])
         tables.append(pa.table({
-            "clip_id": pa.array([samples.clip_id(int(n)) for n in made.numbers], pa.string()),
+            "clip_id": pa.array([samples.clip_id(int(n)) for n in embedded.numbers], pa.string()),
             "modality": pa.array([modality] * len(rows), pa.string()),
             "embedding": pa.FixedSizeListArray.from_arrays(pa.array(rows.ravel()), type=kind),
         }))  # fmt: skip
@@ -161,17 +164,17 @@ def _table(
 
 
 def _parquet(table: pa.Table, info: EmbeddingsInfo, broken: Sequence[Broken]) -> bytes:
-    said = {
+    entries = {
         "identity": info.identity, "preprocessing": info.preprocessing, "checkpoint": info.checkpoint,
         "data": info.data, "is_normalised": "true",
         "broken": json.dumps([dataclasses.asdict(b) for b in broken]),
     }  # fmt: skip
     sink = io.BytesIO()
-    metadata = {f"{_PREFIX}{key}": value for key, value in said.items()}
+    metadata = {f"{_PREFIX}{key}": value for key, value in entries.items()}
     pq.write_table(table.replace_schema_metadata(metadata), sink, compression="zstd")
     return sink.getvalue()
 
 
 def _broken_there(data: bytes) -> list[Broken]:
     metadata = pq.read_schema(pa.BufferReader(data)).metadata or {}
-    return [Broken(**said) for said in json.loads(metadata.get(f"{_PREFIX}broken".encode(), b"[]"))]
+    return [Broken(**entry) for entry in json.loads(metadata.get(f"{_PREFIX}broken".encode(), b"[]"))]

@@ -1,7 +1,7 @@
-"""`vidal search`: clips that fit words, a picture or a sound, over the embeddings of `vidal embed`.
+"""`vidal search`: finds clips by text, image or audio in the embeddings of `vidal embed`.
 
 search("a red car", "data/embeddings")
-search("photo.jpg", "data/embeddings", modality="depth")     # which depth maps fit a photograph
+search("photo.jpg", "data/embeddings", modality="depth")     # depth maps by a photograph
 """
 
 from __future__ import annotations
@@ -39,19 +39,19 @@ _MAX_QUERY_BYTES = 256 << 20
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Hit:
-    """A clip, the modality that fitted, the cosine, and what the clip is."""
+    """A clip, its best modality, and the cosine similarity."""
 
     clip_id: str
     modality: str
     score: float
     data: str
-    """The data set that the clip is in."""
+    """The dataset of the clip."""
     text: str = ""
-    """Its caption or title, where the data set is still there."""
+    """Caption or title of the clip, if the dataset still exists."""
 
 
 class Hits(list[Hit]):
-    """What a search found, best first."""
+    """The results of a search, best first."""
 
     def lines(self) -> Iterator[str]:
         return (f"{hit.score:.3f}  {hit.clip_id}  {hit.modality}  {hit.text}" for hit in self)
@@ -62,7 +62,7 @@ class Hits(list[Hit]):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Place:
-    """A hit and the shard that it is in."""
+    """A hit and its shard."""
 
     hit: Hit
     shard: str
@@ -71,9 +71,9 @@ class _Place:
 def search(
     query: str, embeddings: str, *, checkpoint: str | None = None, modality: str | None = None, top: int = 10
 ) -> Hits:
-    """The best clips, each once, best first; exact, a shard at a time.
+    """Return the ``top`` clips, each once, best first; an exact search, one shard at a time.
 
-    Raises `UserError` where the embeddings are of another encoder, lack the modality, or there is none.
+    Raises `UserError` if there are no embeddings, or they are of another encoder or lack the modality.
     """
     storage = Storage(embeddings)
     info = read_info(storage)
@@ -108,7 +108,7 @@ def search(
 def _hits(
     data: bytes, wanted: Floats, modality: str | None, top: int, data_set: str, place: str
 ) -> tuple[int, list[Hit]]:
-    """How many embeddings of a shard were compared, and the best of them."""
+    """Return the number of embeddings of a shard that were compared, and the best hits."""
     try:
         table = pq.read_table(pa.BufferReader(data))
         kinds = np.asarray(table.column("modality").to_pylist(), object)
@@ -117,7 +117,7 @@ def _hits(
         raise SourceError(f"{place}: cannot be read as embeddings: {' '.join(str(error).split())[:120]}") from None
     rows = np.flatnonzero(kinds == modality) if modality is not None else np.arange(len(kinds))
     scores = vectors[rows] @ wanted
-    # A clip may fill as many places as there are modalities.
+    # A clip can have one hit per modality.
     order = np.argsort(-scores, kind="stable")[: top * max(1, len(set(kinds)))]
     ids = table.column("clip_id")
     return len(rows), [
@@ -133,12 +133,12 @@ def _embedded(query: str, encoder: Encoder, transforms: dict[str, Transform]) ->
     modality = next((m for m in (VIDEO, AUDIO) if ending in m.endings), None)
     if modality is None:
         if not query.strip():
-            raise UserError("the query is empty; give words, or the path of a picture or a sound")
+            raise UserError("the query is empty; give a text, or the path of an image or audio file")
         return np.asarray(encoder.encode_texts([query]).float().cpu().numpy(), np.float32)
     kind = modality.layer
     transform = transforms.get(kind)
     if transform is None:
-        raise UserError(f"{query}: these embeddings' encoder takes {', '.join(transforms)} and words, but no {kind}")
+        raise UserError(f"{query}: these embeddings' encoder takes {', '.join(transforms)} and text, but no {kind}")
     data = _read(path)
     try:
         array = modality.decode({ending: data})
@@ -160,15 +160,15 @@ def _read(path: Path) -> bytes:
 
 
 def _with_texts(found: Iterable[_Place], address: str) -> Hits:
-    """The hits with what the data set says of them; only the manifests of their shards are read."""
+    """Add the texts of the dataset to the hits; only the manifests of their shards are read."""
     texts: dict[str, str] = {}
     found = list(found)
     try:
         dataset = Dataset.open(address)
         for shard in {place.shard for place in found}:
             table = dataset.table(int(shard))
-            there = table.select([c for c in ("clip_id", "caption", "title") if c in table.column_names])
-            texts |= {row["clip_id"]: row.get("caption") or row.get("title") or "" for row in there.to_pylist()}
+            rows = table.select([c for c in ("clip_id", "caption", "title") if c in table.column_names]).to_pylist()
+            texts |= {row["clip_id"]: row.get("caption") or row.get("title") or "" for row in rows}
     except (UserError, OSError, ValueError, pa.ArrowException):
         texts = {}
     return Hits(dataclasses.replace(place.hit, text=texts.get(place.hit.clip_id, "")) for place in found)

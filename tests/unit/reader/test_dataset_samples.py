@@ -219,7 +219,7 @@ def test_a_changed_byte_is_seen_where_it_is_looked_for(mine: Path) -> None:
     with (mine / "video/000000.tar").open("r+b") as tar:
         tar.seek(member["offset"])
         tar.write(b"no picture at all")
-    with pytest.raises(BrokenSampleError, match=r"frame\.3\.jpg is not what was written"):
+    with pytest.raises(BrokenSampleError, match=r"frame\.3\.jpg does not match its hash"):
         samples.read(2, "video", verify=True)
     with pytest.raises(BrokenSampleError, match=samples.clip_id(2)):
         samples[2]

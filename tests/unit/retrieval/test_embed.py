@@ -107,6 +107,6 @@ def test_a_broken_sample_is_named_also_by_a_run_that_finds_its_shard_there(
 def test_a_data_set_without_the_encoders_modalities_is_refused(material: Path, data: Path, tmp_path: Path) -> None:
     info = json.loads((data / "dataset.json").read_text())
     (data / "dataset.json").write_text(json.dumps(info | {"layers": ["depth"]}))
-    with pytest.raises(SourceError, match=r"has depth; the encoder of .* knows video, audio"):
+    with pytest.raises(SourceError, match=r"has depth; the encoder of .* supports video, audio"):
         embed(str(data), str(material / "run"), str(tmp_path / "e"), device="cpu")
     assert not (tmp_path / "e").exists()
