@@ -16,6 +16,7 @@ from tests.conftest import ROOT
 from tools import reference
 from vidal import commands, recipe
 from vidal.stages import CATALOGUE
+from vidal.stages.describe import Catalogue
 
 PAGES = [ROOT / f"{name}.md" for name in ("README", "ARCHITECTURE", "CONTRIBUTING")] + sorted(
     (ROOT / "docs").glob("*.md")
@@ -57,6 +58,11 @@ def test_the_references_have_every_stage_and_every_command() -> None:
     stages, commands = (reference.pages()[f"docs/reference-{name}.md"] for name in ("stages", "commands"))
     assert set(re.findall(r"^## (.*)$", stages, re.M)) == {*CATALOGUE}
     assert {name.split()[0] for name in re.findall(r"^### vidal (.*)$", commands, re.M)} == {*APP.commands}
+
+
+def test_every_setting_of_a_stage_says_what_it_means() -> None:
+    bare = {stage.name: [one.name for one in stage.settings if not one.meaning] for stage in Catalogue.all()}
+    assert {name: settings for name, settings in bare.items() if settings} == {}
 
 
 def test_every_command_is_shown_on_a_page() -> None:

@@ -60,6 +60,7 @@ class HostRules(BaseModel):
     pause_s: float = Field(30.0, gt=0)
     """The first pause; each consecutive one is twice as long."""
     max_pause_s: float = Field(3600.0, gt=0)
+    """Longest pause, in seconds."""
     patience_s: float = Field(900.0, ge=0)
     """A host that is unavailable, or asks for a pause, for longer is given up until its pause is over: its clips fail
     with the transient reason ``host_unavailable`` or ``rate_limited``, and `vidal retry` retries them."""

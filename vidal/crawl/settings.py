@@ -44,6 +44,7 @@ class WebSettings(BaseModel):
     allow_hosts: list[str] = Field(default_factory=list)
     """If any, only these hosts and their subdomains may be visited."""
     deny_hosts: list[str] = Field(default_factory=list)
+    """These hosts and what is under them are not visited."""
     allow_addresses: list[str] = Field(default_factory=list)
     """Private addresses or networks that may be visited nevertheless."""
     hosts: dict[str, HostRules] = Field(
@@ -52,8 +53,11 @@ class WebSettings(BaseModel):
             "youtube.com": HostRules(per_s=1 / 15, jitter=0.5, concurrent=1, pause_s=600, patience_s=7200),
         }
     )
+    """Rules of single hosts and what is under them."""
     any_host: HostRules = HostRules()
+    """Rules of every other host."""
     max_bytes: int = Field(512 * MIB, gt=0)
+    """Size of the fetched file, in bytes."""
     max_height: int = Field(720, ge=144)
     """Maximum of the smaller side in pixels: an upright 720x1280 counts as 720."""
     wall_s: float = Field(600.0, gt=0)
@@ -77,6 +81,7 @@ class WebSettings(BaseModel):
     subtitles: tuple[str, ...] = ()
     """Languages of the subtitles to keep, as yt-dlp patterns such as ``en.*``."""
     thumbnail: bool = False
+    """Whether the platform's thumbnail is kept."""
     cookies: str = Field("", repr=False)
     """Path of a Netscape cookie file, which is never written; redacted from all logs and rows."""
     proxy: str = Field("", repr=False)
@@ -84,6 +89,7 @@ class WebSettings(BaseModel):
     session: str = ""
     """Name of the guest whose budget is used, if several proxies or cookies act as several guests."""
     socket_timeout_s: float = Field(20.0, gt=0)
+    """Time limit of one network operation, in seconds."""
 
     @field_validator("cookies")
     @classmethod

@@ -32,16 +32,22 @@ _EXACT = {"map_metadata": "-1", "map_chapters": "-1", "fflags": "+bitexact"}
 class Target(BaseModel):
     """Format of the stored video, frames and audio."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
 
     short_side: int = Field(256, ge=64)
+    """Shorter side of stored video and frames, in pixels."""
     frames: int = Field(8, ge=1, le=64)
+    """Frames that are stored as images, spread over the clip."""
     max_fps: float = Field(30.0, gt=0)
+    """Frames per second of the stored video; a faster source loses frames."""
     crf: int = Field(23, ge=0, le=51)
+    """Quality of the stored video: x264's constant rate factor, 0 is lossless."""
     preset: str = Field("veryfast", pattern="^[a-z]+$")
+    """x264's preset."""
     jpeg_quality: int = Field(2, ge=1, le=31)
     """FFmpeg's quantiser scale (``-q:v``) for the stored frames, 1 (best) to 31."""
     measure_fps: float = Field(5.0, gt=0)
+    """Frames per second at which motion, cuts, freezes and brightness are measured."""
     max_corrupt_audio_share: float = Field(0.5, ge=0, le=1)
     """If a larger share of the audio packets cannot be decoded, the clip is stored without audio."""
 

@@ -21,9 +21,11 @@ class Limits(BaseModel):
     min_side: int = Field(16, gt=0)
     """Shorter side of the source in pixels; the default is one macroblock."""
     max_duration_s: float = Field(600.0, gt=0)
+    """Duration of the source, in seconds."""
     max_fps: float = Field(240.0, gt=0)
     """Average frame rate of the source."""
     max_streams: int = Field(32, gt=0)
+    """Number of streams of the source."""
     cpu_s: float = Field(300.0, gt=0)
     """CPU time of one FFmpeg process in seconds; the same clips exceed it on a busy and an idle machine."""
     wall_s: float = Field(900.0, gt=0)

@@ -32,7 +32,7 @@ class Setting:
     bounds: str
     """Such as ``> 0, <= 1``; empty if there are none."""
     meaning: str
-    """Empty if the description of the stage explains the setting."""
+    """Empty if the class has no string below the field; no stage of the catalogue lacks one."""
 
     def lines(self) -> Iterator[str]:
         default = "required" if self.is_required else f"default {json.dumps(self.default)}"

@@ -71,6 +71,7 @@ class Duplicates(Decision):
     min_frames: int = Field(4, ge=1)
     """Number of frames that must be informative in both clips."""
     audio: Literal["off", "confirm", "reject"] = "confirm"
+    """``confirm``: with matching audio ``max_distance_with_audio`` holds; ``reject``: matching audio suffices."""
     max_audio_error: float = Field(0.1, ge=0, lt=0.5)
     """Largest share of differing bits of audio fingerprints."""
     min_audio_values: int = Field(20, ge=8)

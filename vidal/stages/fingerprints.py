@@ -29,6 +29,7 @@ class Fingerprints(Stage):
     writes = ("frame_hash",)
     imports = ("scipy",)
     min_contrast: float = Field(4.0, ge=0)
+    """Smallest standard deviation of a frame's brightness, in grey levels of 255."""
 
     def process(self, clip: Clip) -> None:
         clip.frame_hash = "".join(frame_hash(frame, self.min_contrast) for frame in clip.work.frames()) or None

@@ -36,6 +36,7 @@ class Media(Stage, Target):
     layers: ClassVar[tuple[str, ...]] = ("video", "audio")
 
     limits: Limits = Limits()
+    """Limits of the source and of the FFmpeg process that converts it."""
     takes: Literal["video", "any"] = "video"
     """``any`` turns an audio-only source into a clip with just the ``audio`` layer; ``video`` fails it."""
 

@@ -41,6 +41,7 @@ class Probe(Stage):
     imports: ClassVar[tuple[str, ...]] = ("ffmpeg",)
 
     limits: Limits = Limits()
+    """Limits of the source and of the FFmpeg processes that read it."""
     min_picture_share: float = Field(0.1, ge=0, le=1)
     """Smallest ratio of the durations of video and audio; below it, the video is a still image for a recording."""
 

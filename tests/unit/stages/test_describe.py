@@ -72,7 +72,7 @@ def test_a_stage_is_told_with_its_settings_and_columns() -> None:
         "  names: list[str], required, length >= 1",
         "  space: str | null, default null",
         "  resources: Resources | null, default null",
-        "      Overrides of `default_resources`, by the recipe.",
+        "      The recipe's overrides of `default_resources`.",
         "  resources.gpus: float, default 0.0, >= 0",
         "      GPUs of one worker; stages that want one run in workers of their own where there is one.",
         "  resources.batch_size: int, default 4, >= 1",

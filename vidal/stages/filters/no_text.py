@@ -21,8 +21,11 @@ class NoText(Stage):
     version: ClassVar[int] = 2
     reads = ("clean_title", "title_words", "hashtags")
     min_words: int = Field(2, ge=0)
+    """Words of the cleaned title that are enough."""
     min_hashtags: int = Field(1, ge=0)
+    """Hashtags that are enough."""
     mode: Literal["and", "or"] = "and"
+    """Whether both have to be enough, or either."""
 
     def process(self, clip: Clip) -> None:
         words = clip.title_words if clip.clean_title else 0

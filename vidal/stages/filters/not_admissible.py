@@ -11,7 +11,9 @@ class NotAdmissible(Stage):
 
     reads = ("live_status", "age_limit")
     allow_live: bool = False
+    """Whether live streams pass."""
     max_age_limit: int = Field(0, ge=0)
+    """Largest minimum age that the platform may require."""
 
     def process(self, clip: Clip) -> None:
         if not self.allow_live and clip.live_status in ("is_live", "is_upcoming", "post_live"):

@@ -11,6 +11,7 @@ class TooBlurry(Stage):
 
     reads = ("blur",)
     max_blur: float = Field(12.0, gt=0)
+    """Largest value of FFmpeg's blurdetect."""
 
     def process(self, clip: Clip) -> None:
         if clip.blur is not None and clip.blur > self.max_blur:

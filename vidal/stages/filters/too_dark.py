@@ -14,7 +14,9 @@ class TooDark(Stage):
 
     reads = ("luma_mean", "black_share")
     min_luma: float = Field(0.06, ge=0, le=1)
+    """Smallest mean brightness, 0 to 1."""
     max_black_share: float = Field(0.5, ge=0, le=1)
+    """Largest share of the clip that is black."""
 
     def process(self, clip: Clip) -> None:
         if clip.luma_mean is not None and clip.luma_mean < self.min_luma:

@@ -11,6 +11,7 @@ class TooLong(Stage):
 
     reads = ("duration_s",)
     max_s: float = Field(20.0, gt=0)
+    """Longest duration, in seconds."""
 
     def process(self, clip: Clip) -> None:
         if clip.duration_s is not None and clip.duration_s > self.max_s:

@@ -11,6 +11,7 @@ class TooMuchText(Stage):
 
     reads = ("ocr_area_share",)
     max_area_share: float = Field(0.3, ge=0, le=1)
+    """Largest share of a frame that text may cover."""
 
     def process(self, clip: Clip) -> None:
         if clip.ocr_area_share is not None and clip.ocr_area_share > self.max_area_share:

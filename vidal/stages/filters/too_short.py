@@ -11,6 +11,7 @@ class TooShort(Stage):
 
     reads = ("duration_s",)
     min_s: float = Field(1.0, gt=0)
+    """Shortest duration, in seconds."""
 
     def process(self, clip: Clip) -> None:
         if clip.duration_s is not None and clip.duration_s < self.min_s:

@@ -11,6 +11,7 @@ class TooSmall(Stage):
 
     reads = ("width", "height")
     min_side: int = Field(144, gt=0)
+    """Smallest shorter side of the source, in pixels."""
 
     def process(self, clip: Clip) -> None:
         if clip.width is None or clip.height is None:

@@ -14,7 +14,9 @@ class TooStatic(Stage):
 
     reads = ("motion", "freeze_share")
     min_motion: float = Field(0.5, ge=0)
+    """Smallest mean temporal information (ITU-T P.910)."""
     max_freeze_share: float = Field(0.9, ge=0, le=1)
+    """Largest share of the clip that is frozen."""
 
     def process(self, clip: Clip) -> None:
         if clip.motion is not None and clip.motion < self.min_motion:

@@ -14,7 +14,9 @@ class WrongLanguage(Stage):
 
     reads = ("title_language", "title_language_score")
     allowed: list[str] = Field(["en"], min_length=1)
+    """Languages of the title, ISO 639-1."""
     min_score: float = Field(0.5, ge=0, le=1)
+    """Titles whose language was detected with a lower score pass."""
 
     def process(self, clip: Clip) -> None:
         language, score = clip.title_language, clip.title_language_score

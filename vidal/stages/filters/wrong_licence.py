@@ -25,7 +25,9 @@ class WrongLicence(Stage):
 
     reads = ("licence",)
     allowed: list[str] = Field(["cc0", "cc-by"], min_length=1)
+    """Names of licences, or text that occurs in them."""
     unknown: bool = False
+    """Whether clips without a licence pass."""
 
     def process(self, clip: Clip) -> None:
         licence = (clip.licence or "").strip()

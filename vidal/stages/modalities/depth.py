@@ -50,6 +50,7 @@ class Depth(ModelStage):
     relative_gain: float = Field(9.0, gt=0)
     """With the default, the nearest values are stored as a tenth of ``max_depth_m``."""
     batch_frames: int = Field(16, ge=1, le=1024)
+    """Frames that the model takes at once."""
     half: bool = True
     """Whether to use half precision on a GPU."""
     compression: int = Field(6, ge=1, le=9)

@@ -37,8 +37,11 @@ class Infrared(ModelStage):
     model: str = "vidal:infrared-small"
     """Weights of an sRGB-TIR generator, such as the published checkpoint: a file, a folder, or a downloaded hub id."""
     style_seed: int = Field(0, ge=0)
+    """Seed of the style that all images have."""
     batch_frames: int = Field(8, ge=1, le=1024)
+    """Frames that the model takes at once."""
     jpeg_quality: int = Field(92, ge=1, le=100)
+    """Quality of the JPEG files, 100 is best."""
 
     _generator: Any = PrivateAttr(default=None)
     _identity: str = PrivateAttr(default="")

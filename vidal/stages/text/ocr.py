@@ -35,13 +35,17 @@ class Ocr(Stage):
     default_resources = Resources(timeout_s=120)
 
     detector: str = "package:rapidocr_onnxruntime/models/ch_PP-OCRv4_det_infer.onnx"
+    """ONNX model that finds lines of text."""
     recogniser: str = "package:rapidocr_onnxruntime/models/ch_PP-OCRv4_rec_infer.onnx"
+    """ONNX model that reads them."""
     min_score: float = Field(0.8, ge=0, le=1)
     """Lines of lower confidence are dropped; most lines below 0.7 are textures."""
     min_letters: int = Field(2, ge=1)
     """Lines with fewer letters and digits are dropped; most single characters are textures."""
     detector_scale: float = Field(1.5, ge=1, le=4)
+    """Enlargement of a frame to detect lines."""
     reading_scale: float = Field(3.0, ge=1, le=6)
+    """Enlargement of a line to read it."""
     max_lines_per_frame: int = Field(24, ge=1, le=500)
     """Only the largest lines are read, as each takes about 30 ms."""
     same_frame_level: float = Field(6.0, ge=0, le=255)

