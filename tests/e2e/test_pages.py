@@ -45,7 +45,7 @@ MORE = {
         "--set fetch.allow_addresses=[127.0.0.0/29]",
 }  # fmt: skip
 """What keeps a command short, or within this machine."""
-IN_A_PROCESS = {"build", "crawl", "doctor", "report", "train"}
+IN_A_PROCESS = {"build", "crawl", "train"}
 """Commands that run as a user's do; of the others the time goes into imports, which this process has behind it."""
 PARSED_ONLY = {
     "make build-shards",

@@ -74,7 +74,7 @@ def test_a_stage_is_told_with_its_settings_and_columns() -> None:
         "  resources: Resources | null, default null",
         "      The recipe's overrides of `default_resources`.",
         "  resources.gpus: float, default 0.0, >= 0",
-        "      GPUs of one worker; stages that want one run in workers of their own where there is one.",
+        "      GPUs per worker; on a machine with a GPU, stages that use it run in separate workers.",
         "  resources.batch_size: int, default 4, >= 1",
         *said(OWN).splitlines()[-3:],
     ]
