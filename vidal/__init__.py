@@ -1,4 +1,4 @@
-"""Short online videos in, aligned video-infrared-depth-audio-language data sets out."""
+"""Short online videos in, aligned video-infrared-depth-audio-language datasets out."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ __version__ = "0.1.0"
 
 
 def open(address: str | Path, where: str | None = None, cache: str | Path | None = None, **options: Any) -> Samples:
-    """A data set, to be read: its manifest, and any sample at any time. See `vidal.reader.samples.Samples.open`."""
+    """Open a dataset to read its manifest and any of its samples. See `vidal.reader.samples.Samples.open`."""
     from vidal.reader.samples import Samples
 
     return Samples.open(address, where=where, cache=cache, **options)

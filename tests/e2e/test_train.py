@@ -138,7 +138,9 @@ def test_uneven_steps_and_broken_samples_are_the_same_on_any_number_of_ranks(tmp
     learning_set.write(str(tmp_path / "set"), clips=23, scenes=8, size=32, workers=1)
     samples = vidal.open(str(tmp_path / "set"))
     with (tmp_path / "set" / "depth" / "000000.tar").open("r+b") as tar:
-        for _, offset, size, _ in samples._places(4, "depth", None) + samples._places(11, "depth", None):
+        for _, offset, size, _ in [
+            place for i in (4, 11) for place in samples._offsets.places(int(samples._numbers[i]), "depth", None)
+        ]:
             tar.seek(offset)
             tar.write(bytes(size))
     recipe = {**RECIPE, "towers": {"depth": {**TOWER, "patch_dropout": 0.5}}, "pairs": {}, "batch_size": 8, "steps": 3,

@@ -125,7 +125,7 @@ def spoil(data: Path, clips: Iterable[int]) -> list[str]:
     samples, tar = vidal.open(str(data)), shard(data, "depth")
     raw = bytearray(tar.read_bytes())
     for clip in clips:
-        for _, offset, size, _ in samples._places(clip, "depth", None):
+        for _, offset, size, _ in samples._offsets.places(int(samples._numbers[clip]), "depth", None):
             raw[offset : offset + size] = bytes(size)
     tar.write_bytes(bytes(raw))
     return [samples.clip_id(clip) for clip in clips]

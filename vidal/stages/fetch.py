@@ -123,7 +123,7 @@ def _build_judges(lines: Sequence[Any]) -> list[Stage]:
 
 
 def _take_from_source_layer(clip: Clip) -> bool:
-    """A clip of a crawl's data set brings its file along."""
+    """Take the file that a clip of a crawl's dataset carries."""
     member = next((m for m in clip.work.members if m.layer == "source"), None)
     if member is None:
         return False
