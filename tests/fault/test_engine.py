@@ -231,9 +231,7 @@ def test_a_broken_setup_stops_the_run_at_once_and_blames_no_clip(
 
 def test_workers_that_die_while_they_load_stop_the_run(tmp_path: Path) -> None:
     recipe = write_recipe(tmp_path, [PAINT, {BROKEN_SETUP: {"how": "kill"}}])
-    with pytest.raises(
-        MachineError, match=r"workers die while they load their models \(exit code -9\); is memory short"
-    ):
+    with pytest.raises(MachineError, match=r"workers die while they load their models \(SIGKILL\); is memory short"):
         run(recipe, tmp_path / "out", PoolEngine(1))
 
 

@@ -114,7 +114,7 @@ def test_ctrl_c_ends_every_process_and_leaves_what_is_committed(
         stdout, stderr = process.communicate(timeout=60)
     finally:
         process.kill()
-    assert (process.returncode, stdout) == (130, "")
+    assert (process.returncode, stdout) == (130, ""), stderr
     *progress, last = stderr.strip().splitlines()
     assert last == "vidal: interrupted; committed shards are kept, and the same command resumes from them"
     assert [line for line in progress if not line.startswith(("phase ", "planning "))] == []

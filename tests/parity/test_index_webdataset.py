@@ -261,6 +261,7 @@ def test_the_commands_of_a_data_set_work_on_an_index_or_refuse_in_one_line(tmp_p
     write_stock(tmp_path / "a.tar", [languagebind(k) for k in range(2)])
     before, index = (tmp_path / "a.tar").read_bytes(), tmp_path / "index"
     assert json.loads(command("index", tmp_path / "a.tar", "--out", index, "--json")) == {
+        "out": str(index),
         "tars": 1,
         "kept": 2,
         "failed": 0,

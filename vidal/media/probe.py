@@ -178,11 +178,11 @@ def _summary(
         start_s=start_s,
         duration_s=duration_s,
         rotation_deg=first.rotation_deg,
-        is_hdr=_first(r"color_trc:(\S+)", first.showinfo) in _HDR_TRANSFERS,
+        is_hdr=colour_tag("trc", first.showinfo) in _HDR_TRANSFERS,
         is_interlaced=_first(r" n: *0 .* i:([PTB]) ", first.showinfo) in ("T", "B"),
-        colour_space=_first(r"color_space:(\S+)", first.showinfo),
-        colour_primaries=_first(r"color_primaries:(\S+)", first.showinfo),
-        colour_transfer=_first(r"color_trc:(\S+)", first.showinfo),
+        colour_space=colour_tag("space", first.showinfo),
+        colour_primaries=colour_tag("primaries", first.showinfo),
+        colour_transfer=colour_tag("trc", first.showinfo),
         is_rgb=_first(r" n: *0 .* fmt:(\S+) ", first.showinfo).startswith(("gbr", "rgb", "bgr", "pal8")),
         audio_codec=audio.codec if audio is not None else None,
         audio_track=audio.number if audio is not None else None,
@@ -237,6 +237,14 @@ def _displayed(video: Track, rotation: int) -> tuple[int, int]:
     else:
         height = round(height / video.aspect)
     return (height, width) if rotation % 180 == 90 else (width, height)
+
+
+def colour_tag(kind: str, showinfo: str) -> str:
+    """Return FFmpeg's name of a colour property (``space``, ``primaries`` or ``trc``) from a line of ``showinfo``.
+
+    FFmpeg logs the line in pieces, so the words of another thread may follow a name without a space.
+    """
+    return _first(rf"color_{kind}:([a-z0-9-]+)", showinfo)
 
 
 def _first(pattern: str, text: str) -> str:

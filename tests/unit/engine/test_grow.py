@@ -71,7 +71,7 @@ def test_a_longer_list_adds_its_new_candidates_as_further_shards(built: Path, lo
     assert len(samples) == 10 and {samples[i]["depth"].shape for i in range(10)} == {(2, 16, 16)}
     assert write_joint(dataset, str(tmp_path / "joint")).clips == 10
     new = next(row for row in rows(built) if row["title"] == "xyzabc")
-    assert find(dataset, new["clip_id"])["shard"] == new["shard"]
+    assert find(dataset, new["clip_id"]).row["shard"] == new["shard"]
 
 
 def test_the_same_list_again_does_nothing_and_says_so(built: Path, longer: str) -> None:

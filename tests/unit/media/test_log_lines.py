@@ -12,7 +12,7 @@ from vidal.media import child
 from vidal.media.ffmpeg import find_ffmpeg, global_options
 from vidal.media.limits import Limits
 from vidal.media.log_lines import CUT_SHORT, find_error
-from vidal.media.probe import probe
+from vidal.media.probe import colour_tag, probe
 
 FORGED = "[mov,mp4,m4a,3gp,3g2,mj2 @ 0x5581e4f6cd80] [error] "
 LIES = [
@@ -63,3 +63,16 @@ def test_the_demuxer_s_own_word_counts(ending: str, tmp_path: Path) -> None:
 def test_a_title_that_speaks_of_partial_files_is_a_title(tmp_path: Path) -> None:
     path = film(tmp_path / "film.mp4", "-metadata", "title=How to fix a partial file download")
     assert len(probe(path, tmp_path, Limits()).frame_ticks) == 25
+
+
+@pytest.mark.parametrize(
+    ("line", "name"),
+    [
+        ("color_range:tv color_space:bt470bg color_primaries:bt470bg color_trc:smpte170m", "bt470bg"),
+        ("color_space:bt470bgStarting new cluster due to timestamp color_trc:bt709", "bt470bg"),
+        ("color_space:ycgco-re[libopus @ 0x1] 1 frame left", "ycgco-re"),
+        ("color_trc:iec61966-2-1", ""),
+    ],
+)
+def test_a_colour_tag_is_told_from_the_words_of_another_thread_behind_it(line: str, name: str) -> None:
+    assert colour_tag("space", line) == name
