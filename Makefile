@@ -10,7 +10,7 @@ ENGINE ?= ray
 WORKERS ?=
 RAY_ADDRESS ?=
 SET ?=
-TEST_PROCESSES ?= 3
+TEST_PROCESSES ?= 2
 
 build_flags = --out $(OUT) --engine $(ENGINE) $(if $(WORKERS),--workers $(WORKERS)) \
 	$(if $(RAY_ADDRESS),--ray-address $(RAY_ADDRESS)) $(foreach s,$(SET),--set $(s))
@@ -38,7 +38,7 @@ build-shards: setup ## Build the sample dataset, or RECIPE=… OUT=… RAY_ADDRE
 report: setup ## Write report.html of OUT
 	$(BIN)/vidal report $(OUT)
 
-test: setup ## Run the tests (under 15 minutes on two cores)
+test: setup ## Run the tests (about 25 minutes on two cores)
 	$(BIN)/python -m pytest -n $(TEST_PROCESSES) --dist loadfile --no-loadscope-reorder
 
 test-slow: setup ## Run the long tests too: 20 kills, all engines and worker counts

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import io
 import json
 import os
 import shutil
+import signal
 import subprocess
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -269,3 +272,19 @@ def test_an_error_is_one_line_on_stderr_and_an_exit_code(
 def test_a_defect_keeps_its_traceback() -> None:
     with pytest.raises(ZeroDivisionError):
         guarded(lambda: 1 / 0)
+
+
+@pytest.mark.parametrize("broken", [MachineError("a worker died"), ValueError("odd")])
+def test_what_an_interrupt_breaks_on_the_way_is_the_interrupts_doing(
+    broken: Exception, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def swallows_the_interrupt() -> None:
+        with contextlib.suppress(KeyboardInterrupt):
+            os.kill(os.getpid(), signal.SIGINT)
+            time.sleep(5)
+        raise broken
+
+    assert guarded(swallows_the_interrupt) == 130
+    out, err = capsys.readouterr()
+    assert (out, err.count("\n")) == ("", 1) and err.startswith("vidal: interrupted; committed shards are kept")
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler

@@ -4,21 +4,24 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import sys
 import warnings
 from collections.abc import Callable, Iterable
+from types import FrameType
 from typing import Any, Protocol
 
 from rich.console import Console
 from rich.table import Table
 
 from vidal import extras
-from vidal.errors import UserError, VidalError, VidalWarning
+from vidal.errors import InterruptedRunError, UserError, VidalError, VidalWarning
 
 console = Console()
 errors = Console(stderr=True)
 
 _INTERRUPTED = 130
+_INTERRUPTED_LINE = "vidal: interrupted; committed shards are kept, and the same command resumes from them"
 _EXTRAS = {
     **dict.fromkeys(("add", "build", "doctor", "grow", "models", "refilter", "retry", "stages"), "build"),
     **dict.fromkeys(("embed", "eval", "export-encoder", "search", "train"), "train"),
@@ -70,20 +73,42 @@ def print_warning(message: Warning | str, category: type[Warning], *place: Any, 
 
 
 def guarded(run: Callable[[], Any]) -> int:
-    """Run a command and return its exit code; an expected error is printed as one line, a defect raises."""
+    """Run a command and return its exit code; an expected error is printed as one line, a defect raises.
+
+    Ctrl-C ends it with 130 whatever it breaks on the way: processes that receive it, too, may die first and be missed.
+    """
+    interrupts: list[int] = []
+
+    def interrupt(number: int, frame: FrameType | None) -> None:
+        interrupts.append(number)
+        signal.default_int_handler(number, frame)
+
+    is_default = signal.getsignal(signal.SIGINT) is signal.default_int_handler
+    if is_default:
+        signal.signal(signal.SIGINT, interrupt)
     try:
-        run()
-    except (VidalError, ImportError) as error:
-        expected = error if isinstance(error, VidalError) else _missing_extra(error)
-        if expected is None:
+        return _exit_code(run)
+    except Exception as error:
+        if interrupts and not isinstance(error, InterruptedRunError):
+            errors.print(_INTERRUPTED_LINE, soft_wrap=True)
+            return _INTERRUPTED
+        expected = _missing_extra(error) if isinstance(error, ImportError) else error
+        if not isinstance(expected, VidalError):
             raise
         errors.print(f"vidal: {expected}", markup=False, highlight=False, soft_wrap=True)
         return expected.exit_code
+    finally:
+        if is_default:
+            signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+def _exit_code(run: Callable[[], Any]) -> int:
+    try:
+        run()
     except SystemExit as exit:
         # Typer turns Ctrl-C into an exit without a message.
         if exit.code == _INTERRUPTED:
-            line = "vidal: interrupted; committed shards are kept, and the same command resumes from them"
-            errors.print(line, soft_wrap=True)
+            errors.print(_INTERRUPTED_LINE, soft_wrap=True)
         return exit.code if isinstance(exit.code, int) else int(exit.code is not None)
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
