@@ -21,7 +21,7 @@ import yaml
 
 from vidal import recipe as recipes
 from vidal.commands import app
-from vidal.commands.terminal import guarded, print_warning
+from vidal.commands.terminal import console, errors, guarded, print_warning
 from vidal.dataset.storage import Storage
 from vidal.engine.driver import Run, build
 from vidal.engine.job import Engine, ShardReport
@@ -147,6 +147,9 @@ def command(
         patch.chdir(cwd or ROOT)
         for name, value in {"COLUMNS": "300", **(env or {})}.items():
             patch.setenv(name, value)
+        # A console keeps the COLUMNS that it found when it was made, which test processes may set.
+        for each in (console, errors):
+            patch.setattr(each, "_width", None)
         with redirect_stdout(out), redirect_stderr(err):
             code = guarded(lambda: app(words, standalone_mode=True))
     return subprocess.CompletedProcess(words, code, out.getvalue(), err.getvalue())
