@@ -1,7 +1,7 @@
-"""That the trainer learns: the rendered set, small towers, held-out retrieval; and the picture of it.
+"""That the trainer learns: the rendered set, small towers, held-out retrieval; and the plot of it.
 
     python benchmarks/learning.py --work build/learning      the set, the run (ten minutes on two cores), the figures
-    python benchmarks/learning.py --work build/learning --picture docs/learning.svg
+    python benchmarks/learning.py --work build/learning --plot docs/learning.svg
 
 Prints R@1 from 64 different scenes for every direction, trained and emergent, with the untrained towers' beside.
 """
@@ -58,7 +58,7 @@ def losses(run_folder: Path) -> dict[str, list[tuple[int, float]]]:
     return curves
 
 
-def picture(curves: dict[str, list[tuple[int, float]]], figures: dict[str, Any]) -> str:
+def plot(curves: dict[str, list[tuple[int, float]]], figures: dict[str, Any]) -> str:
     """Loss over steps, and held-out R@1 in the legend."""
     last = max(step for curve in curves.values() for step, _ in curve)
     top = max(loss for curve in curves.values() for _, loss in curve)
@@ -103,12 +103,12 @@ def _line(x: float, y: float, colour: str, said: str, row: dict[str, Any]) -> st
 def main() -> None:
     parser = options(__doc__)
     parser.add_argument("--work", type=Path, help="folder of the set and the run, resumed if they are there")
-    parser.add_argument("--picture", type=Path)
+    parser.add_argument("--plot", type=Path)
     given = parser.parse_args()
     with tempfile.TemporaryDirectory() as scratch:
         work = given.work or Path(scratch if given.quick else ROOT / "build" / "learning")
         rows = learn(work.resolve(), quick=given.quick)
-        svg = picture(losses(work / "run"), rows)
+        svg = plot(losses(work / "run"), rows)
     figures = {
         name: {
             "kind": "trained" if row["trained"] else "emergent", "R@1": row["R@1"], "of": row["gallery"],
@@ -117,8 +117,8 @@ def main() -> None:
         for name, row in sorted(rows.items(), key=lambda item: not item[1]["trained"])
     }  # fmt: skip
     show(figures, as_json=given.json)
-    if given.picture:
-        given.picture.write_text(svg)
+    if given.plot:
+        given.plot.write_text(svg)
 
 
 if __name__ == "__main__":

@@ -5,10 +5,10 @@
 (a) webdataset reads tars into which all layers were packed jointly, ours the depth layer's own tars: at least 2 times.
 (b) both read the depth layer's own tars: at least 0.95.
 
-A clip is as one of VIDAL's: ten seconds of 720p in 2 MB, and pictures and sound as large as the sample data set's. The
+A clip is as one of VIDAL's: ten seconds of 720p in 2 MB, and images and audio as large as the sample dataset's. The
 ratio of (a) depends on what there is to read past: ``--mp4-kb 377`` has the sample's small video.
 
-Either side takes one of the eight depth pictures at random and the caption of each clip, decodes and transforms it
+Either side takes one of the eight depth images at random and the caption of each clip, decodes and transforms it
 with the very same functions, in as many worker processes of one thread each. Ours shuffles globally and reads single
 members in random order; webdataset shuffles shards, reads tars from front to back, and shuffles in a buffer. It is also
 measured with ``select_files``, which lets it leave other members out as they stream by. The page cache is warm. All
@@ -61,7 +61,7 @@ BUFFER = 1000
 
 
 def write_set(out: Path, clips: int, shard_size: int, mp4_bytes: int) -> None:
-    """Clips whose pictures and sound have the sizes of the sample data set's; what they show does not matter."""
+    """Clips whose images and audio have the sizes of the sample dataset's; what they show does not matter."""
     storage = Storage(str(out))
     out.mkdir(parents=True)
     rows = [{"clip_id": f"c{n:05d}", "url": f"synthetic:{n}", "title": f"clip {n}"} for n in range(clips)]
@@ -101,17 +101,17 @@ def _members(rng: np.random.Generator, times: list[float], mp4_bytes: int) -> It
         scene = np.roll(smooth, 3 * k, axis=1)
         colour = ((scene + grain).clip(0, 1) * 255).astype(np.uint8)
         depth = (500 + scene[..., 0] * 6000).clip(1, 10_000).astype(np.uint16)
-        for layer, name, picture, settings in (
+        for layer, name, image, settings in (
             ("video", f"frame.{k}.jpg", colour, []),
             ("depth", f"depth.{k}.png", depth, [cv2.IMWRITE_PNG_COMPRESSION, 6]),
             ("infrared", f"infrared.{k}.jpg", (scene[..., 0].clip(0, 1) * 60).astype(np.uint8), []),
         ):
-            data = cv2.imencode(name[-4:], picture, settings)[1].tobytes()
+            data = cv2.imencode(name[-4:], image, settings)[1].tobytes()
             yield Member(layer=layer, suffix=name, data=data, time_s=time_s)
-    sound = io.BytesIO()
+    audio = io.BytesIO()
     # Loud enough that FLAC needs half of its bits.
-    soundfile.write(sound, rng.normal(0, 0.01, DURATION_S * SAMPLE_RATE), SAMPLE_RATE, format="FLAC", subtype="PCM_16")
-    yield Member(layer="audio", suffix="flac", data=sound.getvalue())
+    soundfile.write(audio, rng.normal(0, 0.01, DURATION_S * SAMPLE_RATE), SAMPLE_RATE, format="FLAC", subtype="PCM_16")
+    yield Member(layer="audio", suffix="flac", data=audio.getvalue())
 
 
 def ours(folder: Path, epochs: int, batch: int, workers: int, seed: int) -> Iterator[int]:
@@ -202,7 +202,7 @@ def main() -> None:
     parser.add_argument("--repeat", type=int, default=5, help="turns of each")
     parser.add_argument("--workers", type=int, default=2)
     parser.add_argument("--batch", type=int, default=64)
-    parser.add_argument("--mp4-kb", type=int, default=2000, help="of each clip; 377 is the sample data set's mean")
+    parser.add_argument("--mp4-kb", type=int, default=2000, help="of each clip; 377 is the sample dataset's mean")
     given = parser.parse_args()
     if given.quick:
         given.clips, given.epochs, given.repeat, given.batch, given.mp4_kb, given.workers = 8, 1, 1, 2, 10, 1

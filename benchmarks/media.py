@@ -43,10 +43,10 @@ _BARE_OUTPUTS = (
 
 
 def make_clip(path: Path, size: str, seconds: int, seed: int) -> None:
-    """A noisy moving picture and a sound, with a long GOP, as phones make them."""
-    picture = f"testsrc2=s={size}:r=30:d={seconds},noise=alls=12:allf=t:all_seed={seed}"
+    """A noisy video with audio, with a long GOP, as phones make them."""
+    video = f"testsrc2=s={size}:r=30:d={seconds},noise=alls=12:allf=t:all_seed={seed}"
     command = (
-        f"-f lavfi -i {picture} -f lavfi -i anoisesrc=d={seconds}:a=0.1:seed={seed} -c:v libx264 -preset veryfast "
+        f"-f lavfi -i {video} -f lavfi -i anoisesrc=d={seconds}:a=0.1:seed={seed} -c:v libx264 -preset veryfast "
         f"-b:v 3M -maxrate 4M -bufsize 8M -g 250 -pix_fmt yuv420p -c:a aac -shortest"
     )
     subprocess.run([find_ffmpeg(), "-y", "-loglevel", "error", *command.split(), path], check=True)

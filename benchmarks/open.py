@@ -1,8 +1,8 @@
-"""Time and memory of opening a large data set, and how fast its samples are found and read.
+"""Time and memory of opening a large dataset, and how fast its samples are found and read.
 
     python benchmarks/open.py [--clips 200000]
 
-The data set is a manifest with texts and 22 members a clip; its tars are holes of the right size, so that what is
+The dataset is a manifest with texts and 22 members a clip; its tars are holes of the right size, so that what is
 measured is vidal and not the disk. Memory grows with the clips: a million take five times what 200,000 do.
 """
 
@@ -120,7 +120,7 @@ def measure(out: str) -> dict[str, float]:
     from vidal.reader.samples import Samples
     from vidal.train.data.text_views import COLUMNS, PRESETS, TextViews
 
-    assert Samples and duckdb, "what they take is not the data set's memory"
+    assert Samples and duckdb, "what they take is not the dataset's memory"
     process, figures = psutil.Process(), {}
     before = process.memory_full_info().uss
     started = time.perf_counter()
@@ -154,7 +154,7 @@ def main() -> None:
     parser = options(__doc__)
     parser.add_argument("--clips", type=int, default=200_000)
     parser.add_argument("--measure", help=argparse.SUPPRESS)
-    parser.add_argument("--keep", type=Path, help="folder to write the data set to, used again if it is there")
+    parser.add_argument("--keep", type=Path, help="folder to write the dataset to, used again if it is there")
     args = parser.parse_args()
     if args.measure:
         print(json.dumps(measure(args.measure)))

@@ -24,7 +24,7 @@ from vidal.work import Member
 
 
 class Paint(Stage):
-    """Two small pictures and a text, as a function of the url alone."""
+    """Two small images and a text, as a function of the url alone."""
 
     writes = ("video", "duration_s", "frame_times")
     layers = ("video",)
@@ -70,7 +70,7 @@ class Caption(Stage):
         clip.caption = clip.title or None
 
 
-class Sound(Stage):
+class Audio(Stage):
     """Audio as long as the video, for every clip whose title is not ``mute``."""
 
     reads = ("duration_s",)

@@ -25,11 +25,11 @@ def ffmpeg(*args: str | Path) -> None:
 
 
 def film(
-    path: Path, *options: str, sound: str = f"{BEEP}:s=48000", size: str = "320x192", length_s: float = 4.0
+    path: Path, *options: str, audio_source: str = f"{BEEP}:s=48000", size: str = "320x192", length_s: float = 4.0
 ) -> Path:
-    """Moving bars beside what the expressions of ``sound`` (of `aevalsrc`) give."""
-    picture, heard = f"testsrc=size={size}:rate=25:duration={length_s}", f"aevalsrc={sound}:d={length_s}"
-    sources = ["-f", "lavfi", "-i", picture, "-f", "lavfi", "-i", heard]
+    """Moving bars, with audio from the expressions ``audio_source`` of FFmpeg's aevalsrc."""
+    video, audio = f"testsrc=size={size}:rate=25:duration={length_s}", f"aevalsrc={audio_source}:d={length_s}"
+    sources = ["-f", "lavfi", "-i", video, "-f", "lavfi", "-i", audio]
     ffmpeg(*sources, "-pix_fmt", "yuv420p", "-preset", "ultrafast", "-g", "25", *options, path)
     return path
 

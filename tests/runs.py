@@ -35,7 +35,7 @@ if str(ROOT) not in sys.path:
     sys.path.insert(0, str(ROOT))
 
 PAINT, SHADE, TROUBLE = (f"tests.engine_toys:{name}" for name in ("Paint", "Shade", "Trouble"))
-CAPTION, SOUND = (f"tests.engine_toys:{name}" for name in ("Caption", "Sound"))
+CAPTION, AUDIO = (f"tests.engine_toys:{name}" for name in ("Caption", "Audio"))
 LETTERS, FEW_LETTERS, RANK = (f"tests.engine_toys:{name}" for name in ("Letters", "FewLetters", "Rank"))
 SAME_TITLE, BROKEN_SETUP = (f"tests.engine_toys:{name}" for name in ("SameTitle", "BrokenSetup"))
 
@@ -109,7 +109,7 @@ def outcomes(out: Path | str) -> dict[str, tuple[str, str | None]]:
 
 
 def digests(out: Path | str) -> dict[str, str]:
-    """SHA-256 of every file of a data set, hidden ones included."""
+    """SHA-256 of every file of a dataset, hidden ones included."""
     root = Path(out)
     files = (path for path in sorted(root.rglob("*")) if path.is_file())
     return {str(path.relative_to(root)): hashlib.sha256(path.read_bytes()).hexdigest() for path in files}

@@ -1,4 +1,4 @@
-"""A data set in an object store is built, verified, resumed and read like one on a disk."""
+"""A dataset in an object store is built, verified, resumed and read like one on a disk."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ def stored(address: str) -> dict[str, bytes]:
 
 @pytest.fixture(scope="module")
 def built(endpoint: str, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
-    """A folder with a recipe and its data set, and the address of the same data set in the store."""
+    """A folder with a recipe and its dataset, and the address of the same dataset in the store."""
     folder = tmp_path_factory.mktemp("s3")
     recipe = write_recipe(folder, [PAINT, SAME_TITLE, SHADE], [f"title {n % 8}" for n in range(10)])
     run(recipe, folder / "out", InProcessEngine())
@@ -54,7 +54,7 @@ def built(endpoint: str, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path
     return folder, address
 
 
-def test_the_objects_are_the_files_of_a_local_data_set(built: tuple[Path, str]) -> None:
+def test_the_objects_are_the_files_of_a_local_dataset(built: tuple[Path, str]) -> None:
     folder, address = built
     local = {str(p.relative_to(folder / "out")): p.read_bytes() for p in (folder / "out").rglob("*") if p.is_file()}
     assert stored(address) == local

@@ -21,7 +21,7 @@ from tests.text_error import character_error_rate, word_error_rate
 pytestmark = pytest.mark.timeout(900)
 
 LAYERS = {"video": 10, "depth": 9, "infrared": 9, "audio": 2}
-"""Members of a clip in each layer: pictures, media and the json."""
+"""Members of a clip in each layer: images, media and the json."""
 
 
 def test_every_candidate_ends_as_the_sample_list_expects(manifest: pd.DataFrame, truth: pd.DataFrame) -> None:
@@ -62,15 +62,14 @@ def test_depth_infrared_and_colour_show_the_same_instants_at_the_same_size(
         names = {m["name"].removeprefix(row["clip_id"] + "."): m for m in row["members"]}
         assert len(row["frame_times"]) == 8
         for k in range(8):
-            pictures = [
-                _picture(sample_dataset, row, names[n])
-                for n in (f"frame.{k}.jpg", f"depth.{k}.png", f"infrared.{k}.jpg")
+            images = [
+                _image(sample_dataset, row, names[n]) for n in (f"frame.{k}.jpg", f"depth.{k}.png", f"infrared.{k}.jpg")
             ]
-            assert {p.size for p in pictures} == {(row["frame_width"], row["frame_height"])}
-            assert [p.mode for p in pictures] == ["RGB", "I;16", "L"]
+            assert {p.size for p in images} == {(row["frame_width"], row["frame_height"])}
+            assert [p.mode for p in images] == ["RGB", "I;16", "L"]
 
 
-def test_sound_is_as_long_as_the_picture_at_16_khz_mono(sample_dataset: Path, manifest: pd.DataFrame) -> None:
+def test_audio_is_as_long_as_the_video_at_16_khz_mono(sample_dataset: Path, manifest: pd.DataFrame) -> None:
     for row in manifest[manifest["status"] == "kept"].to_dict("records"):
         flac = [m for m in row["members"] if m["name"].endswith(".flac")]
         assert bool(flac) == row["has_audio"] == ("audio" in row["layers"])
@@ -99,7 +98,7 @@ def test_nothing_is_heard_in_music_and_silence(clip_id: str, manifest: pd.DataFr
     assert pd.isna(manifest.loc[clip_id, "transcript"])
 
 
-def test_every_sound_is_told_from_the_sound(manifest: pd.DataFrame) -> None:
+def test_every_sound_caption_is_made_from_the_audio(manifest: pd.DataFrame) -> None:
     kept = manifest[manifest["status"] == "kept"]
     assert kept["sound_caption"].notna().tolist() == kept["has_audio"].tolist()
     told = kept["sound_caption"]
@@ -170,5 +169,5 @@ def _bytes(dataset: Path, row: dict, member: dict) -> bytes:
         return tar.read(member["size"])
 
 
-def _picture(dataset: Path, row: dict, member: dict) -> Image.Image:
+def _image(dataset: Path, row: dict, member: dict) -> Image.Image:
     return Image.open(io.BytesIO(_bytes(dataset, row, member)))

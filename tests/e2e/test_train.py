@@ -216,7 +216,7 @@ def test_eval_gives_every_direction_with_the_untrained_towers_beside(trained: Pa
     assert figures["text_to_depth"]["mean_rank"] < figures["text_to_depth"]["baseline"]["mean_rank"]
 
 
-def test_embeddings_are_parquet_and_are_found_by_words_and_by_sound(trained: Path, material: Path) -> None:
+def test_embeddings_are_parquet_and_are_found_by_words_and_by_audio(trained: Path, material: Path) -> None:
     out = material / "embeddings"
     arguments = ["embed", material / "set", "--checkpoint", trained, "--out", out]
     first = told(*arguments)
@@ -227,9 +227,9 @@ def test_embeddings_are_parquet_and_are_found_by_words_and_by_sound(trained: Pat
     hits = told("search", learning_set.caption(3), "--embeddings", out)["hits"]
     assert len(hits) == 10 and hits == sorted(hits, key=lambda hit: -hit["score"])
     ds = vidal.open(str(material / "set"))
-    sound = material / "query.flac"
-    sound.write_bytes(ds.read(0, "audio", ["flac"])["flac"])
-    found = told("search", sound, "--embeddings", out, "--modality", "audio", "--top", "1")["hits"]
+    audio = material / "query.flac"
+    audio.write_bytes(ds.read(0, "audio", ["flac"])["flac"])
+    found = told("search", audio, "--embeddings", out, "--modality", "audio", "--top", "1")["hits"]
     assert [hit["clip_id"] for hit in found] == [ds.clip_id(0)]
     assert found[0]["score"] == pytest.approx(1.0, abs=1e-4)
 

@@ -75,7 +75,7 @@ def a_file(folder: Path) -> Path:
     return toys(folder)
 
 
-def no_data_set_json(folder: Path) -> Path:
+def no_dataset_json(folder: Path) -> Path:
     (folder / "out").mkdir()
     (folder / "out" / "dataset.json").write_text("{}")
     return toys(folder)
@@ -92,11 +92,11 @@ MISTAKES: list[Case] = [
     ("no url column", build(lambda f: recipe_over(f, list_of(f, "link\nx\n"))), USER, "l.csv: no column `url` (it has link)"),
     ("missing folder", build(lambda f: recipe_over(f, {"folder": "nowhere"})), USER, "nowhere: no such folder"),
     ("folder without media", build(lambda f: recipe_over(f, {"folder": str(f)})), USER, "no media file under it"),
-    ("data set that is none", build(lambda f: recipe_over(f, {"dataset": str(f)})), USER, "no dataset there"),
+    ("dataset that is none", build(lambda f: recipe_over(f, {"dataset": str(f)})), USER, "no dataset there"),
     ("annotations that are gone", build(lambda f: recipe_over(f, {"vidal_json": "v.json"})), USER, "v.json: no such file"),
     ("occupied folder", build(occupied), USER, "the folder is not empty and has no dataset.json (it contains thesis.tex)"),
     ("out is a file", build(a_file), USER, "out: is a file; --out must name a folder"),
-    ("another's dataset.json", build(no_data_set_json), USER, "dataset.json: not a vidal dataset"),
+    ("another's dataset.json", build(no_dataset_json), USER, "dataset.json: not a vidal dataset"),
     ("file as parent", build(toys, "--out", "{folder}/toys.yaml/out"), USER, "toys.yaml/out: part of the path is a file"),
     ("read-only place", build(toys, "--out", "/proc/vidal"), MACHINE, "/proc/vidal: cannot be written: "),
     ("address of no kind", build(toys, "--out", "nonsense://x/y"), USER, "nonsense://x/y: not an address that can be opened"),
@@ -134,7 +134,7 @@ def test_a_folder_of_another_recipe_says_what_differs_and_the_two_ways_out(tmp_p
     assert digests(tmp_path / "out") == before
 
 
-def test_two_drivers_on_one_data_set(tmp_path: Path) -> None:
+def test_two_drivers_on_one_dataset(tmp_path: Path) -> None:
     recipe, out = toys(tmp_path), tmp_path / "out"
     with Lock(Storage(str(out))):
         refused = command("build", recipe, "--out", out, "--engine", "local", "--workers", "0")
@@ -165,7 +165,7 @@ def test_a_build_says_what_it_did_and_a_second_one_that_there_was_nothing_to_do(
 
 
 @pytest.mark.parametrize("words", ["status", "verify", "why {} x", "retry", "report", "export --out x"])
-def test_commands_on_what_is_no_data_set_say_so(words: str, tmp_path: Path) -> None:
+def test_commands_on_what_is_no_dataset_say_so(words: str, tmp_path: Path) -> None:
     given = words if "{}" in words else f"{words} {{}}"
     done = command(*given.format(tmp_path).split())
     assert (done.returncode, done.stdout) == (USER, "")

@@ -66,7 +66,7 @@ REFUSED: dict[str, tuple[Any, dict[str, Any], dict[str, Any], type[VidalError], 
         None, {"towers": {"infrared": TOWER}}, {"where": "clip_id < 's'"}, SourceError, "selects none"
     ),
     "too few samples": (None, {"data": {"workers": 0, "drop_last": True}, "batch_size": 64}, {}, SourceError, "do not fill a batch of 64"),
-    "no data set": ("nowhere", {}, {}, SourceError, "no dataset there"),
+    "no dataset": ("nowhere", {}, {}, SourceError, "no dataset there"),
 }  # fmt: skip
 
 
@@ -181,7 +181,7 @@ def checkpoints(run_folder: Path) -> list[str]:
         (4, 1, ["000004", "000005.diverged"]),
         (0, 1, ["000001.diverged"]),
     ],
-    ids=["saved before the streak", "due within the streak", "saved at every step", "nothing sound"],
+    ids=["saved before the streak", "due within the streak", "saved at every step", "no sound state"],
 )
 def test_no_checkpoint_of_a_divergence_is_resumed_and_a_lower_rate_mends_it(
     warm_steps: int, every_steps: int, left: list[str], data: Path, tmp_path: Path

@@ -19,10 +19,10 @@ from vidal.media.transcode import transcode
 SEED = 20260101
 COPIES = 200
 LIMITS = Limits(cpu_s=10, wall_s=60, max_duration_s=60)
-# Small and quick: what is tested here is the damage, not the pictures.
+# Small and quick: what is tested here is the damage, not the images.
 TARGET = Target(short_side=64, frames=4, preset="ultrafast")
 
-# One second of real footage each: in synthetic pictures most flipped bits decode as well as the right ones.
+# One second of real footage each: in synthetic images most flipped bits decode as well as the right ones.
 CLIPS = {
     "dunes.mp4": ("sintel-dunes.mp4", "-c copy"),
     "weasels.mp4": ("bunny-weasels.mp4", "-c copy"),
@@ -79,18 +79,18 @@ class Verdict:
     shows_damage: bool
 
 
-def judge(path: Path, pictures: bytes) -> tuple[str, bool]:
-    """The outcome, and whether the pictures differ from the whole clip's."""
+def judge(path: Path, images: bytes) -> tuple[str, bool]:
+    """The outcome, and whether the images differ from the whole clip's."""
     try:
         facts = probe(path, path.parent, LIMITS)
         made = transcode(facts.path, facts, path.parent, TARGET, LIMITS)
     except ClipError as error:
         return error.reason, True
-    return ("flagged" if made.video_damage.corrupt_frames else "clean"), decoded(path) != pictures
+    return ("flagged" if made.video_damage.corrupt_frames else "clean"), decoded(path) != images
 
 
 def decoded(path: Path) -> bytes:
-    """A hash of each picture, with its time."""
+    """A hash of each image, with its time."""
     return ffmpeg("-i", path, "-map", "0:V:0", "-fps_mode", "passthrough", "-flags", "+bitexact", "-f", "framemd5", "-")
 
 

@@ -1,4 +1,4 @@
-"""A data set in a real object store: read by workers too, and what is wrong is told from what is away."""
+"""A dataset in a real object store: read by workers too, and what is wrong is told from what is away."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def local(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def store(local: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[ThreadedMotoServer]:
-    """An S3 server that holds the data set; nothing is in the cache."""
+    """An S3 server that holds the dataset; nothing is in the cache."""
     from moto.server import ThreadedMotoServer
 
     server = ThreadedMotoServer(port=0, verbose=False)
@@ -109,7 +109,7 @@ def test_a_range_is_fetched_once(store: ThreadedMotoServer, local: Path) -> None
 
 
 def test_another_content_at_the_same_address_is_fetched_anew(store: object, tmp_path: Path) -> None:
-    """The new shards differ in one picture's bytes, of the same size at the same place."""
+    """The new shards differ in one image's bytes, of the same size at the same place."""
     index, tar = tmp_path / "index", tmp_path / "a.tar"
     found = []
     for shade in (b"\xff\xd8one", b"\xff\xd8two"):

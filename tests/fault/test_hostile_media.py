@@ -39,10 +39,10 @@ def ffmpeg(*args: str | Path) -> None:
 
 @pytest.fixture(scope="module")
 def film(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """An honest clip with sound, its index first."""
+    """An honest clip with audio, its index first."""
     path = tmp_path_factory.mktemp("film") / "film.mp4"
-    picture, sound = "testsrc2=s=320x180:r=25:d=4", "sine=d=4"
-    ffmpeg("-f", "lavfi", "-i", picture, "-f", "lavfi", "-i", sound, *X264, "-movflags", "+faststart", path)
+    video, audio = "testsrc2=s=320x180:r=25:d=4", "sine=d=4"
+    ffmpeg("-f", "lavfi", "-i", video, "-f", "lavfi", "-i", audio, *X264, "-movflags", "+faststart", path)
     return path
 
 
@@ -95,7 +95,7 @@ def dead_tail(film: Path, path: Path) -> None:
     path.write_bytes(data[: len(data) // 2] + bytes(len(data) - len(data) // 2))
 
 
-def sound_only(film: Path, path: Path) -> None:
+def audio_only(film: Path, path: Path) -> None:
     ffmpeg("-i", film, "-vn", "-c", "copy", path)
 
 
@@ -104,7 +104,7 @@ def many_streams(film: Path, path: Path) -> None:
 
 
 def tiny_frames(film: Path, path: Path) -> None:
-    """10^5 pictures of 16x16 at a thousand a second."""
+    """10^5 frames of 16x16 at a thousand a second."""
     few = path.with_suffix(".mkv")
     ffmpeg("-f", "lavfi", "-i", "testsrc2=s=16x16:r=1000:d=1", "-c:v", "mjpeg", few)
     ffmpeg("-stream_loop", "99", "-i", few, "-c", "copy", "-f", "matroska", path)
@@ -153,7 +153,7 @@ HOSTILE: list[tuple[Callable[[Path, Path], None], str]] = [
     (cut_without_index, "truncated"),
     (dead_tail, "truncated"),
     (endless_duration, "over_duration"),
-    (sound_only, "no_video"),
+    (audio_only, "no_video"),
     (many_streams, "too_many_streams"),
     (tiny_frames, "too_many_frames"),
     (png_bomb, "unsupported_codec"),

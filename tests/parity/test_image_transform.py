@@ -1,6 +1,6 @@
-"""The picture pipeline against open_clip's, which resizes with PIL; ours does with torch, on the same bytes.
+"""The image pipeline against open_clip's, which resizes with PIL; ours does with torch, on the same bytes.
 
-A resized byte may differ by one grey value of 255, which is 0.015 after normalisation, or by two where the picture
+A resized byte may differ by one grey value of 255, which is 0.015 after normalisation, or by two where the image
 grows; hardly any does.
 """
 
@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from tests.toys import picture
+from tests.toys import image
 from vidal.modality.depth import DepthTransform
 from vidal.modality.image import CLIP_STD
 from vidal.modality.video import VideoTransform
@@ -25,7 +25,7 @@ ONE_GREY = 1.0 / 255 / min(CLIP_STD)
 def test_evaluation_equals_open_clips(width, height, size):
     from open_clip.transform import image_transform
 
-    photo = picture(width + height, width, height)
+    photo = image(width + height, width, height)
     theirs = image_transform(size, is_train=False)(Image.fromarray(photo)).numpy()
     ours = VideoTransform(size=size, frames=1)(photo[None], None).numpy()
     difference = np.abs(ours - theirs)
@@ -35,7 +35,7 @@ def test_evaluation_equals_open_clips(width, height, size):
 
 @pytest.mark.parametrize(("width", "height"), [(256, 256), (144, 256), (455, 256)])
 def test_metres_are_resized_as_pil_does(width, height):
-    depth = picture(3, width, height)[..., 0].astype(np.uint16) * 30
+    depth = image(3, width, height)[..., 0].astype(np.uint16) * 30
     ours = DepthTransform(mean=(0, 0, 0), std=(1, 1, 1))(depth[None], None)[0].numpy()
     short = min(width, height)
     resized = (int(224 * width / short), int(224 * height / short))

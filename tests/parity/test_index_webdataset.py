@@ -34,7 +34,7 @@ def command(*words: object) -> str:
     return said.output
 
 
-def picture(shade: int = 90, size: int = 16, kind: str = ".jpg") -> bytes:
+def image(shade: int = 90, size: int = 16, kind: str = ".jpg") -> bytes:
     return cv2.imencode(kind, np.full((size, size, 3), shade, np.uint8))[1].tobytes()
 
 
@@ -70,8 +70,8 @@ def link(name: str) -> tarfile.TarInfo:
 
 
 def languagebind(k: int) -> Sample:
-    frames = {f"frm{n}.jpg": picture(10 * n + k) for n in range(8)}
-    thermal = {f"tml{n}.jpg": picture(200 - 10 * n - k) for n in range(8)}
+    frames = {f"frm{n}.jpg": image(10 * n + k) for n in range(8)}
+    thermal = {f"tml{n}.jpg": image(200 - 10 * n - k) for n in range(8)}
     depth = {f"dep{n}.npy": npy(1 + n + k) for n in range(8)}
     texts = {
         "raw.txt": b"A title#one#two", "mplug.txt": b"a video", "polish_mplug.txt": b"polished",
@@ -83,7 +83,7 @@ def languagebind(k: int) -> Sample:
 def test_an_index_has_the_keys_and_bytes_that_stock_webdataset_reads(tmp_path: Path) -> None:
     for n in range(3):
         samples = [
-            {"__key__": f"{n}-{k}", "jpg": picture(k), "txt": f"said {k}", "flac": b"sound %d" % k} for k in range(5)
+            {"__key__": f"{n}-{k}", "jpg": image(k), "txt": f"said {k}", "flac": b"sound %d" % k} for k in range(5)
         ]
         write_stock(tmp_path / f"{n:03d}.tar", samples)
     assert write_index([f"{tmp_path}/{{000..002}}.tar"], str(tmp_path / "index")).kept == 15
@@ -126,7 +126,7 @@ TEXTS = {
 
 @pytest.mark.parametrize(("texts", "columns"), TEXTS.values(), ids=TEXTS)
 def test_texts_become_columns(tmp_path: Path, texts: dict[str, bytes], columns: dict[str, Any]) -> None:
-    write_raw(tmp_path / "a.tar", [("k.jpg", picture()), *((f"k.{name}", data) for name, data in texts.items())])
+    write_raw(tmp_path / "a.tar", [("k.jpg", image()), *((f"k.{name}", data) for name, data in texts.items())])
     write_index([str(tmp_path / "a.tar")], str(tmp_path / "index"))
     row = rows(tmp_path / "index")["k"]
     assert {name: row[name] for name in columns} == columns
@@ -148,7 +148,7 @@ NAMES = {
 def test_any_key_becomes_a_safe_one(tmp_path: Path, name: str, clip_id: str | None) -> None:
     kind = ".png" if name.endswith("png") else ".jpg"
     write_raw(
-        tmp_path / "a.tar", [(name, picture(kind=kind)), (name.partition(".jp")[0].partition(".png")[0] + ".cls", b"3")]
+        tmp_path / "a.tar", [(name, image(kind=kind)), (name.partition(".jp")[0].partition(".png")[0] + ".cls", b"3")]
     )
     write_index([str(tmp_path / "a.tar")], str(tmp_path / "index"))
     samples = vidal.open(tmp_path / "index")
@@ -172,8 +172,8 @@ BAD = {
 
 @pytest.mark.parametrize(("members", "reason"), BAD.values(), ids=BAD)
 def test_a_bad_sample_is_a_failed_row_and_costs_no_other(tmp_path: Path, members: Any, reason: str) -> None:
-    between = [("good.jpg", picture()), ("other.jpg", picture())]
-    write_raw(tmp_path / "a.tar", [*between, *members, ("last.jpg", picture())])
+    between = [("good.jpg", image()), ("other.jpg", image())]
+    write_raw(tmp_path / "a.tar", [*between, *members, ("last.jpg", image())])
     result = write_index([str(tmp_path / "a.tar")], str(tmp_path / "index"))
     assert (result.kept, result.failed) == (3, 1)
     found = rows(tmp_path / "index").values()
@@ -182,8 +182,8 @@ def test_a_bad_sample_is_a_failed_row_and_costs_no_other(tmp_path: Path, members
 
 def test_a_key_whose_members_are_not_adjacent_is_named_once_and_counted(tmp_path: Path) -> None:
     """Stock webdataset gives such a key as two samples, neither of them whole."""
-    media = [(f"v{k}.jpg", picture(k)) for k in range(3)]
-    path = write_raw(tmp_path / "a.tar", [("good.jpg", picture()), *media, *((f"v{k}.txt", b"said") for k in range(3))])
+    media = [(f"v{k}.jpg", image(k)) for k in range(3)]
+    path = write_raw(tmp_path / "a.tar", [("good.jpg", image()), *media, *((f"v{k}.txt", b"said") for k in range(3))])
     assert [sample["__key__"] for sample in wds.WebDataset(str(path), shardshuffle=False)].count("v1") == 2
     said = command("index", path, "--out", tmp_path / "index")
     assert said == f"{tmp_path / 'index'}: 1 samples in 1 tars, 3 failed (split_sample 3)\n"
@@ -200,13 +200,13 @@ def test_a_key_whose_members_are_not_adjacent_is_named_once_and_counted(tmp_path
 
 @pytest.mark.parametrize("cut", ["in a member", "in a header", "before the end mark"])
 def test_a_truncated_tar_is_named_and_its_whole_samples_stay(tmp_path: Path, cut: str) -> None:
-    path = write_raw(tmp_path / "a.tar", [(f"{k}.jpg", picture(k, 64)) for k in range(4)])
+    path = write_raw(tmp_path / "a.tar", [(f"{k}.jpg", image(k, 64)) for k in range(4)])
     with tarfile.open(path) as tar:
         last = tar.getmembers()[3]
     end = {"in a member": last.offset_data + 100, "in a header": last.offset + 100,
            "before the end mark": last.offset}[cut]  # fmt: skip
     path.write_bytes(path.read_bytes()[:end])
-    write_stock(tmp_path / "b.tar", [{"__key__": "b", "jpg": picture()}])
+    write_stock(tmp_path / "b.tar", [{"__key__": "b", "jpg": image()}])
     write_index([str(tmp_path / "*.tar")], str(tmp_path / "index"))
     found = rows(tmp_path / "index").values()
     assert {row["clip_id"] for row in found if row["status"] == "kept"} == {"0", "1", "b"} | (
@@ -219,7 +219,7 @@ def test_a_truncated_tar_is_named_and_its_whole_samples_stay(tmp_path: Path, cut
 
 def test_keys_that_begin_anew_in_every_tar_stay_apart(tmp_path: Path) -> None:
     for name in "ab":
-        write_stock(tmp_path / f"{name}.tar", [{"__key__": "0", "jpg": picture(ord(name))}])
+        write_stock(tmp_path / f"{name}.tar", [{"__key__": "0", "jpg": image(ord(name))}])
     assert write_index([str(tmp_path / "*.tar")], str(tmp_path / "index")).kept == 2
     samples = vidal.open(tmp_path / "index")
     assert [samples.clip_id(i) for i in range(2)] == ["0", "000001-0"]
@@ -257,7 +257,7 @@ def test_ranges_and_globs_are_expanded_once_and_in_order(tmp_path: Path) -> None
     assert expand([f"{tmp_path}/c.tar", f"{tmp_path}/{{a,b}}.tar", f"{tmp_path}/*.tar"]) == names
 
 
-def test_the_commands_of_a_data_set_work_on_an_index_or_refuse_in_one_line(tmp_path: Path) -> None:
+def test_the_commands_of_a_dataset_work_on_an_index_or_refuse_in_one_line(tmp_path: Path) -> None:
     write_stock(tmp_path / "a.tar", [languagebind(k) for k in range(2)])
     before, index = (tmp_path / "a.tar").read_bytes(), tmp_path / "index"
     assert json.loads(command("index", tmp_path / "a.tar", "--out", index, "--json")) == {

@@ -29,7 +29,7 @@ def kaldi(samples: np.ndarray, mel_bins: int) -> np.ndarray:
     return np.stack([bank.get_frame(k) for k in range(bank.num_frames_ready)])
 
 
-def sounds() -> dict[str, np.ndarray]:
+def signals() -> dict[str, np.ndarray]:
     rng, time_s = np.random.default_rng(0), np.arange(16_000 * 3) / 16_000
     return {
         "noise": rng.normal(0, 0.1, len(time_s)),
@@ -40,12 +40,12 @@ def sounds() -> dict[str, np.ndarray]:
 
 
 @pytest.mark.parametrize("mel_bins", [23, 80, 112, 126])
-@pytest.mark.parametrize("sound", sounds())
-def test_filter_banks_equal_kaldis(sound, mel_bins):
-    samples = sounds()[sound].astype(np.float32)
+@pytest.mark.parametrize("signal", signals())
+def test_filter_banks_equal_kaldis(signal, mel_bins):
+    samples = signals()[signal].astype(np.float32)
     ours, theirs = fbank(torch.from_numpy(samples), mel_bins=mel_bins).numpy(), kaldi(samples, mel_bins)
     assert ours.shape == theirs.shape
-    # Both round in float32: the logarithm shows it where hardly anything is left of the sound.
+    # Both round in float32: the logarithm shows it where hardly anything is left of the signal.
     audible = theirs > -8
     assert audible.any()
     np.testing.assert_allclose(ours[audible], theirs[audible], rtol=0, atol=2e-3)

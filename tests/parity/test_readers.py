@@ -24,7 +24,7 @@ from PIL import Image
 
 import vidal
 from tests.conftest import ROOT
-from tests.runs import CAPTION, PAINT, SHADE, SOUND, TROUBLE, rows, run, write_recipe
+from tests.runs import AUDIO, CAPTION, PAINT, SHADE, TROUBLE, rows, run, write_recipe
 from tools.rendering import learning_set
 from vidal.dataset.dataset import Dataset
 from vidal.engine.local import InProcessEngine
@@ -75,7 +75,7 @@ def some_mute(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("mute")
     titles = ["mute" if n in (1, 6) else "" for n in range(12)]
     titles[10] = "only one title"
-    stages = [PAINT, CAPTION, SHADE, SOUND]
+    stages = [PAINT, CAPTION, SHADE, AUDIO]
     run(write_recipe(folder, stages, titles, shards={"size": 12}), folder / "out", InProcessEngine())
     return folder / "out"
 

@@ -29,7 +29,7 @@ def test_content_and_infrared_equal_the_reference(g: SrgbTir, reference: dict[st
     torch.testing.assert_close(infrared, reference["infrared"], atol=1e-5, rtol=0)
 
 
-def test_each_picture_of_a_batch_is_translated_with_its_own_style(g: SrgbTir, reference: dict[str, Tensor]) -> None:
+def test_each_image_of_a_batch_is_translated_with_its_own_style(g: SrgbTir, reference: dict[str, Tensor]) -> None:
     alone = g.translate(reference["rgb"][1:], reference["style"][1:])
     torch.testing.assert_close(alone, reference["infrared"][1:], atol=1e-5, rtol=0)
     assert (g.translate(reference["rgb"][1:], reference["style"][:1]) - alone).abs().max() > 1e-3
@@ -55,7 +55,7 @@ def test_any_aspect_gives_its_own_size_back(g: SrgbTir, hw: tuple[int, int]) -> 
     assert infrared.abs().max() <= 1
 
 
-def test_padding_extends_the_picture_by_reflection_and_is_cut_off(g: SrgbTir) -> None:
+def test_padding_extends_the_image_by_reflection_and_is_cut_off(g: SrgbTir) -> None:
     rgb = torch.rand(1, 3, 40, 62, generator=torch.Generator().manual_seed(0)) * 2 - 1
     mirrored = torch.cat([rgb, rgb[..., [60, 59]]], -1)
     torch.testing.assert_close(g.translate(rgb, g.style(0)), g.translate(mirrored, g.style(0))[..., :62])

@@ -45,9 +45,9 @@ def of_transformers(folder: Path, pixels: Tensor, ids: Tensor, mask: Tensor) -> 
 
     model = CLIPModel.from_pretrained(folder).eval()
     with torch.no_grad():
-        picture = model.get_image_features(pixel_values=pixels)
+        image = model.get_image_features(pixel_values=pixels)
         text = model.get_text_features(input_ids=ids, attention_mask=mask)
-    return tuple(x if isinstance(x, Tensor) else x.pooler_output for x in (picture, text))
+    return tuple(x if isinstance(x, Tensor) else x.pooler_output for x in (image, text))
 
 
 @pytest.fixture(scope="module")
@@ -68,16 +68,14 @@ def test_a_clip_folder_gives_what_transformers_gives(
 ) -> None:
     folder = clip_folder(tmp_path, activation)
     pixels, ids, mask = inputs
-    picture, text = of_transformers(folder, pixels, ids, mask)
+    image, text = of_transformers(folder, pixels, ids, mask)
     encoder = load_encoder(folder)
     with torch.no_grad():
         for modality in ("image", "depth", "infrared", "video"):
-            torch.testing.assert_close(encoder.encode(modality, pixels), picture, atol=TOLERANCE, rtol=0)
+            torch.testing.assert_close(encoder.encode(modality, pixels), image, atol=TOLERANCE, rtol=0)
         torch.testing.assert_close(encoder.encode_text(ids, mask), text, atol=TOLERANCE, rtol=0)
         clip = torch.stack([pixels, pixels.flip(0)], dim=2)
-        torch.testing.assert_close(
-            encoder.encode("video", clip), (picture + picture.flip(0)) / 2, atol=TOLERANCE, rtol=0
-        )
+        torch.testing.assert_close(encoder.encode("video", clip), (image + image.flip(0)) / 2, atol=TOLERANCE, rtol=0)
 
 
 def test_a_saved_clip_loads_in_transformers_with_equal_outputs(
@@ -95,9 +93,9 @@ def test_a_saved_clip_loads_in_transformers_with_equal_outputs(
             if ".lora_" in name:
                 parameter.normal_(std=0.1)
     pixels, ids, mask = inputs
-    picture, words = of_transformers(save_folder(encoder, tmp_path / "out"), pixels, ids, mask)
+    image, words = of_transformers(save_folder(encoder, tmp_path / "out"), pixels, ids, mask)
     with torch.no_grad():
-        torch.testing.assert_close(encoder.encode("depth", pixels), picture, atol=TOLERANCE, rtol=0)
+        torch.testing.assert_close(encoder.encode("depth", pixels), image, atol=TOLERANCE, rtol=0)
         torch.testing.assert_close(encoder.encode_text(ids, mask), words, atol=TOLERANCE, rtol=0)
 
 

@@ -176,7 +176,7 @@ FAULTS: dict[str, Fault] = {
     "json": Fault("not_media", _content(b'{"error": "no"}')),
     "text_free": Fault("not_media", _content(b"The free and open film is not here any more.\n" * 40)),
     "text_utf16": Fault("not_media", _content(("No such film. " * 100).encode("utf-16"))),
-    "picture": Fault("not_media", _content(_PNG)),
+    "image": Fault("not_media", _content(_PNG)),
     "empty": Fault("not_media", _content(b"")),
     "loop": Fault("redirect_loop", lambda exchange, body: exchange.send(302, "", Location=exchange.target)),
     "loop_of_two": Fault("redirect_loop", _loop_of_two),

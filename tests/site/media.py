@@ -1,4 +1,4 @@
-"""The site's media: the sample clips, each address's own bytes, HLS streams and sounds cut when first asked for."""
+"""The site's media: the sample clips, each address's own bytes, HLS streams and audio files cut when first asked for."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def numbered(number: int) -> bytes:
 
 
 def hls(cache: Path, name: str, *, is_apart: bool) -> Path:
-    """The folder with ``index.m3u8``; ``is_apart`` has picture and sound in playlists of their own."""
+    """The folder with ``index.m3u8``; ``is_apart`` has video and audio in playlists of their own."""
     folder = cache / f"{name}{'-apart' if is_apart else ''}"
     with _lock:
         if (folder / "index.m3u8").exists():

@@ -145,7 +145,7 @@ class Site:
             exchange.send(200, make(title, source))
 
     def _hls(self, exchange: Exchange, rest: str) -> None:
-        """``/hls/NAME.mp4/FILE``, or ``/hls/apart/NAME.mp4/FILE`` for picture and sound in streams of their own."""
+        """``/hls/NAME.mp4/FILE``, or ``/hls/apart/NAME.mp4/FILE`` for video and audio in streams of their own."""
         is_apart = rest.startswith("apart/")
         name, _, file = rest.removeprefix("apart/").partition("/")
         path = media.hls(self._cache, name, is_apart=is_apart) / Path(file).name

@@ -39,12 +39,12 @@ HELD: dict[str, list[str]] = {
         f"{MEDIA}/test_tracks.py::test_a_mirrored_clip_has_no_rotation",
         f"{MEDIA}/test_tracks.py::test_rotation_is_what_the_display_matrix_says",
     ],
-    "size-257x1.mp4": [f"{MEDIA}/test_tracks.py::test_a_picture_of_one_line_is_too_small"],
+    "size-257x1.mp4": [f"{MEDIA}/test_tracks.py::test_a_video_of_one_line_is_too_small"],
     "animated.gif": [f"{MEDIA}/test_tracks.py::test_a_moving_image_is_a_clip"],
     "only-sound.mp4": [
-        f"{MEDIA}/test_tracks.py::test_sound_alone_is_described",
-        "tests/unit/media/test_audio_only.py::test_a_sound_file_gives_its_audio_and_no_picture",
-        "tests/unit/media/test_audio_only.py::test_sound_files_are_built_verified_opened_and_shown",
+        f"{MEDIA}/test_tracks.py::test_audio_alone_is_described",
+        "tests/unit/media/test_audio_only.py::test_an_audio_file_gives_its_audio_and_no_video",
+        "tests/unit/media/test_audio_only.py::test_audio_files_are_built_verified_opened_and_shown",
     ],
     "c09-p3-sdr.mp4": [
         "tests/unit/media/test_colour.py::test_a_saturated_p3_red_is_what_a_wide_gamut_display_shows",

@@ -135,12 +135,12 @@ def test_every_figure_has_a_command_that_is_there() -> None:
 
 
 @pytest.mark.parametrize("path", sorted((ROOT / "pipelines").glob("*.yaml")), ids=lambda path: path.name)
-def test_every_recipe_is_sound(path: Path) -> None:
+def test_every_recipe_is_valid(path: Path) -> None:
     assert recipe.load(path).stages
 
 
 @pytest.mark.parametrize(("page", "name"), [("README.md", "shorts.yaml"), ("docs/tutorial.md", "production.yaml")])
-def test_a_pages_recipe_is_sound(page: str, name: str) -> None:
+def test_a_pages_recipe_is_valid(page: str, name: str) -> None:
     block = re.search(rf"```yaml\n# {name}\n(.*?)```", (ROOT / page).read_text(encoding="utf-8"), re.S)
     assert block is not None
     text = re.sub(r"\{list: candidates.csv\}.*", f"{{list: {ROOT / 'manifests' / 'sample.csv'}}}", block.group(1))

@@ -222,7 +222,7 @@ def test_stages_are_cut_into_phases_at_a_global_decision(tmp_path: Path) -> None
     assert [recipe.layers(0), recipe.layers(1), recipe.layers()] == [["video"], ["video", "depth"], ["video", "depth"]]
 
 
-def test_the_definition_that_a_data_set_keeps_is_without_what_changes_no_byte() -> None:
+def test_the_definition_that_a_dataset_keeps_is_without_what_changes_no_byte() -> None:
     raw = {
         "source": {"list": "a.csv"},
         "engine": {"window": 2},

@@ -14,7 +14,16 @@ from tests.conftest import ROOT
 MANIFEST = ROOT / "manifests" / "sample.csv"
 CLIPS = ROOT / "samples" / "clips"
 FREE_LICENCES = {"CC0-1.0", "CC-BY-3.0", "CC-BY-4.0", "CC-BY-SA-3.0", "Public Domain"}
-TURNED_AWAY = {"too_long", "too_static", "duplicate", "too_dark", "no_text", "undecodable", "truncated", "no_video"}
+REJECTED_OR_FAILED = {
+    "too_long",
+    "too_static",
+    "duplicate",
+    "too_dark",
+    "no_text",
+    "undecodable",
+    "truncated",
+    "no_video",
+}
 MAX_TOTAL_BYTES = 15_000_000
 
 
@@ -51,7 +60,7 @@ def test_clip_ids_are_unique_and_fit_for_file_names() -> None:
 
 
 def test_every_reason_to_turn_a_clip_away_is_shown() -> None:
-    assert {row["expected"] for row in ROWS} == TURNED_AWAY | {"kept"}
+    assert {row["expected"] for row in ROWS} == REJECTED_OR_FAILED | {"kept"}
 
 
 def test_number_of_kept_clips() -> None:
@@ -96,12 +105,12 @@ def test_broken_clip_cannot_be_decoded(row: dict[str, str]) -> None:
         list(container.decode(video=0))
 
 
-def test_text_speech_and_missing_sound_are_represented() -> None:
-    sounds: list[bool] = []
+def test_text_speech_and_missing_audio_are_represented() -> None:
+    have_audio: list[bool] = []
     for row in KEPT:
         with av.open(str(path_of(row))) as container:
-            sounds.append(bool(container.streams.audio))
-    assert sounds.count(False) >= 2
+            have_audio.append(bool(container.streams.audio))
+    assert have_audio.count(False) >= 2
     assert sum(bool(row["burnt_in_text"]) for row in KEPT) >= 4
     assert sum(bool(row["spoken_text"]) for row in KEPT) >= 4
 

@@ -1,9 +1,9 @@
-"""Score a depth checkpoint: Spearman correlation of its output with reference inverse depth, picture by picture.
+"""Score a depth checkpoint: Spearman correlation of its output with reference inverse depth, image by image.
 
     python -m tools.rendering.evaluate_depth --json
 
 `row` is the rule that lower rows are nearer, which a network has to beat to be worth running. Each figure is the mean
-over a picture and its mirror image, as small differences of left and right would otherwise count as skill.
+over an image and its mirror image, as small differences of left and right would otherwise count as skill.
 """
 
 import argparse
@@ -32,7 +32,7 @@ Floats = npt.NDArray[np.float32]
 
 @torch.inference_mode()
 def predicted(model: PreTrainedModel, rgb: Bytes) -> Floats:
-    """(h, w) relative inverse depth of an rgb picture (h, w, 3)."""
+    """(h, w) relative inverse depth of an rgb image (h, w, 3)."""
     prepare = processor()
     outputs = model(**prepare(images=rgb, return_tensors="pt"))
     (depth,) = prepare.post_process_depth_estimation(outputs, target_sizes=[rgb.shape[:2]])
@@ -62,7 +62,7 @@ def score_renders(model: PreTrainedModel, frames: list[Frame]) -> dict[str, floa
     }
 
 
-def score_picture(model: PreTrainedModel, rgb: Bytes, inverse_depth: Floats) -> dict[str, float]:
+def score_image(model: PreTrainedModel, rgb: Bytes, inverse_depth: Floats) -> dict[str, float]:
     """One photograph with measured inverse depth or disparity, both brought to 192 x 256."""
     small = cv2.resize(rgb, COMPARED_HW[::-1], interpolation=cv2.INTER_AREA)
     reference = cv2.resize(inverse_depth, COMPARED_HW[::-1], interpolation=cv2.INTER_NEAREST)
@@ -71,7 +71,7 @@ def score_picture(model: PreTrainedModel, rgb: Bytes, inverse_depth: Floats) -> 
 
 
 def measured(folder: Path) -> tuple[Bytes, Floats]:
-    """left.jpg and disparity.png (uint16, 1/64 px, 0 = unknown) of a stereo picture with structured-light truth."""
+    """left.jpg and disparity.png (uint16, 1/64 px, 0 = unknown) of a stereo image with structured-light truth."""
     left = cv2.imread(str(folder / "left.jpg"), cv2.IMREAD_COLOR_RGB)
     disparity = cv2.imread(str(folder / "disparity.png"), cv2.IMREAD_UNCHANGED)
     if left is None or disparity is None:
@@ -82,8 +82,8 @@ def measured(folder: Path) -> tuple[Bytes, Floats]:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--checkpoint", type=Path, default=CHECKPOINT)
-    parser.add_argument("--textures", type=Path, help="where train_depth kept its pictures; without it, noise only")
-    parser.add_argument("--picture", type=Path, default=Path("tests/parity/fixtures/motorcycle"))
+    parser.add_argument("--textures", type=Path, help="where train_depth kept its images; without it, noise only")
+    parser.add_argument("--image", type=Path, default=Path("tests/parity/fixtures/motorcycle"))
     parser.add_argument("--frames", type=int, default=96)
     parser.add_argument("--json", action="store_true", help="one JSON object instead of lines")
     args = parser.parse_args()
@@ -92,7 +92,7 @@ def main() -> None:
     library = held_out_library(args.textures) if args.textures else noise_library(REPORTING_SEEDS)
     scores = {
         "renders": score_renders(model, held_out_frames(library, first=REPORTING_SEEDS, count=args.frames)),
-        args.picture.name: score_picture(model, *measured(args.picture)),
+        args.image.name: score_image(model, *measured(args.image)),
     }
     if args.json:
         print(json.dumps(scores, indent=2))

@@ -48,12 +48,12 @@ def inverse_depth_rank(depth: npt.NDArray[np.float32]) -> Bytes:
 
 
 def training_library(cache: Path) -> Library:
-    """The package pictures that training may see, and noise pictures so that plain renders are familiar too."""
+    """The package images that training may see, and noise images so that plain renders are familiar too."""
     return package_library(cache).part(held_out=False).joined(noise_library(0, photos=60, cutouts=150))
 
 
 def held_out_library(cache: Path) -> Library:
-    """Pictures that training never saw."""
+    """Images that training never saw."""
     return package_library(cache).part(held_out=True)
 
 

@@ -1,4 +1,4 @@
-"""A data set on which a trainer can be seen to learn: every modality by itself decides the caption.
+"""A dataset on which a trainer can be seen to learn: every modality by itself decides the caption.
 
     python -m tools.rendering.learning_set --out data/learning --clips 2000 --scenes 128
 
@@ -79,8 +79,8 @@ def texts(scene: int) -> dict[str, Any]:
 
 
 def members(scene: int, seeds: list[int], size: int) -> list[Member]:
-    """The members of one clip of a scene; its pictures and its sound draw from generators of their own."""
-    rng, rng_sound = (np.random.default_rng([*seeds, scene, part]) for part in (0, 1))
+    """The members of one clip of a scene; its images and its audio draw from generators of their own."""
+    rng, rng_audio = (np.random.default_rng([*seeds, scene, part]) for part in (0, 1))
     where, made = attributes(scene), []
     centre, drift = rng.uniform(-0.12, 0.12, 2), rng.uniform(-0.12, 0.12, 2)
     zoom, gain = rng.uniform(0.85, 1.15), rng.uniform(0.8, 1.2)
@@ -93,12 +93,12 @@ def members(scene: int, seeds: list[int], size: int) -> list[Member]:
         colour = _colour(where, y, x, gain, passer, rng)
         depth = _depth(where, y, x, passer, rng)
         heat = _heat(where, y, x, gain, passer, rng)
-        for layer, name, picture in (
+        for layer, name, image in (
             ("video", f"frame.{k}.jpg", colour), ("depth", f"depth.{k}.png", depth),
             ("infrared", f"infrared.{k}.jpg", heat),
         ):  # fmt: skip
-            made.append(Member(layer=layer, suffix=name, data=_encoded(picture, name[-4:]), time_s=time_s))
-    made.append(Member(layer="audio", suffix="flac", data=_flac(_sound(where, rng_sound))))
+            made.append(Member(layer=layer, suffix=name, data=_encoded(image, name[-4:]), time_s=time_s))
+    made.append(Member(layer="audio", suffix="flac", data=_flac(_audio(where, rng_audio))))
     return made
 
 
@@ -129,7 +129,7 @@ def _shape(kind: int, y: Floats, x: Floats) -> Floats:
 
 
 def _uneven(values: Floats, spread: float, rng: np.random.Generator) -> Floats:
-    """Blurred noise: pictures of one scene differ everywhere, yet compress."""
+    """Blurred noise: images of one scene differ everywhere, yet compress."""
     coarse = rng.normal(0, spread, (8, 8))
     noise = cv2.resize(coarse, values.shape[1::-1], interpolation=cv2.INTER_CUBIC)
     return values + (noise if values.ndim == 2 else noise[..., None])
@@ -143,8 +143,8 @@ def _colour(
     front = np.asarray(colorsys.hsv_to_rgb((mood / 4 + rng.uniform(-0.02, 0.02)) % 1, 0.9, 0.95))
     back = np.asarray(colorsys.hsv_to_rgb(light / 4 + 0.125 + rng.uniform(-0.02, 0.02), 0.7, 0.45))
     inside = _shape(noun, y, x)[..., None]
-    picture = np.where(passer[..., None], 0.3, inside * front + (1 - inside) * back)
-    return np.asarray((_uneven(picture, 0.08, rng) * gain * 255).clip(0, 255), np.uint8)
+    image = np.where(passer[..., None], 0.3, inside * front + (1 - inside) * back)
+    return np.asarray((_uneven(image, 0.08, rng) * gain * 255).clip(0, 255), np.uint8)
 
 
 def _depth(where: Attributes, y: Floats, x: Floats, passer: Mask, rng: np.random.Generator) -> npt.NDArray[np.uint16]:
@@ -154,7 +154,7 @@ def _depth(where: Attributes, y: Floats, x: Floats, passer: Mask, rng: np.random
     near_m, far_m = (0.8, 1.6, 2.4, 3.2)[mood], (4.5, 6.0, 7.5, 9.5)[light]
     share = 1 / (1 + np.exp(-4 * layouts[noun]))
     metres = np.where(passer, near_m, far_m + (near_m - far_m) * share)
-    # In steps of 20 mm, as sensors have them: finer ones would be most of the data set's bytes.
+    # In steps of 20 mm, as sensors have them: finer ones would be most of the dataset's bytes.
     return np.asarray((_uneven(metres, 0.1, rng) * 50).clip(5, 3000).astype(np.uint16) * 20, np.uint16)
 
 
@@ -176,7 +176,7 @@ def _heat(
     return np.asarray((_uneven(np.where(passer, 0.5, heat), 0.04, rng) * gain * 255).clip(0, 255), np.uint8)
 
 
-def _sound(where: Attributes, rng: np.random.Generator) -> npt.NDArray[np.float32]:
+def _audio(where: Attributes, rng: np.random.Generator) -> npt.NDArray[np.float32]:
     """(n,): the noun's pitch, in the mood's rhythm, with the light's timbre."""
     noun, mood, light = where
     time_s = np.arange(int(DURATION_S * SAMPLE_RATE)) / SAMPLE_RATE + rng.uniform(0, 1)
@@ -196,8 +196,8 @@ def _sound(where: Attributes, rng: np.random.Generator) -> npt.NDArray[np.float3
     return np.asarray((tone * pulse * loud + rng.normal(0, 0.006, len(phase))).clip(-1, 1), np.float32)
 
 
-def _encoded(picture: npt.NDArray[Any], ending: str) -> bytes:
-    image = np.ascontiguousarray(picture[..., ::-1]) if picture.ndim == 3 else picture
+def _encoded(image: npt.NDArray[Any], ending: str) -> bytes:
+    image = np.ascontiguousarray(image[..., ::-1]) if image.ndim == 3 else image
     how = [cv2.IMWRITE_JPEG_QUALITY, 85] if ending == ".jpg" else [cv2.IMWRITE_PNG_COMPRESSION, 7]
     ok, data = cv2.imencode(ending, image, how)
     assert ok
@@ -278,7 +278,7 @@ def _clips(plan: plans.Plan, shard: int, size: int, seed: int) -> Iterator[Clip]
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--out", required=True, help="folder of the data set")
+    parser.add_argument("--out", required=True, help="folder of the dataset")
     parser.add_argument("--clips", type=int, default=2000)
     parser.add_argument("--scenes", type=int, default=SCENES, choices=range(2, SCENES + 1), metavar=f"2..{SCENES}")
     parser.add_argument("--size", type=int, default=64, help="pixels of a frame's side")

@@ -1,4 +1,4 @@
-"""What covers a surface and what stands behind everything: pictures of the library, tinted by material."""
+"""What covers a surface and what stands behind everything: images of the library, tinted by material."""
 
 from dataclasses import dataclass
 
@@ -7,12 +7,12 @@ import numpy as np
 import numpy.typing as npt
 
 from tools.rendering.materials import Material
-from tools.rendering.textures import Library, noise_picture
+from tools.rendering.textures import Library, noise_image
 
 Floats = npt.NDArray[np.float32]
 
 # Mean colours by which people recognise materials. `_TELLING` ones are always tinted; the rest take whatever the
-# picture has, unless a scene is asked to be honest, that is to let colour tell the material.
+# image has, unless a scene is asked to be honest, that is to let colour tell the material.
 _TINTS: dict[Material, tuple[tuple[int, int, int], ...]] = {
     Material.SKIN: ((224, 172, 140), (198, 134, 96), (141, 85, 54), (240, 200, 175), (95, 58, 38)),
     Material.PLANT: ((70, 110, 40), (40, 80, 35), (120, 150, 60), (60, 95, 60)),
@@ -29,17 +29,17 @@ _TELLING = (Material.SKIN, Material.PLANT, Material.SOIL, Material.WATER, Materi
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Texture:
-    """A picture (h, w, 3) repeated every `span_m` of texture coordinate, mirrored so that no seam shows."""
+    """An image (h, w, 3) repeated every `span_m` of texture coordinate, mirrored so that no seam shows."""
 
-    picture: npt.NDArray[np.uint8]
+    image: npt.NDArray[np.uint8]
     span_m: float
     offset: tuple[float, float]
 
     def at(self, u: Floats, v: Floats) -> Floats:
         """(n, 3) colours for coordinates (n,)."""
-        rows = _mirrored(v / self.span_m + self.offset[0], self.picture.shape[0])
-        cols = _mirrored(u / self.span_m + self.offset[1], self.picture.shape[1])
-        return self.picture[rows, cols].astype(np.float32)
+        rows = _mirrored(v / self.span_m + self.offset[0], self.image.shape[0])
+        cols = _mirrored(u / self.span_m + self.offset[1], self.image.shape[1])
+        return self.image[rows, cols].astype(np.float32)
 
 
 def _mirrored(turns: Floats, size: int) -> npt.NDArray[np.intp]:
@@ -50,18 +50,18 @@ def _mirrored(turns: Floats, size: int) -> npt.NDArray[np.intp]:
 def paint(
     rng: np.random.Generator, material: Material, library: Library, *, span_m: float, honest: bool = False
 ) -> Texture:
-    """A texture for that material: half noise, half a piece of a picture, tinted where colour tells the material."""
-    picture = _piece(rng, library) if rng.random() < 0.5 else noise_picture(rng, (96, 96))
+    """A texture for that material: half noise, half a piece of an image, tinted where colour tells the material."""
+    image = _piece(rng, library) if rng.random() < 0.5 else noise_image(rng, (96, 96))
     if honest or material in _TELLING:
         tints = _TINTS[material]
-        grey = picture.mean(2, keepdims=True)
+        grey = image.mean(2, keepdims=True)
         contrast = rng.uniform(0.1, 0.35) if material is Material.SKIN else rng.uniform(0.2, 0.8)
         tint = np.asarray(tints[rng.integers(len(tints))]) * rng.uniform(0.75, 1.2)
-        picture = np.clip(tint * (1 + contrast * (grey - grey.mean()) / (grey.std() + 8)), 0, 255).astype(np.uint8)
+        image = np.clip(tint * (1 + contrast * (grey - grey.mean()) / (grey.std() + 8)), 0, 255).astype(np.uint8)
     elif rng.random() < 0.3:
         # Plain boards and walls must not always look far away.
-        picture = np.clip(picture.mean((0, 1)) + 0.08 * (picture - picture.mean((0, 1))), 0, 255).astype(np.uint8)
-    return Texture(picture=picture, span_m=span_m, offset=(float(rng.random()), float(rng.random())))
+        image = np.clip(image.mean((0, 1)) + 0.08 * (image - image.mean((0, 1))), 0, 255).astype(np.uint8)
+    return Texture(image=image, span_m=span_m, offset=(float(rng.random()), float(rng.random())))
 
 
 def _piece(rng: np.random.Generator, library: Library) -> npt.NDArray[np.uint8]:
@@ -106,6 +106,6 @@ def _sky(rng: np.random.Generator, hw: tuple[int, int]) -> tuple[Floats, npt.NDA
     down = np.linspace(0, 1, hw[0])[:, None, None]
     colour = np.broadcast_to(zenith * (1 - down) + horizon * down, (*hw, 3)).astype(np.float32)
     if rng.random() < 0.5:
-        cloud = noise_picture(rng, hw).mean(2, keepdims=True) / 255 * rng.uniform(0.2, 1)
+        cloud = noise_image(rng, hw).mean(2, keepdims=True) / 255 * rng.uniform(0.2, 1)
         colour = colour * (1 - cloud) + 245 * cloud
     return np.ascontiguousarray(colour, np.float32), np.full(hw, Material.SKY, np.uint8), np.zeros(hw, np.float32)

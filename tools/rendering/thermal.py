@@ -1,4 +1,4 @@
-"""The written rule from surfaces to a long-wave infrared picture. SYNTHETIC: no camera has confirmed any of it.
+"""The written rule from surfaces to a long-wave infrared image. SYNTHETIC: no camera has confirmed any of it.
 
 Surface temperature = air + what the material adds + sun on the lit share, which dark surfaces take up best; dark ones
 are also a little warmer out of the sun. What leaves a surface is its own emission

@@ -3,7 +3,7 @@
     python -m tools.rendering.train_depth --out DIR --seed 0 --frames 6000 --steps 450
 
 The target is the rank of inverse depth in each frame. The checkpoint written is the one that ranks the choosing
-renders best (pictures and seeds that training never sees), a rule fixed before any run; the averaged weights are used.
+renders best (images and seeds that training never sees), a rule fixed before any run; the averaged weights are used.
 Shape letters: b batch, h and w pixels, p point pairs.
 """
 
@@ -49,7 +49,7 @@ def augmented(rng: np.random.Generator, chunk: Chunk, rows: list[int]) -> tuple[
     """rgb (b, 3, h, w) in [-1, 1] and rank (b, h, w) in [0, 1]: zoomed, flipped, recoloured, noisy."""
     rgb = torch.from_numpy(chunk.rgb[rows]).permute(0, 3, 1, 2).float() / 255
     rank = torch.from_numpy(chunk.target[rows]).float() / 255
-    zoomed = [_zoomed(rng, picture, near) for picture, near in zip(rgb, rank, strict=True)]
+    zoomed = [_zoomed(rng, image, near) for image, near in zip(rgb, rank, strict=True)]
     rgb, rank = torch.stack([z[0] for z in zoomed]), torch.stack([z[1] for z in zoomed])
     return (_recoloured(rng, rgb) - 0.5) / 0.5, rank
 
@@ -70,7 +70,7 @@ def _zoomed(rng: np.random.Generator, rgb: Tensor, rank: Tensor) -> tuple[Tensor
 
 
 def _recoloured(rng: np.random.Generator, rgb: Tensor) -> Tensor:
-    """Colour, contrast, gamma and noise drawn per picture: rendered colours are not to be relied on."""
+    """Colour, contrast, gamma and noise drawn per image: rendered colours are not to be relied on."""
 
     def draw(low: float, high: float, channels: int = 1) -> Tensor:
         return torch.from_numpy(rng.uniform(low, high, (len(rgb), channels, 1, 1)).astype(np.float32))
@@ -169,7 +169,7 @@ def train(args: argparse.Namespace) -> None:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--out", type=Path, required=True, help="checkpoint folder")
-    parser.add_argument("--textures", type=Path, default=Path("build/synthetic"), help="packages, pictures and renders")
+    parser.add_argument("--textures", type=Path, default=Path("build/synthetic"), help="packages, images and renders")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--frames", type=int, default=6_000)
     parser.add_argument("--steps", type=int, default=450)

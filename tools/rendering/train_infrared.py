@@ -83,7 +83,7 @@ def score(g: SrgbTir, frames: list[Frame], *, seed: int) -> dict[str, float]:
 
 
 def grey(g: SrgbTir, rgb: npt.NDArray[np.uint8]) -> npt.NDArray[np.float32]:
-    """(h, w) grey 0 to 255 of an rgb picture (h, w, 3) in the one style that training used."""
+    """(h, w) grey 0 to 255 of an rgb image (h, w, 3) in the one style that training used."""
     pixels = torch.from_numpy(rgb).permute(2, 0, 1)[None].float() / 127.5 - 1
     return np.asarray((g.translate(pixels, g.style(STYLE_SEED)).mean(1)[0] + 1) * 127.5, np.float32)
 
@@ -141,7 +141,7 @@ def train(args: argparse.Namespace) -> None:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--out", type=Path, required=True, help="checkpoint folder")
-    parser.add_argument("--textures", type=Path, default=Path("build/synthetic"), help="packages, pictures and renders")
+    parser.add_argument("--textures", type=Path, default=Path("build/synthetic"), help="packages, images and renders")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--frames", type=int, default=2_000)
     parser.add_argument("--steps", type=int, default=450)

@@ -12,7 +12,7 @@ MEDIA = frozenset((
     "mp4", "matroska", "avi", "wav", "flv", "mpegts", "mpegps", "ogg", "flac", "mp3", "aac", "asf", "aiff", "amr",
     "caf", "ac3", "realmedia", "mxf",
 ))  # fmt: skip
-PICTURES = frozenset(["jpeg", "png", "gif", "webp", "avif", "heic", "bmp", "tiff"])
+IMAGES = frozenset(["jpeg", "png", "gif", "webp", "avif", "heic", "bmp", "tiff"])
 
 _STARTS: tuple[tuple[bytes, str], ...] = (
     (b"\x1a\x45\xdf\xa3", "matroska"), (b"FLV\x01", "flv"), (b"OggS", "ogg"), (b"fLaC", "flac"), (b"ID3", "mp3"),
@@ -24,7 +24,7 @@ _STARTS: tuple[tuple[bytes, str], ...] = (
 )  # fmt: skip
 _RIFF = {b"AVI ": "avi", b"WAVE": "wav", b"WEBP": "webp"}
 _QUICKTIME = (b"ftyp", b"moov", b"mdat", b"free", b"wide", b"skip", b"pnot", b"styp")
-_PICTURE_BRANDS = {b"avif": "avif", b"avis": "avif", b"heic": "heic", b"heix": "heic", b"mif1": "heic", b"msf1": "heic"}
+_IMAGE_BRANDS = {b"avif": "avif", b"avis": "avif", b"heic": "heic", b"heix": "heic", b"mif1": "heic", b"msf1": "heic"}
 _TEXTS = (
     (re.compile(rb"<!doctype html|<html|<head|<body|<script|<title", re.I), "html"),
     (re.compile(rb"^\s*<\?xml|^\s*<MPD", re.I), "xml"),
@@ -49,7 +49,7 @@ def kind_of(head: bytes) -> str:
     if _is_utf16(head):
         return "text"
     if head[4:8] in _QUICKTIME and not _is_plain(head):
-        return _PICTURE_BRANDS.get(head[8:12], "mp4") if head[4:8] == b"ftyp" else "mp4"
+        return _IMAGE_BRANDS.get(head[8:12], "mp4") if head[4:8] == b"ftyp" else "mp4"
     if _is_transport_stream(head):
         return "mpegts"
     return _mpeg_audio(head) or _text(head) or "unknown"

@@ -194,7 +194,7 @@ class Platform:
                 data = response.read(_SUBTITLE_BYTES)
         except Exception:
             return None
-        if media_kind.kind_of(data[: media_kind.HEAD_BYTES]) not in media_kind.PICTURES:
+        if media_kind.kind_of(data[: media_kind.HEAD_BYTES]) not in media_kind.IMAGES:
             return None
         path.write_bytes(data)
         return path.name

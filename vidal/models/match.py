@@ -22,7 +22,7 @@ _LONGEST_TEXT = 512
 class Matcher(Protocol):
     """Embeds images and texts as float32 rows of unit length; the dot product of two rows is their similarity."""
 
-    def pictures(self, frames: Frames) -> Vectors: ...
+    def images(self, frames: Frames) -> Vectors: ...
 
     def texts(self, texts: Sequence[str]) -> Vectors: ...
 
@@ -46,7 +46,7 @@ class ClipMatcher:
         # SigLIP was trained on texts padded to the full length, and pools at the last token.
         self._padding = "max_length" if "siglip" in model.config.model_type else True
 
-    def pictures(self, frames: Frames) -> Vectors:
+    def images(self, frames: Frames) -> Vectors:
         from PIL import Image
 
         inputs = self._processor(images=[Image.fromarray(frame) for frame in frames], return_tensors="pt")
@@ -82,7 +82,7 @@ class ConseMatcher:
         names = self._classifier.names
         self._names = np.concatenate([self.texts(names[start : start + 100]) for start in range(0, len(names), 100)])
 
-    def pictures(self, frames: Frames) -> Vectors:
+    def images(self, frames: Frames) -> Vectors:
         import torch
 
         scores, indices = self._classifier.probabilities(frames).topk(self.top)

@@ -106,7 +106,7 @@ def search(
 
 
 def _hits(
-    data: bytes, wanted: Floats, modality: str | None, top: int, data_set: str, place: str
+    data: bytes, wanted: Floats, modality: str | None, top: int, dataset: str, place: str
 ) -> tuple[int, list[Hit]]:
     """Return the number of embeddings of a shard that were compared, and the best hits."""
     try:
@@ -121,7 +121,7 @@ def _hits(
     order = np.argsort(-scores, kind="stable")[: top * max(1, len(set(kinds)))]
     ids = table.column("clip_id")
     return len(rows), [
-        Hit(clip_id=ids[int(rows[k])].as_py(), modality=kinds[rows[k]], score=float(scores[k]), data=data_set)
+        Hit(clip_id=ids[int(rows[k])].as_py(), modality=kinds[rows[k]], score=float(scores[k]), data=dataset)
         for k in order
     ]
 

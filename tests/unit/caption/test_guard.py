@@ -10,11 +10,11 @@ from vidal.caption.prompt import CANARY, build_prompt
 from vidal.caption.views import View, clean
 from vidal.caption.words import lemmas
 
-PICTURE = View(name="video_caption", text="a man plays an old guitar on a city street", quoted=False)
+VIDEO = View(name="video_caption", text="a man plays an old guitar on a city street", quoted=False)
 TITLE = View(name="title", text="Maria's 3 puppies catch the ball in Rome", quoted=True)
 OCR = View(name="ocr_text", text="STEP 12 mix 1,500 g of flour", quoted=True)
 SPEECH = View(name="transcript", text="we are running to the beach and it is not cold", quoted=True)
-VIEWS = (PICTURE, TITLE, OCR, SPEECH)
+VIEWS = (VIDEO, TITLE, OCR, SPEECH)
 GUESS = View(name="video_caption", text="a video that may show a golden retriever", quoted=False)
 
 SUPPORTED = [
@@ -91,7 +91,7 @@ def test_a_supported_caption_passes(text: str) -> None:
 
 
 @pytest.mark.parametrize("text", BY_ONE_STRANGER)
-def test_one_stranger_s_word_is_enough_only_where_no_model_saw_the_picture(text: str) -> None:
+def test_one_stranger_s_word_is_enough_only_where_no_model_saw_the_frames(text: str) -> None:
     assert check(text, (TITLE, OCR, SPEECH)) is None
     assert check(text, (GUESS, TITLE, OCR, SPEECH)) is None
     refusal = check(text, VIEWS)
@@ -115,7 +115,7 @@ def test_a_caption_of_bad_form_is_refused(text: str, reason: str) -> None:
 
 def test_a_word_is_licensed_only_by_the_view_it_speaks_of() -> None:
     assert check("Somebody says it is not cold.", [SPEECH]) is None
-    refusal = check("Somebody says a man plays guitar.", [PICTURE])
+    refusal = check("Somebody says a man plays guitar.", [VIDEO])
     assert str(refusal) == "unsupported: Somebody says"
 
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from vidal.crawl.media_kind import HEAD_BYTES, MEDIA, PICTURES, is_cut_off, kind_of
+from vidal.crawl.media_kind import HEAD_BYTES, IMAGES, MEDIA, is_cut_off, kind_of
 
 HEADS = [
     (b"\0\0\0\x18ftypisom", "mp4"), (b"\0\0\0\x08wide\0\0\0\0mdat", "mp4"), (b"\0\0\0\x18ftypavif", "avif"), (b"\x1aE\xdf\xa3\x01", "matroska"),
@@ -30,7 +30,7 @@ def test_every_sample_is_media_and_whole(samples: Path) -> None:
     for path in sorted(samples.iterdir()):
         with path.open("rb") as file:
             kind = kind_of(file.read(HEAD_BYTES))
-        assert kind in MEDIA and kind not in PICTURES, path.name
+        assert kind in MEDIA and kind not in IMAGES, path.name
         if path.name != "broken-cut-off.mp4":
             assert is_cut_off(path) is False, path.name
 

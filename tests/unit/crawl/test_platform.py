@@ -114,7 +114,7 @@ def test_a_stream_of_segments_is_put_together(site: Site, child: FetchChild, tmp
 
 @pytest.mark.parametrize("path", ["/hls/apart/bunny-wake.mp4/index.m3u8", "/dash/bunny-wake.mp4/index.mpd"])
 @pytest.mark.parametrize("is_known", [False, True])
-def test_picture_and_sound_that_come_apart_are_merged_without_coding(
+def test_video_and_audio_that_come_apart_are_merged_without_coding(
     site: Site, child: FetchChild, tmp_path: Path, path: str, is_known: bool
 ) -> None:
     sums = []

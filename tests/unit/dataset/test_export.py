@@ -1,4 +1,4 @@
-"""A data set in another shape holds the same clips, and VIDAL's JSON comes back as it went out."""
+"""A dataset in another shape holds the same clips, and VIDAL's JSON comes back as it went out."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 from typer.testing import CliRunner
 
-from tests.runs import CAPTION, PAINT, SHADE, SOUND, TROUBLE, digests, rows, run, write_recipe
+from tests.runs import AUDIO, CAPTION, PAINT, SHADE, TROUBLE, digests, rows, run, write_recipe
 from vidal.commands import app
 from vidal.dataset.dataset import Dataset
 from vidal.dataset.removals import Removals
@@ -35,7 +35,7 @@ def titled(tmp_path_factory: pytest.TempPathFactory) -> Dataset:
     """A dataset in which all clips but one have a caption."""
     folder = tmp_path_factory.mktemp("titled")
     run(
-        write_recipe(folder, [PAINT, CAPTION, SOUND], ["a dog", "", "a cat", "mute"]), folder / "out", InProcessEngine()
+        write_recipe(folder, [PAINT, CAPTION, AUDIO], ["a dog", "", "a cat", "mute"]), folder / "out", InProcessEngine()
     )
     return Dataset.open(str(folder / "out"))
 

@@ -1,4 +1,4 @@
-"""One driver writes a data set; a lock that nobody alive holds is broken."""
+"""One driver writes a dataset; a lock that nobody alive holds is broken."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Every break of a data set's promises is named by shard and key; a whole one has nothing to name."""
+"""Every break of a dataset's promises is named by shard and key; a whole one has nothing to name."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from vidal.engine.local import InProcessEngine
 
 @pytest.fixture(scope="module")
 def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A data set of three shards and two layers, in which all is well."""
+    """A dataset of three shards and two layers, in which all is well."""
     folder = tmp_path_factory.mktemp("whole")
     run(write_recipe(folder, [PAINT, SHADE], 10), folder / "out", InProcessEngine())
     return folder / "out"
@@ -69,7 +69,7 @@ def with_value(name: str, row: int, value: object) -> Callable[[pa.Table], pa.Ta
     return change
 
 
-def test_a_whole_data_set_has_nothing_to_name(whole: Path) -> None:
+def test_a_whole_dataset_has_nothing_to_name(whole: Path) -> None:
     assert problems(whole) == []
 
 

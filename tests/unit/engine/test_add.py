@@ -12,13 +12,13 @@ from rich.console import Console
 
 import vidal
 from tests.runs import (
+    AUDIO,
     CAPTION,
     FEW_LETTERS,
     LETTERS,
     PAINT,
     SAME_TITLE,
     SHADE,
-    SOUND,
     TROUBLE,
     digests,
     run,
@@ -42,7 +42,7 @@ TITLES = ["a", "ab", "abc", "abcd", "abcd", "mute", "reject", "abcdef", "raise"]
 @pytest.fixture
 def built(tmp_path: Path) -> Path:
     """Nine candidates in three shards: video and audio, one clip mute, one failed."""
-    run(write_recipe(tmp_path, [TROUBLE, PAINT, SOUND], TITLES), tmp_path / "out", InProcessEngine())
+    run(write_recipe(tmp_path, [TROUBLE, PAINT, AUDIO], TITLES), tmp_path / "out", InProcessEngine())
     return tmp_path / "out"
 
 

@@ -29,7 +29,7 @@ def spoilt_audio(path: Path, share: float) -> Path:
 
 def changing_audio(path: Path) -> Path:
     """A transport stream joined of mono at 44.1 kHz and stereo at 48 kHz, two seconds each."""
-    whole = film(path.with_suffix(".mkv"), "-c:a", "pcm_s16le", sound=f"{BEEP}|{BEEP}:s=48000")
+    whole = film(path.with_suffix(".mkv"), "-c:a", "pcm_s16le", audio_source=f"{BEEP}|{BEEP}:s=48000")
     cuts = [("0", "-af", "pan=mono|c0=c0", "-ar", "44100"), ("2", "-ar", "48000")]
     parts = [path.with_name(f"part{k}.ts") for k in range(2)]
     for part, (start, *form) in zip(parts, cuts, strict=True):
@@ -84,7 +84,7 @@ def test_the_recipe_says_how_much_of_the_audio_may_be_lost(limit: float, status:
 
 
 @pytest.mark.parametrize(
-    ("name", "sound"),
+    ("name", "audio_source"),
     [
         ("one channel is the other's negative", ANTIPHASE),
         ("nearly so", f"{BEEP}|-0.9*{BEEP}:s=48000"),
@@ -94,8 +94,8 @@ def test_the_recipe_says_how_much_of_the_audio_may_be_lost(limit: float, status:
         ("only the back of 7.1", f"0|0|0|0|{BEEP}|0|0|0:s=48000:c=7.1"),
     ],
 )
-def test_what_is_heard_in_the_source_is_heard_in_the_mono_audio(name: str, sound: str, tmp_path: Path) -> None:
-    clip = process(film(tmp_path / "film.mkv", "-c:a", "flac", sound=sound), tmp_path)
+def test_what_is_heard_in_the_source_is_heard_in_the_mono_audio(name: str, audio_source: str, tmp_path: Path) -> None:
+    clip = process(film(tmp_path / "film.mkv", "-c:a", "flac", audio_source=audio_source), tmp_path)
     samples = audio_of(clip)
     assert beeps_in(samples / np.abs(samples).max()) == list(BEEPS_S), name
     assert clip.audio_rms_db == pytest.approx(20 * np.log10(np.sqrt((samples**2).mean())), abs=0.1)
@@ -105,19 +105,19 @@ def test_what_is_heard_in_the_source_is_heard_in_the_mono_audio(name: str, sound
 def test_only_a_mix_that_cancels_out_is_replaced_by_a_channel(tmp_path: Path) -> None:
     """Two channels that have nothing in common lose 3 dB in a mix, which is no reason to drop one."""
     left, right = (f"0.3*sin(2*PI*{hertz}*t)" for hertz in (440, 1000))
-    clip = process(film(tmp_path / "film.mkv", "-c:a", "flac", sound=f"{left}|{right}:s=48000"), tmp_path)
+    clip = process(film(tmp_path / "film.mkv", "-c:a", "flac", audio_source=f"{left}|{right}:s=48000"), tmp_path)
     spectrum = np.abs(np.fft.rfft(audio_of(clip)))
     assert spectrum[440 * 4] == pytest.approx(spectrum[1000 * 4], rel=0.1)
 
 
 def test_audio_that_the_mono_member_lost_is_flagged(tmp_path: Path) -> None:
     """A tone above what 16 kHz can hold: loud in the source and in the video, silent in the FLAC."""
-    clip = process(film(tmp_path / "film.mkv", "-c:a", "flac", sound="0.5*sin(2*PI*15000*t):s=48000"), tmp_path)
+    clip = process(film(tmp_path / "film.mkv", "-c:a", "flac", audio_source="0.5*sin(2*PI*15000*t):s=48000"), tmp_path)
     assert clip.loudness_lufs is not None and clip.loudness_lufs > -30
     assert clip.damage == ["silent_audio"]
 
 
-@pytest.mark.parametrize("sound", ["0:s=48000", f"{BEEP}*0.001:s=48000"])
-def test_silence_is_no_damage(sound: str, tmp_path: Path) -> None:
-    clip: Clip = process(film(tmp_path / "film.mkv", "-c:a", "flac", sound=sound), tmp_path)
+@pytest.mark.parametrize("audio_source", ["0:s=48000", f"{BEEP}*0.001:s=48000"])
+def test_silence_is_no_damage(audio_source: str, tmp_path: Path) -> None:
+    clip: Clip = process(film(tmp_path / "film.mkv", "-c:a", "flac", audio_source=audio_source), tmp_path)
     assert (clip.audio_status, clip.damage) == ("ok", [])

@@ -19,15 +19,15 @@ from vidal.stages import step_class
 CODECS = {"mp3": "libmp3lame", "wav": "pcm_s16le", "flac": "flac", "ogg": "libvorbis", "opus": "libopus", "m4a": "aac"}
 
 
-def sound(path: Path, expression: str = f"{BEEP}|{BEEP}") -> Path:
+def audio_file(path: Path, expression: str = f"{BEEP}|{BEEP}") -> Path:
     codec = CODECS[path.suffix[1:]]
     ffmpeg("-f", "lavfi", "-i", f"aevalsrc={expression}:s=48000:d=4", "-c:a", codec, path)
     return path
 
 
 @pytest.mark.parametrize("ending", CODECS)
-def test_a_sound_file_gives_its_audio_and_no_picture(ending: str, tmp_path: Path) -> None:
-    clip = process(sound(tmp_path / f"beeps.{ending}"), tmp_path, takes="any")
+def test_an_audio_file_gives_its_audio_and_no_video(ending: str, tmp_path: Path) -> None:
+    clip = process(audio_file(tmp_path / f"beeps.{ending}"), tmp_path, takes="any")
     samples = audio_of(clip)
     assert beeps_in(samples) == pytest.approx(list(BEEPS_S), abs=0.11)
     alignment.check(clip)
@@ -37,19 +37,19 @@ def test_a_sound_file_gives_its_audio_and_no_picture(ending: str, tmp_path: Path
     assert clip.frame_times == [] and clip.width is clip.corrupt_frames is clip.motion is None
 
 
-def test_a_sound_file_fails_where_a_picture_is_wanted(tmp_path: Path) -> None:
+def test_an_audio_file_fails_where_a_video_is_required(tmp_path: Path) -> None:
     with pytest.raises(ClipError, match="no_video"):
-        process(sound(tmp_path / "beeps.wav"), tmp_path)
+        process(audio_file(tmp_path / "beeps.wav"), tmp_path)
 
 
-def test_channels_that_cancel_out_are_heard_without_a_picture_too(tmp_path: Path) -> None:
-    clip = process(sound(tmp_path / "beeps.wav", f"{BEEP}|-{BEEP}"), tmp_path, takes="any")
+def test_channels_that_cancel_out_are_heard_without_a_video_too(tmp_path: Path) -> None:
+    clip = process(audio_file(tmp_path / "beeps.wav", f"{BEEP}|-{BEEP}"), tmp_path, takes="any")
     assert beeps_in(audio_of(clip)) == list(BEEPS_S)
 
 
-def test_a_sound_file_that_cannot_be_decoded_fails(tmp_path: Path) -> None:
+def test_an_audio_file_that_cannot_be_decoded_fails(tmp_path: Path) -> None:
     path = tmp_path / "spoilt.m4a"
-    ffmpeg("-i", sound(tmp_path / "beeps.m4a"), "-c", "copy", "-bsf:a", "noise=amount='if(gte(n,40),1,0)'", path)
+    ffmpeg("-i", audio_file(tmp_path / "beeps.m4a"), "-c", "copy", "-bsf:a", "noise=amount='if(gte(n,40),1,0)'", path)
     with pytest.raises(ClipError, match="of the audio cannot be decoded"):
         process(path, tmp_path, takes="any")
 
@@ -62,7 +62,7 @@ def test_a_sound_file_that_cannot_be_decoded_fails(tmp_path: Path) -> None:
         ({}, True),
     ],
 )
-def test_a_filter_rejects_what_has_no_picture(columns: dict[str, str], is_open: bool) -> None:
+def test_a_filter_rejects_what_has_no_video(columns: dict[str, str], is_open: bool) -> None:
     clip = Clip(**columns)  # type: ignore[arg-type]
     step_class("no_video")().process_batch([clip])
     assert clip.is_open is is_open
@@ -79,15 +79,15 @@ def test_a_stage_of_frames_leaves_a_clip_without_any_as_it_is(name: str) -> None
     assert clip == untouched and clip.work.members == []
 
 
-def test_sound_files_are_built_verified_opened_and_shown(tmp_path: Path) -> None:
-    files = [sound(tmp_path / "beeps.mp3"), sound(tmp_path / "tone.wav", "0.1*sin(2*PI*440*t)*mod(t\\,1)")]
+def test_audio_files_are_built_verified_opened_and_shown(tmp_path: Path) -> None:
+    files = [audio_file(tmp_path / "beeps.mp3"), audio_file(tmp_path / "tone.wav", "0.1*sin(2*PI*440*t)*mod(t\\,1)")]
     files.append(tmp_path / "broken.ogg")
     files[-1].write_bytes(b"OggS" + bytes(5000))
     with (tmp_path / "list.csv").open("w", newline="") as file:
         csv.writer(file).writerows([("clip_id", "url"), *((path.stem, path) for path in files)])
     stages = ["fetch", "probe", {"media": {"takes": "any"}}, "no_audio", "damaged", "fingerprints"]
     stages.append({"duplicates": {"audio": "reject"}})
-    recipe = {"name": "sounds", "source": {"list": "list.csv"}, "shards": {"size": 4}, "stages": stages}
+    recipe = {"name": "audio", "source": {"list": "list.csv"}, "shards": {"size": 4}, "stages": stages}
     (tmp_path / "recipe.yaml").write_text(yaml.safe_dump(recipe))
     out = tmp_path / "out"
     done = command("build", tmp_path / "recipe.yaml", "--out", out, "--engine", "local", "--workers", "0")

@@ -1,4 +1,4 @@
-"""A clock that restarts or leaps is spliced, so that every frame and sound is where it is heard and seen; else named."""
+"""A clock that restarts or leaps is spliced, so that every frame and sample is where it is seen and heard; else named."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ def test_the_source_is_kept_as_it_came(tmp_path: Path) -> None:
     assert clip.work.members[0].data == (CASES / JOINED[0]).read_bytes()
 
 
-def test_a_picture_that_is_held_is_no_jump(tmp_path: Path) -> None:
+def test_a_held_frame_is_no_jump(tmp_path: Path) -> None:
     slow = ("-vf", "setpts=N*15/TB", "-fps_mode", "vfr", "-c:v", "libx264", "-frames:v", "3", "-an")
     film(tmp_path / "held.mkv", *slow)
     facts = probe(tmp_path / "held.mkv", tmp_path, Limits())

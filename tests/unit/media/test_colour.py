@@ -202,11 +202,11 @@ def make(source: Source, folder: Path) -> Path:
     return path
 
 
-def patches_of(picture: npt.NDArray[np.uint8]) -> Floats:
+def patches_of(image: npt.NDArray[np.uint8]) -> Floats:
     """The colour in the middle of each patch."""
-    width = picture.shape[1] // len(PATCHES)
-    centres = [k * picture.shape[1] // len(PATCHES) + width // 2 for k in range(len(PATCHES))]
-    middle = picture[picture.shape[0] // 2 - 4 : picture.shape[0] // 2 + 4]
+    width = image.shape[1] // len(PATCHES)
+    centres = [k * image.shape[1] // len(PATCHES) + width // 2 for k in range(len(PATCHES))]
+    middle = image[image.shape[0] // 2 - 4 : image.shape[0] // 2 + 4]
     return np.stack([middle[:, x - 3 : x + 3].mean(axis=(0, 1)) for x in centres])
 
 

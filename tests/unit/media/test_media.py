@@ -1,4 +1,4 @@
-"""The media stages against clips whose every frame says its own number and whose sound clicks at a known instant."""
+"""The media stages against clips whose every frame says its own number and whose audio clicks at a known instant."""
 
 from __future__ import annotations
 
@@ -40,11 +40,11 @@ def numbered(count: int = FRAMES, width: int = WIDTH, height: int = HEIGHT) -> b
     return np.repeat(rows[:, None, :], height, axis=1).tobytes()
 
 
-def number_of(picture: np.ndarray) -> int:
+def number_of(image: np.ndarray) -> int:
     """The number that a frame says; white and black bars at the ends set the scale, so tone and range do not matter."""
-    height, width = picture.shape[:2]
+    height, width = image.shape[:2]
     centres = [int((bar + 0.5) * width / (BITS + 2)) for bar in range(BITS + 2)]
-    levels = [float(picture[height // 3 : height // 2, x - 2 : x + 3].mean()) for x in centres]
+    levels = [float(image[height // 3 : height // 2, x - 2 : x + 3].mean()) for x in centres]
     assert levels[0] - levels[-1] > 40, levels
     middle = (levels[0] + levels[-1]) / 2
     return sum((level > middle) << bit for bit, level in zip(reversed(range(BITS)), levels[1:-1], strict=True))
@@ -141,7 +141,7 @@ def process(path: Path, folder: Path, **settings: object) -> Clip:
 
 
 def check_frames(clip: Clip, case: Case) -> None:
-    numbers = [number_of(picture) for picture in clip.work.frames()]
+    numbers = [number_of(image) for image in clip.work.frames()]
     truth = [case.true_time(n) - case.true_time(case.first) for n in numbers]
     assert clip.frame_times == pytest.approx(truth, abs=case.tolerance_s)
     assert [m.time_s for m in clip.work.frame_members()] == clip.frame_times
@@ -186,7 +186,7 @@ def test_an_edit_list_moves_the_first_frame(folder: Path) -> None:
     assert clip.duration_s == pytest.approx((FRAMES - 15) / 25, abs=1e-3)
 
 
-def test_cover_art_is_not_the_picture(folder: Path) -> None:
+def test_cover_art_is_not_the_video(folder: Path) -> None:
     case = Case("film.mp4", X264)
     film, cover = make(case, folder), folder / "cover.png"
     ffmpeg("-f", "lavfi", "-i", "color=red:s=1000x1000", "-frames:v", "1", cover)
@@ -210,8 +210,8 @@ def test_every_frame_of_the_stored_video_is_at_its_true_time(folder: Path, tmp_p
     stored.write_bytes(member.data)
     facts = probe(stored, tmp_path, Limits())
     pixels = ffmpeg("-i", stored, "-fps_mode", "passthrough", "-f", "rawvideo", "-pix_fmt", "gray", "-")
-    pictures = np.frombuffer(pixels, np.uint8).reshape(-1, clip.frame_height or 0, clip.frame_width or 0)
-    numbers = [number_of(picture) for picture in pictures]
+    stored_frames = np.frombuffer(pixels, np.uint8).reshape(-1, clip.frame_height or 0, clip.frame_width or 0)
+    numbers = [number_of(frame) for frame in stored_frames]
     assert numbers == list(range(FRAMES))
     assert facts.times_s == pytest.approx([uneven(n) for n in numbers], abs=1e-3)
     assert member.data.index(b"moov") < member.data.index(b"mdat")
@@ -243,8 +243,8 @@ def click_track(seconds: float, click_s: float, rate: int = 44_100) -> bytes:
     return file.getvalue()
 
 
-SOUNDS = [
-    # name, sound's offset against the picture, its length, where it clicks, where that is in the picture's time
+CLICK_TRACKS = [
+    # name, offset of the audio against the video, its length, where it clicks, where that is in the time of the video
     ("together", 0.0, 2.0, 1.2, 1.2),
     ("late", 0.37, 1.5, 0.9, 1.27),
     ("early", -0.52, 2.5, 1.4, 0.88),
@@ -255,44 +255,44 @@ SOUNDS = [
 
 CONTAINERS = {"mkv": "flac", "webm": "libopus", "ts": "mp2", "flv": "aac", "mov": "pcm_s16le"}
 CLICKS = [
-    *((*sound, "mp4", "aac") for sound in SOUNDS),
-    *((*SOUNDS[i], *c) for c in CONTAINERS.items() for i in (1, 2)),
+    *((*track, "mp4", "aac") for track in CLICK_TRACKS),
+    *((*CLICK_TRACKS[i], *c) for c in CONTAINERS.items() for i in (1, 2)),
 ]
 
 
 @pytest.mark.parametrize(
     ("name", "offset", "length", "click", "expected", "ending", "codec"), CLICKS, ids=[f"{c[0]}-{c[5]}" for c in CLICKS]
 )
-def test_a_click_is_where_the_picture_has_it(
+def test_a_click_is_where_the_video_has_it(
     name: str, offset: float, length: float, click: float, expected: float, ending: str, codec: str, folder: Path
 ) -> None:
-    picture = "libvpx -deadline realtime -cpu-used 8" if ending == "webm" else "libx264 -preset ultrafast"
+    encoder = "libvpx -deadline realtime -cpu-used 8" if ending == "webm" else "libx264 -preset ultrafast"
     wav, path = folder / f"{name}.wav", folder / f"{name}-{codec}.{ending}"
     wav.write_bytes(click_track(length, click))
     options, data = raw(Case(path.name, ""))
     early, late = str(max(0.0, -offset)), str(max(0.0, offset))
-    codecs = ("-c:v", *picture.split(), "-pix_fmt", "yuv420p", "-c:a", codec)
+    codecs = ("-c:v", *encoder.split(), "-pix_fmt", "yuv420p", "-c:a", codec)
     ffmpeg("-itsoffset", early, *options, "-itsoffset", late, "-i", wav, *codecs, path, data=data)
     clip = process(path, folder)
-    sound = clip.work.audio()
-    assert sound is not None and clip.has_audio and clip.duration_s is not None
-    assert abs(len(sound) - clip.duration_s * 16_000) <= 1 and clip.duration_s == pytest.approx(2.0, abs=2e-3)
-    assert int(np.abs(sound).argmax()) / 16_000 == pytest.approx(expected, abs=0.005)
+    audio = clip.work.audio()
+    assert audio is not None and clip.has_audio and clip.duration_s is not None
+    assert abs(len(audio) - clip.duration_s * 16_000) <= 1 and clip.duration_s == pytest.approx(2.0, abs=2e-3)
+    assert int(np.abs(audio).argmax()) / 16_000 == pytest.approx(expected, abs=0.005)
     assert clip.audio_start_s == pytest.approx(offset, abs=0.03)
 
 
-def test_a_gap_in_the_sound_is_silence_of_its_length(folder: Path) -> None:
+def test_a_gap_in_the_audio_is_silence_of_its_length(folder: Path) -> None:
     path = folder / "gap.mkv"
     (folder / "gap.wav").write_bytes(click_track(2.0, 1.5))
     options, data = raw(Case(path.name, ""))
     gap = ("-af", "aselect='not(between(t,0.4,0.9))'", "-c:a", "pcm_s16le")
     ffmpeg(*options, "-i", folder / "gap.wav", *X264.split(), *gap, path, data=data)
-    sound = process(path, folder).work.audio()
-    assert sound is not None and len(sound) == 32_000
-    assert int(np.abs(sound).argmax()) / 16_000 == pytest.approx(1.5, abs=0.005)
+    audio = process(path, folder).work.audio()
+    assert audio is not None and len(audio) == 32_000
+    assert int(np.abs(audio).argmax()) / 16_000 == pytest.approx(1.5, abs=0.005)
 
 
-def test_measurements_say_what_is_in_the_picture(folder: Path) -> None:
+def test_measurements_say_what_is_in_the_frames(folder: Path) -> None:
     scenes = "color=black:s=320x192:r=25:d=2[a];testsrc2=s=320x192:r=25:d=2[b];[a][b]concat"
     tone = "sine=f=440:d=4,volume='if(lt(t,2),0,1)':eval=frame"
     ffmpeg("-f", "lavfi", "-i", scenes, "-f", "lavfi", "-i", tone, *X264.split(), "-c:a", "aac", folder / "scenes.mp4")

@@ -81,7 +81,7 @@ def test_the_tracks_of_matroska_state_their_lengths(tmp_path: Path) -> None:
     assert clip.damage == []
 
 
-def test_audio_longer_than_the_picture_is_no_damage(tmp_path: Path) -> None:
+def test_audio_longer_than_the_video_is_no_damage(tmp_path: Path) -> None:
     film(tmp_path / "film.mp4", "-vf", "trim=end=2")
     clip = probed(tmp_path / "film.mp4", tmp_path)
     assert (clip.duration_s, clip.stated_duration_s) == (pytest.approx(2.0), pytest.approx(4.0, abs=0.05))

@@ -50,7 +50,7 @@ RULES = [
 
 
 @pytest.mark.parametrize(("name", "tracks", "taken"), RULES, ids=[rule[0] for rule in RULES])
-def test_the_picture_is(name: str, tracks: list[tuple[str, bool]], taken: int, tmp_path: Path) -> None:
+def test_the_video_track_is(name: str, tracks: list[tuple[str, bool]], taken: int, tmp_path: Path) -> None:
     inputs = [part for source, _ in tracks for part in ("-f", "lavfi", "-i", source)]
     maps = [part for number, _ in enumerate(tracks) for part in ("-map", str(number))]
     flags = [part for n, (_, flag) in enumerate(tracks) for part in (f"-disposition:v:{n}", "default" if flag else "0")]
@@ -100,7 +100,7 @@ def test_a_still_image_is_rejected_by_that_name(name: str, tmp_path: Path) -> No
         assert clip.decided_value == pytest.approx(0.2 / 8, abs=1e-3) and clip.decided_limit == 0.1
 
 
-def test_a_recipe_sets_how_short_a_picture_may_be(tmp_path: Path) -> None:
+def test_a_recipe_sets_how_short_a_video_may_be(tmp_path: Path) -> None:
     path = still("short.mp4", tmp_path)
     assert probed(path, tmp_path / "work", min_picture_share=0.02).is_open
 
@@ -125,11 +125,11 @@ def test_a_playlist_is_an_unsupported_container(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("ending", ["mp4", "mp3", "wav", "flac", "ogg", "m4a", "aac"])
-def test_sound_alone_is_described(ending: str, tmp_path: Path) -> None:
+def test_audio_alone_is_described(ending: str, tmp_path: Path) -> None:
     path = CASES / "only-sound.mp4"
     if ending != "mp4":
-        ffmpeg("-f", "lavfi", "-i", "sine=d=4", tmp_path / f"sound.{ending}")
-        path = tmp_path / f"sound.{ending}"
+        ffmpeg("-f", "lavfi", "-i", "sine=d=4", tmp_path / f"audio.{ending}")
+        path = tmp_path / f"audio.{ending}"
     clip = probed(path, tmp_path / "work")
     assert clip.is_open and clip.has_audio and clip.duration_s == pytest.approx(4.0, abs=0.05)
     assert (clip.width, clip.height, clip.fps, clip.frame_count, clip.video_track) == (None,) * 5
@@ -170,12 +170,12 @@ def test_a_mirrored_clip_has_no_rotation(tmp_path: Path) -> None:
     assert process(CASES / "hflip-only.mp4", tmp_path).rotation_deg == 0
 
 
-def test_a_picture_of_one_line_is_too_small(tmp_path: Path) -> None:
+def test_a_video_of_one_line_is_too_small(tmp_path: Path) -> None:
     with pytest.raises(ClipError, match="too_small: 257x1"):
         probe(CASES / "size-257x1.mp4", tmp_path, Limits())
 
 
-def test_a_picture_without_a_key_frame_is_undecodable(samples: Path, tmp_path: Path) -> None:
+def test_a_video_without_a_key_frame_is_undecodable(samples: Path, tmp_path: Path) -> None:
     with pytest.raises(ClipError, match="undecodable: no key frame"):
         probe(samples / "broken-bits.mp4", tmp_path, Limits())
 

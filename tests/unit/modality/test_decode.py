@@ -10,13 +10,13 @@ import pytest
 import soundfile
 from PIL import Image
 
-from tests.toys import encoded, picture
+from tests.toys import encoded, image
 from vidal import modality as modalities
 from vidal.errors import ClipError
 from vidal.modality.image import ImageModality
 from vidal.modality.modality import Array
 
-PHOTO = picture(1)
+PHOTO = image(1)
 DEPTH = np.arange(144 * 256, dtype=np.uint16).reshape(256, 144)
 
 
@@ -34,7 +34,7 @@ def npy(array: np.ndarray) -> bytes:
     return file.getvalue()
 
 
-def sound(samples: np.ndarray, rate: int = 16_000, kind: str = "FLAC") -> bytes:
+def audio(samples: np.ndarray, rate: int = 16_000, kind: str = "FLAC") -> bytes:
     file = io.BytesIO()
     soundfile.write(file, samples, rate, format=kind, subtype="FLOAT" if kind == "WAV" else "PCM_16")
     return file.getvalue()
@@ -69,7 +69,7 @@ def test_frames_are_in_order_of_time():
 
 
 def test_layers_decode_to_their_shapes_and_values():
-    colour = [picture(1), picture(2)]
+    colour = [image(1), image(2)]
     video = decode("video", {"mp4": b"not looked at", **{f"frame.{k}.jpg": encoded(p) for k, p in enumerate(colour)}})
     assert video.shape == (2, 256, 144, 3) and video.dtype == np.uint8
     expected = np.asarray(Image.open(io.BytesIO(encoded(colour[1]))).convert("RGB"))
@@ -82,7 +82,7 @@ def test_layers_decode_to_their_shapes_and_values():
     assert decode("infrared", {"tml0.jpg": encoded(PHOTO)}).shape == (1, 256, 144)
 
 
-def test_a_picture_stands_as_it_is_stored():
+def test_an_image_stands_as_it_is_stored():
     file = io.BytesIO()
     exif = Image.Exif()
     exif[0x0112] = 6
@@ -98,8 +98,8 @@ def test_a_picture_stands_as_it_is_stored():
         ("infrared", "infrared.0.jpg", encoded(PHOTO)),
         ("depth", "depth.0.png", png(DEPTH)),
         ("depth", "dep0.npy", npy(DEPTH)),
-        ("audio", "flac", sound(tone(1))),
-        ("audio", "wav", sound(tone(1), kind="WAV")),
+        ("audio", "flac", audio(tone(1))),
+        ("audio", "wav", audio(tone(1), kind="WAV")),
     ],
 )
 def test_a_member_that_ends_early_is_an_error(layer, suffix, data, share):
@@ -108,7 +108,7 @@ def test_a_member_that_ends_early_is_an_error(layer, suffix, data, share):
 
 
 @pytest.mark.parametrize(
-    ("layer", "suffix", "data"), [("depth", "depth.0.png", png(DEPTH)), ("audio", "flac", sound(tone(1)))]
+    ("layer", "suffix", "data"), [("depth", "depth.0.png", png(DEPTH)), ("audio", "flac", audio(tone(1)))]
 )
 def test_a_changed_byte_is_seen_where_the_format_has_checksums(layer, suffix, data):
     for at in np.linspace(len(data) // 3, len(data) - 40, 20).astype(int):
@@ -142,8 +142,8 @@ def test_a_changed_byte_is_seen_where_the_format_has_checksums(layer, suffix, da
         ("depth", "dep0.npy", npy(np.zeros((4, 4), "datetime64[s]")), "not depth"),
         ("depth", "dep0.npy", b"PK\x03\x04zip", "not a NumPy array"),
         ("audio", "flac", b"fLaC", "cannot be decoded"),
-        ("audio", "wav", sound(np.array([np.nan, 0.0]), kind="WAV"), "not finite"),
-        ("audio", "wav", sound(tone(1, 1000), rate=1000, kind="WAV"), "at 1000 Hz"),
+        ("audio", "wav", audio(np.array([np.nan, 0.0]), kind="WAV"), "not finite"),
+        ("audio", "wav", audio(tone(1, 1000), rate=1000, kind="WAV"), "at 1000 Hz"),
         ("audio", "mp4", b"", "no audio member among: mp4"),
         ("video", "mp4", b"", "no video image among: mp4"),
     ],
@@ -156,7 +156,7 @@ def test_what_is_no_such_member_is_one_clear_line(layer, suffix, data, said):
     assert "\n" not in str(caught.value)
 
 
-def test_pictures_of_a_clip_have_one_size():
+def test_images_of_a_clip_have_one_size():
     with pytest.raises(ClipError, match="different sizes"):
         decode("video", {"frame.0.jpg": encoded(PHOTO), "frame.1.jpg": encoded(PHOTO[:200])})
 
@@ -176,7 +176,7 @@ def test_arrays_are_metres_as_floats_and_millimetres_as_integers(stored, millime
 
 
 @pytest.mark.parametrize(("rate", "channels", "kind"), [(16_000, 1, "FLAC"), (44_100, 2, "FLAC"), (8_000, 1, "WAV")])
-def test_sound_is_mono_at_16_khz(rate, channels, kind):
-    made = decode("audio", {kind.lower(): sound(tone(1, rate, channels), rate, kind)})
+def test_audio_is_mono_at_16_khz(rate, channels, kind):
+    made = decode("audio", {kind.lower(): audio(tone(1, rate, channels), rate, kind)})
     assert made.dtype == np.float32 and len(made) == 16_000
     assert np.abs(made - tone(1))[200:-200].max() < 5e-3

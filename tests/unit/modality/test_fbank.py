@@ -22,11 +22,11 @@ def test_silence_is_the_floor():
 
 
 def test_a_batch_is_its_rows():
-    sounds = torch.randn(3, 4000, generator=torch.Generator().manual_seed(0))
-    together = fbank(sounds, mel_bins=126)
+    clips = torch.randn(3, 4000, generator=torch.Generator().manual_seed(0))
+    together = fbank(clips, mel_bins=126)
     assert together.shape == (3, 23, 126)
-    for row, sound in zip(together, sounds, strict=True):
-        torch.testing.assert_close(row, fbank(sound, mel_bins=126), rtol=0, atol=1e-5)
+    for row, clip in zip(together, clips, strict=True):
+        torch.testing.assert_close(row, fbank(clip, mel_bins=126), rtol=0, atol=1e-5)
 
 
 def test_a_tone_is_loudest_in_the_bin_of_its_pitch():

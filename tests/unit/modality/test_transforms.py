@@ -122,13 +122,13 @@ def test_settings_are_checked():
             VideoTransform(**wrong)
 
 
-def sound(steps: int) -> np.ndarray:
+def audio_of(steps: int) -> np.ndarray:
     return rng(steps).normal(0, 0.1, 400 + 160 * (steps - 1)).astype(np.float32)
 
 
 @pytest.mark.parametrize("steps", [100, 101, 150, 299, 300, 301, 950])
-def test_long_sounds_give_three_crops_from_front_middle_and_back(steps):
-    transform, samples = AudioTransform(mel_bins=32, length=100, mean=0, std=0.5), sound(steps)
+def test_long_audio_gives_three_crops_from_front_middle_and_back(steps):
+    transform, samples = AudioTransform(mel_bins=32, length=100, mean=0, std=0.5), audio_of(steps)
     whole = fbank(torch.from_numpy(samples - samples.mean()), mel_bins=32).T
     places = [third if len(third) else np.zeros(1, int) for third in np.array_split(np.arange(steps - 99), 3)]
     for made, choice in ((transform(samples, None), "middle"), (transform(samples, rng(7)), "any")):
@@ -139,16 +139,16 @@ def test_long_sounds_give_three_crops_from_front_middle_and_back(steps):
     assert len(drawn) == (1 if steps <= 101 else len(drawn)) and (steps <= 110 or len(drawn) > 1)
 
 
-def test_short_sounds_are_repeated_and_cut():
-    samples = sound(30)
+def test_short_audio_is_repeated_and_cut():
+    samples = audio_of(30)
     made = AudioTransform(mel_bins=32, length=100, mean=0, std=0.5)(samples, rng())
     whole = fbank(torch.from_numpy(samples - samples.mean()), mel_bins=32).T
     assert torch.allclose(made[0], whole.repeat(1, 4)[:, :100], atol=1e-5)
     assert torch.equal(made[0], made[1]) and torch.equal(made[0], made[2])
 
 
-def test_sound_is_normalised_and_a_constant_in_it_is_of_no_account():
-    samples = sound(100)
+def test_audio_is_normalised_and_a_constant_in_it_is_of_no_account():
+    samples = audio_of(100)
     transform = AudioTransform(mel_bins=32, length=100)
     raw = AudioTransform(mel_bins=32, length=100, mean=0, std=0.5)(samples, None)
     assert torch.allclose(transform(samples, None), (raw + 4.2677393) / (2 * 4.5689974), atol=1e-6)
@@ -156,7 +156,7 @@ def test_sound_is_normalised_and_a_constant_in_it_is_of_no_account():
 
 
 @pytest.mark.parametrize("samples", [0, 1, 399])
-def test_sound_shorter_than_a_window_is_refused(samples):
+def test_audio_shorter_than_a_window_is_refused(samples):
     with pytest.raises(ClipError, match="shorter than a window"):
         AudioTransform()(np.zeros(samples, np.float32), None)
 
@@ -165,7 +165,7 @@ def test_the_arrays_given_are_left_as_they_are():
     for transform, array in (
         (VideoTransform(size=144), VIDEO),
         (DepthTransform(size=64), DEPTH),
-        (AudioTransform(), sound(99)),
+        (AudioTransform(), audio_of(99)),
     ):
         before = array.copy()
         transform(array, rng())

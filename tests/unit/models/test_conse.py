@@ -19,11 +19,11 @@ from vidal.stages.text.text_match import TextMatch
 from vidal.work import Member
 
 
-def clip_of(pictures: Sequence[Image.Image], title: str, caption: str) -> Clip:
+def clip_of(images: Sequence[Image.Image], title: str, caption: str) -> Clip:
     clip = Clip(clip_id="c", title=title, caption=caption)
-    for index, picture in enumerate(pictures):
+    for index, image in enumerate(images):
         data = io.BytesIO()
-        picture.save(data, "JPEG", quality=90)
+        image.save(data, "JPEG", quality=90)
         clip.work.put(Member(layer="video", suffix=f"frame.{index}.jpg", data=data.getvalue(), time_s=float(index)))
     return clip
 
@@ -41,13 +41,13 @@ def frames_of(path: Path, count: int = 3) -> list[Image.Image]:
     return [frames[index * len(frames) // count].resize((320, 240)) for index in range(count)]
 
 
-def test_conse_prefers_what_the_picture_shows(conse: TextMatch, samples: Path) -> None:
+def test_conse_prefers_what_the_image_shows(conse: TextMatch, samples: Path) -> None:
     texts = ["a cat stares", "a cup of coffee on a table", "a rocket launch"]
     matcher = conse._matcher
     assert isinstance(matcher, ConseMatcher)
     for name, right in (("cat-stare.mp4", 0), ("coffee-still.mp4", 1), ("rocket-hold.mp4", 2)):
-        pictures = matcher.pictures([np.asarray(frame) for frame in frames_of(samples / name)])
-        scores = (pictures @ matcher.texts(texts).T).mean(0)
+        images = matcher.images([np.asarray(frame) for frame in frames_of(samples / name)])
+        scores = (images @ matcher.texts(texts).T).mean(0)
         assert int(scores.argmax()) == right, (name, scores)
 
 
@@ -70,7 +70,7 @@ SHOWN = {
 def own_beats_others(matcher: ConseMatcher, samples: Path, texts: dict[str, str]) -> tuple[float, float]:
     """How often a clip's own text beats another clip's, and how many shufflings of the texts score less in all."""
     vectors = matcher.texts(list(texts.values()))
-    scores = np.stack([(pictures_of(matcher, samples / name) @ vectors.T).mean(0) for name in texts])
+    scores = np.stack([(images_of(matcher, samples / name) @ vectors.T).mean(0) for name in texts])
     own, count = np.diag(scores), len(texts)
     wins = (own[:, None] > scores).sum() / (count * (count - 1))
     random = np.random.default_rng(0)
@@ -78,8 +78,8 @@ def own_beats_others(matcher: ConseMatcher, samples: Path, texts: dict[str, str]
     return float(wins), float(np.mean(own.mean() > np.array(shuffled)))
 
 
-def pictures_of(matcher: ConseMatcher, path: Path) -> Vectors:
-    return matcher.pictures([np.asarray(frame) for frame in frames_of(path)])
+def images_of(matcher: ConseMatcher, path: Path) -> Vectors:
+    return matcher.images([np.asarray(frame) for frame in frames_of(path)])
 
 
 def test_conse_tells_the_right_texts_from_shuffled_ones(conse: TextMatch, samples: Path) -> None:

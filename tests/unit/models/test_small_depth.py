@@ -8,7 +8,7 @@ from transformers import AutoImageProcessor, AutoModelForDepthEstimation, PreTra
 
 import vidal.models.small_depth  # noqa: F401  (registers the network)
 from tests.conftest import ROOT
-from tools.rendering.evaluate_depth import CHECKPOINT, measured, score_picture, score_renders
+from tools.rendering.evaluate_depth import CHECKPOINT, measured, score_image, score_renders
 from tools.rendering.frames import REPORTING_SEEDS, held_out_frames
 from tools.rendering.textures import noise_library
 
@@ -27,13 +27,13 @@ def test_renders_never_seen_are_ranked_far_better_than_by_row(model: PreTrainedM
 
 
 def test_a_photograph_with_measured_depth_is_ranked_better_than_by_row(model: PreTrainedModel) -> None:
-    score = score_picture(model, *measured(MOTORCYCLE))
+    score = score_image(model, *measured(MOTORCYCLE))
     assert 0.6 < score["row"] < 0.7, "the reference is read wrongly"
     assert score["gain"] >= 0.05
 
 
 @pytest.mark.parametrize("hw", [(256, 455), (455, 256), (90, 61)])
-def test_depth_has_the_size_of_the_picture(model: PreTrainedModel, hw: tuple[int, int]) -> None:
+def test_depth_has_the_size_of_the_image(model: PreTrainedModel, hw: tuple[int, int]) -> None:
     prepare = AutoImageProcessor.from_pretrained(CHECKPOINT, local_files_only=True)
     rgb = np.random.default_rng(0).integers(0, 255, (*hw, 3), np.uint8)
     with torch.inference_mode():

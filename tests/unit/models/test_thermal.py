@@ -40,11 +40,11 @@ def with_patch(frame: Frame, material: Material) -> Frame:
 @pytest.mark.parametrize("warm", [Material.BODY, Material.SKIN])
 @pytest.mark.parametrize("cool", [Material.CONCRETE, Material.WOOD, Material.PLANT, Material.WATER, Material.SKY])
 def test_warm_bodies_are_brighter_than_what_surrounds_them(warm: Material, cool: Material) -> None:
-    picture = infrared(with_patch(wall(cool), warm))
-    assert picture[10:14, 10:14].min() > picture[:, 20:].max() + 40
+    image = infrared(with_patch(wall(cool), warm))
+    assert image[10:14, 10:14].min() > image[:, 20:].max() + 40
 
 
-def test_something_hot_does_not_change_the_rest_of_the_picture() -> None:
+def test_something_hot_does_not_change_the_rest_of_the_image() -> None:
     before, after = infrared(wall()), infrared(with_patch(wall(), Material.SKIN))
     assert (before[:, 20:] == after[:, 20:]).all()
     assert (before[10:14, 10:14] != after[10:14, 10:14]).all()

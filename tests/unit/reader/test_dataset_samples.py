@@ -1,4 +1,4 @@
-"""A data set as its reader sees it: every sample, every condition, and every kind of damage."""
+"""A dataset as its reader sees it: every sample, every condition, and every kind of damage."""
 
 from __future__ import annotations
 
@@ -71,7 +71,7 @@ def test_samples_are_counted_from_the_end_too_and_are_no_more_than_there_are(who
             samples[i]
 
 
-def test_members_are_the_bytes_that_the_data_set_holds(whole: Path) -> None:
+def test_members_are_the_bytes_that_the_dataset_holds(whole: Path) -> None:
     samples, dataset = vidal.open(whole), Dataset.open(str(whole))
     row = dataset.find(samples.clip_id(5))
     assert row is not None
@@ -218,7 +218,7 @@ def test_a_changed_byte_is_seen_where_it_is_looked_for(mine: Path) -> None:
     member = next(m for m in row["members"] if m["name"].endswith("frame.3.jpg"))
     with (mine / "video/000000.tar").open("r+b") as tar:
         tar.seek(member["offset"])
-        tar.write(b"no picture at all")
+        tar.write(b"no image at all")
     with pytest.raises(BrokenSampleError, match=r"frame\.3\.jpg does not match its hash"):
         samples.read(2, "video", verify=True)
     with pytest.raises(BrokenSampleError, match=samples.clip_id(2)):
@@ -233,14 +233,14 @@ NO_SET = {
 
 
 @pytest.mark.parametrize(("change", "kind", "said"), NO_SET.values(), ids=NO_SET)
-def test_what_is_no_data_set_is_one_line(mine: Path, change: object, kind: type[Exception], said: str) -> None:
+def test_what_is_no_dataset_is_one_line(mine: Path, change: object, kind: type[Exception], said: str) -> None:
     change(mine)  # type: ignore[operator]
     with pytest.raises(kind, match=said) as caught:
         vidal.open(mine)
     assert "\n" not in str(caught.value)
 
 
-def test_a_data_set_without_one_readable_manifest_has_no_samples_and_says_why(mine: Path) -> None:
+def test_a_dataset_without_one_readable_manifest_has_no_samples_and_says_why(mine: Path) -> None:
     for path in (mine / "manifest").iterdir():
         cut(path, 0.5)
     samples = vidal.open(mine)

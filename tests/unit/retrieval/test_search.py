@@ -1,4 +1,4 @@
-"""Search: words, a picture or a sound find the clip that they are of, and a wrong question is one clear line."""
+"""Search: words, an image or audio find the clip that they are of, and a wrong question is one clear line."""
 
 from __future__ import annotations
 
@@ -27,10 +27,10 @@ def material(tmp_path_factory: pytest.TempPathFactory) -> Path:
     data = small_set(folder / "set")
     embed(data, small_run(data, folder / "run"), str(folder / "e"), device="cpu")
     ds = vidal.open(data)
-    (folder / "sound.flac").write_bytes(ds.read(5, "audio", ["flac"])["flac"])
-    (folder / "picture.JPG").write_bytes(ds.read(5, "video", ["frame.2.jpg"])["frame.2.jpg"])
-    (folder / "torn.flac").write_bytes((folder / "sound.flac").read_bytes()[:300])
-    (folder / "text.png").write_text("no picture")
+    (folder / "audio.flac").write_bytes(ds.read(5, "audio", ["flac"])["flac"])
+    (folder / "image.JPG").write_bytes(ds.read(5, "video", ["frame.2.jpg"])["frame.2.jpg"])
+    (folder / "torn.flac").write_bytes((folder / "audio.flac").read_bytes()[:300])
+    (folder / "text.png").write_text("no image")
     return folder
 
 
@@ -40,9 +40,9 @@ def embeddings(material: Path, tmp_path: Path) -> Path:
     return tmp_path / "e"
 
 
-def test_a_sound_finds_its_own_clip_first(material: Path) -> None:
+def test_audio_finds_its_own_clip_first(material: Path) -> None:
     ds = vidal.open(str(material / "set"))
-    first, *others = search(str(material / "sound.flac"), str(material / "e"), modality="audio", top=3)
+    first, *others = search(str(material / "audio.flac"), str(material / "e"), modality="audio", top=3)
     assert (first.clip_id, first.modality, first.data) == (ds.clip_id(5), "audio", str(material / "set"))
     assert first.score == pytest.approx(1, abs=1e-5) and first.text == ds.row(5)["caption"]
     assert len(others) == 2 and all(hit.score <= first.score for hit in others)
@@ -63,8 +63,8 @@ def test_words_give_the_best_clips_each_once_as_a_full_comparison_would(material
     assert [hit.score for hit in hits] == pytest.approx([best[clip_id] for clip_id in expected], abs=1e-6)
 
 
-def test_a_picture_is_asked_of_the_modality_named(material: Path) -> None:
-    hits = search(str(material / "picture.JPG"), str(material / "e"), modality="audio", top=4)
+def test_an_image_is_asked_of_the_modality_named(material: Path) -> None:
+    hits = search(str(material / "image.JPG"), str(material / "e"), modality="audio", top=4)
     assert len(hits) == 4 and {hit.modality for hit in hits} == {"audio"}
 
 
@@ -107,7 +107,7 @@ def test_embeddings_that_are_not_there_empty_or_damaged_are_one_line(embeddings:
         search("words", str(embeddings))
 
 
-def test_hits_are_given_without_texts_where_the_data_set_is_gone(embeddings: Path, tmp_path: Path) -> None:
+def test_hits_are_given_without_texts_where_the_dataset_is_gone(embeddings: Path, tmp_path: Path) -> None:
     info = json.loads((embeddings / NAME).read_text())
     (embeddings / NAME).write_text(json.dumps(info | {"data": str(tmp_path / "moved")}))
     hits = search("words", str(embeddings), top=2)

@@ -11,13 +11,13 @@ import pytest
 import yaml
 
 from tests.runs import (
+    AUDIO,
     CAPTION,
     FEW_LETTERS,
     LETTERS,
     PAINT,
     SAME_TITLE,
     SHADE,
-    SOUND,
     TROUBLE,
     command,
     digests,
@@ -59,7 +59,7 @@ def first(tmp_path: Path) -> Path:
 def second(tmp_path: Path) -> Path:
     """Video, audio and captions of six clips, one mute, one failed, one with an id of the first dataset."""
     clips = {"b0": "two", "b1": "mute", "b2": "raise", "b3": "five", "both": "six", "b5": "one"}
-    return built(tmp_path / "b", [TROUBLE, PAINT, SOUND, CAPTION], clips, weight=[1, 2, 3, 4, 5, 6])
+    return built(tmp_path / "b", [TROUBLE, PAINT, AUDIO, CAPTION], clips, weight=[1, 2, 3, 4, 5, 6])
 
 
 def merge(*datasets: Path | str, stages: list[Any] | None = None, **keys: Any) -> Recipe:

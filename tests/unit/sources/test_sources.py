@@ -1,4 +1,4 @@
-"""Candidates come out of a list, a folder or a data set as they stand there, or in one line about what is wrong."""
+"""Candidates come out of a list, a folder or a dataset as they stand there, or in one line about what is wrong."""
 
 from __future__ import annotations
 
@@ -329,14 +329,14 @@ def test_the_identity_of_a_source_is_its_content_and_not_its_place(tmp_path: Pat
 
 @pytest.fixture(scope="module")
 def painted(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A data set of ten clips, of which one was rejected and one failed."""
+    """A dataset of ten clips, of which one was rejected and one failed."""
     folder = tmp_path_factory.mktemp("painted")
     titles = ["reject", "raise", *[f"clip {n}" for n in range(8)]]
     run(write_recipe(folder, [PAINT, TROUBLE], titles), folder / "out", InProcessEngine())
     return folder / "out"
 
 
-def test_a_data_set_gives_its_kept_clips_with_their_members(painted: Path, tmp_path: Path) -> None:
+def test_a_dataset_gives_its_kept_clips_with_their_members(painted: Path, tmp_path: Path) -> None:
     recipe = check({"source": {"dataset": str(painted)}, "shards": {"size": 3}, "stages": [SHADE]}, "again")
     run(recipe, tmp_path / "out", InProcessEngine())
     before, after = rows(painted), rows(tmp_path / "out")
@@ -348,7 +348,7 @@ def test_a_data_set_gives_its_kept_clips_with_their_members(painted: Path, tmp_p
         assert (row["status"], row["layers"], row["title"]) == ("kept", ["video", "depth"], before[clip_id]["title"])
 
 
-def test_a_data_set_that_cannot_be_a_source_says_why(painted: Path, tmp_path: Path) -> None:
+def test_a_dataset_that_cannot_be_a_source_says_why(painted: Path, tmp_path: Path) -> None:
     with pytest.raises(SourceError, match=rf"^{tmp_path}: no dataset there \(no dataset\.json\)"):
         DatasetSource(dataset=str(tmp_path)).candidates()
     run(write_recipe(tmp_path, [PAINT, TROUBLE], ["reject"] * 5), tmp_path / "none", InProcessEngine())

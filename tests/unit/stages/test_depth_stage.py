@@ -18,7 +18,7 @@ from vidal.stages.modalities.depth import Depth
 from vidal.work import Member
 
 
-def picture(height: int, width: int, seed: int = 0) -> np.ndarray:
+def image(height: int, width: int, seed: int = 0) -> np.ndarray:
     numbers = np.random.default_rng(seed)
     small = Image.fromarray(numbers.integers(0, 255, (6, 6, 3), dtype=np.uint8))
     return np.asarray(small.resize((width, height), Image.Resampling.BICUBIC))
@@ -117,7 +117,7 @@ def models(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
 
 @pytest.mark.parametrize(("height", "width"), [(96, 170), (170, 96), (97, 131), (128, 128)])
 def test_each_frame_has_16_bits_of_its_own_size_and_time(stage: Depth, height: int, width: int) -> None:
-    clip = clip_of([picture(height, width, seed) for seed in range(3)])
+    clip = clip_of([image(height, width, seed) for seed in range(3)])
     stage.process(clip)
     members = [m for m in clip.work.members if m.layer == "depth"]
     assert [(m.suffix, m.time_s) for m in members] == [(f"depth.{k}.png", 0.25 + 2 * k) for k in range(3)]
@@ -133,7 +133,7 @@ def test_each_frame_has_16_bits_of_its_own_size_and_time(stage: Depth, height: i
 def test_a_metric_model_gives_millimetres(models: dict[str, Path], name: str) -> None:
     stage = Depth(model=str(models[name]))
     stage.setup()
-    frame = picture(96, 160, 1)
+    frame = image(96, 160, 1)
     clip = clip_of([frame])
     stage.process(clip)
     assert clip.depth_scale == "metric"
@@ -163,7 +163,7 @@ def test_the_farthest_depth_is_what_the_metric_model_states_unless_the_recipe_sa
 ) -> None:
     stage = Depth(model=str(of_max_depth(models, tmp_path / "far", name, stated)), max_depth_m=asked)
     stage.setup()
-    clip = clip_of([picture(60, 100, 1)])
+    clip = clip_of([image(60, 100, 1)])
     stage.process(clip)
     assert set(np.unique(depths_of(clip)[0])) == {farthest}
     assert clip.depth_saturation_share == 1.0
@@ -180,7 +180,7 @@ def test_metres_are_clipped_and_the_share_at_either_end_is_kept(
     stage.setup()
     (depth,) = stage._millimetres([np.full((4, 6), metres, np.float32)])
     assert (depth == millimetres).all()
-    clip = clip_of([picture(4, 6)])
+    clip = clip_of([image(4, 6)])
     stage._store(clip, [depth])
     assert clip.depth_saturation_share == saturated
 
@@ -228,7 +228,7 @@ def test_every_kind_of_dpt_takes_frames_of_any_shape(
 ) -> None:
     stage = Depth(model=str(models[name]))
     stage.setup()
-    clip = clip_of([picture(height, width, seed) for seed in range(2)])
+    clip = clip_of([image(height, width, seed) for seed in range(2)])
     stage.process(clip)
     assert [depth.shape for depth in depths_of(clip)] == [(height, width)] * 2
     assert clip.depth_scale == "relative"
@@ -237,7 +237,7 @@ def test_every_kind_of_dpt_takes_frames_of_any_shape(
 def test_a_relative_model_of_transformers_is_recorded_as_relative(models: dict[str, Path]) -> None:
     stage = Depth(model=str(models["relative"]))
     stage.setup()
-    clip = clip_of([picture(100, 60)])
+    clip = clip_of([image(100, 60)])
     stage.process(clip)
     assert clip.depth_scale == "relative"
     assert depths_of(clip)[0].shape == (100, 60)
@@ -248,15 +248,15 @@ def test_the_processor_keeps_the_aspect_even_where_its_file_says_to_squash(model
     transformers.AutoModelForDepthEstimation.from_pretrained(models["relative"]).save_pretrained(folder)
     transformers.DPTImageProcessor(size={"height": 56, "width": 56}).save_pretrained(folder)
     loaded = load_depth(str(folder), device="cpu", half=True)
-    height, width = loaded.processor(images=[picture(128, 256)], return_tensors="pt")["pixel_values"].shape[-2:]
+    height, width = loaded.processor(images=[image(128, 256)], return_tensors="pt")["pixel_values"].shape[-2:]
     assert (width, height) == (112, 56)
     assert loaded.dtype == torch.float32
 
 
 def test_a_batch_gives_the_bytes_of_one_by_one(stage: Depth) -> None:
     shapes = [(64, 112), (112, 64), (64, 112)]
-    together = [clip_of([picture(h, w, 10 * i + k) for k in range(4)], str(i)) for i, (h, w) in enumerate(shapes)]
-    alone = [clip_of([picture(h, w, 10 * i + k) for k in range(4)], str(i)) for i, (h, w) in enumerate(shapes)]
+    together = [clip_of([image(h, w, 10 * i + k) for k in range(4)], str(i)) for i, (h, w) in enumerate(shapes)]
+    alone = [clip_of([image(h, w, 10 * i + k) for k in range(4)], str(i)) for i, (h, w) in enumerate(shapes)]
     stage.process_batch(together)
     for clip in alone:
         stage.process(clip)
@@ -267,7 +267,7 @@ def test_a_batch_gives_the_bytes_of_one_by_one(stage: Depth) -> None:
 
 
 def test_frames_that_stand_still_do_not_flicker(stage: Depth) -> None:
-    clip = clip_of([picture(96, 96, 4)] * 3)
+    clip = clip_of([image(96, 96, 4)] * 3)
     stage.process(clip)
     assert clip.depth_flicker == 0.0
 

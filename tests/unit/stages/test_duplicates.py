@@ -15,7 +15,7 @@ import pytest
 from PIL import Image
 
 import vidal.clip
-from tests.toys import Picture, clip_of, encoded, frames, picture
+from tests.toys import Pixels, clip_of, encoded, frames, image
 from vidal.clip import SCHEMA_VERSION, Clip
 from vidal.dataset.dataset import DatasetInfo, write_info
 from vidal.dataset.storage import Storage
@@ -28,18 +28,18 @@ from vidal.stages.near_duplicates import AudioFingerprints, frame_pairs
 Row = dict[str, Any]
 
 
-def _row(clip_id: str, pictures: list[Picture] | None = None, **columns: Any) -> Row:
-    """The manifest row of a kept clip that shows ``pictures``."""
-    clip = clip_of(pictures or [], clip_id=clip_id, **{"status": "kept", "duration_s": 8.0, **columns})
+def _row(clip_id: str, shown: list[Pixels] | None = None, **columns: Any) -> Row:
+    """The manifest row of a kept clip that shows ``shown``."""
+    clip = clip_of(shown or [], clip_id=clip_id, **{"status": "kept", "duration_s": 8.0, **columns})
     Fingerprints().process(clip)
     return to_row(clip)
 
 
-def _reencoded(pictures: list[Picture], size: tuple[int, int], quality: int) -> list[Picture]:
-    return [np.asarray(Image.open(io.BytesIO(encoded(frame, size=size, quality=quality)))) for frame in pictures]
+def _reencoded(shown: list[Pixels], size: tuple[int, int], quality: int) -> list[Pixels]:
+    return [np.asarray(Image.open(io.BytesIO(encoded(frame, size=size, quality=quality)))) for frame in shown]
 
 
-def _sound(seed: int, values: int = 60) -> list[int]:
+def _audio(seed: int, values: int = 60) -> list[int]:
     """A fingerprint that changes as chromaprint's do: some bits from each value to the next."""
     generator = np.random.default_rng(seed)
     steps = generator.integers(0, 2**32, values) & generator.integers(0, 2**32, values)
@@ -64,10 +64,10 @@ def _repeats(rows: list[Row], **settings: Any) -> dict[str, tuple[str, str]]:
     return {r["clip_id"]: (r["duplicate_of"], r["duplicate_kind"]) for r in decided if r["status"] == "rejected"}
 
 
-def _shaken(pictures: list[Picture], amount: float) -> list[Picture]:
-    """The pictures with so much of another picture mixed in that their hashes move ``amount`` apart."""
-    other = picture(999).astype(float)
-    return [((1 - amount) * frame + amount * other).astype(np.uint8) for frame in pictures]
+def _shaken(shown: list[Pixels], amount: float) -> list[Pixels]:
+    """The frames with so much of another image mixed in that their hashes move ``amount`` apart."""
+    other = image(999).astype(float)
+    return [((1 - amount) * frame + amount * other).astype(np.uint8) for frame in shown]
 
 
 @pytest.mark.parametrize(
@@ -183,7 +183,7 @@ def test_what_stays_is_what_the_plain_rule_says() -> None:
         ("rejected before", {"status": "rejected"}, {}),
     ],
 )
-def test_equal_pictures_are_no_duplicate_with(name: str, one: Row, two: Row) -> None:
+def test_equal_frames_are_no_duplicate_with(name: str, one: Row, two: Row) -> None:
     assert _repeats([_row("one", frames(1)) | one, _row("two", frames(1)) | two]) == {}, name
 
 
@@ -196,7 +196,7 @@ def test_black_and_flat_frames_match_nothing() -> None:
     black = np.zeros((256, 144, 3), np.uint8)
     mostly_black = [[*frames(seed)[:3], *[black] * 5] for seed in (1, 1)]
     rows = [_row("black1", [black] * 8), _row("black2", [black] * 8)]
-    rows += [_row(f"few{k}", pictures) for k, pictures in enumerate(mostly_black)]
+    rows += [_row(f"few{k}", shown) for k, shown in enumerate(mostly_black)]
     assert _repeats(rows) == {}
     assert _repeats(rows, min_frames=3) == {"few1": ("few0", "frames")}
 
@@ -210,51 +210,54 @@ def test_equal_bytes_are_a_duplicate_whatever_else_is_known() -> None:
 
 
 LOOSE = _shaken(frames(1), 0.3)
-TITLE_CARD = [picture(7)] * 8
+TITLE_CARD = [image(7)] * 8
 SILENCE = [627964279] * 60
 LULL = [0] * 140  # the value that the index scrambles to its smallest key, so that it offers the pair
 
 
 @pytest.mark.parametrize(
-    ("name", "pictures", "sounds", "found"),
+    ("name", "frames_of_both", "audio_of_both", "found"),
     [
         # found: kind of the match under audio = off, confirm, reject
-        ("near pictures, same sound", (frames(1), frames(1)), (_sound(1), _noisy(_sound(1))), ("frames",) * 3),
-        ("near pictures, other sound", (frames(1), frames(1)), (_sound(1), _sound(2)), ("frames",) * 3),
-        ("looser pictures, other sound", (frames(1), LOOSE), (_sound(1), _sound(2)), (None, None, None)),
-        ("looser pictures, same sound", (frames(1), LOOSE), (_sound(1), _noisy(_sound(1))), (None, "frames", "frames")),
-        ("looser pictures, late sound", (frames(1), LOOSE), (_sound(1), _sound(1)[5:]), (None, "frames", "frames")),
-        ("looser pictures, early sound", (frames(1), LOOSE), (_sound(1)[5:], _sound(1)), (None, "frames", "frames")),
-        ("looser pictures, silence", (frames(1), LOOSE), (SILENCE, SILENCE), (None, None, None)),
-        ("looser pictures, no sound", (frames(1), LOOSE), ([], []), (None, None, None)),
-        ("looser pictures, short sound", (frames(1), LOOSE), (_sound(1, 12), _sound(1, 12)), (None, None, None)),
-        ("other pictures, same sound", (frames(1), frames(2)), (_sound(1), _noisy(_sound(1))), (None, None, "audio")),
-        ("other pictures, silence", (frames(1), frames(2)), (SILENCE, SILENCE), (None, None, None)),
+        ("near frames, same audio", (frames(1), frames(1)), (_audio(1), _noisy(_audio(1))), ("frames",) * 3),
+        ("near frames, other audio", (frames(1), frames(1)), (_audio(1), _audio(2)), ("frames",) * 3),
+        ("looser frames, other audio", (frames(1), LOOSE), (_audio(1), _audio(2)), (None, None, None)),
+        ("looser frames, same audio", (frames(1), LOOSE), (_audio(1), _noisy(_audio(1))), (None, "frames", "frames")),
+        ("looser frames, late audio", (frames(1), LOOSE), (_audio(1), _audio(1)[5:]), (None, "frames", "frames")),
+        ("looser frames, early audio", (frames(1), LOOSE), (_audio(1)[5:], _audio(1)), (None, "frames", "frames")),
+        ("looser frames, silence", (frames(1), LOOSE), (SILENCE, SILENCE), (None, None, None)),
+        ("looser frames, no audio", (frames(1), LOOSE), ([], []), (None, None, None)),
+        ("looser frames, short audio", (frames(1), LOOSE), (_audio(1, 12), _audio(1, 12)), (None, None, None)),
+        ("other frames, same audio", (frames(1), frames(2)), (_audio(1), _noisy(_audio(1))), (None, None, "audio")),
+        ("other frames, silence", (frames(1), frames(2)), (SILENCE, SILENCE), (None, None, None)),
         (
-            "other pictures, both silent for long",
+            "other frames, both silent for long",
             (frames(1), frames(2)),
-            (LULL + _sound(1, 24), LULL + _sound(2, 24)),
+            (LULL + _audio(1, 24), LULL + _audio(2, 24)),
             (None, None, None),
         ),
-        ("a still, other sound", (TITLE_CARD, TITLE_CARD), (_sound(1), _sound(2)), ("frames", None, None)),
-        ("a still, same sound", (TITLE_CARD, TITLE_CARD), (_sound(1), _noisy(_sound(1))), ("frames",) * 3),
-        ("a still, short sounds", (TITLE_CARD, TITLE_CARD), (_sound(1, 12), _sound(2, 12)), ("frames",) * 3),
+        ("a still, other audio", (TITLE_CARD, TITLE_CARD), (_audio(1), _audio(2)), ("frames", None, None)),
+        ("a still, same audio", (TITLE_CARD, TITLE_CARD), (_audio(1), _noisy(_audio(1))), ("frames",) * 3),
+        ("a still, short audio", (TITLE_CARD, TITLE_CARD), (_audio(1, 12), _audio(2, 12)), ("frames",) * 3),
         ("a still, silence", (TITLE_CARD, TITLE_CARD), (SILENCE, SILENCE), ("frames",) * 3),
     ],
 )
-def test_what_the_sound_says_is_a_setting(
+def test_what_the_audio_says_is_a_setting(
     name: str,
-    pictures: tuple[list[Picture], list[Picture]],
-    sounds: tuple[list[int], list[int]],
+    frames_of_both: tuple[list[Pixels], list[Pixels]],
+    audio_of_both: tuple[list[int], list[int]],
     found: tuple[str | None, ...],
 ) -> None:
-    rows = [_row("a", pictures[0], audio_fingerprint=sounds[0]), _row("b", pictures[1], audio_fingerprint=sounds[1])]
+    rows = [
+        _row("a", frames_of_both[0], audio_fingerprint=audio_of_both[0]),
+        _row("b", frames_of_both[1], audio_fingerprint=audio_of_both[1]),
+    ]
     for audio, kind in zip(("off", "confirm", "reject"), found, strict=True):
         assert _repeats(rows, audio=audio) == ({} if kind is None else {"b": ("a", kind)}), (name, audio)
 
 
 def test_the_detail_and_the_columns_hold_every_number_that_was_decided_on() -> None:
-    rows = [_row("a", frames(1), audio_fingerprint=_sound(1)), _row("b", LOOSE, audio_fingerprint=_noisy(_sound(1)))]
+    rows = [_row("a", frames(1), audio_fingerprint=_audio(1)), _row("b", LOOSE, audio_fingerprint=_noisy(_audio(1)))]
     row = _decide(rows)["b"]
     distance = row["duplicate_distance"]
     assert 10 < distance <= 16 and (row["decided_value"], row["decided_limit"]) == (distance, 16)
@@ -389,19 +392,19 @@ def test_a_crowd_in_one_bucket_costs_no_more_than_its_window() -> None:
 @pytest.mark.parametrize(
     ("name", "one", "two", "error"),
     [
-        ("itself", _sound(1), _sound(1), 0.0),
-        ("cut at the front", _sound(1), _sound(1)[8:], 0.0),
-        ("cut by more than an encoder would", _sound(1), _sound(1)[9:], 0.25),
-        ("every bit turned", _sound(1), [value ^ (2**32 - 1) for value in _sound(1)], 0.5),
-        ("another", _sound(1), _sound(2), 0.5),
-        ("nothing", _sound(1), [], np.inf),
+        ("itself", _audio(1), _audio(1), 0.0),
+        ("cut at the front", _audio(1), _audio(1)[8:], 0.0),
+        ("cut by more than an encoder would", _audio(1), _audio(1)[9:], 0.25),
+        ("every bit turned", _audio(1), [value ^ (2**32 - 1) for value in _audio(1)], 0.5),
+        ("another", _audio(1), _audio(2), 0.5),
+        ("nothing", _audio(1), [], np.inf),
         ("a constant", SILENCE, SILENCE, np.inf),
         ("two values in turn", [1, 2] * 30, [1, 2] * 30, np.inf),
     ],
 )
-def test_a_sound_is_compared_at_the_best_shift_in_either_direction(
+def test_audio_is_compared_at_the_best_shift_in_either_direction(
     name: str, one: list[int], two: list[int], error: float
 ) -> None:
-    sounds = AudioFingerprints(pa.chunked_array([pa.array([one, two], pa.list_(pa.int64()))]), min_values=20)
-    there, back = sounds.errors((np.array([0, 1]), np.array([1, 0])))
+    fingerprints = AudioFingerprints(pa.chunked_array([pa.array([one, two], pa.list_(pa.int64()))]), min_values=20)
+    there, back = fingerprints.errors((np.array([0, 1]), np.array([1, 0])))
     assert there == back == pytest.approx(error, abs=0.1), name

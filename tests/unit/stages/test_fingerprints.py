@@ -9,19 +9,19 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from tests.toys import Picture, clip_of, encoded, frames, picture
+from tests.toys import Pixels, clip_of, encoded, frames, image
 from vidal.stages.fingerprints import NO_INFORMATION, Fingerprints, frame_hash
 
 
-def _distance(a: Picture, b: Picture) -> int:
+def _distance(a: Pixels, b: Pixels) -> int:
     return (int(frame_hash(a), 16) ^ int(frame_hash(b), 16)).bit_count()
 
 
-def _reencoded(frame: Picture, size: tuple[int, int], quality: int) -> Picture:
+def _reencoded(frame: Pixels, size: tuple[int, int], quality: int) -> Pixels:
     return np.asarray(Image.open(io.BytesIO(encoded(frame, size=size, quality=quality))))
 
 
-def _cropped(frame: Picture, share: float) -> Picture:
+def _cropped(frame: Pixels, share: float) -> Pixels:
     dy, dx = (int(side * share / 2) for side in frame.shape[:2])
     return frame[dy:-dy, dx:-dx]
 
@@ -37,15 +37,15 @@ def _cropped(frame: Picture, share: float) -> Picture:
         ("crop of 3 %", lambda f: _cropped(f, 0.03), 12),
     ],
 )
-def test_a_picture_keeps_its_hash_through(name: str, change: Callable[[Picture], Picture], max_bits: int) -> None:
-    originals = [picture(seed) for seed in range(8)]
+def test_an_image_keeps_its_hash_through(name: str, change: Callable[[Pixels], Pixels], max_bits: int) -> None:
+    originals = [image(seed) for seed in range(8)]
     distances = [_distance(frame, change(frame)) for frame in originals]
     assert np.mean(distances) <= max_bits, (name, distances)
 
 
-def test_other_pictures_have_other_hashes() -> None:
-    pictures = [picture(seed) for seed in range(16)]
-    closest = min(_distance(a, b) for i, a in enumerate(pictures) for b in pictures[:i])
+def test_other_images_have_other_hashes() -> None:
+    images = [image(seed) for seed in range(16)]
+    closest = min(_distance(a, b) for i, a in enumerate(images) for b in images[:i])
     assert closest > 14
 
 
@@ -57,13 +57,13 @@ def test_other_pictures_have_other_hashes() -> None:
         ("black with noise", np.random.default_rng(0).integers(0, 8, (256, 144, 3)).astype(np.uint8)),
     ],
 )
-def test_a_flat_frame_has_the_hash_that_says_nothing(name: str, frame: Picture) -> None:
+def test_a_flat_frame_has_the_hash_that_says_nothing(name: str, frame: Pixels) -> None:
     assert frame_hash(frame) == NO_INFORMATION, name
 
 
 def test_the_hash_is_the_one_imagehash_computes() -> None:
-    """Held against ``str(imagehash.phash(Image.fromarray(picture(seed))))`` of imagehash 4.3.2."""
-    assert [frame_hash(picture(seed)) for seed in (0, 1)] == ["9989b230b73f61c9", "e44c44b76af39899"]
+    """Held against ``str(imagehash.phash(Image.fromarray(image(seed))))`` of imagehash 4.3.2."""
+    assert [frame_hash(image(seed)) for seed in (0, 1)] == ["9989b230b73f61c9", "e44c44b76af39899"]
 
 
 def test_a_clip_gets_sixteen_digits_for_each_stored_frame_in_order() -> None:

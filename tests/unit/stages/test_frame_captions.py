@@ -25,11 +25,11 @@ from vidal.stages.text.frame_captions import FrameCaptions
 from vidal.work import Member, Work
 
 
-def clip_of(pictures: list[Image.Image]) -> Clip:
+def clip_of(images: list[Image.Image]) -> Clip:
     clip = Clip(clip_id="c")
-    for index, picture in enumerate(pictures):
+    for index, image in enumerate(images):
         data = io.BytesIO()
-        picture.save(data, "JPEG", quality=90)
+        image.save(data, "JPEG", quality=90)
         clip.work.put(Member(layer="video", suffix=f"frame.{index}.jpg", data=data.getvalue(), time_s=float(index)))
     return clip
 
@@ -294,7 +294,7 @@ def test_frames_of_many_clips_are_asked_about_at_once_and_each_clip_gets_its_own
     def answer(request: dict[str, Any]) -> str:
         shown = [part for part in request["messages"][0]["content"] if part["type"] == "image_url"]
         size = sum(len(part["image_url"]["url"]) for part in shown)
-        return json.dumps({"caption": f"{len(shown)} pictures of {size}"})
+        return json.dumps({"caption": f"{len(shown)} images of {size}"})
 
     clips = [noise(2, size=16 + 8 * n) for n in range(3)]
     with running_site(answer=answer, wait_for=5) as site:

@@ -27,7 +27,7 @@ def stage() -> Infrared:
     return stage
 
 
-def picture(height: int, width: int, seed: int = 0) -> np.ndarray:
+def image(height: int, width: int, seed: int = 0) -> np.ndarray:
     """Smooth colours with a few sharp boxes."""
     numbers = np.random.default_rng(seed)
     small = Image.fromarray(numbers.integers(40, 200, (6, 6, 3), dtype=np.uint8))
@@ -55,7 +55,7 @@ def infrared_of(clip: Clip) -> list[np.ndarray]:
 
 @pytest.mark.parametrize(("height", "width"), [(96, 170), (170, 96), (97, 131), (96, 96)])
 def test_each_frame_has_one_channel_of_its_own_size_and_time(stage: Infrared, height: int, width: int) -> None:
-    clip = clip_of([picture(height, width, seed) for seed in range(3)])
+    clip = clip_of([image(height, width, seed) for seed in range(3)])
     stage.process(clip)
     members = [m for m in clip.work.members if m.layer == "infrared"]
     assert [(m.suffix, m.time_s) for m in members] == [(f"infrared.{k}.jpg", 0.5 + k) for k in range(3)]
@@ -67,7 +67,7 @@ def test_each_frame_has_one_channel_of_its_own_size_and_time(stage: Infrared, he
 
 
 def test_a_bright_thing_does_not_change_the_far_rest(stage: Infrared) -> None:
-    dim = (picture(256, 456, 3) // 3 + 60).astype(np.uint8)
+    dim = (image(256, 456, 3) // 3 + 60).astype(np.uint8)
     lit = dim.copy()
     lit[122:134, 222:234] = 255
     without, with_light = stage._generator.translate([dim, lit])
@@ -85,7 +85,7 @@ def test_the_mapping_is_not_stretched_to_the_frame(stage: Infrared) -> None:
     loaded = stage._generator
     stage._generator = type(loaded)(generator=Grey(), style=loaded.style, device=loaded.device)
     try:
-        clip = clip_of([picture(64, 64)])
+        clip = clip_of([image(64, 64)])
         stage.process(clip)
     finally:
         stage._generator = loaded
@@ -93,7 +93,7 @@ def test_the_mapping_is_not_stretched_to_the_frame(stage: Infrared) -> None:
 
 
 def test_equal_frames_get_equal_infrared_whatever_the_style_seed_was_used_for(stage: Infrared) -> None:
-    frame = picture(64, 112, 5)
+    frame = image(64, 112, 5)
     clip = clip_of([frame] * 3)
     stage.process(clip)
     first, second, third = infrared_of(clip)
@@ -108,8 +108,8 @@ def test_another_style_seed_gives_other_bytes_and_is_part_of_the_identity(stage:
 
 def test_a_batch_gives_the_bytes_of_one_by_one(stage: Infrared) -> None:
     shapes = [(64, 112), (112, 64), (64, 112)]
-    together = [clip_of([picture(h, w, 10 * i + k) for k in range(4)], str(i)) for i, (h, w) in enumerate(shapes)]
-    alone = [clip_of([picture(h, w, 10 * i + k) for k in range(4)], str(i)) for i, (h, w) in enumerate(shapes)]
+    together = [clip_of([image(h, w, 10 * i + k) for k in range(4)], str(i)) for i, (h, w) in enumerate(shapes)]
+    alone = [clip_of([image(h, w, 10 * i + k) for k in range(4)], str(i)) for i, (h, w) in enumerate(shapes)]
     stage.process_batch(together)
     for clip in alone:
         stage.process(clip)
@@ -118,14 +118,14 @@ def test_a_batch_gives_the_bytes_of_one_by_one(stage: Infrared) -> None:
 
 
 def test_edges_of_the_sample_generator_agree_with_the_colour(stage: Infrared) -> None:
-    clip = clip_of([picture(128, 228, seed) for seed in range(2)])
+    clip = clip_of([image(128, 228, seed) for seed in range(2)])
     stage.process(clip)
     assert clip.infrared_edge_agreement is not None
     assert clip.infrared_edge_agreement > 0.1
 
 
-def test_edge_agreement_of_known_pictures() -> None:
-    frame = picture(64, 64, 2)
+def test_edge_agreement_of_known_images() -> None:
+    frame = image(64, 64, 2)
     grey = np.asarray(Image.fromarray(frame).convert("L"))
     assert edge_agreement(frame, grey) == pytest.approx(1, abs=0.02)
     assert edge_agreement(frame, 255 - grey) == pytest.approx(1, abs=0.02)
@@ -162,7 +162,7 @@ def test_the_generator_by_itself_makes_what_the_stage_does(stage: Infrared) -> N
     from vidal.models.infrared import load_srgb_tir
 
     generator = load_srgb_tir(CHECKPOINTS / "infrared-small" / "weights.safetensors")
-    frame = picture(64, 112, 5)
+    frame = image(64, 112, 5)
     rgb = torch.from_numpy(frame).permute(2, 0, 1)[None].float() / 127.5 - 1
     infrared = ((generator.translate(rgb, generator.style(0)).mean(1)[0] + 1) * 127.5).round().clamp(0, 255)
     (by_stage,) = stage._generator.translate([frame])

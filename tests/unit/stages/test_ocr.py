@@ -87,11 +87,11 @@ def sample_rows() -> list[dict[str, str]]:
 def sample_clip(samples: Path, name: str, count: int = 3) -> Clip:
     """``count`` frames of a sample, short side 256, as the media stage stores them."""
     with av.open(str(next(samples.glob(f"{name}.*")))) as container:
-        pictures = [picture.to_image().rotate(picture.rotation, expand=True) for picture in container.decode(video=0)]
-    chosen = [pictures[round((k + 0.5) * len(pictures) / count)] for k in range(count)]
+        images = [image.to_image().rotate(image.rotation, expand=True) for image in container.decode(video=0)]
+    chosen = [images[round((k + 0.5) * len(images) / count)] for k in range(count)]
     scale = 256 / min(chosen[0].size)
     size = (round(chosen[0].width * scale), round(chosen[0].height * scale))
-    return clip_of([picture.resize(size, Image.Resampling.BICUBIC) for picture in chosen])
+    return clip_of([image.resize(size, Image.Resampling.BICUBIC) for image in chosen])
 
 
 def test_burnt_in_text_of_the_samples_is_read(stage: Ocr, samples: Path) -> None:
@@ -116,10 +116,10 @@ def test_frames_that_stand_still_are_read_once_and_all_have_the_lines(stage: Ocr
     reads = 0
     real = type(stage._reader).read
 
-    def counted(reader, picture):  # type: ignore[no-untyped-def]
+    def counted(reader, image):  # type: ignore[no-untyped-def]
         nonlocal reads
         reads += 1
-        return real(reader, picture)
+        return real(reader, image)
 
     monkeypatch.setattr(type(stage._reader), "read", counted)
     clip = clip_of([still, still, still, other, other])
@@ -139,7 +139,7 @@ def test_a_page_of_print_costs_no_more_than_the_limit_of_lines() -> None:
 
 def test_lines_read_with_doubt_and_single_characters_are_dropped(monkeypatch: pytest.MonkeyPatch) -> None:
     class Scripted:
-        def read(self, picture: np.ndarray) -> list[TextLine]:
+        def read(self, image: np.ndarray) -> list[TextLine]:
             said = [("sure", 0.8), ("unsure", 0.79), ("x", 0.99), ("竜!", 0.99), ("ok", 0.99)]
             return [TextLine(text=text, score=score, box=(0, 0, 1, 0.1)) for text, score in said]
 
@@ -213,7 +213,7 @@ def test_overlapping_boxes_count_once(boxes: list[list[float]], share: float) ->
     assert area_share(boxes) == pytest.approx(share)
 
 
-def test_a_new_word_makes_another_picture_and_noise_does_not() -> None:
+def test_a_new_word_makes_another_image_and_noise_does_not() -> None:
     plain = np.asarray(frame(), dtype=np.uint8)
     noisy = np.clip(plain + np.random.default_rng(0).normal(0, 3, plain.shape), 0, 255).astype(np.uint8)
     assert is_same_image(plain, noisy, 6.0)

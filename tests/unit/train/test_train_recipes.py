@@ -1,4 +1,4 @@
-"""Training recipes: those that ship are sound, and a mistake in one is one line that names the place."""
+"""Training recipes: those that ship are valid, and a mistake in one is one line that names the place."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ PUBLISHED = {
 
 
 @pytest.mark.parametrize("path", SHIPPED, ids=lambda path: path.stem)
-def test_every_shipped_recipe_is_sound(path: Path) -> None:
+def test_every_shipped_recipe_is_valid(path: Path) -> None:
     assert recipes.load(path, []).name
 
 

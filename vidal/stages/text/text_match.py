@@ -75,7 +75,7 @@ class TextMatch(ModelStage):
             return
         texts = [self._texts(clip) for clip in seen]
         rows = iter(self._matcher.texts([text for of_clip in texts for text in of_clip.values()] or [""]))
-        images = self._matcher.pictures([frame for clip in seen for frame in clip.work.frames()])
+        images = self._matcher.images([frame for clip in seen for frame in clip.work.frames()])
         at = 0
         for clip, of_clip in zip(seen, texts, strict=True):
             frames = images[at : at + len(clip.work.frame_members())]

@@ -68,7 +68,7 @@ class Evaluation:
         return {
             **self.figures, **({"zero_shot": self.zero_shot} if self.zero_shot else {}), "split": self.split,
             "clips": self.clips, "broken": [
-                {"clip_id": sample.clip_id, "data_set": sample.dataset, "why": sample.why} for sample in self.broken
+                {"clip_id": sample.clip_id, "dataset": sample.dataset, "why": sample.why} for sample in self.broken
             ],
         }  # fmt: skip
 

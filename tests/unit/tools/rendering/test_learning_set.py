@@ -38,7 +38,7 @@ def shown(layer: str, where: tuple[int, int, int]) -> Any:
     y, x = ls._grid(48, np.zeros(2), 1.0)
     nobody = np.zeros_like(x, dtype=bool)
     if layer == "audio":
-        return fbank(torch.from_numpy(ls._sound(where, rng)), mel_bins=40).numpy()
+        return fbank(torch.from_numpy(ls._audio(where, rng)), mel_bins=40).numpy()
     if layer == "depth":
         return ls._depth(where, y, x, nobody, rng).astype(float)
     draw = {"video": ls._colour, "infrared": ls._heat}[layer]
@@ -58,8 +58,8 @@ def test_every_scene_is_said_in_words_of_its_own() -> None:
 @pytest.mark.parametrize(("attribute", "values"), [(0, 8), (1, 4), (2, 4)])
 def test_a_modality_shows_each_attribute(layer: str, attribute: int, values: int) -> None:
     places = [tuple(v if k == attribute else 1 for k in range(3)) for v in range(values)]
-    pictures = [shown(layer, place) for place in places]
-    for one, other in combinations(pictures, 2):
+    images = [shown(layer, place) for place in places]
+    for one, other in combinations(images, 2):
         assert np.abs(one - other).mean() > 0.02 * np.abs(one).mean()
 
 
@@ -71,8 +71,8 @@ def test_clips_of_a_scene_are_all_different() -> None:
             assert difference.mean() > 0.02 * np.abs(decoded(a, layer).astype(float)).mean()
 
 
-def test_the_sound_draws_nothing_that_the_pictures_draw() -> None:
-    # Twice the pixels draw more numbers for the pictures; the sound does not move.
+def test_the_audio_draws_nothing_that_the_images_draw() -> None:
+    # Twice the pixels draw more numbers for the images; the audio does not move.
     small, large = (ls.members(7, [0, 3], size) for size in (16, 48))
     assert small[-1].layer == "audio" and small[-1].data == large[-1].data
 
@@ -85,7 +85,7 @@ def test_the_same_seed_gives_the_same_bytes(tmp_path: Path) -> None:
     assert a.keys() == c.keys() and not set(a.values()) & set(c.values())
 
 
-def test_it_is_a_data_set_that_says_what_it_is(tmp_path: Path) -> None:
+def test_it_is_a_dataset_that_says_what_it_is(tmp_path: Path) -> None:
     ls.write(str(tmp_path), clips=10, scenes=5, size=16, workers=1)
     assert list(verify(Dataset.open(str(tmp_path)))) == []
     ds = vidal.open(str(tmp_path))

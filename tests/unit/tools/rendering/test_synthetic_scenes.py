@@ -78,7 +78,7 @@ def test_rank_is_the_share_of_farther_pixels_with_ties_in_the_middle() -> None:
     assert inverse_depth_rank(depth).tolist() == [[63, 63, 159, 223]]
 
 
-def test_held_out_pictures_are_not_among_those_for_training(library: Library) -> None:
+def test_held_out_images_are_not_among_those_for_training(library: Library) -> None:
     seen, unseen = library.part(held_out=False), library.part(held_out=True)
     assert len(seen.cutouts) + len(unseen.cutouts) == len(library.cutouts)
     assert not {c.tobytes() for c in seen.cutouts} & {c.tobytes() for c in unseen.cutouts}

@@ -103,7 +103,7 @@ def test_pairs_with_weights_are_drawn_by_them():
     assert [longer.pair_of(s) for s in range(4000)] == [made.pair_of(s) for s in range(4000)]
 
 
-def test_data_sets_with_weights_have_their_share_and_are_gone_through_evenly():
+def test_datasets_with_weights_have_their_share_and_are_gone_through_evenly():
     made = plan(90, 10, batch=20, epochs=10, weights=(1.0, 1.0))
     for epoch in range(10):
         seen = slots(made, range(5 * epoch, 5 * epoch + 5))

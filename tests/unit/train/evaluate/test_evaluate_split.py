@@ -1,4 +1,4 @@
-"""What a run is judged on: the clips that it recorded as held out, whatever became of the data set since."""
+"""What a run is judged on: the clips that it recorded as held out, whatever became of the dataset since."""
 
 from __future__ import annotations
 

@@ -12,7 +12,7 @@ from vidal.train.towers.settings import LoraSettings, VisionSettings
 from vidal.train.towers.tune import tune
 from vidal.train.towers.vit import VisionTower
 
-# ViT, GFLOP of one picture with its projection, as open_clip's model_profile.csv has them
+# ViT, GFLOP of one image with its projection, as open_clip's model_profile.csv has them
 PUBLISHED = [
     ({"hidden_size": 1024, "layers": 24, "heads": 16, "patch_size": 14, "projection_dim": 768}, 162.03),
     ({"hidden_size": 768, "layers": 12, "heads": 12, "patch_size": 32, "projection_dim": 512}, 8.82),
