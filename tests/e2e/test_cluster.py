@@ -55,6 +55,6 @@ def test_a_cluster_that_is_joined_gives_the_bytes_of_a_local_run(
 
 def test_a_cluster_that_is_not_there_is_one_line(tmp_path: Path) -> None:
     recipe = write_recipe(tmp_path, [PAINT])
-    refused = vidal("build", recipe, "--out", tmp_path / "out", env={"RAY_ADDRESS": "127.0.0.1:9"})
-    assert refused.returncode == 2
-    assert refused.stderr.startswith("vidal: --ray-address 127.0.0.1:9: no Ray cluster can be joined there")
+    rejected = vidal("build", recipe, "--out", tmp_path / "out", env={"RAY_ADDRESS": "127.0.0.1:9"})
+    assert rejected.returncode == 2
+    assert rejected.stderr.startswith("vidal: --ray-address 127.0.0.1:9: no Ray cluster can be joined there")

@@ -192,16 +192,16 @@ def test_what_a_crawl_began_with_is_asked_for_again_and_stands_in_no_file(tmp_pa
         assert json.loads((tmp_path / "crawl" / "dataset.json").read_text())["secrets"] == ["fetch.cookies"]
         site.heal()
         retry = ["retry", tmp_path / "crawl", "--engine", "local", "--workers", "0"]
-        refused = command(*retry)
-        assert (refused.returncode, refused.stderr.count("\n")) == (2, 1)
-        assert "was started with fetch.cookies" in refused.stderr and "--set fetch.cookies=…" in refused.stderr
+        rejected = command(*retry)
+        assert (rejected.returncode, rejected.stderr.count("\n")) == (2, 1)
+        assert "was started with fetch.cookies" in rejected.stderr and "--set fetch.cookies=…" in rejected.stderr
         assert set(by_path(tmp_path).values()) == {("kept", None), ("failed", "server_error")}, "nothing was touched"
         done = command(*retry, *given)
         assert done.returncode == 0, done.stderr
         assert set(by_path(tmp_path).values()) == {("kept", None)}
         (tmp_path / "crawl" / "manifest" / "000000.parquet").unlink()
-        refused = crawl(tmp_path, recipe)
-        assert refused.returncode == 2 and "was started with fetch.cookies" in refused.stderr
+        rejected = crawl(tmp_path, recipe)
+        assert rejected.returncode == 2 and "was started with fetch.cookies" in rejected.stderr
         done = crawl(tmp_path, recipe, *given)
         assert done.returncode == 0, done.stderr
     for secret in (value, str(cookies)):
@@ -226,7 +226,7 @@ def test_a_proxys_password_is_in_no_row_file_or_message(site: Site, tmp_path: Pa
     assert b"p4ssw0rd" not in written(tmp_path)
 
 
-def test_cookies_that_cannot_be_read_are_the_callers_mistake(site: Site, tmp_path: Path) -> None:
+def test_cookies_that_cannot_be_read_are_a_usage_error(site: Site, tmp_path: Path) -> None:
     recipe = write_recipe(tmp_path, {"urls": [site.url("/clip/bunny-wake.mp4")]})
     done = crawl(tmp_path, recipe, "--set", f"fetch.cookies={tmp_path}/none.txt")
     assert (done.returncode, done.stderr.count("\n")) == (2, 1) and "fetch.cookies" in done.stderr

@@ -89,7 +89,7 @@ def test_a_run_that_lost_shards_is_finished_and_then_does_nothing(built: tuple[P
     assert (done.returncode, done.stderr, json.loads(done.stdout)["did_nothing"]) == (0, "", True)
 
 
-def test_a_second_driver_and_another_recipe_are_refused(built: tuple[Path, str], tmp_path: Path) -> None:
+def test_a_second_driver_and_another_recipe_are_rejected(built: tuple[Path, str], tmp_path: Path) -> None:
     from vidal.dataset.lock import Lock
     from vidal.dataset.storage import Storage
 

@@ -1,4 +1,4 @@
-"""Training through the public door: learn, be killed, go on, be judged, be searched with."""
+"""Training through the public door: learn, be killed, resume, be evaluated, be searched with."""
 
 from __future__ import annotations
 
@@ -105,8 +105,8 @@ def test_a_run_that_was_killed_and_resumed_is_bitwise_the_one_that_was_not(train
     os.killpg(process.pid, signal.SIGKILL)
     process.wait()
     assert newest(material / "killed").name in ("000010", "000015", "000020")
-    refused = run_vidal(*arguments)
-    assert (refused.returncode, "--resume" in refused.stderr) == (2, True)
+    rejected = run_vidal(*arguments)
+    assert (rejected.returncode, "--resume" in rejected.stderr) == (2, True)
     done = run_vidal(*arguments, "--resume", "--set", "data.workers=0")
     assert (done.returncode, done.stderr) == (0, "")
     assert steps_of(material / "killed") == steps_of(trained)
@@ -177,7 +177,7 @@ def test_an_error_of_every_rank_is_told_once(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("given", [[], ["--resume"]], ids=["first", "resumed"])
-def test_ctrl_c_says_how_the_run_goes_on(given: list[str], trained: Path, material: Path, tmp_path: Path) -> None:
+def test_ctrl_c_says_how_to_resume_the_run(given: list[str], trained: Path, material: Path, tmp_path: Path) -> None:
     out = shutil.copytree(trained, tmp_path / "run") if given else tmp_path / "run"
     command = [
         "train",

@@ -1,4 +1,4 @@
-"""A user's mistake is one clear line on stderr and exit code 2; the machine's trouble is one line and exit code 1."""
+"""A usage error is one clear line on stderr and exit code 2; an environment error is one line and exit code 1."""
 
 from __future__ import annotations
 
@@ -81,7 +81,7 @@ def no_dataset_json(folder: Path) -> Path:
     return toys(folder)
 
 
-MISTAKES: list[Case] = [
+ERRORS: list[Case] = [
     ("no recipe", build(lambda f: f / "no.yaml"), USER, "no.yaml: no such recipe file"),
     ("unknown setting", build(lambda f: recipe_over(f, {"list": "x.csv"}, [{PAINT: {"pixel": 3}}])), USER,
      "stages[0].tests.engine_toys:Paint: unknown setting `pixel`; it has"),
@@ -108,8 +108,8 @@ MISTAKES: list[Case] = [
 ]  # fmt: skip
 
 
-@pytest.mark.parametrize(("name", "arguments", "code", "line"), MISTAKES, ids=[case[0] for case in MISTAKES])
-def test_a_mistake_is_one_line_and_an_exit_code(
+@pytest.mark.parametrize(("name", "arguments", "code", "line"), ERRORS, ids=[case[0] for case in ERRORS])
+def test_an_error_is_one_line_and_an_exit_code(
     name: str, arguments: Callable[[Path], tuple[list[str], dict[str, str]]], code: int, line: str, tmp_path: Path
 ) -> None:
     given, env = arguments(tmp_path)
@@ -137,9 +137,9 @@ def test_a_folder_of_another_recipe_says_what_differs_and_the_two_ways_out(tmp_p
 def test_two_drivers_on_one_dataset(tmp_path: Path) -> None:
     recipe, out = toys(tmp_path), tmp_path / "out"
     with Lock(Storage(str(out))):
-        refused = command("build", recipe, "--out", out, "--engine", "local", "--workers", "0")
-    assert refused.returncode == USER
-    assert refused.stderr == (
+        rejected = command("build", recipe, "--out", out, "--engine", "local", "--workers", "0")
+    assert rejected.returncode == USER
+    assert rejected.stderr == (
         f"vidal: {out}: another run (pid {os.getpid()} on {os.uname().nodename}) is writing this dataset; "
         f"wait for it, or choose another --out\n"
     )
@@ -172,7 +172,7 @@ def test_commands_on_what_is_no_dataset_say_so(words: str, tmp_path: Path) -> No
     assert done.stderr == f"vidal: {tmp_path}: no dataset there (no dataset.json)\n"
 
 
-def test_a_clip_that_is_not_there_is_a_users_mistake(tmp_path: Path) -> None:
+def test_a_clip_that_is_not_there_is_a_usage_error(tmp_path: Path) -> None:
     run(toys(tmp_path), tmp_path / "out", InProcessEngine())
     done = command("why", tmp_path / "out", "nobody")
     assert (done.returncode, done.stderr.count("\n")) == (USER, 1)

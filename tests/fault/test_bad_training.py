@@ -50,7 +50,7 @@ def shard(data: Path, layer: str) -> Path:
     return next((data / layer).iterdir())
 
 
-REFUSED: dict[str, tuple[Any, dict[str, Any], dict[str, Any], type[VidalError], str]] = {
+REJECTED: dict[str, tuple[Any, dict[str, Any], dict[str, Any], type[VidalError], str]] = {
     "a shard that is gone": (lambda d: shard(d, "depth").unlink(), {}, {}, SourceError, "depth/000000.tar is missing"),
     "a shard that is cut": (
         lambda d: shard(d, "depth").write_bytes(shard(d, "depth").read_bytes()[:9000]), {}, {}, SourceError,
@@ -70,9 +70,9 @@ REFUSED: dict[str, tuple[Any, dict[str, Any], dict[str, Any], type[VidalError], 
 }  # fmt: skip
 
 
-@pytest.mark.parametrize("name", REFUSED)
-def test_it_is_refused_in_one_line(name: str, data: Path, tmp_path: Path) -> None:
-    harm, change, keys, kind, said = REFUSED[name]
+@pytest.mark.parametrize("name", REJECTED)
+def test_it_is_rejected_in_one_line(name: str, data: Path, tmp_path: Path) -> None:
+    harm, change, keys, kind, said = REJECTED[name]
     if callable(harm):
         harm(data)
     place = [str(tmp_path / harm)] if isinstance(harm, str) else data
@@ -219,14 +219,14 @@ def test_a_run_that_is_prolonged_takes_the_steps_of_the_longer_one(
 
 
 @pytest.mark.parametrize(
-    ("broken", "limit", "is_refused"), [(40, 0.5, True), (21, 0.5, True), (19, 0.5, False), (39, 1, False)]
+    ("broken", "limit", "is_rejected"), [(40, 0.5, True), (21, 0.5, True), (19, 0.5, False), (39, 1, False)]
 )
-def test_a_run_whose_samples_are_mostly_broken_is_refused(
-    broken: int, limit: float, is_refused: bool, data: Path, tmp_path: Path
+def test_a_run_whose_samples_are_mostly_broken_is_rejected(
+    broken: int, limit: float, is_rejected: bool, data: Path, tmp_path: Path
 ) -> None:
     spoil(data, range(broken))
     change = {"epochs": 1, "steps": None, "max_broken_share": limit}
-    if not is_refused:
+    if not is_rejected:
         assert run(data, tmp_path / "run", change).broken == broken
         return
     with pytest.raises(SourceError, match=rf"{broken} of the last 40 samples cannot be read \(.*max_broken_share"):

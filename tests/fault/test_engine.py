@@ -39,27 +39,27 @@ from vidal.errors import MachineError, ModelError, StorageError, UserError
 from vidal.recipe import check
 from vidal.stage import Shared
 
-WELL = ("kept", None)
+KEPT = ("kept", None)
 
 # What the title says, and what the row must say.
-TROUBLES = [
-    ("clip 0", WELL),
+FAILURES = [
+    ("clip 0", KEPT),
     ("raise", ("failed", "value_error")),
     ("gone", ("failed", "rate_limited")),
     ("reject", ("rejected", "unwanted")),
-    ("clip 4", WELL),
+    ("clip 4", KEPT),
     ("segfault", ("failed", "worker_died")),
     ("kill", ("failed", "worker_died")),
-    ("clip 7", WELL),
+    ("clip 7", KEPT),
     ("exit", ("failed", "worker_died")),
     ("leave", ("failed", "system_exit")),
     ("memory", ("failed", "out_of_memory")),
-    ("clip 11", WELL),
+    ("clip 11", KEPT),
     ("sleep", ("failed", "worker_died")),
     ("hold the lock", ("failed", "worker_died")),
     ("misalign", ("failed", "misaligned")),
-    ("clip 15", WELL),
-    ("clip 16", WELL),
+    ("clip 15", KEPT),
+    ("clip 16", KEPT),
 ]
 TRANSIENT = {"rate_limited", "worker_died", "out_of_memory"}
 
@@ -92,32 +92,32 @@ def ray_engine() -> Iterator[RayEngine]:
 
 
 @pytest.fixture(scope="module")
-def troubled(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with the recipe of all troubles, and what the pool made of it."""
-    folder = tmp_path_factory.mktemp("troubled")
-    titles = [title for title, _ in TROUBLES]
+def failing(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with the recipe of all failures, and what the pool made of it."""
+    folder = tmp_path_factory.mktemp("failing")
+    titles = [title for title, _ in FAILURES]
     recipe = write_recipe(folder, [PAINT, TROUBLE, SHADE], titles, shards={"size": 2})
     run(recipe, folder / "pool", PoolEngine(2))
     return folder
 
 
-def test_every_trouble_is_one_row_with_its_reason_and_its_neighbours_are_well(troubled: Path) -> None:
-    wanted = {f"c{n:03d}": outcome for n, (_, outcome) in enumerate(TROUBLES)}
-    assert outcomes(troubled / "pool") == wanted
-    for row in rows(troubled / "pool").values():
+def test_every_failure_is_one_row_with_its_reason_and_its_neighbours_are_kept(failing: Path) -> None:
+    wanted = {f"c{n:03d}": outcome for n, (_, outcome) in enumerate(FAILURES)}
+    assert outcomes(failing / "pool") == wanted
+    for row in rows(failing / "pool").values():
         if row["status"] != "kept":
             stage = "pack" if row["reason"] == "misaligned" else "trouble"
             assert (row["stage"], bool(row["is_transient"])) == (stage, row["reason"] in TRANSIENT)
             assert len(row["detail"]) <= 501
             assert row["detail"].isprintable()
         assert row["attempts"] == (2 if row["reason"] == "worker_died" else 1)
-    assert list(verify(Dataset.open(str(troubled / "pool")))) == []
+    assert list(verify(Dataset.open(str(failing / "pool")))) == []
 
 
 @pytest.mark.slow
-def test_ray_makes_the_same_bytes_of_every_trouble(troubled: Path, ray_engine: RayEngine) -> None:
-    run(troubled / "toys.yaml", troubled / "ray", ray_engine, have_gpu=True)
-    assert digests(troubled / "ray") == digests(troubled / "pool")
+def test_ray_makes_the_same_bytes_of_every_failure(failing: Path, ray_engine: RayEngine) -> None:
+    run(failing / "toys.yaml", failing / "ray", ray_engine, have_gpu=True)
+    assert digests(failing / "ray") == digests(failing / "pool")
 
 
 @pytest.fixture(scope="module")
@@ -236,20 +236,20 @@ def test_workers_that_die_while_they_load_stop_the_run(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("where", ["this process", "pool"])
-def test_trouble_of_the_machine_stops_the_run_and_a_second_run_goes_on(where: str, tmp_path: Path) -> None:
+def test_an_environment_error_stops_the_run_and_a_second_run_resumes(where: str, tmp_path: Path) -> None:
     recipe = write_recipe(tmp_path, [PAINT, {TROUBLE: {"marks": str(tmp_path)}}], ["once disk full", *["well"] * 11])
     engine: Engine = PoolEngine(2) if where == "pool" else InProcessEngine()
     with pytest.raises(StorageError, match="stage trouble: the disk is full; free some space and run the same command"):
         run(recipe, tmp_path / "out", engine)
     run(recipe, tmp_path / "out", engine)
-    assert set(outcomes(tmp_path / "out").values()) == {WELL}
+    assert set(outcomes(tmp_path / "out").values()) == {KEPT}
 
 
-def test_a_clip_that_killed_its_worker_once_is_well_the_second_time(tmp_path: Path) -> None:
+def test_a_clip_that_killed_its_worker_once_is_kept_when_retried(tmp_path: Path) -> None:
     titles = ["clip 0", "once kill", "once sleep", "clip 3", "clip 4"]
     recipe = write_recipe(tmp_path, [PAINT, {TROUBLE: {"marks": str(tmp_path)}}], titles)
     run(recipe, tmp_path / "out", PoolEngine(2))
-    assert outcomes(tmp_path / "out") == {f"c{n:03d}": WELL for n in range(5)}
+    assert outcomes(tmp_path / "out") == {f"c{n:03d}": KEPT for n in range(5)}
 
 
 def test_a_stage_that_writes_into_a_layer_it_does_not_name_fails_its_clips(
@@ -272,7 +272,7 @@ def test_a_text_that_no_file_can_hold_fails_its_clip_alone(tmp_path: Path, monke
 
     monkeypatch.setattr(paint, "process", foul)
     run(recipe, tmp_path / "out", InProcessEngine())
-    wanted = {f"c{n:03d}": WELL for n in range(5)} | {"c003": ("failed", "unstorable")}
+    wanted = {f"c{n:03d}": KEPT for n in range(5)} | {"c003": ("failed", "unstorable")}
     assert outcomes(tmp_path / "out") == wanted
     assert list(verify(Dataset.open(str(tmp_path / "out")))) == []
 

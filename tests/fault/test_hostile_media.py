@@ -57,7 +57,7 @@ def process(path: Path | str, folder: Path, limits: Limits = LIMITS) -> Clip:
     return clip
 
 
-def refuse(path: Path | str, folder: Path, limits: Limits = LIMITS) -> ClipError:
+def rejection(path: Path | str, folder: Path, limits: Limits = LIMITS) -> ClipError:
     started = time.monotonic()
     with pytest.raises(ClipError) as caught:
         process(path, folder, limits)
@@ -170,7 +170,7 @@ def test_a_hostile_file_is_one_failure_with_its_reason(
 ) -> None:
     path = tmp_path / "clip.mp4"
     maker(film, path)
-    error = refuse(path, tmp_path)
+    error = rejection(path, tmp_path)
     assert "0x" not in error.detail and str(tmp_path) not in error.detail
     assert (error.reason, error.transient) == (reason, False), str(error)
 
@@ -186,7 +186,7 @@ def test_a_file_without_end_is_never_begun(form: str, tmp_path: Path) -> None:
         os.mkfifo(path)
     elif form == "symlink":
         path.symlink_to("/dev/zero")
-    assert refuse("/dev/zero" if form == "device" else path, tmp_path).reason == "not_a_file"
+    assert rejection("/dev/zero" if form == "device" else path, tmp_path).reason == "not_a_file"
 
 
 @pytest.fixture

@@ -226,7 +226,7 @@ def test_keys_that_begin_anew_in_every_tar_stay_apart(tmp_path: Path) -> None:
     assert samples.read(0, "video") != samples.read(1, "video")
 
 
-REFUSED = {
+REJECTED = {
     "nothing there": ("{tmp}/none.tar", "no such tar"),
     "a glob of nothing": ("{tmp}/*.none", "no such tar"),
     "a folder": ("{tmp}", "no such tar"),
@@ -238,7 +238,7 @@ REFUSED = {
 }
 
 
-@pytest.mark.parametrize(("given", "said"), REFUSED.values(), ids=REFUSED)
+@pytest.mark.parametrize(("given", "said"), REJECTED.values(), ids=REJECTED)
 def test_what_cannot_be_read_is_one_line(tmp_path: Path, given: str, said: str) -> None:
     (tmp_path / "text.tar").write_bytes(b"no tar at all " * 100)
     write_raw(tmp_path / "empty.tar", [])
@@ -257,7 +257,7 @@ def test_ranges_and_globs_are_expanded_once_and_in_order(tmp_path: Path) -> None
     assert expand([f"{tmp_path}/c.tar", f"{tmp_path}/{{a,b}}.tar", f"{tmp_path}/*.tar"]) == names
 
 
-def test_the_commands_of_a_dataset_work_on_an_index_or_refuse_in_one_line(tmp_path: Path) -> None:
+def test_the_commands_of_a_dataset_work_on_an_index_or_reject_it_in_one_line(tmp_path: Path) -> None:
     write_stock(tmp_path / "a.tar", [languagebind(k) for k in range(2)])
     before, index = (tmp_path / "a.tar").read_bytes(), tmp_path / "index"
     assert json.loads(command("index", tmp_path / "a.tar", "--out", index, "--json")) == {

@@ -43,7 +43,7 @@ def test_multipliers_hold_through_the_schedule_and_thin_tensors_are_not_decayed(
     assert decayed == {id(net["tower"].weight), id(net["visual_projection"].weight)}
 
 
-def test_a_pattern_that_matches_nothing_is_refused_with_what_is_near() -> None:
+def test_a_pattern_that_matches_nothing_is_rejected_with_what_is_near() -> None:
     with pytest.raises(RecipeError, match="matches no trained parameter; similar: visual_projection"):
         parameter_groups(model().named_parameters(), OptimiserSettings(lr_multipliers={"visual_proj.*": 2.0}))
 
@@ -57,7 +57,7 @@ def steps(optimisation: Optimisation, net: nn.Module, first: int, last: int) -> 
         optimisation.step()
 
 
-def test_the_state_goes_into_groups_of_another_layout_and_goes_on_to_the_bit() -> None:
+def test_the_state_goes_into_groups_of_another_layout_and_resumes_bitwise_identically() -> None:
     one = model()
     whole = Optimisation(one, OptimiserSettings(ema=0.9, weight_decay=0.1), 20)
     steps(whole, one, 0, 12)

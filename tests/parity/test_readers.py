@@ -178,10 +178,10 @@ def test_the_joint_clips_of_a_condition_have_the_same_members(some_mute: Path, t
 
 
 def strict_json(data: bytes) -> dict[str, Any]:
-    def refuse(word: str) -> Any:
+    def reject(word: str) -> Any:
         raise ValueError(word)
 
-    value: dict[str, Any] = json.loads(data, parse_constant=refuse)
+    value: dict[str, Any] = json.loads(data, parse_constant=reject)
     return value
 
 

@@ -77,7 +77,7 @@ def test_default_sizes_are_the_published_ones() -> None:
     assert published.dec.model[5].conv.weight.shape == (3, 64, 7, 7)
 
 
-def test_a_file_that_lacks_a_layer_is_refused(tmp_path: Path) -> None:
+def test_a_file_that_lacks_a_layer_is_rejected(tmp_path: Path) -> None:
     stored = torch.load(FOLDER / "translation_weights.pt", weights_only=True)
     del stored["b"]["enc_content.model.0.conv.bias"]
     torch.save(stored, tmp_path / "broken.pt")

@@ -197,7 +197,7 @@ def test_a_timm_name_is_a_start_for_another_input_and_space() -> None:
         ("deit3_small_patch16_224", "plain ViT"),
     ],
 )
-def test_a_timm_model_that_is_no_plain_vit_is_refused(name: str, why: str) -> None:
+def test_a_timm_model_that_is_no_plain_vit_is_rejected(name: str, why: str) -> None:
     with pytest.raises(ModelError, match=why):
         tower_from(f"timm:{name}")
 

@@ -126,7 +126,7 @@ def _link(ask: Ask, given: str) -> None:
 
 
 def _catch(ask: Ask, given: str) -> str:
-    """A library that takes any exception for bad luck and goes on."""
+    """A library that takes any exception for bad luck and continues."""
     try:
         socket.create_connection(("127.0.0.9", int(given)), timeout=2)
     except BaseException as error:

@@ -216,7 +216,7 @@ def test_why_says_how_far_a_dataset_is_that_is_not_complete(odd_ids: Path, tmp_p
         find(dataset, "nobody")
 
 
-MISTAKES = [
+USAGE_ERRORS = [
     (["why", "c001", "{out}"], "c001 is no dataset and {out} is one; the dataset comes first: vidal why {out} CLIP"),
     (["why", "{out}", "c00"], "{out}: 6 clips match c00: "),
     (["export", "{out}", "--out", "o", "--format", "encoder"], "--format encoder: a training run is exported by `vidal export-encoder RUN --out DIR`"),
@@ -226,7 +226,7 @@ MISTAKES = [
 ]  # fmt: skip
 
 
-@pytest.mark.parametrize(("words", "line"), MISTAKES, ids=[" ".join(words) for words, _ in MISTAKES])
+@pytest.mark.parametrize(("words", "line"), USAGE_ERRORS, ids=[" ".join(words) for words, _ in USAGE_ERRORS])
 def test_a_wrong_command_line_is_one_line_that_says_what_is_right(words: list[str], line: str, built: Path) -> None:
     done = CliRunner().invoke(app, [word.format(out=built) for word in words])
     assert isinstance(done.exception, UserError), done.output

@@ -182,7 +182,7 @@ def test_a_column_of_the_source_is_the_stage_s_where_both_say_the_same(
 
 
 FLOAT = Column(float, "a number")
-REFUSED: list[tuple[list[Step], str]] = [
+REJECTED: list[tuple[list[Step], str]] = [
     ([step("Bare", writes=("gloss",))], 'stages[0].bare writes `gloss`, which no step declares; declare a new column with columns = {"gloss": Column(TYPE, "MEANING")} in the step\'s class'),
     ([step("Same", columns={"blur": FLOAT})], "stages[0].same declares `blur`, which is already a column of the record; name it in `writes`"),
     ([step("Layer", layers=("normals",), columns={"normals": FLOAT})], "stages[0].layer declares a column `normals`, which is a layer or working state; rename it"),
@@ -200,8 +200,8 @@ REFUSED: list[tuple[list[Step], str]] = [
 ]  # fmt: skip
 
 
-@pytest.mark.parametrize(("steps", "message"), REFUSED)
-def test_a_declaration_that_does_not_hold_is_refused_before_anything_runs(
+@pytest.mark.parametrize(("steps", "message"), REJECTED)
+def test_a_declaration_that_does_not_hold_is_rejected_before_anything_runs(
     steps: list[Step], message: str, tmp_path: Path
 ) -> None:
     (tmp_path / "a.csv").write_text("url,likes\na.mp4,7\n")

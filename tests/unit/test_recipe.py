@@ -1,4 +1,4 @@
-"""A recipe is refused in one clear line that names the place, or it is what it says."""
+"""A recipe is rejected in one clear line that names the place, or it is what it says."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def written(folder: Path, text: str) -> Path:
     return path
 
 
-REFUSED = [
+REJECTED = [
     ("", "a recipe is a mapping with `source` and `stages`"),
     ("- fetch", "a recipe is a mapping with `source` and `stages`"),
     ("source: {list: [", "not YAML: while parsing"),
@@ -79,8 +79,8 @@ REFUSED = [
 ]
 
 
-@pytest.mark.parametrize(("text", "message"), REFUSED)
-def test_a_bad_recipe_is_refused_in_one_line_that_names_the_place(text: str, message: str, tmp_path: Path) -> None:
+@pytest.mark.parametrize(("text", "message"), REJECTED)
+def test_a_bad_recipe_is_rejected_in_one_line_that_names_the_place(text: str, message: str, tmp_path: Path) -> None:
     path = written(tmp_path, text)
     with pytest.raises(RecipeError) as caught:
         load(path)
@@ -115,7 +115,7 @@ def test_a_setting_can_be_overridden(override: str, read: Any, value: object, tm
     assert read(load(path, [override])) == value
 
 
-SET_REFUSED = [
+SET_REJECTED = [
     ("size", "--set size: write key.path=value"),
     ("size=4", "--set size: write key.path=value"),
     ("shards.size", "--set shards.size: write key.path=value"),
@@ -130,15 +130,15 @@ SET_REFUSED = [
 ]
 
 
-@pytest.mark.parametrize(("override", "message"), SET_REFUSED)
-def test_a_bad_override_is_refused_in_one_line(override: str, message: str, tmp_path: Path) -> None:
+@pytest.mark.parametrize(("override", "message"), SET_REJECTED)
+def test_a_bad_override_is_rejected_in_one_line(override: str, message: str, tmp_path: Path) -> None:
     path = written(tmp_path, f"{FETCH_AND_PROBE}- too_long: {{max_s: 9}}\nshards: {{size: 8}}")
     with pytest.raises(RecipeError) as caught:
         load(path, [override])
     assert message in str(caught.value)
 
 
-def test_an_override_of_a_source_that_is_no_mapping_is_refused(tmp_path: Path) -> None:
+def test_an_override_of_a_source_that_is_no_mapping_is_rejected(tmp_path: Path) -> None:
     with pytest.raises(RecipeError, match=r"--set source\.list: `source` holds no settings"):
         load(written(tmp_path, "source: a.csv\nstages: [fetch]"), ["source.list=b.csv"])
 
@@ -239,7 +239,7 @@ def test_a_recipe_that_names_one_resource_leaves_the_others_as_they_are() -> Non
 
 
 @pytest.mark.parametrize("resources", [{"batch_size": 0}, {"gpus": -1}, {"timeout_s": 0}])
-def test_resources_out_of_bounds_are_refused(resources: dict[str, int]) -> None:
+def test_resources_out_of_bounds_are_rejected(resources: dict[str, int]) -> None:
     with pytest.raises(RecipeError, match=r"stages\[0\]\.fetch\.resources"):
         check({"source": {"list": "x.csv"}, "stages": [{"fetch": {"resources": resources}}]}, "r.yaml")
 

@@ -1,4 +1,4 @@
-"""The guard: which captions it lets pass, and why it refuses the others."""
+"""The guard: which captions it lets pass, and why it rejects the others."""
 
 from __future__ import annotations
 
@@ -62,7 +62,7 @@ UNSUPPORTED = [
     ("A Roman catches the ball.", "Roman"),
 ]
 
-REFUSED = [
+REJECTED = [
     ("", "empty"),
     ("Guitar.", "short"),
     ("A man plays guitar on a", "truncated"),
@@ -106,8 +106,8 @@ def test_a_word_from_nowhere_is_named(text: str, word: str) -> None:
     assert (refusal.reason, refusal.detail) == ("unsupported", word)
 
 
-@pytest.mark.parametrize(("text", "reason"), REFUSED)
-def test_a_caption_of_bad_form_is_refused(text: str, reason: str) -> None:
+@pytest.mark.parametrize(("text", "reason"), REJECTED)
+def test_a_caption_of_bad_form_is_rejected(text: str, reason: str) -> None:
     refusal = check(text, VIEWS, secret=CANARY, prompt=build_prompt(VIEWS).system)
     assert refusal is not None
     assert refusal.reason == reason

@@ -1,7 +1,7 @@
 """The guard against 200 captions that a data engineer judged, by hand, scene by scene: `tests/corpora/guard_cases.jsonl`.
 
-Captions of even scenes were looked at while the guard was written; those of odd scenes were not. Refusing is the
-positive class: precision is the share of refusals that were right, recall the share of bad captions refused.
+Captions of even scenes were looked at while the guard was written; those of odd scenes were not. Rejecting is the
+positive class: precision is the share of rejections that were right, recall the share of bad captions rejected.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ CASES: list[dict[str, Any]] = [
 BY_MODELS = ("video_caption", "frame_captions", "sound_caption")
 
 
-def is_refused(case: dict[str, Any]) -> bool:
+def is_rejected(case: dict[str, Any]) -> bool:
     views = [View(name=n, text=clean(t, 200), quoted=n not in BY_MODELS) for n, t in case["views"].items()]
     return check(case["caption"], views, secret=CANARY, prompt=build_prompt(views).system) is not None
 
@@ -33,17 +33,17 @@ def is_refused(case: dict[str, Any]) -> bool:
 def test_the_corpus_is_of_200_different_cases_of_every_class() -> None:
     assert len({(case["scene"], case["caption"]) for case in CASES}) == len(CASES) == 200
     verdicts = Counter(case["verdict"] for case in CASES)
-    assert set(verdicts) == {"accept", "refuse"} and min(verdicts.values()) >= 80
+    assert set(verdicts) == {"accept", "reject"} and min(verdicts.values()) >= 80
     assert {"fact", "name", "number", "swap", "negation", "loop", "leak", "language", "url", "form", "overclaim"} <= {
-        case["class"] for case in CASES if case["verdict"] == "refuse"
+        case["class"] for case in CASES if case["verdict"] == "reject"
     }
 
 
 @pytest.mark.parametrize(("half", "remainder"), [("tuned on", 0), ("held out", 1)])
 def test_the_guard_is_right_nine_times_in_ten(half: str, remainder: int) -> None:
     cases = [case for case in CASES if case["scene"] % 2 == remainder]
-    outcome = Counter((is_refused(case), case["verdict"]) for case in cases)
-    right, false, missed = outcome[True, "refuse"], outcome[True, "accept"], outcome[False, "refuse"]
+    outcome = Counter((is_rejected(case), case["verdict"]) for case in cases)
+    right, false, missed = outcome[True, "reject"], outcome[True, "accept"], outcome[False, "reject"]
     precision, recall = right / (right + false), right / (right + missed)
     accepted = outcome[False, "accept"] / (outcome[False, "accept"] + false)
     print(f"{half}: {len(cases)} cases, precision {precision:.3f}, recall {recall:.3f}, good accepted {accepted:.3f}")

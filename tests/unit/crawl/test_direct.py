@@ -50,18 +50,18 @@ def ask(
     )
 
 
-@pytest.mark.parametrize("way", ["clip", "chunked", "without-length", "gzip", "hops/5"])
+@pytest.mark.parametrize("route", ["clip", "chunked", "without-length", "gzip", "hops/5"])
 def test_a_file_comes_whole_however_it_is_sent(
-    site: Site, child: FetchChild, samples: Path, tmp_path: Path, way: str
+    site: Site, child: FetchChild, samples: Path, tmp_path: Path, route: str
 ) -> None:
     data = (samples / "bunny-wake.mp4").read_bytes()
-    answer = ask(child, tmp_path, site.url(f"/{way}/bunny-wake.mp4"))
+    answer = ask(child, tmp_path, site.url(f"/{route}/bunny-wake.mp4"))
     assert (answer.ok, answer.file, answer.bytes) == (True, "source", len(data))
     assert answer.sha256 == hashlib.sha256(data).hexdigest()
     assert (tmp_path / "source").read_bytes() == data
     assert answer.metadata["kind"] == "mp4"
-    assert answer.metadata["length_unknown"] is (way == "without-length")
-    assert answer.metadata["redirects"] == (5 if way == "hops/5" else 0)
+    assert answer.metadata["length_unknown"] is (route == "without-length")
+    assert answer.metadata["redirects"] == (5 if route == "hops/5" else 0)
 
 
 def test_what_http_said_is_kept(site: Site, child: FetchChild, tmp_path: Path) -> None:
@@ -101,14 +101,14 @@ def test_retry_after_is_seconds_or_a_date(header: str, wait_s: float | None) -> 
 
 
 @pytest.mark.parametrize(
-    ("header", "is_refused"),
+    ("header", "is_rejected"),
     [
         ("", False), ("noindex", False), ("noai", True), ("noindex, NoImageAI", True), ("googlebot: noai", False),
         ("googlebot: noai, vidal: noai", True), ("vidal: noindex, noai", True), ("*: noai", True), ("max-snippet: 5, noai", True),
     ],
 )  # fmt: skip
-def test_directives_against_such_use_are_heeded(header: str, is_refused: bool) -> None:
-    if is_refused:
+def test_directives_against_such_use_are_heeded(header: str, is_rejected: bool) -> None:
+    if is_rejected:
         with pytest.raises(FetchError, match="noai"):
             check_directives(header, WebSettings())
     else:

@@ -83,7 +83,7 @@ def test_who_asked_first_goes_first() -> None:
     (["trouble"] * 3, None, 30.0),                  # three are
     (["trouble", "trouble", "ok", "trouble"], None, 0.0),
 ])  # fmt: skip
-def test_a_host_that_has_had_enough_is_paused(
+def test_a_host_that_rate_limits_or_fails_is_paused(
     outcomes: list[str], retry_after_s: float | None, wanted_s: float
 ) -> None:
     clock = Clock()

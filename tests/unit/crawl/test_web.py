@@ -1,4 +1,4 @@
-"""Many clips on many hosts, good and bad, through the stage itself: a host in trouble is the trouble of its clips alone."""
+"""Many clips on many hosts, good and bad, through the stage itself: a failing host fails its own clips alone."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def fetched(urls: list[str], folder: Path, **settings: Any) -> list[Clip]:
     return clips
 
 
-def test_hosts_in_trouble_delay_no_clip_of_another_and_stop_nothing(tmp_path: Path) -> None:
+def test_failing_hosts_delay_no_clip_of_another_and_stop_nothing(tmp_path: Path) -> None:
     with Site(hosts=HOSTS) as site:
         bad = {
             "blocked": [site.url(f"/fault/forbidden/{n}", REFUSING) for n in range(8)],

@@ -1,4 +1,4 @@
-"""The writer refuses a clip whose members do not belong together, and says which and why."""
+"""The writer rejects a clip whose members do not belong together, and says which and why."""
 
 from __future__ import annotations
 
@@ -93,7 +93,7 @@ ODD: list[tuple[Callable[[Clip], None], str]] = [
 
 
 @pytest.mark.parametrize(("change", "detail"), ODD)
-def test_a_misaligned_clip_is_refused_and_the_member_named(change: Callable[[Clip], None], detail: str) -> None:
+def test_a_misaligned_clip_is_rejected_and_the_member_named(change: Callable[[Clip], None], detail: str) -> None:
     clip = aligned()
     change(clip)
     with pytest.raises(ClipError) as caught:

@@ -147,7 +147,7 @@ def other(folder: Path) -> Dataset:
     return Dataset.open(str(folder / "other"))
 
 
-REFUSED: dict[str, tuple[Any, str]] = {
+REJECTED: dict[str, tuple[Any, str]] = {
     "another dataset": (lambda out, one: write_joint(other(out.parent), str(out)), "is an export of dataset toys"),
     "another format": (lambda out, one: write_joint(one, str(out)), "as joint, not of .* as open-clip"),
     "other clips": (lambda out, one: write_open_clip(one, str(out), "duration_s > 1"), "where duration_s > 1, not of"),
@@ -156,7 +156,7 @@ REFUSED: dict[str, tuple[Any, str]] = {
 }  # fmt: skip
 
 
-@pytest.mark.parametrize(("before", "said"), REFUSED.values(), ids=REFUSED)
+@pytest.mark.parametrize(("before", "said"), REJECTED.values(), ids=REJECTED)
 def test_an_export_does_not_mix_with_what_is_there(before: Any, said: str, titled: Dataset, tmp_path: Path) -> None:
     before(tmp_path / "out", titled)
     there = digests(tmp_path / "out")

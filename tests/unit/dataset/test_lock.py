@@ -45,7 +45,7 @@ def test_a_lock_goes_when_the_run_fails(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_second_driver_is_refused_and_the_first_ones_lock_left_alone(tmp_path: Path) -> None:
+def test_a_second_driver_is_rejected_and_the_first_ones_lock_left_alone(tmp_path: Path) -> None:
     storage = Storage(str(tmp_path))
     with Lock(storage):
         before = (tmp_path / NAME).read_bytes()
@@ -64,10 +64,10 @@ HELD = [
 ]
 
 
-@pytest.mark.parametrize(("name", "owner", "is_refused"), HELD)
-def test_a_lock_is_held(name: str, owner: dict[str, Any], is_refused: bool, tmp_path: Path) -> None:
+@pytest.mark.parametrize(("name", "owner", "is_rejected"), HELD)
+def test_a_lock_is_held(name: str, owner: dict[str, Any], is_rejected: bool, tmp_path: Path) -> None:
     (tmp_path / NAME).write_bytes(claim(**owner))
-    if is_refused:
+    if is_rejected:
         with pytest.raises(OutputError, match="another run"):
             Lock(Storage(str(tmp_path))).__enter__()
     else:

@@ -1,4 +1,4 @@
-"""Revisions by name: listing, opening and dropping them, and what refuses to leave them behind."""
+"""Revisions by name: listing, opening and dropping them, and what is rejected because it would leave them behind."""
 
 from __future__ import annotations
 
@@ -84,7 +84,7 @@ def test_the_commands_list_tell_and_drop(revised: Path) -> None:
     assert "1  " not in command("revisions", revised, "--drop", "1").stdout.replace("revisions/1", "")
 
 
-def test_a_retry_would_leave_revisions_behind_and_is_refused(tmp_path: Path) -> None:
+def test_a_retry_would_leave_revisions_behind_and_is_rejected(tmp_path: Path) -> None:
     out = tmp_path / "out"
     run(
         write_recipe(tmp_path, [TROUBLE, LETTERS, {FEW_LETTERS: {"min": 1}}, PAINT], ["abc", "gone"]),

@@ -1,4 +1,4 @@
-"""A dataset that an earlier version wrote is read by every reader; one of a later version is refused by name."""
+"""A dataset that an earlier version wrote is read by every reader; one of a later version is rejected by name."""
 
 from __future__ import annotations
 
@@ -69,7 +69,7 @@ def test_outcomes_are_categories_to_pandas_and_plain_text_to_vidal(tmp_path: Pat
 
 
 @pytest.mark.parametrize(("version", "mend"), [(2, "rebuild the dataset"), (SCHEMA_VERSION + 1, "update vidal")])
-def test_a_version_that_cannot_be_read_is_refused_with_the_mend(version: int, mend: str, tmp_path: Path) -> None:
+def test_a_version_that_cannot_be_read_is_rejected_with_the_mend(version: int, mend: str, tmp_path: Path) -> None:
     shutil.copytree(OLD, tmp_path / "other")
     path = tmp_path / "other" / "dataset.json"
     path.write_text(json.dumps({**json.loads(path.read_text()), "schema_version": version}))

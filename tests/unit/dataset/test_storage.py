@@ -1,4 +1,4 @@
-"""A file is there whole or not at all, and storage that refuses says so in one line."""
+"""A file is written whole or not at all, and a storage error is one line."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ def test_a_temporary_is_in_no_listing_and_gone_after_a_failed_write(tmp_path: Pa
     assert storage.names("a") == ["a.tar"]
     (tmp_path / "a" / "c.tar").mkdir()
     with pytest.raises(StorageError, match=r"a/c\.tar: .*Is a directory"):
-        storage.write("a/c.tar", b"refused")
+        storage.write("a/c.tar", b"rejected")
     assert sorted(p.name for p in (tmp_path / "a").iterdir() if p.is_file()) == [
         storage.temporary("a/b.tar").name,
         "a.tar",
@@ -114,7 +114,7 @@ def test_an_address_that_cannot_be_opened_says_so(address: str) -> None:
 
 
 @pytest.mark.parametrize("place", ["/proc/vidal", "/dev/null/x"])
-def test_a_place_that_refuses_is_one_line_with_the_place(place: str) -> None:
+def test_a_place_that_cannot_be_written_is_one_line_with_the_place(place: str) -> None:
     with pytest.raises(StorageError, match=rf"^{place}") as caught:
         Storage(place).write("a", b"1")
     assert "\n" not in str(caught.value)
@@ -131,12 +131,12 @@ MENDS = [
 
 
 @pytest.mark.parametrize(("number", "mend"), MENDS)
-def test_the_machines_trouble_comes_with_its_mend(number: int, mend: str) -> None:
+def test_an_environment_error_comes_with_its_mend(number: int, mend: str) -> None:
     found = machine_error(OSError(number, os.strerror(number)), "out/video")
     assert isinstance(found, StorageError)
     assert str(found).startswith(f"out/video: {mend}")
 
 
 @pytest.mark.parametrize("error", [OSError(errno.ENOENT, "x"), ValueError("x"), OSError("no number")])
-def test_other_trouble_is_none_of_the_machines(error: Exception) -> None:
+def test_other_errors_are_no_environment_errors(error: Exception) -> None:
     assert machine_error(error, "x") is None

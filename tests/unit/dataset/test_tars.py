@@ -85,18 +85,18 @@ EVIL = [
 
 
 @pytest.mark.parametrize("key", EVIL)
-def test_an_unsafe_key_is_refused(key: str) -> None:
+def test_an_unsafe_key_is_rejected(key: str) -> None:
     with pytest.raises(ValueError, match="is not a member name"):
         packed([(key, "mp4", b"")])
 
 
 @pytest.mark.parametrize("suffix", ["", ".", "../x", "MP4", "a/b", "a..b", ".mp4", "a.b.c.d.e", "mp4\n", "pyd "])
-def test_an_unsafe_suffix_is_refused(suffix: str) -> None:
+def test_an_unsafe_suffix_is_rejected(suffix: str) -> None:
     with pytest.raises(ValueError, match="is not a member name"):
         packed([("a", suffix, b"")])
 
 
-def test_a_second_member_of_one_name_is_refused() -> None:
+def test_a_second_member_of_one_name_is_rejected() -> None:
     with pytest.raises(ValueError, match="already in the tar"):
         packed([("a", "mp4", b""), ("a", "mp4", b"")])
 

@@ -150,7 +150,7 @@ def test_an_addition_that_died_resumes_and_gives_the_same_bytes(built: Path, tmp
         ({"stages": []}, "`stages` must be a list of at least one stage"),
     ],
 )
-def test_what_cannot_be_added_is_refused(built: Path, recipe: dict[str, Any], what: str) -> None:
+def test_what_cannot_be_added_is_rejected(built: Path, recipe: dict[str, Any], what: str) -> None:
     with pytest.raises(RecipeError, match=what):
         added(built, **recipe)
     assert revisions.numbers(Storage(str(built))) == []

@@ -124,7 +124,7 @@ def test_two_workers_give_the_bytes_of_one_and_a_growth_that_died_resumes(
         ("lst=more.csv", RecipeError, "`source` has|unknown|not permitted"),
     ],
 )
-def test_a_source_that_cannot_be_is_refused(built: Path, source: str, error: type[Exception], what: str) -> None:
+def test_a_source_that_cannot_be_is_rejected(built: Path, source: str, error: type[Exception], what: str) -> None:
     with pytest.raises(error, match=what):
         grown(built, source)
 

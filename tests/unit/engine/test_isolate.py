@@ -1,4 +1,4 @@
-"""A clip's trouble stays that clip's: the rest of its batch is as if it had not been there."""
+"""A clip's failure stays that clip's: the rest of its batch is as if it had not been there."""
 
 from __future__ import annotations
 
@@ -113,14 +113,14 @@ MACHINE = [
 
 @pytest.mark.parametrize(("error", "kind", "text"), MACHINE)
 @pytest.mark.parametrize("isolate", [True, False])
-def test_the_machines_trouble_is_blamed_on_no_clip(
+def test_an_environment_error_fails_no_clip(
     error: Exception, kind: type[Exception], text: str, isolate: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with pytest.raises(kind, match=text):
         ran(monkeypatch, error, isolate=isolate)
 
 
-def test_ctrl_c_is_no_clips_trouble(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_ctrl_c_fails_no_clip(monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(KeyboardInterrupt):
         ran(monkeypatch, KeyboardInterrupt())
 

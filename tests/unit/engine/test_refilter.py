@@ -121,7 +121,7 @@ def test_a_refilter_that_was_killed_goes_on_and_gives_the_same_bytes(built: Path
         (f"{MIN}=many", "valid integer"),
     ],
 )
-def test_what_needs_more_than_stored_numbers_is_refused(built: Path, setting: str, what: str) -> None:
+def test_what_needs_more_than_stored_numbers_is_rejected(built: Path, setting: str, what: str) -> None:
     with pytest.raises(RecipeError, match=what):
         refilter(str(built), [setting])
     assert revisions.numbers(Storage(str(built))) == []

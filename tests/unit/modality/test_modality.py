@@ -64,7 +64,7 @@ def test_the_four_modalities_are_known_in_vidals_order() -> None:
         ("", "lower-case letters and digits"),
     ],
 )
-def test_what_cannot_be_a_modality_is_refused(layer: str, said: str) -> None:
+def test_what_cannot_be_a_modality_is_rejected(layer: str, said: str) -> None:
     with pytest.raises(UserError, match=said):
         modalities.register(of_layer(layer))
 
@@ -122,7 +122,7 @@ def test_a_module_that_the_program_has_imported_is_used(module: None) -> None:
     assert modalities.find("toy") is not None
 
 
-def test_what_is_imported_already_and_no_modality_is_refused() -> None:
+def test_what_is_imported_already_and_no_modality_is_rejected() -> None:
     assert isinstance(sys.modules["sys"], types.ModuleType)
     with pytest.raises(UserError, match="it is not a vidal"):
         modalities.load_recorded({"toy": "sys:path"}, "data")

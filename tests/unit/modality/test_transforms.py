@@ -111,7 +111,7 @@ def test_training_reads_any_frame_or_the_captions_own():
     assert VideoTransform().frames_to_read(8, rng(), 3) == [*range(8)]
 
 
-def test_frames_that_are_not_stored_are_refused():
+def test_frames_that_are_not_stored_are_rejected():
     with pytest.raises(ClipError, match="8 frames are stored, 16 are required"):
         VideoTransform(frames=16).frames_to_read(8, None)
 
@@ -156,7 +156,7 @@ def test_audio_is_normalised_and_a_constant_in_it_is_of_no_account():
 
 
 @pytest.mark.parametrize("samples", [0, 1, 399])
-def test_audio_shorter_than_a_window_is_refused(samples):
+def test_audio_shorter_than_a_window_is_rejected(samples):
     with pytest.raises(ClipError, match="shorter than a window"):
         AudioTransform()(np.zeros(samples, np.float32), None)
 

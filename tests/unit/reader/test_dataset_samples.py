@@ -130,7 +130,7 @@ def test_conditions_add_up(whole: Path) -> None:
     assert len(narrowed.has("video")) == 2
 
 
-REFUSED = {
+REJECTED = {
     "an unknown column": ("positoin < 3", "no column `positoin`; near it: position"),
     "a column like none": ("zzzz9 < 3", "no column `zzzz9`; there is clip_id, url"),
     "a table": ("manifest.position < 3", "no column `manifest`"),
@@ -159,7 +159,7 @@ REFUSED = {
 }
 
 
-@pytest.mark.parametrize(("where", "said"), REFUSED.values(), ids=REFUSED)
+@pytest.mark.parametrize(("where", "said"), REJECTED.values(), ids=REJECTED)
 def test_a_condition_that_cannot_be_met_is_one_line(whole: Path, where: str, said: str) -> None:
     with pytest.raises(SourceError) as caught:
         vidal.open(whole, where=where)
@@ -171,10 +171,10 @@ def test_a_condition_by_chance_selects_the_same_samples_every_time(whole: Path) 
     assert once == again and 0 < len(once) < CLIPS
 
 
-@pytest.mark.parametrize("way", ["removed", "removals"])
-def test_removed_clips_are_no_samples(whole: Path, way: str) -> None:
+@pytest.mark.parametrize("argument", ["removed", "removals"])
+def test_removed_clips_are_no_samples(whole: Path, argument: str) -> None:
     gone = frozenset({vidal.open(whole).clip_id(4), "somebody-elses"})
-    samples = vidal.open(whole, **{way: gone if way == "removed" else Removals({"clip_id": gone})})
+    samples = vidal.open(whole, **{argument: gone if argument == "removed" else Removals({"clip_id": gone})})
     assert len(samples) == CLIPS - 1
     assert gone.isdisjoint(samples.clip_id(i) for i in range(len(samples)))
     assert gone.isdisjoint(samples.select("true").column("clip_id").to_pylist())
@@ -256,11 +256,11 @@ def _keep(samples: Samples, i: int, out: str) -> None:
     np.save(out, samples[i]["video"])
 
 
-@pytest.mark.parametrize("way", ["fork", "spawn"])
-def test_samples_are_read_in_other_processes(whole: Path, tmp_path: Path, way: str) -> None:
+@pytest.mark.parametrize("method", ["fork", "spawn"])
+def test_samples_are_read_in_other_processes(whole: Path, tmp_path: Path, method: str) -> None:
     samples = vidal.open(whole)
     here = [samples[i]["video"] for i in (0, 23)]
-    context = multiprocessing.get_context(way)
+    context = multiprocessing.get_context(method)
     others = [context.Process(target=_keep, args=(samples, i, f"{tmp_path}/{i}.npy")) for i in (0, 23)]
     for other in others:
         other.start()

@@ -72,7 +72,7 @@ def test_more_suffixes_than_a_short_number_holds_stay_apart() -> None:
 @pytest.mark.parametrize(
     "change", [{"sha256": "ab"}, {"sha256": "zz" * 32}, {"sha256": None}, {"offset": None}, {"name": None}]
 )
-def test_members_that_no_writer_of_ours_noted_are_refused(change: dict[str, Any]) -> None:
+def test_members_that_no_writer_of_ours_noted_are_rejected(change: dict[str, Any]) -> None:
     with pytest.raises(ValueError):
         part([{**member("video", "mp4", 0), **change}])
 

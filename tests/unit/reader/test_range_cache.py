@@ -127,10 +127,10 @@ def test_a_forked_process_has_descriptors_of_its_own(tmp_path: Path) -> None:
 def test_what_the_machine_lacks_is_not_blamed_on_the_tar(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int, kind: type[Exception]
 ) -> None:
-    def refused(*_: object, **__: object) -> int:
+    def unable(*_: object, **__: object) -> int:
         raise OSError(number, os.strerror(number))
 
-    monkeypatch.setattr(ranges.os, "open", refused)
+    monkeypatch.setattr(ranges.os, "open", unable)
     with pytest.raises(kind):
         MemberReader(Storage(str(tmp_path))).read("a.tar", 0, 3)
 

@@ -104,7 +104,7 @@ def test_a_broken_sample_is_named_also_by_a_run_that_finds_its_shard_there(
         assert result.rows == rows and [broken.clip_id for broken in result.broken] == [ds.clip_id(4)]
 
 
-def test_a_dataset_without_the_encoders_modalities_is_refused(material: Path, data: Path, tmp_path: Path) -> None:
+def test_a_dataset_without_the_encoders_modalities_is_rejected(material: Path, data: Path, tmp_path: Path) -> None:
     info = json.loads((data / "dataset.json").read_text())
     (data / "dataset.json").write_text(json.dumps(info | {"layers": ["depth"]}))
     with pytest.raises(SourceError, match=r"has depth; the encoder of .* supports video, audio"):

@@ -85,7 +85,7 @@ def test_a_wrong_question_is_one_line(material: Path, query: str, keys: dict[str
     assert said in str(caught.value) and "\n" not in str(caught.value)
 
 
-def test_another_encoder_is_refused(material: Path, tmp_path: Path) -> None:
+def test_another_encoder_is_rejected(material: Path, tmp_path: Path) -> None:
     other = small_run(str(material / "set"), tmp_path / "other", seed=1)
     with pytest.raises(UserError, match=r"other: is not the encoder that .* was made with"):
         search("words", str(material / "e"), checkpoint=other)
@@ -124,7 +124,7 @@ def test_an_export_prepares_inputs_as_its_run_does(material: Path, tmp_path: Pat
     assert ours.schema.metadata[b"vidal.preprocessing"] == theirs.schema.metadata[b"vidal.preprocessing"]
 
 
-def test_embeddings_of_other_preprocessing_are_refused(embeddings: Path, material: Path, tmp_path: Path) -> None:
+def test_embeddings_of_other_preprocessing_are_rejected(embeddings: Path, material: Path, tmp_path: Path) -> None:
     out = save_folder(load_encoder(material / "run"), tmp_path / "out")
     config = json.loads((out / "config.json").read_text())
     modality = next(iter(config["vidal"]["preprocessing"]))

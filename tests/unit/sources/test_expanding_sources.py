@@ -64,7 +64,7 @@ def test_what_is_too_long_for_a_short_is_no_candidate(limit: float | None, kept:
     ({"platform": "https://a.b/?q="}, "platform"),
     ({"per_term": 0}, "per_term"),
 ])  # fmt: skip
-def test_a_search_that_cannot_be_asked_is_refused(settings: dict[str, Any], said: str, terms: str) -> None:
+def test_a_search_that_cannot_be_asked_is_rejected(settings: dict[str, Any], said: str, terms: str) -> None:
     with pytest.raises(ValidationError, match=said):
         SearchSource(search=terms, **settings)
 

@@ -149,7 +149,7 @@ def test_the_command_merges_paths_that_start_from_the_recipe(first: Path, second
     assert rows(tmp_path / "out")["both"]["title"] == "four" and rows(tmp_path / "other")["both"]["title"] == "six"
 
 
-def test_a_column_that_two_declare_differently_is_refused(first: Path, tmp_path: Path) -> None:
+def test_a_column_that_two_declare_differently_is_rejected(first: Path, tmp_path: Path) -> None:
     other = built(tmp_path / "b", [PAINT, "tests.engine_toys:HalfLetters"], {"b0": "one"})
     message = (
         rf"{first} has the column `letters` as int \(scores\), {other} as float \(scores\); build one of them anew"
@@ -162,7 +162,7 @@ def test_a_column_that_two_declare_differently_is_refused(first: Path, tmp_path:
     assert not (tmp_path / "out" / "dataset.json").exists()
 
 
-def test_columns_of_the_sources_that_do_not_agree_are_refused(first: Path, tmp_path: Path) -> None:
+def test_columns_of_the_sources_that_do_not_agree_are_rejected(first: Path, tmp_path: Path) -> None:
     other = built(tmp_path / "b", [PAINT], {"b0": "one"}, mood=[3])
     with pytest.raises(
         SourceError, match=r"cannot be merged with .*mood.* types: string vs int64; build one of them anew"
@@ -180,7 +180,7 @@ def test_columns_of_the_sources_that_do_not_agree_are_refused(first: Path, tmp_p
         ({"datasets": ["{0}", "{0}@7"]}, "has no revision 7"),
     ],
 )
-def test_what_cannot_be_merged_is_refused(first: Path, source: dict[str, Any], what: str) -> None:
+def test_what_cannot_be_merged_is_rejected(first: Path, source: dict[str, Any], what: str) -> None:
     given = yaml.safe_load(yaml.safe_dump(source).replace("{0}", str(first)))
     with pytest.raises((RecipeError, SourceError), match=what):
         check({"source": given, "stages": []}, "merged").source.candidates()

@@ -296,13 +296,13 @@ def test_a_clip_that_an_earlier_dataset_kept_is_rejected_however_good_it_is(tmp_
     assert [decided[f"new{k}"]["cluster"] for k in (1, 2, 3, 4)] == ["old", "older", "new3", "old"]
 
 
-def test_a_folder_that_is_no_dataset_is_refused_by_name(tmp_path: Path) -> None:
+def test_a_folder_that_is_no_dataset_is_rejected_by_name(tmp_path: Path) -> None:
     with pytest.raises(SourceError, match=f"duplicates: against: {tmp_path}: no dataset there"):
         _decide([_row("a")], against=[str(tmp_path)])
 
 
 @pytest.mark.parametrize("audio", ["off", "confirm", "reject"])
-def test_no_clips_and_no_fingerprints_are_no_trouble(audio: str) -> None:
+def test_no_clips_and_no_fingerprints_are_no_error(audio: str) -> None:
     assert _decide([], audio=audio) == {}
     assert {row["status"] for row in _decide([_row("a"), _row("b")], audio=audio).values()} == {"kept"}
 

@@ -52,7 +52,7 @@ def test_an_accepted_text_is_the_caption() -> None:
     assert clip.caption_model.startswith(SMOLLM + " sha256:") and " prompt:" in clip.caption_model
 
 
-def test_a_refused_text_is_replaced_by_the_merge_and_the_reason_is_kept() -> None:
+def test_a_rejected_text_is_replaced_by_the_merge_and_the_reason_is_kept() -> None:
     clip = enhanced(dog(), Says("A cat learns to catch a ball on grass."))
     merged = 'A dog with a ball on grass, in a video titled "My dog learns to catch a ball".'
     assert (clip.caption, clip.caption_source) == (merged, "merge")
@@ -267,7 +267,7 @@ def test_a_server_is_asked_for_one_json_object(site: Site, monkeypatch: pytest.M
     "content",
     ["A dog.", '{"caption": 3}', '{"caption": "a", "url": "b"}', '["a"]', '{"text": "a"}', "[" * 5000, "null"],
 )
-def test_a_reply_outside_the_schema_is_refused(site: Site, content: str) -> None:
+def test_a_reply_outside_the_schema_is_rejected(site: Site, content: str) -> None:
     for _ in range(3):
         site.says(content)
     clip = enhanced(dog(), ServerLlm(server(site), 40))
@@ -297,7 +297,7 @@ def test_a_server_that_is_down_stops_the_run(site: Site) -> None:
         away.ask([], "caption", 8)
 
 
-def test_an_unknown_model_is_not_tried_again(site: Site) -> None:
+def test_an_unknown_model_is_not_retried(site: Site) -> None:
     site.fails(404)
     with pytest.raises(ModelError, match="HTTP 404 no"):
         server(site).ask([], "caption", 8)

@@ -1,4 +1,4 @@
-"""What fetch brings, and what it refuses."""
+"""What fetch brings, and what it rejects."""
 
 from __future__ import annotations
 
@@ -104,7 +104,7 @@ def test_an_object_store_is_read_through_fsspec(clip: Clip) -> None:
     assert fetched(clip) == CONTENT
 
 
-REFUSED = [
+REJECTED = [
     ("nothing.mp4", "missing"),
     ("memory://nothing.mp4", "missing"),
     ("folder", "not_a_file"),
@@ -121,8 +121,8 @@ REFUSED = [
 ]
 
 
-@pytest.mark.parametrize(("url", "reason"), REFUSED, ids=[ascii(url)[:30] for url, _ in REFUSED])
-def test_what_is_no_file_is_refused_by_reason(url: str, reason: str, clip: Clip, tmp_path: Path) -> None:
+@pytest.mark.parametrize(("url", "reason"), REJECTED, ids=[ascii(url)[:30] for url, _ in REJECTED])
+def test_what_is_no_file_is_rejected_by_reason(url: str, reason: str, clip: Clip, tmp_path: Path) -> None:
     (tmp_path / "folder").mkdir()
     os.mkfifo(tmp_path / "fifo")
     (tmp_path / "to-device").symlink_to("/dev/zero")

@@ -240,7 +240,7 @@ def vocabulary(folder: Path) -> Path:
 
 
 @pytest.mark.parametrize("build", [tiny_instructblip, tiny_encoder_decoder, florence, smolvlm])
-def test_a_class_that_cannot_be_driven_is_refused_in_one_line_before_any_clip(build: Any, tmp_path: Path) -> None:
+def test_a_class_that_cannot_be_driven_is_rejected_in_one_line_before_any_clip(build: Any, tmp_path: Path) -> None:
     why = build(tmp_path)
     with pytest.raises(ModelError, match=re.escape(why)) as caught:
         FrameCaptions(backend="transformers", model=str(tmp_path)).setup()

@@ -141,7 +141,7 @@ def test_a_score_is_the_mean_cosine_and_a_batch_equals_one_by_one(build: Callabl
         cosine_by_hand(folder, together[0], text, slice(at, at + 1)) for at, text in enumerate(["a cat", "a red car"])
     ]
     assert scores["frame_captions"] == pytest.approx(sum(own) / 2, abs=1e-4)
-    # A text longer than the model reads is cut, not refused.
+    # A text longer than the model reads is cut, not rejected.
     long = {score.view: score.score for score in together[1].text_match}["caption"]
     assert long == pytest.approx(
         cosine_by_hand(folder, together[1], "the cat sits in the red car in the park in the park"), abs=1e-4

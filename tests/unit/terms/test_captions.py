@@ -65,7 +65,7 @@ def test_an_input_names_its_source_and_its_field(text: str, source: str, field: 
     assert (parsed.source, parsed.field) == (source, field)
 
 
-REFUSED = [
+REJECTED = [
     ("{}/none.txt", "no such file"),
     ("{}/a.json", "captions come from .txt, .csv, .tsv, .jsonl, .parquet, not .json"),
     ("{}/a.csv", "say which field holds the captions: {}/a.csv:FIELD"),
@@ -76,7 +76,7 @@ REFUSED = [
 ]
 
 
-@pytest.mark.parametrize(("text", "said"), REFUSED)
+@pytest.mark.parametrize(("text", "said"), REJECTED)
 def test_what_cannot_be_read_is_one_line(text: str, said: str, tmp_path: Path) -> None:
     write(tmp_path / "a.csv", b"c,e\nx,y\n")
     write(tmp_path / "a.jsonl", json.dumps({"c": "x"}).encode())

@@ -25,7 +25,7 @@ def test_words_are_lower_case_without_possessive() -> None:
     assert words("The man's T-shirt, 2 DOGS") == ["the", "man", "t", "shirt", "2", "dogs"]
 
 
-REFUSED = [
+REJECTED = [
     ("", "blank"),
     ("!!!", "blank"),
     ("a b c d e f", "too_long"),
@@ -38,6 +38,6 @@ REFUSED = [
 ]
 
 
-@pytest.mark.parametrize(("caption", "reason"), REFUSED)
-def test_a_caption_is_refused_by_its_characters(caption: str, reason: str | None) -> None:
+@pytest.mark.parametrize(("caption", "reason"), REJECTED)
+def test_a_caption_is_rejected_by_its_characters(caption: str, reason: str | None) -> None:
     assert refusal(caption, words(caption), max_words=5) == reason

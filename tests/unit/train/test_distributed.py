@@ -82,20 +82,20 @@ def test_ranks_agree() -> None:
         assert (given["said"], given["sum"].item()) == ("rank 0", 10)
 
 
-def test_a_rank_without_a_gpu_of_its_own_is_refused_in_a_line(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_rank_without_a_gpu_of_its_own_is_rejected_in_a_line(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("LOCAL_RANK", "3")
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
     with pytest.raises(MachineError, match="local rank 3 needs GPU 3, but this machine has 2"), world("cuda"):
         pass
 
 
-def test_ranks_that_were_not_started_together_are_refused_in_a_line(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_ranks_that_were_not_started_together_are_rejected_in_a_line(monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("MASTER_ADDR", "MASTER_PORT", "RANK"):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("WORLD_SIZE", "2")
-    with pytest.raises(MachineError, match=r"the 2 ranks could not connect: .*torchrun") as refused, world("cpu"):
+    with pytest.raises(MachineError, match=r"the 2 ranks could not connect: .*torchrun") as caught, world("cpu"):
         pass
-    assert "\n" not in str(refused.value)
+    assert "\n" not in str(caught.value)
 
 
 def meet() -> None:
@@ -191,5 +191,5 @@ def meet_once(rank: int, culprit: int) -> None:
     meet()
 
 
-def test_a_mistake_in_the_work_is_not_blamed_on_a_peer() -> None:
+def test_an_error_in_the_work_is_not_blamed_on_a_peer() -> None:
     assert {kind for kind, _ in outcome(stumbles, culprit=-1).values()} == {"RuntimeError"}

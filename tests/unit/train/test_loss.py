@@ -1,4 +1,4 @@
-"""What counts in a loss and what does not: invalid rows, chunks, duplicates, settings that are refused."""
+"""What counts in a loss and what does not: invalid rows, chunks, duplicates, settings that are rejected."""
 
 from __future__ import annotations
 
@@ -102,7 +102,7 @@ def test_duplicates_count_unless_masked_and_an_invalid_one_never(kind: str) -> N
 @pytest.mark.parametrize("wrong", [
     {"local": True, "gather_gradient": False}, {"local": False, "gather_gradient": False}, {"gather_gradient": False},
 ])  # fmt: skip
-def test_settings_that_give_wrong_gradients_are_refused_in_a_line(wrong: dict[str, bool]) -> None:
-    with pytest.raises(RecipeError, match="gather_gradient") as refused:
+def test_settings_that_give_wrong_gradients_are_rejected_in_a_line(wrong: dict[str, bool]) -> None:
+    with pytest.raises(RecipeError, match="gather_gradient") as caught:
         validate(LossSettings, wrong, "recipe.yaml")
-    assert "\n" not in str(refused.value)
+    assert "\n" not in str(caught.value)

@@ -1,4 +1,4 @@
-"""Groups by depth, clipping, state that fits or is refused, and the formulas of open_clip, timm and AdamW."""
+"""Groups by depth, clipping, state that fits or is rejected, and the formulas of open_clip, timm and AdamW."""
 
 from __future__ import annotations
 
@@ -146,7 +146,7 @@ def test_clipping_is_torchs_and_tells_the_norm_before_it(limit: float | None) ->
         assert (p.grad is None and q.grad is None) or torch.equal(p.grad, q.grad)  # type: ignore[arg-type]
 
 
-def test_a_rate_that_would_climb_is_refused() -> None:
+def test_a_rate_that_would_climb_is_rejected() -> None:
     with pytest.raises(ValidationError, match=r"min_lr 0\.5 is above lr 0\.1"):
         OptimiserSettings(lr=0.1, min_lr=0.5)
 

@@ -1,4 +1,4 @@
-"""Training recipes: those that ship are valid, and a mistake in one is one line that names the place."""
+"""Training recipes: those that ship are valid, and an error in one is one line that names the place."""
 
 from __future__ import annotations
 
@@ -62,7 +62,7 @@ def test_the_published_settings_are_those_of_the_paper(modality: str) -> None:
     ({"text": {"model": "m", "views": {"captoin": 1}}}, "did you mean caption?"),
     ({"text": {"model": "m", "views": "mixed"}}, "no preset `mixed`"),
 ])  # fmt: skip
-def test_a_mistake_is_one_line_that_names_the_place(change: dict[str, object], said: str, tmp_path: Path) -> None:
+def test_an_error_is_one_line_that_names_the_place(change: dict[str, object], said: str, tmp_path: Path) -> None:
     path = tmp_path / "bad.yaml"
     path.write_text(yaml.safe_dump({**GOOD, **change}))
     with pytest.raises(RecipeError) as caught:

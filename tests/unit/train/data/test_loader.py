@@ -173,7 +173,7 @@ def test_only_wanted_members_are_read(folder, monkeypatch):
     assert all(len(suffixes) == 1 for layer, suffixes in asked if layer != "video")
 
 
-def test_more_frames_than_are_stored_are_refused_before_the_first_step(folder):
+def test_more_frames_than_are_stored_are_rejected_before_the_first_step(folder):
     with pytest.raises(RecipeError, match="video: 8 frames are stored, 16 are required"):
         loader(folder, video=VideoTransform(size=32, frames=16))
 

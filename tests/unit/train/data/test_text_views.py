@@ -94,7 +94,7 @@ def test_every_text_comes_once_for_evaluation() -> None:
     ]
 
 
-REFUSED = {
+REJECTED = {
     "an unknown preset": ("mixx", "no preset `mixx`"),
     "an unknown view": ({"captoin": 1}, "did you mean caption"),
     "nothing like a view": ({"zzz": 1}, "video_caption"),
@@ -105,8 +105,8 @@ REFUSED = {
 }
 
 
-@pytest.mark.parametrize(("given", "said"), REFUSED.values(), ids=REFUSED)
-def test_weights_that_mean_nothing_are_refused(given: Any, said: str) -> None:
+@pytest.mark.parametrize(("given", "said"), REJECTED.values(), ids=REJECTED)
+def test_weights_that_mean_nothing_are_rejected(given: Any, said: str) -> None:
     with pytest.raises(ValidationError, match=said):
         views(given)
 

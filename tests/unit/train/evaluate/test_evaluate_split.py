@@ -59,6 +59,6 @@ def test_a_condition_never_brings_trained_clips_into_the_automatic_split(materia
         evaluate(str(material / "run"), str(material / "set"), where=f"clip_id = '{trained}'")
 
 
-def test_a_column_of_classes_that_is_not_there_is_refused_before_anything_is_embedded(material: Path) -> None:
+def test_a_column_of_classes_that_is_not_there_is_rejected_before_anything_is_embedded(material: Path) -> None:
     with pytest.raises(SourceError, match=r"--classes captoin: no column `captoin`; near it: caption"):
         evaluate(str(material / "run"), str(material / "set"), classes="captoin")

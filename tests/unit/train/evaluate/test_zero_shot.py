@@ -72,6 +72,6 @@ def test_templates_are_read_a_line_each(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("column", ["licence", "captoin"])
-def test_a_column_without_classes_is_refused(samples: Samples, column: str) -> None:
+def test_a_column_without_classes_is_rejected(samples: Samples, column: str) -> None:
     with pytest.raises(SourceError, match=f"column `{column}`"):
         zero_shot(Blank(samples, {}), samples, range(len(samples)), TRANSFORMS, column)  # type: ignore[arg-type]

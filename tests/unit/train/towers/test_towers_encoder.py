@@ -109,7 +109,7 @@ def test_an_encoder_comes_back_from_its_description_and_state(text: TextTower) -
     assert not any(name.startswith("text.") for name in one.trainable_state())
 
 
-def test_a_text_model_with_other_weights_is_refused(text: TextTower) -> None:
+def test_a_text_model_with_other_weights_is_rejected(text: TextTower) -> None:
     described = encoder(text).describe()
     described["text"]["weights_sha256"] = "0" * 64
     with pytest.raises(ModelError, match="its weights differ from those used in training"):
@@ -196,7 +196,7 @@ def test_clip_text_ignores_padding_on_either_side() -> None:
         ("1_Pooling/config.json", '{"pooling_mode_max_tokens": true}', "pools by max_tokens"),
     ],
 )
-def test_a_sentence_model_of_another_kind_is_refused(
+def test_a_sentence_model_of_another_kind_is_rejected(
     tmp_path: Path, text: TextTower, name: str, content: str, said: str
 ) -> None:
     assert text.folder is not None
