@@ -13,30 +13,16 @@ from typing import Any
 
 import pyarrow.parquet as pq
 import pytest
-from rich.console import Console
 
-from tests.runs import (
-    BROKEN_SETUP,
-    PAINT,
-    SAME_TITLE,
-    SHADE,
-    TROUBLE,
-    digests,
-    outcomes,
-    rows,
-    run,
-    write_recipe,
-)
+from tests.runs import BROKEN_SETUP, PAINT, SAME_TITLE, SHADE, TROUBLE, digests, outcomes, rows, run, write_recipe
 from vidal import recipe as recipes
-from vidal.build import How, retry
 from vidal.dataset.dataset import Dataset
 from vidal.dataset.verify import verify
-from vidal.engine.job import Assignment, Engine, Group, Job, Progress, UnderWay, cut_into_groups
+from vidal.engine.job import Assignment, Engine, Job, Progress, UnderWay
 from vidal.engine.local import InProcessEngine, PoolEngine
-from vidal.engine.ray import RayEngine, cut_into_pools
+from vidal.engine.ray import RayEngine
 from vidal.engine.ray_cluster import RayCluster
-from vidal.errors import MachineError, ModelError, StorageError, UserError
-from vidal.recipe import check
+from vidal.errors import MachineError, ModelError, StorageError
 from vidal.stage import Shared
 
 KEPT = ("kept", None)
@@ -61,6 +47,7 @@ FAILURES = [
     ("clip 15", KEPT),
     ("clip 16", KEPT),
 ]
+
 TRANSIENT = {"rate_limited", "worker_died", "out_of_memory"}
 
 
@@ -169,45 +156,6 @@ def test_a_worker_whose_stages_want_no_gpu_sees_none(
     assert {row["detail"] for row in rows(tmp_path / "out").values()} == {seen}
 
 
-def groups(*gpus: float) -> tuple[Group, ...]:
-    return tuple(Group(stages=(), gpus=share) for share in gpus)
-
-
-POOLS = [
-    # groups by GPUs, CPU and GPU of the cluster, workers asked for; (size, cpus, gpus) of each pool
-    ((0,), 8, 0, None, [(8, 1.0, 0)]),
-    ((0,), 8, 0, 3, [(3, 1.0, 0)]),
-    ((0, 1), 8, 2, None, [(8, 0.8, 0), (2, 0.8, 1.0)]),
-    ((0, 1, 0), 8, 1, None, [(4, 0.888, 0), (1, 0.888, 1.0), (4, 0.888, 0)]),
-    ((0, 1, 0), 2, 1, None, [(1, 0.666, 0), (1, 0.666, 1.0), (1, 0.666, 0)]),
-    ((1, 0, 1), 8, 1, 2, [(1, 1.0, 0.5), (2, 1.0, 0), (1, 1.0, 0.5)]),
-    ((0, 0.5), 8, 2, None, [(8, 0.666, 0), (4, 0.666, 0.5)]),
-    ((0, 1), 1, 1, 1, [(1, 0.5, 0), (1, 0.5, 1.0)]),
-]
-
-
-@pytest.mark.parametrize(("shares", "cpu", "gpu", "workers", "wanted"), POOLS)
-def test_pools_all_fit_at_once(
-    shares: tuple[float, ...], cpu: int, gpu: int, workers: int | None, wanted: list[tuple[int, float, float]]
-) -> None:
-    pools = cut_into_pools(groups(*shares), {"CPU": cpu, "GPU": gpu}, workers, None)
-    assert [(pool.size, pool.cpus, pool.gpus) for pool in pools] == wanted
-    assert sum(pool.size * pool.cpus for pool in pools) <= cpu
-    assert sum(pool.size * pool.gpus for pool in pools) <= gpu
-
-
-def test_stages_are_cut_where_the_hardware_changes() -> None:
-    stages = check({"source": {"list": "x.csv"}, "stages": [PAINT, SHADE, TROUBLE]}, "r").stages
-    cut = cut_into_groups(stages, have_gpu=True)
-    assert [([s.step_name() for s in g.stages], g.gpus) for g in cut] == [
-        (["paint"], 0.0), (["shade"], 1.0), (["trouble"], 0.0)
-    ]  # fmt: skip
-    assert [[s.step_name() for s in g.stages] for g in cut_into_groups(stages, have_gpu=False)] == [
-        ["paint", "shade", "trouble"]
-    ]
-    assert [g.stages for g in cut_into_groups([], have_gpu=True)] == [()]
-
-
 BROKEN = [
     ("gone", StorageError, "the model's folder is gone; put it back"),
     ("broken", ModelError, "stage broken_setup could not be set up: RuntimeError: the weights are half a file"),
@@ -296,98 +244,6 @@ def test_a_run_does_the_shards_that_are_missing_and_no_other(calm: Path, tmp_pat
     (out / "depth" / "000002.tar").write_bytes(b"half")
     assert run(calm / "toys.yaml", out, InProcessEngine()).done_shards == [2]
     assert digests(out) == digests(calm / "reference")
-
-
-TITLES = ["clip 0", "once gone", "raise", "reject", *[f"clip {n}" for n in range(4, 12)]]
-
-
-def again(out: Path, **keys: Any) -> bool:
-    how = How(engine="local", workers=1)
-    result = retry(str(out), how, Console(quiet=True), reasons=keys.get("reasons", ()), clip_ids=keys.get("clips", ()))
-    return result.did_nothing
-
-
-@pytest.mark.parametrize("chosen", [{}, {"reasons": ["rate_limited"]}, {"clips": ["c001"]}])
-def test_a_retry_redoes_the_chosen_clips_and_no_other(chosen: dict[str, list[str]], tmp_path: Path) -> None:
-    out = tmp_path / "out"
-    run(write_recipe(tmp_path, [PAINT, {TROUBLE: {"marks": str(tmp_path)}}, SHADE], TITLES), out, InProcessEngine())
-    before, files = rows(out), digests(out)
-    assert before["c001"]["reason"] == "rate_limited"
-    assert again(out, **chosen) is False
-    after = rows(out)
-    assert (after["c001"]["status"], after["c001"]["attempts"], after["c001"]["layers"]) == (
-        "kept",
-        2,
-        ["video", "depth"],
-    )
-    plain = [name for name in after["c001"] if name != "members"]
-    for clip_id in set(after) - {"c001"}:
-        assert {name: after[clip_id][name] for name in plain} == {name: before[clip_id][name] for name in plain}
-        places = [[(m["layer"], m["name"], m["sha256"]) for m in row[clip_id]["members"]] for row in (before, after)]
-        assert places[0] == places[1]
-    changed = {name for name, digest in digests(out).items() if digest != files[name]}
-    stem = f"{before['c001']['shard']:06d}"
-    assert changed == {f"video/{stem}.tar", f"depth/{stem}.tar", f"manifest/{stem}.parquet"}
-    assert list(verify(Dataset.open(str(out)))) == []
-    assert again(out) is True
-
-
-def test_a_retry_of_what_fails_again_says_so_and_counts(tmp_path: Path) -> None:
-    out = tmp_path / "out"
-    run(write_recipe(tmp_path, [PAINT, TROUBLE], TITLES), out, InProcessEngine())
-    for attempts in (2, 3):
-        again(out, reasons=["value_error"])
-        row = rows(out)["c002"]
-        assert (row["status"], row["reason"], row["attempts"]) == ("failed", "value_error", attempts)
-
-
-def test_a_retry_for_a_reason_that_nothing_failed_for_names_those_that_are_there(tmp_path: Path) -> None:
-    out = tmp_path / "out"
-    run(write_recipe(tmp_path, [PAINT, TROUBLE], TITLES), out, InProcessEngine())
-    with pytest.raises(UserError, match="no clip failed with reason nonsense; reasons: value_error"):
-        again(out, reasons=["nonsense"])
-
-
-def twins(folder: Path) -> Path:
-    """A recipe in which two clips of other shards have one title, and the one that fails first is first in order."""
-    recipe = write_recipe(folder, [PAINT, {TROUBLE: {"marks": str(folder / "marks")}}, SAME_TITLE, SHADE], 16)
-    (folder / "marks").mkdir()
-    run(recipe, folder / "order", InProcessEngine())
-    order = sorted(rows(folder / "order").values(), key=lambda row: row["position"])
-    first, second = order[1], order[9]
-    lines = ["clip_id,url,title,uploader"]
-    for n in range(16):
-        is_twin = f"c{n:03d}" in (first["clip_id"], second["clip_id"])
-        trouble = "once gone" if f"c{n:03d}" == first["clip_id"] else ""
-        lines.append(f"c{n:03d},{n}.mp4,{'twin' if is_twin else f'clip {n}'},{trouble}")
-    (folder / "candidates.csv").write_text("\n".join(lines) + "\n")
-    return recipe
-
-
-def test_a_retry_across_a_global_decision_is_what_a_run_without_the_failure_would_have_been(tmp_path: Path) -> None:
-    recipe = twins(tmp_path)
-    out = tmp_path / "out"
-    run(recipe, out, InProcessEngine())
-    before = rows(out)
-    first = next(row for row in before.values() if row["status"] == "failed")
-    second = next(row for row in before.values() if row["title"] == "twin" and row is not first)
-    assert (second["status"], second["cluster"]) == ("kept", second["clip_id"])
-
-    assert again(out) is False
-    after = rows(out)
-    a, b = after[first["clip_id"]], after[second["clip_id"]]
-    assert (a["status"], a["attempts"], a["cluster"]) == ("kept", 2, a["clip_id"])
-    assert (b["status"], b["reason"], b["stage"], b["duplicate_of"]) == (
-        "rejected", "duplicate", "same_title", a["clip_id"]
-    )  # fmt: skip
-    assert (b["duplicate_distance"], b["decided_value"], b["decided_limit"]) == (0.5, 0.5, 10)
-    assert b["attempts"] == 1
-    assert list(verify(Dataset.open(str(out)))) == []
-
-    run(recipe, tmp_path / "undisturbed", InProcessEngine())  # the failure has had its one time
-    wanted = rows(tmp_path / "undisturbed")
-    wanted[a["clip_id"]]["attempts"] = 2
-    assert after == wanted
 
 
 def test_the_plan_and_the_rows_of_a_phase_are_the_whole_phases(calm: Path) -> None:

@@ -1,0 +1,49 @@
+"""Stages are cut into groups by hardware, and the worker pools of all groups fit the cluster at once."""
+
+from __future__ import annotations
+
+import pytest
+
+from tests.runs import PAINT, SHADE, TROUBLE
+from vidal.engine.job import Group, cut_into_groups
+from vidal.engine.ray import cut_into_pools
+from vidal.recipe import check
+
+
+def groups(*gpus: float) -> tuple[Group, ...]:
+    return tuple(Group(stages=(), gpus=share) for share in gpus)
+
+
+POOLS = [
+    # groups by GPUs, CPU and GPU of the cluster, workers asked for; (size, cpus, gpus) of each pool
+    ((0,), 8, 0, None, [(8, 1.0, 0)]),
+    ((0,), 8, 0, 3, [(3, 1.0, 0)]),
+    ((0, 1), 8, 2, None, [(8, 0.8, 0), (2, 0.8, 1.0)]),
+    ((0, 1, 0), 8, 1, None, [(4, 0.888, 0), (1, 0.888, 1.0), (4, 0.888, 0)]),
+    ((0, 1, 0), 2, 1, None, [(1, 0.666, 0), (1, 0.666, 1.0), (1, 0.666, 0)]),
+    ((1, 0, 1), 8, 1, 2, [(1, 1.0, 0.5), (2, 1.0, 0), (1, 1.0, 0.5)]),
+    ((0, 0.5), 8, 2, None, [(8, 0.666, 0), (4, 0.666, 0.5)]),
+    ((0, 1), 1, 1, 1, [(1, 0.5, 0), (1, 0.5, 1.0)]),
+]
+
+
+@pytest.mark.parametrize(("shares", "cpu", "gpu", "workers", "wanted"), POOLS)
+def test_pools_all_fit_at_once(
+    shares: tuple[float, ...], cpu: int, gpu: int, workers: int | None, wanted: list[tuple[int, float, float]]
+) -> None:
+    pools = cut_into_pools(groups(*shares), {"CPU": cpu, "GPU": gpu}, workers, None)
+    assert [(pool.size, pool.cpus, pool.gpus) for pool in pools] == wanted
+    assert sum(pool.size * pool.cpus for pool in pools) <= cpu
+    assert sum(pool.size * pool.gpus for pool in pools) <= gpu
+
+
+def test_stages_are_cut_where_the_hardware_changes() -> None:
+    stages = check({"source": {"list": "x.csv"}, "stages": [PAINT, SHADE, TROUBLE]}, "r").stages
+    cut = cut_into_groups(stages, have_gpu=True)
+    assert [([s.step_name() for s in g.stages], g.gpus) for g in cut] == [
+        (["paint"], 0.0), (["shade"], 1.0), (["trouble"], 0.0)
+    ]  # fmt: skip
+    assert [[s.step_name() for s in g.stages] for g in cut_into_groups(stages, have_gpu=False)] == [
+        ["paint", "shade", "trouble"]
+    ]
+    assert [g.stages for g in cut_into_groups([], have_gpu=True)] == [()]
