@@ -60,8 +60,8 @@ def test_each_frame_has_one_channel_of_its_own_size_and_time(stage: Infrared, he
     members = [m for m in clip.work.members if m.layer == "infrared"]
     assert [(m.suffix, m.time_s) for m in members] == [(f"infrared.{k}.jpg", 0.5 + k) for k in range(3)]
     for member in members:
-        image = Image.open(io.BytesIO(member.data))
-        assert (image.format, image.mode, image.size) == ("JPEG", "L", (width, height))
+        stored = Image.open(io.BytesIO(member.data))
+        assert (stored.format, stored.mode, stored.size) == ("JPEG", "L", (width, height))
     assert clip.synthetic_layers == ["infrared"]
     assert clip.infrared_model and clip.infrared_model.startswith("vidal:infrared-small sha256:")
 
