@@ -58,7 +58,7 @@ PARSED_ONLY = {
 }
 """Those that `tests/unit/test_docs.py` reads and nothing here runs; their own tests do."""
 RUN_ELSEWHERE = {"docs/reading.md"}
-"""Pages whose Python is run by `tests/parity/test_readers.py`, which compares the values."""
+"""Pages whose Python is run by `tests/parity/test_snippets.py`, which compares the values."""
 
 
 def shell(line: str, folder: Path) -> str:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import functools
 import io
 import json
-import re
 import subprocess
 import sys
 import types
@@ -17,15 +16,13 @@ import cv2
 import numpy as np
 import pandas
 import pytest
-import soundfile
 import torch
 import webdataset
 from PIL import Image
 
-import vidal
 from tests.conftest import ROOT
+from tests.parity.stock_readers import audio_of, same, samples, samples_by_key
 from tests.runs import AUDIO, CAPTION, PAINT, SHADE, TROUBLE, rows, run, write_recipe
-from tools.rendering import learning_set
 from vidal.dataset.dataset import Dataset
 from vidal.engine.local import InProcessEngine
 from vidal.errors import ClipError, OutputError, SourceError, ToolError
@@ -41,14 +38,6 @@ def out(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("built")
     run(write_recipe(folder, [PAINT, TROUBLE, SHADE], TITLES), folder / "out", InProcessEngine())
     return folder / "out"
-
-
-def samples(pattern: Path) -> dict[str, dict[str, bytes]]:
-    urls = sorted(str(path) for path in pattern.parent.glob(pattern.name))
-    return {
-        sample["__key__"]: {k: v for k, v in sample.items() if not k.startswith("__")}
-        for sample in webdataset.WebDataset(urls, shardshuffle=False)
-    }
 
 
 def test_webdataset_reads_each_layer_and_the_layers_have_the_same_keys(out: Path) -> None:
@@ -80,31 +69,11 @@ def some_mute(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder / "out"
 
 
-@pytest.fixture
-def no_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from datasets import config
-
-    monkeypatch.setattr(config, "HF_DATASETS_CACHE", tmp_path / "cache")
-
-
 def hugging_face(tars: Path, **keys: Any) -> dict[str, dict[str, Any]]:
     from datasets import load_dataset
 
     table = load_dataset("webdataset", data_files=str(tars), split="train", **keys)
     return {row["__key__"]: row for row in table}
-
-
-def samples_by_key(folder: Path) -> dict[str, dict[str, Any]]:
-    opened = vidal.open(folder)
-    return {sample["key"]: sample for sample in (opened[i] for i in range(len(opened)))}
-
-
-def audio_of(flac: bytes | None) -> np.ndarray | None:
-    return None if flac is None else soundfile.read(io.BytesIO(flac), dtype="float32")[0]
-
-
-def same(ours: np.ndarray | None, theirs: np.ndarray | None) -> bool:
-    return (ours is None and theirs is None) or (ours is not None and np.array_equal(ours, np.asarray(theirs)))
 
 
 @pytest.mark.parametrize("layer", ["video", "depth", "audio", "joint"])
@@ -215,6 +184,7 @@ def png(depth: np.ndarray) -> bytes:
 
 
 DEPTH = np.asarray([[0, 255, 256], [1021, 3349, 65535]], np.uint16)
+
 DECODED: dict[str, tuple[str, bytes, np.ndarray | None]] = {
     "vidal's depth": (".depth.3.png", png(DEPTH), DEPTH),
     "languagebind's depth": ("dep3.png", png(DEPTH), DEPTH),
@@ -274,81 +244,6 @@ def test_open_clip_trains_on_the_pairs(some_mute: Path, tmp_path: Path, monkeypa
         assert sorted(batch[1]) == sorted(words.index(ours[key]["row"]["caption"]) for key in pairs)
         for image, number in zip(*batch, strict=True):
             assert any(torch.equal(image, wanted[key]) for key in pairs if ours[key]["row"]["caption"] == words[number])
-
-
-@pytest.fixture(scope="module")
-def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder in which README's addresses are there: ``data/sample``, of four shards, and ``data/joint``."""
-    folder = tmp_path_factory.mktemp("readme")
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(learning_set, "SHARD_SIZE", 3)
-        learning_set.write(str(folder / "data" / "sample"), clips=12, scenes=6, size=32, workers=1)
-    write_joint(Dataset.open(str(folder / "data" / "sample")), str(folder / "data" / "joint"))
-    return folder
-
-
-PAGES = "".join((ROOT / page).read_text(encoding="utf-8") for page in ("README.md", "docs/reading.md"))
-BLOCKS = re.findall(r"```python\n(.*?)```", PAGES, re.S)
-
-
-def run_block(word: str, folder: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
-    """What the one block of the pages that has a word in it leaves behind."""
-    (block,) = [block for block in BLOCKS if word in block]
-    monkeypatch.chdir(folder)
-    left: dict[str, Any] = {}
-    exec(compile(block, "README.md", "exec"), left)
-    return left
-
-
-def depth_by_key(folder: Path) -> dict[str, np.ndarray]:
-    found = {key: sample["depth"] for key, sample in samples_by_key(folder / "data" / "sample").items()}
-    assert all(depth.max() > 255 for depth in found.values())
-    return found
-
-
-def test_the_first_snippet_of_the_readme_gives_the_values(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    left = run_block("read_parquet", place, monkeypatch)
-    sample = left["sample"]
-    assert same(depth_by_key(place)[sample["__key__"]][0], sample["depth.0.png"])
-    table, manifest = left["rows"], rows(place / "data" / "sample")
-    assert sorted(table.clip_id) == sorted(manifest)
-    row = table.set_index("clip_id").loc[sample["__key__"]]
-    wanted = manifest[sample["__key__"]]
-    assert {str(kind) for kind in table.dtypes[["view_count", "has_audio", "title"]]} == {
-        "int64[pyarrow]", "bool[pyarrow]", "string[pyarrow]"
-    }  # fmt: skip
-    assert all(row[name] == wanted[name] for name in ("title", "caption", "has_audio", "duration_s", "depth_scale"))
-    assert list(row["frame_times"]) == wanted["frame_times"] == sample["json"]["frame_times"]
-
-
-def test_the_readmes_hugging_face_snippet_gives_the_values(
-    place: Path, monkeypatch: pytest.MonkeyPatch, no_cache: None
-) -> None:
-    left, ours = run_block("load_dataset", place, monkeypatch), samples_by_key(place / "data" / "sample")
-    for row in [*left["depth"], *left["joint"]]:
-        sample = ours[row["__key__"]]
-        assert all(same(sample["depth"][k], row[f"depth.{k}.png"]) for k in range(8))
-    for row in left["joint"]:
-        sample = ours[row["__key__"]]
-        assert same(sample["audio"], audio_of(row["flac"]))
-        assert all(same(sample["infrared"][k], row[f"infrared.{k}.jpg"]) for k in range(8))
-
-
-def test_the_readmes_duckdb_snippet_gives_the_values(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    table = run_block("duckdb", place, monkeypatch)["kept"]
-    kept = {key: sample["row"]["caption"] for key, sample in samples_by_key(place / "data" / "sample").items()}
-    assert dict(zip(table.clip_id, table.caption, strict=True)) == kept
-
-
-def test_the_readmes_torch_snippet_gives_the_values(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    left, wanted = run_block("DataLoader", place, monkeypatch), depth_by_key(place)
-    by_shard = {
-        sample["__key__"]: np.stack([sample[f"depth.{k}.png"] for k in range(8)]) for sample in left["by_shard"]
-    }
-    at_random = {sample["key"]: sample["depth"].numpy() for sample in left["at_random"]}
-    for found in (by_shard, at_random):
-        assert sorted(found) == sorted(wanted)
-        assert all(same(wanted[key], depth) for key, depth in found.items())
 
 
 def test_pandas_reads_the_whole_story_and_the_counts_reconcile(out: Path) -> None:

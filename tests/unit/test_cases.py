@@ -53,23 +53,23 @@ HELD: dict[str, list[str]] = {
     "c15-untagged-portrait-1080x1920-bt709.mp4": [
         "tests/unit/media/test_colour.py::test_colours_are_at_most_four_levels_from_right_in_jpeg_and_mp4",
     ],
-    "l01-counts-as-floats.csv": ["tests/unit/sources/test_sources.py::test_a_list_is_read_as_it_stands"],
+    "l01-counts-as-floats.csv": ["tests/unit/sources/test_list.py::test_a_list_is_read_as_it_stands"],
     "l03-one-odd-age-limit.csv": [
-        "tests/unit/sources/test_sources.py::test_a_cell_or_a_row_that_cannot_be_read_is_counted_once_and_the_others_are_read",
+        "tests/unit/sources/test_list.py::test_a_cell_or_a_row_that_cannot_be_read_is_counted_once_and_the_others_are_read",
     ],
-    "l11-header-spaces.csv": ["tests/unit/sources/test_sources.py::test_a_list_is_read_as_it_stands"],
+    "l11-header-spaces.csv": ["tests/unit/sources/test_list.py::test_a_list_is_read_as_it_stands"],
     "l17-lone-surrogate.jsonl": [
-        "tests/unit/sources/test_sources.py::test_a_cell_or_a_row_that_cannot_be_read_is_counted_once_and_the_others_are_read",
+        "tests/unit/sources/test_list.py::test_a_cell_or_a_row_that_cannot_be_read_is_counted_once_and_the_others_are_read",
     ],
-    "l18-huge-int.jsonl": ["tests/unit/sources/test_sources.py::test_a_list_is_read_as_it_stands"],
+    "l18-huge-int.jsonl": ["tests/unit/sources/test_list.py::test_a_list_is_read_as_it_stands"],
     "l23-empty-dict.jsonl": [
-        "tests/unit/sources/test_sources.py::test_a_list_is_read_as_it_stands",
-        "tests/unit/sources/test_sources.py::test_what_a_list_holds_reaches_conditions_as_numbers_and_json_as_json",
+        "tests/unit/sources/test_list.py::test_a_list_is_read_as_it_stands",
+        "tests/unit/sources/test_list.py::test_what_a_list_holds_reaches_conditions_as_numbers_and_json_as_json",
     ],
     "l21-nan-in-json.jsonl": [
-        "tests/unit/sources/test_sources.py::test_what_a_list_holds_reaches_conditions_as_numbers_and_json_as_json",
+        "tests/unit/sources/test_list.py::test_what_a_list_holds_reaches_conditions_as_numbers_and_json_as_json",
     ],
-    "l24-hashtags-by-pandas.csv": ["tests/unit/sources/test_sources.py::test_a_list_is_read_as_it_stands"],
+    "l24-hashtags-by-pandas.csv": ["tests/unit/sources/test_list.py::test_a_list_is_read_as_it_stands"],
     "addresses as Path.as_uri() gives them": [
         "tests/unit/stages/test_fetch.py::test_a_file_address_is_percent_encoded_and_names_any_file",
     ],
@@ -85,17 +85,17 @@ HELD: dict[str, list[str]] = {
         "tests/unit/stages/test_duplicates.py::test_what_stays_is_what_the_plain_rule_says",
     ],
     "README's depth through webdataset": [
-        "tests/parity/test_readers.py::test_the_first_snippet_of_the_readme_gives_the_values",
+        "tests/parity/test_snippets.py::test_the_first_snippet_of_the_readme_gives_the_values",
         "tests/parity/test_readers.py::test_depth_is_decoded_to_millimetres_and_nothing_else_is_touched",
     ],
     "joint tars with Hugging Face's datasets": [
         "tests/parity/test_readers.py::test_hugging_face_datasets_opens_the_folder_of_an_export_by_its_card",
-        "tests/parity/test_readers.py::test_the_readmes_hugging_face_snippet_gives_the_values",
+        "tests/parity/test_snippets.py::test_the_readmes_hugging_face_snippet_gives_the_values",
     ],
     "an original and its mute copy": ["tests/unit/stages/test_duplicates.py::test_the_better_clip_stays_in_either_order"],
     "a folder with links, odd suffixes and a name that is not UTF-8": [
-        "tests/unit/sources/test_sources.py::test_a_folder_gives_its_media_files_in_order_each_under_an_address_that_fetch_opens",
-        "tests/unit/sources/test_sources.py::test_what_a_folder_skips_is_counted_by_kind",
+        "tests/unit/sources/test_folder.py::test_a_folder_gives_its_media_files_in_order_each_under_an_address_that_fetch_opens",
+        "tests/unit/sources/test_folder.py::test_what_a_folder_skips_is_counted_by_kind",
     ],
     "a folder of titled clips through pipelines/sample.yaml": [
         "tests/unit/stages/test_filters.py::test_hashtags_are_asked_of_a_source_that_gives_them",

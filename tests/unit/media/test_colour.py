@@ -16,7 +16,7 @@ import numpy.typing as npt
 import pytest
 from PIL import Image
 
-from tests.unit.media.test_media import ffmpeg, process
+from tests.unit.media.numbered import ffmpeg, process
 from vidal.media.limits import Limits
 from vidal.media.probe import probe
 
