@@ -32,7 +32,7 @@ _VISION = _STACK | {"patch_size": "patch_size", "image_size": "image_size", "cha
 def clip_text_settings(config: Mapping[str, object], place: str) -> ClipTextSettings:
     """Return the settings of the text tower; raises `ModelError` for a missing or invalid ``text_config``."""
     text = _TEXT_DEFAULTS | _group(config, "text_config", place)
-    return checked(ClipTextSettings, {k: text[v] for k, v in _TEXT.items()} | _projection(config), place)
+    return checked(ClipTextSettings, _our_names(text, _TEXT, config), place)
 
 
 def clip_vision_settings(config: Mapping[str, object], place: str) -> VisionSettings:
@@ -43,7 +43,7 @@ def clip_vision_settings(config: Mapping[str, object], place: str) -> VisionSett
     vision = _VISION_DEFAULTS | _group(config, "vision_config", place)
     if vision.get("tube_size", 1) != 1:
         raise ModelError(f"{place}: tube_size {vision['tube_size']} is not supported, only 1")
-    settings = {k: vision[v] for k, v in _VISION.items()} | _projection(config)
+    settings = _our_names(vision, _VISION, config)
     if vision.get("num_mel_bins") and vision.get("target_length"):
         settings["image_size"] = (int(vision["num_mel_bins"]), int(vision["target_length"]))
     if vision.get("add_time_attn"):
@@ -79,8 +79,9 @@ def _hf_names(s: StackSizes, names: Mapping[str, str]) -> dict[str, Any]:
     return {theirs: getattr(s, ours) for ours, theirs in names.items()} | {"intermediate_size": s.mlp_size}
 
 
-def _projection(config: Mapping[str, object]) -> dict[str, Any]:
-    return {"projection_dim": config.get("projection_dim", 512)}
+def _our_names(group: Mapping[str, Any], names: Mapping[str, str], config: Mapping[str, object]) -> dict[str, Any]:
+    projection_dim = config.get("projection_dim", 512)
+    return {ours: group[theirs] for ours, theirs in names.items()} | {"projection_dim": projection_dim}
 
 
 def _group(config: Mapping[str, object], name: str, place: str) -> dict[str, Any]:

@@ -147,7 +147,14 @@ class Encoder(nn.Module):
     @classmethod
     def from_description(cls, description: Mapping[str, Any]) -> Encoder:
         """Build a described encoder, its towers randomly initialised until `load_trainable_state`."""
-        towers = {name: _from_description(tower) for name, tower in description["towers"].items()}
+        towers: dict[str, VisionTower] = {}
+        for name, tower in description["towers"].items():
+            try:
+                vision, mode, lora = tower["vision"], tower["tune"], tower["lora"]
+            except KeyError as error:
+                raise ModelError(f"description of a tower: {error} is missing") from None
+            towers[name] = VisionTower(checked(VisionSettings, vision, "description"))
+            tune(towers[name], mode, checked(LoraSettings, lora, "description") if lora is not None else None)
         text = TextTower.from_description(description["text"]) if description["text"] is not None else None
         pairs = pairs_of(description["pairs"])
         return cls(towers, text, pairs=pairs, is_sigmoid=description["is_sigmoid"], serves=description["serves"])
@@ -161,7 +168,8 @@ class Encoder(nn.Module):
 
         Raises `ModelError`, prefixed by ``place``, if a tensor is missing, unexpected or of another shape.
         """
-        put(_AllButText(self), state, place)
+        stored = {"towers": self.towers, "logit_scale": self.logit_scale, "logit_bias": self.logit_bias}
+        put(nn.ModuleDict(stored), state, place)
 
     def _of_pair(self, parameters: nn.ParameterDict, pair: Pair) -> Tensor:
         name = "-".join(pair)
@@ -169,24 +177,6 @@ class Encoder(nn.Module):
             raise RecipeError(f"pair `{name}` is not trained here; trained pairs: {', '.join(parameters) or 'none'}")
         parameter: Tensor = parameters[name]
         return parameter
-
-
-class _AllButText(nn.Module):
-    """An encoder without its text tower, under the same parameter names."""
-
-    def __init__(self, encoder: Encoder) -> None:
-        super().__init__()
-        self.towers, self.logit_scale, self.logit_bias = encoder.towers, encoder.logit_scale, encoder.logit_bias
-
-
-def _from_description(description: Mapping[str, Any]) -> VisionTower:
-    try:
-        vision, mode, lora = description["vision"], description["tune"], description["lora"]
-    except KeyError as error:
-        raise ModelError(f"description of a tower: {error} is missing") from None
-    tower = VisionTower(checked(VisionSettings, vision, "description"))
-    tune(tower, mode, checked(LoraSettings, lora, "description") if lora is not None else None)
-    return tower
 
 
 def pairs_of(names: Iterable[str]) -> dict[Pair, float | None]:

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 import vidal
 from vidal import modality as modalities
@@ -25,10 +25,10 @@ from vidal.errors import ModelError, OutputError, machine_error
 from vidal.train.towers.config import hf_text_config, hf_vision_config
 from vidal.train.towers.encoder import Encoder
 from vidal.train.towers.settings import VisionSettings
-from vidal.train.towers.text import ClipText, TextTower
+from vidal.train.towers.text import ClipText
 from vidal.train.towers.tune import merged
 from vidal.train.towers.vit import VisionTower
-from vidal.train.towers.weights import State
+from vidal.train.towers.weights import State, brief
 
 _TOKENIZER_FILES = (
     "tokenizer.json", "tokenizer_config.json", "vocab.json", "merges.txt", "vocab.txt", "special_tokens_map.json",
@@ -94,14 +94,12 @@ def _write_folder(encoder: Encoder, folder: Path) -> None:
         "logit_scale": {name: value.item() for name, value in encoder.logit_scale.items()},
         "logit_bias": {name: value.item() for name, value in encoder.logit_bias.items()},
     }
-    if len(names) == 1:
-        _write_part(encoder, names[0], folder, shared)
-        return
     for name in names:
         served = {modality: tower for modality, tower in encoder.serves.items() if tower == name}
-        _write_part(encoder, name, folder / name, shared | {"serves": served})
-    _write_json(folder / "config.json", {"model_type": "vidal", "vidal": shared | {"folders": names}})
-    _write_card(encoder, folder, names)
+        _write_part(encoder, name, folder if len(names) == 1 else folder / name, shared | {"serves": served})
+    if len(names) != 1:
+        _write_json(folder / "config.json", {"model_type": "vidal", "vidal": shared | {"folders": names}})
+        _write_card(encoder, folder, names)
 
 
 def _write_part(encoder: Encoder, name: str, folder: Path, shared: dict[str, Any]) -> None:
@@ -117,18 +115,23 @@ def _write_part(encoder: Encoder, name: str, folder: Path, shared: dict[str, Any
         "vidal": shared | {"modality": name, "vision": tower.settings.model_dump(mode="json")},
     }
     if encoder.text is not None:
+        text, text_folder = encoder.text.model, folder
         config["vidal"]["max_tokens"] = encoder.text.max_tokens
-        if isinstance(encoder.text.model, ClipText):
-            config["text_config"] = hf_text_config(encoder.text.model.settings)
-            state |= _clip_names(encoder.text.model, "text_model")
-            _copy_tokenizer(encoder.text, folder)
+        if isinstance(text, ClipText):
+            config["text_config"] = hf_text_config(text.settings)
+            state |= _clip_names(text, "text_model")
             if is_plain_clip(tower.settings):
-                scale = _logit_scale(encoder, f"text-{name}")
+                # A CLIPModel needs a scale; a tower that is not paired with text gets CLIP's initial log(1 / 0.07).
+                scale = dict(encoder.logit_scale.items()).get(f"text-{name}", torch.tensor(2.6592))
                 state["logit_scale"] = scale
                 config |= {"model_type": "clip", "architectures": ["CLIPModel"], "logit_scale_init_value": scale.item()}
         else:
-            encoder.text.model.transformer.save_pretrained(folder / "text")
-            _copy_tokenizer(encoder.text, folder / "text")
+            text_folder = folder / "text"
+            text.transformer.save_pretrained(text_folder)
+        for file in _TOKENIZER_FILES:
+            if encoder.text.folder is not None and (encoder.text.folder / file).is_file():
+                (text_folder / file).parent.mkdir(exist_ok=True)
+                shutil.copyfile(encoder.text.folder / file, text_folder / file)
     save_file(
         {k: v.detach().cpu().contiguous() for k, v in state.items()}, folder / "model.safetensors", {"format": "pt"}
     )
@@ -143,24 +146,10 @@ def is_plain_clip(s: VisionSettings) -> bool:
     return is_bare and height == width and height % s.patch_size == 0
 
 
-def _logit_scale(encoder: Encoder, pair: str) -> Tensor:
-    # A CLIPModel needs a scale; where the tower is not paired with text it gets CLIP's initial value, log(1 / 0.07).
-    return encoder.logit_scale[pair].detach() if pair in encoder.logit_scale else torch.tensor(2.6592)
-
-
 def _clip_names(tower: nn.Module, prefix: str) -> State:
     # CLIPModel holds both projections itself, beside its two models.
     outer = ("visual_projection.weight", "text_projection.weight")
     return {name if name in outer else f"{prefix}.{name}": tensor for name, tensor in tower.state_dict().items()}
-
-
-def _copy_tokenizer(text: TextTower, folder: Path) -> None:
-    if text.folder is None:
-        return
-    for name in _TOKENIZER_FILES:
-        if (text.folder / name).is_file():
-            (folder / name).parent.mkdir(exist_ok=True)
-            shutil.copyfile(text.folder / name, folder / name)
 
 
 def _write_json(path: Path, content: dict[str, Any]) -> None:
@@ -204,9 +193,7 @@ def to_onnx(encoder: Encoder, modality: str, path: str | Path) -> Path:
             dynamic_shapes={"pixel_values": {0: torch.export.Dim.DYNAMIC}}, dynamo=True, verbose=False,
         )  # fmt: skip
     except torch.onnx.errors.OnnxExporterError as error:
-        raise ModelError(
-            f"{path}: the tower cannot be exported to ONNX: {' '.join(str(error).split())[:200]}"
-        ) from error
+        raise ModelError(f"{path}: the tower cannot be exported to ONNX: {brief(error)}") from error
     assert program is not None
     program.save(path)
     return path

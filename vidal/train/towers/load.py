@@ -18,10 +18,9 @@ from torch import nn
 from vidal import modality as modalities
 from vidal.errors import ModelError
 from vidal.modality.image import ImageModality
-from vidal.train.towers.config import clip_text_settings
 from vidal.train.towers.encoder import Encoder, pairs_of
 from vidal.train.towers.start import vision_folder
-from vidal.train.towers.text import ClipText, TextTower
+from vidal.train.towers.text import TextTower
 from vidal.train.towers.vit import VisionTower
 from vidal.train.towers.weights import (
     State,
@@ -29,7 +28,6 @@ from vidal.train.towers.weights import (
     plain_names,
     read_config,
     read_weights,
-    text_part,
     with_weights,
 )
 
@@ -57,11 +55,21 @@ def load_encoder(folder: str | Path) -> Encoder:
     model_type = str(config.get("model_type"))
     if model_type == "clip":
         layers = [modality.layer for modality in modalities.all() if isinstance(modality, ImageModality)]
-        return _published(path, config, ["image", *layers]).eval()
-    if model_type not in LANGUAGEBIND:
+        served = ["image", *layers]
+    elif model_type in LANGUAGEBIND:
+        served = [LANGUAGEBIND[model_type]]
+    else:
         known = ", ".join([*LANGUAGEBIND, "clip", "vidal"])
         raise ModelError(f"{path}: model_type {model_type} is not supported, only {known}")
-    return _published(path, config, [LANGUAGEBIND[model_type]]).eval()
+    weights = read_weights(path)
+    tower = _vision_tower(path, config, weights)
+    text = TextTower.of_clip(path, config, plain_names(weights))
+    pairs = {("text", modality): None for modality in served}
+    # One tower serves them all: CLIP has only one, whatever the frames that it is given show.
+    encoder = Encoder({served[0]: tower}, text, pairs=pairs, serves=dict.fromkeys(served, served[0]))
+    if "logit_scale" in weights:
+        _fill(encoder.logit_scale, dict.fromkeys(encoder.logit_scale, float(weights["logit_scale"])))
+    return encoder.eval()
 
 
 def _run(folder: Path) -> Encoder:
@@ -81,17 +89,6 @@ def _run(folder: Path) -> Encoder:
     return encoder
 
 
-def _published(folder: Path, config: dict[str, object], served: list[str]) -> Encoder:
-    weights = read_weights(folder)
-    tower = _vision_tower(folder, config, weights)
-    text = _clip_text(folder, config, plain_names(weights))
-    pairs = {("text", modality): None for modality in served}
-    encoder = Encoder({served[0]: tower}, text, pairs=pairs, serves=dict.fromkeys(served, served[0]))
-    if "logit_scale" in weights:
-        _fill(encoder.logit_scale, dict.fromkeys(encoder.logit_scale, float(weights["logit_scale"])))
-    return encoder
-
-
 def _exported(folder: Path, index: Any) -> Encoder:
     """A folder of `save_folder`: one modality, or an index of such folders."""
     modalities.load_recorded(index.get("modalities", {}), str(folder))
@@ -103,12 +100,10 @@ def _exported(folder: Path, index: Any) -> Encoder:
         towers[config["vidal"]["modality"]] = _vision_tower(part, config, weights)
         if index["has_text"] and text is None:
             max_tokens = config["vidal"]["max_tokens"]
-            is_sentence_model = (part / "text" / "modules.json").is_file()
-            text = (
-                TextTower.load(part / "text", max_tokens)
-                if is_sentence_model
-                else _clip_text(part, config, weights, max_tokens)
-            )
+            if (part / "text" / "modules.json").is_file():
+                text = TextTower.load(part / "text", max_tokens)
+            else:
+                text = TextTower.of_clip(part, config, weights, max_tokens)
     encoder = Encoder(
         towers, text, pairs=pairs_of(index["logit_scale"]), is_sigmoid=bool(index["logit_bias"]),
         serves=index.get("serves"),
@@ -122,12 +117,6 @@ def _exported(folder: Path, index: Any) -> Encoder:
 def _vision_tower(folder: Path, config: dict[str, object], weights: State) -> VisionTower:
     settings, state = vision_folder(weights, config, str(folder))
     return with_weights(lambda: VisionTower(settings), state, str(folder))
-
-
-def _clip_text(folder: Path, config: dict[str, object], weights: State, max_tokens: int | None = None) -> TextTower:
-    settings = clip_text_settings(config, str(folder))
-    text = with_weights(lambda: ClipText(settings), text_part(weights), str(folder))
-    return TextTower(text, str(folder), folder, max_tokens)
 
 
 @torch.no_grad()

@@ -34,7 +34,18 @@ def tower_from(start: TowerSettings | VisionSettings | str, projection_dim: int 
         return VisionTower(start)
     start = TowerSettings(model=start) if isinstance(start, str) else start
     base, state = _base(start)
-    settings = _settings(start, base, projection_dim)
+    # The defaults of these two are not overrides: the base model's own values hold.
+    explicit = {name: getattr(start, name) for name in ("frames", "image_size") if name in start.model_fields_set}
+    settings = VisionSettings(
+        **base.model_dump()
+        | {name: value for name, value in explicit.items() if value is not None}
+        | start.model_dump(include={"temporal_init", "patch_dropout", "gradient_checkpointing"})
+        | {
+            "projection_dim": projection_dim or base.projection_dim,
+            "temporal": start.temporal or base.temporal,
+            "class_embedding_per_frame": start.class_embedding_per_frame or base.class_embedding_per_frame,
+        }
+    )
     tower = VisionTower(settings)
     if state:
         fitted, tower.drawn = _fitted(tower, state, base)
@@ -75,22 +86,6 @@ def _base(start: TowerSettings) -> tuple[VisionSettings, State]:
         parts = ", ".join(f"{folder}/{part}" for part in exported["folders"])
         raise ModelError(f"{folder}: holds several towers; name the folder of one: {parts}")
     return vision_folder(read_weights(folder), config, str(folder))
-
-
-def _settings(start: TowerSettings, base: VisionSettings, projection_dim: int | None) -> VisionSettings:
-    """The settings of the base model, overridden by those of the recipe."""
-    # The defaults of these two are not overrides: the base model's own values hold.
-    explicit = {name: getattr(start, name) for name in ("frames", "image_size") if name in start.model_fields_set}
-    values = base.model_dump() | {name: value for name, value in explicit.items() if value is not None}
-    values |= {
-        "projection_dim": projection_dim or base.projection_dim,
-        "temporal": start.temporal or base.temporal,
-        "temporal_init": start.temporal_init,
-        "class_embedding_per_frame": start.class_embedding_per_frame or base.class_embedding_per_frame,
-        "patch_dropout": start.patch_dropout,
-        "gradient_checkpointing": start.gradient_checkpointing,
-    }
-    return VisionSettings(**values)
 
 
 def _fitted(tower: VisionTower, state: State, base: VisionSettings) -> tuple[State, list[str]]:

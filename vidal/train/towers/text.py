@@ -15,7 +15,16 @@ from vidal.errors import ModelError
 from vidal.train.towers.config import clip_text_settings
 from vidal.train.towers.settings import ClipTextSettings
 from vidal.train.towers.vit import Layer, Layers, initialise
-from vidal.train.towers.weights import model_folder, plain_names, read_config, read_weights, text_part, with_weights
+from vidal.train.towers.weights import (
+    State,
+    brief,
+    model_folder,
+    plain_names,
+    read_config,
+    read_weights,
+    text_part,
+    with_weights,
+)
 
 _TOKENIZER_FILES = ("tokenizer.json", "vocab.json", "vocab.txt")
 
@@ -39,6 +48,7 @@ class ClipText(nn.Module):
     def __init__(self, settings: ClipTextSettings) -> None:
         super().__init__()
         s = self.settings = settings
+        self.dim, self.max_tokens = s.projection_dim, s.max_tokens
         self.embeddings = TextEmbeddings(s)
         self.encoder = Layers([Layer(s) for _ in range(s.layers)])
         self.final_layer_norm = nn.LayerNorm(s.hidden_size, eps=s.layer_norm_eps)
@@ -48,16 +58,6 @@ class ClipText(nn.Module):
             nn.init.normal_(self.embeddings.position_embedding.weight, std=0.02)
             nn.init.normal_(self.text_projection.weight, std=s.hidden_size**-0.5)
         initialise(self.encoder, s.hidden_size)
-
-    @property
-    def dim(self) -> int:
-        """Dimension of the embeddings."""
-        return self.settings.projection_dim
-
-    @property
-    def max_tokens(self) -> int:
-        """Maximum length of a text in tokens."""
-        return self.settings.max_tokens
 
     def forward(self, input_ids: Tensor, attention_mask: Tensor | None = None) -> Tensor:
         """Return embeddings (b, d) of token ids (b, n), pooled at the end-of-text token; not normalised."""
@@ -77,9 +77,19 @@ class SentenceModel(nn.Module):
     """A sentence-transformers model: a transformer, and mean or class-token pooling of its output."""
 
     def __init__(self, folder: Path) -> None:
+        from transformers import AutoModel
+        from transformers.utils import logging
+
         super().__init__()
         self.pooling = _pooling(folder)
-        self.transformer = _auto_model(folder)
+        # Loading takes a second; its progress bar would only clutter the run's own output.
+        logging.disable_progress_bar()  # type: ignore[no-untyped-call]
+        if not any(folder.glob("*.safetensors")):
+            read_weights(folder)  # rejects a pickle that holds code, with an error of one line
+        try:
+            self.transformer: Any = AutoModel.from_pretrained(folder, trust_remote_code=False, dtype=torch.float32)
+        except (OSError, ValueError, KeyError) as error:
+            raise ModelError(f"{folder}: transformers cannot load it: {brief(error)}") from error
         self.dim = int(self.transformer.config.hidden_size)
         self.max_tokens = int(self.transformer.config.max_position_embeddings)
         limits = folder / "sentence_bert_config.json"
@@ -94,31 +104,6 @@ class SentenceModel(nn.Module):
             return tokens[:, 0]
         weights = mask.unsqueeze(-1).to(tokens.dtype)
         return (tokens * weights).sum(1) / weights.sum(1).clamp(min=1e-9)
-
-
-def _auto_model(folder: Path) -> Any:
-    from transformers import AutoModel
-    from transformers.utils import logging
-
-    # Loading takes a second; its progress bar would only clutter the run's own output.
-    logging.disable_progress_bar()  # type: ignore[no-untyped-call]
-    if not any(folder.glob("*.safetensors")):
-        read_weights(folder)  # rejects a pickle that holds code, with an error of one line
-    try:
-        return AutoModel.from_pretrained(folder, trust_remote_code=False, dtype=torch.float32)
-    except (OSError, ValueError, KeyError) as error:
-        raise ModelError(f"{folder}: transformers cannot load it: {' '.join(str(error).split())[:200]}") from error
-
-
-def _tokenizer(folder: Path, *, is_clip: bool) -> Any:
-    from transformers import AutoTokenizer, CLIPTokenizer
-
-    # AutoTokenizer reads the model_type of config.json, and transformers knows neither LanguageBind's nor vidal's.
-    tokenizer = CLIPTokenizer if is_clip else AutoTokenizer
-    try:
-        return tokenizer.from_pretrained(folder, trust_remote_code=False)
-    except (OSError, ValueError, KeyError) as error:
-        raise ModelError(f"{folder}: its tokenizer cannot be loaded: {' '.join(str(error).split())[:200]}") from error
 
 
 def _pooling(folder: Path) -> str:
@@ -179,9 +164,17 @@ class TextTower(nn.Module):
             raise ModelError(
                 f"{folder}: neither a CLIP folder (text_config) nor a sentence-transformers one (modules.json)"
             )
+        return cls.of_clip(folder, config, plain_names(read_weights(folder)), max_tokens, reference=str(reference))
+
+    @classmethod
+    def of_clip(
+        cls, folder: Path, config: Mapping[str, object], weights: State, max_tokens: int | None = None, *,
+        reference: str | None = None,
+    ) -> TextTower:  # fmt: skip
+        """Build the text tower of a CLIP folder whose configuration and weights have been read already."""
         settings = clip_text_settings(config, str(folder))
-        text = with_weights(lambda: ClipText(settings), text_part(plain_names(read_weights(folder))), str(folder))
-        return cls(text, str(reference), folder, max_tokens)
+        text = with_weights(lambda: ClipText(settings), text_part(weights), str(folder))
+        return cls(text, reference or str(folder), folder, max_tokens)
 
     def describe(self) -> dict[str, Any]:
         """Return a JSON-serialisable description: the model's reference, and a digest of its weights."""
@@ -210,9 +203,16 @@ class TextTower(nn.Module):
     def tokenizer(self) -> Any:
         """The transformers tokenizer, loaded on first use; raises `ModelError` if the folder has none."""
         if self._tokenizer is None:
+            from transformers import AutoTokenizer, CLIPTokenizer
+
             if self.folder is None or not any((self.folder / name).is_file() for name in _TOKENIZER_FILES):
                 raise ModelError(f"{self.folder}: has no tokenizer.json; it can encode token ids only, not texts")
-            self._tokenizer = _tokenizer(self.folder, is_clip=isinstance(self.model, ClipText))
+            # AutoTokenizer reads config.json's model_type, and transformers knows neither LanguageBind's nor vidal's.
+            tokenizer = CLIPTokenizer if isinstance(self.model, ClipText) else AutoTokenizer
+            try:
+                self._tokenizer = tokenizer.from_pretrained(self.folder, trust_remote_code=False)
+            except (OSError, ValueError, KeyError) as error:
+                raise ModelError(f"{self.folder}: its tokenizer cannot be loaded: {brief(error)}") from error
         return self._tokenizer
 
     def tokenize(self, texts: Sequence[str]) -> tuple[Tensor, Tensor]:

@@ -10,7 +10,7 @@ from torch import nn
 
 from vidal.errors import ModelError
 from vidal.train.towers.settings import VisionSettings
-from vidal.train.towers.weights import State
+from vidal.train.towers.weights import State, brief
 
 _PLAIN = {
     "cls_token": "embeddings.class_embedding",
@@ -42,8 +42,8 @@ def timm_start(name: str, *, pretrained: bool) -> tuple[VisionSettings, State]:
     try:
         model = timm.create_model(name, pretrained=pretrained, num_classes=0)
     except Exception as error:  # the hub client raises dozens of exception types
-        why = " ".join(str(error).split())[:200]
-        raise ModelError(f"timm:{name}: {why}; set `pretrained: false` to start from random weights") from error
+        remedy = "set `pretrained: false` to start from random weights"
+        raise ModelError(f"timm:{name}: {brief(error)}; {remedy}") from error
     return vit_settings(model, name), {k: v.clone() for k, v in vit_state(model, name).items()}
 
 

@@ -27,7 +27,16 @@ def tune(tower: VisionTower, mode: Tune, lora: LoraSettings | None = None) -> No
     """Set ``requires_grad`` of every parameter for ``mode``; ``lora`` also injects new adapters into the tower."""
     tower.tune = mode
     if mode == "lora" and tower.adapters is None:
-        _inject(tower, lora or LoraSettings())
+        from peft import LoraConfig, inject_adapter_in_model
+
+        lora = lora or LoraSettings()
+        attention = "temporal_attn" if tower.settings.temporal else "self_attn"
+        config = LoraConfig(
+            r=lora.rank, lora_alpha=lora.alpha, lora_dropout=lora.dropout, bias="none",
+            target_modules=rf".*\.{attention}\.(q|k|v|out)_proj",
+        )  # fmt: skip
+        inject_adapter_in_model(config, tower)
+        tower.adapters = lora
     trained = {
         "lora": rf".*\.lora_.*|{_EXTRAS}",
         "attention": f"{_TEMPORAL if tower.settings.temporal else _SPATIAL}|{_EXTRAS}",
@@ -36,18 +45,6 @@ def tune(tower: VisionTower, mode: Tune, lora: LoraSettings | None = None) -> No
     }[mode]
     for name, parameter in tower.named_parameters():
         parameter.requires_grad_(re.fullmatch(trained, name) is not None)
-
-
-def _inject(tower: VisionTower, lora: LoraSettings) -> None:
-    from peft import LoraConfig, inject_adapter_in_model
-
-    attention = "temporal_attn" if tower.settings.temporal else "self_attn"
-    config = LoraConfig(
-        r=lora.rank, lora_alpha=lora.alpha, lora_dropout=lora.dropout, bias="none",
-        target_modules=rf".*\.{attention}\.(q|k|v|out)_proj",
-    )  # fmt: skip
-    inject_adapter_in_model(config, tower)
-    tower.adapters = lora
 
 
 def merged(tower: VisionTower) -> VisionTower:

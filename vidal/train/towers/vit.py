@@ -79,20 +79,15 @@ class Layer(nn.Module):
 
     def forward(self, x: Tensor, frames: int = 1, mask: Tensor | None = None) -> Tensor:
         if self.frames is not None:
-            x = self._across_frames(x, frames)
+            across = x.reshape(-1, frames, *x.shape[1:]).transpose(1, 2)  # (b, n, t, d)
+            if self.frames != 1:
+                # LanguageBind adds it before the norm, so it stays in the residual stream.
+                across = across + self.temporal_embedding[:, :frames]
+            y = self.temporal_attn(self.temporal_layer_norm1(across).flatten(0, 1))
+            x = (across + y.reshape(across.shape)).transpose(1, 2).flatten(0, 1)
         x = x + self.self_attn(self.layer_norm1(x), mask)
         out: Tensor = x + self.mlp(self.layer_norm2(x))
         return out
-
-    def _across_frames(self, x: Tensor, t: int) -> Tensor:
-        bt, n, d = x.shape
-        x = x.reshape(bt // t, t, n, d).transpose(1, 2)  # (b, n, t, d)
-        if self.frames != 1:
-            # LanguageBind adds it before the norm, so it stays in the residual stream.
-            x = x + self.temporal_embedding[:, :t]
-        y = self.temporal_attn(self.temporal_layer_norm1(x).flatten(0, 1))
-        x = x + y.reshape(x.shape)
-        return x.transpose(1, 2).flatten(0, 1)
 
 
 class Layers(nn.Module):
@@ -182,12 +177,16 @@ class VisionTower(nn.Module):
 
     def forward(self, pixel_values: Tensor, keep: Tensor | None = None) -> Tensor:
         """Encode pixel values; raises `RecipeError` for a shape that the tower was not built for."""
+        s = self.settings
         x = pixel_values if pixel_values.dim() == 5 else pixel_values.unsqueeze(2)
-        self._check(x)
-        t = x.shape[2]
-        x = self.pre_layrnorm(self.embeddings(x, keep))
-        x = self.encoder(x, t)
-        pooled = self.post_layernorm(x[:, 0]).reshape(-1, t, self.settings.hidden_size).mean(1)
+        t, (height, width) = x.shape[2], s.height_width
+        if tuple(x.shape[1:2] + x.shape[3:]) != (s.channels, height, width):
+            expected = f"(b, {s.channels}, {height}, {width}) or (b, {s.channels}, t, {height}, {width})"
+            raise RecipeError(f"pixel values of shape {tuple(x.shape)}: this tower takes {expected}")
+        if (s.temporal or s.class_embedding_per_frame) and t > s.frames:
+            raise RecipeError(f"a clip of {t} frames: this tower takes at most {s.frames}")
+        x = self.encoder(self.pre_layrnorm(self.embeddings(x, keep)), t)
+        pooled = self.post_layernorm(x[:, 0]).reshape(-1, t, s.hidden_size).mean(1)
         embedding: Tensor = self.visual_projection(pooled)
         return embedding.float() if embedding.dtype in (torch.bfloat16, torch.float16) else embedding
 
@@ -201,15 +200,6 @@ class VisionTower(nn.Module):
             return None
         scores = torch.rand(batch, s.patches, device=device, generator=generator)
         return scores.topk(s.patches_kept, dim=1, sorted=False).indices
-
-    def _check(self, x: Tensor) -> None:
-        s = self.settings
-        height, width = s.height_width
-        if tuple(x.shape[1:2] + x.shape[3:]) != (s.channels, height, width):
-            expected = f"(b, {s.channels}, {height}, {width}) or (b, {s.channels}, t, {height}, {width})"
-            raise RecipeError(f"pixel values of shape {tuple(x.shape)}: this tower takes {expected}")
-        if (s.temporal or s.class_embedding_per_frame) and x.shape[2] > s.frames:
-            raise RecipeError(f"a clip of {x.shape[2]} frames: this tower takes at most {s.frames}")
 
     @torch.no_grad()
     def reset_parameters(self) -> None:

@@ -29,6 +29,11 @@ _MAX_NAMES = 3
 """The number of tensor names that an error message lists."""
 
 
+def brief(error: Exception) -> str:
+    """Return the first 200 characters of an error's message, on one line."""
+    return " ".join(str(error).split())[:200]
+
+
 def model_folder(reference: str | Path) -> Path:
     """Return the folder of a model reference, downloaded from the hub if it is a hub id; raises `ModelError`."""
     place = locate(str(reference))
@@ -44,8 +49,7 @@ def model_folder(reference: str | Path) -> Path:
         if not any(folder.glob("model*.safetensors")):
             folder = Path(snapshot_download(hub_id, revision=revision, allow_patterns=[*_SMALL_FILES, *_PICKLE]))
     except Exception as error:  # the hub client raises dozens of types; all mean that the model is unavailable
-        why = " ".join(str(error).split())[:200]
-        raise ModelError(f"model {hub_id}: not a local folder, and it cannot be downloaded: {why}") from error
+        raise ModelError(f"model {hub_id}: not a local folder, and it cannot be downloaded: {brief(error)}") from error
     return folder
 
 
@@ -97,7 +101,7 @@ def _read_pickle(file: Path) -> State:
             f"{file}: holds more than weights and could run code when loaded; convert it to model.safetensors"
         ) from None
     except (OSError, RuntimeError, EOFError) as error:
-        raise ModelError(f"{file}: cannot be read ({' '.join(str(error).split())[:200]}); download it again") from error
+        raise ModelError(f"{file}: cannot be read ({brief(error)}); download it again") from error
     if not isinstance(state, dict) or not all(isinstance(tensor, Tensor) for tensor in state.values()):
         raise ModelError(f"{file}: not a state dict; convert it to model.safetensors")
     return state
@@ -155,12 +159,17 @@ def put(module: nn.Module, state: Mapping[str, Tensor], place: str, *, assign: b
     ``assign`` replaces the module's tensors, which may be on the meta device, instead of copying into them.
     """
     own = module.state_dict()
-    problems = [
-        *_listed("missing", sorted(own.keys() - state.keys())),
-        *_listed("unknown", sorted(state.keys() - own.keys())),
-        *_listed("of another shape", [f"{k} {_shape(state[k])} in place of {_shape(own[k])}" for k in own
-                                      if k in state and state[k].shape != own[k].shape]),
-    ]  # fmt: skip
+    misshapen = [k for k in own if k in state and state[k].shape != own[k].shape]
+    differences = {
+        "missing": sorted(own.keys() - state.keys()),
+        "unknown": sorted(state.keys() - own.keys()),
+        "of another shape": [f"{k} {_shape(state[k])} in place of {_shape(own[k])}" for k in misshapen],
+    }
+    problems = []
+    for problem, names in differences.items():
+        more = f" and {len(names) - _MAX_NAMES} more" if len(names) > _MAX_NAMES else ""
+        if names:
+            problems.append(f"{problem}: {', '.join(names[:_MAX_NAMES])}{more}")
     if problems:
         raise ModelError(f"{place}: the weights do not fit this model: {'; '.join(problems)}")
     fitting = {k: state[k].to(v.dtype) for k, v in own.items()}
@@ -168,13 +177,6 @@ def put(module: nn.Module, state: Mapping[str, Tensor], place: str, *, assign: b
         # Tensors of a memory-mapped file may be unaligned, and a matrix product of those rounds differently.
         fitting = {k: v.clone(memory_format=torch.contiguous_format) for k, v in fitting.items()}
     module.load_state_dict(fitting, assign=assign)
-
-
-def _listed(problem: str, names: list[str]) -> list[str]:
-    if not names:
-        return []
-    more = f" and {len(names) - _MAX_NAMES} more" if len(names) > _MAX_NAMES else ""
-    return [f"{problem}: {', '.join(names[:_MAX_NAMES])}{more}"]
 
 
 def _shape(tensor: Tensor) -> str:
