@@ -3,29 +3,16 @@
 from __future__ import annotations
 
 import csv
-import io
-from collections.abc import Sequence
 from pathlib import Path
 
 import av
 import numpy as np
 import pytest
-from PIL import Image
 
 from tests.conftest import ROOT
-from vidal.clip import Clip
+from tests.toys import Pixels, clip_of
 from vidal.models.match import ConseMatcher, Vectors
 from vidal.stages.text.text_match import TextMatch
-from vidal.work import Member
-
-
-def clip_of(images: Sequence[Image.Image], title: str, caption: str) -> Clip:
-    clip = Clip(clip_id="c", title=title, caption=caption)
-    for index, image in enumerate(images):
-        data = io.BytesIO()
-        image.save(data, "JPEG", quality=90)
-        clip.work.put(Member(layer="video", suffix=f"frame.{index}.jpg", data=data.getvalue(), time_s=float(index)))
-    return clip
 
 
 @pytest.fixture(scope="module")
@@ -35,10 +22,10 @@ def conse() -> TextMatch:
     return stage
 
 
-def frames_of(path: Path, count: int = 3) -> list[Image.Image]:
+def frames_of(path: Path, count: int = 3) -> list[Pixels]:
     with av.open(str(path)) as container:
         frames = [frame.to_image() for frame in container.decode(video=0)]
-    return [frames[index * len(frames) // count].resize((320, 240)) for index in range(count)]
+    return [np.asarray(frames[index * len(frames) // count].resize((320, 240))) for index in range(count)]
 
 
 def test_conse_prefers_what_the_image_shows(conse: TextMatch, samples: Path) -> None:
@@ -46,7 +33,7 @@ def test_conse_prefers_what_the_image_shows(conse: TextMatch, samples: Path) -> 
     matcher = conse._matcher
     assert isinstance(matcher, ConseMatcher)
     for name, right in (("cat-stare.mp4", 0), ("coffee-still.mp4", 1), ("rocket-hold.mp4", 2)):
-        images = matcher.images([np.asarray(frame) for frame in frames_of(samples / name)])
+        images = matcher.images(frames_of(samples / name))
         scores = (images @ matcher.texts(texts).T).mean(0)
         assert int(scores.argmax()) == right, (name, scores)
 
@@ -79,7 +66,7 @@ def own_beats_others(matcher: ConseMatcher, samples: Path, texts: dict[str, str]
 
 
 def images_of(matcher: ConseMatcher, path: Path) -> Vectors:
-    return matcher.images([np.asarray(frame) for frame in frames_of(path)])
+    return matcher.images(frames_of(path))
 
 
 def test_conse_tells_the_right_texts_from_shuffled_ones(conse: TextMatch, samples: Path) -> None:

@@ -2,41 +2,17 @@
 
 from __future__ import annotations
 
-import io
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 import transformers
-from PIL import Image
 
-from vidal.clip import Clip
+from tests.unit.stages.layered import FIRST_S, STEP_S, clip_of, image, images_of
 from vidal.errors import ClipError, ModelError
 from vidal.models.depth import load_depth
 from vidal.stages.modalities.depth import Depth
-from vidal.work import Member
-
-
-def image(height: int, width: int, seed: int = 0) -> np.ndarray:
-    numbers = np.random.default_rng(seed)
-    small = Image.fromarray(numbers.integers(0, 255, (6, 6, 3), dtype=np.uint8))
-    return np.asarray(small.resize((width, height), Image.Resampling.BICUBIC))
-
-
-def clip_of(frames: list[np.ndarray], name: str = "a") -> Clip:
-    clip = Clip(clip_id=name)
-    for number, frame in enumerate(frames):
-        data = io.BytesIO()
-        Image.fromarray(frame).save(data, "JPEG", quality=95)
-        time_s = 0.25 + 2 * number
-        clip.work.put(Member(layer="video", suffix=f"frame.{number}.jpg", data=data.getvalue(), time_s=time_s))
-    return clip
-
-
-def depths_of(clip: Clip) -> list[np.ndarray]:
-    members = sorted((m for m in clip.work.members if m.layer == "depth"), key=lambda m: m.suffix)
-    return [np.asarray(Image.open(io.BytesIO(m.data))) for m in members]
 
 
 @pytest.fixture(scope="module")
@@ -120,13 +96,13 @@ def test_each_frame_has_16_bits_of_its_own_size_and_time(stage: Depth, height: i
     clip = clip_of([image(height, width, seed) for seed in range(3)])
     stage.process(clip)
     members = [m for m in clip.work.members if m.layer == "depth"]
-    assert [(m.suffix, m.time_s) for m in members] == [(f"depth.{k}.png", 0.25 + 2 * k) for k in range(3)]
-    for member, depth in zip(members, depths_of(clip), strict=True):
+    assert [(m.suffix, m.time_s) for m in members] == [(f"depth.{k}.png", FIRST_S + STEP_S * k) for k in range(3)]
+    for member, depth in zip(members, images_of(clip, "depth"), strict=True):
         assert (depth.dtype, depth.shape) == (np.uint16, (height, width))
         assert len(member.data) < depth.nbytes * 0.8
     assert (clip.depth_scale, clip.synthetic_layers) == ("relative", ["depth"])
     assert clip.depth_model and clip.depth_model.startswith("vidal:depth-small sha256:")
-    assert all(d.min() >= 1000 and d.max() <= 10_000 for d in depths_of(clip))
+    assert all(d.min() >= 1000 and d.max() <= 10_000 for d in images_of(clip, "depth"))
 
 
 @pytest.mark.parametrize("name", ["glpn", "metric"])
@@ -140,7 +116,7 @@ def test_a_metric_model_gives_millimetres(models: dict[str, Path], name: str) ->
     loaded = load_depth(str(models[name]), device="cpu", half=False)
     (metres,) = loaded.estimate(clip.work.frames())
     assert metres.shape == (96, 160)
-    assert np.abs(depths_of(clip)[0].astype(float) - metres * 1000).max() <= 0.5
+    assert np.abs(images_of(clip, "depth")[0].astype(float) - metres * 1000).max() <= 0.5
 
 
 def of_max_depth(models: dict[str, Path], folder: Path, name: str, max_depth: int) -> Path:
@@ -165,7 +141,7 @@ def test_the_farthest_depth_is_what_the_metric_model_states_unless_the_recipe_sa
     stage.setup()
     clip = clip_of([image(60, 100, 1)])
     stage.process(clip)
-    assert set(np.unique(depths_of(clip)[0])) == {farthest}
+    assert set(np.unique(images_of(clip, "depth")[0])) == {farthest}
     assert clip.depth_saturation_share == 1.0
 
 
@@ -180,7 +156,7 @@ def test_metres_are_clipped_and_the_share_at_either_end_is_kept(
     stage.setup()
     (depth,) = stage._millimetres([np.full((4, 6), metres, np.float32)])
     assert (depth == millimetres).all()
-    clip = clip_of([image(4, 6)])
+    clip = clip_of([np.zeros((4, 6, 3), np.uint8)])
     stage._store(clip, [depth])
     assert clip.depth_saturation_share == saturated
 
@@ -230,7 +206,7 @@ def test_every_kind_of_dpt_takes_frames_of_any_shape(
     stage.setup()
     clip = clip_of([image(height, width, seed) for seed in range(2)])
     stage.process(clip)
-    assert [depth.shape for depth in depths_of(clip)] == [(height, width)] * 2
+    assert [depth.shape for depth in images_of(clip, "depth")] == [(height, width)] * 2
     assert clip.depth_scale == "relative"
 
 
@@ -240,7 +216,7 @@ def test_a_relative_model_of_transformers_is_recorded_as_relative(models: dict[s
     clip = clip_of([image(100, 60)])
     stage.process(clip)
     assert clip.depth_scale == "relative"
-    assert depths_of(clip)[0].shape == (100, 60)
+    assert images_of(clip, "depth")[0].shape == (100, 60)
 
 
 def test_the_processor_keeps_the_aspect_even_where_its_file_says_to_squash(models: dict[str, Path]) -> None:
@@ -251,25 +227,6 @@ def test_the_processor_keeps_the_aspect_even_where_its_file_says_to_squash(model
     height, width = loaded.processor(images=[image(128, 256)], return_tensors="pt")["pixel_values"].shape[-2:]
     assert (width, height) == (112, 56)
     assert loaded.dtype == torch.float32
-
-
-def test_a_batch_gives_the_bytes_of_one_by_one(stage: Depth) -> None:
-    shapes = [(64, 112), (112, 64), (64, 112)]
-    together = [clip_of([image(h, w, 10 * i + k) for k in range(4)], str(i)) for i, (h, w) in enumerate(shapes)]
-    alone = [clip_of([image(h, w, 10 * i + k) for k in range(4)], str(i)) for i, (h, w) in enumerate(shapes)]
-    stage.process_batch(together)
-    for clip in alone:
-        stage.process(clip)
-    assert [c.work.members for c in together] == [c.work.members for c in alone]
-    assert together == alone
-    stage.process_batch(together)
-    assert [c.work.members for c in together] == [c.work.members for c in alone]
-
-
-def test_frames_that_stand_still_do_not_flicker(stage: Depth) -> None:
-    clip = clip_of([image(96, 96, 4)] * 3)
-    stage.process(clip)
-    assert clip.depth_flicker == 0.0
 
 
 def test_values_that_are_no_numbers_fail_the_clip(stage: Depth) -> None:

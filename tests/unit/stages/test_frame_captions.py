@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import json
 import re
 from collections.abc import Iterator, Sequence
@@ -14,35 +13,26 @@ import numpy as np
 import pytest
 import torch
 import transformers
-from PIL import Image
 
 from tests.chat_site import Site, running_site
+from tests.toys import clip_of
 from vidal.clip import Clip
 from vidal.errors import ClipError, ModelError, RecipeError
 from vidal.models.captioner import Captioned, ServerCaptioner, TransformersCaptioner, most_shared
 from vidal.models.openai_server import ChatServer
 from vidal.stages.text.frame_captions import FrameCaptions
-from vidal.work import Member, Work
-
-
-def clip_of(images: list[Image.Image]) -> Clip:
-    clip = Clip(clip_id="c")
-    for index, image in enumerate(images):
-        data = io.BytesIO()
-        image.save(data, "JPEG", quality=90)
-        clip.work.put(Member(layer="video", suffix=f"frame.{index}.jpg", data=data.getvalue(), time_s=float(index)))
-    return clip
+from vidal.work import Work
 
 
 def sample(path: Path, count: int = 3) -> Clip:
     with av.open(str(path)) as container:
         frames = [frame.to_image() for frame in container.decode(video=0)]
-    return clip_of([frames[index * len(frames) // count] for index in range(count)])
+    return clip_of([np.asarray(frames[index * len(frames) // count]) for index in range(count)])
 
 
 def noise(count: int = 2, size: int = 48) -> Clip:
     random = np.random.default_rng(0)
-    return clip_of([Image.fromarray(random.integers(0, 255, (size, size, 3), dtype=np.uint8)) for _ in range(count)])
+    return clip_of([random.integers(0, 255, (size, size, 3), dtype=np.uint8) for _ in range(count)])
 
 
 # ---- labels, by the real classifier
@@ -73,7 +63,7 @@ def test_a_cat_is_a_cat(labels: FrameCaptions, samples: Path) -> None:
 
 
 def test_what_the_classifier_does_not_know_is_not_named(labels: FrameCaptions) -> None:
-    clip = clip_of([Image.new("RGB", (64, 48), "gray")] * 2)
+    clip = clip_of([np.full((48, 64, 3), 128, np.uint8)] * 2)
     labels.process_batch([clip])
     assert clip.frame_captions == ["a frame with no object recognised"] * 2
     assert clip.video_caption == "a video with no object recognised"

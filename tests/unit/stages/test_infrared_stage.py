@@ -10,12 +10,11 @@ import pytest
 import torch
 from PIL import Image
 
+from tests.unit.stages.layered import FIRST_S, STEP_S, clip_of, image, images_of
 from vidal.clip import Clip
 from vidal.errors import ModelError
 from vidal.models.locate import CHECKPOINTS
-from vidal.stages.modalities.frame_series import flicker, for_each_frame
 from vidal.stages.modalities.infrared import Infrared, edge_agreement
-from vidal.work import Member
 
 rng = np.random.default_rng(7)
 
@@ -27,38 +26,12 @@ def stage() -> Infrared:
     return stage
 
 
-def image(height: int, width: int, seed: int = 0) -> np.ndarray:
-    """Smooth colours with a few sharp boxes."""
-    numbers = np.random.default_rng(seed)
-    small = Image.fromarray(numbers.integers(40, 200, (6, 6, 3), dtype=np.uint8))
-    image = np.asarray(small.resize((width, height), Image.Resampling.BICUBIC)).copy()
-    for _ in range(4):
-        y, x = numbers.integers(0, height - 20), numbers.integers(0, width - 20)
-        image[y : y + 20, x : x + 20] = numbers.integers(0, 255, 3)
-    return image
-
-
-def clip_of(frames: list[np.ndarray], name: str = "a") -> Clip:
-    clip = Clip(clip_id=name)
-    for number, frame in enumerate(frames):
-        data = io.BytesIO()
-        Image.fromarray(frame).save(data, "JPEG", quality=95)
-        time_s = 0.5 + number
-        clip.work.put(Member(layer="video", suffix=f"frame.{number}.jpg", data=data.getvalue(), time_s=time_s))
-    return clip
-
-
-def infrared_of(clip: Clip) -> list[np.ndarray]:
-    members = sorted((m for m in clip.work.members if m.layer == "infrared"), key=lambda m: m.suffix)
-    return [np.asarray(Image.open(io.BytesIO(m.data))) for m in members]
-
-
 @pytest.mark.parametrize(("height", "width"), [(96, 170), (170, 96), (97, 131), (96, 96)])
 def test_each_frame_has_one_channel_of_its_own_size_and_time(stage: Infrared, height: int, width: int) -> None:
     clip = clip_of([image(height, width, seed) for seed in range(3)])
     stage.process(clip)
     members = [m for m in clip.work.members if m.layer == "infrared"]
-    assert [(m.suffix, m.time_s) for m in members] == [(f"infrared.{k}.jpg", 0.5 + k) for k in range(3)]
+    assert [(m.suffix, m.time_s) for m in members] == [(f"infrared.{k}.jpg", FIRST_S + STEP_S * k) for k in range(3)]
     for member in members:
         stored = Image.open(io.BytesIO(member.data))
         assert (stored.format, stored.mode, stored.size) == ("JPEG", "L", (width, height))
@@ -89,32 +62,12 @@ def test_the_mapping_is_not_stretched_to_the_frame(stage: Infrared) -> None:
         stage.process(clip)
     finally:
         stage._generator = loaded
-    assert set(np.unique(infrared_of(clip)[0])) == {191}
-
-
-def test_equal_frames_get_equal_infrared_whatever_the_style_seed_was_used_for(stage: Infrared) -> None:
-    frame = image(64, 112, 5)
-    clip = clip_of([frame] * 3)
-    stage.process(clip)
-    first, second, third = infrared_of(clip)
-    assert (first == second).all() and (second == third).all()
-    assert clip.infrared_flicker == 0.0
+    assert set(np.unique(images_of(clip, "infrared")[0])) == {191}
 
 
 def test_another_style_seed_gives_other_bytes_and_is_part_of_the_identity(stage: Infrared) -> None:
     other = Infrared(style_seed=11)
     assert other.identity() != stage.identity()
-
-
-def test_a_batch_gives_the_bytes_of_one_by_one(stage: Infrared) -> None:
-    shapes = [(64, 112), (112, 64), (64, 112)]
-    together = [clip_of([image(h, w, 10 * i + k) for k in range(4)], str(i)) for i, (h, w) in enumerate(shapes)]
-    alone = [clip_of([image(h, w, 10 * i + k) for k in range(4)], str(i)) for i, (h, w) in enumerate(shapes)]
-    stage.process_batch(together)
-    for clip in alone:
-        stage.process(clip)
-    assert [c.work.members for c in together] == [c.work.members for c in alone]
-    assert together == alone
 
 
 def test_edges_of_the_sample_generator_agree_with_the_colour(stage: Infrared) -> None:
@@ -131,31 +84,6 @@ def test_edge_agreement_of_known_images() -> None:
     assert edge_agreement(frame, 255 - grey) == pytest.approx(1, abs=0.02)
     assert abs(edge_agreement(frame, rng.integers(0, 255, (64, 64), dtype=np.uint8)) or 0) < 0.2
     assert edge_agreement(frame, np.zeros((64, 64), np.uint8)) is None
-
-
-def test_flicker_counts_only_where_the_colour_stands_still() -> None:
-    still, moved = np.full((10, 10, 3), 100, np.uint8), np.full((10, 10, 3), 100, np.uint8)
-    moved[:5] = 200
-    before, after = np.zeros((10, 10), np.uint8), np.zeros((10, 10), np.uint8)
-    after[:5], after[5:] = 255, 51
-    assert flicker([still, moved], [before, after], 255.0) == pytest.approx(0.2)
-    assert flicker([still, 255 - still], [before, after], 255.0) is None
-    assert flicker([still], [before], 255.0) is None
-
-
-@pytest.mark.parametrize(("mix", "expected"), [(False, [2, 1, 2, 1]), (True, [2, 2, 2])])
-def test_batches_hold_one_size_and_one_clip_unless_mixing(mix: bool, expected: list[int]) -> None:
-    wide, tall = np.zeros((2, 4, 3), np.uint8), np.zeros((4, 2, 3), np.uint8)
-    sizes: list[int] = []
-
-    def make(batch: list[np.ndarray]) -> list[tuple[int, ...]]:
-        assert len({frame.shape for frame in batch}) == 1
-        sizes.append(len(batch))
-        return [frame.shape for frame in batch]
-
-    made = for_each_frame([[wide] * 3, [tall] * 2, [wide]], make, batch_frames=2, mix_clips=mix)
-    assert sizes == expected
-    assert made == [[wide.shape] * 3, [tall.shape] * 2, [wide.shape]]
 
 
 def test_the_generator_by_itself_makes_what_the_stage_does(stage: Infrared) -> None:

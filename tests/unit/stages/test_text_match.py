@@ -12,28 +12,18 @@ import pytest
 import torch
 from PIL import Image
 
+from tests.toys import clip_of
 from vidal.clip import Clip
 from vidal.errors import ModelError
 from vidal.models.match import ClipMatcher, Frames, Vectors
 from vidal.stages.text.text_match import TextMatch
-from vidal.work import Member
 
 WORDS = ["[PAD]", "[UNK]", "[BOS]", "[EOS]", "a", "dog", "runs", "cat", "sits", "in", "the", "park", "red", "car"]
 
 
-def clip_of(images: Sequence[Image.Image], **columns: Any) -> Clip:
-    clip = Clip(**{"clip_id": "c", **columns})
-    for index, image in enumerate(images):
-        data = io.BytesIO()
-        image.save(data, "JPEG", quality=90)
-        clip.work.put(Member(layer="video", suffix=f"frame.{index}.jpg", data=data.getvalue(), time_s=float(index)))
-    return clip
-
-
 def noise(seed: int = 0, count: int = 2, **columns: Any) -> Clip:
     random = np.random.default_rng(seed)
-    images = [Image.fromarray(random.integers(0, 255, (40, 48, 3), dtype=np.uint8)) for _ in range(count)]
-    return clip_of(images, **columns)
+    return clip_of([random.integers(0, 255, (40, 48, 3), dtype=np.uint8) for _ in range(count)], **columns)
 
 
 # ---- the CLIP family: tiny models with random weights show that the numbers are the model's own cosines
