@@ -25,6 +25,8 @@ VidalWarning           something that the user should know; the run continues
 from __future__ import annotations
 
 import errno
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 
 class VidalError(Exception):
@@ -128,3 +130,12 @@ def machine_error(error: BaseException, where: str) -> MachineError | None:
     if isinstance(error, OSError) and error.errno in _MACHINE_ERRNOS:
         return StorageError(f"{where}: {_MACHINE_ERRNOS[error.errno]} ({error})")
     return None
+
+
+@contextmanager
+def storage_errors(place: str) -> Iterator[None]:
+    """Raise `StorageError`, with the place, for an error of the operating system within the block."""
+    try:
+        yield
+    except OSError as error:
+        raise machine_error(error, place) or StorageError(f"{place}: {error}") from error

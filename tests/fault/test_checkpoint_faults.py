@@ -27,7 +27,7 @@ def names(checkpoints: Checkpoints) -> list[str]:
 def two(tmp_path: Path) -> Checkpoints:
     checkpoints = Checkpoints(tmp_path / "run", keep_last=2)
     for step in (10, 20):
-        checkpoints.save(step, SMALL, SMALL, {})
+        checkpoints.save(step, SMALL, SMALL)
     return checkpoints
 
 
@@ -74,13 +74,13 @@ def test_killed_before_any_call_of_a_save_there_is_a_whole_one(
             monkeypatch.setattr(module.os, "fsync", dying(os.fsync))
             monkeypatch.setattr(module.os, "replace", dying(os.replace))
             monkeypatch.setattr(module.shutil, "rmtree", dying(shutil.rmtree))
-            two.save(step, {"w": SMALL["w"] + 1}, SMALL, {})
+            two.save(step, {"w": SMALL["w"] + 1}, SMALL)
             os._exit(0)
         code = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
         latest = two.latest()
         assert latest is not None and latest.step in (10, 20, step), kills
         assert torch.equal(latest.optimiser()["w"], SMALL["w"])
-        two.save(40, SMALL, SMALL, {})
+        two.save(40, SMALL, SMALL)
         assert not [name for name in names(two) if name.startswith(".")], kills
         if code == 0:
             break
@@ -101,23 +101,23 @@ def small_disk(tmp_path: Path) -> Iterator[Path]:
 @pytest.mark.parametrize("which", ["model", "optimiser"])
 def test_a_full_disk_is_one_line_and_the_earlier_one_is_whole(which: str, small_disk: Path) -> None:
     checkpoints = Checkpoints(small_disk, keep_last=2)
-    checkpoints.save(10, SMALL, SMALL, {})
+    checkpoints.save(10, SMALL, SMALL)
     large = {"w": torch.zeros(60_000)}
     with pytest.raises(StorageError, match=r"checkpoints/000020: the disk is full[^\n]*$"):
-        checkpoints.save(20, large if which == "model" else SMALL, large if which == "optimiser" else SMALL, {})
+        checkpoints.save(20, large if which == "model" else SMALL, large if which == "optimiser" else SMALL)
     assert names(checkpoints) == ["000010"]
     latest = checkpoints.latest()
     assert latest is not None and torch.equal(latest.model()["w"], SMALL["w"])
-    checkpoints.save(20, SMALL, SMALL, {})
+    checkpoints.save(20, SMALL, SMALL)
     assert names(checkpoints) == ["000010", "000020"]
 
 
 def test_what_was_just_written_is_not_dropped_for_damaged_ones_of_later_steps(two: Checkpoints) -> None:
     for step in (30, 40):
-        two.save(step, SMALL, SMALL, {})
+        two.save(step, SMALL, SMALL)
     for step in (30, 40):
         (two.folder / f"{step:06d}" / "sums.json").write_text("torn")
-    two.save(25, SMALL, SMALL, {})
+    two.save(25, SMALL, SMALL)
     with pytest.warns(VidalWarning, match="skipped in favour"):
         latest = two.latest()
     assert latest is not None and latest.step == 25
@@ -125,7 +125,7 @@ def test_what_was_just_written_is_not_dropped_for_damaged_ones_of_later_steps(tw
 
 def test_a_millionth_step_is_newer_than_the_one_before(two: Checkpoints) -> None:
     for step in (999_998, 999_999, 1_000_000):
-        two.save(step, SMALL, SMALL, {})
+        two.save(step, SMALL, SMALL)
     latest = two.latest()
     assert latest is not None and latest.step == 1_000_000
     assert names(two) == ["1000000", "999999"]

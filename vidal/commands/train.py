@@ -59,18 +59,19 @@ def train(
     from vidal.train import recipe as recipes
     from vidal.train.run import train as train_run
 
-    with (
-        _reported_once(),
-        _resume_hint("the same command resumes" if resume else "the same command with --resume resumes"),
-    ):
-        result = train_run(
-            recipes.load(recipe, settings or []), data, out, console, where=where, resume=resume,
-            skip_damaged=skip_damaged, removals=removals, quiet=as_json,
-        )  # fmt: skip
-        if _rank() == 0:
-            show(result, as_json)
-        if result.was_interrupted:
-            raise KeyboardInterrupt
+    with _reported_once():
+        try:
+            result = train_run(
+                recipes.load(recipe, settings or []), data, out, console, where=where, resume=resume,
+                skip_damaged=skip_damaged, removals=removals, quiet=as_json,
+            )  # fmt: skip
+            if _rank() == 0:
+                show(result, as_json)
+            if result.was_interrupted:
+                raise KeyboardInterrupt
+        except KeyboardInterrupt:
+            hint = "the same command resumes" if resume else "the same command with --resume resumes"
+            raise InterruptedRunError(f"interrupted; checkpoints are kept, and {hint} from the last one") from None
 
 
 @command(name="eval", cls=ManyValues)
@@ -159,15 +160,6 @@ def export_encoder(
     from vidal.train.towers.export import write_encoder
 
     show(write_encoder(load_encoder(run), out, format.value), as_json)
-
-
-@contextmanager
-def _resume_hint(command: str) -> Iterator[None]:
-    """After Ctrl-C, print which command resumes the run."""
-    try:
-        yield
-    except KeyboardInterrupt:
-        raise InterruptedRunError(f"interrupted; checkpoints are kept, and {command} from the last one") from None
 
 
 @contextmanager

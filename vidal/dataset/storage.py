@@ -140,7 +140,7 @@ class Storage:
         with self._errors(name, writing=True):
             final = self.local_path(name)
             os.replace(temporary, final)
-            _sync_folder(final.parent)
+            sync_folder(final.parent)
 
     def upload(self, local: Path, name: str) -> None:
         """Upload a local file to the object store."""
@@ -183,7 +183,7 @@ class Storage:
         with self._errors(name), contextlib.suppress(FileNotFoundError):
             self.fs.rm(self.path(name), recursive=True)
             if self.is_local:
-                _sync_folder(self.local_path(name).parent)
+                sync_folder(self.local_path(name).parent)
 
     def remove_temporaries(self) -> None:
         """Delete the temporary files of a killed run; only for the run that holds the lock."""
@@ -223,7 +223,8 @@ class Storage:
 _elsewhere = functools.lru_cache(maxsize=1024)(Storage)
 
 
-def _sync_folder(folder: Path) -> None:
+def sync_folder(folder: Path) -> None:
+    """Sync a folder to disk: a rename in it is only durable afterwards."""
     descriptor = os.open(folder, os.O_RDONLY)
     try:
         os.fsync(descriptor)

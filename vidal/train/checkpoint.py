@@ -14,17 +14,16 @@ import json
 import os
 import shutil
 import warnings
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from safetensors import SafetensorError
 from safetensors.torch import load, save
 from torch import Tensor
 
-from vidal.errors import ModelError, StorageError, VidalWarning, machine_error
+from vidal.dataset.storage import sync_folder
+from vidal.errors import ModelError, VidalWarning, storage_errors
 
 FOLDER = "checkpoints"
 _SUMS = "sums.json"
@@ -49,11 +48,6 @@ class Checkpoint:
         """Return the state of the optimiser, by parameter name."""
         return _tensors(self.path / _OPTIMISER)
 
-    def state(self) -> dict[str, Any]:
-        """Return ``state.json``."""
-        state: dict[str, Any] = json.loads((self.path / _STATE).read_bytes())
-        return state
-
 
 class Checkpoints:
     """The checkpoints of one run."""
@@ -62,77 +56,69 @@ class Checkpoints:
         self.folder = run / FOLDER
         self._keep_last, self._keep_every = keep_last, keep_every
 
-    def save(
-        self, step: int, model: Mapping[str, Tensor], optimiser: Mapping[str, Tensor], state: Mapping[str, Any]
-    ) -> Path:
+    def save(self, step: int, model: Mapping[str, Tensor], optimiser: Mapping[str, Tensor]) -> Path:
         """Write the checkpoint after ``step`` steps and delete old ones, as ``keep_last`` and ``keep_every`` say.
 
         Raises `StorageError` if it cannot be written; earlier checkpoints are then unchanged.
         """
         final = self.folder / f"{step:06d}"
         temporary = self.folder / f".{final.name}{_TEMPORARY}"
-        with _one_line(final):
+        with storage_errors(str(final)):
             try:
                 self._sweep()
                 temporary.mkdir(parents=True)
                 sums = {
                     _MODEL: _write(temporary / _MODEL, _packed(model)),
                     _OPTIMISER: _write(temporary / _OPTIMISER, _packed(optimiser)),
-                    _STATE: _write(temporary / _STATE, json.dumps({"step": step, **state}, indent=1).encode()),
+                    _STATE: _write(temporary / _STATE, json.dumps({"step": step}, indent=1).encode()),
                 }
                 _write(temporary / _SUMS, json.dumps(sums, indent=1).encode())
-                _sync(temporary)
+                sync_folder(temporary)
+                # A folder cannot be replaced while it has files. A kill between the two renames costs this checkpoint
+                # only: the earlier one is still there.
                 if final.exists():
                     os.replace(final, self.folder / f".{final.name}.old{_TEMPORARY}")
                 os.replace(temporary, final)
-                _sync(self.folder)
-                _sync(self.folder.parent)
+                sync_folder(self.folder)
+                sync_folder(self.folder.parent)
             except BaseException:
                 shutil.rmtree(temporary, ignore_errors=True)
                 raise
         self._sweep()
-        self._drop_old(step)
+        # Later ones are damaged, or the run would have resumed from them: they must not displace intact ones.
+        written = [path for path in self._all() if int(path.name) <= step]
+        for path in written[: -self._keep_last]:
+            if not self._keep_every or int(path.name) % self._keep_every:
+                shutil.rmtree(path, ignore_errors=True)
         return final
 
     def latest(self) -> Checkpoint | None:
         """Return the newest checkpoint that is undamaged; None if there is none."""
-        for path in sorted(self._all(), key=_step, reverse=True):
+        for path in reversed(self._all()):
             damage = _damage(path)
             if damage is None:
-                return Checkpoint(path=path, step=_step(path))
+                return Checkpoint(path=path, step=int(path.name))
             warnings.warn(f"{path}: {damage}; skipped in favour of an earlier checkpoint", VidalWarning, stacklevel=2)
         return None
 
     def set_aside(self, step: int) -> list[str]:
         """Rename the checkpoints of ``step`` or more steps, so that no run resumes from them; return their names."""
-        paths = sorted((path for path in self._all() if _step(path) >= step), key=_step)
+        paths = [path for path in self._all() if int(path.name) >= step]
         for path in paths:
             aside = path.with_name(path.name + _ASIDE)
-            with _one_line(path):
+            with storage_errors(str(path)):
                 shutil.rmtree(aside, ignore_errors=True)
                 os.replace(path, aside)
         return [path.name for path in paths]
 
     def _all(self) -> list[Path]:
-        return [path for path in self.folder.glob("*") if path.name.isdigit()] if self.folder.is_dir() else []
+        # By number: from a million steps on, names have more digits and no longer sort lexicographically.
+        return sorted((path for path in self.folder.glob("*") if path.name.isdigit()), key=lambda path: int(path.name))
 
     def _sweep(self) -> None:
         """Delete leftovers of a killed writer; only the run that holds the lock writes here."""
         for leftover in self.folder.glob(f".*{_TEMPORARY}"):
             shutil.rmtree(leftover, ignore_errors=True)
-
-    def _drop_old(self, step: int) -> None:
-        # Later ones are damaged, or the run would have resumed from them: they must not displace intact ones.
-        written = sorted((path for path in self._all() if _step(path) <= step), key=_step)
-        for path in written[: -self._keep_last]:
-            if self._keep_every and _step(path) % self._keep_every == 0:
-                continue
-            shutil.rmtree(path, ignore_errors=True)
-
-
-def _step(path: Path) -> int:
-    """The step as a number: from a million on, names have more digits and no longer sort lexicographically."""
-    return int(path.name)
 
 
 def _damage(path: Path) -> str | None:
@@ -171,19 +157,3 @@ def _write(path: Path, data: bytes) -> str:
         file.flush()
         os.fsync(file.fileno())
     return hashlib.sha256(data).hexdigest()
-
-
-def _sync(folder: Path) -> None:
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
-
-
-@contextmanager
-def _one_line(place: Path) -> Iterator[None]:
-    try:
-        yield
-    except OSError as error:
-        raise machine_error(error, str(place)) or StorageError(f"{place}: {error}") from error

@@ -30,7 +30,6 @@ class World:
 
     rank: int = 0
     size: int = 1
-    local_rank: int = 0
     device: torch.device = field(default_factory=lambda: torch.device("cpu"))
 
     @property
@@ -61,7 +60,7 @@ def world(device: str = "auto", timeout_s: float = _TIMEOUT_S) -> Iterator[World
         ) from error
     rank = dist.get_rank()
     try:
-        yield World(rank=rank, size=size, local_rank=local_rank, device=own_device)
+        yield World(rank=rank, size=size, device=own_device)
     except RuntimeError as error:
         # The store and NCCL raise a DistError for a lost peer, gloo a plain RuntimeError.
         gloo = ("connection closed by peer", "connection reset by peer", "gloo")
@@ -134,17 +133,11 @@ def total(value: Tensor) -> Tensor:
 
 def mean_gradients(parameters: Iterator[nn.Parameter]) -> None:
     """Average the gradients over ranks, for parameters that no DDP or FSDP wrapper synchronises."""
-    if not is_distributed():
-        return
-    with_gradient = [p for p in parameters if p.grad is not None]
-    if not with_gradient:
-        return
-    flat = torch.cat([p.grad.flatten() for p in with_gradient if p.grad is not None])
-    dist.all_reduce(flat)
-    flat /= dist.get_world_size()
-    parts = torch.split(flat, [p.numel() for p in with_gradient])
-    for p, part in zip(with_gradient, parts, strict=True):
-        p.grad = part.view_as(p)
+    gradients = [p.grad for p in parameters if p.grad is not None] if is_distributed() else []
+    for gradient in gradients:
+        # Summed, then divided: gloo cannot average.
+        dist.all_reduce(gradient)
+        gradient /= dist.get_world_size()
 
 
 def from_main(value: Any) -> Any:

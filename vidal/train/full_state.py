@@ -4,11 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.distributed.tensor import DTensor, distribute_tensor
-
-from vidal.errors import ModelError
 
 _WRAPPERS = ("module.", "_orig_mod.", "_checkpoint_wrapped_module.", "_fsdp_wrapped_module.")
 
@@ -38,14 +35,3 @@ def laid_out_as(value: Tensor, like: Tensor) -> Tensor:
     if isinstance(value, DTensor) or not isinstance(like, DTensor):
         return value.to(like.device).clone()
     return distribute_tensor(value.to(like.device), like.device_mesh, like.placements, src_data_rank=None)
-
-
-@torch.no_grad()
-def load_full(module: nn.Module, state: Mapping[str, Tensor], place: str = "checkpoint") -> None:
-    """Copy full tensors into a module, which may be wrapped and sharded; raises `ModelError` if they do not match."""
-    own = {clean_name(name): tensor for name, tensor in module.state_dict().items()}
-    mismatched = sorted(own.keys() ^ state.keys()) + [k for k in own if k in state and own[k].shape != state[k].shape]
-    if mismatched:
-        raise ModelError(f"{place}: the weights do not fit this model: {', '.join(mismatched[:3])}")
-    for name, tensor in own.items():
-        tensor.copy_(laid_out_as(state[name], tensor))

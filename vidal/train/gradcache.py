@@ -66,14 +66,23 @@ def backward(
         value = loss(*(_encode(side, slices[0]) for side in sides))
         value.backward()  # type: ignore[no-untyped-call]
         return value.detach()
+    leaves: list[Tensor] = []
     states: list[list[RandomState]] = []
-    leaves = [_leaf(side, slices, states, device) for side in sides]
+    for side in sides:
+        chunk_states, embeddings = [], []
+        with torch.no_grad():
+            for rows_of_chunk in slices:
+                chunk_states.append(RandomState(device))
+                embeddings.append(_encode(side, rows_of_chunk))
+        states.append(chunk_states)
+        # A leaf without a graph, which accumulates the gradient of the embeddings.
+        leaves.append(torch.cat(embeddings).requires_grad_(side.encode is not None))
     value = loss(leaves[0], leaves[1])
     value.backward()  # type: ignore[no-untyped-call]
     # The second passes rewind the generators; afterwards they continue as if there had been one pass.
     after = RandomState(device)
     for side, leaf, chunk_states in zip(sides, leaves, states, strict=True):
-        if side.encode is None or leaf.grad is None:
+        if leaf.grad is None:
             continue
         for rows_of_chunk, state in zip(slices, chunk_states, strict=True):
             state.restore()
@@ -86,21 +95,7 @@ def backward(
 def _encode(side: Side, rows: slice) -> Tensor:
     if side.encode is None:
         assert side.embeddings is not None
-        return side.embeddings
+        return side.embeddings[rows]
     embeddings = side.encode(rows)
     # At least float32: embeddings are stored between the passes, and must not be rounded to autocast's dtype.
     return embeddings.float() if embeddings.dtype in (torch.bfloat16, torch.float16) else embeddings
-
-
-def _leaf(side: Side, slices: Sequence[slice], states: list[list[RandomState]], device: torch.device) -> Tensor:
-    """All embeddings of a side, without a graph, as a leaf that accumulates their gradient."""
-    chunk_states: list[RandomState] = []
-    states.append(chunk_states)
-    if side.encode is None:
-        return _encode(side, slice(None)).detach()
-    embeddings = []
-    with torch.no_grad():
-        for rows in slices:
-            chunk_states.append(RandomState(device))
-            embeddings.append(_encode(side, rows))
-    return torch.cat(embeddings).requires_grad_()

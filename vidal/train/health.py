@@ -23,11 +23,6 @@ class Health:
 
     def check(self, step: StepResult, *, is_last: bool) -> None:
         """Raise `DivergedError` if the loss stays not finite, `SourceError` if too many samples are broken."""
-        self._check_broken(step, is_last=is_last)
-        if step.bad_steps >= self._max_nan_steps or (step.bad_steps and is_last):
-            raise DivergedError(self._divergence(step))
-
-    def _check_broken(self, step: StepResult, *, is_last: bool) -> None:
         self._window.append((len(step.broken), step.samples + len(step.broken)))
         while sum(read for _, read in list(self._window)[1:]) >= _WINDOW_SAMPLES:
             self._window.popleft()
@@ -38,14 +33,14 @@ class Health:
                 f"step {step.step}: {broken} of the last {read} samples cannot be read{example}; repair the data, "
                 "or raise max_broken_share"
             )
-
-    def _divergence(self, step: StepResult) -> str:
-        """The error message; first sets aside the checkpoints whose weights led to these losses."""
+        if step.bad_steps < self._max_nan_steps and not (step.bad_steps and is_last):
+            return
+        # The weights before the first bad step led to these losses: nothing may resume from them.
         first_bad = step.step - step.bad_steps + 1
         aside = self._checkpoints.set_aside(first_bad) if self._is_main else []
         latest = self._checkpoints.latest() if self._is_main else None
         start = f"resumes from checkpoint {latest.path.name}" if latest else "starts over: no earlier checkpoint exists"
-        return (
+        raise DivergedError(
             f"step {step.step} ({'-'.join(step.pair)}): loss {step.loss}, gradient norm {step.grad_norm}, "
             f"{step.bad_steps} such steps in a row; lower optimiser.lr, or inspect its clips "
             f"({', '.join(step.clip_ids)[:200]}). "

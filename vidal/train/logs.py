@@ -6,7 +6,6 @@ import contextlib
 import json
 import math
 import time
-from collections.abc import Iterator
 from pathlib import Path
 from typing import IO, Any
 
@@ -14,7 +13,7 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 
 from vidal.dataset.storage import Storage
-from vidal.errors import RecipeError, StorageError, machine_error
+from vidal.errors import RecipeError, storage_errors
 
 NAME = "log.jsonl"
 _PLAIN_EVERY_S = 10.0
@@ -31,15 +30,26 @@ class RunLog:
         tensorboard: bool = False, wandb: str | None = None, quiet: bool = False,
     ) -> None:  # fmt: skip
         self._path = folder / NAME
+        self._open = contextlib.ExitStack()
         # First, because its package may be missing: nothing has been opened or truncated yet.
-        self._wandb: Any = _wandb(wandb, folder) if wandb else None
+        self._wandb: Any = None
+        if wandb:
+            try:
+                from wandb import init
+            except ImportError:
+                raise RecipeError(
+                    "log.wandb: package wandb is not installed; run `pip install wandb`, or unset it"
+                ) from None
+            self._wandb = init(project=wandb, dir=str(folder))
+            self._open.callback(self._wandb.finish)
         self._writer: Any = None
         if tensorboard:
             from torch.utils.tensorboard import SummaryWriter
 
             # Hides what a killed run wrote after its checkpoint, just as it is removed from log.jsonl.
-            self._writer = SummaryWriter(str(folder / "tensorboard"), purge_step=start_step or None)
-        with _one_line(self._path):
+            writer = SummaryWriter(str(folder / "tensorboard"), purge_step=start_step or None)
+            self._writer = self._open.enter_context(writer)
+        with storage_errors(str(self._path)):
             _truncate(folder, start_step)
             self._file: IO[str] = self._path.open("a", buffering=1, encoding="utf-8")
         self._console, self._quiet, self._every = console, quiet, every_steps
@@ -48,11 +58,11 @@ class RunLog:
         self._total = total_steps
         self._printed_s = 0.0
         if console.is_terminal and not quiet:
-            self._progress = Progress(
+            progress = Progress(
                 TextColumn("step {task.completed:.0f}/{task.total:.0f}"), BarColumn(), TextColumn("{task.description}"),
                 TimeRemainingColumn(), console=console,
             )  # fmt: skip
-            self._progress.start()
+            self._progress = self._open.enter_context(progress)
             self._task = self._progress.add_task("", total=total_steps, completed=start_step)
 
     def step(self, numbers: dict[str, Any]) -> None:
@@ -69,34 +79,24 @@ class RunLog:
             self._printed_s = time.monotonic()
             self._console.print(f"step {done}/{self._total} {line}", soft_wrap=True, highlight=False)
         if numbers["step"] % self._every == 0 or done == self._total:
-            self._log_scalars(numbers)
+            scalars = {k: v for k, v in numbers.items() if isinstance(v, (int, float)) and k != "step"}
+            # One curve per pair: the losses of different pairs differ in scale.
+            scalars[f"loss/{numbers['pair']}"] = numbers["loss"]
+            for name, value in scalars.items() if self._writer is not None else ():
+                self._writer.add_scalar(name, value, numbers["step"])
+            if self._wandb is not None:
+                self._wandb.log(scalars, step=numbers["step"])
 
     def event(self, kind: str, values: dict[str, Any]) -> None:
         """Append a line to ``log.jsonl``; numbers that are not finite become null."""
-        with _one_line(self._path):
+        with storage_errors(str(self._path)):
             self._file.write(json.dumps({"event": kind, **_plain(values)}, allow_nan=False) + "\n")
-
-    def _log_scalars(self, numbers: dict[str, Any]) -> None:
-        scalars = {k: v for k, v in numbers.items() if isinstance(v, (int, float)) and k != "step"}
-        # One curve per pair: the losses of different pairs differ in scale.
-        scalars[f"loss/{numbers['pair']}"] = numbers["loss"]
-        if self._writer is not None:
-            for name, value in scalars.items():
-                self._writer.add_scalar(name, value, numbers["step"])
-        if self._wandb is not None:
-            self._wandb.log(scalars, step=numbers["step"])
 
     def __enter__(self) -> RunLog:
         return self
 
     def __exit__(self, *_: object) -> None:
-        if self._progress is not None:
-            self._progress.stop()
-        if self._writer is not None:
-            self._writer.close()
-        if self._wandb is not None:
-            self._wandb.finish()
-        with _one_line(self._path):
+        with self._open, storage_errors(str(self._path)):
             self._file.close()
 
 
@@ -122,19 +122,3 @@ def _plain(value: Any) -> Any:
     if hasattr(value, "item"):
         value = value.item()
     return None if isinstance(value, float) and not math.isfinite(value) else value
-
-
-@contextlib.contextmanager
-def _one_line(path: Path) -> Iterator[None]:
-    try:
-        yield
-    except OSError as error:
-        raise machine_error(error, str(path)) or StorageError(f"{path}: {error}") from error
-
-
-def _wandb(project: str, folder: Path) -> Any:
-    try:
-        import wandb
-    except ImportError:
-        raise RecipeError("log.wandb: package wandb is not installed; run `pip install wandb`, or unset it") from None
-    return wandb.init(project=project, dir=str(folder))

@@ -9,8 +9,8 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from functools import partial
 
@@ -75,43 +75,43 @@ class Trainer:
     ) -> None:  # fmt: skip
         self._recipe, self._encoder, self._towers = recipe, encoder, towers
         self._optimisation, self._texts, self._world = optimisation, texts, world
-        self._bad_steps = 0
 
     def steps(self, batches: Iterator[Batch]) -> Iterator[StepResult]:
         """Train on each batch; a step whose loss or gradient is not finite is skipped."""
+        bad_steps = 0
         while True:
             started = time.perf_counter()
             batch = next(batches, None)
             if batch is None:
                 return
             data_s = time.perf_counter() - started
-            yield self._step(batch.to(self._world.device), started, data_s)
-
-    def _step(self, batch: Batch, started: float, data_s: float) -> StepResult:
-        self._encoder.train()
-        rng = generator(self._recipe.seed, "step", batch.step, self._world.rank)
-        torch.manual_seed(int(rng.integers(2**62)))
-        lr = self._optimisation.begin(batch.step)
-        loss = float(total(self._backward(batch))) / self._world.size
-        mean_gradients(p for n, p in self._encoder.named_parameters() if n.startswith("logit_"))
-        norm = self._optimisation.clip()
-        if math.isfinite(loss) and math.isfinite(norm):
-            self._optimisation.step()
-            self._encoder.clamp_scales()
-            self._bad_steps = 0
-        else:
-            self._bad_steps += 1
-        counts = torch.tensor([int(batch.valid.sum()), len(batch.broken)], device=self._world.device)
-        samples, broken = total(counts).tolist()
-        masks = self._recipe.loss.mask_duplicates
-        return StepResult(
-            step=batch.step, pair=batch.pair, epoch=batch.epoch, loss=loss, grad_norm=norm, lr=lr,
-            scale=self._encoder.pair_scale(batch.pair).item(), samples=samples,
-            duplicate_negatives=0 if masks else int(duplicate_negatives(batch.group, batch.valid)),
-            broken=from_all(batch.broken) if broken else [],
-            bad_steps=self._bad_steps, clip_ids=[clip_id for clip_id in batch.clip_ids if clip_id],
-            data_s=data_s, wall_s=time.perf_counter() - started,
-        )  # fmt: skip
+            batch = batch.to(self._world.device)
+            self._encoder.train()
+            rng = generator(self._recipe.seed, "step", batch.step, self._world.rank)
+            torch.manual_seed(int(rng.integers(2**62)))
+            lr = self._optimisation.begin(batch.step)
+            loss = float(total(self._backward(batch))) / self._world.size
+            mean_gradients(p for n, p in self._encoder.named_parameters() if n.startswith("logit_"))
+            norm = self._optimisation.clip()
+            # The same on every rank, as both numbers are of all ranks: none would step alone.
+            if math.isfinite(loss) and math.isfinite(norm):
+                self._optimisation.step()
+                self._encoder.clamp_scales()
+                bad_steps = 0
+            else:
+                bad_steps += 1
+            counts = torch.tensor([int(batch.valid.sum()), len(batch.broken)], device=self._world.device)
+            samples, broken = total(counts).tolist()
+            masks = self._recipe.loss.mask_duplicates
+            yield StepResult(
+                step=batch.step, pair=batch.pair, epoch=batch.epoch, loss=loss, grad_norm=norm, lr=lr,
+                scale=self._encoder.pair_scale(batch.pair).item(), samples=samples,
+                duplicate_negatives=0 if masks else int(duplicate_negatives(batch.group, batch.valid)),
+                # The lists, which have to be pickled, are gathered only in a step that has one.
+                broken=from_all(batch.broken) if broken else [],
+                bad_steps=bad_steps, clip_ids=[clip_id for clip_id in batch.clip_ids if clip_id],
+                data_s=data_s, wall_s=time.perf_counter() - started,
+            )  # fmt: skip
 
     def _backward(self, batch: Batch) -> Tensor:
         sides = [self._side(name, batch) for name in batch.pair]
@@ -129,40 +129,33 @@ class Trainer:
     def _side(self, name: str, batch: Batch) -> gradcache.Side:
         if name == "text":
             return gradcache.Side(embeddings=self._texts.encode(batch.texts))
-        tower, pixels, keep = self._towers[name], batch.inputs[name], self._keep(name, batch)
-        device, is_bf16 = self._world.device, self._recipe.precision == "bf16"
+        tower, pixels, device = self._towers[name], batch.inputs[name], self._world.device
+        # Drawn for all rows of the step: a sample keeps the same patches on any number of ranks.
+        rng = torch.Generator(device=device)
+        rng.manual_seed(int(generator(self._recipe.seed, "patches", name, batch.step).integers(2**62)))
+        keep = self._encoder.tower(name).draw_keep(batch.step_rows, device, rng)
+        if keep is not None:
+            own = torch.arange(batch.first, batch.first + len(batch.valid), device=device)
+            # Rows past the end are padding; it does not matter which patches they keep.
+            keep = keep[own.clamp(max=batch.step_rows - 1)]
+        is_bf16 = self._recipe.precision == "bf16"
 
         def encode(rows: slice) -> Tensor:
             with torch.autocast(device.type, dtype=torch.bfloat16) if is_bf16 else nullcontext():
                 embeddings: Tensor = tower(pixels[rows], None if keep is None else keep[rows])
             return embeddings.float()
 
-        return gradcache.Side(encode=encode, defer_sync=_defer_sync(tower))
-
-    def _keep(self, name: str, batch: Batch) -> Tensor | None:
-        """The patches to keep, drawn for all rows of the step: a sample gets the same ones on any number of ranks."""
-        device = self._world.device
-        rng = torch.Generator(device=device)
-        rng.manual_seed(int(generator(self._recipe.seed, "patches", name, batch.step).integers(2**62)))
-        keep = self._encoder.tower(name).draw_keep(batch.step_rows, device, rng)
-        if keep is None:
-            return None
-        rows = torch.arange(batch.first, batch.first + len(batch.valid), device=device)
-        # Rows past the end are padding; it does not matter which patches they keep.
-        return keep[rows.clamp(max=batch.step_rows - 1)]
-
-
-def _defer_sync(tower: nn.Module) -> Callable[[], AbstractContextManager[object]]:
-    """Return a context in which a backward pass does not average gradients over ranks yet."""
-    if isinstance(tower, DistributedDataParallel):
-        return tower.no_sync
-    return partial(_unsynced, tower) if isinstance(tower, FSDPModule) else nullcontext
+        return gradcache.Side(encode=encode, defer_sync=partial(_deferred_sync, tower))
 
 
 @contextmanager
-def _unsynced(tower: FSDPModule) -> Iterator[None]:
-    tower.set_requires_gradient_sync(False)
+def _deferred_sync(tower: nn.Module) -> Iterator[None]:
+    """Within the block, a backward pass does not average gradients over ranks yet."""
+    if isinstance(tower, FSDPModule):
+        tower.set_requires_gradient_sync(False)
     try:
-        yield
+        with tower.no_sync() if isinstance(tower, DistributedDataParallel) else nullcontext():
+            yield
     finally:
-        tower.set_requires_gradient_sync(True)
+        if isinstance(tower, FSDPModule):
+            tower.set_requires_gradient_sync(True)

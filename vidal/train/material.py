@@ -13,14 +13,12 @@ import vidal
 from vidal.dataset.removals import Removals
 from vidal.errors import SourceError
 from vidal.reader.samples import Samples
+from vidal.train.data.rows import Indices
 from vidal.train.data.split import held_out
 from vidal.train.data.text_views import COLUMNS, TextViews
 from vidal.train.recipe import Pair
 
-Indices = npt.NDArray[np.int64]
-
 _NO_REMOVALS = Removals()
-_SALT = "vidal"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -75,28 +73,19 @@ def gather(
             )
         opened.append(samples.without(damaged) if damaged else samples)
         skipped += len(samples) - len(opened[-1])
-    training = [~held_out_mask(samples, heldout) for samples in opened]
-    index = {
-        pair: [np.flatnonzero(of_pair(s, pair, views) & mask) for s, mask in zip(opened, training, strict=True)]
-        for pair in pairs
-    }
+    training: list[npt.NDArray[np.bool_]] = []
+    index: dict[Pair, list[Indices]] = {pair: [] for pair in pairs}
+    for samples in opened:
+        # Whole near-duplicate clusters, the same in any dataset; a clip of no cluster is one by itself.
+        clusters = [cluster or samples.clip_id(i) for i, cluster in enumerate(samples.column("cluster").to_pylist())]
+        training.append(~held_out(clusters, heldout))
+        for pair, parts in index.items():
+            sides = [views.has_text(samples.rows(COLUMNS)) if side == "text" else samples.has(side) for side in pair]
+            parts.append(np.flatnonzero(sides[0] & sides[1] & training[-1]))
     for pair, parts in index.items():
         if not any(len(part) for part in parts):
             raise SourceError(_why_empty(opened, pair, where, heldout))
     return Material(samples=opened, index=index, skipped=skipped, training=training)
-
-
-def held_out_mask(samples: Samples, share: float) -> npt.NDArray[np.bool_]:
-    """Return (n,) bool, True for the samples to hold out: whole near-duplicate clusters, the same in any dataset."""
-    clusters = samples.column("cluster").to_pylist()
-    keys = [cluster or samples.clip_id(i) for i, cluster in enumerate(clusters)]
-    return held_out(keys, share, _SALT)
-
-
-def of_pair(samples: Samples, pair: Pair, views: TextViews) -> npt.NDArray[np.bool_]:
-    """Return (n,) bool, True for the samples that have both sides of a pair."""
-    sides = [views.has_text(samples.rows(COLUMNS)) if side == "text" else samples.has(side) for side in pair]
-    return sides[0] & sides[1]
 
 
 def _why_empty(opened: Sequence[Samples], pair: Pair, where: str | None, heldout: float) -> str:

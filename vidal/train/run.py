@@ -5,7 +5,7 @@ from __future__ import annotations
 import signal
 import threading
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, nullcontext
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -120,21 +120,7 @@ def build_encoder(recipe: TrainRecipe) -> Encoder:
     text = TextTower.load(recipe.text.model, recipe.text.max_tokens)
     pairs = {pair: s.init_temperature for pair, s in recipe.pair_settings().items()}
     towers = {modality: tower.tower_settings() for modality, tower in recipe.towers.items()}
-    return Encoder.build(
-        towers, text, pairs=pairs, is_sigmoid=recipe.loss.kind == "sigmoid", seed=recipe.seed
-    )  # fmt: skip
-
-
-def plan_of(recipe: TrainRecipe, data: Material, ranks: int = 1) -> SamplePlan:
-    """Return the plan of a run; raises `RecipeError` or `SourceError` as `SamplePlan` does."""
-    pairs = recipe.pair_settings()
-    weights = [settings.weight for settings in pairs.values()]
-    shares = tuple(recipe.data.weights) if recipe.data.weights else None
-    return SamplePlan(
-        [PairPlan(pair=p, sizes=tuple(len(i) for i in data.index[p]), weights=shares) for p in pairs],
-        batch_size=recipe.batch_size, seed=recipe.seed, epochs=recipe.epochs, steps=recipe.steps, ranks=ranks,
-        pair_weights=[w for w in weights if w is not None] or None, drop_last=recipe.data.drop_last,
-    )  # fmt: skip
+    return Encoder.build(towers, text, pairs=pairs, is_sigmoid=recipe.loss.kind == "sigmoid", seed=recipe.seed)
 
 
 class _Run:
@@ -146,7 +132,15 @@ class _Run:
     ) -> None:  # fmt: skip
         self.recipe, self.folder, self.data, self.encoder, self.here = recipe, folder, data, encoder, here
         self.console, self.quiet = console, quiet
-        self.plan = plan_of(recipe, data, here.size)
+        pairs = recipe.pair_settings()
+        shares = tuple(recipe.data.weights) if recipe.data.weights else None
+        # The recipe gives every pair a weight, or none.
+        pair_weights = [settings.weight for settings in pairs.values() if settings.weight is not None]
+        self.plan = SamplePlan(
+            [PairPlan(pair=p, sizes=tuple(len(i) for i in data.index[p]), weights=shares) for p in pairs],
+            batch_size=recipe.batch_size, seed=recipe.seed, epochs=recipe.epochs, steps=recipe.steps, ranks=here.size,
+            pair_weights=pair_weights or None, drop_last=recipe.data.drop_last,
+        )  # fmt: skip
         self.checkpoints = Checkpoints(folder.path, recipe.checkpoints.keep_last, recipe.checkpoints.keep_every)
         latest = self.checkpoints.latest()
         self.start = latest.step if latest is not None else 0
@@ -155,8 +149,8 @@ class _Run:
                 encoder.load_trainable_state(latest.model(), str(latest.path))
             except ModelError as error:
                 raise OutputError(f"{latest.path}: does not match the towers of the recipe ({error})") from None
-        if recipe.fsdp and here.size > 1:
-            self._shard()
+        # Before the optimiser, whose state has the layout of the parameters; after loading, which takes full tensors.
+        self.towers = _distributed(encoder, recipe, here)
         self.optimisation = Optimisation(encoder, recipe.optimiser, self.plan.steps)
         if latest is not None:
             self.optimisation.load_state(latest.optimiser())
@@ -170,10 +164,16 @@ class _Run:
         if self.start >= self.plan.steps:
             return result
         with _interrupts() as interrupted, self._log() as log:
-            trainer = Trainer(recipe, self.encoder, self._wrapped(), self.optimisation, self._texts(), here)
+            trainer = Trainer(recipe, self.encoder, self.towers, self.optimisation, self._texts(), here)
             health = Health(recipe, self.checkpoints, is_main=here.is_main)
             is_due, step = False, None
-            for step in trainer.steps(iter(self._loader(interrupted))):
+            loader = Loader(
+                self.data.samples, self.data.index, self.plan, transforms_of(recipe.transforms, self.encoder),
+                recipe.text.views, seed=recipe.seed, rank=here.rank, ranks=here.size, workers=recipe.data.workers,
+                start_step=self.start, pin=here.device.type == "cuda", prefetch=recipe.data.prefetch,
+                stall_s=recipe.data.stall_s, stop=interrupted,
+            )  # fmt: skip
+            for step in trainer.steps(iter(loader)):
                 result.count(step)
                 if log is not None:
                     self._log_step(log, step)
@@ -194,46 +194,13 @@ class _Run:
                     self._save(result.steps, log)
         return result
 
-    def _loader(self, interrupted: threading.Event) -> Loader:
-        data, here = self.recipe.data, self.here
-        return Loader(
-            self.data.samples, self.data.index, self.plan, transforms_of(self.recipe.transforms, self.encoder),
-            self.recipe.text.views, seed=self.recipe.seed, rank=here.rank, ranks=here.size, workers=data.workers,
-            start_step=self.start, pin=here.device.type == "cuda", prefetch=data.prefetch, stall_s=data.stall_s,
-            stop=interrupted,
-        )  # fmt: skip
-
-    def _shard(self) -> None:
-        """Shard each layer, then the rest of each tower: a layer's parameters are gathered only while it runs."""
-        mesh = init_device_mesh(self.here.device.type, (self.here.size,))
-        for modality in self.recipe.towers:
-            tower = self.encoder.tower(modality)
-            for layer in tower.encoder.layers:
-                fully_shard(layer, mesh=mesh)
-            fully_shard(tower, mesh=mesh)
-
     def _save(self, steps: int, log: RunLog | None) -> None:
-        # On every rank: gathering sharded parameters is a collective.
+        # On every rank, though only the main one has a log and writes: gathering sharded parameters is a collective.
         model, optimiser = full_state(self.encoder.trainable_state()), self.optimisation.state()
-        if self.here.is_main:
-            path = self.checkpoints.save(steps, model, optimiser, {})
-            if log is not None:
-                log.event("checkpoint", {"step": steps - 1, "folder": path.name})
+        if log is not None:
+            path = self.checkpoints.save(steps, model, optimiser)
+            log.event("checkpoint", {"step": steps - 1, "folder": path.name})
         barrier()
-
-    def _wrapped(self) -> dict[str, nn.Module]:
-        """The towers by modality, each wrapped separately: DDP expects all its parameters to be used in a step."""
-        wrapped: dict[str, nn.Module] = {}
-        for modality in self.recipe.towers:
-            tower: nn.Module = self.encoder.tower(modality)
-            if self.recipe.compile:
-                tower.compile()
-            is_trained = any(p.requires_grad for p in tower.parameters())
-            if self.here.size > 1 and is_trained and not self.recipe.fsdp:
-                devices = [self.here.device] if self.here.device.type == "cuda" else None
-                tower = DistributedDataParallel(tower, device_ids=devices)
-            wrapped[modality] = tower
-        return wrapped
 
     def _texts(self) -> Texts:
         texts = Texts(self.encoder.text_tower(), self.here.device)
@@ -242,20 +209,18 @@ class _Run:
             texts.precompute(text for s in self.data.samples for row in s.rows(COLUMNS) for text in views.every(row))
         return texts
 
-    @contextmanager
-    def _log(self) -> Iterator[RunLog | None]:
+    def _log(self) -> AbstractContextManager[RunLog | None]:
         if not self.here.is_main:
-            yield None
-            return
+            return nullcontext()
         settings = self.recipe.log
-        with RunLog(
+        log = RunLog(
             self.folder.path, self.console, total_steps=self.plan.steps, start_step=self.start,
             every_steps=settings.every_steps, tensorboard=settings.tensorboard, wandb=settings.wandb, quiet=self.quiet,
-        ) as log:  # fmt: skip
-            for modality in self.recipe.towers if self.start == 0 else ():
-                if drawn := self.encoder.tower(modality).drawn:
-                    log.event("drawn", {"modality": modality, "tensors": list(drawn)})
-            yield log
+        )  # fmt: skip
+        for modality in self.recipe.towers if self.start == 0 else ():
+            if drawn := self.encoder.tower(modality).drawn:
+                log.event("drawn", {"modality": modality, "tensors": list(drawn)})
+        return log
 
     def _log_step(self, log: RunLog, step: StepResult) -> None:
         flops = step_flops(self.recipe, self.encoder, step.pair) * step.samples / step.wall_s / self.here.size
@@ -273,6 +238,26 @@ class _Run:
             )
         if not step.is_finite:
             log.event("not_finite", {"step": step.step, "pair": "-".join(step.pair)})
+
+
+def _distributed(encoder: Encoder, recipe: TrainRecipe, here: World) -> dict[str, nn.Module]:
+    """The towers by modality, sharded or each in a DDP of its own, which expects all its parameters in a step."""
+    wrapped: dict[str, nn.Module] = {}
+    for modality in recipe.towers:
+        tower = encoder.tower(modality)
+        wrapped[modality] = tower
+        if recipe.fsdp and here.size > 1:
+            mesh = init_device_mesh(here.device.type, (here.size,))
+            # Each layer, then the rest: a layer's parameters are gathered only while it runs.
+            for part in (*tower.encoder.layers, tower):
+                fully_shard(part, mesh=mesh)
+        if recipe.compile:
+            tower.compile()
+        # DDP refuses a module without a trained parameter.
+        if here.size > 1 and not recipe.fsdp and any(p.requires_grad for p in tower.parameters()):
+            devices = [here.device] if here.device.type == "cuda" else None
+            wrapped[modality] = DistributedDataParallel(tower, device_ids=devices)
+    return wrapped
 
 
 @contextmanager

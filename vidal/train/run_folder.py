@@ -8,6 +8,7 @@ RUN/checkpoints/    000500/ …
 
 from __future__ import annotations
 
+import copy
 import io
 import json
 from collections.abc import Mapping
@@ -128,22 +129,22 @@ class RunFolder:
 
 
 def _differences(old: RunInfo, new: RunInfo) -> list[str]:
-    before, after = (_comparable(info) for info in (old, new))
+    """What differs of that which a resume may not change."""
+    before, after = copy.deepcopy(old.recipe), copy.deepcopy(new.recipe)
+    for recipe in (before, after):
+        for key in FREE_ON_RESUME:
+            group, _, name = key.partition(".")
+            (recipe.get(group, {}) if name else recipe).pop(name or group, None)
     for key in MAY_GROW_ON_RESUME:
-        was, now = old.recipe.get(key), new.recipe.get(key)
+        was, now = before.get(key), after.get(key)
         if was and now and now > was:
-            after["recipe"][key] = was
-    return differences(before, after) if before != after else []
-
-
-def _comparable(info: RunInfo) -> dict[str, Any]:
-    recipe = json.loads(json.dumps(info.recipe))
-    for key in FREE_ON_RESUME:
-        group, _, name = key.partition(".")
-        if name:
-            recipe.get(group, {}).pop(name, None)
-        else:
-            recipe.pop(group, None)
+            after[key] = was
     # A dataset may have moved since, but its contents must be the same.
-    data = {str(i): {k: v for k, v in part.items() if k != "address"} for i, part in enumerate(info.data)}
-    return {"recipe": recipe, "where": info.where, "data": data}
+    old_data, new_data = (
+        {str(i): {k: v for k, v in part.items() if k != "address"} for i, part in enumerate(info.data)}
+        for info in (old, new)
+    )
+    return differences(
+        {"recipe": before, "where": old.where, "data": old_data},
+        {"recipe": after, "where": new.where, "data": new_data},
+    )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import pickle
 import resource
@@ -20,8 +21,8 @@ MODEL, OPTIMISER = {"w": torch.arange(6.0).reshape(2, 3)}, {"exp_avg.w": torch.o
 @pytest.fixture
 def two(tmp_path: Path) -> Checkpoints:
     checkpoints = Checkpoints(tmp_path, keep_last=3)
-    checkpoints.save(10, MODEL, OPTIMISER, {"note": "first"})
-    checkpoints.save(20, {"w": MODEL["w"] + 1}, OPTIMISER, {})
+    checkpoints.save(10, MODEL, OPTIMISER)
+    checkpoints.save(20, {"w": MODEL["w"] + 1}, OPTIMISER)
     return checkpoints
 
 
@@ -30,19 +31,19 @@ def test_what_is_saved_is_what_is_loaded(two: Checkpoints) -> None:
     assert latest is not None and latest.step == 20
     assert torch.equal(latest.model()["w"], MODEL["w"] + 1)
     assert all(torch.equal(latest.optimiser()[name], value) for name, value in OPTIMISER.items())
-    assert latest.state()["step"] == 20
+    assert json.loads((latest.path / "state.json").read_bytes()) == {"step": 20}
 
 
 def test_old_ones_go_and_nothing_temporary_stays(two: Checkpoints) -> None:
     for step in (30, 40, 50):
-        two.save(step, MODEL, OPTIMISER, {})
+        two.save(step, MODEL, OPTIMISER)
     assert sorted(path.name for path in two.folder.iterdir()) == ["000030", "000040", "000050"]
 
 
 def test_those_of_each_so_many_steps_stay_for_good(tmp_path: Path) -> None:
     checkpoints = Checkpoints(tmp_path, keep_last=2, keep_every=20)
     for step in (10, 20, 30, 40, 50, 60, 70):
-        checkpoints.save(step, MODEL, OPTIMISER, {})
+        checkpoints.save(step, MODEL, OPTIMISER)
     assert sorted(path.name for path in checkpoints.folder.iterdir()) == ["000020", "000040", "000060", "000070"]
 
 
@@ -67,7 +68,7 @@ def test_what_a_killed_writer_left_is_no_checkpoint(two: Checkpoints) -> None:
     shutil.copytree(two.folder / "000020", two.folder / ".000030.tmp")
     latest = two.latest()
     assert latest is not None and latest.step == 20
-    two.save(30, MODEL, OPTIMISER, {})
+    two.save(30, MODEL, OPTIMISER)
     assert not (two.folder / ".000030.tmp").exists()
 
 
@@ -96,7 +97,7 @@ def test_a_disk_that_takes_no_more_is_one_line_and_the_earlier_ones_stay(two: Ch
         signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
         resource.setrlimit(resource.RLIMIT_FSIZE, (1000, 1000))
         try:
-            two.save(30, {"w": torch.zeros(10_000)}, OPTIMISER, {})
+            two.save(30, {"w": torch.zeros(10_000)}, OPTIMISER)
         except StorageError as error:
             os._exit(0 if "000030" in str(error) and "\n" not in str(error) else 2)
         os._exit(3)

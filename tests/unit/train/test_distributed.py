@@ -24,7 +24,7 @@ _PATIENCE_S = 30
 def test_one_process_needs_no_group(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("WORLD_SIZE", raising=False)
     with world("cpu") as here:
-        assert here == World(rank=0, size=1, local_rank=0, device=torch.device("cpu"))
+        assert here == World(rank=0, size=1, device=torch.device("cpu"))
         assert here.is_main and not dist.is_initialized()
         rows = torch.ones(2, 3, requires_grad=True)
         assert gather_rows(rows, with_gradient=True) is rows
