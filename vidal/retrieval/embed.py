@@ -24,10 +24,9 @@ import vidal
 from vidal.dataset import manifest
 from vidal.dataset.storage import Storage
 from vidal.errors import OutputError, SourceError
-from vidal.modality.modality import Transform
 from vidal.reader.samples import Samples
 from vidal.train.data.rows import Broken
-from vidal.train.evaluate.embeddings import embed_samples
+from vidal.train.evaluate.embeddings import Embedded, embed_samples
 from vidal.train.evaluate.metrics import normalised
 from vidal.train.preprocessing import described, preprocessing_identity, transforms_for
 from vidal.train.towers.encoder import Encoder
@@ -102,10 +101,16 @@ def embed(
         name = f"{manifest.stem_of(int(shard))}.parquet"
         if storage.exists(name):
             result.shards_there += 1
-            result.broken += _broken_there(storage.read(name))
+            metadata = pq.read_schema(pa.BufferReader(storage.read(name))).metadata or {}
+            result.broken += [Broken(**one) for one in json.loads(metadata.get(f"{_PREFIX}broken".encode(), b"[]"))]
             continue
         numbers = np.flatnonzero(shards == shard).tolist()
-        table, broken = _table(encoder, samples, numbers, transforms, workers)
+        tables, broken = [], []
+        for modality, transform in transforms.items():
+            embedded = embed_samples(encoder, samples, numbers, modality, transform, workers=workers)
+            tables.append(_table(samples, modality, embedded))
+            broken += embedded.broken
+        table = pa.concat_tables(tables)
         storage.write(name, _parquet(table, info, broken))
         result.rows += table.num_rows
         result.shards += 1
@@ -146,21 +151,14 @@ def _claim(storage: Storage, info: EmbeddingsInfo) -> None:
         raise OutputError(f"{storage.address}: has embeddings of another {changed}; choose another --out")
 
 
-def _table(
-    encoder: Encoder, samples: Samples, numbers: Sequence[int], transforms: dict[str, Transform], workers: int
-) -> tuple[pa.Table, list[Broken]]:
-    tables, broken = [], []
-    for modality, transform in transforms.items():
-        embedded = embed_samples(encoder, samples, numbers, modality, transform, workers=workers)
-        broken += embedded.broken
-        rows = normalised(embedded.rows)
-        kind = pa.list_(pa.float32(), rows.shape[1])
-        tables.append(pa.table({
-            "clip_id": pa.array([samples.clip_id(int(n)) for n in embedded.numbers], pa.string()),
-            "modality": pa.array([modality] * len(rows), pa.string()),
-            "embedding": pa.FixedSizeListArray.from_arrays(pa.array(rows.ravel()), type=kind),
-        }))  # fmt: skip
-    return pa.concat_tables(tables), broken
+def _table(samples: Samples, modality: str, embedded: Embedded) -> pa.Table:
+    rows = normalised(embedded.rows)
+    kind = pa.list_(pa.float32(), rows.shape[1])
+    return pa.table({
+        "clip_id": pa.array([samples.clip_id(int(n)) for n in embedded.numbers], pa.string()),
+        "modality": pa.array([modality] * len(rows), pa.string()),
+        "embedding": pa.FixedSizeListArray.from_arrays(pa.array(rows.ravel()), type=kind),
+    })  # fmt: skip
 
 
 def _parquet(table: pa.Table, info: EmbeddingsInfo, broken: Sequence[Broken]) -> bytes:
@@ -173,8 +171,3 @@ def _parquet(table: pa.Table, info: EmbeddingsInfo, broken: Sequence[Broken]) ->
     metadata = {f"{_PREFIX}{key}": value for key, value in entries.items()}
     pq.write_table(table.replace_schema_metadata(metadata), sink, compression="zstd")
     return sink.getvalue()
-
-
-def _broken_there(data: bytes) -> list[Broken]:
-    metadata = pq.read_schema(pa.BufferReader(data)).metadata or {}
-    return [Broken(**entry) for entry in json.loads(metadata.get(f"{_PREFIX}broken".encode(), b"[]"))]

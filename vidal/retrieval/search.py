@@ -7,13 +7,12 @@ search("photo.jpg", "data/embeddings", modality="depth")     # depth maps by a p
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.parquet as pq
 import torch
@@ -27,12 +26,10 @@ from vidal.modality.modality import Transform
 from vidal.modality.video import VIDEO
 from vidal.retrieval.embed import identity, read_info
 from vidal.settings import differences
-from vidal.train.evaluate.metrics import normalised
+from vidal.train.evaluate.metrics import Floats, normalised
 from vidal.train.preprocessing import described, preprocessing_identity, transforms_for
 from vidal.train.towers.encoder import Encoder
 from vidal.train.towers.load import load_encoder
-
-Floats = npt.NDArray[np.float32]
 
 _MAX_QUERY_BYTES = 256 << 20
 
@@ -60,14 +57,6 @@ class Hits(list[Hit]):
         return {"hits": [dataclasses.asdict(hit) for hit in self]}
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _Place:
-    """A hit and its shard."""
-
-    hit: Hit
-    shard: str
-
-
 def search(
     query: str, embeddings: str, *, checkpoint: str | None = None, modality: str | None = None, top: int = 10
 ) -> Hits:
@@ -90,19 +79,36 @@ def search(
             f"{embeddings}: was made with other preprocessing than {source}'s ({changed}); run `vidal embed` with it"
         )
     wanted = normalised(_embedded(query, encoder, transforms))[0]
-    best: dict[str, _Place] = {}
+    best: dict[str, Hit] = {}
+    shards: dict[str, str] = {}
     searched = 0
     for name in (name for name in storage.names("") if name.endswith(".parquet")):
         count, hits = _hits(storage.read(name), wanted, modality, top, info.data, f"{embeddings}/{name}")
         searched += count
         for hit in hits:
-            if hit.clip_id not in best or hit.score > best[hit.clip_id].hit.score:
-                best[hit.clip_id] = _Place(hit=hit, shard=name.removesuffix(".parquet"))
+            if hit.clip_id not in best or hit.score > best[hit.clip_id].score:
+                best[hit.clip_id], shards[hit.clip_id] = hit, name.removesuffix(".parquet")
     if not searched:
         of = f" of {modality}" if modality else ""
         raise SourceError(f"{embeddings}: holds no embedding{of}; run `vidal embed` to its end")
-    found = sorted(best.values(), key=lambda place: (-place.hit.score, place.hit.clip_id))[:top]
-    return _with_texts(found, info.data)
+    found = sorted(best.values(), key=lambda hit: (-hit.score, hit.clip_id))[:top]
+    texts = _texts(info.data, {shards[hit.clip_id] for hit in found})
+    return Hits(dataclasses.replace(hit, text=texts.get(hit.clip_id, "")) for hit in found)
+
+
+def _texts(address: str, shards: set[str]) -> dict[str, str]:
+    """The caption or title of each clip of some shards of a dataset, of which only their manifests are read."""
+    texts: dict[str, str] = {}
+    try:
+        dataset = Dataset.open(address)
+        for shard in shards:
+            table = dataset.table(int(shard))
+            rows = table.select([c for c in ("clip_id", "caption", "title") if c in table.column_names]).to_pylist()
+            texts |= {row["clip_id"]: row.get("caption") or row.get("title") or "" for row in rows}
+    except (UserError, OSError, ValueError, pa.ArrowException):
+        # The dataset may have been moved or deleted since; its embeddings are found all the same.
+        return {}
+    return texts
 
 
 def _hits(
@@ -139,36 +145,15 @@ def _embedded(query: str, encoder: Encoder, transforms: dict[str, Transform]) ->
     transform = transforms.get(kind)
     if transform is None:
         raise UserError(f"{query}: these embeddings' encoder takes {', '.join(transforms)} and text, but no {kind}")
-    data = _read(path)
-    try:
-        array = modality.decode({ending: data})
-        if isinstance(transform, ImageTransform):
-            array = np.repeat(array, transform.frames, axis=0)
-        pixels = transform(array, None)
-    except ClipError as error:
-        raise UserError(f"{query}: cannot be read: {error.detail}") from None
-    return np.asarray(encoder.encode(kind, pixels[None]).float().cpu().numpy(), np.float32)
-
-
-def _read(path: Path) -> bytes:
     try:
         if path.stat().st_size > _MAX_QUERY_BYTES:
             raise UserError(f"{path}: larger than {_MAX_QUERY_BYTES >> 20} MiB")
-        return path.read_bytes()
+        array = modality.decode({ending: path.read_bytes()})
+        if isinstance(transform, ImageTransform):
+            array = np.repeat(array, transform.frames, axis=0)
+        pixels = transform(array, None)
     except OSError as error:
         raise UserError(f"{path}: cannot be read: {error.strerror}") from None
-
-
-def _with_texts(found: Iterable[_Place], address: str) -> Hits:
-    """Add the texts of the dataset to the hits; only the manifests of their shards are read."""
-    texts: dict[str, str] = {}
-    found = list(found)
-    try:
-        dataset = Dataset.open(address)
-        for shard in {place.shard for place in found}:
-            table = dataset.table(int(shard))
-            rows = table.select([c for c in ("clip_id", "caption", "title") if c in table.column_names]).to_pylist()
-            texts |= {row["clip_id"]: row.get("caption") or row.get("title") or "" for row in rows}
-    except (UserError, OSError, ValueError, pa.ArrowException):
-        texts = {}
-    return Hits(dataclasses.replace(place.hit, text=texts.get(place.hit.clip_id, "")) for place in found)
+    except ClipError as error:
+        raise UserError(f"{query}: cannot be read: {error.detail}") from None
+    return np.asarray(encoder.encode(kind, pixels[None]).float().cpu().numpy(), np.float32)

@@ -34,6 +34,7 @@ from vidal.train.data.rows import Broken, Chunk, ChunkDataset, ChunkRequest, Ind
 from vidal.train.data.shared_memory import check_room
 from vidal.train.data.text_views import TextViews
 
+# What a worker hands over at once; workers * prefetch of them may lie in the 64 MB of a container's shared memory.
 _CHUNK_ROWS = 16
 _CHUNK_BYTES = 16 << 20
 PREFETCH_CHUNKS = 4
@@ -114,10 +115,9 @@ class Loader:
             )  # fmt: skip
         # A new thread's current device is the first one, which may be another rank's.
         device = torch.cuda.current_device() if self._pin else None
-        if not self._workers:
-            return self._batches(chunks, device)
         watch = _Watch(chunks, set(multiprocessing.active_children()) - before, self._stall_s, self._stop)
-        return ahead(self._batches(watch, device), watch.should_end)
+        batches = self._batches(watch, device)
+        return ahead(batches, watch.should_end) if self._workers else batches
 
     def _requests(self) -> Iterator[ChunkRequest]:
         for step in range(self._start, self._plan.steps):
@@ -136,57 +136,40 @@ class Loader:
     def _row_bytes(self, pair: Pair) -> int:
         return sum(4 * math.prod(self._transforms[side].input_shape) for side in pair if side != "text")
 
-    def _batches(self, chunks: Iterator[Chunk | VidalError], device: int | None) -> Iterator[Batch]:
+    def _batches(self, chunks: Iterator[Chunk], device: int | None) -> Iterator[Batch]:
         if device is not None:
             torch.cuda.set_device(device)
         for step in range(self._start, self._plan.steps):
-            yield self._batch(step, chunks)
-
-    def _batch(self, step: int, chunks: Iterator[Chunk | VidalError]) -> Batch:
-        pair = self._plan.pair_of(step)
-        inputs = {
-            side: torch.empty(self._rows, *self._transforms[side].input_shape, pin_memory=self._pin)
-            for side in pair if side != "text"
-        }  # fmt: skip
-        texts: list[str] = []
-        valid: list[bool] = []
-        clip_ids: list[str | None] = []
-        broken: list[Broken] = []
-        for rows in self._chunks(pair):
-            chunk = _next(chunks)
-            for side, pixel_values in chunk.inputs.items():
-                inputs[side][rows] = pixel_values
-            texts += chunk.texts
-            valid += chunk.valid
-            clip_ids += chunk.clip_ids
-            broken += chunk.broken
-        # Hashes, not running numbers: equal keys must get equal groups on every rank.
-        digests = [hashlib.sha256(key.encode()).digest() for key in texts or [clip_id or "" for clip_id in clip_ids]]
-        group = torch.tensor([int.from_bytes(digest[:8], "big", signed=True) for digest in digests], dtype=torch.int64)
-        return Batch(
-            step=step, epoch=self._plan.epoch_of(step), pair=pair, inputs=inputs, texts=texts,
-            valid=torch.tensor(valid), first=self._plan.first_row(step, self._rank, self._ranks),
-            step_rows=self._plan.batch_size, clip_ids=clip_ids, broken=broken, group=group,
-        )  # fmt: skip
+            pair = self._plan.pair_of(step)
+            inputs = {
+                side: torch.empty(self._rows, *self._transforms[side].input_shape, pin_memory=self._pin)
+                for side in pair if side != "text"
+            }  # fmt: skip
+            texts: list[str] = []
+            valid: list[bool] = []
+            clip_ids: list[str | None] = []
+            broken: list[Broken] = []
+            for rows in self._chunks(pair):
+                chunk = next(chunks)
+                for side, pixel_values in chunk.inputs.items():
+                    inputs[side][rows] = pixel_values
+                texts += chunk.texts
+                valid += chunk.valid
+                clip_ids += chunk.clip_ids
+                broken += chunk.broken
+            # Hashes, not running numbers: equal keys must get equal groups on every rank.
+            keys = texts or [clip_id or "" for clip_id in clip_ids]
+            digests = [hashlib.sha256(key.encode()).digest() for key in keys]
+            group = torch.tensor([int.from_bytes(d[:8], "big", signed=True) for d in digests], dtype=torch.int64)
+            yield Batch(
+                step=step, epoch=self._plan.epoch_of(step), pair=pair, inputs=inputs, texts=texts,
+                valid=torch.tensor(valid), first=self._plan.first_row(step, self._rank, self._ranks),
+                step_rows=self._plan.batch_size, clip_ids=clip_ids, broken=broken, group=group,
+            )  # fmt: skip
 
 
-def _next(chunks: Iterator[Chunk | VidalError]) -> Chunk:
-    try:
-        chunk = next(chunks)
-    except RuntimeError as error:
-        if "DataLoader worker" not in str(error):
-            raise
-        reason = " ".join(str(error).split())[:200]
-        raise MachineError(
-            f"a worker process died ({reason}); if memory or shared memory (--shm-size) is short, lower data.workers"
-        ) from error
-    if isinstance(chunk, VidalError):
-        raise chunk
-    return chunk
-
-
-class _Watch(Iterator["Chunk | VidalError"]):
-    """The chunks of the workers, with a time limit: a worker may be alive and yet never deliver one."""
+class _Watch(Iterator[Chunk]):
+    """The chunks of the workers, their faults, and a time limit: a worker may be alive and yet never deliver one."""
 
     def __init__(
         self, chunks: Iterator[Chunk | VidalError], workers: set[multiprocessing.process.BaseProcess], stall_s: float,
@@ -195,9 +178,20 @@ class _Watch(Iterator["Chunk | VidalError"]):
         self._chunks, self._workers, self._stall_s, self._stop = chunks, workers, stall_s, stop
         self._last_s = time.monotonic()
 
-    def __next__(self) -> Chunk | VidalError:
-        chunk = next(self._chunks)
+    def __next__(self) -> Chunk:
+        try:
+            chunk = next(self._chunks)
+        except RuntimeError as error:
+            if "DataLoader worker" not in str(error):
+                raise
+            reason = " ".join(str(error).split())[:200]
+            raise MachineError(
+                f"a worker process died ({reason}); if memory or shared memory (--shm-size) is short, lower "
+                "data.workers"
+            ) from error
         self._last_s = time.monotonic()
+        if isinstance(chunk, VidalError):
+            raise chunk
         return chunk
 
     def should_end(self, since_s: float) -> bool:
@@ -221,7 +215,7 @@ def _init_worker(worker: int) -> None:
     # Ctrl-C reaches the whole process group, but the main process decides when a run ends.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
-    torch.set_num_threads(1)
+    # The workers are the parallelism; torch is limited to one thread by its DataLoader, OpenCV is not.
     cv2.setNumThreads(0)
 
 

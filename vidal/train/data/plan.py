@@ -40,7 +40,6 @@ class PairPlan:
 class StepPlan:
     """The pair and samples of one step, over all ranks."""
 
-    step: int
     pair: Pair
     epoch: int
     """Epoch of the pair."""
@@ -70,12 +69,13 @@ class SamplePlan:
             # Each epoch shuffles the steps of all pairs.
             once = np.repeat(np.arange(len(self._pairs)), self._steps_per_epoch)
             rounds = epochs if epochs is not None else -(-(steps or 1) // len(once))
-            self._order = np.concatenate([self._generator("order", r).permutation(once) for r in range(rounds)])[:steps]
+            orders = [generator(seed, "order", number).permutation(once) for number in range(rounds)]
+            self._order = np.concatenate(orders)[:steps]
         elif steps is None:
             raise RecipeError("weights of pairs need `steps`: with weights an epoch has no defined length")
         else:
             shares = np.asarray(pair_weights, np.float64)
-            self._order = self._generator("order", 0).choice(len(shares), size=steps, p=shares / shares.sum())
+            self._order = generator(seed, "order", 0).choice(len(shares), size=steps, p=shares / shares.sum())
         self.steps = len(self._order)
         # The number of earlier steps of the same pair.
         self._turns = np.zeros(self.steps, np.int64)
@@ -96,14 +96,10 @@ class SamplePlan:
         ends = self._ends[number]
         datasets = np.searchsorted(ends, places, side="right")
         slots = np.stack([datasets, places - (ends - self._pairs[number].sizes)[datasets]], axis=1)
-        return StepPlan(step=step, pair=self._pairs[number].pair, epoch=epoch, slots=slots)
-
-    def share(self, step: int, rank: int, ranks: int) -> Slots:
-        """Return a rank's slots of a step, padded to the same number on each rank."""
-        return self.share_of(self.at(step).slots, rank, ranks)
+        return StepPlan(pair=self._pairs[number].pair, epoch=epoch, slots=slots)
 
     def share_of(self, slots: Slots, rank: int, ranks: int) -> Slots:
-        """Return a rank's share (rows_per_rank, 2) of the slots (n, 2) of a step."""
+        """Return a rank's share (rows_per_rank, 2) of the slots (n, 2) of a step, padded to the same on each rank."""
         start, stop = (len(slots) * r // ranks for r in (rank, rank + 1))
         padded = np.full((self.rows_per_rank(ranks), 2), _PADDING, np.int64)
         padded[: stop - start] = slots[start:stop]
@@ -158,13 +154,14 @@ class SamplePlan:
         """All samples of one epoch of a pair, in order."""
         pair = self._pairs[number]
         name, total = "-".join(pair.pair), sum(pair.sizes)
-        order = permutation(total, self._generator("epoch", name, epoch))
+        order = permutation(total, generator(self._seed, "epoch", name, epoch))
         if pair.weights is None:
             return order
         # An empty dataset gets no share of the epoch.
         shares = np.asarray([w if size else 0.0 for w, size in zip(pair.weights, pair.sizes, strict=True)])
         stops = np.round(np.cumsum(shares) / shares.sum() * total).astype(int)
         quotas = [int(quota) for quota in np.diff(stops, prepend=0)]
+        # A dataset's stream goes on where the epoch before ended, so that a small share still sees all its samples.
         parts = [self._stream(number, dataset, epoch * quota, quota) for dataset, quota in enumerate(quotas)]
         return np.concatenate(parts)[order]
 
@@ -176,13 +173,10 @@ class SamplePlan:
         parts = [np.zeros(0, np.uint32)]
         while count > 0:
             turn, at = divmod(first, size)
-            part = permutation(size, self._generator("stream", name, dataset, turn))[at : at + count]
+            part = permutation(size, generator(self._seed, "stream", name, dataset, turn))[at : at + count]
             parts.append(part + np.uint32(offset))
             first, count = first + len(part), count - len(part)
         return np.concatenate(parts)
-
-    def _generator(self, *key: object) -> np.random.Generator:
-        return generator(self._seed, *key)
 
 
 def permutation(size: int, rng: np.random.Generator) -> Codes:

@@ -75,39 +75,32 @@ class ChunkDataset(Dataset[Chunk | VidalError]):
             return error
 
     def _chunk(self, request: ChunkRequest) -> Chunk:
-        chunk = Chunk({}, [], [], [], [])
-        rows: list[dict[str, Tensor]] = []
-        for dataset, place in request.slots:
-            inputs, text = self._row(request, int(dataset), int(place), chunk)
-            rows.append(inputs)
+        pair, transforms = request.pair, {side: self._transforms[side] for side in request.pair if side != "text"}
+        zeros = {side: torch.zeros(len(request.slots), *t.input_shape) for side, t in transforms.items()}
+        chunk = Chunk(zeros, texts=[], valid=[], clip_ids=[], broken=[])
+        for row, (dataset, place) in enumerate(request.slots.tolist()):
+            inputs: dict[str, Tensor] = {}
+            text, frame, clip_id = "", None, None
+            if dataset >= 0:
+                samples, i = self._samples[dataset], int(self._index[pair][dataset][place])
+                clip_id = samples.clip_id(i)
+                rng = generator(self._seed, "sample", "-".join(pair), request.epoch, dataset, i)
+                try:
+                    if "text" in pair:
+                        choice = self._texts.choose(samples.part(i, COLUMNS), rng)
+                        text, frame = choice.text, choice.frame
+                    inputs = {s: load_input(samples, i, s, t, rng, frame) for s, t in transforms.items()}
+                except ClipError as error:
+                    text = ""
+                    chunk.broken.append(Broken(clip_id=clip_id, dataset=samples.address, why=str(error)))
+            # Only when all sides are read: a row is whole or zero.
+            for side, pixel_values in inputs.items():
+                chunk.inputs[side][row] = pixel_values
             chunk.valid.append(bool(inputs))
-            if "text" in request.pair:
-                chunk.texts.append(text)
-        for side in request.pair:
-            if side != "text":
-                zeros = torch.zeros(self._transforms[side].input_shape)
-                chunk.inputs[side] = torch.stack([inputs.get(side, zeros) for inputs in rows])
-        return chunk
-
-    def _row(self, request: ChunkRequest, dataset: int, place: int, chunk: Chunk) -> tuple[dict[str, Tensor], str]:
-        """A row's inputs by side, and its text; empty for padding and broken samples."""
-        if dataset < 0:
-            chunk.clip_ids.append(None)
-            return {}, ""
-        pair, samples = request.pair, self._samples[dataset]
-        i = int(self._index[pair][dataset][place])
-        clip_id = samples.clip_id(i)
-        chunk.clip_ids.append(clip_id)
-        rng = generator(self._seed, "sample", "-".join(pair), request.epoch, dataset, i)
-        text, frame = "", None
-        try:
+            chunk.clip_ids.append(clip_id)
             if "text" in pair:
-                choice = self._texts.choose(samples.part(i, COLUMNS), rng)
-                text, frame = choice.text, choice.frame
-            return {s: load_input(samples, i, s, self._transforms[s], rng, frame) for s in pair if s != "text"}, text
-        except ClipError as error:
-            chunk.broken.append(Broken(clip_id=clip_id, dataset=samples.address, why=str(error)))
-            return {}, ""
+                chunk.texts.append(text)
+        return chunk
 
 
 def load_input(

@@ -15,7 +15,6 @@ from vidal.errors import ClipError
 
 Row = Mapping[str, Any]
 
-
 VIEWS: dict[str, Callable[[Row], list[str]]] = {
     "raw": lambda row: [" ".join([row.get("title") or "", *(f"#{tag}" for tag in row.get("hashtags") or ())])],
     "cleaned": lambda row: [row.get("clean_title") or ""],

@@ -8,7 +8,6 @@ from typing import Any
 
 import cv2
 import numpy as np
-import numpy.typing as npt
 import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
@@ -16,17 +15,16 @@ from torch.utils.data import DataLoader, Dataset
 from vidal.errors import ClipError
 from vidal.modality.modality import Transform
 from vidal.reader.samples import Samples
-from vidal.train.data.rows import Broken, load_input
+from vidal.train.data.rows import Broken, Indices, load_input
+from vidal.train.evaluate.metrics import Floats
 from vidal.train.towers.encoder import Encoder
-
-Floats = npt.NDArray[np.float32]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Embedded:
     """The embeddings of one modality of the samples that have it."""
 
-    numbers: npt.NDArray[np.int64]
+    numbers: Indices
     """(n,) indices of the samples."""
     rows: Floats
     """(n, d) embeddings, not normalised."""
@@ -58,6 +56,7 @@ def embed_samples(
     device = next(encoder.parameters()).device
     has_modality = samples.has(modality)
     inputs = _Inputs(samples, [n for n in numbers if has_modality[n]], modality, transform)
+    # As lists: the batch of a broken sample has one tensor less.
     batches: Any = DataLoader(
         inputs, batch_size=batch_size, num_workers=workers, collate_fn=list, worker_init_fn=_one_thread
     )
@@ -84,5 +83,5 @@ def embed_texts(encoder: Encoder, texts: Sequence[str]) -> Mapping[str, Floats]:
 
 
 def _one_thread(worker: int) -> None:
-    torch.set_num_threads(1)
+    # Torch is limited to one thread by its DataLoader, OpenCV is not.
     cv2.setNumThreads(1)

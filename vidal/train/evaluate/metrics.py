@@ -37,31 +37,25 @@ def ranks(queries: Floats, gallery: Floats, correct: Sequence[Sequence[int]]) ->
     ``queries`` is (q, d), ``gallery`` (g, d), and ``correct`` lists the gallery indices of each query's correct items.
     """
     queries, gallery = normalised(queries), normalised(gallery)
-    blocks = [
-        _ranks(queries[start : start + _QUERIES], gallery, correct[start : start + _QUERIES])
-        for start in range(0, len(queries), _QUERIES)
-    ]
-    return np.concatenate(blocks) if blocks else np.empty(0)
-
-
-def _ranks(queries: Floats, gallery: Floats, correct: Sequence[Sequence[int]]) -> npt.NDArray[np.float64]:
-    best = np.asarray([
-        _scores(query[None], gallery[list(own)]).max() for query, own in zip(queries, correct, strict=True)
-    ])[:, None]  # fmt: skip
-    rows = np.repeat(np.arange(len(queries)), [len(own) for own in correct])
-    items = np.concatenate([np.asarray(own, np.int64) for own in correct])
     rank = np.ones(len(queries))
-    for start in range(0, len(gallery), _ITEMS):
-        scores = _scores(queries, gallery[start : start + _ITEMS])
-        is_in_block = (items >= start) & (items < start + _ITEMS)
-        # The correct items of a query do not compete with each other.
-        scores[rows[is_in_block], items[is_in_block] - start] = -np.inf
-        above = scores > best + _TIE
-        rank += above.sum(axis=1) + ((scores >= best - _TIE) & ~above).sum(axis=1) / 2
+    for first in range(0, len(queries), _QUERIES):
+        block = queries[first : first + _QUERIES]
+        own = [np.asarray(items, np.int64) for items in correct[first : first + _QUERIES]]
+        best = np.asarray([_scores(query[None], gallery[items]).max() for query, items in zip(block, own, strict=True)])
+        rows, columns = np.repeat(np.arange(len(block)), [len(items) for items in own]), np.concatenate(own)
+        for start in range(0, len(gallery), _ITEMS):
+            scores = _scores(block, gallery[start : start + _ITEMS])
+            is_here = (columns >= start) & (columns < start + _ITEMS)
+            # The correct items of a query do not compete with each other.
+            scores[rows[is_here], columns[is_here] - start] = -np.inf
+            above = scores > best[:, None] + _TIE
+            ties = (scores >= best[:, None] - _TIE) & ~above
+            rank[first : first + _QUERIES] += above.sum(axis=1) + ties.sum(axis=1) / 2
     return rank
 
 
 def _scores(queries: Floats, gallery: Floats) -> npt.NDArray[np.float64]:
+    # In float64, where the rounding of a matrix product is far below a tie.
     with np.errstate(invalid="ignore"):
         scores = queries.astype(np.float64) @ gallery.astype(np.float64).T
     return np.where(np.isfinite(scores), scores, _NOT_FINITE)

@@ -12,7 +12,6 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
 from vidal.errors import SourceError
 from vidal.modality.modality import Transform
@@ -20,11 +19,8 @@ from vidal.reader.samples import Samples
 from vidal.train.data.rows import Broken
 from vidal.train.data.text_views import COLUMNS, TextViews
 from vidal.train.evaluate.embeddings import Embedded, embed_samples, embed_texts
-from vidal.train.evaluate.metrics import retrieval_metrics
+from vidal.train.evaluate.metrics import Floats, retrieval_metrics
 from vidal.train.towers.encoder import Encoder
-
-Floats = npt.NDArray[np.float32]
-Numbers = npt.NDArray[np.int64]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -65,18 +61,20 @@ def retrieval(
     }
     broken = [b for side in sides.values() for b in side.broken]
     sides = {modality: side for modality, side in sides.items() if len(side.numbers) > 1}
-    if not sides and broken:
-        raise SourceError(
-            f"{samples.address}: no sample can be read, for example {broken[0].clip_id} ({broken[0].why})"
-        )
     if not sides:
-        layers, supported = ", ".join(samples.layers), ", ".join(transforms)
-        raise SourceError(f"{samples.address}: has {layers}; the encoder supports {supported}")
+        why = f"has {', '.join(samples.layers)}; the encoder supports {', '.join(transforms)}"
+        if broken:
+            why = f"no sample can be read, for example {broken[0].clip_id} ({broken[0].why})"
+        raise SourceError(f"{samples.address}: {why}")
     figures: dict[str, dict[str, Any]] = {}
     for modality, side in sides.items():
         figures |= _with_text(modality, side, captions, texts, groups)
     for a, b in itertools.permutations(sides, 2):
-        figures[f"{a}_to_{b}"] = _between(sides[a], sides[b], groups)
+        both, at_a, at_b = np.intersect1d(sides[a].numbers, sides[b].numbers, return_indices=True)
+        of_group = _by_group(both.tolist(), groups)
+        figures[f"{a}_to_{b}"] = retrieval_metrics(
+            sides[a].rows[at_a], sides[b].rows[at_b], [of_group[groups[n]] for n in both.tolist()]
+        )
     trained = set(encoder.logit_scale)
     for name, row in figures.items():
         a, b = name.split("_to_")
@@ -107,16 +105,6 @@ def _with_text(
         side.rows, np.stack([texts[text] for text in gallery]), [sorted(texts_of[groups[n]]) for n in clips]
     )
     return {f"text_to_{modality}": to_clips, f"{modality}_to_text": to_text}
-
-
-def _between(a: Embedded, b: Embedded, groups: Mapping[int, int]) -> dict[str, Any]:
-    """Retrieval from modality a to b, over the clips that have both."""
-    both = sorted(set(map(int, a.numbers)) & set(map(int, b.numbers)))
-    at_a, at_b = ({int(n): k for k, n in enumerate(side.numbers)} for side in (a, b))
-    of_group = _by_group(both, groups)
-    return retrieval_metrics(
-        a.rows[[at_a[n] for n in both]], b.rows[[at_b[n] for n in both]], [of_group[groups[n]] for n in both]
-    )
 
 
 def _by_group(clips: Sequence[int], groups: Mapping[int, int]) -> dict[int, list[int]]:

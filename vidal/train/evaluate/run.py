@@ -8,14 +8,13 @@ from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
-import numpy.typing as npt
 import torch
 from rich.table import Table
 
 import vidal
 from vidal.errors import SourceError
 from vidal.reader.samples import Samples
-from vidal.train.data.rows import Broken
+from vidal.train.data.rows import Broken, Indices
 from vidal.train.evaluate.retrieval import retrieval
 from vidal.train.evaluate.zero_shot import read_templates, zero_shot
 from vidal.train.preprocessing import transforms_of
@@ -42,18 +41,10 @@ class Evaluation:
     """Samples that could not be read."""
 
     def lines(self) -> Iterator[str | Table]:
-        yield self._table()
-        for modality, row in self.zero_shot.items():
-            yield (
-                f"zero-shot by {modality}: top-1 {row['top1']:.1%}, top-5 {row['top5']:.1%} of {row['classes']} "
-                f"classes (untrained {row['baseline']['top1']:.1%})"
-            )
-        yield from (f"skipped broken sample: {broken.clip_id} ({broken.why})" for broken in self.broken)
-
-    def _table(self) -> Table:
         table = Table(title=f"{self.clips} clips, {self.split.replace('_', ' ')}")
         for column in ("direction", "", "R@1", "R@5", "R@10", "median rank", "n", "untrained R@1"):
             table.add_column(column)
+        # Trained directions first; sorting is stable.
         for name, row in sorted(self.figures.items(), key=lambda item: not item[1]["trained"]):
             low, high = row["ci95_R@1"]
             table.add_row(
@@ -62,7 +53,13 @@ class Evaluation:
                 f"{row['R@5']:.1%}", f"{row['R@10']:.1%}", f"{row['median_rank']:g}", str(row["n"]),
                 f"{row['baseline']['R@1']:.1%}",
             )  # fmt: skip
-        return table
+        yield table
+        for modality, row in self.zero_shot.items():
+            yield (
+                f"zero-shot by {modality}: top-1 {row['top1']:.1%}, top-5 {row['top5']:.1%} of {row['classes']} "
+                f"classes (untrained {row['baseline']['top1']:.1%})"
+            )
+        yield from (f"skipped broken sample: {broken.clip_id} ({broken.why})" for broken in self.broken)
 
     def as_json(self) -> dict[str, Any]:
         return {
@@ -113,7 +110,7 @@ def evaluate(
     return evaluation
 
 
-def _part(folder: RunFolder, samples: Samples, split: Split) -> tuple[str, npt.NDArray[np.int64]]:
+def _part(folder: RunFolder, samples: Samples, split: Split) -> tuple[str, Indices]:
     """The resolved name of the split, and the indices of its samples, by the run's record of each clip.
 
     After a dataset was rebuilt, clips that the run never saw are in neither part: they may be near-duplicates of clips

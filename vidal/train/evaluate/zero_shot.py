@@ -7,17 +7,14 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
 from vidal import modality as modalities
 from vidal.errors import SourceError
 from vidal.modality.modality import Transform
 from vidal.reader.samples import Samples
 from vidal.train.evaluate.embeddings import embed_samples, embed_texts
-from vidal.train.evaluate.metrics import classification_metrics, normalised
+from vidal.train.evaluate.metrics import Floats, classification_metrics, normalised
 from vidal.train.towers.encoder import Encoder
-
-Floats = npt.NDArray[np.float32]
 
 
 def read_templates(path: Path) -> list[str]:

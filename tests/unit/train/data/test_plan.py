@@ -41,7 +41,7 @@ def test_every_sample_is_in_an_epoch_exactly_once_on_any_number_of_ranks(sizes, 
     for epoch in (0, 1):
         steps = range(epoch * per_epoch, (epoch + 1) * per_epoch)
         assert {made.at(step).epoch for step in steps} == {epoch} == {made.epoch_of(step) for step in steps}
-        shares = [made.share(step, rank, ranks) for step in steps for rank in range(ranks)]
+        shares = [made.share_of(made.at(step).slots, rank, ranks) for step in steps for rank in range(ranks)]
         assert {len(share) for share in shares} == {made.rows_per_rank(ranks)}
         seen = [tuple(slot) for share in shares for slot in share.tolist() if slot[0] >= 0]
         assert sorted(seen) == everything(*sizes)
