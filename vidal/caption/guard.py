@@ -10,7 +10,7 @@ import itertools
 import re
 import unicodedata
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from vidal.caption.binding import miscounted, misnegated, reversed_order
@@ -67,103 +67,74 @@ def check(text: str, views: Sequence[View], *, secret: str = "", prompt: str = "
 
     ``secret`` is the canary in the prompt, ``prompt`` the fixed text of the prompt.
     """
-    return (
-        _form(text)
-        or _leak(text, secret, prompt)
-        or _addressed(text)
-        or _loop(text)
-        or _language(text)
-        or _unsupported(text, views)
-        or _overclaim(text, views)
-        or _binding(text, [view.text for view in views])
-        or _one_sided(text, views)
-    )
+    # Cheap checks of the text come first; only the first fault is asked for, so a check may rely on those before it.
+    faults = itertools.chain(_faults_of_text(text, secret, prompt), _faults_against(text, views))
+    return next((Refusal(reason=reason, detail=detail) for reason, detail in faults), None)
+
+
+def _faults_of_text(text: str, secret: str, prompt: str) -> Iterator[tuple[str, str]]:
+    """Yield reason and detail of what no caption may be or contain, whatever the views say."""
+    words = [word.casefold() for word in tokens(text)]
+    if not words:
+        yield "empty", "no words"
+    if len(words) < MIN_WORDS:
+        yield "short", f"{len(words)} words < {MIN_WORDS}"
+    if len(words) > MAX_WORDS or len(text) > MAX_CHARS:
+        yield "long", f"{len(words)} words, {len(text)} characters"
+    if not _is_complete(text):
+        yield "truncated", f"ends in {text[-12:]!r}"
+    odd = sorted({c for c in text if unicodedata.category(c) in ("Cc", "Cf", "Co", "Cn", "So") or c in _STRUCTURE})
+    if odd:
+        yield "characters", " ".join(f"U+{ord(c):04X}" for c in odd)
+    if secret and secret.casefold() in text.casefold():
+        yield "leak", "the prompt's canary"
+    if shared := _ngrams(text, 6) & _ngrams(prompt, 6):
+        yield "leak", " ".join(min(shared))
+    if address := LINK.search(text):
+        yield "url", address.group()
+    if is_instruction(text):
+        yield "instruction", "addresses the language model"
+    triples = Counter(zip(words, words[1:], words[2:], strict=False))
+    repeated = [" ".join(triple) for triple, n in triples.items() if n > 1]
+    repeated += [word for word, after in itertools.pairwise(words) if word == after]
+    repeated += [word for word, n in Counter(word.casefold() for word in content_words(text)).items() if n > 3]
+    if repeated:
+        yield "loop", repeated[0]
+    foreign = next((c for c in text if c.isalpha() and not unicodedata.name(c, "").startswith("LATIN")), None)
+    if foreign:
+        yield "language", f"{foreign} is not a Latin letter"
+    share = sum(word in FUNCTION_WORDS for word in words) / len(words)
+    if share < MIN_ENGLISH_SHARE:
+        yield "language", f"English function words {share:.2f} < {MIN_ENGLISH_SHARE:g}"
+
+
+def _faults_against(text: str, views: Sequence[View]) -> Iterator[tuple[str, str]]:
+    """Yield reason and detail of what the text claims beyond, or against, its ``views``."""
+    claims, known = content_words(text), _known(views)
+    if missing := [word for word in claims if not lemmas(word) & known]:
+        yield "unsupported", " ".join(dict.fromkeys(missing))
+    # Words that only a hedged view supports have to come after a hedge such as "may".
+    words = tokens(text)
+    hedge = next((at for at, word in enumerate(words) if word.casefold() in HEDGES), len(words))
+    sure = _known([view for view in views if not view.is_hedged])
+    if unsure := [word for word in content_words(" ".join(words[:hedge])) if not lemmas(word) & sure]:
+        yield "overclaim", " ".join(dict.fromkeys(unsure))
+    # Supported words can still contradict the views by the way they are combined.
+    for reason, contradicted in (("miscounted", miscounted), ("negation", misnegated), ("reversed", reversed_order)):
+        if wrong := contradicted(text, [view.text for view in views]):
+            yield reason, wrong
+    # A caption that obeys an undetected instruction consists of that untrusted view's words alone, while a visual
+    # caption contributes nothing.
+    seen = [view for view in views if not view.quoted and not view.is_hedged and view.name in _SEEN]
+    meanings = [lemmas(word) for word in claims]
+    if seen and not any(meaning & _known(seen) for meaning in meanings):
+        one = next((v.name for v in views if v.quoted and all(m & _known([v]) for m in meanings)), None)
+        if one:
+            yield "one_sided", f"only words of {one}, none of the video's captions"
 
 
 def _is_complete(sentence: str) -> bool:
     return sentence.rstrip("\"') ").endswith((".", "!", "?"))
-
-
-def _form(text: str) -> Refusal | None:
-    words = len(tokens(text))
-    if not words:
-        return Refusal(reason="empty", detail="no words")
-    if words < MIN_WORDS:
-        return Refusal(reason="short", detail=f"{words} words < {MIN_WORDS}")
-    if words > MAX_WORDS or len(text) > MAX_CHARS:
-        return Refusal(reason="long", detail=f"{words} words, {len(text)} characters")
-    if not _is_complete(text):
-        return Refusal(reason="truncated", detail=f"ends in {text[-12:]!r}")
-    odd = sorted({c for c in text if unicodedata.category(c) in ("Cc", "Cf", "Co", "Cn", "So") or c in _STRUCTURE})
-    return Refusal(reason="characters", detail=" ".join(f"U+{ord(c):04X}" for c in odd)) if odd else None
-
-
-def _leak(text: str, secret: str, prompt: str) -> Refusal | None:
-    if secret and secret.casefold() in text.casefold():
-        return Refusal(reason="leak", detail="the prompt's canary")
-    shared = _ngrams(text, 6) & _ngrams(prompt, 6)
-    return Refusal(reason="leak", detail=" ".join(min(shared))) if shared else None
-
-
-def _addressed(text: str) -> Refusal | None:
-    if address := LINK.search(text):
-        return Refusal(reason="url", detail=address.group())
-    return Refusal(reason="instruction", detail="addresses the language model") if is_instruction(text) else None
-
-
-def _loop(text: str) -> Refusal | None:
-    words = [word.casefold() for word in tokens(text)]
-    triples = Counter(zip(words, words[1:], words[2:], strict=False))
-    repeated = [" ".join(triple) for triple, count in triples.items() if count > 1]
-    repeated += [word for word, after in itertools.pairwise(words) if word == after]
-    counts = Counter(word.casefold() for word in content_words(text))
-    repeated += [word for word, count in counts.items() if count > 3]
-    return Refusal(reason="loop", detail=repeated[0]) if repeated else None
-
-
-def _language(text: str) -> Refusal | None:
-    words = tokens(text)
-    foreign = next((c for c in text if c.isalpha() and not unicodedata.name(c, "").startswith("LATIN")), None)
-    if foreign:
-        return Refusal(reason="language", detail=f"{foreign} is not a Latin letter")
-    share = sum(word.casefold() in FUNCTION_WORDS for word in words) / len(words)
-    if share >= MIN_ENGLISH_SHARE:
-        return None
-    return Refusal(reason="language", detail=f"English function words {share:.2f} < {MIN_ENGLISH_SHARE:g}")
-
-
-def _unsupported(text: str, views: Sequence[View]) -> Refusal | None:
-    known = _known(views)
-    missing = [word for word in content_words(text) if not lemmas(word) & known]
-    return Refusal(reason="unsupported", detail=" ".join(dict.fromkeys(missing))) if missing else None
-
-
-def _overclaim(text: str, views: Sequence[View]) -> Refusal | None:
-    """Reject words that only a hedged view supports if the caption states them without a hedge such as "may"."""
-    words = tokens(text)
-    hedge = next((at for at, word in enumerate(words) if word.casefold() in HEDGES), len(words))
-    sure = _known([view for view in views if not view.is_hedged])
-    unsure = [word for word in content_words(" ".join(words[:hedge])) if not lemmas(word) & sure]
-    return Refusal(reason="overclaim", detail=" ".join(dict.fromkeys(unsure))) if unsure else None
-
-
-def _one_sided(text: str, views: Sequence[View]) -> Refusal | None:
-    """Reject a caption that consists of the words of one untrusted view while a visual caption contributes nothing.
-
-    A caption that obeys an undetected instruction consists of the words of that instruction alone.
-    """
-    seen = [view for view in views if not view.quoted and not view.is_hedged and view.name in _SEEN]
-    claims = [lemmas(word) for word in content_words(text)]
-    if not seen or any(claim & _known(seen) for claim in claims):
-        return None
-    one = next((v.name for v in views if v.quoted and all(c & _known([v]) for c in claims)), None)
-    return Refusal(reason="one_sided", detail=f"only words of {one}, none of the video's captions") if one else None
-
-
-def _binding(text: str, views: Sequence[str]) -> Refusal | None:
-    """Reject supported words in a combination that contradicts the views."""
-    checks = (("miscounted", miscounted), ("negation", misnegated), ("reversed", reversed_order))
-    return next((Refusal(reason=reason, detail=d) for reason, check in checks if (d := check(text, views))), None)
 
 
 def _known(views: Sequence[View]) -> frozenset[str]:

@@ -34,7 +34,9 @@ def merge(views: Sequence[View]) -> str | None:
         # Hashtags mostly repeat the title, so they are used only if there is neither title nor visual caption.
         if not is_new or (name == "hashtags" and (seen or "title" in texts)):
             continue
-        part = template.format(_quote(text).replace("; ", " in which ") if name == "sound_caption" else _quote(text))
+        words = text.split()
+        quote = _plain(" ".join(words[:MAX_QUOTE_WORDS]) + (" …" if len(words) > MAX_QUOTE_WORDS else ""))
+        part = template.format(quote.replace("; ", " in which ") if name == "sound_caption" else quote)
         (appositions if part.startswith(",") else additions).append(part)
         # After a transcript, "some speech" in the sound caption is a repetition.
         stated |= lemma_set(f"{text} some speech" if name == "transcript" else text)
@@ -46,9 +48,3 @@ def merge(views: Sequence[View]) -> str | None:
 
 def _plain(text: str) -> str:
     return text.strip().rstrip(".!? ")
-
-
-def _quote(text: str) -> str:
-    words = text.split()
-    cut = " ".join(words[:MAX_QUOTE_WORDS]) + (" …" if len(words) > MAX_QUOTE_WORDS else "")
-    return _plain(cut)

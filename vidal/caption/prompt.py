@@ -74,10 +74,7 @@ _EXAMPLES: tuple[tuple[dict[str, str], str], ...] = (
         "A Sunday ride down the hill in the forest. The video may show a mountain bike.",
     ),
     (
-        {
-            "title": "Grandma bakes bread",
-            "transcript": "knead the dough",
-        },
+        {"title": "Grandma bakes bread", "transcript": "knead the dough"},
         "Grandma bakes bread and says to knead the dough.",
     ),
 )

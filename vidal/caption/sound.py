@@ -3,42 +3,29 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 SILENCE = "silence"
 NOBODY = "nobody speaks"
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class AudioContent:
-    """Level of the audio and, as shares of its length (0 to 1), what it contains."""
+def sound_sentence(
+    *, level_db: float, voice: float, speech: float, singing: float, music: float, quiet_db: float, min_share: float
+) -> str:  # fmt: skip
+    """Return a sentence such as ``quiet music; nobody speaks`` for audio of a mean level in dB of full scale.
 
-    level_db: float
-    """Mean level in dB of full scale, at most 0."""
-    voice: float
-    """Share of speech by the voice activity detector; the other shares are those of the event detector."""
-    speech: float
-    singing: float
-    music: float
-
-
-def sound_sentence(audio: AudioContent, *, silent_db: float, quiet_db: float, min_share: float) -> str:
-    """Return a sentence such as ``quiet music; nobody speaks``.
+    ``voice`` is the share of speech (0 to 1) by the voice activity detector, ``speech``, ``singing`` and ``music`` are
+    the shares by the event detector.
 
     A kind with a share below 0.5 is "some", one below ``min_share`` is omitted. Speech needs the agreement of both
     detectors; "nobody speaks" is stated only if the voice activity detector found no speech at all.
     """
-    if audio.level_db < silent_db:
-        return SILENCE
-    speech = min(audio.voice, audio.speech)
     # The event detector takes speech over music for singing; the voice activity detector finds no speech in songs.
-    singing = audio.singing if audio.voice < min_share else 0.0
-    kinds = {"speech": speech, "music": audio.music, "singing": singing}
-    quiet = "quiet " if audio.level_db < quiet_db else ""
+    kinds = {"speech": min(voice, speech), "music": music, "singing": singing if voice < min_share else 0.0}
+    quiet = "quiet " if level_db < quiet_db else ""
     parts = [("" if share >= 0.5 else "some ") + quiet + name for name, share in kinds.items() if share >= min_share]
     if not parts:
-        return f"{quiet}sounds that are neither {'clear ' if audio.voice else ''}speech nor music"
-    return " and ".join(parts) + ("" if audio.voice else f"; {NOBODY}")
+        return f"{quiet}sounds that are neither {'clear ' if voice else ''}speech nor music"
+    return " and ".join(parts) + ("" if voice else f"; {NOBODY}")
 
 
 def tag_sentence(tags: Sequence[tuple[str, float]], *, voice: float, min_score: float, most: int) -> str:

@@ -43,19 +43,18 @@ class View:
 
 def clean(text: str, max_chars: int) -> str:
     """Return one line of plain text, without addresses, control characters and delimiters, cut at a word boundary."""
-    text = "".join(_plain_character(c) for c in unicodedata.normalize("NFKC", text))
-    text = LINK.sub(" ", text)
+    plain = ""
+    for c in unicodedata.normalize("NFKC", text):
+        category = unicodedata.category(c)
+        if c.isspace() or (c != "°" and category in ("So", "Sk")):
+            plain += " "  # line breaks and pictograms
+        elif category[0] != "C" and not "\ufe00" <= c <= "\ufe0f":
+            plain += c  # neither zero-width and bidi characters nor variation selectors, which hide words
+    text = LINK.sub(" ", plain)
     text = " ".join(_STRUCTURE.sub(" ", text).replace('"', "'").split()).strip(" -:;,")
     if len(text) <= max_chars:
         return text
     return text[: max_chars + 1].rsplit(" ", 1)[0][:max_chars].rstrip(" ,;:-")
-
-
-def _plain_character(c: str) -> str:
-    if c.isspace() or (c != "°" and unicodedata.category(c) in ("So", "Sk")):
-        return " "  # line breaks and pictograms
-    # Zero-width and bidi characters, and variation selectors.
-    return "" if unicodedata.category(c)[0] == "C" or "\ufe00" <= c <= "\ufe0f" else c
 
 
 def views_of(clip: Clip, max_chars: int, stop_words: Container[str] = ()) -> tuple[list[View], list[str]]:
@@ -63,31 +62,28 @@ def views_of(clip: Clip, max_chars: int, stop_words: Container[str] = ()) -> tup
 
     Hashtags in ``stop_words`` are omitted.
     """
+    # Classifier labels are omitted: video_caption already contains them, weighted over all frames.
+    captions = Counter(text for text in clip.frame_captions if not is_guess(text))
+    # Frames of one scene have equal captions: each caption once, the most frequent first.
+    frames = " ".join(sorted(captions, key=lambda text: (-captions[text], clip.frame_captions.index(text))))
+    was_cleaned = clip.title_words is not None or clip.clean_title is not None
+    raw_views = (
+        ("video_caption", clip.video_caption, False),
+        ("frame_captions", frames, False),
+        ("title", clip.clean_title if was_cleaned else clip.title, True),
+        ("hashtags", " ".join(tag for tag in clip.hashtags or () if tag.casefold() not in stop_words), True),
+        ("ocr_text", clip.ocr_text, True),
+        ("transcript", clip.transcript, True),
+        ("sound_caption", clip.sound_caption, False),
+    )
     shown, withheld = [], []
-    for name, raw, quoted in _raw_views(clip, stop_words):
-        text = clean(raw, max_chars)
+    for name, raw, quoted in raw_views:
+        text = clean(raw or "", max_chars)
         # A captioning model may copy text from a frame, so its captions are screened as well.
-        if is_instruction(raw):
+        if is_instruction(raw or ""):
             withheld.append(name)
         elif tokens(text):
             shown.append(View(name=name, text=text, quoted=quoted))
     # "No object recognised" is kept only if it is the only view.
     informative = [view for view in shown if view.text != NOTHING_IN_VIDEO]
     return informative or shown, withheld
-
-
-def _raw_views(clip: Clip, stop_words: Container[str]) -> list[tuple[str, str, bool]]:
-    # Classifier labels are omitted: video_caption already contains them, weighted over all frames.
-    captions = Counter(text for text in clip.frame_captions if not is_guess(text))
-    # Frames of one scene have equal captions: each caption once, the most frequent first.
-    frames = " ".join(sorted(captions, key=lambda text: (-captions[text], clip.frame_captions.index(text))))
-    was_cleaned = clip.title_words is not None or clip.clean_title is not None
-    return [
-        ("video_caption", clip.video_caption or "", False),
-        ("frame_captions", frames, False),
-        ("title", (clip.clean_title if was_cleaned else clip.title) or "", True),
-        ("hashtags", " ".join(tag for tag in clip.hashtags or () if tag.casefold() not in stop_words), True),
-        ("ocr_text", clip.ocr_text or "", True),
-        ("transcript", clip.transcript or "", True),
-        ("sound_caption", clip.sound_caption or "", False),
-    ]

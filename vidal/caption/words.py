@@ -8,23 +8,14 @@ import unicodedata
 # A hyphen separates words; an apostrophe or a decimal point within a word does not.
 _WORD = re.compile(r"\d+(?:[.,:/]\d+)*[^\W\d_]*|[^\W\d_]+(?:['’][^\W\d_]+)*", re.UNICODE)
 
-_NUMBER_WORDS = """
+_UNITS = """
 zero one two three four five six seven eight nine ten eleven twelve thirteen fourteen fifteen sixteen seventeen
 eighteen nineteen twenty
 """
-NUMBERS = {word: str(value) for value, word in enumerate(_NUMBER_WORDS.split())} | {
-    "thirty": "30",
-    "forty": "40",
-    "fifty": "50",
-    "sixty": "60",
-    "seventy": "70",
-    "eighty": "80",
-    "ninety": "90",
-    "hundred": "100",
-    "thousand": "1000",
-    "million": "1000000",
-    "billion": "1000000000",
-}
+_TENS = "zero ten twenty thirty forty fifty sixty seventy eighty ninety hundred"
+NUMBERS = {word: str(value) for value, word in enumerate(_UNITS.split())}
+NUMBERS |= {word: str(10 * tens) for tens, word in enumerate(_TENS.split())}
+NUMBERS |= {"thousand": "1000", "million": "1000000", "billion": "1000000000"}
 
 # Irregular forms, after their lemma; entries are separated by "|" or line breaks.
 _IRREGULAR = """
@@ -54,10 +45,9 @@ a an the this that these those which who whose where while when as and or with o
 it its they their them themselves there is are be being been was were am has have had having does do did can
 how why about
 """
-_HEDGES = "may might could possibly perhaps maybe appears appear seems seem"
 _FRAMING = "video clip footage scene show shows showing shown feature features featuring"
 
-HEDGES = frozenset(_HEDGES.split())
+HEDGES = frozenset(["may", "might", "could", "possibly", "perhaps", "maybe", "appears", "appear", "seems", "seem"])
 FUNCTION_WORDS = frozenset(_CLAIM_NOTHING.split()) | HEDGES
 """English words without content of their own. Negations, quantities, persons and spatial words are not included."""
 FRAMING_WORDS = frozenset(_FRAMING.split())
@@ -89,7 +79,8 @@ def lemmas(word: str) -> frozenset[str]:
 
 def content_words(text: str) -> list[str]:
     """Return the words of ``text`` that are neither function words nor framing words."""
-    return [word for word in tokens(text) if word.casefold() not in FUNCTION_WORDS | FRAMING_WORDS]
+    without_content = FUNCTION_WORDS | FRAMING_WORDS
+    return [word for word in tokens(text) if word.casefold() not in without_content]
 
 
 def lemma_set(text: str) -> frozenset[str]:

@@ -13,7 +13,7 @@ import re
 import warnings
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
-from decimal import Decimal, InvalidOperation
+from decimal import Decimal
 from typing import Any
 
 import pyarrow as pa
@@ -35,6 +35,7 @@ _TRUTH = r"^(?:[Tt]rue|TRUE|[Ff]alse|FALSE)$"
 _QUOTED = r"""'(?:[^'\\]|\\.)*'|"(?:[^"\\]|\\.)*\""""
 _ITEM = rf"\s*({_QUOTED}|[^\s,'\"\[\](){{}}]+)\s*"
 _PYTHON_LIST = re.compile(rf"\[\s*\]|\[{_ITEM}(?:,{_ITEM})*,?\s*\]", re.DOTALL)
+_NOTHING = ("None", "nan", "NaN", "null")
 _SURROGATE = re.compile("[\ud800-\udfff]")
 
 
@@ -58,15 +59,17 @@ class Fault:
 
 def read_known(column: Values, kind: pa.DataType, name: str) -> tuple[pa.Array, list[Fault]]:
     """Convert a column that `Clip` declares to its type ``kind``; returns it with the faults of its cells."""
+    convert: Callable[[Any], Any]
     if pa.types.is_list(kind):
-        return _one_by_one(column, split_hashtags if name == "hashtags" else split_tags, kind)
-    array = _as_arrow(column)
-    if array is not None and _may_cast(array, kind):
-        try:
-            return array.cast(kind), []
-        except pa.ArrowException:
-            pass
-    return _one_by_one(column, _to_int if pa.types.is_integer(kind) else _to_text, kind)
+        convert = split_hashtags if name == "hashtags" else split_tags
+    else:
+        array = _as_arrow(column)
+        if array is not None and _may_cast(array, kind):
+            with contextlib.suppress(pa.ArrowException):
+                return array.cast(kind), []
+        convert = _to_int if pa.types.is_integer(kind) else _to_text
+    values, faults = _each(column if isinstance(column, list) else column.to_pylist(), convert)
+    return pa.array(values, kind), faults
 
 
 def read_own(column: Values, *, infer: bool) -> tuple[pa.Array, list[Fault]]:
@@ -77,7 +80,12 @@ def read_own(column: Values, *, infer: bool) -> tuple[pa.Array, list[Fault]]:
         column, faults = _each(column, _whole_text)
         array = _as_arrow(column)
     if array is None:
-        return pa.array([_spelled(value) for value in column], pa.string()), faults
+        # A column without a common type: text unchanged, anything else as JSON.
+        spelled = [
+            value if value is None or isinstance(value, str) else json.dumps(value, ensure_ascii=False, default=str)
+            for value in column
+        ]
+        return pa.array(spelled, pa.string()), faults
     if pa.types.is_null(array.type):
         return array.cast(pa.string()), faults
     if infer:
@@ -115,11 +123,6 @@ def _all_match(column: pa.Array | pa.ChunkedArray, pattern: str) -> bool:
     return column.null_count < len(column) and bool(pc.all(pc.match_substring_regex(column, pattern)).as_py())
 
 
-def _one_by_one(column: Values, convert: Callable[[Any], Any], kind: pa.DataType) -> tuple[pa.Array, list[Fault]]:
-    values, faults = _each(column if isinstance(column, list) else column.to_pylist(), convert)
-    return pa.array(values, kind), faults
-
-
 def _each(values: Iterable[Any], convert: Callable[[Any], Any]) -> tuple[list[Any], list[Fault]]:
     faults: dict[str, Fault] = {}
     converted = []
@@ -128,14 +131,10 @@ def _each(values: Iterable[Any], convert: Callable[[Any], Any]) -> tuple[list[An
             converted.append(convert(value))
         except CellError as bad:
             converted.append(bad.left)
-            fault = faults.setdefault(bad.what, Fault(what=bad.what, remedy=bad.remedy, example=_shown(value)))
-            fault.rows.append(row)
+            # The example is a stranger's text and ends up on a terminal: escaped and short.
+            example = ascii(value)[:60] + "…" * (len(ascii(value)) > 60)
+            faults.setdefault(bad.what, Fault(what=bad.what, remedy=bad.remedy, example=example)).rows.append(row)
     return converted, list(faults.values())
-
-
-def _shown(value: Any) -> str:
-    text = ascii(value)
-    return text if len(text) <= 60 else f"{text[:60]}…"
 
 
 def _to_int(value: Any) -> int | None:
@@ -145,10 +144,8 @@ def _to_int(value: Any) -> int | None:
     text = str(value).strip()
     if isinstance(value, bool) or not _NUMBER.fullmatch(text):
         raise CellError
-    try:
-        number = Decimal(text)
-    except InvalidOperation:
-        raise CellError from None
+    # Decimal, as a float would round what exceeds 2**53 and could not tell 1e400 from infinity.
+    number = Decimal(text)
     if number != number.to_integral_value() or int(number) not in _INT64:
         raise CellError
     return int(number)
@@ -178,11 +175,6 @@ def _whole_text(value: Any) -> Any:
     for fault in (*key_faults, *faults):
         raise CellError(fault.what, fault.remedy, whole)
     return value
-
-
-def _spelled(value: Any) -> str | None:
-    """Write a cell of a column without a common type: text unchanged, anything else as JSON."""
-    return value if value is None or isinstance(value, str) else json.dumps(value, ensure_ascii=False, default=str)
 
 
 def split_hashtags(value: Any) -> list[str]:
@@ -218,15 +210,9 @@ def _listed(text: str, split: Callable[[str], list[str]]) -> list[Any]:
         raise CellError(left=[])
     if not (text.startswith("[") and text.endswith("]")):
         return split(text)
-    try:
-        parts = json.loads(text)
-    except (ValueError, RecursionError):
-        return _python_list(text)
-    return parts if isinstance(parts, list) else [parts]
-
-
-def _python_list(text: str) -> list[Any]:
-    """Parse ``['cat', "dog's", None]``, as Python and pandas write a list; only its strings are evaluated."""
+    with contextlib.suppress(ValueError, RecursionError):
+        return list(json.loads(text))
+    # ['cat', "dog's", None], as Python and pandas write a list; only its strings are evaluated.
     if not _PYTHON_LIST.fullmatch(text):
         raise CellError(left=[])
     items = re.findall(rf"{_QUOTED}|[^\s,\[\]]+", text[1:-1], re.DOTALL)
@@ -235,6 +221,3 @@ def _python_list(text: str) -> list[Any]:
             return [ast.literal_eval(item) if item[0] in "'\"" else item for item in items if item not in _NOTHING]
     except (ValueError, SyntaxError, Warning):
         raise CellError(left=[]) from None
-
-
-_NOTHING = ("None", "nan", "NaN", "null")

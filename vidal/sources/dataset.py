@@ -25,13 +25,13 @@ class _Finished(Source):
 
     def candidates(self) -> pa.Table:
         several = self._open()
-        union = _kept_clips(several[0])
-        for number, earlier in enumerate(several[1:], start=1):
+        union: pa.Table | None = None
+        for number, earlier in enumerate(several):
             table = _kept_clips(earlier)
-            if number == 1:
-                union = _of_dataset(union, 0)
+            if len(several) > 1:
+                table = table.append_column(SOURCE_PLACE[0], pa.array([number] * table.num_rows))
             try:
-                union = pa.concat_tables([union, _of_dataset(table, number)], promote_options="permissive")
+                union = table if union is None else pa.concat_tables([union, table], promote_options="permissive")
             except pa.ArrowTypeError as error:
                 raise SourceError(
                     f"{earlier.address}: cannot be merged with {several[0].address}: {error}; build one of them anew "
@@ -77,7 +77,14 @@ class _Finished(Source):
         return {name: value for name, (value, _) in united.items()}
 
     def _open(self) -> list[Dataset]:
-        return [_finished(address) for address in self.earlier_datasets()]
+        several = []
+        for address in self.earlier_datasets():
+            earlier = Dataset.open(address)
+            earlier.own_tars("which a build does not start from; train on it as it is")
+            if missing := earlier.info.shards - len(earlier.committed()):
+                raise SourceError(f"{address}: {missing} shard(s) are not built yet; finish that run first")
+            several.append(earlier)
+        return several
 
 
 class DatasetSource(_Finished):
@@ -102,15 +109,6 @@ class DatasetsSource(_Finished):
         return self.datasets
 
 
-def _finished(address: str) -> Dataset:
-    earlier = Dataset.open(address)
-    earlier.own_tars("which a build does not start from; train on it as it is")
-    missing = earlier.info.shards - len(earlier.committed())
-    if missing:
-        raise SourceError(f"{address}: {missing} shard(s) are not built yet; finish that run first")
-    return earlier
-
-
 def _kept_clips(earlier: Dataset) -> pa.Table:
     """The plan's columns of the kept clips and the place of each; all else is read in the worker."""
     # What became of a clip stays behind, and a column that a decision declares is read with the others.
@@ -130,7 +128,3 @@ def _kept_clips(earlier: Dataset) -> pa.Table:
     if kept_clips is None or kept_clips.num_rows == 0:
         raise SourceError(f"{earlier.address}: the dataset has no kept clip")
     return kept_clips
-
-
-def _of_dataset(table: pa.Table, number: int) -> pa.Table:
-    return table.append_column(SOURCE_PLACE[0], pa.array([number] * table.num_rows))

@@ -7,6 +7,7 @@ them, with each clip once, under the first question that found it.
 
 from __future__ import annotations
 
+import itertools
 import json
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -72,12 +73,14 @@ class ExpandingSource(Source):
         """
         found: dict[str, dict[str, Any]] = {}
         failed: list[Record] = []
-        for number, questions in enumerate(_sliced(self.questions())):
-            for record in self._slice(storage, visitor, f"{DISCOVERED}/{number:06d}.jsonl", questions):
+        questions = self.questions()
+        for number, some in enumerate(iter(lambda: list(itertools.islice(questions, _SLICE)), [])):
+            for record in self._slice(storage, visitor, f"{DISCOVERED}/{number:06d}.jsonl", some):
                 if "failed" in record:
                     failed.append(record)
                 for row in record.get("rows", ()):
-                    found.setdefault(_identity(row), {"search_term": record["term"], **row})
+                    key = f"{row.get('platform')} {row['platform_id']}" if row.get("platform_id") else str(row["url"])
+                    found.setdefault(key, {"search_term": record["term"], **row})
         later = [record for record in failed if record["is_transient"]]
         if later and not self.skip_failed:
             raise MachineError(
@@ -102,48 +105,24 @@ class ExpandingSource(Source):
 
     def _slice(self, storage: Storage, visitor: Visitor, name: str, questions: list[Question]) -> list[Record]:
         """Return a record per question; answered ones are read from an earlier run, transient failures retried."""
-        earlier = _read(storage.read(name)) if storage.exists(name) else {}
-        questions = list({question.ask.url: question for question in questions}.values())
-        records = {question.ask.url: earlier.get(question.ask.url) for question in questions}
-        open_ones = [question for question in questions if records[question.ask.url] is None]
+        by_url = {question.ask.url: question for question in questions}
+        stored = map(json.loads, storage.read(name).splitlines()) if storage.exists(name) else ()
+        records: dict[str, Record] = {record["asked"]: record for record in stored if not record.get("is_transient")}
+        open_ones = [question for url, question in by_url.items() if url not in records]
         for question, answer in zip(open_ones, visitor.visit_all([q.ask for q in open_ones]), strict=True):
-            records[question.ask.url] = self._record(question, answer)
-        answered = [record for question in questions if (record := records[question.ask.url]) is not None]
+            record: Record = {"asked": question.ask.url, "term": question.term}
+            try:
+                answer.raise_if_failed()
+                record["rows"] = list(self.rows(question, answer))
+            except ClipError as error:
+                record |= {"failed": str(error), "is_transient": error.transient}
+            records[question.ask.url] = record
+        answered = [records[url] for url in by_url]
         if open_ones:
             lines = (json.dumps(record, ensure_ascii=False).encode() + b"\n" for record in answered)
             storage.write(name, b"".join(lines))
         return answered
 
-    def _record(self, question: Question, answer: Answer) -> Record:
-        record = {"asked": question.ask.url, "term": question.term}
-        try:
-            answer.raise_if_failed()
-            return record | {"rows": list(self.rows(question, answer))}
-        except ClipError as error:
-            return record | {"failed": str(error), "is_transient": error.transient}
-
-
-def _read(data: bytes) -> dict[str, Record]:
-    """Return the records of an earlier run by ``asked``, without transient failures."""
-    records = [json.loads(line) for line in data.splitlines()]
-    return {record["asked"]: record for record in records if not record.get("is_transient")}
-
 
 def _said(record: Record) -> str:
     return f"{record['term']!r}: {record['failed']}"
-
-
-def _identity(row: dict[str, Any]) -> str:
-    platform_id = row.get("platform_id")
-    return f"{row.get('platform')} {platform_id}" if platform_id else str(row["url"])
-
-
-def _sliced(questions: Iterator[Question]) -> Iterator[list[Question]]:
-    part: list[Question] = []
-    for question in questions:
-        part.append(question)
-        if len(part) == _SLICE:
-            yield part
-            part = []
-    if part:
-        yield part

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections import Counter
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote_from_bytes
@@ -63,7 +64,7 @@ class FolderSource(Source):
         if not folder.is_dir():
             raise SourceError(f"{folder}: no such folder; source.folder names a folder of media files")
         files, skipped = [], _Skipped()
-        for root, folders, names in os.walk(folder, onerror=skipped.add_unreadable):
+        for root, folders, names in os.walk(folder, onerror=skipped.unreadable.append):
             skipped.links += sum(os.path.islink(os.path.join(root, name)) for name in folders)
             for name in names:
                 path = Path(root, name)
@@ -74,21 +75,17 @@ class FolderSource(Source):
         return sorted(files), skipped
 
 
+@dataclass(slots=True)
 class _Skipped:
     """What a walk of the folder skips, by kind."""
 
-    def __init__(self) -> None:
-        self.suffixes: Counter[str] = Counter()
-        self.links = 0
-        self.unreadable = 0
-
-    def add_unreadable(self, error: OSError) -> None:
-        """Count a folder that cannot be listed."""
-        self.unreadable += 1
+    suffixes: Counter[str] = field(default_factory=Counter)
+    links: int = 0
+    unreadable: list[OSError] = field(default_factory=list)
 
     @property
     def count(self) -> int:
-        return self.suffixes.total() + self.links + self.unreadable
+        return self.suffixes.total() + self.links + len(self.unreadable)
 
     def sentence(self) -> str:
         """Return the note: ``skipped 3: 2 of another kind (.srt, .txt), 1 symlinked folder``."""
@@ -101,7 +98,8 @@ class _Skipped:
         if self.links:
             kinds.append(f"{self.links} symlinked folder{'s' * (self.links > 1)}")
         if self.unreadable:
-            kinds.append(f"{self.unreadable} folder{'s' * (self.unreadable > 1)} that cannot be read")
+            count = len(self.unreadable)
+            kinds.append(f"{count} folder{'s' * (count > 1)} that cannot be read")
         return f"skipped {self.count}: {', '.join(kinds)}"
 
 

@@ -68,17 +68,22 @@ class FreesoundSource(ExpandingSource):
         results = page.get("results") if isinstance(page, dict) else None
         if not isinstance(results, list) or not all(isinstance(sound, dict) and "id" in sound for sound in results):
             raise ClipError("server_error", "the API's answer has no list of sounds under `results`", transient=True)
-        sounds = [sound for sound in results if self._passes(sound)]
-        ranked = sorted(((similarity(question.term, sound), sound) for sound in sounds), key=_rank)
-        for score, sound in ranked[: self.per_term]:
+        scored = [(similarity(question.term, sound), sound) for sound in results if self._passes(sound)]
+        # Of equally similar sounds the most downloaded, then the oldest come first, whatever the API's order.
+        scored.sort(key=lambda pair: (-pair[0], -int(pair[1].get("num_downloads") or 0), int(pair[1]["id"])))
+        for score, sound in scored[: self.per_term]:
             if score >= self.min_similarity:
-                yield {**_row(sound), "term_similarity": round(score, 4)}
+                yield {
+                    "url": sound["previews"]["preview-hq-ogg"], "platform": "Freesound",
+                    "platform_id": str(sound["id"]), "title": sound.get("name"),
+                    "description": sound.get("description"), "tags": sound.get("tags") or [],
+                    "uploader": sound.get("username"), "licence": sound.get("license"),
+                    "uploaded_at": str(sound.get("created") or "")[:10] or None, "rating": sound.get("avg_rating"),
+                    "download_count": sound.get("num_downloads"), "term_similarity": round(score, 4),
+                }  # fmt: skip
 
     def identity(self) -> dict[str, Any]:
-        return {
-            **self.model_dump(mode="json", exclude={"skip_failed"}),
-            "freesound": file_hash(Path(self.freesound).expanduser()),
-        }
+        return {**super().identity(), "freesound": file_hash(Path(self.freesound).expanduser())}
 
     def _passes(self, sound: dict[str, Any]) -> bool:
         rating = float(sound.get("avg_rating") or 0) if int(sound.get("num_ratings") or 0) >= self.min_ratings else 0.0
@@ -93,16 +98,6 @@ class FreesoundSource(ExpandingSource):
         )  # fmt: skip
 
 
-def _row(sound: dict[str, Any]) -> dict[str, Any]:
-    return {
-        "url": sound["previews"]["preview-hq-ogg"], "platform": "Freesound", "platform_id": str(sound["id"]),
-        "title": sound.get("name"), "description": sound.get("description"), "tags": sound.get("tags") or [],
-        "uploader": sound.get("username"), "licence": sound.get("license"),
-        "uploaded_at": str(sound.get("created") or "")[:10] or None, "rating": sound.get("avg_rating"),
-        "download_count": sound.get("num_downloads"),
-    }  # fmt: skip
-
-
 def similarity(term: str, sound: dict[str, Any]) -> float:
     """Return the cosine in [0, 1] of the word counts of a term and a sound's name (twice), tags and description."""
     texts = [sound.get("name"), sound.get("name"), *(sound.get("tags") or ()), sound.get("description")]
@@ -113,8 +108,3 @@ def similarity(term: str, sound: dict[str, Any]) -> float:
 
 def _words(texts: Iterable[Any]) -> Counter[str]:
     return Counter(word for text in texts for word in _WORD.findall(str(text or "").casefold()))
-
-
-def _rank(scored: tuple[float, dict[str, Any]]) -> tuple[float, int, int]:
-    score, sound = scored
-    return -score, -int(sound.get("num_downloads") or 0), int(sound["id"])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
@@ -39,9 +40,7 @@ class SearchSource(ExpandingSource):
         return address
 
     def questions(self) -> Iterator[Question]:
-        for number, (term, quota) in enumerate(read_terms(Path(self.search).expanduser())):
-            if self.max_terms is not None and number >= self.max_terms:
-                return
+        for term, quota in itertools.islice(read_terms(Path(self.search).expanduser()), self.max_terms):
             count = quota or self.per_term
             url = f"{self.platform}{count}:{term}"
             if self.address is not None:
@@ -55,10 +54,7 @@ class SearchSource(ExpandingSource):
                 yield row
 
     def identity(self) -> dict[str, Any]:
-        return {
-            **self.model_dump(mode="json", exclude={"skip_failed"}),
-            "search": file_hash(Path(self.search).expanduser()),
-        }
+        return {**super().identity(), "search": file_hash(Path(self.search).expanduser())}
 
 
 class ChannelSource(ExpandingSource):

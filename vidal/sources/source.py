@@ -93,8 +93,18 @@ def normalise(given: pa.Table | Listing, place: str) -> pa.Table:
 
     A cell that cannot be read is counted in a note; a row whose url or id cannot be used says so to the plan.
     """
-    listing = given if isinstance(given, Listing) else _listing_of(given, place)
-    _check(listing, place)
+    if isinstance(given, Listing):
+        listing = given
+    else:
+        check_names(given.column_names, place)
+        columns_of = dict(zip(given.column_names, given.columns, strict=True))
+        listing = Listing(columns=columns_of, row_count=given.num_rows)
+    if listing.unreadable and len(listing.unreadable) == listing.row_count:
+        raise SourceError(f"{place}: no row can be read; {listing.place(0)}: {listing.unreadable[0]}")
+    if "url" not in listing.columns:
+        raise SourceError(f"{place}: no column `url` (it has {', '.join(listing.columns) or 'none'})")
+    if listing.row_count == 0:
+        raise SourceError(f"{place}: no candidate in it; name at least one url")
     unusable, notes = dict(listing.unreadable), []
     columns: dict[str, pa.Array | pa.ChunkedArray] = {}
     for name, column in listing.columns.items():
@@ -116,20 +126,6 @@ def normalise(given: pa.Table | Listing, place: str) -> pa.Table:
         count = f"{len(unusable)} of {listing.row_count} rows cannot be used"
         notes.append(f"{count} (first in {listing.place(first)}: {unusable[first]}): failed")
     return with_notes(pa.table(columns), [f"{Path(place).name}: {note}" for note in notes])
-
-
-def _listing_of(table: pa.Table, place: str) -> Listing:
-    check_names(table.column_names, place)
-    return Listing(columns=dict(zip(table.column_names, table.columns, strict=True)), row_count=table.num_rows)
-
-
-def _check(listing: Listing, place: str) -> None:
-    if listing.unreadable and len(listing.unreadable) == listing.row_count:
-        raise SourceError(f"{place}: no row can be read; {listing.place(0)}: {listing.unreadable[0]}")
-    if "url" not in listing.columns:
-        raise SourceError(f"{place}: no column `url` (it has {', '.join(listing.columns) or 'none'})")
-    if listing.row_count == 0:
-        raise SourceError(f"{place}: no candidate in it; name at least one url")
 
 
 def _stored_name(name: str, listing: Listing, place: str) -> str:

@@ -19,7 +19,6 @@ from vidal.stages.near_duplicates import (
     Clusters,
     Flags,
     Floats,
-    Hashes,
     Ints,
     Pairs,
     frame_distances,
@@ -92,22 +91,17 @@ class Duplicates(Decision):
         new = _columns_of(rows.filter(pc.equal(rows["status"], "kept")))
         origins = np.repeat(np.arange(len(earlier) + 1), [*(len(table) for table in earlier), len(new)])
         clips = _Clips(pa.concat_tables([*earlier, new]), origins < len(earlier), self)
-        return self._verdicts(clips, self._clusters(clips), origins)
-
-    def _clusters(self, clips: _Clips) -> Ints:
-        """Return for each clip the first clip of its cluster."""
         clusters = Clusters(len(clips.ids))
         clusters.join(clips.same_files())
         # Candidates may differ in one frame by slightly more than the largest accepted mean.
-        max_mean = max(self.max_distance, self.max_distance_with_audio if clips.fingerprints else 0.0)
-        max_bits = 4 + max_mean
+        max_bits = 4 + max(self.max_distance, self.max_distance_with_audio if clips.fingerprints else 0.0)
         for pairs in frame_pairs(clips.hashes, clips.durations, self.duration_tolerance_s, max_bits):
             clusters.join(_where(self._match(clips, pairs) != _NOTHING, pairs))
         if clips.fingerprints:
             for pairs in clips.fingerprints.pairs(clips.durations, self.duration_tolerance_s):
                 kinds = self._match(clips, pairs, by_audio=self.audio == "reject")
                 clusters.join(_where(kinds != _NOTHING, pairs))
-        return clusters.roots()
+        return self._verdicts(clips, clusters.roots(), origins)
 
     def _match(self, clips: _Clips, pairs: Pairs, *, by_audio: bool = False) -> Ints:
         """Return how the clips of each pair match, the most certain kind first; ``by_audio`` admits audio alone."""
@@ -215,10 +209,12 @@ class _Clips:
     def __init__(self, table: pa.Table, is_earlier: Flags, settings: Duplicates) -> None:
         self.ids = table["clip_id"].combine_chunks()
         self.is_earlier = is_earlier
-        self.files = _file_numbers(table["source_sha256"].combine_chunks())
+        # Clips of equal bytes have the same number; a file of unknown bytes is like no other.
+        digests = table["source_sha256"].combine_chunks().dictionary_encode()
+        self.files: Ints = pc.fill_null(digests.indices, -1).to_numpy().astype(np.int64)
+        unknown = np.flatnonzero(self.files < 0)
+        self.files[unknown] = -1 - unknown
         self.durations: Floats = table["duration_s"].to_numpy()
-        self.hashes: Hashes
-        self.frames: Ints
         self.hashes, self.frames = parse_hashes(table["frame_hash"].to_pylist())
         self.still: Flags = still_clips(self.hashes, settings.max_distance)
         self.fingerprints = None
@@ -242,14 +238,6 @@ class _Clips:
         quality = (self.is_earlier, self._has_audio, self._pixels, self._bits)
         falling = [-column[rows].astype(np.float64) for column in quality]
         return rows[np.lexsort((rows, *reversed(falling), roots[rows]))]
-
-
-def _file_numbers(sha256: pa.Array) -> Ints:
-    """A number for each file: clips of equal bytes have the same, a file of unknown bytes is like no other."""
-    numbers: Ints = pc.fill_null(sha256.dictionary_encode().indices, -1).to_numpy().astype(np.int64)
-    unknown = np.flatnonzero(numbers < 0)
-    numbers[unknown] = -1 - unknown
-    return numbers
 
 
 _COLUMNS = ("clip_id", "status", *Duplicates.reads)

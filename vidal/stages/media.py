@@ -10,7 +10,7 @@ from vidal.media.ffmpeg import ffmpeg_identity
 from vidal.media.graph import Target
 from vidal.media.limits import Limits
 from vidal.media.probe import SourceFacts
-from vidal.media.transcode import Transcoded, transcode
+from vidal.media.transcode import transcode
 from vidal.stage import Resources, Stage, digest
 from vidal.work import Member
 
@@ -52,33 +52,25 @@ class Media(Stage, Target):
             raise ValueError("media needs the source file of fetch and the facts of probe")
         if work.probe.video_codec is None and self.takes == "video":
             raise ClipError("no_video", "audio alone, and `takes` is video")
-        transcoded = transcode(work.probe.path, work.probe, work.folder, self, self.limits)
-        _put_members(clip, transcoded)
-        _write(clip, transcoded)
+        made = transcode(work.probe.path, work.probe, work.folder, self, self.limits)
+        if made.video is not None:
+            work.put(Member(layer="video", suffix="mp4", data=made.video))
+        for k, (data, time_s) in enumerate(zip(made.frames, made.frame_times, strict=True)):
+            work.put(Member(layer="video", suffix=f"frame.{k}.jpg", data=data, time_s=time_s))
+        if made.audio is not None:
+            work.put(Member(layer="audio", suffix="flac", data=made.audio))
+        clip.frame_times = made.frame_times
+        clip.frame_width, clip.frame_height = made.size or (None, None)
+        clip.has_audio = made.audio is not None
+        clip.audio_status, clip.audio_reason = made.audio_status.status, made.audio_status.reason
+        clip.corrupt_audio_share = made.audio_status.corrupt_share
+        clip.damage = sorted({*clip.damage, *made.damage})
+        clip.corrupt_frames = made.video_damage.corrupt_frames if made.video_damage is not None else None
+        clip.audio_fingerprint = made.audio_fingerprint
+        for measures in (made.video_measures, made.audio_measures):
+            for name in measures.__dataclass_fields__ if measures is not None else ():
+                setattr(clip, name, getattr(measures, name))
         clip.media_model = f"{ffmpeg_identity()} settings {digest(self.model_dump(include=set(Target.model_fields)))}"
         for path in {work.source_path, work.probe.path}:
             path.unlink()
         work.source_path = None
-
-
-def _put_members(clip: Clip, transcoded: Transcoded) -> None:
-    if transcoded.video is not None:
-        clip.work.put(Member(layer="video", suffix="mp4", data=transcoded.video))
-    for k, (data, time_s) in enumerate(zip(transcoded.frames, transcoded.frame_times, strict=True)):
-        clip.work.put(Member(layer="video", suffix=f"frame.{k}.jpg", data=data, time_s=time_s))
-    if transcoded.audio is not None:
-        clip.work.put(Member(layer="audio", suffix="flac", data=transcoded.audio))
-
-
-def _write(clip: Clip, transcoded: Transcoded) -> None:
-    clip.frame_times = transcoded.frame_times
-    clip.frame_width, clip.frame_height = transcoded.size or (None, None)
-    clip.has_audio = transcoded.audio is not None
-    clip.audio_status, clip.audio_reason = transcoded.audio_status.status, transcoded.audio_status.reason
-    clip.corrupt_audio_share = transcoded.audio_status.corrupt_share
-    clip.damage = sorted({*clip.damage, *transcoded.damage})
-    clip.corrupt_frames = transcoded.video_damage.corrupt_frames if transcoded.video_damage is not None else None
-    clip.audio_fingerprint = transcoded.audio_fingerprint
-    for measures in (transcoded.video_measures, transcoded.audio_measures):
-        for name in measures.__dataclass_fields__ if measures is not None else ():
-            setattr(clip, name, getattr(measures, name))

@@ -103,29 +103,11 @@ class AudioFingerprints:
         lengths = pc.fill_null(pc.list_value_length(column), 0).to_numpy()
         self.min_values = min_values
         self.offsets = np.concatenate([[0], np.cumsum(lengths, dtype=np.int64)])
-        self.values = np.empty(self.offsets[-1], dtype=np.uint32)
-        filled = 0
-        for chunk in column.chunks:
-            part = chunk.flatten().to_numpy(zero_copy_only=False)
-            self.values[filled : filled + len(part)] = part
-            filled += len(part)
-        self._sketch()
-
-    def _padded(self, rows: Ints) -> tuple[npt.NDArray[np.uint32], Flags]:
-        """Return the fingerprints of ``rows``, zero-padded (rows, length), and where their values change."""
-        lengths = np.minimum(self.offsets[rows + 1] - self.offsets[rows], MAX_VALUES)
-        columns = np.arange(max(lengths, default=0))
-        inside = columns < lengths[:, None]
-        values = np.zeros(inside.shape, dtype=np.uint32)
-        values[inside] = self.values[(self.offsets[rows][:, None] + columns)[inside]]
-        inside[:, 1:] &= values[:, 1:] != values[:, :-1]
-        return values, inside
-
-    def _sketch(self) -> None:
-        """Index every informative clip by the `SKETCH` smallest of its hashed values (bottom-k sketch).
-
-        Two recordings of the same audio share many values at any offset, so most likely one of the smallest.
-        """
+        # Chunk by chunk: the values of millions of clips exceed the 32-bit offsets of one Arrow list array.
+        parts = [chunk.flatten().to_numpy(zero_copy_only=False) for chunk in column.chunks]
+        self.values = np.concatenate([np.empty(0, np.uint32), *parts], dtype=np.uint32, casting="unsafe")
+        # Index every informative clip by the `SKETCH` smallest of its hashed values (bottom-k sketch): two recordings
+        # of the same audio share many values at any offset, so most likely one of the smallest.
         none = np.uint64(1 << 32)
         keys, owners, flags = [np.empty(0, np.uint64)], [np.empty(0, np.int64)], [np.empty(0, np.bool_)]
         for part in _chunks(len(self.offsets) - 1):
@@ -141,6 +123,16 @@ class AudioFingerprints:
             flags.append(is_informative)
         self._keys, self._owners = np.concatenate(keys), np.concatenate(owners)
         self.is_informative = np.concatenate(flags)
+
+    def _padded(self, rows: Ints) -> tuple[npt.NDArray[np.uint32], Flags]:
+        """Return the fingerprints of ``rows``, zero-padded (rows, length), and where their values change."""
+        lengths = np.minimum(self.offsets[rows + 1] - self.offsets[rows], MAX_VALUES)
+        columns = np.arange(max(lengths, default=0))
+        inside = columns < lengths[:, None]
+        values = np.zeros(inside.shape, dtype=np.uint32)
+        values[inside] = self.values[(self.offsets[rows][:, None] + columns)[inside]]
+        inside[:, 1:] &= values[:, 1:] != values[:, :-1]
+        return values, inside
 
     def pairs(self, durations: Floats, tolerance_s: float) -> Iterator[Pairs]:
         """Yield pairs of clips of equal duration that share a value of their sketches."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from typing import Any, ClassVar
+from typing import ClassVar
 
 from pydantic import Field
 
@@ -65,34 +65,25 @@ class Probe(Stage):
             return
         share = facts.duration_s / facts.audio_duration_s
         if share < self.min_picture_share:
-            clip.reject(
-                "still_image",
-                f"{facts.duration_s:.2f} s of video with {facts.audio_duration_s:.2f} s of audio",
-                value=round(share, 6),
-                limit=self.min_picture_share,
-            )
+            detail = f"{facts.duration_s:.2f} s of video with {facts.audio_duration_s:.2f} s of audio"
+            clip.reject("still_image", detail, value=round(share, 6), limit=self.min_picture_share)
 
 
 def _write_statements(clip: Clip, facts: SourceFacts) -> None:
     """Store the stated values and note where they differ from the facts; called before `_write` sets the duration."""
     platform = next((s for s in clip.stated if s.by == "platform"), None)
     if platform is None and not clip.stated:
-        platform = _platform_states(clip)
+        # The platform's metadata is untrusted: a size may be text, negative or NaN.
+        width, height = (
+            int(value) if isinstance(value, (int, float)) and math.isfinite(value) and value >= 1 else None
+            for value in (clip.extra.get("stated_width"), clip.extra.get("stated_height"))
+        )
+        if clip.duration_s is not None or (width is not None and height is not None):
+            platform = Statement(by="platform", duration_s=clip.duration_s, width=width, height=height)
     clip.stated = [*([platform] if platform is not None else []), *facts.stated]
     lengths = [s.duration_s for s in clip.stated if s.by in ("platform", "container") and s.duration_s is not None]
     clip.stated_duration_s = lengths[0] if lengths else None
     clip.damage = sorted({*clip.damage, *(word for s in clip.stated for word in _differences(s, facts))})
-
-
-def _platform_states(clip: Clip) -> Statement | None:
-    size = _whole(clip.extra.get("stated_width")), _whole(clip.extra.get("stated_height"))
-    if clip.duration_s is None and None in size:
-        return None
-    return Statement(by="platform", duration_s=clip.duration_s, width=size[0], height=size[1])
-
-
-def _whole(value: Any) -> int | None:
-    return int(value) if isinstance(value, (int, float)) and math.isfinite(value) and value >= 1 else None
 
 
 def _differences(stated: Statement, facts: SourceFacts) -> set[str]:
@@ -127,11 +118,9 @@ def _write(clip: Clip, facts: SourceFacts) -> None:
         clip.fps, clip.frame_count = round(facts.fps, 6), len(facts.frame_ticks)
         clip.is_variable_fps, clip.rotation_deg, clip.is_hdr = facts.is_variable_fps, facts.rotation_deg, facts.is_hdr
     clip.has_audio = facts.audio_codec is not None
-    clip.audio_start_s, clip.audio_duration_s = _rounded(facts.audio_start_s), _rounded(facts.audio_duration_s)
+    clip.audio_start_s, clip.audio_duration_s = (
+        None if seconds is None else round(seconds, 6) for seconds in (facts.audio_start_s, facts.audio_duration_s)
+    )
     clip.video_tracks, clip.video_track = facts.video_tracks, facts.video_track
     clip.audio_tracks, clip.audio_track = facts.audio_tracks, facts.audio_track
     clip.audio_language, clip.clock_jumps = facts.audio_language, facts.clock_jumps
-
-
-def _rounded(seconds: float | None) -> float | None:
-    return None if seconds is None else round(seconds, 6)

@@ -132,26 +132,19 @@ class _Queues:
     def take(self, keyword: int, sources: Sequence[int]) -> tuple[int, int] | None:
         """Take a candidate of the first source that has any left; returns it with the source, None if none has."""
         for source in sources:
-            if offered := self._offer(keyword * self._sources + source):
+            queue = keyword * self._sources + source
+            place, end = self._next[queue], self._end[queue]
+            while place < end and self._is_taken[self._candidates[place]]:
+                place += 1
+            self._next[queue] = place  # what is taken stays taken, so each place is passed once
+            near = self._candidates[place : min(end, place + 4 * OFFERED)]
+            if offered := [each for each in near if not self._is_taken[each]][:OFFERED]:
                 taken = min(offered, key=lambda each: max(self.terms[k] for k in self._keywords_of(each)))
                 self._is_taken[taken] = 1
                 for each in self._keywords_of(taken):
                     self.terms[each] += 1
                 return taken, source
         return None
-
-    def _offer(self, queue: int) -> list[int]:
-        place, end = self._next[queue], self._end[queue]
-        while place < end and self._is_taken[self._candidates[place]]:
-            place += 1
-        self._next[queue] = place
-        offered: list[int] = []
-        end = min(end, place + 4 * OFFERED)
-        while place < end and len(offered) < OFFERED:
-            if not self._is_taken[self._candidates[place]]:
-                offered.append(self._candidates[place])
-            place += 1
-        return offered
 
     def _keywords_of(self, candidate: int) -> list[int]:
         keywords: list[int] = self._keywords[self._first[candidate] : self._last[candidate]]

@@ -94,7 +94,7 @@ def models(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
 @pytest.mark.parametrize(("height", "width"), [(96, 170), (170, 96), (97, 131), (128, 128)])
 def test_each_frame_has_16_bits_of_its_own_size_and_time(stage: Depth, height: int, width: int) -> None:
     clip = clip_of([image(height, width, seed) for seed in range(3)])
-    stage.process(clip)
+    stage.process_batch([clip])
     members = [m for m in clip.work.members if m.layer == "depth"]
     assert [(m.suffix, m.time_s) for m in members] == [(f"depth.{k}.png", FIRST_S + STEP_S * k) for k in range(3)]
     for member, depth in zip(members, images_of(clip, "depth"), strict=True):
@@ -111,7 +111,7 @@ def test_a_metric_model_gives_millimetres(models: dict[str, Path], name: str) ->
     stage.setup()
     frame = image(96, 160, 1)
     clip = clip_of([frame])
-    stage.process(clip)
+    stage.process_batch([clip])
     assert clip.depth_scale == "metric"
     loaded = load_depth(str(models[name]), device="cpu", half=False)
     (metres,) = loaded.estimate(clip.work.frames())
@@ -140,7 +140,7 @@ def test_the_farthest_depth_is_what_the_metric_model_states_unless_the_recipe_sa
     stage = Depth(model=str(of_max_depth(models, tmp_path / "far", name, stated)), max_depth_m=asked)
     stage.setup()
     clip = clip_of([image(60, 100, 1)])
-    stage.process(clip)
+    stage.process_batch([clip])
     assert set(np.unique(images_of(clip, "depth")[0])) == {farthest}
     assert clip.depth_saturation_share == 1.0
 
@@ -150,14 +150,15 @@ def test_the_farthest_depth_is_what_the_metric_model_states_unless_the_recipe_sa
     [(0.0004, 0, 1.0), (1.2346, 1235, 0.0), (9.999, 9999, 0.0), (10.0, 10_000, 1.0), (37.0, 10_000, 1.0), (-2, 0, 1.0)],
 )
 def test_metres_are_clipped_and_the_share_at_either_end_is_kept(
-    models: dict[str, Path], metres: float, millimetres: int, saturated: float
+    models: dict[str, Path], metres: float, millimetres: int, saturated: float, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     stage = Depth(model=str(models["glpn"]))
     stage.setup()
-    (depth,) = stage._millimetres([np.full((4, 6), metres, np.float32)])
-    assert (depth == millimetres).all()
+    monkeypatch.setattr(type(stage._estimator), "estimate", lambda self, frames: [np.full((4, 6), metres, np.float32)])
     clip = clip_of([np.zeros((4, 6, 3), np.uint8)])
-    stage._store(clip, [depth])
+    stage.process_batch([clip])
+    (depth,) = images_of(clip, "depth")
+    assert (depth == millimetres).all()
     assert clip.depth_saturation_share == saturated
 
 
@@ -194,7 +195,6 @@ def test_a_clip_of_one_value_is_as_far_as_can_be(models: dict[str, Path]) -> Non
     stage = Depth(model=str(models["relative"]))
     stage.setup()
     assert (stage._millimetres([np.full((4, 4), 12.0, np.float32)])[0] == 10_000).all()
-    assert stage._millimetres([]) == []
 
 
 @pytest.mark.parametrize("name", ["dpt", "dpt hybrid", "dpt dinov2"])
@@ -205,7 +205,7 @@ def test_every_kind_of_dpt_takes_frames_of_any_shape(
     stage = Depth(model=str(models[name]))
     stage.setup()
     clip = clip_of([image(height, width, seed) for seed in range(2)])
-    stage.process(clip)
+    stage.process_batch([clip])
     assert [depth.shape for depth in images_of(clip, "depth")] == [(height, width)] * 2
     assert clip.depth_scale == "relative"
 
@@ -214,7 +214,7 @@ def test_a_relative_model_of_transformers_is_recorded_as_relative(models: dict[s
     stage = Depth(model=str(models["relative"]))
     stage.setup()
     clip = clip_of([image(100, 60)])
-    stage.process(clip)
+    stage.process_batch([clip])
     assert clip.depth_scale == "relative"
     assert images_of(clip, "depth")[0].shape == (100, 60)
 

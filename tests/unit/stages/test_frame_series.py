@@ -28,7 +28,7 @@ def test_a_batch_gives_the_bytes_of_one_by_one(stage: Depth | Infrared) -> None:
     together, alone = clips(), clips()
     stage.process_batch(together)
     for clip in alone:
-        stage.process(clip)
+        stage.process_batch([clip])
     assert [c.work.members for c in together] == [c.work.members for c in alone]
     assert together == alone
     stage.process_batch(together)
@@ -38,7 +38,7 @@ def test_a_batch_gives_the_bytes_of_one_by_one(stage: Depth | Infrared) -> None:
 def test_frames_that_stand_still_do_not_flicker(stage: Depth | Infrared) -> None:
     layer = stage.step_name()
     clip = clip_of([image(96, 96, 4)] * 3)
-    stage.process(clip)
+    stage.process_batch([clip])
     first, second, third = (member.data for member in clip.work.members if member.layer == layer)
     assert first == second == third
     assert getattr(clip, f"{layer}_flicker") == 0.0

@@ -29,7 +29,7 @@ def stage() -> Infrared:
 @pytest.mark.parametrize(("height", "width"), [(96, 170), (170, 96), (97, 131), (96, 96)])
 def test_each_frame_has_one_channel_of_its_own_size_and_time(stage: Infrared, height: int, width: int) -> None:
     clip = clip_of([image(height, width, seed) for seed in range(3)])
-    stage.process(clip)
+    stage.process_batch([clip])
     members = [m for m in clip.work.members if m.layer == "infrared"]
     assert [(m.suffix, m.time_s) for m in members] == [(f"infrared.{k}.jpg", FIRST_S + STEP_S * k) for k in range(3)]
     for member in members:
@@ -59,7 +59,7 @@ def test_the_mapping_is_not_stretched_to_the_frame(stage: Infrared) -> None:
     stage._generator = type(loaded)(generator=Grey(), style=loaded.style, device=loaded.device)
     try:
         clip = clip_of([image(64, 64)])
-        stage.process(clip)
+        stage.process_batch([clip])
     finally:
         stage._generator = loaded
     assert set(np.unique(images_of(clip, "infrared")[0])) == {191}
@@ -72,7 +72,7 @@ def test_another_style_seed_gives_other_bytes_and_is_part_of_the_identity(stage:
 
 def test_edges_of_the_sample_generator_agree_with_the_colour(stage: Infrared) -> None:
     clip = clip_of([image(128, 228, seed) for seed in range(2)])
-    stage.process(clip)
+    stage.process_batch([clip])
     assert clip.infrared_edge_agreement is not None
     assert clip.infrared_edge_agreement > 0.1
 
@@ -99,7 +99,7 @@ def test_the_generator_by_itself_makes_what_the_stage_does(stage: Infrared) -> N
 
 def test_a_clip_without_frames_gets_nothing_and_does_not_fail(stage: Infrared) -> None:
     clip = Clip(clip_id="a")
-    stage.process(clip)
+    stage.process_batch([clip])
     assert (clip.work.members, clip.synthetic_layers, clip.infrared_flicker) == ([], [], None)
 
 

@@ -19,9 +19,5 @@ class NotAdmissible(Stage):
         if not self.allow_live and clip.live_status in ("is_live", "is_upcoming", "post_live"):
             clip.reject("live", f"{clip.live_status}")
         elif clip.age_limit is not None and clip.age_limit > self.max_age_limit:
-            clip.reject(
-                "age",
-                f"age limit {clip.age_limit} > {self.max_age_limit}",
-                value=clip.age_limit,
-                limit=self.max_age_limit,
-            )
+            detail = f"age limit {clip.age_limit} > {self.max_age_limit}"
+            clip.reject("age", detail, value=clip.age_limit, limit=self.max_age_limit)

@@ -20,16 +20,8 @@ class TooDark(Stage):
 
     def process(self, clip: Clip) -> None:
         if clip.luma_mean is not None and clip.luma_mean < self.min_luma:
-            clip.reject(
-                "too_dark",
-                f"mean brightness {clip.luma_mean:.3f} < {self.min_luma:g}",
-                value=clip.luma_mean,
-                limit=self.min_luma,
-            )
+            detail = f"mean brightness {clip.luma_mean:.3f} < {self.min_luma:g}"
+            clip.reject("too_dark", detail, value=clip.luma_mean, limit=self.min_luma)
         elif clip.black_share is not None and clip.black_share > self.max_black_share:
-            clip.reject(
-                "too_dark",
-                f"black share {clip.black_share:.2f} > {self.max_black_share:g}",
-                value=clip.black_share,
-                limit=self.max_black_share,
-            )
+            detail = f"black share {clip.black_share:.2f} > {self.max_black_share:g}"
+            clip.reject("too_dark", detail, value=clip.black_share, limit=self.max_black_share)

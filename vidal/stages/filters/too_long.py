@@ -15,6 +15,5 @@ class TooLong(Stage):
 
     def process(self, clip: Clip) -> None:
         if clip.duration_s is not None and clip.duration_s > self.max_s:
-            clip.reject(
-                "too_long", f"{clip.duration_s:.2f} s > {self.max_s:g} s", value=clip.duration_s, limit=self.max_s
-            )
+            detail = f"{clip.duration_s:.2f} s > {self.max_s:g} s"
+            clip.reject("too_long", detail, value=clip.duration_s, limit=self.max_s)

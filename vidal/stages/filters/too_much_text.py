@@ -15,9 +15,5 @@ class TooMuchText(Stage):
 
     def process(self, clip: Clip) -> None:
         if clip.ocr_area_share is not None and clip.ocr_area_share > self.max_area_share:
-            clip.reject(
-                "too_much_text",
-                f"text covers {clip.ocr_area_share:.2f} of a frame > {self.max_area_share:g}",
-                value=clip.ocr_area_share,
-                limit=self.max_area_share,
-            )
+            detail = f"text covers {clip.ocr_area_share:.2f} of a frame > {self.max_area_share:g}"
+            clip.reject("too_much_text", detail, value=clip.ocr_area_share, limit=self.max_area_share)

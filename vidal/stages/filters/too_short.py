@@ -15,6 +15,5 @@ class TooShort(Stage):
 
     def process(self, clip: Clip) -> None:
         if clip.duration_s is not None and clip.duration_s < self.min_s:
-            clip.reject(
-                "too_short", f"{clip.duration_s:.2f} s < {self.min_s:g} s", value=clip.duration_s, limit=self.min_s
-            )
+            detail = f"{clip.duration_s:.2f} s < {self.min_s:g} s"
+            clip.reject("too_short", detail, value=clip.duration_s, limit=self.min_s)

@@ -20,16 +20,8 @@ class TooStatic(Stage):
 
     def process(self, clip: Clip) -> None:
         if clip.motion is not None and clip.motion < self.min_motion:
-            clip.reject(
-                "too_static",
-                f"motion {clip.motion:.2f} < {self.min_motion:g}",
-                value=clip.motion,
-                limit=self.min_motion,
-            )
+            detail = f"motion {clip.motion:.2f} < {self.min_motion:g}"
+            clip.reject("too_static", detail, value=clip.motion, limit=self.min_motion)
         elif clip.freeze_share is not None and clip.freeze_share > self.max_freeze_share:
-            clip.reject(
-                "too_static",
-                f"frozen share {clip.freeze_share:.2f} > {self.max_freeze_share:g}",
-                value=clip.freeze_share,
-                limit=self.max_freeze_share,
-            )
+            detail = f"frozen share {clip.freeze_share:.2f} > {self.max_freeze_share:g}"
+            clip.reject("too_static", detail, value=clip.freeze_share, limit=self.max_freeze_share)

@@ -12,9 +12,8 @@ from vidal.clip import Clip
 from vidal.errors import ClipError
 from vidal.models.locate import identity
 from vidal.stage import Resources
-from vidal.stages.modalities.frame_series import flicker, for_each_frame
+from vidal.stages.modalities.frame_series import flicker, for_each_frame, put_images
 from vidal.stages.model_stage import ModelStage
-from vidal.work import Member
 
 Millimetres = npt.NDArray[np.uint16]
 
@@ -71,10 +70,9 @@ class Depth(ModelStage):
         self._estimator = load_depth(self.model, device=self.chosen_device(), half=self.half, scale=self.scale)
         self._identity = self.model_identities()["model"]
 
-    def process(self, clip: Clip) -> None:
-        self.process_batch([clip])
-
     def process_batch(self, clips: Sequence[Clip]) -> None:
+        import cv2
+
         clips = [clip for clip in clips if clip.work.frame_members()]
         predictions = for_each_frame(
             [clip.work.frames() for clip in clips],
@@ -83,7 +81,14 @@ class Depth(ModelStage):
             mix_clips=self._estimator.device.type == "cuda",
         )
         for clip, values in zip(clips, predictions, strict=True):
-            self._store(clip, self._millimetres(values))
+            depths = self._millimetres(values)
+            put_images(clip, "depth", depths, ".png", [cv2.IMWRITE_PNG_COMPRESSION, self.compression])
+            farthest = round(self._farthest_mm)
+            clip.depth_model = self._identity
+            clip.depth_scale = "metric" if self._estimator.is_metric else "relative"
+            saturated = [((depth == 0) | (depth >= farthest)).mean() for depth in depths]
+            clip.depth_saturation_share = round(float(np.mean(saturated)), 5)
+            clip.depth_flicker = flicker(clip.work.frames(), depths, farthest)
 
     @property
     def _farthest_mm(self) -> float:
@@ -101,47 +106,14 @@ class Depth(ModelStage):
         if self._estimator.is_metric:
             depths = [np.clip(values.astype(np.float64) * 1000, 0, farthest) for values in maps]
         else:
-            low, high = self._estimator.value_range or _robust_range(maps)
-            depths = [farthest / (1 + self.relative_gain * _share(values, low, high)) for values in maps]
+            low, high = self._estimator.value_range or np.percentile(
+                np.concatenate([values.ravel() for values in maps]), _RANGE_PERCENTILES
+            )
+            depths = []
+            for values in maps:
+                # Where all values are equal there is neither near nor far: everything is as far as can be.
+                share = np.zeros(values.shape)
+                if high > low:
+                    share = np.clip((values.astype(np.float64) - float(low)) / float(high - low), 0, 1)
+                depths.append(farthest / (1 + self.relative_gain * share))
         return [np.clip(np.rint(depth), 0, _MOST_MM).astype(np.uint16) for depth in depths]
-
-    def _store(self, clip: Clip, depths: Sequence[Millimetres]) -> None:
-        for frame, depth in zip(clip.work.frame_members(), depths, strict=True):
-            suffix = frame.suffix.replace("frame.", "depth.").rsplit(".", 1)[0] + ".png"
-            data = _png(depth, self.compression)
-            clip.work.put(Member(layer="depth", suffix=suffix, data=data, time_s=frame.time_s))
-        farthest = round(self._farthest_mm)
-        clip.depth_model = self._identity
-        clip.depth_scale = "metric" if self._estimator.is_metric else "relative"
-        clip.depth_saturation_share = _mean([((d == 0) | (d >= farthest)).mean() for d in depths])
-        clip.depth_flicker = flicker(clip.work.frames(), depths, farthest)
-        if depths and "depth" not in clip.synthetic_layers:
-            clip.synthetic_layers = [*clip.synthetic_layers, "depth"]
-
-
-def _robust_range(maps: Sequence[npt.NDArray[np.float32]]) -> tuple[float, float]:
-    """Return the range of the values of all frames, without the outliers at either end."""
-    if not maps:
-        return 0.0, 1.0
-    low, high = np.percentile(np.concatenate([values.ravel() for values in maps]), _RANGE_PERCENTILES)
-    return float(low), float(high)
-
-
-def _share(values: npt.NDArray[np.float32], low: float, high: float) -> npt.NDArray[np.float64]:
-    """Scale the values to 0 to 1 over the range; 0 if the range is empty."""
-    if high <= low:
-        return np.zeros(values.shape)
-    return np.clip((values.astype(np.float64) - low) / (high - low), 0, 1)
-
-
-def _png(depth: Millimetres, compression: int) -> bytes:
-    import cv2
-
-    is_encoded, data = cv2.imencode(".png", depth, [cv2.IMWRITE_PNG_COMPRESSION, compression])
-    if not is_encoded:
-        raise ClipError("bad_depth", f"an image of shape {depth.shape} cannot be encoded as PNG")
-    return data.tobytes()
-
-
-def _mean(shares: Sequence[Any]) -> float | None:
-    return round(float(np.mean(shares)), 5) if len(shares) else None

@@ -1,4 +1,4 @@
-"""Shared code of stages that compute one image per colour frame: batching, and a measure of temporal stability."""
+"""Shared code of stages that compute one image per colour frame: batching, members, temporal stability."""
 
 from __future__ import annotations
 
@@ -8,11 +8,16 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from vidal.clip import Clip
+from vidal.errors import ClipError
+from vidal.work import Member
+
 Image = npt.NDArray[np.uint8]
 
 _STILL_LEVELS = 8.0
 """A pixel is still if its colour changes by less than this, in levels of 255."""
 _MIN_STILL_SHARE = 0.01
+_FORMATS = {".png": "PNG", ".jpg": "JPEG"}
 
 
 def for_each_frame(
@@ -39,6 +44,24 @@ def for_each_frame(
             for (clip, number), result in zip(batch, computed, strict=True):
                 results[clip][number] = result
     return results
+
+
+def put_images(clip: Clip, layer: str, images: Sequence[npt.NDArray[Any]], ending: str, options: list[int]) -> None:
+    """Add an image for each stored frame, with its number and time, to a synthetic ``layer`` of the clip.
+
+    ``ending`` is ``.png`` or ``.jpg``, ``options`` are those of OpenCV's encoder. Raises `ClipError` if it fails.
+    """
+    import cv2
+
+    for frame, image in zip(clip.work.frame_members(), images, strict=True):
+        is_encoded, data = cv2.imencode(ending, image, options)
+        if not is_encoded:
+            detail = f"an image of shape {image.shape} cannot be encoded as {_FORMATS[ending]}"
+            raise ClipError(f"bad_{layer}", detail)
+        suffix = frame.suffix.replace("frame.", f"{layer}.").rsplit(".", 1)[0] + ending
+        clip.work.put(Member(layer=layer, suffix=suffix, data=data.tobytes(), time_s=frame.time_s))
+    if layer not in clip.synthetic_layers:
+        clip.synthetic_layers = [*clip.synthetic_layers, layer]
 
 
 def flicker(colour: Sequence[Image], images: Sequence[npt.NDArray[Any]], full_range: float) -> float | None:

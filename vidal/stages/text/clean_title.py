@@ -71,6 +71,7 @@ class CleanTitle(Stage):
         clip.title_language, clip.title_language_score = self._language(title)
 
     def _clean(self, title: str, listed_hashtags: set[str]) -> str:
+        """Return the title without stop words and listed hashtags, cut between words if it is too long."""
         # Twice the limit is read, as stop words are removed; reading more would only take time.
         tokens = _HASHTAG.sub(" #", title[: 2 * self.max_characters]).split()
         kept = []
@@ -78,10 +79,15 @@ class CleanTitle(Stage):
             is_hashtag, word = token.startswith("#"), _fold(token)
             if word and (word in self._everywhere or (is_hashtag and word in self._as_hashtag)):
                 continue
-            if is_hashtag and word in listed_hashtags:
-                continue
-            kept.append(token.removeprefix("#") if is_hashtag else token)
-        return _cut(" ".join(kept).strip(_SEPARATORS), self.max_characters)
+            if not (is_hashtag and word in listed_hashtags):
+                kept.append(token.removeprefix("#"))
+        text = " ".join(kept).strip(_SEPARATORS)
+        head = text[: self.max_characters]
+        if head == text:
+            return text
+        if not text[self.max_characters].isspace() and " " in head:
+            head = head.rsplit(" ", 1)[0]
+        return head.rstrip(_SEPARATORS + _JOINERS)
 
     def _language(self, title: str) -> tuple[str | None, float | None]:
         if sum(character.isalpha() for character in title) < 2:
@@ -135,13 +141,3 @@ def _fold(token: str) -> str:
     while end < len(folded) and unicodedata.category(folded[end]).startswith("M"):
         end += 1
     return folded[places[0] : end]
-
-
-def _cut(text: str, limit: int) -> str:
-    """Return at most ``limit`` characters, cut between words if possible."""
-    if len(text) <= limit:
-        return text
-    head = text[:limit]
-    if not text[limit].isspace() and " " in head:
-        head = head.rsplit(" ", 1)[0]
-    return head.rstrip(_SEPARATORS + _JOINERS)

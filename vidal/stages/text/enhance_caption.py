@@ -9,8 +9,8 @@ from pydantic import Field, PrivateAttr
 
 from vidal.caption import guard
 from vidal.caption.merge import MERGE_NAME, merge
-from vidal.caption.prompt import CANARY, Marking, Prompt, build_prompt, prompt_hash
-from vidal.caption.views import View, views_of
+from vidal.caption.prompt import CANARY, Marking, build_prompt, prompt_hash
+from vidal.caption.views import views_of
 from vidal.clip import Clip
 from vidal.errors import RecipeError
 from vidal.models.llm import Llm, ServerLlm, TransformersLlm
@@ -76,45 +76,40 @@ class EnhanceCaption(ModelStage):
     def setup(self, llm: Llm | None = None) -> None:
         """Load the LLM, unless one is passed."""
         self._stop_words = frozenset().union(*read_stop_words(self.stop_words))
-        self._llm = llm or self._load()
+        if llm is not None or self.backend == "merge":
+            self._llm = llm
+        elif self.backend == "transformers":
+            self._llm = TransformersLlm(
+                self.model, device=self.chosen_device(), max_new_tokens=self.max_new_tokens,
+                max_seconds=self.max_seconds,
+            )  # fmt: skip
+        elif not self.server_url:
+            raise RecipeError("enhance_caption: backend: server requires server_url, such as http://localhost:8000/v1")
+        else:
+            server = ChatServer(
+                base_url=self.server_url, model=self.model, key_variable=self.key_variable,
+                timeout_s=self.max_seconds, concurrency=self.concurrency,
+            )  # fmt: skip
+            self._llm = ServerLlm(server, self.max_new_tokens)
 
     def process_batch(self, clips: Sequence[Clip]) -> None:
         views = [views_of(clip, self.max_view_chars, self._stop_words)[0] for clip in clips]
-        indices = [index for index, of_clip in enumerate(views) if of_clip]
-        prompts = [build_prompt(views[index], self.marking) for index in indices]
-        replies: dict[int, Reply] = {}
-        if self._llm is not None and indices:
-            vocabularies = [guard.vocabulary(views[index]) if self.is_held_to_views else [] for index in indices]
-            replies = dict(zip(indices, self._llm.complete(prompts, vocabularies), strict=True))
-        for index, prompt in zip(indices, prompts, strict=True):
-            self._write(clips[index], views[index], prompt, replies.get(index))
-
-    def _write(self, clip: Clip, views: list[View], prompt: Prompt, reply: Reply | None) -> None:
-        refusal = None
-        if reply is not None:
-            spend(clip, reply.usage, self.prices)
-            text = guard.tidy(reply.text, self.max_sentences)
-            refusal = guard.check(text, views, secret=CANARY, prompt=prompt.system)
-            if refusal is None:
+        # A clip without any view has nothing to say; its columns stay null.
+        told = [(clip, of_clip) for clip, of_clip in zip(clips, views, strict=True) if of_clip]
+        prompts = [build_prompt(of_clip, self.marking) for _, of_clip in told]
+        replies: Sequence[Reply | None] = [None] * len(told)
+        if self._llm is not None and told:
+            vocabularies = [guard.vocabulary(of_clip) if self.is_held_to_views else [] for _, of_clip in told]
+            replies = self._llm.complete(prompts, vocabularies)
+        for (clip, of_clip), prompt, reply in zip(told, prompts, replies, strict=True):
+            refusal = None
+            if reply is not None:
+                spend(clip, reply.usage, self.prices)
+                text = guard.tidy(reply.text, self.max_sentences)
+                refusal = guard.check(text, of_clip, secret=CANARY, prompt=prompt.system)
+            if reply is None or refusal is not None:
+                clip.caption, clip.caption_source, clip.caption_model = merge(of_clip), "merge", MERGE_NAME
+            else:
                 model = f"{self.model_identities()['model']} prompt:{prompt_hash(self.marking)}"
                 clip.caption, clip.caption_source, clip.caption_model = text, "llm", model
-                clip.caption_refusal = None
-                return
-        clip.caption, clip.caption_source, clip.caption_model = merge(views), "merge", MERGE_NAME
-        clip.caption_refusal = None if refusal is None else str(refusal)
-
-    def _load(self) -> Llm | None:
-        if self.backend == "merge":
-            return None
-        if self.backend == "transformers":
-            device = self.chosen_device()
-            return TransformersLlm(
-                self.model, device=device, max_new_tokens=self.max_new_tokens, max_seconds=self.max_seconds
-            )
-        if not self.server_url:
-            raise RecipeError("enhance_caption: backend: server requires server_url, such as http://localhost:8000/v1")
-        server = ChatServer(
-            base_url=self.server_url, model=self.model, key_variable=self.key_variable, timeout_s=self.max_seconds,
-            concurrency=self.concurrency,
-        )  # fmt: skip
-        return ServerLlm(server, self.max_new_tokens)
+            clip.caption_refusal = None if refusal is None else str(refusal)

@@ -55,7 +55,22 @@ class FrameCaptions(ModelStage):
 
     def setup(self, captioner: Captioner | None = None) -> None:
         """Load the captioning model, unless one is passed."""
-        self._captioner = captioner or self._load()
+        if captioner is not None:
+            self._captioner = captioner
+            return
+        device = self.chosen_device()
+        if self.backend == "labels":
+            self._captioner = LabelCaptioner(self.model, device=device, min_score=self.min_score)
+        elif self.backend == "transformers":
+            self._captioner = TransformersCaptioner(self.model, device=device, max_new_tokens=self.max_new_tokens)
+        elif not self.server_url:
+            raise RecipeError("frame_captions: backend: server requires server_url, such as http://localhost:8000/v1")
+        else:
+            server = ChatServer(
+                base_url=self.server_url, model=self.model, key_variable=self.key_variable,
+                timeout_s=self.request_timeout_s, concurrency=self.concurrency,
+            )  # fmt: skip
+            self._captioner = ServerCaptioner(server, self.max_new_tokens)
 
     def process_batch(self, clips: Sequence[Clip]) -> None:
         assert self._captioner is not None, "setup() comes first"
@@ -66,22 +81,3 @@ class FrameCaptions(ModelStage):
             clip.frame_caption_score = captions.score
             clip.frame_caption_model = self.model_identities()["model"]
             spend(clip, captions.usage, self.prices)
-
-    def _load(self) -> Captioner:
-        device = self.chosen_device()
-        if self.backend == "labels":
-            return LabelCaptioner(self.model, device=device, min_score=self.min_score)
-        if self.backend == "transformers":
-            return TransformersCaptioner(self.model, device=device, max_new_tokens=self.max_new_tokens)
-        if not self.server_url:
-            raise RecipeError("frame_captions: backend: server requires server_url, such as http://localhost:8000/v1")
-        return ServerCaptioner(
-            ChatServer(
-                base_url=self.server_url,
-                model=self.model,
-                key_variable=self.key_variable,
-                timeout_s=self.request_timeout_s,
-                concurrency=self.concurrency,
-            ),
-            self.max_new_tokens,
-        )

@@ -74,23 +74,20 @@ class Ocr(Stage):
             return
         lines: list[OcrLine] = []
         last_read: Image | None = None
-        last_lines: list[OcrLine] = []
+        last_lines: list[Any] = []
         for number, frame in enumerate(clip.work.frames()):
             if last_read is None or not is_same_image(last_read, frame, self.same_frame_level):
-                last_read, last_lines = frame, self._read(frame)
-            lines += [OcrLine(frame=number, text=li.text, score=li.score, box=list(li.box)) for li in last_lines]
+                last_read, last_lines = frame, self._reader.read(frame)
+            lines += [
+                OcrLine(frame=number, text=line.text, score=round(line.score, 4), box=list(line.box))
+                for line in last_lines
+                if line.score >= self.min_score and len(_letters(line.text)) >= self.min_letters
+            ]
         clip.ocr_lines = lines
         clip.ocr_text = "\n".join(each_line_once(lines)) or None
         boxes = ([line.box for line in lines if line.frame == frame] for frame in {line.frame for line in lines})
         clip.ocr_area_share = max(map(area_share, boxes), default=0.0)
         clip.ocr_model = self._model
-
-    def _read(self, frame: Image) -> list[OcrLine]:
-        return [
-            OcrLine(frame=0, text=line.text, score=round(line.score, 4), box=list(line.box))
-            for line in self._reader.read(frame)
-            if line.score >= self.min_score and len(_letters(line.text)) >= self.min_letters
-        ]
 
 
 def is_same_image(one: Image, other: Image, level: float) -> bool:
@@ -108,9 +105,10 @@ def each_line_once(lines: Sequence[OcrLine]) -> list[str]:
     """Return each line once, in reading order and in its most frequent reading, then that of the highest score."""
     readings: list[list[OcrLine]] = []
     above: list[OcrLine] | None = None
-    for before, line in zip([None, *lines], lines, strict=False):
-        if before is None or before.frame != line.frame:
-            above = None
+    frame: int | None = None
+    for line in lines:
+        if line.frame != frame:
+            above, frame = None, line.frame
         same = next((group for group in readings if _same_line(group[0].text, line.text)), None)
         if same is None:
             same = [line]

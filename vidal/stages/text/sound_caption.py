@@ -5,10 +5,9 @@ from __future__ import annotations
 from typing import Any, ClassVar, Literal
 
 import numpy as np
-import numpy.typing as npt
 from pydantic import Field, PrivateAttr
 
-from vidal.caption.sound import SILENCE, AudioContent, sound_sentence, tag_sentence
+from vidal.caption.sound import SILENCE, sound_sentence, tag_sentence
 from vidal.clip import Clip
 from vidal.models.locate import identity
 from vidal.models.sound import AudioTagger, EventDetector
@@ -63,11 +62,10 @@ class SoundCaption(ModelStage):
         self._vad = load_vad(self.vad)
         if self.backend == "events":
             self._detector = EventDetector(self.model)
-            return
-        device = self.chosen_device()
-        self._tagger = AudioTagger(
-            self.model, device=device, window_s=self.window_s, is_multi_label=self.is_multi_label
-        )
+        else:
+            self._tagger = AudioTagger(
+                self.model, device=self.chosen_device(), window_s=self.window_s, is_multi_label=self.is_multi_label
+            )
 
     def process(self, clip: Clip) -> None:
         samples = clip.work.audio()
@@ -75,17 +73,20 @@ class SoundCaption(ModelStage):
             return
         power = float(np.square(samples, dtype=np.float64).mean())
         level_db = 10 * float(np.log10(power)) if power > 0 else _DIGITAL_SILENCE_DB
-        clip.sound_caption = SILENCE if level_db < self.silent_db else self._caption(clip, samples, level_db)
+        if level_db < self.silent_db:
+            clip.sound_caption = SILENCE
+        else:
+            voice = clip.speech_share
+            if voice is None:
+                stretches = speech_stretches(self._vad, samples, threshold=0.5, min_speech_s=0.25, min_silence_s=0.5)
+                voice = sum(end - start for start, end in stretches) / len(samples)
+            if self._tagger is not None:
+                tags = self._tagger.tags(samples)
+                clip.sound_caption = tag_sentence(tags, voice=voice, min_score=self.min_score, most=self.max_tags)
+            else:
+                assert self._detector is not None, "setup() comes first"
+                clip.sound_caption = sound_sentence(
+                    **self._detector.shares(samples), level_db=level_db, voice=voice, quiet_db=self.quiet_db,
+                    min_share=self.min_share,
+                )  # fmt: skip
         clip.sound_caption_model = self.model_identities()["model"]
-
-    def _caption(self, clip: Clip, samples: npt.NDArray[np.float32], level_db: float) -> str:
-        voice = clip.speech_share
-        if voice is None:
-            stretches = speech_stretches(self._vad, samples, threshold=0.5, min_speech_s=0.25, min_silence_s=0.5)
-            voice = sum(end - start for start, end in stretches) / len(samples)
-        if self._tagger is not None:
-            tags = self._tagger.tags(samples)
-            return tag_sentence(tags, voice=voice, min_score=self.min_score, most=self.max_tags)
-        assert self._detector is not None, "setup() comes first"
-        content = AudioContent(level_db=level_db, voice=voice, **self._detector.shares(samples))
-        return sound_sentence(content, silent_db=self.silent_db, quiet_db=self.quiet_db, min_share=self.min_share)

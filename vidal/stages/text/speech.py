@@ -3,7 +3,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -14,9 +14,6 @@ from vidal.models.locate import identity
 from vidal.stage import Resources
 from vidal.stages.model_stage import ModelStage
 from vidal.work import SAMPLE_RATE
-
-if TYPE_CHECKING:
-    from vidal.models.whisper import Heard
 
 Samples = npt.NDArray[np.float32]
 Stretch = tuple[int, int]
@@ -35,13 +32,9 @@ class Speech(ModelStage):
     version = 1
     reads = ("audio",)
     writes = (
-        "transcript",
-        "transcript_language",
-        "transcript_segments",
-        "transcript_confidence",
-        "speech_share",
+        "transcript", "transcript_language", "transcript_segments", "transcript_confidence", "speech_share",
         "transcript_model",
-    )
+    )  # fmt: skip
     imports = ("faster_whisper", "huggingface_hub", "silero_vad", "torch", "whisper")
     default_resources = Resources(timeout_s=300)
 
@@ -111,25 +104,35 @@ class Speech(ModelStage):
         self._transcribe(clip, samples, stretches)
 
     def _transcribe(self, clip: Clip, samples: Samples, stretches: Sequence[Stretch]) -> None:
-        segments: list[tuple[Heard, Segment]] = []
+        heard: list[Segment] = []
+        kept: list[Segment] = []
         for window in windows(stretches):
             spliced = np.concatenate([samples[start:end] for start, end in window])
             language, parts = self._transcriber.transcribe(spliced, clip.transcript_language or self.language)
             clip.transcript_language = language
-            segments += [(part, _segment(part, window)) for part in parts if part.text]
-        kept = [segment for part, segment in segments if self._is_speech(part)]
+            for part in parts:
+                if not part.text:
+                    continue
+                segment = Segment(
+                    start_s=round(time_in_clip(part.start_s, window), 3),
+                    end_s=round(time_in_clip(part.end_s, window), 3),
+                    text=part.text,
+                    confidence=round(math.exp(min(part.avg_logprob, 0)), 4) if math.isfinite(part.avg_logprob) else 0.0,
+                )
+                heard.append(segment)
+                if (
+                    part.no_speech_prob <= self.max_no_speech_prob
+                    and part.avg_logprob >= self.min_avg_logprob
+                    and part.compression_ratio <= self.max_compression_ratio
+                ):
+                    kept.append(segment)
         clip.transcript_segments = kept
         clip.transcript = " ".join(segment.text for segment in kept) or None
-        clip.transcript_confidence = _mean_confidence(kept or [segment for _, segment in segments])
+        weights = [(segment.confidence, len(segment.text.split())) for segment in kept or heard]
+        words = sum(count for _, count in weights)
+        clip.transcript_confidence = round(sum(c * count for c, count in weights) / words, 4) if words else None
         if clip.transcript is None:
             clip.transcript_language = None
-
-    def _is_speech(self, heard: Heard) -> bool:
-        return (
-            heard.no_speech_prob <= self.max_no_speech_prob
-            and heard.avg_logprob >= self.min_avg_logprob
-            and heard.compression_ratio <= self.max_compression_ratio
-        )
 
 
 def windows(stretches: Sequence[Stretch]) -> Iterator[list[Stretch]]:
@@ -156,20 +159,3 @@ def time_in_clip(spliced_s: float, window: Sequence[Stretch]) -> float:
             return (start + max(left, 0)) / SAMPLE_RATE
         left -= end - start
     return window[-1][1] / SAMPLE_RATE
-
-
-def _segment(heard: Heard, window: Sequence[Stretch]) -> Segment:
-    return Segment(
-        start_s=round(time_in_clip(heard.start_s, window), 3),
-        end_s=round(time_in_clip(heard.end_s, window), 3),
-        text=heard.text,
-        confidence=round(math.exp(min(heard.avg_logprob, 0.0)), 4) if math.isfinite(heard.avg_logprob) else 0.0,
-    )
-
-
-def _mean_confidence(segments: Sequence[Segment]) -> float | None:
-    """Return the mean confidence, weighted by the number of words of each segment."""
-    words = sum(len(segment.text.split()) for segment in segments)
-    if not words:
-        return None
-    return round(sum(s.confidence * len(s.text.split()) for s in segments) / words, 4)

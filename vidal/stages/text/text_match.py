@@ -80,8 +80,7 @@ class TextMatch(ModelStage):
         for clip, of_clip in zip(seen, texts, strict=True):
             frames = images[at : at + len(clip.work.frame_members())]
             at += len(frames)
-            scores = _scores({name: next(rows) for name in of_clip}, frames)
-            self._write(clip, of_clip, scores)
+            self._score(clip, of_clip, {name: next(rows) for name in of_clip}, frames)
 
     def _texts(self, clip: Clip) -> dict[str, str]:
         """Return all texts to embed by name; the caption of frame 2 is ``frame_captions.2``."""
@@ -95,7 +94,13 @@ class TextMatch(ModelStage):
             texts |= {"match:merge": merge(views) or "", "match:video_caption": sentence}
         return {name: text for name, text in texts.items() if text.strip()}
 
-    def _write(self, clip: Clip, texts: Mapping[str, str], scores: Mapping[str, float]) -> None:
+    def _score(self, clip: Clip, texts: Mapping[str, str], vectors: Mapping[str, Vectors], frames: Vectors) -> None:
+        """Store the mean cosine of each text over the frames, and of the frame captions each with its own frame."""
+        own = [frames[int(name.rpartition(".")[2])] @ v for name, v in vectors.items() if name.startswith(_OWN_FRAME)]
+        means = {name: (frames @ v).mean() for name, v in vectors.items() if not name.startswith(_OWN_FRAME)}
+        if own:
+            means[_OWN_FRAME] = np.mean(own)
+        scores = {name: round(float(mean), 4) for name, mean in means.items()}
         kept = {name: score for name, score in scores.items() if not name.startswith("match:")}
         rivals = {name: score for name, score in scores.items() if name.startswith("match:") or name == "caption"}
         # Ties: the existing caption, then the merged one.
@@ -109,12 +114,3 @@ class TextMatch(ModelStage):
         clip.text_match_model = identities["model"]
         if self.backend == "conse":
             clip.text_match_model = f"ConSE: {identities['model']} + {identities['sentence_model']}"
-
-
-def _scores(texts: Mapping[str, Vectors], frames: Vectors) -> dict[str, float]:
-    """Return the mean cosine of each text over the frames, and of the frame captions each with its own frame."""
-    own = [frames[int(name.rpartition(".")[2])] @ row for name, row in texts.items() if name.startswith(_OWN_FRAME)]
-    scores = {name: float((frames @ row).mean()) for name, row in texts.items() if not name.startswith(_OWN_FRAME)} | (
-        {_OWN_FRAME: float(np.mean(own))} if own else {}
-    )
-    return {name: round(score, 4) for name, score in scores.items()}
