@@ -12,6 +12,9 @@ RAY_ADDRESS ?=
 SET ?=
 TEST_PROCESSES ?= 2
 
+# Where a shell forbids Python to keep its bytecode, every process compiles torch, Ray and vidal again: seconds each.
+unexport PYTHONDONTWRITEBYTECODE
+
 build_flags = --out $(OUT) --engine $(ENGINE) $(if $(WORKERS),--workers $(WORKERS)) \
 	$(if $(RAY_ADDRESS),--ray-address $(RAY_ADDRESS)) $(foreach s,$(SET),--set $(s))
 
