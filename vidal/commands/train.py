@@ -6,10 +6,9 @@ import os
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from enum import StrEnum
 from functools import partial
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 
@@ -31,15 +30,6 @@ command = partial(app.command, rich_help_panel="Train")
 _MAIN_RANK_REPORTS_S = 20.0
 
 
-class SplitChoice(StrEnum):
-    """The part of a dataset to evaluate on."""
-
-    auto = "auto"
-    held_out = "held_out"
-    train = "train"
-    all = "all"
-
-
 @command(cls=ManyValues)
 def train(
     recipe: Annotated[Path, typer.Argument(metavar="RECIPE", help="Training recipe (YAML).")],
@@ -56,6 +46,7 @@ def train(
     as_json: JsonOption = False,
 ) -> None:
     """Train encoders on datasets; `torchrun --nproc-per-node N -m vidal train …` trains on N processes."""
+    # Here, not at the top: torch takes seconds to import, and every other command would wait for it.
     from vidal.train import recipe as recipes
     from vidal.train.run import train as train_run
 
@@ -80,8 +71,9 @@ def evaluate(
     data: Annotated[list[str], typer.Option("--data", metavar="DIR", help="The dataset to evaluate on.")],
     where: WhereOption = None,
     split: Annotated[
-        SplitChoice, typer.Option(help="auto: the held-out part of a training dataset, all of any other.")
-    ] = SplitChoice.auto,
+        Literal["auto", "held_out", "train", "all"],
+        typer.Option(help="auto: the held-out part of a training dataset, all of any other."),
+    ] = "auto",
     one_per_caption: Annotated[
         bool, typer.Option("--one-per-caption", help="Use only the first clip of each distinct caption.")
     ] = False,
@@ -99,7 +91,7 @@ def evaluate(
     if len(data) > 1:
         raise UserError(f"--data {' '.join(data)}: one dataset; ranks among clips of several are not comparable")
     result = evaluate_run(
-        run, data[0], where=where, split=split.value, one_per_caption=one_per_caption, max_clips=max_clips,
+        run, data[0], where=where, split=split, one_per_caption=one_per_caption, max_clips=max_clips,
         classes=classes, templates=templates,
     )  # fmt: skip
     show(result, as_json)
@@ -138,20 +130,14 @@ def search(
     show(search_embeddings(query, embeddings, checkpoint=checkpoint, modality=modality, top=top), as_json)
 
 
-class EncoderFormat(StrEnum):
-    """The formats that an encoder can be exported to."""
-
-    hugging_face = "hugging-face"
-    onnx = "onnx"
-
-
 @command()
 def export_encoder(
     run: Annotated[str, typer.Argument(metavar="RUN", help="Training run or encoder folder.")],
     out: Annotated[Path, typer.Option(metavar="DIR", help="Folder to write the encoder to.")],
     format: Annotated[
-        EncoderFormat, typer.Option(help="A folder in Hugging Face layout, or one ONNX file per modality.")
-    ] = EncoderFormat.hugging_face,
+        Literal["hugging-face", "onnx"],
+        typer.Option(help="A folder in Hugging Face layout, or one ONNX file per modality."),
+    ] = "hugging-face",
     allow_module: AllowOption = None,
     as_json: JsonOption = False,
 ) -> None:
@@ -159,7 +145,7 @@ def export_encoder(
     from vidal.train import load_encoder
     from vidal.train.towers.export import write_encoder
 
-    show(write_encoder(load_encoder(run), out, format.value), as_json)
+    show(write_encoder(load_encoder(run), out, format), as_json)
 
 
 @contextmanager

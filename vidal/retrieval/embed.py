@@ -133,6 +133,7 @@ def identity(encoder: Encoder) -> str:
     total = hashlib.sha256(encoder.text.weights_digest().encode() if encoder.text is not None else b"")
     for name, tensor in sorted(encoder.towers.state_dict().items()):
         total.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
+        # As bytes, since numpy has no bfloat16.
         total.update(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().tobytes())
     return total.hexdigest()
 

@@ -49,6 +49,7 @@ def world(device: str = "auto", timeout_s: float = _TIMEOUT_S) -> Iterator[World
     local_rank = int(os.environ.get("LOCAL_RANK", "0"))
     own_device = _device(device, local_rank)
     if size == 1:
+        # Without a process group: every collective of this module then returns its input.
         yield World(device=own_device)
         return
     try:
@@ -79,6 +80,7 @@ def _device(name: str, local_rank: int) -> torch.device:
     if local_rank >= gpus:
         raise MachineError(f"local rank {local_rank} needs GPU {local_rank}, but this machine has {gpus}")
     device = torch.device("cuda", local_rank)
+    # NCCL and new tensors take the current device: without this all ranks would share the first GPU.
     torch.cuda.set_device(device)
     return device
 

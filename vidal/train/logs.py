@@ -51,6 +51,7 @@ class RunLog:
             self._writer = self._open.enter_context(writer)
         with storage_errors(str(self._path)):
             _truncate(folder, start_step)
+            # Line-buffered: a killed run leaves a line of every completed step.
             self._file: IO[str] = self._path.open("a", buffering=1, encoding="utf-8")
         self._console, self._quiet, self._every = console, quiet, every_steps
         self._progress: Progress | None = None
@@ -119,6 +120,7 @@ def _plain(value: Any) -> Any:
         return {str(k): _plain(v) for k, v in value.items()}
     if isinstance(value, (list, tuple)):
         return [_plain(v) for v in value]
+    # Of a scalar of numpy or torch, without importing either here.
     if hasattr(value, "item"):
         value = value.item()
     return None if isinstance(value, float) and not math.isfinite(value) else value

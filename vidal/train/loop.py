@@ -87,10 +87,12 @@ class Trainer:
             data_s = time.perf_counter() - started
             batch = batch.to(self._world.device)
             self._encoder.train()
+            # Of the step, so that a resumed run draws the same; of the rank, so that no two rows share a dropout mask.
             rng = generator(self._recipe.seed, "step", batch.step, self._world.rank)
             torch.manual_seed(int(rng.integers(2**62)))
             lr = self._optimisation.begin(batch.step)
             loss = float(total(self._backward(batch))) / self._world.size
+            # Temperatures belong to no tower, and each DDP averages the gradients of its tower alone.
             mean_gradients(p for n, p in self._encoder.named_parameters() if n.startswith("logit_"))
             norm = self._optimisation.clip()
             # The same on every rank, as both numbers are of all ranks: none would step alone.

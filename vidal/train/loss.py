@@ -91,6 +91,7 @@ def sigmoid(
     rows = _Rows(image_features, text_features, valid, group)
     chunks = [slice(start, start + chunk_rows) for start in range(0, len(rows.all_text), chunk_rows)]
     if len(chunks) == 1:
+        # All logits fit: recomputing them would save nothing.
         return rows.pairwise(chunks[0], logit_scale, logit_bias) * rows.ranks / rows.count
     sums = [
         checkpoint(rows.pairwise, chunk, logit_scale, logit_bias, use_reentrant=False, preserve_rng_state=False)
@@ -125,6 +126,7 @@ class _Rows:
         self.all_text = gather_rows(self.text, with_gradient=True) if gathers else self.text
         self.all_valid = gather_rows(self.valid, with_gradient=False) if gathers else self.valid
         self.all_group = group if group is None or not gathers else gather_rows(group, with_gradient=False)
+        # At least 1: the loss of a batch without a valid row is 0, not NaN.
         count = self.valid.sum() if is_gathered else total(self.valid.sum())
         self.count = count.clamp(min=1)
 
@@ -134,6 +136,7 @@ class _Rows:
 
     def excluded(self, start: int, stop: int) -> Tensor:
         """(b, stop - start) the pairs that are neither positives nor negatives."""
+        # Padding is on the end of each rank's rows, hence amid those of all ranks: it cannot be cut off, only masked.
         excluded = ~self.all_valid[start:stop].expand(len(self.image), -1)
         if self.group is not None and self.all_group is not None:
             columns = torch.arange(start, stop, device=self.image.device)

@@ -58,6 +58,7 @@ class OptimiserSettings(BaseModel):
 
 def learning_rate(settings: OptimiserSettings, step: int, total: int) -> float:
     """Return the learning rate of a step, counted from 0: linear warm-up, then cosine to ``min_lr`` or constant."""
+    # Step 0 has a rate already: at 0 its batch would be wasted.
     if step < settings.warmup_steps:
         return settings.lr * (step + 1) / settings.warmup_steps
     if settings.schedule == "constant":
@@ -78,7 +79,12 @@ def parameter_groups(named: Iterable[tuple[str, nn.Parameter]], settings: Optimi
     """
     parameters = list(named)
     trained = [(name, p) for name, p in parameters if p.requires_grad]
-    _check_patterns(settings.lr_multipliers, [name for name, _ in trained])
+    names = [name for name, _ in trained]
+    for pattern in settings.lr_multipliers:
+        if not fnmatch.filter(names, pattern):
+            near = difflib.get_close_matches(pattern.strip("*"), names, n=2, cutoff=0.3)
+            hint = f"; similar: {', '.join(near)}" if near else ""
+            raise RecipeError(f"optimiser.lr_multipliers: `{pattern}` matches no trained parameter{hint}")
     # Depth counts all layers of a tower, whichever of them are trained.
     above = _layers_above([name for name, _ in parameters])
     groups: dict[tuple[float, float, bool], list[nn.Parameter]] = {}
@@ -91,34 +97,19 @@ def parameter_groups(named: Iterable[tuple[str, nn.Parameter]], settings: Optimi
     return [{"params": ps, "weight_decay": decay, "multiplier": factor} for (decay, factor, _), ps in groups.items()]
 
 
-_LAYER = re.compile(r"(?P<tower>.*?)\bencoder\.layers\.(?P<number>\d+)\.")
-_BELOW_LAYERS = ("embeddings.", "pre_layrnorm.")
+_PLACE = re.compile(r"(?P<tower>.*?)\b(?:encoder\.layers\.(?P<layer>\d+)|embeddings|pre_layrnorm)\.")
 
 
 def _layers_above(names: list[str]) -> dict[str, int]:
     """By parameter, the layers from its own to the top of its tower; 0 for the head, and outside the towers."""
-    matches = {name: _LAYER.match(name) for name in names}
+    matches = {name: match for name in names if (match := _PLACE.match(name))}
+    # What is below the first layer is layer -1.
+    places = {name: (match["tower"], int(match["layer"] or -1)) for name, match in matches.items()}
     depth: dict[str, int] = {}
-    for match in matches.values():
-        if match is not None:
-            depth[match["tower"]] = max(depth.get(match["tower"], 0), int(match["number"]) + 1)
-    above = dict.fromkeys(names, 0)
-    for name, match in matches.items():
-        if match is not None:
-            above[name] = depth[match["tower"]] - int(match["number"])
-            continue
-        tower = next((t for t in depth if name.startswith(t) and name[len(t) :].startswith(_BELOW_LAYERS)), None)
-        if tower is not None:
-            above[name] = depth[tower] + 1
-    return above
-
-
-def _check_patterns(multipliers: Mapping[str, float], names: list[str]) -> None:
-    for pattern in multipliers:
-        if not fnmatch.filter(names, pattern):
-            near = difflib.get_close_matches(pattern.strip("*"), names, n=2, cutoff=0.3)
-            hint = f"; similar: {', '.join(near)}" if near else ""
-            raise RecipeError(f"optimiser.lr_multipliers: `{pattern}` matches no trained parameter{hint}")
+    for tower, layer in places.values():
+        depth[tower] = max(depth.get(tower, 0), layer + 1)
+    above = {name: depth[tower] - layer for name, (tower, layer) in places.items() if depth[tower]}
+    return dict.fromkeys(names, 0) | above
 
 
 class Optimisation:
@@ -135,6 +126,7 @@ class Optimisation:
 
     def begin(self, step: int) -> float:
         """Clear the gradients, and set and return the step's learning rate."""
+        # None, not 0: AdamW skips a parameter without a gradient, but would decay the towers of the other pairs.
         self.adamw.zero_grad(set_to_none=True)
         lr = learning_rate(self.settings, step, self.total_steps)
         for group in self.adamw.param_groups:
@@ -204,6 +196,7 @@ class Ema:
     def update(self) -> None:
         """Include the current weights in the average."""
         self._count += 1
+        # As in TensorFlow's ExponentialMovingAverage: the first averages would otherwise be the initial weights.
         decay = min(self._decay, (1 + self._count) / (10 + self._count))
         for name, p in self._named.items():
             self.values[name].lerp_(p.detach(), 1 - decay)

@@ -37,6 +37,7 @@ class Text(Settings):
 
     model: str
     """Folder, hub id or ``package:NAME/folder`` of a CLIP or sentence-transformers model."""
+    # The context length of CLIP.
     max_tokens: int = Field(77, ge=4)
     """Maximum length of a text in tokens; longer texts are truncated."""
     views: TextViews = TextViews()
@@ -89,6 +90,7 @@ class CheckpointSettings(Settings):
 
     every_steps: int = Field(500, ge=1)
     """Write a checkpoint every so many steps."""
+    # Two at least: a run whose newest checkpoint is damaged resumes from the one before.
     keep_last: int = Field(3, ge=2)
     """Number of recent checkpoints to keep."""
     keep_every: int | None = Field(None, ge=1)
@@ -179,6 +181,7 @@ class TrainRecipe(Settings):
             raise ValueError("give every pair a weight, or none")
         if any(weighted) and self.steps is None:
             raise ValueError("weights of pairs need `steps`: with weights an epoch has no defined length")
+        # A wrong setting is refused here, not when the first sample is decoded.
         for modality, tower in self.towers.items():
             modalities.get(modality).transform.model_validate(tower.transform)
         return self
@@ -224,6 +227,7 @@ def check(raw: dict[str, Any], place: str) -> TrainRecipe:
         raise RecipeError(
             f"{place}: this is a recipe for `vidal build`; a training recipe has text, towers, batch_size"
         )
+    # First: the towers are validated against the known modalities.
     modalities.load_all(raw.get("modalities"), place)
     recipe = validate(TrainRecipe, raw, place)
     return recipe.model_copy(update={"name": recipe.name or Path(place).stem})

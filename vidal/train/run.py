@@ -162,6 +162,7 @@ class _Run:
             held_out=self.data.held,
         )  # fmt: skip
         if self.start >= self.plan.steps:
+            # A finished run: the same command again is no error.
             return result
         with _interrupts() as interrupted, self._log() as log:
             trainer = Trainer(recipe, self.encoder, self.towers, self.optimisation, self._texts(), here)
@@ -179,6 +180,7 @@ class _Run:
                     self._log_step(log, step)
                 is_last = result.steps == self.plan.steps
                 health.check(step, is_last=is_last)
+                # Rank 0 decides: a rank that stopped at its own signal would leave the others in a collective.
                 result.was_interrupted = bool(from_main(interrupted.is_set()))
                 is_due |= is_last or result.was_interrupted or result.steps % recipe.checkpoints.every_steps == 0
                 # A checkpoint waits for a step with a finite loss, which shows that its weights are usable.
@@ -265,6 +267,7 @@ def _interrupts() -> Iterator[threading.Event]:
     """Yield an event that Ctrl-C and SIGTERM set; the run then ends after the current step, with a checkpoint."""
     interrupted = threading.Event()
     if threading.current_thread() is not threading.main_thread():
+        # Python lets only the main thread set handlers.
         yield interrupted
         return
     before = {number: signal.signal(number, lambda *_: interrupted.set()) for number in _SIGNALS}

@@ -63,10 +63,6 @@ class RunFolder:
         if self.path.is_file():
             raise OutputError(f"{path}: is a file; --out names a folder")
 
-    def exists(self) -> bool:
-        """Return whether the folder holds a run."""
-        return (self.path / NAME).is_file()
-
     def read(self) -> RunInfo:
         """Return ``run.json``; raises `OutputError` if it is missing or invalid."""
         try:
@@ -107,7 +103,7 @@ class RunFolder:
         Raises `OutputError` if the folder holds anything else, a run without ``resume``, or a run with another recipe
         or other data.
         """
-        if not self.exists():
+        if not (self.path / NAME).is_file():
             if self.path.is_dir() and (names := sorted(p.name for p in self.path.iterdir() if p.name[0] != ".")):
                 raise OutputError(
                     f"{self.path}: not empty and no training run (it has {names[0]}); choose another --out"

@@ -18,13 +18,12 @@ class Texts:
         self._rows: dict[str, int] = {}
         self._table: Tensor | None = None
 
-    def precompute(self, texts: Iterable[str]) -> int:
-        """Encode each distinct text once, in sorted order; return their number."""
+    def precompute(self, texts: Iterable[str]) -> None:
+        """Encode each distinct text once, in sorted order."""
         # Padding rows have an empty text.
         distinct = sorted(set(texts) | {""})
         self._table = self._tower.encode(distinct, self._batch_size).to(self._device)
         self._rows = {text: row for row, text in enumerate(distinct)}
-        return len(distinct)
 
     def encode(self, texts: Sequence[str]) -> Tensor:
         """Return the embeddings (b, d) in float32, without gradient, not normalised."""

@@ -41,6 +41,7 @@ def ahead(values: Iterator[T], should_end: Callable[[float], bool] = lambda sinc
             put(None, error)
 
     # Started here, not at the first `next`: the first value is computed while the consumer prepares.
+    # A daemon: one that waits for a stalled worker must not keep the process alive.
     thread = threading.Thread(target=work, name="ahead", daemon=True)
     thread.start()
 

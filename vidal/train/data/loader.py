@@ -97,6 +97,7 @@ class Loader:
         self._dataset = ChunkDataset(samples, index, transforms, texts, seed)
         self._workers, self._pin = workers, pin and torch.cuda.is_available()
         self._prefetch, self._stall_s = prefetch, stall_s
+        # With other ranks the step after the signal ends the run, on all of them together.
         self._stop = stop if ranks == 1 else None
 
     def __iter__(self) -> Iterator[Batch]:
@@ -214,6 +215,7 @@ class _Watch(Iterator[Chunk]):
 def _init_worker(worker: int) -> None:
     # Ctrl-C reaches the whole process group, but the main process decides when a run ends.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    # The handler of the run, inherited by the fork, only sets an event: the worker would survive its termination.
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
     # The workers are the parallelism; torch is limited to one thread by its DataLoader, OpenCV is not.
     cv2.setNumThreads(0)

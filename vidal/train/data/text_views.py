@@ -44,7 +44,6 @@ class Choice:
     """A drawn text."""
 
     text: str
-    view: str
     frame: int | None
     """Number of the frame that the text describes; None unless it is a frame caption."""
 
@@ -91,7 +90,7 @@ class TextViews(BaseModel):
         # Rounding may put the draw past the last of the cumulative weights.
         view, texts = available[min(drawn, len(available) - 1)]
         number, text = texts[int(rng.integers(len(texts)))]
-        return Choice(text=text, view=view, frame=number if view == "frame_caption" else None)
+        return Choice(text=text, frame=number if view == "frame_caption" else None)
 
     def every(self, row: Row) -> list[str]:
         """Return the distinct texts of all views, for evaluation with several captions per clip."""
