@@ -33,8 +33,8 @@ PLACES = {
 
 
 def film(path: Path, *options: str) -> Path:
-    picture = ("-f", "lavfi", "-i", "testsrc2=s=160x120:d=1", "-c:v", "libx264", "-preset", "ultrafast")
-    command = [find_ffmpeg(), "-y", "-loglevel", "error", *picture, "-pix_fmt", "yuv420p", *options, path]
+    video = ("-f", "lavfi", "-i", "testsrc2=s=160x120:d=1", "-c:v", "libx264", "-preset", "ultrafast")
+    command = [find_ffmpeg(), "-y", "-loglevel", "error", *video, "-pix_fmt", "yuv420p", *options, path]
     subprocess.run(command, check=True)
     return path
 

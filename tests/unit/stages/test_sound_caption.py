@@ -184,7 +184,7 @@ def test_a_label_s_score_is_its_mean_over_windows_of_equal_length(tmp_path: Path
     assert AudioTagger(stated, device="cpu", window_s=9.0, is_multi_label=None).tags(audio) == several.tags(audio)
 
 
-def test_a_tagger_hears_sound_at_its_own_rate(tmp_path: Path) -> None:
+def test_a_tagger_gets_audio_at_its_own_rate(tmp_path: Path) -> None:
     from transformers import ASTFeatureExtractor
 
     tiny_ast(tmp_path)
