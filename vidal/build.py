@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections import defaultdict
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -19,7 +20,7 @@ from vidal.dataset.storage import Storage
 from vidal.engine.add import add as add_to
 from vidal.engine.add import is_there
 from vidal.engine.add import load as load_addition
-from vidal.engine.driver import Retry, Run, is_complete
+from vidal.engine.driver import Run, is_complete
 from vidal.engine.driver import build as drive
 from vidal.engine.grow import grow as grow_to
 from vidal.engine.grow import load as load_growth
@@ -137,15 +138,15 @@ def retry(
     """
     started = time.monotonic()
     dataset = Dataset.open(out)
-    chosen, shards, known = set(), set(), set()
+    chosen: defaultdict[int, set[str]] = defaultdict(set)
+    known = set()
     for row in dataset.rows(["clip_id", "shard", "status", "reason", "is_transient"]):
         if row["status"] != "failed":
             continue
         known.add(row["reason"])
         by_name = row["reason"] in reasons or row["clip_id"] in clip_ids
         if by_name or (not reasons and not clip_ids and row["is_transient"]):
-            chosen.add(row["clip_id"])
-            shards.add(row["shard"])
+            chosen[row["shard"]].add(row["clip_id"])
     if unknown := sorted(set(reasons) - known):
         raise UserError(
             f"{out}: no clip failed with reason {unknown[0]}; reasons: {', '.join(sorted(known)) or 'none'}"
@@ -156,9 +157,12 @@ def retry(
         return _result(out, started, did_nothing=True)
     dataset.own_tars("and has no recipe to run again; fix the tars and index them again")
     refuse_revised(dataset, "vidal retry")
-    recipe = _recipe_of(dataset, settings)
-    chosen_clips = Retry(clip_ids=frozenset(chosen), shards=frozenset(shards))
-    return _drive(recipe, out, how, console, quiet=quiet, retry=chosen_clips)
+    try:
+        recipe = again(dataset.info.definition, settings, f"{dataset.storage.address}/dataset.json")
+    except RecipeError as error:
+        raise RecipeError(f"{error}; this dataset was written by {dataset.info.created_by}") from None
+    by_shard = {shard: frozenset(ids) for shard, ids in chosen.items()}
+    return _drive(recipe, out, how, console, quiet=quiet, retry=by_shard)
 
 
 def add(
@@ -201,15 +205,8 @@ def grow(
         return _result(address, started, did_nothing=True)
 
 
-def _recipe_of(dataset: Dataset, settings: Sequence[str]) -> Recipe:
-    try:
-        return again(dataset.info.definition, settings, f"{dataset.storage.address}/dataset.json")
-    except RecipeError as error:
-        raise RecipeError(f"{error}; this dataset was written by {dataset.info.created_by}") from None
-
-
 def _drive(
-    recipe: Recipe, out: str, how: How, console: Console, *, quiet: bool, retry: Retry | None = None,
+    recipe: Recipe, out: str, how: How, console: Console, *, quiet: bool, retry: Mapping[int, frozenset[str]] = {},
     work: Callable[[Run], None] = drive,
 ) -> BuildResult:  # fmt: skip
     started = time.monotonic()
@@ -223,7 +220,7 @@ def _drive(
             work(run)
         finally:
             engine.close()
-    return _result(out, started, stage_seconds=dict(run.seconds))
+    return _result(out, started, stage_seconds=dict(progress.seconds))
 
 
 def _result(

@@ -9,11 +9,10 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 from vidal import recipe as recipes
 from vidal.dataset.dataset import Dataset
-from vidal.dataset.revise import Revision, begin, locked, revision_at
+from vidal.dataset.revise import begin, locked, revision_at
 from vidal.engine.driver import Run, complete
 from vidal.errors import RecipeError
 from vidal.recipe import Recipe, fingerprint
@@ -55,38 +54,34 @@ def add(run: Run, path: Path, base: Dataset) -> None:
 
     Raises `VidalError`; shards committed before the error stay, and the same command resumes.
     """
+    info, recipe = base.info, run.recipe
+    resolved = {
+        **info.recipe,
+        "stages": [*info.recipe["stages"], *(step.identity() for step in recipe.steps)],
+        "revision_of": info.fingerprint,
+    }
+    # `vidal grow` runs the whole dataset's recipe again, in which an added stage replaces its earlier line.
+    added, definition = recipe.definition, info.definition
+    names = {name for line in added["stages"] for name in (line if isinstance(line, dict) else [line])}
+    kept = [line for line in definition["stages"] if not names & set(line if isinstance(line, dict) else [line])]
+    definition = {**definition, "stages": [*kept, *added["stages"]]}
+    if named := list(dict.fromkeys([*definition.get("modalities", ()), *added.get("modalities", ())])):
+        definition["modalities"] = named
+    layers = recipe.layers()
     with locked(base, run.progress.line):
-        revision = _begin(path, run.recipe, base)
+        revision = begin(
+            base,
+            made_by=f"{COMMAND} {path.name}",
+            fingerprint=fingerprint(resolved),
+            changes={
+                "recipe": resolved,
+                "definition": definition,
+                "layers": layers,
+                "columns": recipe.columns(),
+                "modalities": {layer: where for layer, where in recipe.modalities.items() if layer in layers},
+            },
+            # With a global decision among the steps, the plan of the last phase is made by the decision.
+            has_plan=len(recipe.phases()) == 1,
+        )
         complete(dataclasses.replace(run, storage=revision.storage, base=base))
         revision.finish()
-
-
-def _begin(path: Path, recipe: Recipe, base: Dataset) -> Revision:
-    """Claim the next revision, or resume the one that the same recipe began."""
-    steps = [step.identity() for step in recipe.steps]
-    stages = [*base.info.recipe["stages"], *steps]
-    resolved = {**base.info.recipe, "stages": stages, "revision_of": base.info.fingerprint}
-    layers = recipe.layers()
-    return begin(
-        base,
-        made_by=f"{COMMAND} {path.name}",
-        fingerprint=fingerprint(resolved),
-        changes={
-            "recipe": resolved,
-            "definition": _definition(base, recipe),
-            "layers": layers,
-            "columns": recipe.columns(),
-            "modalities": {layer: where for layer, where in recipe.modalities.items() if layer in layers},
-        },
-        has_plan=len(recipe.phases()) == 1,
-    )
-
-
-def _definition(base: Dataset, recipe: Recipe) -> dict[str, Any]:
-    """Return the recipe of the whole dataset, in which an added stage replaces its earlier line."""
-    added = recipe.definition["stages"]
-    names = {name for line in added for name in (line if isinstance(line, dict) else [line])}
-    definition = base.info.definition
-    kept = [line for line in definition["stages"] if not names & set(line if isinstance(line, dict) else [line])]
-    named = list(dict.fromkeys([*definition.get("modalities", ()), *recipe.definition.get("modalities", ())]))
-    return {**definition, "stages": [*kept, *added], **({"modalities": named} if named else {})}

@@ -9,9 +9,9 @@ next phase's plan, with the same candidates in the same shards.
 from __future__ import annotations
 
 import json
-from collections import Counter
-from collections.abc import Sequence
-from dataclasses import dataclass, field
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Protocol
 
 import vidal
@@ -24,7 +24,7 @@ from vidal.dataset.lock import Lock
 from vidal.dataset.revisions import INFO_NAME
 from vidal.dataset.storage import Storage
 from vidal.engine.decided import decided_plan, uncommit_changed
-from vidal.engine.job import Assignment, Engine, Job, Progress, ShardReport, cut_into_groups
+from vidal.engine.job import Assignment, Engine, Job, Progress, cut_into_groups
 from vidal.errors import MachineError, NothingNewError, OutputError, StorageError, UserError
 from vidal.flow import check_own_columns
 from vidal.recipe import Phase, Recipe, fingerprint
@@ -35,6 +35,7 @@ from vidal.stage import Decision
 _SECRETS = f"{DISCOVERED}/secrets.json"
 """Names of the secrets that a source is expanded with, while there is no ``dataset.json`` yet to keep them."""
 _DEATHS_TO_FAIL = 2
+"""At the first death the clip may have been one of a batch; at the second it was alone."""
 _MAX_IDLE_PASSES = 3
 
 
@@ -54,14 +55,6 @@ class RunProgress(Progress, Protocol):
         """The state of the run in one line."""
 
 
-@dataclass(slots=True, kw_only=True)
-class Retry:
-    """The clips to retry and the shards that they are in."""
-
-    clip_ids: frozenset[str]
-    shards: frozenset[int]
-
-
 @dataclass(slots=True)
 class Run:
     """One call of `build`: the recipe, the output, the engine and the progress display."""
@@ -71,13 +64,12 @@ class Run:
     engine: Engine
     progress: RunProgress
     have_gpu: bool = False
-    retry: Retry | None = None
+    retry: Mapping[int, frozenset[str]] = field(default_factory=dict)
+    """Ids of the clips to retry, by shard."""
     base: Dataset | None = None
     """The finished dataset that ``storage`` is a revision of, and the source of the clips with their members."""
     known: frozenset[str] = frozenset()
     """Ids of candidates to leave out of the plan."""
-    seconds: Counter[str] = field(default_factory=Counter)
-    """Worker seconds by stage, summed over all shards built so far."""
 
 
 def is_complete(recipe: Recipe, storage: Storage) -> bool:
@@ -89,8 +81,16 @@ def is_complete(recipe: Recipe, storage: Storage) -> bool:
 def build(run: Run) -> None:
     """Build every shard that is not committed yet. Raises `VidalError`; shards committed before the error stay."""
     info = _check_owner(run.recipe, run.storage)
-    _check_writable(run.storage)
-    with Lock(run.storage, run.progress.line):
+    storage = run.storage
+    if storage.is_local:
+        try:
+            storage.local_path().mkdir(parents=True, exist_ok=True)
+        except (FileExistsError, NotADirectoryError):
+            raise OutputError(f"{storage.address}: part of the path is a file; --out must name a folder") from None
+        except OSError as error:
+            line = f"{storage.address}: cannot be written: {error.strerror}; choose another --out"
+            raise StorageError(line) from error
+    with Lock(storage, run.progress.line):
         _check_secrets(run, info)
         complete(run)
 
@@ -114,6 +114,7 @@ def _check_owner(recipe: Recipe, storage: Storage) -> DatasetInfo | None:
         raise OutputError(f"{storage.address}: is a file; --out must name a folder")
     info = read_info(storage)
     if info is None:
+        # A run that was killed before its plan was complete leaves these; anything else is somebody's own.
         foreign = [n for n in storage.names("") if n not in (LOCK_NAME, "phases", DISCOVERED, plans.NAME)]
         if foreign and storage.is_local:
             raise OutputError(
@@ -149,17 +150,6 @@ def _check_secrets(run: Run, info: DatasetInfo | None) -> None:
             run.storage.write(_SECRETS, json.dumps(run.recipe.secrets).encode())
 
 
-def _check_writable(storage: Storage) -> None:
-    if storage.is_local:
-        try:
-            storage.local_path().mkdir(parents=True, exist_ok=True)
-        except (FileExistsError, NotADirectoryError):
-            raise OutputError(f"{storage.address}: part of the path is a file; --out must name a folder") from None
-        except OSError as error:
-            line = f"{storage.address}: cannot be written: {error.strerror}; choose another --out"
-            raise StorageError(line) from error
-
-
 def _prepare(run: Run, storage: Storage, index: int, previous: Storage | None, decision: Decision | None) -> None:
     """Write the plan and the ``dataset.json`` of a phase where they are missing."""
     if run.base and previous is None and not storage.exists(plans.NAME):
@@ -175,13 +165,15 @@ def _prepare(run: Run, storage: Storage, index: int, previous: Storage | None, d
         for note in plans.notes_of(plan):
             run.progress.note(note)
     elif previous is not None and decision is not None and (run.retry or not storage.exists(plans.NAME)):
+        # A retry may change what the decision sees, so it is made again; otherwise the plan that was written is final.
         earlier = Dataset.open(previous.address)
         plan = decided_plan(earlier, decision)
         if run.retry and storage.exists(plans.NAME):
-            uncommit_changed(storage, plan, run.retry.clip_ids, decision)
+            uncommit_changed(storage, plan, frozenset[str]().union(*run.retry.values()), decision)
         plans.write_cuts(storage, plan, earlier.plan.cuts)
     if read_info(storage) is None:
-        # The one of the whole dataset comes first: it says which recipe the folder belongs to.
+        # It follows the plan: where it exists, a resumed run takes the plan beside it as it is, however the source has
+        # changed. The one of the whole dataset comes first: it says which recipe the folder belongs to.
         if storage is not run.storage and read_info(run.storage) is None:
             _write_info(run, run.storage, plans.Plan(storage), len(run.recipe.phases()) - 1)
         _write_info(run, storage, plans.Plan(storage), index)
@@ -190,6 +182,7 @@ def _prepare(run: Run, storage: Storage, index: int, previous: Storage | None, d
 def _write_info(run: Run, storage: Storage, plan: plans.Plan, index: int) -> None:
     recipe, base = run.recipe, run.base
     decisions = [number for number, step in enumerate(recipe.steps) if isinstance(step, Decision)]
+    # A phase's fingerprint covers its own steps and those before it, so that a later threshold leaves it valid.
     steps = recipe.steps[: [*decisions, None][index]]
     resolved = recipe.resolved(steps)
     info = DatasetInfo(
@@ -207,8 +200,7 @@ def _write_info(run: Run, storage: Storage, plan: plans.Plan, index: int) -> Non
         secrets=list(recipe.secrets),
     )
     if base:
-        whole = read_info(run.storage)
-        assert whole is not None
+        whole = Dataset.at(run.storage).info
         resolved = {**whole.recipe, "stages": [*base.info.recipe["stages"], *resolved["stages"]]}
         info = whole.model_copy(
             update={
@@ -220,8 +212,7 @@ def _write_info(run: Run, storage: Storage, plan: plans.Plan, index: int) -> Non
 
 
 def _run_phase(run: Run, phase: Phase, storage: Storage, previous: Storage | None, place: tuple[int, int]) -> None:
-    info = read_info(storage)
-    assert info is not None
+    info = Dataset.at(storage).info
     before = previous.address if previous else run.base.address if run.base else None
     stages = run.recipe.stages_to_run(phase)
     read = {name for stage in stages for name in stage.reads}
@@ -240,11 +231,10 @@ def _run_phase(run: Run, phase: Phase, storage: Storage, previous: Storage | Non
         shared=run.engine.share({name: shared for name, shared in objects.items() if shared is not None}),
     )
     done = set(committed(storage))
-    retry = run.retry or Retry(clip_ids=frozenset(), shards=frozenset())
     todo = [
-        Assignment(shard=shard, again=retry.clip_ids if shard in done else None)
+        Assignment(shard=shard, again=run.retry.get(shard) if shard in done else None)
         for shard in range(info.shards)
-        if shard not in done or shard in retry.shards
+        if shard not in done or shard in run.retry
     ]
     plan = plans.Plan(storage)
     already = info.candidates - sum(plan.size_of(assignment.shard) for assignment in todo)
@@ -254,48 +244,23 @@ def _run_phase(run: Run, phase: Phase, storage: Storage, previous: Storage | Non
 
 def _run_passes(run: Run, job: Job, todo: Sequence[Assignment]) -> None:
     """Run passes over uncommitted shards until all are committed; a clip under way at two worker deaths fails."""
-    deaths: Counter[tuple[int, str]] = Counter()
-    stages: dict[tuple[int, str], str] = {}
-    finished: set[int] = set()
+    deaths: defaultdict[tuple[int, str], list[str]] = defaultdict(list)
     idle_passes = 0
     while todo:
-        died = run.engine.run(job, todo, _Recorder(run, finished))
+        died = run.engine.run(job, todo, run.progress)
         for shard, under_way in died.items():
-            clips = [(shard, clip_id) for clip_id in under_way.clip_ids]
-            deaths.update(clips)
-            stages.update(dict.fromkeys(clips, under_way.stage))
-        remaining = [a for a in todo if a.shard not in finished]
+            for clip_id in under_way.clip_ids:
+                deaths[shard, clip_id].append(under_way.stage)
+        remaining = [a for a in todo if a.shard in died]
+        # Deaths with a clip under way come to an end by themselves, as the clip fails at its second one.
         idle_passes = 0 if len(remaining) < len(todo) or any(u.clip_ids for u in died.values()) else idle_passes + 1
         if idle_passes >= _MAX_IDLE_PASSES:
             raise MachineError(
                 f"shard {remaining[0].shard}: workers died {idle_passes} times with no clip under way; "
                 f"check for lack of memory or disk space. Committed shards stay; run the same command again to resume"
             )
+        dead = {place: stages[-1] for place, stages in deaths.items() if len(stages) >= _DEATHS_TO_FAIL}
         todo = [
-            Assignment(
-                shard=a.shard,
-                again=a.again,
-                isolate=a.isolate or a.shard in died,
-                dead={c: stages[s, c] for (s, c), n in deaths.items() if s == a.shard and n >= _DEATHS_TO_FAIL},
-            )
+            replace(a, isolate=True, dead={clip_id: stage for (s, clip_id), stage in dead.items() if s == a.shard})
             for a in remaining
         ]
-
-
-class _Recorder:
-    """Forwards an engine's reports, and records which shards are done and how long each stage took."""
-
-    def __init__(self, run: Run, finished: set[int]) -> None:
-        self._run = run
-        self._finished = finished
-
-    def update(self, report: ShardReport) -> None:
-        self._run.progress.update(report)
-
-    def done(self, report: ShardReport) -> None:
-        self._finished.add(report.shard)
-        self._run.seconds.update(report.seconds)
-        self._run.progress.done(report)
-
-    def tick(self) -> None:
-        self._run.progress.tick()

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Iterator, Sequence
-from typing import Any
 
 import pyarrow as pa
 
@@ -53,6 +52,7 @@ def grow(run: Run, base: Dataset, source: Sequence[str]) -> None:
         if (other := read_info(within)) and not other.made_by.startswith(COMMAND):
             raise unfinished(base.storage, number, other.made_by)
         storage = within.child(GROWN)
+        # Left out by id, so that a source may name all that the dataset has, such as the same list made longer.
         known = frozenset(base.plan.table(["clip_id"]).column("clip_id").to_pylist())
         build(dataclasses.replace(run, storage=storage, known=known))
         revision = _begin(base, Dataset.at(storage), number, " ".join([COMMAND, *source]))
@@ -64,8 +64,14 @@ def _begin(base: Dataset, grown: Dataset, number: int, made_by: str) -> Revision
     info, folder = base.info, f"{revisions.folder_of(number)}/{GROWN}"
     tar_folders = shared_tars(base)
     for layer in grown.info.layers:
-        new = revisions.TarFolder(first_shard=info.shards, folder=folder)
-        tar_folders[layer] = [*tar_folders.get(layer, []), new]
+        place = revisions.TarFolder(first_shard=info.shards, folder=folder)
+        tar_folders[layer] = [*tar_folders.get(layer, []), place]
+    # The new candidates follow the existing ones, in shards of their own: no existing shard changes.
+    new = plans.to_add_to(grown.plan)
+    for name, first in (("shard", info.shards), ("position", info.candidates)):
+        column = pa.array(new.column(name).to_numpy() + first)
+        new = new.set_column(new.column_names.index(name), name, column)
+    plan = pa.concat_tables([plans.to_add_to(base.plan), new], promote_options="permissive")
     resolved = {**info.recipe, "revision_of": info.fingerprint, "grown_by": grown.info.fingerprint}
     return begin(
         base,
@@ -80,41 +86,31 @@ def _begin(base: Dataset, grown: Dataset, number: int, made_by: str) -> Revision
             "tar_folders": {layer: [place.model_dump() for place in places] for layer, places in tar_folders.items()},
             "carried": [*info.carried, info.fingerprint],
         },
-        plan=(_plan(base, grown), [*base.plan.cuts, *grown.plan.cuts]),
+        plan=(plan, [*base.plan.cuts, *grown.plan.cuts]),
     )
-
-
-def _plan(base: Dataset, grown: Dataset) -> pa.Table:
-    """Return ids and places of all candidates: the existing ones, then the new ones."""
-    new = plans.to_add_to(grown.plan)
-    for name, first in (("shard", base.info.shards), ("position", base.info.candidates)):
-        column = pa.array(new.column(name).to_numpy() + first)
-        new = new.set_column(new.column_names.index(name), name, column)
-    return pa.concat_tables([plans.to_add_to(base.plan), new], promote_options="permissive")
 
 
 def _write(revision: Revision, base: Dataset, grown: Dataset) -> None:
     """Write the manifests that are still missing: a run that was killed has written some."""
     committed, extra = set(revision.dataset.committed()), revision.dataset.extra_schema
+    names = {*schema().names, *extra.names}
+
+    def clips_of(dataset: Dataset, shard: int) -> Iterator[Clip]:
+        for row in dataset.table(shard).to_pylist():
+            yield from_row({**dict.fromkeys(extra.names), **{name: row[name] for name in row if name in names}})
+
     for shard in (shard for shard in base.committed() if shard not in committed):
         data = base.storage.read(base.manifest_name(shard))
         if not manifest.read_schema(data).equals(manifest_schema(extra)):
             # Written with an earlier schema, or from a source without some column.
-            clips = list(_clips(base.table(shard).to_pylist(), extra))
-            data = manifest.to_parquet(clips, extra, manifest.own_metadata(data))
+            data = manifest.to_parquet(list(clips_of(base, shard)), extra, manifest.own_metadata(data))
         revision.storage.write(manifest.name_of(shard), data)
     metadata = {"fingerprint": revision.dataset.info.fingerprint}
     for shard in grown.committed():
         number = base.info.shards + shard
         if number not in committed:
-            clips = list(_clips(grown.table(shard).to_pylist(), extra))
+            clips = list(clips_of(grown, shard))
             for clip in clips:
                 clip.shard, clip.position = number, clip.position + base.info.candidates
             data = manifest.to_parquet(clips, extra, {**metadata, "shard": str(number)})
             revision.storage.write(manifest.name_of(number), data)
-
-
-def _clips(rows: Sequence[dict[str, Any]], extra: pa.Schema) -> Iterator[Clip]:
-    names = {*schema().names, *extra.names}
-    for row in rows:
-        yield from_row({**dict.fromkeys(extra.names), **{name: row[name] for name in row if name in names}})

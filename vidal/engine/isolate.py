@@ -20,7 +20,6 @@ from vidal.errors import ClipError, UserError, machine_error
 from vidal.stage import Stage
 
 _DETAIL_CHARACTERS = 500
-
 _CLIP_ERRORS = (Exception, SystemExit)
 """A library that calls `sys.exit` has failed on a clip, too."""
 
@@ -40,6 +39,7 @@ def run_stage(stage: Stage, clips: Sequence[Clip], report: ShardReport, notes: N
         report.stage = under_way.stage
         notes.advance(report)
         started = time.perf_counter()
+        # The limit is a clip's, and a batch takes as long as its clips.
         limit_s = stage.needs.timeout_s
         with _watchdog(limit_s and limit_s * len(batch)):
             _run_batch(stage, batch)
@@ -48,7 +48,15 @@ def run_stage(stage: Stage, clips: Sequence[Clip], report: ShardReport, notes: N
 
 def _run_batch(stage: Stage, batch: Sequence[Clip]) -> None:
     """Process a batch; where that raises, restore its clips and process each alone."""
-    snapshots = [_snapshot(clip) for clip in batch] if len(batch) > 1 else []
+    # Half of a batch may be processed when it raises, so each clip is retried from the state before. A deep copy would
+    # copy the decoded pixels; stages replace arrays and members, and mutate only what is copied here.
+    snapshots = []
+    for clip in batch if len(batch) > 1 else ():
+        snapshot = copy.copy(clip)
+        snapshot.extra = dict(clip.extra)
+        snapshot.work = copy.copy(clip.work)
+        snapshot.work.members = list(clip.work.members)
+        snapshots.append(snapshot)
     try:
         stage.process_batch(batch)
     except _CLIP_ERRORS as error:
@@ -58,6 +66,7 @@ def _run_batch(stage: Stage, batch: Sequence[Clip]) -> None:
             raise fault from error
         if not snapshots:
             _fail(batch[0], error)
+        # In place, as the caller holds these very objects.
         for clip, snapshot in zip(batch, snapshots, strict=False):
             for name in Clip.__slots__:
                 setattr(clip, name, getattr(snapshot, name))
@@ -67,17 +76,10 @@ def _run_batch(stage: Stage, batch: Sequence[Clip]) -> None:
             clip.stage = stage.step_name()
 
 
-def _snapshot(clip: Clip) -> Clip:
-    snapshot = copy.copy(clip)
-    snapshot.extra = dict(clip.extra)
-    snapshot.work = copy.copy(clip.work)
-    snapshot.work.members = list(clip.work.members)
-    return snapshot
-
-
 def _fail(clip: Clip, error: BaseException) -> None:
     if isinstance(error, ClipError):
         clip.fail(error.reason, clean_detail(error.detail), is_transient=error.transient)
+    # By name, as torch's class would have to be imported in runs that have no torch.
     elif isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError":
         clip.fail("out_of_memory", clean_detail(str(error)), is_transient=True)
     else:
@@ -87,6 +89,7 @@ def _fail(clip: Clip, error: BaseException) -> None:
 
 def clean_detail(text: str) -> str:
     """The text as one printable line of at most 500 characters, however long or malformed it is."""
+    # Cut first: an error may quote megabytes of a file. Lone surrogates, which Parquet cannot store, become "?".
     head = text[: 4 * _DETAIL_CHARACTERS].encode("utf-8", "replace").decode()
     line = " ".join("".join(c if c.isprintable() else " " for c in head).split())
     return line if len(line) <= _DETAIL_CHARACTERS else line[:_DETAIL_CHARACTERS] + "…"

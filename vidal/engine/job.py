@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
-from vidal.clip import Clip
 from vidal.dataset.removals import Removals
 from vidal.dataset.storage import Storage
 from vidal.stage import Shared, Stage
@@ -25,10 +25,12 @@ def cut_into_groups(stages: Sequence[Stage], *, have_gpu: bool) -> tuple[Group, 
     groups: list[Group] = []
     for stage in stages:
         gpus = stage.needs.gpus if have_gpu else 0.0
+        # One group per run of stages on the same hardware: each boundary sends every clip, pixels included, once more.
         if groups and (groups[-1].gpus > 0) == (gpus > 0):
             groups[-1] = Group(stages=(*groups[-1].stages, stage), gpus=max(groups[-1].gpus, gpus))
         else:
             groups.append(Group(stages=(stage,), gpus=gpus))
+    # A phase without stages, such as the last one after a decision, still has rows to write.
     return tuple(groups) or (Group(stages=(), gpus=0.0),)
 
 
@@ -84,9 +86,8 @@ class ShardReport:
     """The counts of a shard by status, and the time that each stage took."""
 
     shard: int
-    kept: int = 0
-    rejected: int = 0
-    failed: int = 0
+    outcomes: Counter[str] = field(default_factory=Counter)
+    """Number of clips by status."""
     stage: str = ""
     """The stage under way."""
     seconds: dict[str, float] = field(default_factory=dict)
@@ -94,19 +95,16 @@ class ShardReport:
     clips: dict[str, int] = field(default_factory=dict)
     """Number of clips processed by each stage."""
 
-    def count(self, clips: Sequence[Clip]) -> None:
-        for clip in clips:
-            self.kept += clip.status == "kept"
-            self.rejected += clip.status == "rejected"
-            self.failed += clip.status == "failed"
-
     def spend(self, stage: str, seconds: float, clips: int = 0) -> None:
         self.seconds[stage] = self.seconds.get(stage, 0.0) + seconds
         self.clips[stage] = self.clips.get(stage, 0) + clips
 
 
-class Notes(Protocol):
-    """Where a worker announces its next clips; the driver reads the last note when the worker dies."""
+class Notes:
+    """Where a worker announces its next clips; the driver reads the last note when the worker dies.
+
+    This one ignores all notes, for stages that run in the driver's own process without a display.
+    """
 
     def begin(self, shard: int, under_way: UnderWay, *, surely: bool) -> None:
         """Announce some clips; with ``surely`` the note survives a crash right after the call."""
@@ -125,7 +123,10 @@ class Engine(Protocol):
         """Hold the objects that all workers share until `close`; returns proxies for the workers."""
 
     def run(self, job: Job, assignments: Sequence[Assignment], progress: Progress) -> dict[int, UnderWay]:
-        """Attempt every assignment once; returns what was under way in each shard whose worker died."""
+        """Attempt every assignment once; returns what was under way in each shard whose worker died.
+
+        Every shard that is not returned is committed.
+        """
 
     def close(self) -> None:
         """End every process that the engine started."""

@@ -14,7 +14,7 @@ from multiprocessing.connection import Connection, wait
 from typing import Any
 
 from vidal import extras
-from vidal.engine.job import Assignment, Job, Progress, ShardReport, UnderWay
+from vidal.engine.job import Assignment, Job, Notes, Progress, ShardReport, UnderWay
 from vidal.engine.shared import SocketHost
 from vidal.engine.worker import Worker, become_worker, environment, fatal_error, fatal_text
 from vidal.errors import MachineError
@@ -30,17 +30,19 @@ class InProcessEngine:
     """Runs everything in the driver's process, for debugging: a stage that crashes or hangs takes the run with it."""
 
     def run(self, job: Job, assignments: Sequence[Assignment], progress: Progress) -> dict[int, UnderWay]:
-        worker = Worker(job, job.groups, _ProgressNotes(progress))
-        try:
+        with contextlib.closing(Worker(job, job.groups, _ProgressNotes(progress))) as worker:
             worker.setup()
             for assignment in assignments:
                 progress.done(worker.make(assignment))
-        finally:
-            worker.close()
         return {}
 
-    def has_gpu(self) -> bool:
-        return _has_gpu()
+    @staticmethod
+    def has_gpu() -> bool:
+        if extras.missing(["torch"]):
+            return False
+        import torch
+
+        return torch.cuda.is_available()
 
     def share(self, objects: Mapping[str, object]) -> Mapping[str, Shared]:
         return {name: Direct(target) for name, target in objects.items()}
@@ -49,15 +51,7 @@ class InProcessEngine:
         """Nothing to do: no process was started."""
 
 
-def _has_gpu() -> bool:
-    if extras.missing(["torch"]):
-        return False
-    import torch
-
-    return torch.cuda.is_available()
-
-
-class _ProgressNotes:
+class _ProgressNotes(Notes):
     def __init__(self, progress: Progress) -> None:
         self._progress = progress
 
@@ -75,7 +69,6 @@ class _Member:
     process: Any
     pipe: Connection
     shard: int | None = None
-    is_ready: bool = False
     under_way: UnderWay = _NOTHING
 
 
@@ -104,6 +97,7 @@ class PoolEngine:
                     member.process.join()
                     if member.shard is not None:
                         deaths[member.shard] = member.under_way
+                    # One death in setup may be chance; when more than all workers have died there, the next ones will.
                     elif (deaths_in_setup := deaths_in_setup + 1) > 1 + self._size:
                         how = exit_text(member.process.exitcode)
                         raise MachineError(f"workers die while they load their models ({how}); is memory short?")
@@ -131,13 +125,13 @@ class PoolEngine:
             member.shard, member.under_way = None, _NOTHING
             if waiting:
                 assignment = waiting.popleft()
+                # Set before it is sent: where the worker is dead already, its pipe ends next, and the shard is retried.
                 member.shard = assignment.shard
                 with contextlib.suppress(OSError):
                     member.pipe.send(assignment)
         return True
 
-    def has_gpu(self) -> bool:
-        return _has_gpu()
+    has_gpu = staticmethod(InProcessEngine.has_gpu)
 
     def share(self, objects: Mapping[str, object]) -> Mapping[str, Shared]:
         self._end_host()
@@ -156,6 +150,7 @@ class PoolEngine:
             self._host = None
 
     def _end_members(self) -> None:
+        # Killed, not asked: what a worker has not committed is no part of the dataset, and a stage may hang.
         for member in self._members:
             member.process.kill()
         for member in self._members:
@@ -168,6 +163,7 @@ class PoolEngine:
 def _start(job: Job) -> _Member:
     driver_pipe, worker_pipe = _SPAWN.Pipe()
     process = _SPAWN.Process(target=_serve, args=(job, worker_pipe, os.getpid()), daemon=True)
+    # Started by the first process otherwise, which would unblock SIGINT again.
     resource_tracker.ensure_running()
     # The worker must have these variables before its first import, and must ignore Ctrl-C from its first instruction:
     # it inherits both, and the driver gets its own back.
@@ -183,6 +179,7 @@ def _start(job: Job) -> _Member:
             if value is not None:
                 os.environ[name] = value
         signal.pthread_sigmask(signal.SIG_SETMASK, mask)
+    # While the driver holds this end, a worker's death would not end the pipe.
     worker_pipe.close()
     return _Member(process=process, pipe=driver_pipe)
 
@@ -194,15 +191,11 @@ def _serve(job: Job, pipe: Connection, parent_pid: int) -> None:
     # as leaked when it is killed.
     multiprocessing.set_start_method("fork", force=True)
     try:
-        worker = Worker(job, job.groups, _PipeNotes(pipe))
-        try:
+        with contextlib.closing(Worker(job, job.groups, _PipeNotes(pipe))) as worker:
             worker.setup()
             pipe.send(("ready", None))
             while True:
-                assignment = pipe.recv()
-                pipe.send(("done", worker.make(assignment)))
-        finally:
-            worker.close()
+                pipe.send(("done", worker.make(pipe.recv())))
     except (EOFError, BrokenPipeError):
         return
     except BaseException as error:
@@ -210,7 +203,7 @@ def _serve(job: Job, pipe: Connection, parent_pid: int) -> None:
         raise SystemExit(1) from error
 
 
-class _PipeNotes:
+class _PipeNotes(Notes):
     """Notes sent through the pipe: what was written survives the process, so every note is certain to arrive."""
 
     def __init__(self, pipe: Connection) -> None:

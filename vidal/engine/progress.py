@@ -12,7 +12,7 @@ from rich.live import Live
 from rich.text import Text
 
 from vidal.engine.job import ShardReport
-from vidal.engine.time_left import TimeSpent, seconds_left
+from vidal.engine.time_left import seconds_left
 
 _PLAIN_EVERY_S = 10.0
 _NO_REPORT = ShardReport(shard=-1)
@@ -33,8 +33,10 @@ class LiveProgress:
         self._done: set[int] = set()
         self._finished: Counter[str] = Counter()
         self._gone_through: Counter[str] = Counter()
-        self._earlier = TimeSpent()
-        """Costs of the phases before this one and of this one's finished shards."""
+        self.seconds: Counter[str] = Counter()
+        """Worker seconds by stage, summed over the finished shards of all phases."""
+        self._clips: Counter[str] = Counter()
+        """Clips that each stage has processed in these shards."""
         self._started = time.monotonic()
         self._printed_at = self._started
         self._work_started: float | None = None
@@ -77,9 +79,10 @@ class LiveProgress:
         self._note_work(report)
         self._done.add(report.shard)
         self._reports.pop(report.shard, None)
-        self._finished.update(kept=report.kept, rejected=report.rejected, failed=report.failed)
+        self._finished.update(report.outcomes)
         self._gone_through.update(report.clips)
-        self._earlier.add(report)
+        self.seconds.update(report.seconds)
+        self._clips.update(report.clips)
         self.tick()
 
     def tick(self) -> None:
@@ -98,7 +101,7 @@ class LiveProgress:
             return f"planning · {elapsed}"
         # Another thread may add reports meanwhile.
         reports = list(self._reports.values())
-        counts = {n: self._finished[n] + sum(getattr(r, n) for r in reports) for n in ("kept", "rejected", "failed")}
+        counts = {n: self._finished[n] + sum(r.outcomes[n] for r in reports) for n in ("kept", "rejected", "failed")}
         done = sum(counts.values())
         has_phases = len(self._stages) > 1
         where = f"phase {self._phase}/{len(self._stages)}" if has_phases else "building"
@@ -106,24 +109,25 @@ class LiveProgress:
         parts += [*(f"{count} {name}" for name, count in counts.items()), elapsed]
         if not self._latest.stage and not done:
             return " · ".join([*parts, "loading models"])
-        account = self._earlier.copy()
+        seconds, processed = self.seconds.copy(), self._clips.copy()
         for report in reports:
-            account.add(report)
+            seconds.update(report.seconds)
+            processed.update(report.clips)
         if self._work_started is not None:
             left_s = seconds_left(
-                account,
+                seconds, processed,
                 stages=self._stages[self._phase - 1 :],
                 clips=self._total - self._already,
                 reach=self._gone_through + sum((Counter(r.clips) for r in reports), Counter[str]()),
                 wall_s=time.monotonic() - self._work_started,
-            )
+            )  # fmt: skip
             if left_s is not None:
                 parts.append(f"about {_duration(left_s)} left" + (" in all phases" if has_phases else ""))
         if self._latest.stage:
             parts.append(f"now: {self._latest.stage}")
-        if account.seconds:
-            stage, spent_s = account.seconds.most_common(1)[0]
-            parts.append(f"slowest: {stage} ({spent_s / max(sum(account.seconds.values()), 1e-9):.0%})")
+        if seconds:
+            stage, spent_s = seconds.most_common(1)[0]
+            parts.append(f"slowest: {stage} ({spent_s / max(sum(seconds.values()), 1e-9):.0%})")
         return " · ".join(parts)
 
     def _note_work(self, report: ShardReport) -> None:

@@ -15,12 +15,12 @@ from dataclasses import dataclass
 from typing import Any
 
 from vidal.clip import Clip
-from vidal.engine.job import Assignment, Group, Job, Progress, ShardReport, UnderWay
+from vidal.engine.job import Assignment, Group, Job, Notes, Progress, ShardReport, UnderWay
 from vidal.engine.ray_cluster import RayCluster
-from vidal.engine.shared import ActorProxy, Holder
+from vidal.engine.shared import ActorProxy
 from vidal.engine.worker import Worker, become_worker, environment, fatal_error, fatal_text
 from vidal.errors import VidalError
-from vidal.stage import Shared
+from vidal.stage import Direct, Shared
 
 _SHARDS_PER_EXECUTION = 2_000
 """Rows of one Ray Data execution: enough to amortise its start-up, few enough to keep the driver's memory small."""
@@ -75,7 +75,7 @@ class RayEngine:
         if not objects:
             return {}
         self._cluster.start()
-        return {name: ActorProxy(beside_the_driver(Holder, target)) for name, target in objects.items()}
+        return {name: ActorProxy(beside_the_driver(Direct, target)) for name, target in objects.items()}
 
     def _execute(self, job: Job, assignments: Sequence[Assignment], progress: Progress) -> Iterator[ShardReport]:
         import ray.data
@@ -83,6 +83,7 @@ class RayEngine:
         rows: list[Row] = [
             {"assignment": pickle.dumps(a), "clips": b"", "report": b"", "fatal": b""} for a in assignments
         ]
+        # One block a row, as Ray Data loses or retries whole blocks.
         dataset: Any = ray.data.from_items(rows, override_num_blocks=len(rows))
         resources: dict[str, float] = ray.cluster_resources()  # type: ignore[no-untyped-call]
         pools = cut_into_pools(job.groups, resources, self._workers, self._gpu_workers)
@@ -95,6 +96,8 @@ class RayEngine:
                 compute=ray.data.ActorPoolStrategy(size=size, max_tasks_in_flight_per_actor=in_flight),
                 num_cpus=pool.cpus,
                 num_gpus=pool.gpus or None,
+                # A dead worker is replaced, but its shard is not tried again here: the next pass does that clip by
+                # clip, where Ray would run into the same clip for ever.
                 max_restarts=-1,
                 max_task_retries=0,
                 runtime_env={"env_vars": environment(gpus=pool.gpus)},
@@ -203,7 +206,7 @@ class Ledger:
         return list(reports.values())
 
 
-class _LedgerNotes:
+class _LedgerNotes(Notes):
     """Notes to the `Ledger`: sent without waiting, or acknowledged once a worker has died on the shard."""
 
     def __init__(self, ledger: Any) -> None:
@@ -218,6 +221,7 @@ class _LedgerNotes:
             ray.get(acknowledgement)
 
     def advance(self, report: ShardReport) -> None:
+        # A fast stage would send thousands of messages a second to the one actor.
         now = time.monotonic()
         if now - self._sent_at > 0.5:
             self._sent_at = now
@@ -235,6 +239,7 @@ class GroupActor:
         self._worker: Worker | None = None
 
     def __call__(self, row: Row) -> Row:
+        # Whatever happens, one row goes out for each that comes in: an exception would cost Ray Data the whole block.
         if row["fatal"]:
             return row
         try:

@@ -15,6 +15,7 @@ import time
 import warnings
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import psutil
 
@@ -64,23 +65,38 @@ class RayCluster:
         os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
         os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
         os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")
-        if self._address is None:
-            self._start_private()
-        else:
-            self._join(self._address)
+        options = self._private_options() if self._address is None else {"address": self._address}
+        import ray
+
+        try:
+            host, _, port = (self._address or "").removeprefix("ray://").rpartition(":")
+            if host and port.isdigit():
+                # Ray itself would wait for minutes for a cluster that is not there.
+                socket.create_connection((host.strip("[]"), int(port)), timeout=_CONNECT_S).close()
+            with _silenced():
+                ray.init(**options, log_to_driver=False, logging_level=logging.ERROR)
+        except Exception as error:
+            self.stop()
+            line = " ".join(str(error).split())[:300]
+            if self._address is not None:
+                raise UserError(f"--ray-address {self._address}: no Ray cluster can be joined there: {line}") from error
+            raise MachineError(f"Ray could not be started: {line}; `--engine local` runs without it") from error
         _configure()
         self._is_up = True
         if self._home is not None:
             self._watch(self._home)
 
-    def _start_private(self) -> None:
+    def _private_options(self) -> dict[str, Any]:
+        """Make the folder and the token of a private Ray; returns how it is to be started."""
         sweep_leftovers()
         me = psutil.Process()
+        # The time as well as the id, which a later process may get.
         home = _HOME / f"{me.pid}-{int(me.create_time() * 100)}"
         token = home / "token"
         try:
             home.mkdir(parents=True, mode=0o700, exist_ok=True)
             self._home = home
+            # Its mode is set before there is anything to read.
             token.touch(mode=0o600)
             token.write_text(secrets.token_urlsafe(32))
         except OSError as error:
@@ -88,42 +104,17 @@ class RayCluster:
                 f"{home}: Ray's folder cannot be made ({error.strerror}); free some space, set TMPDIR to a folder with "
                 f"room, or use `--engine local`"
             ) from error
+        # Whoever reaches Ray's ports can run code, also another user of this machine.
         os.environ.update({"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN_PATH": str(token)})
-        import ray
-
-        try:
-            with _silenced():
-                ray.init(
-                    address="local",
-                    num_cpus=max(self._workers or 0, os.cpu_count() or 1),
-                    num_gpus=self._gpus,
-                    include_dashboard=self._dashboard,
-                    object_store_memory=self._object_store_bytes,
-                    _temp_dir=str(self._home),
-                    log_to_driver=False,
-                    logging_level=logging.ERROR,
-                )
-        except Exception as error:
-            self.stop()
-            line = " ".join(str(error).split())[:300]
-            raise MachineError(f"Ray could not be started: {line}; `--engine local` runs without it") from error
-
-    def _join(self, address: str) -> None:
-        host, colon, port = address.removeprefix("ray://").rpartition(":")
-        if colon and port.isdigit():
-            # Ray itself would wait for minutes for a cluster that is not there.
-            try:
-                socket.create_connection((host.strip("[]"), int(port)), timeout=_CONNECT_S).close()
-            except OSError as error:
-                raise UserError(f"--ray-address {address}: no Ray cluster can be joined there: {error}") from error
-        import ray
-
-        try:
-            with _silenced():
-                ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR)
-        except Exception as error:
-            line = " ".join(str(error).split())[:300]
-            raise UserError(f"--ray-address {address}: no Ray cluster can be joined there: {line}") from error
+        return {
+            # Without it, Ray would attach to any cluster that runs on this machine.
+            "address": "local",
+            "num_cpus": max(self._workers or 0, os.cpu_count() or 1),
+            "num_gpus": self._gpus,
+            "include_dashboard": self._dashboard,
+            "object_store_memory": self._object_store_bytes,
+            "_temp_dir": str(home),
+        }
 
     def _watch(self, home: Path) -> None:
         """Have a shell print why the run ended, should Ray's node process die.
@@ -199,6 +190,7 @@ def sweep_leftovers() -> None:
         with contextlib.suppress(psutil.NoSuchProcess):
             if str(int(psutil.Process(int(pid)).create_time() * 100)) == started:
                 continue
+        # Two of Ray's processes stay for more than 40 s after their driver was killed.
         kill_processes_of(home)
         shutil.rmtree(home, ignore_errors=True)
 

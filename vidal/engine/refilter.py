@@ -22,7 +22,7 @@ from vidal.dataset.plan import DECIDED
 from vidal.dataset.revise import Revision, begin, finished, locked, revision_at
 from vidal.engine.decided import rows_of
 from vidal.engine.isolate import run_stage
-from vidal.engine.job import ShardReport, UnderWay
+from vidal.engine.job import Notes, ShardReport
 from vidal.errors import RecipeError
 from vidal.recipe import fingerprint, steps_again, with_overrides
 from vidal.record import from_row
@@ -83,7 +83,13 @@ def refilter(address: str, settings: Sequence[str], *, dry_run: bool = False) ->
     after = steps_again(definition, place)
     changed = check_steps(before, after, place)
     verdicts = decide_anew(base, after, changed)
-    moves = _moves(current, base, verdicts)
+
+    def outcome(row: dict[str, Any]) -> str:
+        return _KEPT if row["status"] == _KEPT else f"{row['stage']}: {row['reason']}"
+
+    columns = ["clip_id", "status", "stage", "reason"]
+    pairs = zip(current.rows(columns), base.rows(columns), strict=True)
+    moves = Counter((outcome(old), outcome(new | verdicts.columns.get(new["clip_id"], {}))) for old, new in pairs)
     number, folder = None, None
     if not dry_run and definition != current.info.definition:
         with locked(base):
@@ -97,23 +103,11 @@ def refilter(address: str, settings: Sequence[str], *, dry_run: bool = False) ->
     )  # fmt: skip
 
 
-def _moves(current: Dataset, base: Dataset, verdicts: Verdicts) -> Counter[tuple[str, str]]:
-    """Count the clips by their outcomes before and now."""
-    columns = ["clip_id", "status", "stage", "reason"]
-    pairs = zip(current.rows(columns), base.rows(columns), strict=True)
-    return Counter(
-        (_outcome(before), _outcome(row | verdicts.columns.get(row["clip_id"], {}))) for before, row in pairs
-    )
-
-
-def _outcome(row: dict[str, Any]) -> str:
-    return _KEPT if row["status"] == _KEPT else f"{row['stage']}: {row['reason']}"
-
-
 def _write(
     base: Dataset, definition: dict[str, Any], steps: Sequence[Step], changed: Sequence[int], verdicts: Verdicts,
     settings: Sequence[str],
 ) -> Revision:  # fmt: skip
+    """Write a revision with these outcomes, or the manifests that are missing of one that a killed run began."""
     stages = list(base.info.recipe["stages"])
     for number in changed:
         stages[number] = steps[number].identity()
@@ -122,7 +116,13 @@ def _write(
         base, made_by=" ".join([_COMMAND, *(f"--set {setting}" for setting in settings)]),
         fingerprint=fingerprint(resolved), changes={"recipe": resolved, "definition": definition},
     )  # fmt: skip
-    write(revision, base, verdicts)
+    metadata = {"fingerprint": revision.dataset.info.fingerprint}
+    committed = set(revision.dataset.committed())
+    for shard in (shard for shard in base.committed() if shard not in committed):
+        rows = base.table(shard).to_pylist()
+        clips = [from_row(row | verdicts.columns.get(row["clip_id"], {}) | metadata) for row in rows]
+        data = manifest.to_parquet(clips, base.extra_schema, {**metadata, "shard": str(shard)})
+        revision.storage.write(manifest.name_of(shard), data)
     revision.finish()
     return revision
 
@@ -171,11 +171,23 @@ def decide_anew(dataset: Dataset, steps: Sequence[Step], changed: Sequence[int])
     ends = {step.step_name(): number for number, step in enumerate(steps)}
     # Clips rejected by the plan or removed never reach a filter.
     ends |= {"plan": -1, "remove": -1}
+    # A decision sees which clips reach it, so any new outcome before it may change its own.
     for number, step in enumerate(steps):
         if isinstance(step, Decision) and (number in changed or verdicts.settled):
             _decide(dataset, step, number, ends, verdicts)
         elif isinstance(step, Stage) and number in changed:
-            _filter(dataset, step, number, ends, verdicts)
+            step.setup()
+            for row in dataset.rows(["clip_id", *_OUTCOME, *(name for name in step.reads if name not in _OUTCOME)]):
+                end = _end(row, ends)
+                if end < number or row["clip_id"] in verdicts.settled:
+                    continue
+                # Through the door of every build, so that an error fails the clip here as it does there.
+                clip = from_row({**row, **dict.fromkeys(_OUTCOME), "status": "candidate"})
+                run_stage(step, [clip], ShardReport(shard=0), Notes(), isolate=False)
+                if not clip.is_open:
+                    verdicts.settle(row, {name: getattr(clip, name) for name in _OUTCOME})
+                elif end == number:
+                    verdicts.settle(row, _not_processed(row, step))
     return verdicts
 
 
@@ -187,20 +199,6 @@ def _end(row: dict[str, Any], ends: dict[str, int]) -> int:
 def _not_processed(row: dict[str, Any], step: Step) -> dict[str, Any]:
     detail = f"passes {step.step_name()} now, but no stage behind it has run on the clip"
     return {"status": "rejected", "stage": step.step_name(), "reason": NOT_PROCESSED, "detail": detail}
-
-
-def _filter(dataset: Dataset, stage: Stage, number: int, ends: dict[str, int], verdicts: Verdicts) -> None:
-    stage.setup()
-    for row in dataset.rows(["clip_id", *_OUTCOME, *(name for name in stage.reads if name not in _OUTCOME)]):
-        end = _end(row, ends)
-        if end < number or row["clip_id"] in verdicts.settled:
-            continue
-        clip = from_row({**row, **dict.fromkeys(_OUTCOME), "status": "candidate"})
-        run_stage(stage, [clip], ShardReport(shard=0), _NoNotes(), isolate=False)
-        if not clip.is_open:
-            verdicts.settle(row, {name: getattr(clip, name) for name in _OUTCOME})
-        elif end == number:
-            verdicts.settle(row, _not_processed(row, stage))
 
 
 def _decide(dataset: Dataset, decision: Decision, number: int, ends: dict[str, int], verdicts: Verdicts) -> None:
@@ -224,25 +222,3 @@ def _decide(dataset: Dataset, decision: Decision, number: int, ends: dict[str, i
             verdicts.settle(row, {**outcome, "stage": decision.step_name()})
         elif _end(row, ends) == number:
             verdicts.settle(row, _not_processed(row, decision))
-
-
-def write(revision: Revision, base: Dataset, verdicts: Verdicts) -> None:
-    """Write the manifests that are still missing: a run that was killed has written some."""
-    committed = set(revision.dataset.committed())
-    fingerprint = revision.dataset.info.fingerprint
-    for shard in (shard for shard in base.committed() if shard not in committed):
-        rows = base.table(shard).to_pylist()
-        changes = [{**verdicts.columns.get(row["clip_id"], {}), "fingerprint": fingerprint} for row in rows]
-        clips = [from_row(row | change) for row, change in zip(rows, changes, strict=True)]
-        metadata = {"fingerprint": fingerprint, "shard": str(shard)}
-        revision.storage.write(manifest.name_of(shard), manifest.to_parquet(clips, base.extra_schema, metadata))
-
-
-class _NoNotes:
-    """Ignores all notes, as the stages run in the driver's own process."""
-
-    def begin(self, shard: int, under_way: UnderWay, *, surely: bool) -> None:
-        pass
-
-    def advance(self, report: ShardReport) -> None:
-        pass

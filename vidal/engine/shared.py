@@ -58,6 +58,7 @@ class SocketHost:
                 try:
                     connection.send((True, self._objects[name].call(method, *arguments)))
                 except Exception as error:
+                    # As text: the asking process need not know the class.
                     connection.send((False, f"{type(error).__name__}: {error}"))
 
 
@@ -76,6 +77,7 @@ class SocketProxy:
 
     def call(self, method: str, *arguments: Any) -> Any:
         try:
+            # Of each thread its own, as an answer on a shared one might go to another thread's question.
             if not hasattr(self._local, "connection"):
                 self._local.connection = Client(self._address, family="AF_UNIX", authkey=self._key)
             self._local.connection.send((self._name, method, arguments))
@@ -97,13 +99,3 @@ class ActorProxy:
         import ray
 
         return ray.get(self._actor.call.remote(method, *arguments))
-
-
-class Holder:
-    """The Ray actor's class: holds one object."""
-
-    def __init__(self, target: object) -> None:
-        self._target = target
-
-    def call(self, method: str, *arguments: Any) -> Any:
-        return getattr(self._target, method)(*arguments)

@@ -56,11 +56,10 @@ class Worker:
         self._notes = notes
         self._loader: ClipLoader | None = None
         self._scratch = private_folder("worker")
-        self._is_ready = False
 
     def setup(self) -> None:
         """Load every model once; raises `UserError` or `MachineError`, as no clip is to blame for a failure here."""
-        if self._is_ready:
+        if self._loader is not None:
             return
         for stage in (stage for group in self._groups for stage in group.stages):
             if stage.step_name() in self._job.shared:
@@ -74,7 +73,6 @@ class Worker:
                     f"stage {stage.step_name()} could not be set up: {type(error).__name__}: {error}"
                 ) from error
         self._loader = ClipLoader(self._job)
-        self._is_ready = True
 
     def close(self) -> None:
         shutil.rmtree(self._scratch, ignore_errors=True)
@@ -88,6 +86,7 @@ class Worker:
         """Run clips through this worker's stages, one window at a time, in order."""
         size = 1 if assignment.isolate else self._job.window
         remaining = iter(clips)
+        # All clips of a window are in memory at once; a window, not a shard, bounds what a worker holds.
         while window := list(itertools.islice(remaining, size)):
             for clip in window:
                 if clip.is_open:
@@ -106,24 +105,23 @@ class Worker:
         """Mark the clips that are still open as kept, write all of them with their members, and commit the shard."""
         assert self._loader is not None
         shard = assignment.shard
-        extra = self._loader.extra_schema
-        job = self._job
+        extra, job = self._loader.extra_schema, self._job
         with ShardWriter(job.storage, shard, job.layers, self._scratch, extra, job.inherited) as writer:
             for clip in clips:
                 if clip.is_open:
                     clip.status = "kept"
                 # By now the hash of the file and its uploader are known.
-                clip = self._job.removals.apply(clip, COMMIT)
-                clip.fingerprint = self._job.fingerprint
+                clip = job.removals.apply(clip, COMMIT)
+                clip.fingerprint = job.fingerprint
                 started = time.perf_counter()
                 writer.add(clip)
                 report.spend(COMMIT, time.perf_counter() - started, 1)
-                report.count([clip])
+                report.outcomes[clip.status] += 1
                 self._notes.advance(report)
             # No clip is to blame for a death from here on.
             self._notes.begin(shard, UnderWay(stage=COMMIT, clip_ids=()), surely=assignment.isolate)
             started = time.perf_counter()
-            writer.commit({"fingerprint": self._job.fingerprint})
+            writer.commit({"fingerprint": job.fingerprint})
             report.spend(COMMIT, time.perf_counter() - started)
 
     def make(self, assignment: Assignment) -> ShardReport:
@@ -135,6 +133,7 @@ class Worker:
 
 def fatal_text(error: BaseException) -> tuple[str, str]:
     """The class name and the one-line text of an error that ends the run, to be sent to the driver."""
+    # As text: an exception of a stage's library may not be picklable, or not importable in the driver.
     if isinstance(error, VidalError):
         return type(error).__name__, str(error)
     return MachineError.__name__, f"a worker failed: {type(error).__name__}: {' '.join(str(error).split())[:500]}"

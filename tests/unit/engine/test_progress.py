@@ -10,14 +10,13 @@ from rich.console import Console
 
 from vidal.engine.job import ShardReport
 from vidal.engine.progress import LiveProgress
-from vidal.engine.time_left import TimeSpent, seconds_left
+from vidal.engine.time_left import seconds_left
 
 
 def report(shard: int, kept: int, rejected: int = 0, failed: int = 0, stage: str = "", **seconds: float) -> ShardReport:
     clips = dict.fromkeys(seconds, kept + rejected + failed)
-    return ShardReport(
-        shard=shard, kept=kept, rejected=rejected, failed=failed, stage=stage, seconds=seconds, clips=clips
-    )
+    outcomes = Counter(kept=kept, rejected=rejected, failed=failed)
+    return ShardReport(shard=shard, outcomes=outcomes, stage=stage, seconds=seconds, clips=clips)
 
 
 def progress(*phases: list[str], quiet: bool = False, terminal: bool = False) -> tuple[LiveProgress, io.StringIO]:
@@ -90,15 +89,15 @@ def test_the_time_left_is_that_of_the_work_left(
     case: tuple[dict[str, tuple[float, int]], dict[str, int], list[list[str]], float],
 ) -> None:
     spent, reach, stages, wanted = case
-    account = TimeSpent(Counter({n: s for n, (s, _) in spent.items()}), Counter({n: c for n, (_, c) in spent.items()}))
-    busy_s = sum(account.seconds.values())
-    assert seconds_left(account, stages=stages, clips=10, reach=reach, wall_s=busy_s) == pytest.approx(wanted)
+    account = {n: s for n, (s, _) in spent.items()}, {n: c for n, (_, c) in spent.items()}
+    busy_s = sum(account[0].values())
+    assert seconds_left(*account, stages=stages, clips=10, reach=reach, wall_s=busy_s) == pytest.approx(wanted)
     # Two workers need half the time.
-    assert seconds_left(account, stages=stages, clips=10, reach=reach, wall_s=busy_s / 2) == pytest.approx(wanted / 2)
+    assert seconds_left(*account, stages=stages, clips=10, reach=reach, wall_s=busy_s / 2) == pytest.approx(wanted / 2)
 
 
 def test_nothing_is_said_of_the_time_left_before_anything_is_known() -> None:
-    assert seconds_left(TimeSpent(), stages=[["a"]], clips=10, reach={}, wall_s=1) is None
+    assert seconds_left({}, {}, stages=[["a"]], clips=10, reach={}, wall_s=1) is None
 
 
 @pytest.mark.parametrize(
