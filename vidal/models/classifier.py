@@ -49,6 +49,7 @@ class ImageNetClassifier:
         from PIL import Image
         from torchvision.transforms import v2
 
+        # The lite variants were trained on pixels of this range, not on ImageNet's mean and deviation.
         prepare = v2.Compose(
             [
                 v2.Resize(224, interpolation=v2.InterpolationMode.BICUBIC),

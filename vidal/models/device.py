@@ -19,6 +19,7 @@ def device_for(choice: DeviceChoice = "auto", *, gpus: float) -> str:
     if choice == "cuda" and not torch.cuda.is_available():
         raise ModelError("device: cuda is asked for, and this worker sees no GPU; set device: auto, or resources.gpus")
     if choice == "auto":
+        # Ray does not hide the GPUs from an actor that asks for none: each would load a copy onto the same card.
         return "cuda" if gpus and torch.cuda.is_available() else "cpu"
     return choice
 

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -59,7 +58,16 @@ def load_infrared(reference: str, *, device: str, style_seed: int) -> InfraredMo
 
     one_thread(device)
     target = torch.device(device)
-    weights = _weights_file(reference)
+    path = locate(reference).here
+    if path is None:
+        raise ModelError(
+            f"infrared: model {reference} is neither a file, nor a folder, nor in this machine's hub cache; name the "
+            "path of sRGB-TIR weights, or fetch a hub id with `vidal models pull RECIPE`"
+        )
+    files = [path] if path.is_file() else sorted(p for p in path.iterdir() if p.suffix in (".safetensors", ".pt"))
+    if len(files) != 1:
+        raise ModelError(f"infrared: {path} holds {len(files)} weights files, not one; name the file itself")
+    weights = files[0]
     try:
         # Channels-last takes a third less time on a CPU, and is the frames' memory layout anyway.
         generator = load_srgb_tir(weights).to(target).to(memory_format=torch.channels_last).eval()
@@ -71,18 +79,3 @@ def load_infrared(reference: str, *, device: str, style_seed: int) -> InfraredMo
             "an sRGB-TIR generator, with its config.json beside them unless it has the published sizes"
         ) from error
     return InfraredModel(generator=generator, style=style, device=target)
-
-
-def _weights_file(reference: str) -> Path:
-    path = locate(reference).here
-    if path is None:
-        raise ModelError(
-            f"infrared: model {reference} is neither a file, nor a folder, nor in this machine's hub cache; name the "
-            "path of sRGB-TIR weights, or fetch a hub id with `vidal models pull RECIPE`"
-        )
-    if path.is_file():
-        return path
-    files = sorted(p for p in path.iterdir() if p.suffix in (".safetensors", ".pt"))
-    if len(files) != 1:
-        raise ModelError(f"infrared: {path} holds {len(files)} weights files, not one; name the file itself")
-    return files[0]

@@ -86,33 +86,30 @@ def fetch(model: Model) -> Model:
     if model.whereabouts == "openai-whisper":
         fetch_openai(model.reference, model.download_root)
     else:
-        _from_hub(model)
+        import huggingface_hub
+
+        # It would print a warning for each retry; the last failure is reported below.
+        huggingface_hub.logging.set_verbosity_error()  # type: ignore[no-untyped-call]
+        place = locate(model.reference)
+        hub_id, revision = str(place.hub_id), place.revision
+        try:
+            hub = huggingface_hub.HfApi()
+            # Asked first for its timeout: the calls below would wait minutes for a hub that does not answer.
+            hub.model_info(hub_id, revision=revision, timeout=_HUB_TIMEOUT_S)
+            files = hub.list_repo_files(hub_id, revision=revision)
+            # PyTorch's weights alone, and no pickles, which can run code when loaded, where there are safetensors.
+            pickles = _PICKLES if any(name.endswith(".safetensors") for name in files) else []
+            huggingface_hub.snapshot_download(hub_id, revision=revision, ignore_patterns=[*_OTHER_FRAMEWORKS, *pickles])
+        except Exception as error:  # the client's errors have no narrower base class
+            raise ModelError(
+                f"{model.stage}.{model.setting}: {model.reference} cannot be fetched ({first_line(error)}); is the id "
+                "right, the hub reachable, and HF_TOKEN set for a gated model?"
+            ) from error
+    # Found anew: an id without weights downloads, too.
     fetched = find(model.stage, model.setting, model.reference, download_root=model.download_root)
     if fetched.is_missing:
         raise ModelError(f"{model.stage}.{model.setting}: {model.reference} holds no weights; is the id right?")
     return fetched
-
-
-def _from_hub(model: Model) -> None:
-    """Download the PyTorch weights: none of other frameworks, and no pickles where there are safetensors."""
-    import huggingface_hub
-
-    # It would print a warning for each retry; the last failure is reported below.
-    huggingface_hub.logging.set_verbosity_error()  # type: ignore[no-untyped-call]
-    place = locate(model.reference)
-    hub_id, revision = str(place.hub_id), place.revision
-    try:
-        hub = huggingface_hub.HfApi()
-        # Asked first for its timeout: the calls below would wait minutes for a hub that does not answer.
-        hub.model_info(hub_id, revision=revision, timeout=_HUB_TIMEOUT_S)
-        has_safetensors = any(name.endswith(".safetensors") for name in hub.list_repo_files(hub_id, revision=revision))
-        ignored = [*_OTHER_FRAMEWORKS, *(_PICKLES if has_safetensors else [])]
-        huggingface_hub.snapshot_download(hub_id, revision=revision, ignore_patterns=ignored)
-    except Exception as error:  # the client's errors have no narrower base class
-        raise ModelError(
-            f"{model.stage}.{model.setting}: {model.reference} cannot be fetched ({first_line(error)}); is the id "
-            "right, the hub reachable, and HF_TOKEN set for a gated model?"
-        ) from error
 
 
 def find(

@@ -70,6 +70,7 @@ class TransformersLlm:
         ]
         batch = self._tokenizer(chats, return_tensors="pt", padding=True, add_special_tokens=False).to(self._device)
         length = batch["input_ids"].shape[1]
+        allowed = [self._allowed(words) for words in vocabularies]
         started = time.monotonic()
         with torch.inference_mode():
             output = self._model.generate(
@@ -78,7 +79,7 @@ class TransformersLlm:
                 do_sample=False,
                 max_new_tokens=self._max_new_tokens,
                 max_time=self._max_seconds,
-                logits_processor=[_Only([self._allowed(words) for words in vocabularies])],
+                prefix_allowed_tokens_fn=(lambda row, _: allowed[row]) if any(vocabularies) else None,
             )
         if time.monotonic() - started >= self._max_seconds:
             # A text cut off at the time limit would depend on the machine's load.
@@ -105,36 +106,21 @@ class TransformersLlm:
             return {}
         return {"past_key_values": copy.deepcopy(cache)}
 
-    def _allowed(self, words: Sequence[str]) -> list[int] | None:
-        """Return the ids of the tokens that spell the words, None where any token is allowed."""
+    def _allowed(self, words: Sequence[str]) -> list[int]:
+        """Return the ids of the tokens that spell the words, and of the punctuation between them; without words, all.
+
+        It is a bound on tokens, not on words: their parts can be put together anew, so the guard still reads the reply.
+        """
         if not words:
-            return None
-        allowed = {self._tokenizer.eos_token_id, *self._spelling(".,'"), *self._spelling(". , '")}
-        for word in words:
-            allowed.update(self._spelling(word))
+            return list(range(self._model.config.get_text_config().vocab_size))
+        allowed = {self._tokenizer.eos_token_id}
+        for word in (".,'", ". , '", *words):
+            if word not in self._word_tokens:
+                forms = [space + form for form in (word, word.lower(), word.capitalize()) for space in ("", " ")]
+                ids = self._tokenizer(forms, add_special_tokens=False)["input_ids"]
+                self._word_tokens[word] = [token for form in ids for token in form]
+            allowed.update(self._word_tokens[word])
         return sorted(allowed)
-
-    def _spelling(self, word: str) -> list[int]:
-        if word not in self._word_tokens:
-            forms = [space + form for form in (word, word.lower(), word.capitalize()) for space in ("", " ")]
-            ids = self._tokenizer(forms, add_special_tokens=False)["input_ids"]
-            self._word_tokens[word] = [token for form in ids for token in form]
-        return self._word_tokens[word]
-
-
-class _Only:
-    """A logits processor that restricts each row of the batch to its allowed token ids."""
-
-    def __init__(self, allowed: Sequence[list[int] | None]) -> None:
-        self._allowed = allowed
-
-    def __call__(self, input_ids: Any, scores: Any) -> Any:
-        limited = scores.clone()
-        for row, allowed in enumerate(self._allowed):
-            if allowed is not None:
-                limited[row] = float("-inf")
-                limited[row, allowed] = scores[row, allowed]
-        return limited
 
 
 def load_causal_lm(reference: str, device: str) -> tuple[Any, Any]:

@@ -28,7 +28,6 @@ _WEIGHTS = frozenset({".safetensors", ".bin", ".pt", ".pth", ".ckpt", ".onnx", "
 class ModelPlace:
     """A resolved reference: ``path`` is set for a model on disk, ``hub_id`` and ``revision`` for one on a hub."""
 
-    reference: str
     path: Path | None = None
     hub_id: str | None = None
     revision: str | None = None
@@ -59,12 +58,13 @@ def locate(reference: str) -> ModelPlace:
         path, why_not = Path(next(iter(spec.submodule_search_locations))) / inside, "the package has no such file"
     else:
         path, why_not = Path(reference).expanduser(), "there is no such file or folder"
+        # What looks like a path is one: a mistyped folder must not be asked of a hub.
         if not path.exists() and not reference.startswith((".", "/", "~")):
             hub_id, _, revision = reference.partition("@")
-            return ModelPlace(reference=reference, hub_id=hub_id, revision=revision or None)
+            return ModelPlace(hub_id=hub_id, revision=revision or None)
     if not path.exists():
         raise ModelError(f"model {reference}: {why_not}; name a path, a hub id, package:NAME/FILE or vidal:NAME")
-    return ModelPlace(reference=reference, path=path)
+    return ModelPlace(path=path)
 
 
 def model_file(reference: str, what: str, remedy: str) -> Path:
@@ -89,6 +89,7 @@ def hub_folder(hub_id: str, revision: str | None) -> Path | None:
     if not commit:
         return None
     folder = cache / "snapshots" / commit
+    # A download that was broken off leaves the index and some of the shards.
     shards: set[str] = set()
     for index in folder.glob("*.index.json"):
         try:
@@ -112,6 +113,7 @@ def identity(reference: str) -> str:
 def _files_hash(path: Path) -> str:
     total = hashlib.sha256()
     for file in [path] if path.is_file() else sorted(p for p in path.rglob("*") if p.is_file()):
+        # Neither changes what a model computes, and Python writes .pyc files by itself.
         if file.suffix in (".md", ".pyc"):
             continue
         total.update(file.relative_to(path).as_posix().encode() if file != path else b"")

@@ -79,6 +79,7 @@ class ConseMatcher:
         self._classifier, self._device = ImageNetClassifier(classifier, device=device), device
         self._tokenizer = load_auto("AutoTokenizer", sentences)
         self._model = load_auto("AutoModel", sentences).to(device).eval()
+        # In batches, as a thousand names at once would be padded to the longest of all.
         names = self._classifier.names
         self._names = np.concatenate([self.texts(names[start : start + 100]) for start in range(0, len(names), 100)])
 

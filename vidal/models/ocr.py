@@ -50,9 +50,18 @@ class Reader:
 
     def read(self, frame: Frame) -> list[TextLine]:
         """Return the lines of an RGB image ``(height, width, 3)`` in reading order, whatever their score."""
+        from rapidocr_onnxruntime.ch_ppocr_det.utils import DetPreProcess
+
+        # rapidocr takes images as OpenCV reads them, blue first.
         bgr = np.ascontiguousarray(frame[:, :, ::-1])
         large = cv2.resize(bgr, None, fx=self.reading_scale, fy=self.reading_scale, interpolation=cv2.INTER_CUBIC)
-        rows = rows_of(self._detect(bgr, large.shape[0], large.shape[1]))
+        sides = sorted(bgr.shape[:2])
+        scale = min(self.detector_scale, max(1.0, _MAX_DETECTOR_SIDE / sides[1]))
+        prepare = DetPreProcess(round(sides[0] * scale), "min", self.detector.mean, self.detector.std)
+        (likelihood,) = self.detector.infer(prepare(bgr))
+        # The corners come out in pixels of the enlarged image, from which the lines are cut.
+        found, _ = self.detector.postprocess_op(likelihood, large.shape[:2])
+        rows = rows_of(list(self.detector.filter_tag_det_res(found, large.shape[:2])))
         quads = [quad for row in rows for quad in joined(row)]
         # A page of small print would cost more than the rest of the clip, and large text matters most.
         areas = [float(cv2.contourArea(quad.astype(np.float32))) for quad in quads]
@@ -69,17 +78,6 @@ class Reader:
             lines.append(TextLine(text=str(text).strip(), score=float(score), box=(x0, y0, x1, y1)))
         return lines
 
-    def _detect(self, bgr: Any, height: int, width: int) -> list[Corners]:
-        """Return the corners of every line, in pixels of a ``height`` x ``width`` image."""
-        from rapidocr_onnxruntime.ch_ppocr_det.utils import DetPreProcess
-
-        sides = sorted(bgr.shape[:2])
-        scale = min(self.detector_scale, max(1.0, _MAX_DETECTOR_SIDE / sides[1]))
-        prepare = DetPreProcess(round(sides[0] * scale), "min", self.detector.mean, self.detector.std)
-        (likelihood,) = self.detector.infer(prepare(bgr))
-        quads, _ = self.detector.postprocess_op(likelihood, (height, width))
-        return list(self.detector.filter_tag_det_res(quads, (height, width)))
-
 
 def load_reader(detector: str, recogniser: str, **settings: float) -> Reader:
     """Load a reader from two PP-OCR ONNX files, each run on one thread; raises `ModelError`."""
@@ -89,34 +87,22 @@ def load_reader(detector: str, recogniser: str, **settings: float) -> Reader:
     except ModuleNotFoundError as error:
         raise ModelError(f"ocr: {how_to_install('rapidocr_onnxruntime')}") from error
     cv2.setNumThreads(1)
+    session = {"use_cuda": False, "use_dml": False, "intra_op_num_threads": 1, "inter_op_num_threads": 1}
+    detection = {
+        "mean": [0.5] * 3, "std": [0.5] * 3, "thresh": 0.3, "box_thresh": 0.5, "max_candidates": 200,
+        "unclip_ratio": 2.0, "use_dilation": True,
+    }  # fmt: skip
+    recognition = {"rec_batch_num": 6, "rec_img_shape": [3, 48, 320]}
+    files = [str(model_file(name, "ocr: model", "a PP-OCR .onnx file")) for name in (detector, recogniser)]
     try:
-        text_detector = TextDetector(
-            {
-                **_session(detector),
-                "mean": [0.5] * 3,
-                "std": [0.5] * 3,
-                "thresh": 0.3,
-                "box_thresh": 0.5,
-                "max_candidates": 200,
-                "unclip_ratio": 2.0,
-                "use_dilation": True,
-            }
-        )
-        recognizer = TextRecognizer({**_session(recogniser), "rec_batch_num": 6, "rec_img_shape": [3, 48, 320]})
-    except ModelError:
-        raise
+        text_detector = TextDetector({"model_path": files[0], **session, **detection})
+        recognizer = TextRecognizer({"model_path": files[1], **session, **recognition})
     except Exception as error:
         raise ModelError(
             f"ocr: {detector} with {recogniser} cannot be loaded ({error}); name the ONNX files of a PP-OCR detector "
             "and recogniser"
         ) from error
     return Reader(detector=text_detector, recogniser=recognizer, **settings)  # type: ignore[arg-type]
-
-
-def _session(reference: str) -> dict[str, Any]:
-    path = model_file(reference, "ocr: model", "a PP-OCR .onnx file")
-    threads = {"intra_op_num_threads": 1, "inter_op_num_threads": 1}
-    return {"model_path": str(path), "use_cuda": False, "use_dml": False, **threads}
 
 
 def rows_of(quads: list[Corners]) -> list[list[Corners]]:

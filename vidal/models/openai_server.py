@@ -23,6 +23,7 @@ from vidal.errors import ClipError, MachineError, ModelError
 T = TypeVar("T")
 R = TypeVar("R")
 
+# A server is not trusted with the memory of the worker.
 MAX_REPLY_BYTES = 1 << 20
 MAX_WAIT_S = 60.0
 
@@ -160,6 +161,7 @@ class ChatServer:
             else:
                 self._health.answers, self._health.refused_since = self._health.answers + 1, 0
                 return data
+            # Tries since the server last answered anyone: five in all would stop the run at one that is only busy.
             unanswered = unanswered + 1 if seen == self._health.answers else 1
             seen = self._health.answers
             if unanswered >= self.tries:
@@ -213,6 +215,7 @@ def _field_of(data: bytes, name: str) -> str:
             fenced = _FENCED.search(text)
             text = fenced[1] if fenced else text
         reply = json.loads(text)
+    # RecursionError: a reply of brackets nested a thousand deep.
     except (ValueError, LookupError, TypeError, AttributeError, RecursionError) as error:
         raise MalformedReplyError(f"no JSON object: {type(error).__name__}") from error
     if not isinstance(reply, dict) or set(reply) != {name}:

@@ -46,6 +46,7 @@ def install(package: str) -> None:
     with tempfile.NamedTemporaryFile("w", suffix=".txt") as requirements:
         requirements.write(pinned()[package] + "\n")
         requirements.flush()
+        # Wheels alone, as a source distribution would run its own code here.
         command = ["pip", "install", "--quiet", "--no-deps", "--only-binary", ":all:", "--require-hashes"]
         done = subprocess.run(
             [sys.executable, "-m", *command, "--requirement", requirements.name],

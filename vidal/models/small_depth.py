@@ -123,13 +123,9 @@ class SmallDepthForDepthEstimation(PreTrainedModel):  # type: ignore[no-untyped-
 def processor() -> DPTImageProcessor:
     """Return the preprocessing used in training: short side about 128 px, sides multiples of 32, pixels in [-1, 1]."""
     return DPTImageProcessor(
-        size={"height": 128, "width": 128},
-        keep_aspect_ratio=True,
-        ensure_multiple_of=32,
-        resample=2,
-        image_mean=[0.5, 0.5, 0.5],
-        image_std=[0.5, 0.5, 0.5],
-    )
+        size={"height": 128, "width": 128}, keep_aspect_ratio=True, ensure_multiple_of=32, resample=2,
+        image_mean=[0.5, 0.5, 0.5], image_std=[0.5, 0.5, 0.5],
+    )  # fmt: skip
 
 
 AutoConfig.register(SmallDepthConfig.model_type, SmallDepthConfig, exist_ok=True)

@@ -33,11 +33,6 @@ class SrgbTirConfig:
     n_res: int = 4
     channels: int = 3
 
-    @property
-    def stride(self) -> int:
-        """The sides of the generator's input must be multiples of this."""
-        return 1 << self.n_downsample
-
     @classmethod
     def read(cls, path: Path) -> "SrgbTirConfig":
         """Read a JSON file with the sizes under "gen", as in the published configuration; raises `ValueError`."""
@@ -185,7 +180,8 @@ class SrgbTir(nn.Module):
     def translate(self, rgb: Tensor, style: Tensor) -> Tensor:
         """Translate rgb (b, 3, h, w) to infrared of the same shape, both in [-1, 1]; h and w at least 8 pixels."""
         h, w = rgb.shape[-2:]
-        stride = self.config.stride
+        # Each downsampling halves the sides, and the decoder doubles them again.
+        stride = 1 << self.config.n_downsample
         padded = F.pad(rgb, (0, -w % stride, 0, -h % stride), mode="reflect")
         return self.decode(self.encode_content(padded), style)[..., :h, :w]
 
@@ -206,6 +202,7 @@ def load_srgb_tir(weights: Path | str, config: SrgbTirConfig | Path | str | None
     if weights.suffix == ".safetensors":
         flat = load_file(weights)
     else:
+        # weights_only: a published pickle is a stranger's, and would otherwise run what it holds.
         autoencoders: dict[str, Any] = torch.load(weights, map_location="cpu", weights_only=True)
         flat = {f"{domain}.{name}": tensor for domain in "ab" for name, tensor in autoencoders[domain].items()}
     # Style encoders and the thermal-to-colour direction are unused; load_state_dict reports any other mismatch.

@@ -9,6 +9,7 @@ Both decode greedily or by beam search at temperature 0: without sampling, the t
 from __future__ import annotations
 
 import os
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
@@ -82,6 +83,7 @@ def openai_file(name: str, download_root: Path | None = None) -> Path:
     if name not in whisper.available_models():
         known = ", ".join(whisper.available_models())
         raise ModelError(f"speech: there is no Whisper model {name!r}; name a path, a hub id or one of {known}")
+    # As whisper.load_model computes it, which keeps the expression to itself.
     cache = Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "whisper"
     return (download_root or cache) / Path(whisper._MODELS[name]).name
 
@@ -102,20 +104,24 @@ def _token_limit(audio: Audio) -> int:
     return min(_MAX_TOKENS, _MIN_TOKENS + int(len(audio) / 16_000 * _TOKENS_PER_S))
 
 
+def _heard(segment: Mapping[str, Any]) -> Heard:
+    """Both implementations give a segment the same names, and values that may be numpy's."""
+    scores = ("avg_logprob", "no_speech_prob", "compression_ratio")
+    return Heard(
+        start_s=float(segment["start"]), end_s=float(segment["end"]), text=segment["text"].strip(),
+        **{name: float(segment[name]) for name in scores},
+    )  # fmt: skip
+
+
 class _FasterWhisper:
     def __init__(self, place: ModelPlace, device: str, beam_size: int, compute_type: str) -> None:
         import faster_whisper
 
         self._beam_size = beam_size
         self._model: Any = faster_whisper.WhisperModel(
-            place.source,
-            device=device,
-            compute_type=compute_type,
-            cpu_threads=1,
-            num_workers=1,
-            revision=place.revision,
-            local_files_only=place.path is not None,
-        )
+            place.source, device=device, compute_type=compute_type, cpu_threads=1, num_workers=1,
+            revision=place.revision, local_files_only=place.path is not None,
+        )  # fmt: skip
 
     def transcribe(self, audio: Audio, language: str | None) -> tuple[str, list[Heard]]:
         segments, info = self._model.transcribe(
@@ -130,17 +136,8 @@ class _FasterWhisper:
             no_speech_threshold=None,
             max_new_tokens=_token_limit(audio),
         )
-        return str(info.language), [
-            Heard(
-                start_s=float(s.start),
-                end_s=float(s.end),
-                text=s.text.strip(),
-                avg_logprob=float(s.avg_logprob),
-                no_speech_prob=float(s.no_speech_prob),
-                compression_ratio=float(s.compression_ratio),
-            )
-            for s in segments
-        ]
+        # A generator: the decoding happens while it is read.
+        return str(info.language), [_heard(vars(segment)) for segment in segments]
 
 
 class _OpenaiWhisper:
@@ -170,13 +167,4 @@ class _OpenaiWhisper:
             sample_len=_token_limit(audio),
             fp16=self._is_on_gpu,
         )
-        scores = ("avg_logprob", "no_speech_prob", "compression_ratio")
-        return str(result["language"]), [
-            Heard(
-                start_s=float(s["start"]),
-                end_s=float(s["end"]),
-                text=s["text"].strip(),
-                **{name: float(s[name]) for name in scores},
-            )
-            for s in result["segments"]
-        ]
+        return str(result["language"]), [_heard(segment) for segment in result["segments"]]

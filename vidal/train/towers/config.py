@@ -96,6 +96,7 @@ def checked(kind: type[Model], values: Mapping[str, Any], place: str) -> Model:
     try:
         return kind.model_validate(values)
     except ValidationError as error:
+        # One line for a person; pydantic's own message is a page, with a link.
         first = error.errors()[0]
         where = ".".join(str(part) for part in first["loc"])
         raise ModelError(f"{place}: config.json: {where}: {first['msg']} (got {first.get('input')!r})") from None

@@ -23,8 +23,10 @@ __all__ = ["Encoder", "TextTower", "TowerSettings", "VisionSettings", "VisionTow
 
 Pair = tuple[str, str]
 
+# Radford et al. (2021) start the temperature at 0.07 and bound the scale at 100.
 MAX_LOGIT_SCALE = math.log(100)
 _INFO_NCE_TEMPERATURE = 0.07
+# SigLIP's start (Zhai et al., 2023): nearly all pairs of a batch are negatives, and the bias expects that from step 0.
 _SIGMOID_TEMPERATURE = 0.1
 _SIGMOID_BIAS = -10.0
 
@@ -68,6 +70,7 @@ class Encoder(nn.Module):
         """
         built: dict[str, VisionTower] = {}
         for modality, settings in towers.items():
+            # crc32, as Python's own hash of a string differs from process to process.
             with torch.random.fork_rng(devices=[]):
                 torch.manual_seed(zlib.crc32(f"{seed} {modality}".encode()))
                 built[modality] = tower_from(settings, text.dim)
@@ -168,6 +171,7 @@ class Encoder(nn.Module):
 
         Raises `ModelError`, prefixed by ``place``, if a tensor is missing, unexpected or of another shape.
         """
+        # All but the text tower, under the names that they have in the encoder.
         stored = {"towers": self.towers, "logit_scale": self.logit_scale, "logit_bias": self.logit_bias}
         put(nn.ModuleDict(stored), state, place)
 

@@ -67,6 +67,7 @@ def save_folder(encoder: Encoder, out: str | Path) -> Path:
     out = Path(out).expanduser()
     if out.is_file() or (out.is_dir() and any(out.iterdir())):
         raise OutputError(f"{out}: already exists; choose another folder")
+    # Beside its final place, as a rename is atomic only within one file system.
     partial = out.with_name(f".{out.name}.partial")
     try:
         shutil.rmtree(partial, ignore_errors=True)

@@ -22,14 +22,7 @@ from vidal.train.towers.encoder import Encoder, pairs_of
 from vidal.train.towers.start import vision_folder
 from vidal.train.towers.text import TextTower
 from vidal.train.towers.vit import VisionTower
-from vidal.train.towers.weights import (
-    State,
-    model_folder,
-    plain_names,
-    read_config,
-    read_weights,
-    with_weights,
-)
+from vidal.train.towers.weights import State, model_folder, read_config, read_weights, with_weights
 
 LANGUAGEBIND = {
     "LanguageBindDepth": "depth",
@@ -63,7 +56,7 @@ def load_encoder(folder: str | Path) -> Encoder:
         raise ModelError(f"{path}: model_type {model_type} is not supported, only {known}")
     weights = read_weights(path)
     tower = _vision_tower(path, config, weights)
-    text = TextTower.of_clip(path, config, plain_names(weights))
+    text = TextTower.of_clip(path, config, weights)
     pairs = {("text", modality): None for modality in served}
     # One tower serves them all: CLIP has only one, whatever the frames that it is given show.
     encoder = Encoder({served[0]: tower}, text, pairs=pairs, serves=dict.fromkeys(served, served[0]))
@@ -84,6 +77,7 @@ def _run(folder: Path) -> Encoder:
     info = RunFolder(folder).read()
     encoder = Encoder.from_description(info.encoder)
     encoder.preprocessing = described(transforms_of(info.settings().transforms, encoder))
+    # Evaluated and exported is the average, where a run keeps one; it has no text tower either.
     averaged = {k.removeprefix("ema."): v for k, v in latest.optimiser().items() if k.startswith("ema.")}
     encoder.load_trainable_state(latest.model() | averaged, str(latest.path))
     return encoder

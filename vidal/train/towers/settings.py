@@ -121,6 +121,7 @@ class VisionSettings(VisionOptions, Projection, Sizes):
     @property
     def patches_kept(self) -> int:
         """Patches of one frame that a training step keeps, at least one."""
+        # open_clip's rounding, so that the same share drops the same number.
         return max(1, int(self.patches * (1 - self.patch_dropout)))
 
 

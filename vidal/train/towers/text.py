@@ -87,6 +87,7 @@ class SentenceModel(nn.Module):
         if not any(folder.glob("*.safetensors")):
             read_weights(folder)  # rejects a pickle that holds code, with an error of one line
         try:
+            # A model folder may bring Python files of its own; none of them is run.
             self.transformer: Any = AutoModel.from_pretrained(folder, trust_remote_code=False, dtype=torch.float32)
         except (OSError, ValueError, KeyError) as error:
             raise ModelError(f"{folder}: transformers cannot load it: {brief(error)}") from error
@@ -164,7 +165,7 @@ class TextTower(nn.Module):
             raise ModelError(
                 f"{folder}: neither a CLIP folder (text_config) nor a sentence-transformers one (modules.json)"
             )
-        return cls.of_clip(folder, config, plain_names(read_weights(folder)), max_tokens, reference=str(reference))
+        return cls.of_clip(folder, config, read_weights(folder), max_tokens, reference=str(reference))
 
     @classmethod
     def of_clip(
@@ -173,7 +174,7 @@ class TextTower(nn.Module):
     ) -> TextTower:  # fmt: skip
         """Build the text tower of a CLIP folder whose configuration and weights have been read already."""
         settings = clip_text_settings(config, str(folder))
-        text = with_weights(lambda: ClipText(settings), text_part(weights), str(folder))
+        text = with_weights(lambda: ClipText(settings), text_part(plain_names(weights)), str(folder))
         return cls(text, reference or str(folder), folder, max_tokens)
 
     def describe(self) -> dict[str, Any]:
@@ -243,5 +244,6 @@ class TextTower(nn.Module):
         digest = hashlib.sha256()
         for name, tensor in sorted(self.model.state_dict().items()):
             digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
+            # Viewed as bytes, since numpy has no bfloat16.
             digest.update(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().tobytes())
         return digest.hexdigest()

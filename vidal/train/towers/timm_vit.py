@@ -44,6 +44,7 @@ def timm_start(name: str, *, pretrained: bool) -> tuple[VisionSettings, State]:
     except Exception as error:  # the hub client raises dozens of exception types
         remedy = "set `pretrained: false` to start from random weights"
         raise ModelError(f"timm:{name}: {brief(error)}; {remedy}") from error
+    # Cloned, as q, k and v are views of timm's one tensor.
     return vit_settings(model, name), {k: v.clone() for k, v in vit_state(model, name).items()}
 
 

@@ -43,6 +43,7 @@ def tune(tower: VisionTower, mode: Tune, lora: LoraSettings | None = None) -> No
         "full": ".*",
         "frozen": "(?!)",
     }[mode]
+    # Every parameter anew: peft has frozen all but its adapters.
     for name, parameter in tower.named_parameters():
         parameter.requires_grad_(re.fullmatch(trained, name) is not None)
 

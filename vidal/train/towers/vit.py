@@ -54,6 +54,7 @@ class Mlp(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         h = self.fc1(x)
+        # OpenAI trained CLIP with this approximation of GELU; the exact one would shift every published embedding.
         out: Tensor = self.fc2(h * torch.sigmoid(1.702 * h) if self.is_quick else F.gelu(h))
         return out
 
@@ -100,6 +101,7 @@ class Layers(nn.Module):
 
     def forward(self, x: Tensor, frames: int = 1, mask: Tensor | None = None) -> Tensor:
         for layer in self.layers:
+            # In evaluation there is no backward pass to recompute for.
             if self.checkpointing and self.training:
                 x = checkpoint(layer, x, frames, mask, use_reentrant=False)
             else:
@@ -198,6 +200,8 @@ class VisionTower(nn.Module):
         s = self.settings
         if not self.training or s.patch_dropout == 0:
             return None
+        # Attention across frames pairs the patches of one place, so a clip has one draw. It is made on the tower's
+        # device: open_clip and LanguageBind draw on the CPU, and copy in every step.
         scores = torch.rand(batch, s.patches, device=device, generator=generator)
         return scores.topk(s.patches_kept, dim=1, sorted=False).indices
 

@@ -45,6 +45,7 @@ def model_folder(reference: str | Path) -> Path:
 
     hub_id, revision = str(place.hub_id), place.revision
     try:
+        # Pickles only where there is nothing else: many repositories hold the same weights in both forms.
         folder = Path(snapshot_download(hub_id, revision=revision, allow_patterns=[*_SMALL_FILES, *_SAFE]))
         if not any(folder.glob("model*.safetensors")):
             folder = Path(snapshot_download(hub_id, revision=revision, allow_patterns=[*_SMALL_FILES, *_PICKLE]))
@@ -95,6 +96,7 @@ def _read_safetensors(file: Path) -> State:
 
 def _read_pickle(file: Path) -> State:
     try:
+        # Without weights_only, a pickle runs whatever its author wrote into it.
         state = torch.load(file, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError:
         raise ModelError(
@@ -147,6 +149,7 @@ def _part(state: Mapping[str, Tensor], prefix: str, projection: str) -> State:
 
 def with_weights(make: Callable[[], Module], state: Mapping[str, Tensor], place: str) -> Module:
     """Build a module and load a state as `put` does, without the cost of a random initialisation."""
+    # A module of the meta device has shapes and no memory; `put` then hands it the tensors of the file.
     with torch.device("meta"):
         module = make()
     put(module, state, place, assign=True)
