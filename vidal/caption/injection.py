@@ -95,6 +95,7 @@ def is_instruction(text: str) -> bool:
     if _CHAT_SYNTAX.search(plain) or _has_base64_words(plain):
         return True
     spaced = " ".join(re.sub(r"[<>{}\[\]|\\`^~#*_\"',.!?-]+", " ", plain).split())
+    # "i g n o r e" is spelled with spaces, and the reversed form is for text written backwards.
     joined = re.sub(r"\b(\w) (?=\w\b)", r"\1", spaced)
     latin = spaced.translate(_LOOKALIKES)
     forms = (plain, spaced, joined, latin, joined.translate(_LOOKALIKES), latin.translate(_LEET), latin[::-1])

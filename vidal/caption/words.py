@@ -93,6 +93,7 @@ def _suffix_lemmas(word: str) -> set[str]:
         return {word[:-3] + "y", word[:-1]}
     if len(word) > 4 and word.endswith(("ches", "shes", "ses", "xes", "zes", "oes")):
         return {word[:-2], word[:-1]}
+    # "glass", "bus" and "iris" are no plurals.
     if len(word) > 3 and word.endswith("s") and not word.endswith(("ss", "us", "is")):
         return {word[:-1]}
     if len(word) > 4 and word.endswith("ied"):

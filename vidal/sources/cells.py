@@ -65,6 +65,7 @@ def read_known(column: Values, kind: pa.DataType, name: str) -> tuple[pa.Array, 
     else:
         array = _as_arrow(column)
         if array is not None and _may_cast(array, kind):
+            # Arrow's cast is all or nothing: where it fails, the cells are converted one by one, for their faults.
             with contextlib.suppress(pa.ArrowException):
                 return array.cast(kind), []
         convert = _to_int if pa.types.is_integer(kind) else _to_text
@@ -139,9 +140,11 @@ def _each(values: Iterable[Any], convert: Callable[[Any], Any]) -> tuple[list[An
 
 def _to_int(value: Any) -> int | None:
     """Convert 1200, ``"1200"``, 1200.0 and ``"1200.0"`` alike."""
+    # NaN, which alone differs from itself, is how pandas writes a missing number.
     if value is None or value != value or value == "":
         return None
     text = str(value).strip()
+    # To Python, True is a 1; in a list it is a column of another meaning.
     if isinstance(value, bool) or not _NUMBER.fullmatch(text):
         raise CellError
     # Decimal, as a float would round what exceeds 2**53 and could not tell 1e400 from infinity.
@@ -164,6 +167,7 @@ def _whole_text(value: Any) -> Any:
     if isinstance(value, str):
         if not _SURROGATE.search(value):
             return value
+        # Half an emoji, as text cut by UTF-16 units has at its end: Arrow's UTF-8 cannot store it.
         mended = value.encode("utf-16-le", "surrogatepass").decode("utf-16-le", "replace")
         raise CellError("hold half a surrogate pair", "replaced by U+FFFD", mended)
     if not isinstance(value, list | dict):
@@ -206,6 +210,7 @@ def _split(value: Any, split: Callable[[str], list[str]]) -> list[str]:
 
 def _listed(text: str, split: Callable[[str], list[str]]) -> list[Any]:
     """Parse a list in JSON or Python syntax, or delimited words."""
+    # A stranger's text: neither the JSON parser nor the regular expressions get one of unlimited length.
     if len(text) > _MAX_CELL:
         raise CellError(left=[])
     if not (text.startswith("[") and text.endswith("]")):
@@ -216,6 +221,7 @@ def _listed(text: str, split: Callable[[str], list[str]]) -> list[Any]:
     if not _PYTHON_LIST.fullmatch(text):
         raise CellError(left=[])
     items = re.findall(rf"{_QUOTED}|[^\s,\[\]]+", text[1:-1], re.DOTALL)
+    # Python warns of an unknown escape such as "\\d" and keeps it; here that is a string that cannot be read.
     try:
         with warnings.catch_warnings(action="error"):
             return [ast.literal_eval(item) if item[0] in "'\"" else item for item in items if item not in _NOTHING]

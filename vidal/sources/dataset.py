@@ -30,6 +30,7 @@ class _Finished(Source):
             table = _kept_clips(earlier)
             if len(several) > 1:
                 table = table.append_column(SOURCE_PLACE[0], pa.array([number] * table.num_rows))
+            # Permissive: a column that only one of them has is null in the other.
             try:
                 union = table if union is None else pa.concat_tables([union, table], promote_options="permissive")
             except pa.ArrowTypeError as error:

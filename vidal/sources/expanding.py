@@ -79,6 +79,7 @@ class ExpandingSource(Source):
                 if "failed" in record:
                     failed.append(record)
                 for row in record.get("rows", ()):
+                    # By platform and id where there is one, as the addresses of a clip may differ.
                     key = f"{row.get('platform')} {row['platform_id']}" if row.get("platform_id") else str(row["url"])
                     found.setdefault(key, {"search_term": record["term"], **row})
         later = [record for record in failed if record["is_transient"]]
@@ -105,6 +106,7 @@ class ExpandingSource(Source):
 
     def _slice(self, storage: Storage, visitor: Visitor, name: str, questions: list[Question]) -> list[Record]:
         """Return a record per question; answered ones are read from an earlier run, transient failures retried."""
+        # Two questions may have the same address, which is asked once.
         by_url = {question.ask.url: question for question in questions}
         stored = map(json.loads, storage.read(name).splitlines()) if storage.exists(name) else ()
         records: dict[str, Record] = {record["asked"]: record for record in stored if not record.get("is_transient")}
@@ -118,6 +120,7 @@ class ExpandingSource(Source):
                 record |= {"failed": str(error), "is_transient": error.transient}
             records[question.ask.url] = record
         answered = [records[url] for url in by_url]
+        # Slice by slice, so that a run that dies loses the answers of one slice at most.
         if open_ones:
             lines = (json.dumps(record, ensure_ascii=False).encode() + b"\n" for record in answered)
             storage.write(name, b"".join(lines))

@@ -43,6 +43,7 @@ class FolderSource(Source):
             note = f" ({skipped.sentence()})" if skipped.count else ""
             known = " ".join(sorted(MEDIA_SUFFIXES))
             raise SourceError(f"{self.folder}: no media file under it{note}; looked for {known}")
+        # A file's name is bytes to Linux; what is no UTF-8 still needs a title that Arrow can store.
         titles = [Path(os.fsencode(file).decode("utf-8", "replace")).stem.replace("_", " ") for file in files]
         table = normalise(pa.table({"url": [_address(file) for file in files], "title": titles}), self.folder)
         name = Path(self.base()).name
@@ -53,6 +54,7 @@ class FolderSource(Source):
 
     def identity(self) -> dict[str, Any]:
         folder = Path(self.folder).expanduser()
+        # Names and sizes alone, as hashing would read all media once more than the build does.
         return {"folder": digest([[_address(file), (folder / file).lstat().st_size] for file in self._walk()[0]])}
 
     def base(self) -> str:

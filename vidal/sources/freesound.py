@@ -60,6 +60,7 @@ class FreesoundSource(ExpandingSource):
                 "filter": f"duration:[{self.min_duration_s:g} TO {self.max_duration_s:g}]",
             }  # fmt: skip
             url = f"{self.address}/search/text/?{urlencode(query)}"
+            # In a header rather than in the address, which is stored with the answers.
             headers = {"Authorization": f"Token {key}"}
             yield Question(term=term, ask=Ask(op="get_json", url=url, headers=headers))
 

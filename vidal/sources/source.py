@@ -129,6 +129,7 @@ def normalise(given: pa.Table | Listing, place: str) -> pa.Table:
 
 
 def _stored_name(name: str, listing: Listing, place: str) -> str:
+    # A leading underscore marks the plan's own columns, so a list must not bring one along.
     if name in _GIVEN_COLUMNS or (name not in column_names() and not name.startswith("_")):
         return name
     name = f"crawl_{name.lstrip('_')}"

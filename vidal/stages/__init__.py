@@ -61,6 +61,7 @@ def named_step(name: str) -> type[Step]:
     try:
         return step_class(name)
     except (ImportError, AttributeError, TypeError, ValueError) as error:
+        # A stage that exists and lacks an optional package: the extra to install helps, a similar name does not.
         if isinstance(error, ImportError) and extras.explained(error, name):
             raise
         near = difflib.get_close_matches(name, CATALOGUE, n=1)

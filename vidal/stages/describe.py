@@ -108,6 +108,7 @@ class Catalogue(list[Description]):
 
 def _settings(kind: type[BaseModel], given: BaseModel | None = None, prefix: str = "") -> Iterator[Setting]:
     """Yield the settings of a stage, including those of nested settings; ``resources`` come last."""
+    # model_construct, as a class with a required setting has no instance of defaults alone.
     defaults = (given or kind.model_construct()).model_dump(mode="json", warnings=False)
     for name in sorted(kind.model_fields, key="resources".__eq__):
         field = kind.model_fields[name]

@@ -112,6 +112,7 @@ class Duplicates(Decision):
         if by_audio and clips.fingerprints:
             open_ = same_length[kinds[same_length] == _NOTHING]
             kinds[open_[clips.fingerprints.errors(_where(open_, pairs)) <= self.max_audio_error]] = _AUDIO
+        # Last, as the most certain kind: equal files of unreadable or uninformative frames match, too.
         kinds[clips.files[pairs[0]] == clips.files[pairs[1]]] = _FILE
         return kinds
 
@@ -126,6 +127,7 @@ class Duplicates(Decision):
             have_audio = clips.fingerprints.is_informative[pairs[0]] & clips.fingerprints.is_informative[pairs[1]]
             doubtful = near & have_audio & clips.still[pairs[0]] & clips.still[pairs[1]]
             loose = ~near & have_audio & (distances <= self.max_distance_with_audio)
+            # Audio is compared only where it decides: at 17 shifts a pair costs far more than its frames.
             open_ = np.flatnonzero(doubtful | loose)
             agree = open_[clips.fingerprints.errors(_where(open_, pairs)) <= self.max_audio_error]
             near &= ~doubtful
@@ -139,6 +141,7 @@ class Duplicates(Decision):
         In each round the best undecided clip of every cluster stays, and the other undecided clips of the cluster are
         compared with it alone, so a large group of copies takes a single round.
         """
+        # A cluster is not rejected as a whole: a chain of likenesses ties clips together that are 19 to 33 bits apart.
         stays, kinds = np.arange(len(roots)), np.full(len(roots), _NOTHING)
         open_ = clips.best_first(roots)
         while len(open_):
@@ -258,6 +261,7 @@ def _kept_clips(folder: str) -> pa.Table:
         dataset = Dataset.open(folder)
     except SourceError as error:
         raise SourceError(f"duplicates: against: {error}") from None
+    # The status is filtered shard by shard, so that rejected rows of a large dataset are never all in memory.
     tables = [_columns_of(table.filter(pc.equal(table["status"], "kept"))) for table in dataset.tables(list(_COLUMNS))]
     if not tables:
         raise SourceError(f"duplicates: against: {folder} has no shard yet")

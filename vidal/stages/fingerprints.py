@@ -44,5 +44,6 @@ def frame_hash(frame: npt.NDArray[np.uint8], min_contrast: float = 4.0) -> str:
     small = np.asarray(Image.fromarray(frame).convert("L").resize((32, 32), Image.Resampling.LANCZOS), dtype=np.float64)
     if small.std() < min_contrast:
         return NO_INFORMATION
+    # The constant term stays among the 64 frequencies, as in imagehash.
     low = scipy.fft.dctn(small, type=2)[:8, :8]
     return np.packbits(low > np.median(low)).tobytes().hex()

@@ -73,4 +73,5 @@ class Media(Stage, Target):
         clip.media_model = f"{ffmpeg_identity()} settings {digest(self.model_dump(include=set(Target.model_fields)))}"
         for path in {work.source_path, work.probe.path}:
             path.unlink()
+        # Stages of another machine get no source either: after this one a clip consists of its members.
         work.source_path = None

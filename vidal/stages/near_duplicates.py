@@ -109,11 +109,13 @@ class AudioFingerprints:
         # Index every informative clip by the `SKETCH` smallest of its hashed values (bottom-k sketch): two recordings
         # of the same audio share many values at any offset, so most likely one of the smallest.
         none = np.uint64(1 << 32)
+        # 2**32 is above every 32-bit hash: it marks what does not count and is sorted to the end.
         keys, owners, flags = [np.empty(0, np.uint64)], [np.empty(0, np.int64)], [np.empty(0, np.bool_)]
         for part in _chunks(len(self.offsets) - 1):
             rows = np.arange(part.start, part.stop)
             values, changing = self._padded(rows)
             hashed = np.sort(np.where(changing, values * np.uint64(2654435761) % none, none), axis=1)
+            # A value that recurs counts once, or a drone would fill the whole sketch.
             hashed[:, 1:][hashed[:, 1:] == hashed[:, :-1]] = none
             is_informative = changing.sum(axis=1) >= self.min_values
             is_informative &= (hashed < none).sum(axis=1) >= MIN_DISTINCT
@@ -136,6 +138,7 @@ class AudioFingerprints:
 
     def pairs(self, durations: Floats, tolerance_s: float) -> Iterator[Pairs]:
         """Yield pairs of clips of equal duration that share a value of their sketches."""
+        # By duration within a key: the clips of equal duration are then among the next `WINDOW` neighbours.
         order = np.lexsort((durations[self._owners], self._keys))
         owners = self._owners[order]
         for left, right in _neighbours(self._keys[order]):
@@ -148,6 +151,7 @@ class AudioFingerprints:
         for part in _chunks(len(both)):
             a, b = self._padded(pairs[0][both[part]]), self._padded(pairs[1][both[part]])
             shifted = [self._error(*a, *b, shift) for shift in range(MAX_SHIFT + 1)]
+            # Shift 0 is the same either way.
             shifted += [self._error(*b, *a, shift) for shift in range(1, MAX_SHIFT + 1)]
             errors[both[part]] = np.min(shifted, axis=0)
         return errors

@@ -59,6 +59,7 @@ class Probe(Stage):
             clip.reject(error.reason, error.detail)
             return
         clip.work.probe = facts
+        # In this order: a platform's duration is in the same column until the measured one takes its place.
         _write_statements(clip, facts)
         _write(clip, facts)
         if facts.video_codec is None or not facts.audio_duration_s:

@@ -164,6 +164,7 @@ def _hash(text: str, seed: int) -> int:
 def _quotas(candidates: list[int], frequency: Frequencies, settings: TermSettings) -> list[int]:
     if not candidates:
         return []
+    # An array by candidate, -1 for those not chosen, as it is indexed with all pairs at once.
     place = np.full(int(frequency.candidate.max()) + 1, -1)
     place[candidates] = np.arange(len(candidates))
     is_chosen = place[frequency.candidate] >= 0

@@ -34,6 +34,7 @@ class Benchmark:
             if exact in self._exact:
                 continue
             self._exact.add(exact)
+            # A short benchmark caption has no run of that length: contained as a whole, it counts as well.
             length = min(overlap_words, len(its_words))
             if length >= min(_SHORTEST_RUN, overlap_words):
                 self._runs.setdefault(length, set()).update(_runs(its_words, length))

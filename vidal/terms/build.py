@@ -60,7 +60,10 @@ def build(order: Order, tagger: Tagger) -> Account:
         raise SourceError(f"{', '.join(str(each.path) for each in order.exclude)}: no captions to exclude")
     gathered = Gathered(tagger, benchmark, order.settings.max_words)
     gathered.add(order.inputs)
-    _check_captions(order, gathered)
+    for source, count in zip(gathered.sources, gathered.captions, strict=True):
+        if count <= sum(gathered.dropped[source, reason] for reason in _NO_CAPTION):
+            paths = ", ".join(str(given.path) for given in order.inputs if given.source == source)
+            raise SourceError(f"{paths}: no captions in it")
     frequency = frequencies(gathered, order.settings)
     chosen = choose(gathered, frequency, order.settings)
     account = Account.of(gathered, frequency, chosen, benchmark.captions)
@@ -86,17 +89,11 @@ def _check_names(order: Order) -> None:
         raise OutputError(f"{order.out}: terms are written as Parquet; name a file that ends in .parquet")
     if order.plot is not None and order.plot.suffix.lower() != ".svg":
         raise OutputError(f"{order.plot}: the plot is an SVG; name a file that ends in .svg")
+    # Resolved, as two names may lead to one file.
     written = {path.resolve() for path in (order.out, order.plot) if path is not None}
     for given in (*order.inputs, *order.exclude):
         if given.path.resolve() in written:
             raise OutputError(f"{given.path}: is an input, and would be overwritten")
-
-
-def _check_captions(order: Order, gathered: Gathered) -> None:
-    for source, count in zip(gathered.sources, gathered.captions, strict=True):
-        if count <= sum(gathered.dropped[source, reason] for reason in _NO_CAPTION):
-            paths = ", ".join(str(given.path) for given in order.inputs if given.source == source)
-            raise SourceError(f"{paths}: no captions in it")
 
 
 def _table(gathered: Gathered, frequency: Frequencies, chosen: Chosen) -> pa.Table:
@@ -133,6 +130,7 @@ def _record(order: Order, tagger: Tagger, account: Account) -> dict[str, Any]:
 
 
 def _write(path: Path, data: bytes) -> None:
+    # Whoever reads the file meanwhile sees the old one or the new one, never half of it.
     partial = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)

@@ -125,6 +125,7 @@ def _parquet(source: Input) -> Iterator[Caption]:
         for batch in file.iter_batches(batch_size=4096, columns=[source.field]):
             try:
                 values = batch.column(0).to_pylist()
+            # One invalid cell fails the whole batch, whose cells are then converted one by one.
             except UnicodeDecodeError:
                 for scalar in batch.column(0):
                     try:
@@ -159,6 +160,7 @@ def _values(value: Any) -> Iterator[Caption]:
 
 def _lines(path: Path) -> Iterator[Caption]:
     with path.open("rb") as handle:
+        # A byte order mark, which spreadsheets put before UTF-8, is no part of the first caption.
         start = handle.read(3)
         if start != b"\xef\xbb\xbf":
             handle.seek(0)

@@ -64,6 +64,7 @@ class Gathered:
         its_words = words(text)
         if (reason := refusal(text, its_words, self._max_words)) is not None:
             return reason
+        # The tagger takes most of the time, so it sees each wording once.
         key = digest(its_words)
         known = self._seen.get(key)
         if known is None:
@@ -96,13 +97,13 @@ class Gathered:
 
     def _prefer(self, candidate: int, text: str, keywords: tuple[int, ...] | None = None) -> None:
         """Let the wording represent the candidate if it is shorter, or as long and first in the alphabet."""
-        if _rank(text) < _rank(self.texts[candidate]):
+
+        def rank(wording: str) -> tuple[int, str, int, str]:
+            # Words before characters: texts of the same words have the same keywords.
+            normalised = " ".join(words(wording))
+            return len(normalised), normalised, len(wording), wording
+
+        if rank(text) < rank(self.texts[candidate]):
             self.texts[candidate] = text
             if keywords is not None:
                 self.keywords[candidate] = keywords
-
-
-def _rank(text: str) -> tuple[int, str, int, str]:
-    # Words before characters: texts of the same words have the same keywords.
-    normalised = " ".join(words(text))
-    return len(normalised), normalised, len(text), text

@@ -66,6 +66,7 @@ class Depth(ModelStage):
 
         from vidal.models.depth import load_depth
 
+        # Workers are the parallelism: OpenCV's own threads would only compete with them.
         cv2.setNumThreads(1)
         self._estimator = load_depth(self.model, device=self.chosen_device(), half=self.half, scale=self.scale)
         self._identity = self.model_identities()["model"]
@@ -100,6 +101,7 @@ class Depth(ModelStage):
 
     def _millimetres(self, maps: Sequence[npt.NDArray[np.float32]]) -> list[Millimetres]:
         """Convert the predictions for the frames of one clip with the same mapping."""
+        # A cast of NaN to uint16 is undefined and would pass for a depth.
         if not all(np.isfinite(values).all() for values in maps):
             raise ClipError("bad_depth", f"model {self.model} returned values that are not finite")
         farthest = self._farthest_mm

@@ -52,6 +52,7 @@ class Infrared(ModelStage):
 
         from vidal.models.infrared import load_infrared
 
+        # Workers are the parallelism: OpenCV's own threads would only compete with them.
         cv2.setNumThreads(1)
         self._generator = load_infrared(self.model, device=self.chosen_device(), style_seed=self.style_seed)
         self._identity = self.model_identities()["model"]

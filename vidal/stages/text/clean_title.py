@@ -57,6 +57,7 @@ class CleanTitle(Stage):
         if model is None:
             raise ModelError(f"clean_title: {self.language_model} is not a file; name a fastText model file")
         self._detector = LangDetector(LangDetectConfig(custom_model_path=str(model), max_input_length=None))
+        # The detector loads its file when first asked: a bad one has to stop the run, not fail every clip.
         try:
             self._detector.detect("a first sentence shows that the model loads")
         except Exception as error:
@@ -97,6 +98,7 @@ class CleanTitle(Stage):
         if "zh" in scores and _KANA.search(title):
             not_chinese = max(1 - scores.pop("zh"), 1e-6)
             scores = {language: score / not_chinese for language, score in scores.items()}
+        # fastText's probabilities may exceed 1 by rounding.
         best = max(scores, key=lambda language: scores[language])
         return best, min(1.0, round(scores[best], 4))
 

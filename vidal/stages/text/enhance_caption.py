@@ -107,6 +107,7 @@ class EnhanceCaption(ModelStage):
                 spend(clip, reply.usage, self.prices)
                 text = guard.tidy(reply.text, self.max_sentences)
                 refusal = guard.check(text, of_clip, secret=CANARY, prompt=prompt.system)
+            # The merge quotes the views and adds nothing, so it needs no guard.
             if reply is None or refusal is not None:
                 clip.caption, clip.caption_source, clip.caption_model = merge(of_clip), "merge", MERGE_NAME
             else:
