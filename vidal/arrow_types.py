@@ -32,6 +32,7 @@ def arrow_type(hint: Any) -> pa.DataType:
     if origin is Literal:
         return pa.string()
     if origin in (types.UnionType, typing.Union):
+        # `T | None`: a column of any Arrow type can hold null.
         return arrow_type(next(a for a in get_args(hint) if a is not type(None)))
     if origin is list:
         return pa.list_(arrow_type(get_args(hint)[0]))

@@ -81,6 +81,7 @@ class MemberRecord:
 def _column(group: str, doc: str, default: Any = None, *, is_category: bool = False) -> Any:
     """Declare a column; ``is_category`` marks text with few distinct values, which a manifest dictionary-encodes."""
     metadata = {"group": group, "doc": doc, "is_category": is_category}
+    # One list as a default would be shared by all clips.
     if default in ([], {}):
         return field(default_factory=type(default), metadata=metadata)
     return field(default=default, metadata=metadata)

@@ -27,6 +27,7 @@ from __future__ import annotations
 import errno
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import partial
 
 
 class VidalError(Exception):
@@ -100,11 +101,8 @@ class ClipError(VidalError):
         return f"{self.reason}: {self.detail}" if self.detail else self.reason
 
     def __reduce__(self) -> tuple[object, ...]:
-        return (_clip_error, (self.reason, self.detail, self.transient))
-
-
-def _clip_error(reason: str, detail: str, transient: bool) -> ClipError:
-    return ClipError(reason, detail, transient=transient)
+        # By default an exception is unpickled from its positional arguments alone, and `transient` is none of them.
+        return (partial(ClipError, transient=self.transient), (self.reason, self.detail))
 
 
 class VidalWarning(UserWarning):

@@ -31,8 +31,10 @@ def check_flow(source: Source, steps: Sequence[Step], place: str) -> None:
     on_gpu = False
     for step in steps:
         if isinstance(step, Stage) and on_gpu != (step.needs.gpus > 0):
+            # Stages for a GPU run in other workers, which working state does not reach.
             on_gpu, available = not on_gpu, available - IN_WORKER
         if any(name not in known for name in step.reads):
+            # Asked only here, because it reads the source.
             available |= source.own_columns()
         missing = next((name for name in step.reads if name not in available), None)
         if missing:
@@ -62,9 +64,8 @@ def _check_declarations(source: Source, steps: Sequence[Step], named: Mapping[st
             _check_column(name, column, layers, at)
             other, by = declared.setdefault(name, (column, f"`{step.step_name()}`"))
             if other.kind != column.kind:
-                raise RecipeError(
-                    f"{at} declares `{name}` as {_described(column)}, {by} as {_described(other)}; rename one of them"
-                )
+                own, its = (f"{type_name(each.type)} ({each.group})" for each in (column, other))
+                raise RecipeError(f"{at} declares `{name}` as {own}, {by} as {its}; rename one of them")
     known = {*column_names(), *layers, *IN_WORKER, *declared}
     for step in steps:
         unknown = next((name for name in step.writes if name not in known), None)
@@ -91,10 +92,6 @@ def _check_column(name: str, column: Column, layers: set[str], at: str) -> None:
         raise RecipeError(f"{at} declares `{name}` with a type that cannot be stored: {error}") from None
     if column.group not in GROUPS:
         raise RecipeError(f"{at} declares `{name}` in group `{column.group}`; groups are {', '.join(GROUPS)}")
-
-
-def _described(column: Column) -> str:
-    return f"{type_name(column.type)} ({column.group})"
 
 
 def check_own_columns(own: pa.Schema, declared: Mapping[str, Column], place: str) -> None:

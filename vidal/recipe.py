@@ -159,10 +159,11 @@ def load(path: str | Path, overrides: Iterable[str] = (), *, is_crawl: bool = Fa
     path = Path(path)
     raw = read_yaml(path, "`source` and `stages`")
     if isinstance(raw.get("source"), dict) and "crawl" in raw["source"]:
+        # The crawl has run by now (`crawl_first`).
         raw["source"] = {"dataset": raw["source"].get("into")}
+    # Paths in the file start from its folder, those of overrides from the current one.
     _resolve_source_paths(raw, path.parent)
-    for override in overrides:
-        _override(raw, override)
+    raw = with_overrides(raw, overrides)
     _resolve_source_paths(raw, Path())
     if is_crawl and (fetch := _stage_settings(raw, "fetch")) is not None:
         fetch.setdefault("schemes", list(WEB_SCHEMES))
@@ -178,8 +179,27 @@ def steps_of(path: str | Path, overrides: Iterable[str] = ()) -> tuple[Step, ...
 def with_overrides(definition: dict[str, Any], overrides: Iterable[str]) -> dict[str, Any]:
     """Return a copy of a recipe's mapping with the overrides applied. Raises `RecipeError`."""
     raw = copy.deepcopy(definition)
-    for override in overrides:
-        _override(raw, override)
+    for text in overrides:
+        key, parsed = parse_override(text, _EXAMPLE)
+        key = key.removeprefix("stages.")
+        lines = raw["stages"] if isinstance(raw.get("stages"), list) else []
+        names = [str(name) for line in lines for name in (line if isinstance(line, dict) else [line])]
+        # The name of a user's own stage contains dots.
+        part = next((name for name in names if key.startswith(f"{name}.")), key.partition(".")[0])
+        if len(key) <= len(part):
+            raise RecipeError(f"--set {key}: write key.path=value, such as {_EXAMPLE}")
+        path = key[len(part) + 1 :].split(".")
+        if part == "source" and path[0] in SOURCES and isinstance(raw.get("source"), dict):
+            # An override names another source, in place of the one that the recipe has.
+            raw["source"] = {k: v for k, v in raw["source"].items() if k not in SOURCES}
+        if part in ("source", "shards", "engine"):
+            put(raw, [part, *path], parsed, key)
+        elif (settings := _stage_settings(raw, part)) is not None:
+            put(settings, path, parsed, key)
+        else:
+            near = difflib.get_close_matches(part, [*names, "source", "shards", "engine"], n=1)
+            hint = f"did you mean `{near[0]}`?" if near else f"its stages: {', '.join(names)}"
+            raise RecipeError(f"--set {key}: the recipe has no stage `{part}`; {hint}")
     return raw
 
 
@@ -225,8 +245,14 @@ def check(raw: dict[str, Any], place: str) -> Recipe:
     unknown = sorted(set(raw) - set(_KEYS))
     if unknown:
         raise RecipeError(f"{place}: unknown key `{unknown[0]}`; the keys of a recipe are {', '.join(_KEYS)}")
+    # Before the source, whose datasets may have layers of these modalities.
     named = modalities.load_all(raw.get("modalities"), place)
-    source = _source(raw.get("source"), place)
+    kinds = [kind for kind in SOURCES if kind in raw["source"]] if isinstance(raw.get("source"), dict) else []
+    if not kinds:
+        raise RecipeError(f"{place}: `source` must have one of the keys {', '.join(SOURCES)}")
+    if len(kinds) > 1:
+        raise RecipeError(f"{place}: `source` has both {' and '.join(kinds)}; keep one")
+    source = validate(SOURCES[kinds[0]], raw["source"], f"{place}: source")
     # Which URL schemes a list may use is up to the source, unless the recipe sets them.
     steps = tuple(
         step.model_copy(update={"schemes": source.schemes()}) if getattr(step, "schemes", ()) is None else step
@@ -255,17 +281,10 @@ def _definition(raw: dict[str, Any]) -> dict[str, Any]:
     for line in definition["stages"]:
         if isinstance(line, dict):
             for name, settings in line.items():
+                # A dataset is given to others: no secret may be in it.
                 for key in ("resources", *step_class(name).secrets):
                     (settings or {}).pop(key, None)
     return definition
-
-
-def _source(raw: Any, place: str) -> Source:
-    if not isinstance(raw, dict) or not (kinds := [kind for kind in SOURCES if kind in raw]):
-        raise RecipeError(f"{place}: `source` must have one of the keys {', '.join(SOURCES)}")
-    if len(kinds) > 1:
-        raise RecipeError(f"{place}: `source` has both {' and '.join(kinds)}; keep one")
-    return validate(SOURCES[kinds[0]], raw, f"{place}: source")
 
 
 def _steps(raw: Any, place: str) -> list[Step]:
@@ -273,26 +292,20 @@ def _steps(raw: Any, place: str) -> list[Step]:
         raise RecipeError(f"{place}: {_NO_STAGE}")
     steps: list[Step] = []
     for index, line in enumerate(raw):
-        name, settings = _line(line, f"{place}: stages[{index}]")
+        at = f"{place}: stages[{index}]"
+        pairs = [(line, None)] if isinstance(line, str) else list(line.items()) if isinstance(line, dict) else []
+        if len(pairs) != 1 or not isinstance(pairs[0][1], dict | None):
+            raise RecipeError(f"{at}: write a stage as `name` or `name: {{setting: value}}`, not {line!r}")
+        name, settings = str(pairs[0][0]), pairs[0][1]
         try:
             kind = named_step(name)
         except RecipeError as error:
-            raise RecipeError(f"{place}: stages[{index}]: {error}") from None
-        steps.append(validate(kind, settings, f"{place}: stages[{index}].{name}"))
+            raise RecipeError(f"{at}: {error}") from None
+        steps.append(validate(kind, settings or {}, f"{at}.{name}"))
     names = [step.step_name() for step in steps]
     if repeated := next((name for name in names if names.count(name) > 1), None):
         raise RecipeError(f"{place}: stage `{repeated}` is listed twice; list each stage once")
     return steps
-
-
-def _line(line: Any, place: str) -> tuple[str, dict[str, Any]]:
-    if isinstance(line, str):
-        return line, {}
-    if isinstance(line, dict) and len(line) == 1:
-        name, settings = next(iter(line.items()))
-        if settings is None or isinstance(settings, dict):
-            return str(name), settings or {}
-    raise RecipeError(f"{place}: write a stage as `name` or `name: {{setting: value}}`, not {line!r}")
 
 
 def _resolve_source_paths(raw: dict[str, Any], folder: Path) -> None:
@@ -306,32 +319,6 @@ def _resolve_source_paths(raw: dict[str, Any], folder: Path) -> None:
                 source[key] = _from_folder(value, folder)
             elif isinstance(value, list) and key == "datasets":
                 source[key] = [_from_folder(part, folder) if isinstance(part, str) else part for part in value]
-
-
-def _override(raw: dict[str, Any], text: str) -> None:
-    """Apply ``shards.size=4`` or ``too_long.max_s=30``."""
-    key, parsed = parse_override(text, _EXAMPLE)
-    key = key.removeprefix("stages.")
-    # The name of a user's own stage contains dots.
-    name = next((n for n in _stage_names(raw) if key.startswith(f"{n}.")), key.partition(".")[0])
-    parts = [name, *key[len(name) + 1 :].split(".")] if key != name else [name]
-    if len(parts) < 2:
-        raise RecipeError(f"--set {key}: write key.path=value, such as {_EXAMPLE}")
-    if parts[0] == "source" and parts[1] in SOURCES and isinstance(raw.get("source"), dict):
-        raw["source"] = {k: v for k, v in raw["source"].items() if k not in SOURCES}
-    target = _stage_settings(raw, parts[0]) if parts[0] not in ("source", "shards", "engine") else raw
-    path = parts if target is raw else parts[1:]
-    if target is None:
-        near = difflib.get_close_matches(parts[0], [*_stage_names(raw), "source", "shards", "engine"], n=1)
-        hint = f"did you mean `{near[0]}`?" if near else f"its stages: {', '.join(_stage_names(raw))}"
-        raise RecipeError(f"--set {key}: the recipe has no stage `{parts[0]}`; {hint}")
-    put(target, path, parsed, key)
-
-
-def _stage_names(raw: dict[str, Any]) -> list[str]:
-    stages = raw.get("stages")
-    lines = stages if isinstance(stages, list) else []
-    return [str(name) for line in lines for name in (line if isinstance(line, dict) else [line])]
 
 
 def _stage_settings(raw: dict[str, Any], name: str) -> dict[str, Any] | None:

@@ -44,6 +44,7 @@ def _type_of(name: str) -> Any:
     """Return the type with a name of `type_name`, as ``dataset.json`` stores it."""
     if name.startswith("list[") and name.endswith("]"):
         return list[_type_of(name[5:-1])]  # type: ignore[misc]
+    # A dataset.json is a stranger's: only these names become types.
     if name not in _TYPES:
         raise ValueError(f"no column has the type {name!r}")
     return _TYPES[name]
@@ -106,6 +107,7 @@ def to_json(clip: Clip, extra: pa.Schema) -> dict[str, Any]:
     """
     row = to_row(clip)
     kept = [f.name for f in columns() if f.metadata["group"] not in _MANIFEST_ONLY_GROUPS]
+    # Where a clip lies in this dataset is not about the clip.
     kept = [name for name in kept if name not in ("shard", "position")]
     added = [f.name for f in extra if (f.metadata or {}).get(b"group", b"").decode() not in _MANIFEST_ONLY_GROUPS]
     return {name: finite(row.get(name)) for name in [*kept, *sorted(added)]}

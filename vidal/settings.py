@@ -45,6 +45,7 @@ def validate(kind: type[Model], raw: Any, place: str) -> Model:
             known = [f.alias or name for name, f in kind.model_fields.items()]
             hint = f"; it has {', '.join(known)}" if len(first["loc"]) == 1 else ""
             raise RecipeError(f"{place}: unknown setting `{where}`{hint}") from None
+        # A message may end up in a log: it never shows a secret.
         is_secret = first["loc"][0] in getattr(kind, "secrets", ())
         got = "" if is_secret else f" (got {first.get('input')!r})"
         raise RecipeError(f"{place}.{where}: {first['msg']}{got}") from None
@@ -58,6 +59,7 @@ def parse_override(text: str, example: str) -> tuple[str, Any]:
     try:
         return key.strip(), yaml.safe_load(value)
     except yaml.YAMLError:
+        # Without PyYAML's own message, which quotes the value: it may be a secret.
         raise RecipeError(f"--set {key}: the value is not YAML") from None
 
 

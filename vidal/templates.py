@@ -43,6 +43,7 @@ def write(out: Path, template: str) -> Written:
     text = (_RECIPES / f"{template}.yaml").read_text(encoding="utf-8")
     try:
         with out.open("x", encoding="utf-8") as file:
+            # The commands in a recipe's comments name its file.
             file.write(text.replace(f"pipelines/{template}.yaml", str(out)))
     except FileExistsError:
         raise OutputError(f"{out}: is there already; name another file") from None

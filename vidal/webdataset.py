@@ -51,6 +51,7 @@ def features(dataset: str | Path, layer: str = JOINT) -> datasets.Features:
     of a silent clip, is None. Video and audio are bytes, as their decoders are installed separately; where they are,
     use ``cast_column("flac", Audio())``. Raises `ToolError` without ``datasets``, `SourceError` for an unknown layer.
     """
+    # An optional package that no extra brings, as only its users need it.
     try:
         import datasets
     except ImportError:
@@ -60,14 +61,9 @@ def features(dataset: str | Path, layer: str = JOINT) -> datasets.Features:
     if layer != JOINT and layer not in opened.info.layers:
         raise SourceError(f"{dataset}: no layer {layer}; there is {', '.join([*opened.info.layers, JOINT])}")
     suffixes = member_suffixes(opened, None if layer == JOINT else layer)
-    columns: dict[str, Any] = {suffix: _feature(suffix) for suffix in suffixes}
+    image, binary = datasets.Image(), datasets.Value("binary")
+    columns: dict[str, Any] = {name: image if name.rpartition(".")[2] in IMAGES else binary for name in suffixes}
     about = datasets.Features.from_arrow_schema(json_schema(opened))
     return datasets.Features({
         **columns, "json": dict(about), "__key__": datasets.Value("string"), "__url__": datasets.Value("string")
     })  # fmt: skip
-
-
-def _feature(suffix: str) -> Any:
-    import datasets
-
-    return datasets.Image() if suffix.rpartition(".")[2] in IMAGES else datasets.Value("binary")

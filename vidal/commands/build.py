@@ -8,16 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from vidal.commands.options import (
-    DirArgument,
-    EngineChoice,
-    EngineOption,
-    JsonOption,
-    RayAddressOption,
-    SettingsOption,
-    WorkersOption,
-    how_of,
-)
+from vidal.commands import options
 from vidal.commands.terminal import console, errors, say, show
 
 if TYPE_CHECKING:
@@ -42,7 +33,7 @@ def init(
             metavar="NAME", help="Template to start from; an unknown name lists them.", autocompletion=_templates
         ),
     ] = "own-videos",
-    as_json: JsonOption = False,
+    as_json: options.JsonOption = False,
 ) -> None:
     """Write a commented recipe to start from: for your own videos or, with --template, for a crawl or training run."""
     from vidal import templates
@@ -54,11 +45,11 @@ def init(
 def build(
     recipe: Annotated[Path, typer.Argument(metavar="RECIPE", help="Recipe file (YAML).")],
     out: Annotated[str, typer.Option(help="Dataset to write: a folder or an address such as s3://…")],
-    engine: EngineOption = EngineChoice.ray,
-    workers: WorkersOption = None,
-    settings: SettingsOption = None,
-    ray_address: RayAddressOption = None,
-    as_json: JsonOption = False,
+    engine: options.EngineOption = options.EngineChoice.ray,
+    workers: options.WorkersOption = None,
+    settings: options.SettingsOption = None,
+    ray_address: options.RayAddressOption = None,
+    as_json: options.JsonOption = False,
 ) -> None:
     """Build a dataset, or resume an incomplete build."""
     if errors.is_terminal and not as_json:
@@ -68,7 +59,7 @@ def build(
     from vidal.build import build as build_dataset
     from vidal.models.inventory import require
 
-    how = how_of(engine, workers, ray_address)
+    how = options.how_of(engine, workers, ray_address)
     if (crawl := recipes.crawl_first(recipe, settings or [])) is not None:
         # Before the crawl, which may take days.
         require(recipes.steps_of(recipe, settings or []))
@@ -83,11 +74,11 @@ def build(
 def crawl(
     recipe: Annotated[Path, typer.Argument(metavar="RECIPE", help="Recipe with a web source and `fetch`.")],
     out: Annotated[str, typer.Option(help="Dataset to write: a folder or an address such as s3://…")],
-    engine: EngineOption = EngineChoice.local,
-    workers: WorkersOption = None,
-    settings: SettingsOption = None,
-    ray_address: RayAddressOption = None,
-    as_json: JsonOption = False,
+    engine: options.EngineOption = options.EngineChoice.local,
+    workers: options.WorkersOption = None,
+    settings: options.SettingsOption = None,
+    ray_address: options.RayAddressOption = None,
+    as_json: options.JsonOption = False,
 ) -> None:
     """Find candidates on the web, filter them, and download their media into a dataset to build from.
 
@@ -97,31 +88,31 @@ def crawl(
     from vidal import recipe as recipes
     from vidal.build import build as build_dataset
 
-    how = how_of(engine, workers, ray_address)
+    how = options.how_of(engine, workers, ray_address)
     result = build_dataset(recipes.load(recipe, settings or [], is_crawl=True), out, how, console, quiet=as_json)
     show_build(result, as_json)
 
 
 @command()
 def retry(
-    directory: DirArgument,
+    directory: options.DirArgument,
     reason: Annotated[
         list[str] | None, typer.Option(help="Failure reason to retry; by default all transient ones.")
     ] = None,
     clip: Annotated[list[str] | None, typer.Option(help="Id of a clip to retry.")] = None,
-    engine: EngineOption = EngineChoice.ray,
-    workers: WorkersOption = None,
+    engine: options.EngineOption = options.EngineChoice.ray,
+    workers: options.WorkersOption = None,
     settings: Annotated[
         list[str] | None,
         typer.Option("--set", metavar="KEY.PATH=VALUE", help="Secret that is not stored: fetch.cookies, fetch.proxy"),
     ] = None,
-    ray_address: RayAddressOption = None,
-    as_json: JsonOption = False,
+    ray_address: options.RayAddressOption = None,
+    as_json: options.JsonOption = False,
 ) -> None:
     """Retry failed clips; all others are untouched."""
     from vidal.build import retry as retry_clips
 
-    how = how_of(engine, workers, ray_address)
+    how = options.how_of(engine, workers, ray_address)
     result = retry_clips(
         directory, how, console, reasons=reason or [], clip_ids=clip or [], settings=settings or [], quiet=as_json
     )
@@ -144,7 +135,7 @@ def terms(
     settings: Annotated[
         list[str] | None, typer.Option("--set", metavar="NAME=VALUE", help="min_count, max_share, clips_per_term …")
     ] = None,
-    as_json: JsonOption = False,
+    as_json: options.JsonOption = False,
 ) -> None:
     """Select search terms for a crawl from captions and labels, balanced over their nouns and verbs."""
     from vidal.settings import parse_override, validate

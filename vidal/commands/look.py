@@ -38,6 +38,7 @@ def why(
     from vidal.dataset.find import find
     from vidal.dataset.revisions import INFO_NAME
 
+    # The other order is that of earlier versions.
     if "://" not in directory and not Path(directory, INFO_NAME).exists() and Path(clip, INFO_NAME).exists():
         raise UserError(f"{directory} is no dataset and {clip} is one; the dataset comes first: vidal why {clip} CLIP")
     show(find(Dataset.open(directory), clip), as_json)
@@ -90,6 +91,7 @@ class ExportFormat(StrEnum):
 
 
 def _export_format(text: str) -> ExportFormat:
+    # The formats of earlier versions, which exported training runs with this command, too.
     if text in ("encoder", "onnx"):
         raise UserError(f"--format {text}: a training run is exported by `vidal export-encoder RUN --out DIR`")
     try:
@@ -132,8 +134,7 @@ def export(
 def remove(
     directory: DirArgument,
     ids: Annotated[
-        Path,
-        typer.Option("--ids", metavar="FILE", help="List of clip ids and URLs: text, csv, jsonl or parquet."),
+        Path, typer.Option("--ids", metavar="FILE", help="List of clip ids and URLs: text, csv, jsonl or parquet.")
     ],
     allow_missing: Annotated[
         bool, typer.Option("--allow-missing", help="Exit with 0 even if the dataset lacks some of them.")

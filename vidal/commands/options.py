@@ -19,21 +19,19 @@ class ManyValues(TyperCommand):
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
         """Parse the arguments after rewriting ``--data A B`` to ``--data A --data B``."""
-        return super().parse_args(ctx, _spread(args, "--data"))
-
-
-def _spread(args: list[str], option: str) -> list[str]:
-    spread: list[str] = []
-    is_open = has_value = False
-    for arg in args:
-        if arg == option:
-            is_open, has_value = True, False
-            continue
-        if arg.startswith("-"):
-            is_open = False
-        spread += [option, arg] if is_open else [arg]
-        has_value = has_value or is_open
-    return spread if has_value or option not in args else [*spread, option]
+        # Click's options take a fixed number of values only.
+        spread: list[str] = []
+        is_open = has_value = False
+        for arg in args:
+            if arg == "--data":
+                is_open, has_value = True, False
+                continue
+            if arg.startswith("-"):
+                is_open = False
+            spread += ["--data", arg] if is_open else [arg]
+            has_value = has_value or is_open
+        # A last --data without a value stays, for Typer to complain about it.
+        return super().parse_args(ctx, spread if has_value or "--data" not in args else [*spread, "--data"])
 
 
 class EngineChoice(StrEnum):

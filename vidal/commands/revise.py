@@ -8,17 +8,8 @@ from typing import Annotated
 
 import typer
 
+from vidal.commands import options
 from vidal.commands.build import show_build
-from vidal.commands.options import (
-    DirArgument,
-    EngineChoice,
-    EngineOption,
-    JsonOption,
-    RayAddressOption,
-    SettingsOption,
-    WorkersOption,
-    how_of,
-)
 from vidal.commands.terminal import console, show
 
 app = typer.Typer()
@@ -28,48 +19,48 @@ command = partial(app.command, rich_help_panel="Revise")
 @command()
 def add(
     recipe: Annotated[Path, typer.Argument(metavar="RECIPE", help="Recipe that has only `stages`, no `source`.")],
-    directory: DirArgument,
-    engine: EngineOption = EngineChoice.ray,
-    workers: WorkersOption = None,
-    settings: SettingsOption = None,
-    ray_address: RayAddressOption = None,
-    as_json: JsonOption = False,
+    directory: options.DirArgument,
+    engine: options.EngineOption = options.EngineChoice.ray,
+    workers: options.WorkersOption = None,
+    settings: options.SettingsOption = None,
+    ray_address: options.RayAddressOption = None,
+    as_json: options.JsonOption = False,
 ) -> None:
     """Run additional stages on a finished dataset, adding their columns and layers as a new revision."""
     from vidal.build import add as add_stages
 
-    how = how_of(engine, workers, ray_address)
+    how = options.how_of(engine, workers, ray_address)
     show_build(add_stages(recipe, directory, how, console, settings=settings or [], quiet=as_json), as_json)
 
 
 @command()
 def grow(
-    directory: DirArgument,
+    directory: options.DirArgument,
     source: Annotated[
         list[str], typer.Option(metavar="KIND=VALUE", help="Source of the candidates: list=more.csv, folder=DIR …")
     ],
-    engine: EngineOption = EngineChoice.ray,
-    workers: WorkersOption = None,
-    settings: SettingsOption = None,
-    ray_address: RayAddressOption = None,
-    as_json: JsonOption = False,
+    engine: options.EngineOption = options.EngineChoice.ray,
+    workers: options.WorkersOption = None,
+    settings: options.SettingsOption = None,
+    ray_address: options.RayAddressOption = None,
+    as_json: options.JsonOption = False,
 ) -> None:
     """Build additional candidates with the dataset's own recipe, as new shards in a new revision."""
     from vidal.build import grow as grow_dataset
 
-    how = how_of(engine, workers, ray_address)
+    how = options.how_of(engine, workers, ray_address)
     result = grow_dataset(directory, source, how, console, settings=settings or [], quiet=as_json)
     show_build(result, as_json)
 
 
 @command()
 def refilter(
-    directory: DirArgument,
+    directory: options.DirArgument,
     settings: Annotated[
         list[str], typer.Option("--set", metavar="STAGE.SETTING=VALUE", help="A threshold: too_long.max_s=15")
     ],
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Print what would change without writing it.")] = False,
-    as_json: JsonOption = False,
+    as_json: options.JsonOption = False,
 ) -> None:
     """Apply new thresholds to the stored values, as a new revision; no media is read or written."""
     from vidal.engine.refilter import refilter as refilter_dataset
@@ -79,9 +70,9 @@ def refilter(
 
 @command()
 def revisions(
-    directory: DirArgument,
+    directory: options.DirArgument,
     drop: Annotated[int | None, typer.Option(min=1, metavar="N", help="Delete revision N with all its files.")] = None,
-    as_json: JsonOption = False,
+    as_json: options.JsonOption = False,
 ) -> None:
     """List the revisions of a dataset; DIR@N names revision N, DIR the last complete one."""
     from vidal.dataset import revise

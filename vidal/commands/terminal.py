@@ -15,7 +15,7 @@ from rich.console import Console
 from rich.table import Table
 
 from vidal import extras
-from vidal.errors import InterruptedRunError, UserError, VidalError, VidalWarning
+from vidal.errors import InterruptedRunError, VidalError, VidalWarning
 
 console = Console()
 errors = Console(stderr=True)
@@ -87,12 +87,25 @@ def guarded(run: Callable[[], Any]) -> int:
     if is_default:
         signal.signal(signal.SIGINT, interrupt)
     try:
-        return _exit_code(run)
+        run()
+        return 0
+    except SystemExit as exit:
+        # Typer turns Ctrl-C into an exit without a message.
+        if exit.code == _INTERRUPTED:
+            errors.print(_INTERRUPTED_LINE, soft_wrap=True)
+        return exit.code if isinstance(exit.code, int) else int(exit.code is not None)
+    except BrokenPipeError:
+        # The reader of a pipe, such as `head`, is gone: nothing more can be written, by the flush at exit either.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1
     except Exception as error:
         if interrupts and not isinstance(error, InterruptedRunError):
             errors.print(_INTERRUPTED_LINE, soft_wrap=True)
             return _INTERRUPTED
-        expected = _missing_extra(error) if isinstance(error, ImportError) else error
+        expected: Exception | None = error
+        if isinstance(error, ImportError):
+            command = next((word for word in sys.argv[1:] if not word.startswith("-")), "")
+            expected = extras.explained(error, f"vidal {command}".strip(), _EXTRAS.get(command))
         if not isinstance(expected, VidalError):
             raise
         errors.print(f"vidal: {expected}", markup=False, highlight=False, soft_wrap=True)
@@ -100,23 +113,3 @@ def guarded(run: Callable[[], Any]) -> int:
     finally:
         if is_default:
             signal.signal(signal.SIGINT, signal.default_int_handler)
-
-
-def _exit_code(run: Callable[[], Any]) -> int:
-    try:
-        run()
-    except SystemExit as exit:
-        # Typer turns Ctrl-C into an exit without a message.
-        if exit.code == _INTERRUPTED:
-            errors.print(_INTERRUPTED_LINE, soft_wrap=True)
-        return exit.code if isinstance(exit.code, int) else int(exit.code is not None)
-    except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 1
-    return 0
-
-
-def _missing_extra(error: ImportError) -> UserError | None:
-    """The error that names the extra to install; None if the import failed for another reason."""
-    command = next((word for word in sys.argv[1:] if not word.startswith("-")), "")
-    return extras.explained(error, f"vidal {command}".strip(), _EXTRAS.get(command))

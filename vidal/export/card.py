@@ -31,7 +31,11 @@ of. The clips keep their own licences: `json.licence` and `json.attribution` of 
 
 def card(dataset: Dataset, format: str, suffixes: list[str]) -> bytes:
     """Return the card of an export whose samples have members with these suffixes besides ``json``."""
-    features: list[dict[str, Any]] = [{"name": name, "dtype": _dtype_of(name)} for name in suffixes]
+    dtypes = dict.fromkeys(IMAGES, "image") | {"txt": "string"}
+    features: list[dict[str, Any]] = [
+        {"name": name, "dtype": dtypes.get(name.rpartition(".")[2], "binary")} for name in suffixes
+    ]
+    # `datasets` takes a column's type from the first samples, which may have null in it.
     features.append({"name": "json", "struct": [_column(field.name, field.type) for field in json_schema(dataset)]})
     features += [{"name": name, "dtype": "string"} for name in ("__key__", "__url__")]
     head = {
@@ -58,20 +62,12 @@ def member_suffixes(dataset: Dataset, layer: str | None = None) -> list[str]:
 def json_schema(dataset: Dataset) -> pa.Schema:
     """Return the schema of the ``json`` member, columns without a field in `Clip` included."""
     # Types that JSON lacks, such as dates, are stored as text.
-    extra = pa.schema([
-        field if _is_in_json(field.type) else field.with_type(pa.string()) for field in dataset.extra_schema
-    ])  # fmt: skip
+    extra = dataset.extra_schema
+    for k, field in enumerate(extra):
+        if any(test(field.type) for test in (pa.types.is_temporal, pa.types.is_decimal, pa.types.is_binary)):
+            extra = extra.set(k, field.with_type(pa.string()))
     kinds = schema(extra)
     return pa.schema([pa.field(name, kinds.field(name).type) for name in to_json(Clip(), extra)])
-
-
-def _is_in_json(kind: pa.DataType) -> bool:
-    return not (pa.types.is_temporal(kind) or pa.types.is_decimal(kind) or pa.types.is_binary(kind))
-
-
-def _dtype_of(suffix: str) -> str:
-    kind = suffix.rpartition(".")[2]
-    return "image" if kind in IMAGES else "string" if kind == "txt" else "binary"
 
 
 def _column(name: str, kind: pa.DataType) -> dict[str, Any]:

@@ -10,8 +10,7 @@ from vidal.media import graph
 from vidal.media.measures import read_levels
 
 _PACKETS = re.compile(
-    r"^\[in#0\S* @ \S+\] \[verbose\] +Input stream #0:\d+ \(audio\): (\d+) packets read .*; (\d+) decode errors",
-    re.M,
+    r"^\[in#0\S* @ \S+\] \[verbose\] +Input stream #0:\d+ \(audio\): (\d+) packets read .*; (\d+) decode errors", re.M
 )
 
 # A mix of independent channels is at most 6 dB below the louder one of two, and 19 dB below the loudest of eight.
@@ -47,6 +46,7 @@ def corrupt_share(log: str) -> float:
 def cancelled_channel(folder: Path) -> int | None:
     """Return the index of the loudest channel if the channels cancel out in the mono mix, else None."""
     channels, mono = read_levels(folder / graph.CHANNEL_MEASURES), read_levels(folder / graph.MONO_MEASURES)
+    # Channels in antiphase cancel out, and the mono audio would be silence of a clip that is not silent.
     if len(channels) < 2 or not mono:
         return None
     loudest = max(range(len(channels)), key=lambda k: channels[k])

@@ -15,7 +15,7 @@ from pathlib import Path
 from vidal.errors import ClipError, machine_error
 from vidal.media import log_lines
 from vidal.media.limits import Limits
-from vidal.process import Child, End
+from vidal.process import Child
 
 STDERR_KEPT_BYTES = 64 * 1024
 _LONGEST_LINE_BYTES = 4096
@@ -52,6 +52,7 @@ def run(
     bounds = {
         resource.RLIMIT_AS: (limits.memory_bytes, limits.memory_bytes),
         resource.RLIMIT_FSIZE: (limits.output_bytes, limits.output_bytes),
+        # SIGXCPU at the soft limit tells the cause; SIGKILL at the hard one ends a process that ignores it.
         resource.RLIMIT_CPU: (whole_cpu_s, whole_cpu_s + 2),
     }
     with Child(command, folder, _ENVIRONMENT, bounds, output="stderr") as child:
@@ -65,12 +66,22 @@ def run(
         counts=dict(log.counts),
     )
     if end.returncode != 0:
+        # A full disk looks like a damaged clip in FFmpeg's log, so it is ruled out before the clip is blamed.
         _raise_for_machine(folder)
         if end.cause == "cpu":
             raise ClipError("timeout", f"used more than {cpu_limit_s:g} CPU seconds")
         if end.cause == "deadline":
+            # Unlike CPU time, wall-clock time depends on the load of the machine: a retry may succeed.
             raise ClipError("timeout", f"still running after {limits.wall_s:g} s", transient=True)
-        _raise_for_limit(end, finished)
+        if end.cause == "file_size" or log_lines.find_error(finished.log, ".*: File too large"):
+            raise ClipError("too_much_output", "FFmpeg wrote a file larger than output_bytes")
+        if log_lines.find_error(finished.log, "Number of streams exceeds max_streams"):
+            raise ClipError("too_many_streams", "more streams than max_streams")
+        if log_lines.find_error(finished.log, ".*Cannot allocate memory"):
+            raise ClipError("out_of_memory", finished.first_error)
+        if end.cause == "signal":
+            # The limits above never send SIGKILL here: the machine is out of memory or is being shut down.
+            raise ClipError("decoder_died", str(end), transient=end.returncode == -signal.SIGKILL)
     return finished
 
 
@@ -107,18 +118,4 @@ def _raise_for_machine(folder: Path) -> None:
             file.flush()
             os.fsync(file.fileno())
     except OSError as error:
-        if (fault := machine_error(error, str(folder))) is not None:
-            raise fault from error
-        raise
-
-
-def _raise_for_limit(end: End, finished: Finished) -> None:
-    if end.cause == "file_size" or log_lines.find_error(finished.log, ".*: File too large"):
-        raise ClipError("too_much_output", "FFmpeg wrote a file larger than output_bytes")
-    if log_lines.find_error(finished.log, "Number of streams exceeds max_streams"):
-        raise ClipError("too_many_streams", "more streams than max_streams")
-    if log_lines.find_error(finished.log, ".*Cannot allocate memory"):
-        raise ClipError("out_of_memory", finished.first_error)
-    if end.cause == "signal":
-        # The limits above never send SIGKILL here: the machine is out of memory or is being shut down.
-        raise ClipError("decoder_died", str(end), transient=end.returncode == -signal.SIGKILL)
+        raise machine_error(error, str(folder)) or error from None

@@ -57,38 +57,25 @@ def colour_of(probe: SourceFacts) -> Colour:
 def to_bt709(stream: Any, probe: SourceFacts, size: tuple[int, int]) -> Any:
     """Return the frames of ``stream`` scaled to ``size`` (width, height), as 8-bit YUV 4:2:0 with BT.709 primaries."""
     colour = colour_of(probe)
-    if probe.is_hdr:
-        stream = _tone_map(_tagged(stream, probe, colour), size)
-    elif colour.primaries in _STORED_AS_THEY_ARE and colour.matrix in _PLAIN_MATRICES:
+    is_plain = colour.primaries in _STORED_AS_THEY_ARE and colour.matrix in _PLAIN_MATRICES
+    if is_plain and not probe.is_hdr:
         if colour.matrix != probe.colour_space:
             stream = stream.filter("setparams", colorspace=colour.matrix)
         stream = stream.filter("scale", *size, flags="bicubic+accurate_rnd+bitexact", out_range="tv")
-    else:
-        stream = _convert_primaries(_tagged(stream, probe, colour), colour, size)
-    return stream.filter("format", "yuv420p")
-
-
-def _tagged(stream: Any, probe: SourceFacts, colour: Colour) -> Any:
-    """Tag the frames with the inferred colours: zscale rejects frames without tags."""
-    if (colour.primaries, colour.matrix) == (probe.colour_primaries, probe.colour_space):
-        return stream
-    return stream.filter("setparams", color_primaries=colour.primaries, colorspace=colour.matrix)
-
-
-def _convert_primaries(stream: Any, colour: Colour, size: tuple[int, int]) -> Any:
-    """Convert to BT.709 primaries in linear light (BT.1886); colours outside BT.709 are clipped per RGB channel."""
+        return stream.filter("format", "yuv420p")
+    if (colour.primaries, colour.matrix) != (probe.colour_primaries, probe.colour_space):
+        # zscale rejects frames without tags.
+        stream = stream.filter("setparams", color_primaries=colour.primaries, colorspace=colour.matrix)
+    if probe.is_hdr:
+        stream = stream.filter("zscale", w=size[0], h=size[1], t="linear", npl=100)
+        stream = stream.filter("format", "gbrpf32le").filter("zscale", p="bt709")
+        stream = stream.filter("tonemap", "hable", desat=0)
+        return stream.filter("zscale", t="bt709", m="bt709", r="tv").filter("format", "yuv420p")
+    # BT.709 primaries are reached in linear light (BT.1886).
     read_as = colour.transfer if colour.transfer in (*_GAMMA_CURVES, *_LINEAR_AND_LOG) else "bt709"
-    written_as = read_as if read_as in _GAMMA_CURVES else "bt709"
-    curves = {"tin": read_as, "t": written_as}
+    curves = {"tin": read_as, "t": read_as if read_as in _GAMMA_CURVES else "bt709"}
     stream = stream.filter("zscale", *size, f="bicubic", p="bt709", m="gbr", r="pc", **curves)
     # Clipped as RGB: clipping a YCbCr value would limit its luma only and shift its hue.
     stream = stream.filter("format", "gbrp16le")
     # The matrix of JPEG, so that the stored frames are rounded once and not twice.
-    return stream.filter("zscale", m="smpte170m", r="tv")
-
-
-def _tone_map(stream: Any, size: tuple[int, int]) -> Any:
-    stream = stream.filter("zscale", w=size[0], h=size[1], t="linear", npl=100)
-    stream = stream.filter("format", "gbrpf32le").filter("zscale", p="bt709")
-    stream = stream.filter("tonemap", "hable", desat=0)
-    return stream.filter("zscale", t="bt709", m="bt709", r="tv")
+    return stream.filter("zscale", m="smpte170m", r="tv").filter("format", "yuv420p")

@@ -10,6 +10,7 @@ from vidal.media.child import Finished
 from vidal.media.ffmpeg import VIDEO_CODECS
 from vidal.media.probe import SourceFacts
 
+# Anchored at FFmpeg's own prefixes: text of the file's author is indented (`log_lines`).
 _FLAGGED = rb"^\[vist#0:\d+/\S+ @ \S+\] \[dec:\S+ @ \S+\] \[warning\] corrupt decoded frame"
 _MESSAGE = rb"^\[(?:%s) @ \S+\] \[(?:error|fatal)\] " % VIDEO_CODECS.replace(",", "|").encode()
 # For a slice that it cannot read, the HEVC decoder logs only this warning and repeats the previous frame.
@@ -22,6 +23,7 @@ _DECODED = re.compile(
     r"^\[in#0\S* @ \S+\] \[verbose\] +Input stream #0:\d+ \(video\): .*? (\d+) frames decoded; (\d+) decode errors",
     re.M,
 )
+# FFmpeg's own -max_error_rate, which every run raises to 1 to judge by itself.
 _MAX_ERROR_SHARE = 2 / 3
 
 # Codecs whose decoders flag each frame in which they conceal errors; their other messages report no further damage.

@@ -28,18 +28,14 @@ _REQUIRED = {
 # Containers of media only: playlists and scripts can refer to other files; images and raw streams are no clips.
 FORMATS = "mov,matroska,webm,avi,mpegts,flv,mpeg,ogg,asf,mp3,wav,flac,aac,gif,apng,webp_anim"
 
-VIDEO_CODECS = ",".join(
-    (
-        "h264,hevc,vp8,vp9,libdav1d,mpeg4,msmpeg4,msmpeg4v2,mpeg1video,mpeg2video,h263,flv,vp6,vp6f,theora",
-        "wmv1,wmv2,wmv3,vc1,mjpeg,prores,dnxhd,ffv1,gif,apng,webp,webp_anim",
-    )
+VIDEO_CODECS = (
+    "h264,hevc,vp8,vp9,libdav1d,mpeg4,msmpeg4,msmpeg4v2,mpeg1video,mpeg2video,h263,flv,vp6,vp6f,theora,"
+    "wmv1,wmv2,wmv3,vc1,mjpeg,prores,dnxhd,ffv1,gif,apng,webp,webp_anim"
 )
-AUDIO_CODECS = ",".join(
-    (
-        "aac,aac_latm,mp3,mp3float,mp2,mp2float,ac3,eac3,opus,vorbis,flac,alac,wmav1,wmav2,amrnb,amrwb",
-        "pcm_s16le,pcm_s16be,pcm_u8,pcm_s8,pcm_s24le,pcm_s24be,pcm_s32le,pcm_s32be,pcm_f32le,pcm_mulaw,pcm_alaw",
-        "adpcm_ms,adpcm_ima_wav,adpcm_swf",
-    )
+AUDIO_CODECS = (
+    "aac,aac_latm,mp3,mp3float,mp2,mp2float,ac3,eac3,opus,vorbis,flac,alac,wmav1,wmav2,amrnb,amrwb,"
+    "pcm_s16le,pcm_s16be,pcm_u8,pcm_s8,pcm_s24le,pcm_s24be,pcm_s32le,pcm_s32be,pcm_f32le,pcm_mulaw,pcm_alaw,"
+    "adpcm_ms,adpcm_ima_wav,adpcm_swf"
 )
 CODECS = f"{VIDEO_CODECS},{AUDIO_CODECS}"
 
@@ -112,9 +108,10 @@ def _version_text(binary: Path) -> str | None:
 
 def _output(binary: Path, option: str) -> str:
     try:
+        # FFmpeg writes lists and version to stdout, and its banner to stderr.
         finished = subprocess.run(
-            [str(binary), "-hide_banner", option] if option != "-version" else [str(binary), option],
-            capture_output=True, stdin=subprocess.DEVNULL, timeout=60, env={"LC_ALL": "C"}, check=False,
+            [str(binary), option], capture_output=True, stdin=subprocess.DEVNULL, timeout=60,
+            env={"LC_ALL": "C"}, check=False,
         )  # fmt: skip
     except (OSError, subprocess.TimeoutExpired):
         return ""
@@ -126,12 +123,15 @@ def global_options(limits: Limits) -> list[str]:
 
     ``-copyts`` keeps the timestamps of the source, so that two passes agree on them.
     """
+    # Messages are counted, so repeated ones must not be collapsed (`repeat`) and each states its level; only `verbose`
+    # has the number of packets and of decode errors.
     return ["-hide_banner", "-nostdin", "-nostats", "-y", "-copyts", "-loglevel", "repeat+level+verbose",
             "-filter_threads", "1", "-filter_complex_threads", "1", "-max_alloc", str(limits.alloc_bytes)]  # fmt: skip
 
 
 def input_options(limits: Limits) -> dict[str, str]:
     """Return the options of every input: only local files, and only the allowed containers, codecs and sizes."""
+    # A stranger's file may name other files and addresses, as playlists do: none may be opened.
     return {
         "protocol_whitelist": "file,pipe",
         "format_whitelist": FORMATS,

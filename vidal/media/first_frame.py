@@ -67,7 +67,8 @@ def first_frame(path: Path, folder: Path, limits: Limits, video: Track | None, a
     try:
         finished = child.run(command, folder, limits, cpu_s=PROBE_CPU_S)
         raise_for_failure(finished, path)
-        matrix, tags = _matrix(folder / _FRAME), _tags(folder / _TAGS)
+        matrix = _matrix(folder / _FRAME)
+        text = (folder / _TAGS).read_text(encoding="utf-8", errors="replace") if (folder / _TAGS).exists() else ""
     finally:
         for name in (_FRAME, _TAGS):
             (folder / name).unlink(missing_ok=True)
@@ -78,6 +79,10 @@ def first_frame(path: Path, folder: Path, limits: Limits, video: Track | None, a
     if video is not None and not showinfo:
         raise ClipError("undecodable", f"no frame could be decoded: {finished.first_error}")
     start = re.search(r" n:0 pts:(-?\d+) .* rate:(\d+) ", ashowinfo)
+    # FFmpeg escapes line ends and special characters of a value, so a line begins a section or a tag of its own.
+    sections = re.split(r"^\[(?:STREAM|CHAPTER)\]$", re.sub(r"\\\n", " ", text), flags=re.M)[1:]
+    pairs = ((line.partition("=") for line in section.splitlines()) for section in sections)
+    tags = [{key.lower(): value for key, _, value in lines} for lines in pairs]
     return FirstFrame(
         showinfo=showinfo,
         matrix=matrix,
@@ -106,14 +111,6 @@ def _command(source: str, limits: Limits, video: Track | None, audio: Track | No
     # Undecodable audio must not fail the probe: the media stage decides about it.
     prefix = [str(find_ffmpeg()), *global_options(limits), "-max_error_rate", "1"]
     return [*prefix, *ffmpeg.merge_outputs(*outputs).get_args()]
-
-
-def _tags(path: Path) -> list[dict[str, str]]:
-    """Return the tags of each track, with keys in lower case; FFmpeg escapes line ends and special characters."""
-    text = path.read_text(encoding="utf-8", errors="replace") if path.exists() else ""
-    sections = re.split(r"^\[(?:STREAM|CHAPTER)\]$", re.sub(r"\\\n", " ", text), flags=re.M)[1:]
-    pairs = ((line.partition("=") for line in section.splitlines()) for section in sections)
-    return [{key.lower(): value for key, _, value in lines} for lines in pairs]
 
 
 def _matrix(path: Path) -> tuple[int, ...]:

@@ -26,6 +26,7 @@ STEADY_AUDIO = "out.steady.mka"
 
 VIDEO_SAMPLE_RATE = 48_000
 
+# Neither the source's metadata nor FFmpeg's version and times: equal input gives equal bytes.
 _EXACT = {"map_metadata": "-1", "map_chapters": "-1", "fflags": "+bitexact"}
 
 
@@ -79,18 +80,13 @@ class GraphPlan:
 
 def command(source: str, plan: GraphPlan, target: Target, limits: Limits) -> list[str]:
     """Return the command that writes all outputs of a clip; ``source`` is the result of `source_name`."""
+    # A frame of another size would rebuild the graph and lose the state of its filters; it is scaled, and the message
+    # about it is counted (`damage`).
     media = ffmpeg.input(source, reinit_filter=0, **input_options(limits))
     audio, audio_outputs = (None, []) if plan.audio is None else _audio(media, plan, plan.audio)
     if plan.probe.video_codec is None:
         return _ffmpeg(limits, ffmpeg.output(audio, "-", f="null"), *audio_outputs)
-    frames = _frames(media[f"v:{plan.probe.video_track}"], plan, target).split()
-    return _ffmpeg(
-        limits,
-        _video_output(frames[0], audio, target),
-        _image_output(frames[1], plan, target),
-        _measures_output(frames[2], target),
-        *audio_outputs,
-    )
+    return _ffmpeg(limits, *_video_outputs(media[f"v:{plan.probe.video_track}"], audio, plan, target), *audio_outputs)
 
 
 def steady_audio_command(source: str, plan: GraphPlan, limits: Limits) -> list[str]:
@@ -115,17 +111,6 @@ def _ffmpeg(limits: Limits, *outputs: Any) -> list[str]:
     # Decoding errors do not fail the run: they are counted and assessed afterwards.
     arguments = ffmpeg.merge_outputs(*outputs).get_args()
     return [str(find_ffmpeg()), *global_options(limits), "-max_error_rate", "1", *arguments]
-
-
-def _frames(stream: Any, plan: GraphPlan, target: Target) -> Any:
-    """Convert decoded frames to the final size, rate and colours, with times relative to the first frame."""
-    probe = plan.probe
-    stream = stream.filter("setpts", f"PTS-({probe.frame_ticks[0]})")
-    if probe.is_interlaced:
-        stream = stream.filter("bwdif", mode="send_frame", deint="interlaced")
-    if not plan.keeps_every_frame:
-        stream = stream.filter("select", decimate_expression(target.max_fps))
-    return to_bt709(stream, probe, plan.size).filter("setsar", "1")
 
 
 def _audio(media: Any, plan: GraphPlan, audio: AudioInput) -> tuple[Any, list[Any]]:
@@ -165,41 +150,41 @@ def _levels(stream: Any, path: str) -> Any:
     return stream.filter("ametadata", "print", file=path)
 
 
-def _video_output(frames: Any, audio: Any | None, target: Target) -> Any:
-    options: dict[str, Any] = {
-        "c:v": "libx264", "preset": target.preset, "crf": target.crf, "threads:v": 1,
+def _video_outputs(stream: Any, audio: Any | None, plan: GraphPlan, target: Target) -> list[Any]:
+    """Return the outputs of decoded frames: the mp4, the stored frames and the measures."""
+    probe = plan.probe
+    stream = stream.filter("setpts", f"PTS-({probe.frame_ticks[0]})")
+    if probe.is_interlaced:
+        stream = stream.filter("bwdif", mode="send_frame", deint="interlaced")
+    if not plan.keeps_every_frame:
+        stream = stream.filter("select", decimate_expression(target.max_fps))
+    parts = to_bt709(stream, probe, plan.size).filter("setsar", "1").split()
+    # One thread, because x264's output depends on their number, whose default is that of the cores.
+    coded: dict[str, Any] = {
+        "threads:v": 1, "fps_mode": "passthrough", "enc_time_base:v": "demux", "flags": "+bitexact",
+        "stats_enc_pre_fmt:v": "{pts} {tb}", **_EXACT,
+    }  # fmt: skip
+    video: dict[str, Any] = {
+        "c:v": "libx264", "preset": target.preset, "crf": target.crf,
         # At least one key frame per second, also at a low or variable frame rate.
         "force_key_frames": "expr:gte(t,n_forced)", "g": max(1, round(target.max_fps)),
-        "fps_mode": "passthrough", "enc_time_base:v": "demux", "flags": "+bitexact",
-        "stats_enc_pre:v": VIDEO_TIMES, "stats_enc_pre_fmt:v": "{pts} {tb}",
-        "movflags": "+faststart", "f": "mp4", **_EXACT,
+        "stats_enc_pre:v": VIDEO_TIMES, "movflags": "+faststart", "f": "mp4",
+        **coded, **({} if audio is None else {"c:a": "aac", "b:a": "96k"}),
     }  # fmt: skip
-    if audio is None:
-        return ffmpeg.output(frames, f"file:{VIDEO}", **options)
-    return ffmpeg.output(frames, audio, f"file:{VIDEO}", **options, **{"c:a": "aac", "b:a": "96k"})
-
-
-def _image_output(frames: Any, plan: GraphPlan, target: Target) -> Any:
-    frames = frames.filter("select", pick_expression(plan.times_s, plan.chosen))
+    stored = parts[1].filter("select", pick_expression(plan.times_s, plan.chosen))
     # Blur is the slowest measure, so only the stored frames are measured.
-    frames = frames.filter("blurdetect").filter("metadata", "print", file=FRAME_MEASURES)
+    stored = stored.filter("blurdetect").filter("metadata", "print", file=FRAME_MEASURES)
     # A JPEG has no colour tags: readers assume full-range BT.601.
-    frames = frames.filter("scale", out_range="pc", out_color_matrix="bt601", flags="accurate_rnd+bitexact")
-    return ffmpeg.output(
-        frames.filter("format", "yuvj420p"), f"file:{FRAME}", f="image2",
-        **{
-            "c:v": "mjpeg", "q:v": target.jpeg_quality, "threads:v": 1, "fps_mode": "passthrough",
-            "enc_time_base:v": "demux", "stats_enc_pre:v": FRAME_TIMES, "stats_enc_pre_fmt:v": "{pts} {tb}",
-            "flags": "+bitexact", **_EXACT,
-        },
-    )  # fmt: skip
-
-
-def _measures_output(frames: Any, target: Target) -> Any:
+    stored = stored.filter("scale", out_range="pc", out_color_matrix="bt601", flags="accurate_rnd+bitexact")
+    images = {"f": "image2", "c:v": "mjpeg", "q:v": target.jpeg_quality, "stats_enc_pre:v": FRAME_TIMES, **coded}
     # With round="up", each sample is the frame on display at its time, and the shortest clip has one sample.
-    frames = frames.filter("fps", target.measure_fps, start_time=0, round="up")
+    measured = parts[2].filter("fps", target.measure_fps, start_time=0, round="up")
     # A quarter of the pixels: siti would take a fifth of the process's time, and would count grain as motion.
-    frames = frames.filter("scale", "iw/2", "ih/2", flags="area+accurate_rnd+bitexact").filter("siti")
-    frames = frames.filter("scdet", threshold=10).filter("freezedetect", noise="-60dB", duration=0.5)
-    frames = frames.filter("blackdetect", d=0.1).filter("signalstats")
-    return ffmpeg.output(frames.filter("metadata", "print", file=VIDEO_MEASURES), "-", f="null")
+    measured = measured.filter("scale", "iw/2", "ih/2", flags="area+accurate_rnd+bitexact").filter("siti")
+    measured = measured.filter("scdet", threshold=10).filter("freezedetect", noise="-60dB", duration=0.5)
+    measured = measured.filter("blackdetect", d=0.1).filter("signalstats")
+    return [
+        ffmpeg.output(parts[0], *([] if audio is None else [audio]), f"file:{VIDEO}", **video),
+        ffmpeg.output(stored.filter("format", "yuvj420p"), f"file:{FRAME}", **images),
+        ffmpeg.output(measured.filter("metadata", "print", file=VIDEO_MEASURES), "-", f="null"),
+    ]

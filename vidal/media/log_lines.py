@@ -15,10 +15,7 @@ _COLOUR = re.compile(rb"\x1b\[[0-9;]*m")
 
 _COMPONENT = rb"^\[\S+ @ 0x[0-9a-f]+\] \[(?:error|warning)\] "
 
-CUT_SHORT = (
-    _COMPONENT + rb"stream \d+, offset 0x[0-9a-f]+: partial file",
-    _COMPONENT + rb"File ended prematurely",
-)
+CUT_SHORT = (_COMPONENT + rb"stream \d+, offset 0x[0-9a-f]+: partial file", _COMPONENT + rb"File ended prematurely")
 """Patterns of the messages that demuxers log for a file that ends before its index or sizes say it should."""
 
 

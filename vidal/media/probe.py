@@ -15,14 +15,7 @@ from vidal.media.headers import container_states
 from vidal.media.limits import Limits
 from vidal.media.splice import splice
 from vidal.media.timing import seconds
-from vidal.media.tracks import (
-    CLOCK_MAY_JUMP,
-    Survey,
-    Track,
-    choose_audio,
-    choose_video,
-    survey,
-)
+from vidal.media.tracks import CLOCK_MAY_JUMP, Survey, Track, choose_audio, choose_video, survey
 
 _LANGUAGE = re.compile(r"[A-Za-z]{2,3}(-[A-Za-z0-9]{1,8}){0,4}")
 _HDR_TRANSFERS = ("smpte2084", "arib-std-b67")
@@ -114,19 +107,25 @@ def probe(path: Path, folder: Path, limits: Limits) -> SourceFacts:
     # The copy has the same tracks, but not their flags.
     video, audio = video and readable.of("video")[video.number], audio and readable.of("audio")[audio.number]
     if video is not None:
-        _check(video, readable, limits)
+        if not video.is_decodable:
+            raise ClipError("unsupported_codec", video.codec)
+        if not video.packets and readable.video_packets:
+            raise ClipError("undecodable", "no key frame")
+        if not video.packets:
+            raise ClipError("no_video", "the video has no frames")
+        if 0 in video.dimensions:
+            raise ClipError("undecodable", "the frame size is unknown")
+        # Before a frame is decoded, as its size decides what that costs.
+        limits.check_size(*video.dimensions)
     first = first_frame(path, folder, limits, video, audio)
     return _summary(path, source, readable, first, video, audio, jumps, limits)
 
 
 def _choose(survey: Survey) -> tuple[Track | None, Track | None]:
     """Select the video and audio track of the clip; cover art of an audio file does not count as video."""
-    audio = choose_audio(survey.of("audio"))
-    if audio is not None and not audio.packets:
-        audio = None
-    video = choose_video(survey.of("video"))
-    if video is not None and video.is_cover:
-        video = None
+    audio, video = choose_audio(survey.of("audio")), choose_video(survey.of("video"))
+    audio = audio if audio is not None and audio.packets else None
+    video = video if video is not None and not video.is_cover else None
     if video is None and audio is None:
         raise ClipError("no_video", "neither audio nor video other than cover art")
     return video, audio
@@ -134,19 +133,8 @@ def _choose(survey: Survey) -> tuple[Track | None, Track | None]:
 
 def _clock_jumps(survey: Survey) -> int:
     leaps_count = survey.container in CLOCK_MAY_JUMP
+
     return max(track.restarts + (track.leaps if leaps_count else 0) for track in _choose(survey) if track is not None)
-
-
-def _check(video: Track, survey: Survey, limits: Limits) -> None:
-    if not video.is_decodable:
-        raise ClipError("unsupported_codec", video.codec)
-    if not video.packets and survey.video_packets:
-        raise ClipError("undecodable", "no key frame")
-    if not video.packets:
-        raise ClipError("no_video", "the video has no frames")
-    if 0 in video.dimensions:
-        raise ClipError("undecodable", "the frame size is unknown")
-    limits.check_size(*video.dimensions)
 
 
 def _summary(
@@ -155,15 +143,15 @@ def _summary(
 ) -> SourceFacts:  # fmt: skip
     ticks = sorted({tick for tick, _ in video.packets}) if video is not None else []
     begin_s, length_s = _audio_span(first, audio) if audio is not None else (None, None)
-    start_s, duration_s = begin_s or 0.0, length_s or 0.0
+    start_s, duration_s, width, height = begin_s or 0.0, length_s or 0.0, 0, 0
     if video is not None:
         start_s = seconds(ticks[0], video.time_base)
         duration_s = float((ticks[-1] - ticks[0]) * video.time_base + _last_duration(video, ticks))
         limits.check_frames(len(ticks), duration_s)
+        width, height = _displayed(video, first.rotation_deg)
     limits.check_duration(duration_s)
     if len(ticks) == 1:
         raise ClipError("still_image", "a single frame" + (" with audio" if audio is not None else ""))
-    width, height = _displayed(video, first.rotation_deg) if video is not None else (0, 0)
     language = first.audio_tags.get("language", "")
     return SourceFacts(
         path=path,

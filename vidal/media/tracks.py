@@ -135,11 +135,16 @@ def survey(path: Path, folder: Path, limits: Limits) -> Survey:
         for name in (_PACKETS, _CLOCK, _DEFAULTS, _COVERS):
             (folder / name).unlink(missing_ok=True)
     match = re.search(r"^\[in#0/(\S+) @ ", finished.log, re.M)
-    container = match[1] if match else ""
+    container, stated_s = match[1] if match else "", None
+    lengths = re.findall(r"^ \[info\]   Duration: (\d+):(\d\d):(\d\d\.\d\d), ", finished.log, re.M)
+    # If there are two such lines, one is forged by the author of the file, and neither is used.
+    if len(lengths) == 1 and container.split(",")[0] in _STATES_LENGTH:
+        hours, minutes, rest = lengths[0]
+        stated_s = int(hours) * 3600 + int(minutes) * 60 + float(rest)
     packets_line = r"^\[in#0\S* @ \S+\] \[verbose\] +Input stream #0:\d+ \(video\): (\d+) packets read"
     return Survey(
         container=container,
-        stated_s=_stated_length(finished.log, container),
+        stated_s=stated_s,
         tracks=tracks,
         video_packets=sum(map(int, re.findall(packets_line, finished.log, re.M))),
     )
@@ -182,15 +187,6 @@ def _head(path: Path) -> bytes:
         return file.read(16)
 
 
-def _stated_length(log: str, container: str) -> float | None:
-    """Return the duration in the metadata dump; if there are two such lines, one is forged, and neither is used."""
-    lengths = re.findall(r"^ \[info\]   Duration: (\d+):(\d\d):(\d\d\.\d\d), ", log, re.M)
-    if len(lengths) != 1 or container.split(",")[0] not in _STATES_LENGTH:
-        return None
-    hours, minutes, rest = lengths[0]
-    return int(hours) * 3600 + int(minutes) * 60 + float(rest)
-
-
 def _read_packets(folder: Path, limits: Limits) -> list[Track]:
     tracks: dict[int, Track] = {}
     decoded_at = _read_clock(folder / _CLOCK)
@@ -200,10 +196,19 @@ def _read_packets(folder: Path, limits: Limits) -> list[Track]:
             if line.startswith("#"):
                 _read_header(line, tracks)
                 continue
+            # stream, dts, pts, duration, size, crc[, F=flags]; a plain key frame has no flags.
             cells = line.split(",")
-            index = int(cells[0])
-            _read_packet(cells, decoded_at[index][position[index]], tracks[index], limits)
+            index, pts, duration = int(cells[0]), int(cells[2]), int(cells[3])
+            track, decoding_time = tracks[index], decoded_at[index][position[index]]
             position[index] += 1
+            flags = next((int(cell.strip()[2:], 16) for cell in cells[6:] if cell.strip().startswith("F=")), 1)
+            if flags & _DISCARD:
+                continue
+            track.packets.append((pts if pts > _LOWEST_TIME else decoding_time, duration))
+            # Counted while reading: a file may have any number of packets.
+            if len(track.packets) > (limits.max_frames if track.kind == "video" else limits.max_audio_packets):
+                reason = "too_many_frames" if track.kind == "video" else "over_duration"
+                raise ClipError(reason, f"more than {len(track.packets) - 1} packets of {track.kind}")
     for index, track in tracks.items():
         known = [time for time in decoded_at.get(index, []) if time != _NO_TIME]
         steps_s = [(after - before) * track.time_base for before, after in pairwise(known)]
@@ -246,33 +251,17 @@ def _read_header(line: str, tracks: dict[int, Track]) -> None:
         track.aspect = ratio if Fraction(1, 8) <= ratio <= 8 else Fraction(1)
 
 
-def _read_packet(cells: list[str], decoded_at: int, track: Track, limits: Limits) -> None:
-    """Parse ``stream, dts, pts, duration, size, crc[, F=flags]``; a plain key frame has no flags."""
-    flags = next((int(cell.strip()[2:], 16) for cell in cells[6:] if cell.strip().startswith("F=")), 1)
-    if flags & _DISCARD:
-        return
-    pts, duration = (int(cell) for cell in cells[2:4])
-    track.packets.append((pts if pts > _LOWEST_TIME else decoded_at, duration))
-    if len(track.packets) > (limits.max_frames if track.kind == "video" else limits.max_audio_packets):
-        reason = "too_many_frames" if track.kind == "video" else "over_duration"
-        raise ClipError(reason, f"more than {len(track.packets) - 1} packets of {track.kind}")
-
-
 def _read_flags(folder: Path, tracks: Sequence[Track]) -> None:
     """Set the flags of the tracks that are repeated after all tracks; tracks with equal packets are interchangeable."""
+    # The log states the flags as well, in lines that the author of the file can forge.
     for name, attribute in ((_DEFAULTS, "is_default"), (_COVERS, "is_cover")):
-        packets = _digests(folder / name)
+        hashes: dict[int, Any] = {}
+        with (folder / name).open("rb") as lines:
+            for line in lines:
+                if not line.startswith(b"#"):
+                    cell, _, packet = line.partition(b",")
+                    hashes.setdefault(int(cell), hashlib.blake2b()).update(packet)
+        packets = {index: digest.digest() for index, digest in hashes.items()}
         flagged = {digest for index, digest in packets.items() if index >= len(tracks)}
         for index, track in enumerate(tracks):
             setattr(track, attribute, packets.get(index) in flagged)
-
-
-def _digests(path: Path) -> dict[int, str]:
-    """Return a hash of all packets of each track that has packets."""
-    hashes: dict[int, Any] = {}
-    with path.open("rb") as lines:
-        for line in lines:
-            if not line.startswith(b"#"):
-                index, _, packet = line.partition(b",")
-                hashes.setdefault(int(index), hashlib.blake2b()).update(packet)
-    return {index: digest.hexdigest() for index, digest in hashes.items()}

@@ -69,15 +69,15 @@ def transcode(source: Path, probe: SourceFacts, folder: Path, target: Target, li
     `ClipError` if the clip cannot be decoded or exceeds ``limits``.
     """
     try:
-        return _transcode(source, probe, folder, target, limits)
+        return _transcode(_Job(source_name(source, folder), folder, target, limits), probe)
     finally:
         for pattern in ("out.*", "*.times", "*.measures"):
             for path in folder.glob(pattern):
                 path.unlink()
 
 
-def _transcode(source: Path, probe: SourceFacts, folder: Path, target: Target, limits: Limits) -> Transcoded:
-    job = _Job(source, folder, target, limits)
+def _transcode(job: _Job, probe: SourceFacts) -> Transcoded:
+    folder, target = job.folder, job.target
     plan, finished, audio_status = job.run_with_usable_audio(make_plan(probe, probe.times_s, target))
     decoded, video_damage = _times(folder / graph.VIDEO_TIMES), None
     if probe.video_codec is not None:
@@ -89,6 +89,7 @@ def _transcode(source: Path, probe: SourceFacts, folder: Path, target: Target, l
         video_damage = damage.read_damage(finished, probe, len(decoded))
     elif audio_status.status == "left_out":
         raise ClipError("undecodable", f"{audio_status.corrupt_share:.0%} of the audio cannot be decoded")
+    # A second pass with what the first has shown: other audio, or the true times of the frames.
     better = plan
     if audio_status.status == "left_out":
         better = replace(plan, audio=None)
@@ -123,7 +124,8 @@ def make_plan(probe: SourceFacts, times_s: Sequence[float], target: Target) -> G
 class _Job:
     """Runs of FFmpeg over one source."""
 
-    source: Path
+    source: str
+    """The result of `source_name`."""
     folder: Path
     target: Target
     limits: Limits
@@ -134,7 +136,7 @@ class _Job:
             return plan, self.run(plan), AudioStatus(status="none")
         finished = audio_run = self._try(plan)
         if finished.returncode != 0 and _AUDIO_CHANGES.search(finished.log):
-            audio_run = self._start(graph.steady_audio_command(self._name, plan, self.limits))
+            audio_run = self._start(graph.steady_audio_command(self.source, plan, self.limits))
             plan = replace(plan, audio=AudioInput(is_steady=True))
             finished = self._try(plan)
         if finished.returncode == 0:
@@ -160,7 +162,7 @@ class _Job:
         return _times(self.folder / graph.FRAME_TIMES) == [plan.times_s[i] for i in plan.chosen]
 
     def _try(self, plan: GraphPlan) -> child.Finished:
-        return self._start(graph.command(self._name, plan, self.target, self.limits))
+        return self._start(graph.command(self.source, plan, self.target, self.limits))
 
     def _start(self, command: Sequence[str]) -> child.Finished:
         finished = child.run(command, self.folder, self.limits, marks=(*damage.MARKS, *CUT_SHORT))
@@ -168,17 +170,12 @@ class _Job:
             raise ClipError("truncated", "the file ends before its index or sizes say it should")
         return finished
 
-    @property
-    def _name(self) -> str:
-        return source_name(self.source, self.folder)
-
 
 def _times(path: Path) -> list[float]:
     """Read the frame times that FFmpeg wrote for an output, in seconds after the first frame."""
-    if not path.exists():
-        return []
-    stamps = [line.split() for line in path.read_text(encoding="ascii").splitlines()]
-    return [seconds(int(ticks), Fraction(base)) for ticks, base in stamps]
+    # An audio-only clip has no such file.
+    lines = path.read_text(encoding="ascii").splitlines() if path.exists() else []
+    return [seconds(int(ticks), Fraction(base)) for ticks, base in map(str.split, lines)]
 
 
 def _collect(

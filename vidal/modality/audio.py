@@ -54,7 +54,10 @@ class AudioTransform(Transform):
         if steps < 1:
             raise ClipError("too_short", f"{len(array)} audio samples are shorter than a window of {window}")
         samples -= samples.mean()
-        starts = self._starts(max(steps, self.length), rng)
+        # One crop from each third of the possible starts; the middle one in evaluation.
+        thirds = np.array_split(np.arange(max(steps, self.length) - self.length + 1), 3)
+        thirds = [third if len(third) else thirds[0] for third in thirds]
+        starts = [int(third[len(third) // 2] if rng is None else rng.choice(third)) for third in thirds]
         if steps > 3 * self.length:
             # Only the crops of long audio are transformed.
             span = (self.length - 1) * step + window
@@ -64,18 +67,13 @@ class AudioTransform(Transform):
             # Short audio is repeated.
             mels = mels.repeat(1, -(-self.length // steps))[:, : max(steps, self.length)]
             crops = torch.stack([mels[:, start : start + self.length] for start in starts])
+        # Twice the standard deviation, as LanguageBind divides.
         return (crops - self.mean) / (2 * self.std)
 
     def _mels(self, samples: Tensor) -> Tensor:
         from vidal.modality.fbank import fbank
 
         return fbank(samples, mel_bins=self.mel_bins, sample_rate=SAMPLE_RATE).transpose(-1, -2)
-
-    def _starts(self, steps: int, rng: Rng) -> list[int]:
-        """Return a start for each crop, in each third of the possible ones: random, or the middle without ``rng``."""
-        thirds = np.array_split(np.arange(steps - self.length + 1), 3)
-        thirds = [third if len(third) else thirds[0] for third in thirds]
-        return [int(third[len(third) // 2] if rng is None else rng.choice(third)) for third in thirds]
 
 
 class Audio(Modality):
@@ -98,36 +96,35 @@ class Audio(Modality):
         suffixes = self.members(list(members))
         if not suffixes:
             raise ClipError("undecodable", f"no audio member among: {', '.join(members) or 'none'}")
-        return _decode(members[suffixes[0]])
+        import soundfile
+
+        data = members[suffixes[0]]
+        # libsndfile reads a truncated WAV without a word; a size of 2^32 - 1 stands for an unknown one.
+        if data[:4] == b"RIFF" and len(data) < int.from_bytes(data[4:8], "little") + 8 < 1 << 32:
+            raise ClipError("undecodable", "the audio file is truncated")
+        try:
+            with soundfile.SoundFile(io.BytesIO(data)) as file:
+                rate, frames = file.samplerate, file.frames
+                if frames * file.channels > MAX_SAMPLES or not RATES_HZ[0] <= rate <= RATES_HZ[1]:
+                    raise ClipError("undecodable", f"{frames} audio samples at {rate} Hz are outside the limits")
+                samples = file.read(dtype="float32", always_2d=True)
+        except (soundfile.SoundFileError, RuntimeError) as error:
+            raise ClipError("undecodable", f"audio cannot be decoded: {error}") from None
+        if len(samples) != frames:
+            raise ClipError("undecodable", "the audio file is truncated")
+        mono: npt.NDArray[np.float32] = samples.mean(axis=1)
+        if not np.isfinite(mono).all():
+            raise ClipError("undecodable", "audio with samples that are not finite")
+        if rate == SAMPLE_RATE:
+            return mono
+        # vidal's own audio never comes here, so the plain install does without SciPy.
+        from scipy.signal import resample_poly
+
+        factor = math.gcd(rate, SAMPLE_RATE)
+        return np.asarray(resample_poly(mono, SAMPLE_RATE // factor, rate // factor), np.float32)
 
     def show(self, array: Array, row: Mapping[str, Any]) -> Shown:
         return Shown(samples=array)
-
-
-def _decode(data: bytes) -> npt.NDArray[np.float32]:
-    import soundfile
-
-    if data[:4] == b"RIFF" and len(data) < int.from_bytes(data[4:8], "little") + 8 < 1 << 32:
-        raise ClipError("undecodable", "the audio file is truncated")
-    try:
-        with soundfile.SoundFile(io.BytesIO(data)) as file:
-            rate, frames = file.samplerate, file.frames
-            if frames * file.channels > MAX_SAMPLES or not RATES_HZ[0] <= rate <= RATES_HZ[1]:
-                raise ClipError("undecodable", f"{frames} audio samples at {rate} Hz are outside the limits")
-            samples = file.read(dtype="float32", always_2d=True)
-    except (soundfile.SoundFileError, RuntimeError) as error:
-        raise ClipError("undecodable", f"audio cannot be decoded: {error}") from None
-    if len(samples) != frames:
-        raise ClipError("undecodable", "the audio file is truncated")
-    mono: npt.NDArray[np.float32] = samples.mean(axis=1)
-    if not np.isfinite(mono).all():
-        raise ClipError("undecodable", "audio with samples that are not finite")
-    if rate == SAMPLE_RATE:
-        return mono
-    from scipy.signal import resample_poly
-
-    factor = math.gcd(rate, SAMPLE_RATE)
-    return np.asarray(resample_poly(mono, SAMPLE_RATE // factor, rate // factor), np.float32)
 
 
 AUDIO = Audio()

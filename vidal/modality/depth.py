@@ -69,17 +69,6 @@ class Depth(ImageModality):
 
 def _decode_npy(data: bytes, suffix: str) -> Array:
     """Decode an array of LanguageBind's tar files, in metres (float) or millimetres (integer), to millimetres."""
-    depth = _npy_array(data, suffix)
-    if depth.ndim == 3 and 1 in (depth.shape[0], depth.shape[-1]):
-        depth = depth[0] if depth.shape[0] == 1 else depth[..., 0]
-    if depth.ndim != 2 or not np.isfinite(depth).all():
-        raise ClipError("undecodable", f"{suffix}: depth of shape {depth.shape}, or with values that are not finite")
-    millimetres = depth * 1000.0 if depth.dtype.kind == "f" else depth
-    return np.asarray(np.clip(millimetres, 0, 65535), np.uint16)
-
-
-def _npy_array(data: bytes, suffix: str) -> Array:
-    """Read an array after checking its size; `numpy.load` would allocate whatever the header states."""
     file = io.BytesIO(data)
     try:
         version = np.lib.format.read_magic(file)
@@ -87,13 +76,20 @@ def _npy_array(data: bytes, suffix: str) -> Array:
         shape, is_fortran, dtype = read_header(file)
     except (ValueError, EOFError) as error:
         raise ClipError("undecodable", f"{suffix}: not a NumPy array: {' '.join(str(error).split())[:120]}") from None
+    # The size is checked first, as `numpy.load` would allocate whatever the header states.
     count = math.prod(shape)
     if dtype.kind not in "fiu" or not 0 < count <= MAX_PIXELS:
         raise ClipError("undecodable", f"{suffix}: an array of {dtype} and shape {shape} is not depth")
     if len(data) - file.tell() != count * dtype.itemsize:
         raise ClipError("undecodable", f"{suffix}: the array does not have the size that its header states")
     flat = np.frombuffer(data, dtype, count, file.tell())
-    return flat.reshape(shape, order="F" if is_fortran else "C")
+    depth = flat.reshape(shape, order="F" if is_fortran else "C")
+    if depth.ndim == 3 and 1 in (depth.shape[0], depth.shape[-1]):
+        depth = depth[0] if depth.shape[0] == 1 else depth[..., 0]
+    if depth.ndim != 2 or not np.isfinite(depth).all():
+        raise ClipError("undecodable", f"{suffix}: depth of shape {depth.shape}, or with values that are not finite")
+    millimetres = depth * 1000.0 if depth.dtype.kind == "f" else depth
+    return np.asarray(np.clip(millimetres, 0, 65535), np.uint16)
 
 
 DEPTH = Depth()

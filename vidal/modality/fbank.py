@@ -14,6 +14,7 @@ from torch import Tensor
 FRAME_MS, STEP_MS = 25.0, 10.0
 _PREEMPHASIS = 0.97
 _LOW_HZ = 20.0
+# The smallest energy in Kaldi, whose logarithm stays finite.
 _FLOOR = torch.finfo(torch.float32).eps
 
 
@@ -26,6 +27,7 @@ def fbank(samples: Tensor, *, mel_bins: int, sample_rate: int = 16_000) -> Tenso
     frames = frames - frames.mean(dim=-1, keepdim=True)
     before = torch.cat([frames[..., :1], frames[..., :-1]], dim=-1)
     frames = (frames - _PREEMPHASIS * before) * _window(length)
+    # Kaldi fills a window up to a power of two.
     points = 1 << (length - 1).bit_length()
     power = torch.fft.rfft(frames, n=points).abs().square()
     # Kaldi's filters omit the Nyquist bin.

@@ -30,6 +30,7 @@ CLIP_STD = (0.26862954, 0.26130258, 0.27577711)
 
 COLOUR = cv2.IMREAD_COLOR_RGB | cv2.IMREAD_IGNORE_ORIENTATION
 GREY = cv2.IMREAD_GRAYSCALE | cv2.IMREAD_IGNORE_ORIENTATION
+# This flag ignores the EXIF rotation by itself.
 AS_STORED = cv2.IMREAD_UNCHANGED
 
 _NAME = re.compile(r"(?:([a-z]+)(?:\.?([0-9]{1,6}))?\.)?([a-z]+)", re.ASCII)
@@ -79,8 +80,16 @@ class ImageTransform(Transform):
     def __call__(self, array: Array, rng: Rng) -> Tensor:
         """Convert frames (t, h, w[, 3]) to the tower's input."""
         import torch
+        import torch.nn.functional as F
 
-        planes_TCHW = _resized(self.planes(array), self.size)
+        planes_TCHW = self.planes(array)
+        height, width = planes_TCHW.shape[2:]
+        short, long = min(height, width), max(height, width)
+        if short != self.size:
+            # As torchvision's Resize: the shorter side is `size`, the longer one is rounded down.
+            other = int(self.size * long / short)
+            target = (self.size, other) if height <= width else (other, self.size)
+            planes_TCHW = F.interpolate(planes_TCHW, target, mode="bicubic", antialias=True)
         if rng is not None and self.crop == "random":
             top, left = (int(rng.integers(side - self.size + 1)) for side in planes_TCHW.shape[2:])
         else:
@@ -114,8 +123,8 @@ class ImageModality(Modality):
     ``STEM.png`` for a single image.
     """
 
-    stems: ClassVar[tuple[str, ...]]
-    """The stem that vidal writes, then those of other tools' tar files; lower-case letters."""
+    stems: ClassVar[tuple[str | None, ...]]
+    """The stem that vidal writes, then those of other tools' tar files; lower-case letters, None for plain ``jpg``."""
     endings: ClassVar[tuple[str, ...]] = ("jpg", "jpeg", "png")
     transform: ClassVar[type[Transform]] = ImageTransform
     flags: ClassVar[int] = COLOUR
@@ -125,6 +134,7 @@ class ImageModality(Modality):
 
     @property
     def prompts(self) -> Sequence[str]:
+        # Not `format`: the templates have a {c} for the name of the class, too.
         return [template.replace("{w}", self.word) for template in _PROMPTS]
 
     def takes(self, suffix: str) -> bool:
@@ -133,13 +143,9 @@ class ImageModality(Modality):
     def frame_number(self, suffix: str) -> int | None:
         """Return 3 for ``depth.3.png`` or ``depth3.png``, 0 for ``depth.png``, None for members of other modalities."""
         match = _NAME.fullmatch(suffix.lower())
-        if match is None or match[3] not in self.endings or not self.is_stem(match[1]):
+        if match is None or match[3] not in self.endings or match[1] not in self.stems:
             return None
         return int(match[2] or 0)
-
-    def is_stem(self, stem: str | None) -> bool:
-        """Return whether members of this stem belong to the modality; the stem of a member named ``jpg`` is None."""
-        return stem in self.stems
 
     def members(self, suffixes: Sequence[str]) -> dict[int, str]:
         return dict(sorted((number, s) for s in suffixes if (number := self.frame_number(s)) is not None))
@@ -160,16 +166,3 @@ class ImageModality(Modality):
 
     def show(self, array: Array, row: Mapping[str, Any]) -> Shown:
         return Shown(images=list(array if array.ndim == 4 else np.repeat(array[..., None], 3, axis=3)))
-
-
-def _resized(planes_TCHW: Tensor, size: int) -> Tensor:
-    """Resize the frames so that the shorter side is ``size``."""
-    import torch.nn.functional as F
-
-    height, width = planes_TCHW.shape[2:]
-    short, long = min(height, width), max(height, width)
-    if short == size:
-        return planes_TCHW
-    other = int(size * long / short)
-    target = (size, other) if height <= width else (other, size)
-    return F.interpolate(planes_TCHW, target, mode="bicubic", antialias=True)

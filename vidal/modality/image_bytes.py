@@ -44,6 +44,7 @@ def decode_image(data: bytes, suffix: str, flags: int) -> npt.NDArray[Any]:
         width, height = image_size(data)
     except (ClipError, struct.error):
         raise ClipError("undecodable", f"{suffix}: neither PNG nor JPEG") from None
+    # Before decoding: a few kilobytes can state gigabytes of pixels.
     if not 0 < width * height <= MAX_PIXELS:
         raise ClipError("undecodable", f"{suffix}: an image of {width}x{height} pixels")
     is_png = data[:4] == b"\x89PNG"

@@ -31,6 +31,7 @@ _FILES = ("source",)
 _registered: dict[str, Modality] = {}
 _paths: dict[str, str] = {}
 """Import path of each modality that is not vidal's own, by layer."""
+# Empty by default: importing what a dataset names would run a stranger's code.
 _allowed: set[str] = set()
 
 

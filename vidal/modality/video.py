@@ -21,17 +21,14 @@ class Video(ImageModality):
     """Members ``frame.3.jpg`` and ``mp4``; the frames decode to (t, h, w, 3) uint8 RGB."""
 
     layer = "video"
-    stems = ("frame", "frm")
+    # A member named just ``jpg`` is a photograph.
+    stems = ("frame", "frm", None)
     transform: ClassVar[type[VideoTransform]] = VideoTransform
     word = "video"
     heading = "colour"
 
     def takes(self, suffix: str) -> bool:
         return super().takes(suffix) or suffix.lower().rpartition(".")[2] == "mp4"
-
-    def is_stem(self, stem: str | None) -> bool:
-        # A member named just ``jpg`` is a photograph.
-        return stem is None or stem in self.stems
 
 
 VIDEO = Video()

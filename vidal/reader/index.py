@@ -88,8 +88,9 @@ def write_index(tars: Sequence[str], out: str) -> IndexResult:
     if storage.exists(INFO_NAME):
         raise OutputError(f"{out}: is a dataset already; choose another folder")
     for shard in committed(storage):
-        # Left by a killed run, as there is no dataset.json.
+        # Left by a killed run, as there is no dataset.json: that file is written last.
         storage.remove(manifest.name_of(shard))
+    # Tars are told apart by place and size: hashing them would read everything a second time.
     identity = repr((_VERSION, [(place, Storage(place).size("")) for place in places]))
     fingerprint = hashlib.sha256(identity.encode()).hexdigest()[:16]
     used: set[str] = set()
@@ -136,22 +137,21 @@ def expand(tars: Sequence[str]) -> list[str]:
         except ValueError as error:
             raise SourceError(f"{pattern[:_SHOWN_CHARACTERS]}: {error}") from None
         for name in names:
-            places += _glob(name)
+            storage = Storage(name)
+            path, fs = storage.path(), storage.fs
+            try:
+                # A file whose name has a * or a [ in it is that file before it is a pattern.
+                is_file = storage.exists() and not fs.isdir(path)
+                matching = [path] if is_file else fs.glob(path) if glob.has_magic(name) else []
+            except (OSError, StorageError) as error:
+                raise SourceError(f"{name[:_SHOWN_CHARACTERS]}: {' '.join(str(error).split())[:200]}") from None
+            if not matching:
+                raise SourceError(f"{name[:_SHOWN_CHARACTERS]}: no such tar")
+            if storage.is_local:
+                places += sorted(map(os.path.abspath, matching))
+            else:
+                places += [name] if is_file else sorted(str(fs.unstrip_protocol(place)) for place in matching)
     return list(dict.fromkeys(places))
-
-
-def _glob(name: str) -> list[str]:
-    storage = Storage(name)
-    path, is_local = storage.path(), storage.is_local
-    try:
-        if storage.exists() and not storage.fs.isdir(path):
-            return [os.path.abspath(path) if is_local else name]
-        places = storage.fs.glob(path) if glob.has_magic(name) else []
-    except (OSError, StorageError) as error:
-        raise SourceError(f"{name[:_SHOWN_CHARACTERS]}: {' '.join(str(error).split())[:200]}") from None
-    if not places:
-        raise SourceError(f"{name[:_SHOWN_CHARACTERS]}: no such tar")
-    return sorted(os.path.abspath(place) if is_local else str(storage.fs.unstrip_protocol(place)) for place in places)
 
 
 def _clips(place: str, shard: int, used: set[str]) -> Iterator[Clip]:
@@ -161,10 +161,13 @@ def _clips(place: str, shard: int, used: set[str]) -> Iterator[Clip]:
         clip = _clip(group, place)
         clip.clip_id = _id_of(group.key, f"{place}::{group.key}#{number}", shard, used)
         yield clip
-    if damage is not None:
-        yield _failed_tar(place, "unreadable_tar", " ".join(str(damage).split())[:200] or type(damage).__name__, used)
-    elif not groups:
-        yield _failed_tar(place, "empty_tar", "it has no member with a key", used)
+    if damage is not None or not groups:
+        clip = Clip(url=_storable(place), stage=STAGE, clip_id=_id_of("/", place, 0, used))
+        if damage is not None:
+            clip.fail("unreadable_tar", " ".join(str(damage).split())[:200] or type(damage).__name__)
+        else:
+            clip.fail("empty_tar", "it has no member with a key")
+        yield clip
 
 
 def _all_groups(place: str) -> tuple[list[_Group], Exception | None]:
@@ -190,6 +193,7 @@ def _all_groups(place: str) -> tuple[list[_Group], Exception | None]:
 def _groups(handle: BinaryIO) -> Iterator[_Group]:
     """Yield groups of adjacent members with the same key. Raises `tarfile.TarError` if the tar is truncated."""
     group: _Group | None = None
+    # Uncompressed only: members of a compressed tar have no offset to read at.
     with tarfile.open(fileobj=handle, mode="r:") as tar:
         damage: Exception | None = None
         try:
@@ -222,6 +226,7 @@ def _groups(handle: BinaryIO) -> Iterator[_Group]:
 
 def _take(group: _Group, tar: tarfile.TarFile, info: tarfile.TarInfo) -> None:
     """Record a member: the place of media, the content of a text."""
+    # Names are a stranger's: ascii() lets no control character reach a terminal.
     name, suffix = ascii(info.name)[:_SHOWN_CHARACTERS], suffix_of(info.name).lower()
     if ".." in info.name.split("/") or info.name.startswith("/") or not info.name.isprintable():
         return group.spoil("unsafe_name", f"{name} leaves its folder, or is no text")
@@ -266,14 +271,9 @@ def _clip(group: _Group, place: str) -> Clip:
     return clip
 
 
-def _failed_tar(place: str, reason: str, detail: str, used: set[str]) -> Clip:
-    clip = Clip(url=_storable(place), stage=STAGE, clip_id=_id_of("/", place, 0, used))
-    clip.fail(reason, detail)
-    return clip
-
-
 def _id_of(key: str, whole: str, shard: int, used: set[str]) -> str:
     """Return an unused id: the key if it is safe and unused, else with its shard's number, else a hash."""
+    # A foreign key may be longer than vidal's, hold other characters, or be in two tars.
     candidates = [key, f"{manifest.stem_of(shard)}-{key}", hashlib.sha256(ascii(whole).encode()).hexdigest()[:16]]
     clip_id = next(name for name in candidates if KEY_PATTERN.fullmatch(name) and name not in used)
     used.add(clip_id)

@@ -14,7 +14,6 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Mapping
-from typing import Any
 
 from vidal.clip import Clip
 from vidal.errors import ClipError
@@ -45,7 +44,15 @@ def fill(clip: Clip, texts: Mapping[str, bytes]) -> None:
         raise ClipError("bad_text", str(error)) from None
     if not isinstance(record, dict):
         raise ClipError("bad_text", "json that is no object")
-    _fill_from_json(clip, record)
+    # Only values of the right type: the json member is a stranger's.
+    for column in _OF_JSON:
+        if isinstance(text := record.get(column), str) and text.strip():
+            setattr(clip, column, _storable(text.strip()))
+    for column in _LISTS_OF_JSON:
+        if isinstance(parts := record.get(column), list) and all(isinstance(part, str) for part in parts):
+            setattr(clip, column, [_storable(part) for part in parts])
+    if clip.caption is None and isinstance(text := record.get("text"), str) and text.strip():
+        clip.caption = _storable(text.strip())
     if raw := text_of.get("raw.txt"):
         title, *tags = (part.strip() for part in raw.split("#"))
         clip.title, clip.hashtags = title or None, [tag for tag in tags if tag]
@@ -56,18 +63,6 @@ def fill(clip: Clip, texts: Mapping[str, bytes]) -> None:
     if frames:
         # Caption k is that of frame k, so a missing one is empty.
         clip.frame_captions = [frames.get(k, "") for k in range(max(frames) + 1)]
-
-
-def _fill_from_json(clip: Clip, record: Mapping[str, Any]) -> None:
-    """Set the columns of a foreign json member whose values have the right type."""
-    for column in _OF_JSON:
-        if isinstance(text := record.get(column), str) and text.strip():
-            setattr(clip, column, _storable(text.strip()))
-    for column in _LISTS_OF_JSON:
-        if isinstance(parts := record.get(column), list) and all(isinstance(part, str) for part in parts):
-            setattr(clip, column, [_storable(part) for part in parts])
-    if clip.caption is None and isinstance(text := record.get("text"), str) and text.strip():
-        clip.caption = _storable(text.strip())
 
 
 def _storable(text: str) -> str:

@@ -57,6 +57,10 @@ class Part:
         flat = members.flatten()
         if any(flat.field(name).null_count for name in ("layer", "name", "offset", "size", "sha256")):
             raise ValueError("a member without a place")
+        sha256 = flat.field("sha256")
+        if len(sha256) and pc.min_max(pc.binary_length(sha256)).as_py() != {"min": _SHA256_HEX, "max": _SHA256_HEX}:
+            raise ValueError("not a SHA-256")
+        sums = "".join(pc.utf8_slice_codeunits(sha256, 0, 2 * SUM_BYTES).to_pylist())
         layer = flat.field("layer").dictionary_encode()
         suffix = pc.replace_substring_regex(flat.field("name"), BEFORE_SUFFIX, "").dictionary_encode()
         return cls(
@@ -65,7 +69,7 @@ class Part:
             suffix=suffix.indices.to_numpy(),
             offset=flat.field("offset").to_numpy(),
             size=flat.field("size").to_numpy(),
-            sum=_sums(flat.field("sha256")),
+            sum=np.frombuffer(bytes.fromhex(sums), np.uint64),
             layers=tuple(layer.dictionary.to_pylist()),
             suffixes=tuple(suffix.dictionary.to_pylist()),
         )
@@ -85,6 +89,7 @@ class Offsets:
         suffixes: dict[str, int] = {}
         counts = np.concatenate([np.zeros(1, np.int64), *(part.count for part in parts)])
         self._start = np.cumsum(counts)
+        # One byte a member: a dataset has a few layers.
         self._layer = _joined([_renumbered(p.layer, p.layers, layers).astype(np.int8) for p in parts], np.int8)
         self._suffix = _joined([_renumbered(p.suffix, p.suffixes, suffixes) for p in parts], np.int32)
         self._offset = _joined([part.offset for part in parts], np.int64)
@@ -125,13 +130,6 @@ def neighbours(places: Sequence[Place]) -> list[list[Place]]:
         else:
             groups.append([place])
     return groups
-
-
-def _sums(sha256: pa.Array) -> npt.NDArray[np.uint64]:
-    if len(sha256) and pc.min_max(pc.binary_length(sha256)).as_py() != {"min": _SHA256_HEX, "max": _SHA256_HEX}:
-        raise ValueError("not a SHA-256")
-    heads = "".join(pc.utf8_slice_codeunits(sha256, 0, 2 * SUM_BYTES).to_pylist())
-    return np.frombuffer(bytes.fromhex(heads), np.uint64)
 
 
 def _renumbered(numbers: npt.NDArray[np.int32], names: Sequence[str], known: dict[str, int]) -> npt.NDArray[np.int32]:

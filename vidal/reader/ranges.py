@@ -12,7 +12,6 @@ import hashlib
 import os
 import tempfile
 from collections import OrderedDict
-from collections.abc import Iterator
 from pathlib import Path
 
 from vidal.dataset.storage import Storage
@@ -63,7 +62,18 @@ class MemberReader:
             self._forget()
         storage, name = self._storage.place(tar)
         if storage.is_local:
-            data = self._pread(storage.path(name), offset, size)
+            path = storage.path(name)
+            try:
+                # Taken out and put back, so that the first descriptor is always the least recently used.
+                descriptor = self._files.pop(path, None)
+                if descriptor is None:
+                    descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+                self._files[path] = descriptor
+                if len(self._files) > _OPEN_FILES:
+                    os.close(self._files.popitem(last=False)[1])
+                data = os.pread(descriptor, size, offset)
+            except OSError as error:
+                raise machine_error(error, path) or error from None
         else:
             data = self._ranged(storage, tar, offset, size, content)
         if len(data) != size:
@@ -81,18 +91,6 @@ class MemberReader:
         self._stores: dict[str, Storage] = {}
         self._pid = os.getpid()
 
-    def _pread(self, path: str, offset: int, size: int) -> bytes:
-        try:
-            descriptor = self._files.pop(path, None)
-            if descriptor is None:
-                descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
-            self._files[path] = descriptor
-            if len(self._files) > _OPEN_FILES:
-                os.close(self._files.popitem(last=False)[1])
-            return os.pread(descriptor, size, offset)
-        except OSError as error:
-            raise machine_error(error, path) or error from None
-
     def _ranged(self, storage: Storage, tar: str, offset: int, size: int, content: bytes) -> bytes:
         key = f"{storage.address}/{tar}@{offset}+{size}#{content.hex()}"
         data = self._cache.get(key)
@@ -103,6 +101,7 @@ class MemberReader:
         try:
             data = store.read_range(name, offset, size)
         except StorageError as error:
+            # A store rejects a range beyond the end of an object like any other bad request.
             if store.size(name) < offset + size:
                 raise EOFError(f"{tar} ends too early") from error
             raise
@@ -139,10 +138,15 @@ class RangeCache:
         path = self._path(key)
         with contextlib.suppress(OSError):
             path.parent.mkdir(parents=True, exist_ok=True)
-            with _temporary_beside(path) as file:
-                os.write(file, hashlib.sha256(data).digest())
-                with open(file, "wb", closefd=False) as handle:
-                    handle.write(data)
+            # Renamed when it is complete: other processes read the cache at the same time.
+            file, temporary = tempfile.mkstemp(dir=path.parent)
+            try:
+                with open(file, "wb") as handle:
+                    handle.writelines((hashlib.sha256(data).digest(), data))
+                os.replace(temporary, path)
+            except BaseException:
+                os.unlink(temporary)
+                raise
             if self._unswept is None or self._unswept > self._limit // _SWEEPS_PER_FILL:
                 self._sweep()
                 self._unswept = 0
@@ -171,18 +175,3 @@ class RangeCache:
                 with contextlib.suppress(OSError):
                     file.unlink()
                     excess -= size
-
-
-@contextlib.contextmanager
-def _temporary_beside(path: Path) -> Iterator[int]:
-    """Open a temporary file, which is renamed to the path when it is complete; yields its descriptor."""
-    file, temporary = tempfile.mkstemp(dir=path.parent)
-    try:
-        try:
-            yield file
-        finally:
-            os.close(file)
-        os.replace(temporary, path)
-    except BaseException:
-        os.unlink(temporary)
-        raise

@@ -19,12 +19,22 @@ class Rows:
     """The rows of several shards under one schema, numbered consecutively."""
 
     def __init__(self, schemas: Iterable[pa.Schema], tables: Sequence[pa.Table]) -> None:
-        """Take the schema of each shard, and a table of its non-empty columns."""
+        """Take the schema of each shard, and a table of its non-empty columns, in one chunk each."""
         self.schema = pa.unify_schemas(
             [each.remove_metadata() for each in schemas] or [pa.schema([])], promote_options="permissive"
         )
         empty = _Nulls(max((table.num_rows for table in tables), default=0))
-        self._batches = [_batch(table, self.schema, empty) for table in tables if table.num_rows]
+        self._batches: list[pa.RecordBatch] = []
+        # A shard without a kept clip has no row, and no batch.
+        for table in tables:
+            if table.num_rows:
+                names = set(table.column_names)
+                arrays = [
+                    table.column(field.name).cast(field.type).chunk(0) if field.name in names
+                    else empty.of(field.type, table.num_rows)
+                    for field in self.schema
+                ]  # fmt: skip
+                self._batches.append(pa.RecordBatch.from_arrays(arrays, schema=self.schema))
         self._starts: list[int] = list(itertools.accumulate((batch.num_rows for batch in self._batches), initial=0))
         self._columns = {name: k for k, name in enumerate(self.schema.names)}
 
@@ -56,20 +66,6 @@ class Rows:
         for batch, start in zip(self._batches, self._starts, strict=False):
             part = pa.Table.from_batches([batch]).select(names)
             yield from part.filter(pa.array(chosen[start : start + batch.num_rows])).to_pylist()
-
-
-def _batch(table: pa.Table, schema: pa.Schema, nulls: _Nulls) -> pa.RecordBatch:
-    names = set(table.column_names)
-    arrays = [
-        _one_array(table.column(field.name).cast(field.type)) if field.name in names
-        else nulls.of(field.type, table.num_rows)
-        for field in schema
-    ]  # fmt: skip
-    return pa.RecordBatch.from_arrays(arrays, schema=schema)
-
-
-def _one_array(column: pa.ChunkedArray) -> pa.Array:
-    return column.chunk(0) if column.num_chunks == 1 else pa.concat_arrays(column.chunks)
 
 
 class _Nulls:

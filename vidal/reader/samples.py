@@ -29,7 +29,6 @@ from vidal.dataset import manifest
 from vidal.dataset.dataset import Dataset
 from vidal.dataset.removals import Removals
 from vidal.errors import ClipError, SourceError
-from vidal.modality.modality import Modality
 from vidal.reader.offsets import SUM_BYTES, Offsets, Part, neighbours
 from vidal.reader.ranges import CACHE_BYTES, BrokenSampleError, MemberReader
 from vidal.reader.rows import Rows
@@ -98,12 +97,17 @@ class Samples:
             raise SourceError(f"{address}: no shard is committed yet; run `vidal build` first")
         shards = [shard for shard in read if isinstance(shard, _Shard)]
         rows = Rows([shard.schema for shard in shards] or [schema()], [shard.rows for shard in shards])
+        is_removed = np.zeros(len(rows), np.bool_)
+        for column, values in [*(removals.values.items() if removals else ()), ("clip_id", removed)]:
+            if values and column in rows.schema.names:
+                value_set = pa.array(sorted(values), pa.string())
+                is_removed |= pc.is_in(rows.table.column(column), value_set=value_set).to_numpy()
         reaches: dict[tuple[int, str], int] = {}
         for shard in shards:
             reaches |= {(shard.number, layer): reach for layer, reach in shard.members.reaches().items()}
+        reader = MemberReader(dataset.storage, cache=Path(cache) if cache else None, cache_bytes=cache_bytes)
         samples = cls(
-            dataset, MemberReader(dataset.storage, cache=Path(cache) if cache else None, cache_bytes=cache_bytes),
-            rows, Offsets([shard.members for shard in shards]), reaches, _staying(rows, removals, removed),
+            dataset, reader, rows, Offsets([shard.members for shard in shards]), reaches, np.flatnonzero(~is_removed),
             [damage for damage in read if isinstance(damage, Damage)], str(address),
         )  # fmt: skip
         return samples if where is None else samples.select(where)
@@ -143,18 +147,17 @@ class Samples:
         texts = {
             name: row[name] for name in ("title", "caption", "video_caption", "transcript", "ocr_text") if row.get(name)
         }
-        present = [modality for layer in row["layers"] if (modality := modalities.find(layer))]
-        return {"key": row["clip_id"], "row": row, "texts": texts} | {
-            modality.layer: self._decoded(i, modality) for modality in present
-        }
-
-    def _decoded(self, i: int, modality: Modality) -> npt.NDArray[Any]:
-        try:
-            return modality.decode(self.read(i, modality.layer))
-        except BrokenSampleError:
-            raise
-        except ClipError as error:
-            raise BrokenSampleError(self.clip_id(i), modality.layer, error.detail) from error
+        sample = {"key": row["clip_id"], "row": row, "texts": texts}
+        for layer in row["layers"]:
+            # Without a modality there is no decoder: the layer was named in a warning when the dataset was opened.
+            if modality := modalities.find(layer):
+                try:
+                    sample[layer] = modality.decode(self.read(i, layer))
+                except BrokenSampleError:
+                    raise
+                except ClipError as error:
+                    raise BrokenSampleError(self.clip_id(i), layer, error.detail) from error
+        return sample
 
     def select(self, where: str) -> Samples:
         """Return the samples that also meet another condition; raises `SourceError` if there are none."""
@@ -235,9 +238,19 @@ class Samples:
                 # One tar may contain several layers.
                 place = (shard, self._dataset.tar(layer, shard))
                 tars[place] = max(reach, tars.get(place, 0))
+
+        def damage_of(place: tuple[int, str]) -> Damage | None:
+            shard, tar = place
+            storage, name = self._dataset.storage.place(tar)
+            try:
+                size = storage.size(name)
+            except FileNotFoundError:
+                return Damage(shard=shard, what=f"{tar} is missing")
+            is_short = size < tars[place]
+            return Damage(shard=shard, what=f"{tar} has {size} bytes of at least {tars[place]}") if is_short else None
+
         with ThreadPoolExecutor(_CONCURRENT_REQUESTS) as pool:
-            damages = list(pool.map(lambda tar: self._damage_of(tar[0][0], tar[0][1], tar[1]), tars.items()))
-        return [*self._unread, *(damage for damage in damages if damage)]
+            return [*self._unread, *filter(None, pool.map(damage_of, tars))]
 
     def without(self, damaged: Sequence[Damage]) -> Samples:
         """Return the samples outside of damaged shards."""
@@ -256,40 +269,19 @@ class Samples:
         chosen[self._numbers] = True
         return chosen
 
-    def _damage_of(self, shard: int, tar: str, reaches: int) -> Damage | None:
-        storage, name = self._dataset.storage.place(tar)
-        try:
-            size = storage.size(name)
-        except FileNotFoundError:
-            return Damage(shard=shard, what=f"{tar} is missing")
-        return Damage(shard=shard, what=f"{tar} has {size} bytes of at least {reaches}") if size < reaches else None
-
 
 def _read_shard(dataset: Dataset, shard: int) -> _Shard | Damage:
     try:
         data = dataset.storage.read(dataset.manifest_name(shard))
+        # A changed byte in a compressed page often decodes to another value; only the page's checksum shows it.
         file = pq.ParquetFile(pa.BufferReader(data), page_checksum_verification=True)
         light = [name for name in file.schema_arrow.names if name not in _HEAVY]
         table = manifest.without_categories(file.read(columns=light, use_threads=False))
-        table = table.filter(pc.equal(table.column("status"), "kept")).combine_chunks()
-        members = Part.of(_whole(table.column("members")))
+        table = table.filter(pc.equal(table.column("status"), "kept"))
+        members = Part.of(table.column("members").combine_chunks())
     except (pa.ArrowException, OSError, ValueError, KeyError) as error:
         return Damage(shard=shard, what=f"its manifest cannot be read ({' '.join(str(error).split())[:120]})")
-    table = table.drop_columns(["members"])
+    table = table.drop_columns(["members"]).combine_chunks()
+    # A column that is null in the whole shard is kept as its name and type alone.
     filled = [name for name in table.column_names if table.column(name).null_count < table.num_rows]
     return _Shard(number=shard, schema=table.schema, rows=table.select(filled), members=members)
-
-
-def _whole(column: pa.ChunkedArray) -> pa.Array:
-    return column.chunk(0) if column.num_chunks else pa.array([], column.type)
-
-
-def _staying(rows: Rows, removals: Removals | None, removed: Collection[str]) -> npt.NDArray[np.int64]:
-    """Return the numbers of the rows that are not removed."""
-    lists = [*(removals.values.items() if removals else ()), *([("clip_id", removed)] if removed else [])]
-    is_removed = np.zeros(len(rows), np.bool_)
-    for column, values in lists:
-        if column in rows.schema.names:
-            value_set = pa.array(sorted(values), pa.string())
-            is_removed |= pc.is_in(rows.table.column(column), value_set=value_set).to_numpy()
-    return np.flatnonzero(~is_removed)

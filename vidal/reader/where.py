@@ -26,6 +26,7 @@ def matching(table: pa.Table, condition: str) -> npt.NDArray[np.bool_]:
     option = f"--where {' '.join(condition.split())}"
     if not condition.strip():
         raise SourceError("--where is empty; leave it out, or give a condition such as blur < 0.3")
+    # A condition may come from elsewhere: it reads no file and no address.
     with duckdb.connect(config={"enable_external_access": "false", "threads": "1"}) as connection:
         # `random() < 0.1` must select the same tenth on every rank, and when a run is resumed.
         connection.execute("SELECT setseed(0)")
@@ -35,19 +36,14 @@ def matching(table: pa.Table, condition: str) -> npt.NDArray[np.bool_]:
             meets = duckdb.SQLExpression(condition)
             numbers = connection.from_arrow(numbered).filter(meets).project(_ROW).fetchnumpy()[_ROW]
         except duckdb.Error as error:
-            raise SourceError(f"{option}: {_explained(str(error), table.column_names)}") from None
+            # The first line of DuckDB's error has the place.
+            line = str(error).splitlines()[0]
+            unknown = re.search(r'Referenced column "([^"]*)"', line) or re.search(r'Referenced table "([^"]*)"', line)
+            why = no_column(unknown[1], table.column_names) if unknown else _KINDS_OF_ERROR.sub("", line)
+            raise SourceError(f"{option}: {why}") from None
     mask = np.zeros(table.num_rows, np.bool_)
     mask[np.asarray(numbers, np.int64)] = True
     return mask
-
-
-def _explained(text: str, columns: list[str]) -> str:
-    """Return the first line of DuckDB's error, which has the place; for an unknown column, similar names."""
-    line = text.splitlines()[0]
-    match = re.search(r'Referenced column "([^"]*)"', line) or re.search(r'Referenced table "([^"]*)"', line)
-    if match is None:
-        return _KINDS_OF_ERROR.sub("", line)
-    return no_column(match[1], columns)
 
 
 def no_column(name: str, columns: list[str]) -> str:

@@ -76,6 +76,7 @@ class EvenChoice:
         if self.most and self.seen % self._stride == 0:
             self._rows.append(row)
             if len(self._rows) == 4 * self.most:
+                # At four times the size, so that at least twice as many as are shown stay to choose from.
                 self._rows = self._rows[::2]
                 self._stride *= 2
         self.seen += 1

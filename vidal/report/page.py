@@ -23,7 +23,7 @@ from vidal.dataset.thumbnail import thumbnail as make_thumbnail
 from vidal.modality.modality import Modality
 from vidal.record import Column, fields
 from vidal.report.funnel import EvenChoice, Funnel, Row
-from vidal.report.pictures import WAVE_COLUMNS, thumbnail, waveform
+from vidal.report.images import WAVE_COLUMNS, thumbnail, waveform
 
 ReadMember = Callable[[dict[str, Any], str], bytes]
 
@@ -51,7 +51,7 @@ class Strip:
     name: str
     note: str
     is_synthetic: bool
-    pictures: list[tuple[float, str]]
+    images: list[tuple[float, str]]
     wave: str | None
 
 
@@ -126,6 +126,7 @@ def write_report(
                 rejected.setdefault(reason, EvenChoice(max_rejected)).offer(row)
         elif selected is None or row["clip_id"] in selected:
             kept.offer(row)
+    # Titles and captions are a stranger's text: every value is escaped, and the page's policy forbids scripts.
     environment = jinja2.Environment(
         loader=jinja2.PackageLoader("vidal.report", "."),
         autoescape=True,
@@ -133,9 +134,12 @@ def write_report(
         trim_blocks=True,
         lstrip_blocks=True,
     )
+    source = (importlib.resources.files("vidal.report") / "report.html").read_text("utf-8")
+    style = source.partition("<style>")[2].partition("</style>")[0]
     page = environment.get_template("report.html").render(
         title=title,
-        style_hash=_style_hash(),
+        # The page's own style sheet is allowed, and no style injected by a clip's text.
+        style_hash=base64.b64encode(hashlib.sha256(style.encode()).digest()).decode(),
         funnel=funnel,
         lines=(lines := funnel.lines(stage_order)),
         rejected=[
@@ -151,13 +155,6 @@ def write_report(
     )
     Storage(str(out.absolute().parent)).write(out.name, page.encode())
     return Report(out=out, shown=kept)
-
-
-def _style_hash() -> str:
-    """Return the CSP hash that allows the page's own style sheet, and no style injected by a clip's text."""
-    source = (importlib.resources.files("vidal.report") / "report.html").read_text("utf-8")
-    style = source.partition("<style>")[2].partition("</style>")[0]
-    return base64.b64encode(hashlib.sha256(style.encode()).digest()).decode()
 
 
 def _as_dicts(rows: Rows, columns: pa.Schema) -> Iterator[Row]:
@@ -178,7 +175,7 @@ def _sheet(row: dict[str, Any], read_member: ReadMember, columns: pa.Schema) -> 
     strips = (_strip(row, read_member, modality) for modality in modalities.all())
     return Sheet(
         row=row,
-        strips=[strip for strip in strips if strip is not None and (strip.pictures or strip.wave)],
+        strips=[strip for strip in strips if strip is not None and (strip.images or strip.wave)],
         texts=[(label, row[text], row[model] if model else None) for label, text, model in _TEXTS if row[text]],
         scores=[
             (column.name, f"{score:.4g}" if isinstance(score, float) else str(score))
@@ -214,7 +211,7 @@ def _strip(row: dict[str, Any], read_member: ReadMember, modality: Modality) -> 
         name=modality.heading or modality.layer,
         note=shown.note,
         is_synthetic=modality.layer in (row["synthetic_layers"] or []),
-        pictures=[
+        images=[
             (times[number], thumbnail(image))
             for number, image in zip(stored, shown.images, strict=False)
             if number < len(times)

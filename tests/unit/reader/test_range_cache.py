@@ -67,7 +67,7 @@ def test_a_cache_that_cannot_be_written_is_no_error(tmp_path: Path, monkeypatch:
         raise OSError(28, "No space left on device")
 
     with monkeypatch.context() as patch:
-        patch.setattr(ranges.os, "write", no_space)
+        patch.setattr(ranges.os, "replace", no_space)
         full.put("a", b"bytes")
     assert full.get("a") is None and files(tmp_path / "full") == []
 
