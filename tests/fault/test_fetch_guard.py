@@ -200,6 +200,16 @@ def test_an_explicit_proxy_is_the_one_thing_spoken_to(
     assert (through.reason, honey.hits) == ("ssrf", [])
 
 
+def test_a_proxy_is_asked_for_a_tunnel_to_a_name_it_resolves(honey: Honey, child: FetchChild, tmp_path: Path) -> None:
+    """The honey server opens none, so that TLS gets nowhere; nothing else is spoken to."""
+    proxy = honey.url("127.0.0.9", "").replace("//", "//name:p4ss@")
+    answer = ask(child, tmp_path, "https://no-such-host.example.com/a.mp4", robots=False, proxy=proxy)
+    asked = [hit.path for hit in honey.hits]
+    honey.hits.clear()
+    assert (answer.ok, answer.reason in ("timeout", "network")) == (False, True)
+    assert asked == ["no-such-host.example.com:443"]
+
+
 def test_proxies_of_the_environment_are_ignored(
     honey: Honey, site: Site, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -37,8 +37,8 @@ def _content(data: bytes, kind: str = "video/mp4") -> Callable[[Exchange, Body],
     return lambda exchange, body: exchange.send(200, data, kind)
 
 
-def _redirect(target: str) -> Callable[[Exchange, Body], None]:
-    return lambda exchange, body: exchange.send(302, "", Location=target)
+def _redirect(target: str, **headers: str) -> Callable[[Exchange, Body], None]:
+    return lambda exchange, body: exchange.send(302, "", Location=target, **headers)
 
 
 def _loop_of_two(exchange: Exchange, body: Body) -> None:
@@ -152,13 +152,27 @@ def _gzip_cut(exchange: Exchange, body: Body) -> None:
     exchange.send(200, data[: len(data) // 2], "video/mp4", Content_Encoding="gzip")
 
 
+def _gzip_damaged(exchange: Exchange, body: Body) -> None:
+    """The second of two members has other bytes than were compressed."""
+    data = body()
+    first, second = gzip.compress(data[:20_000], 1), bytearray(gzip.compress(data[20_000:], 1))
+    second[len(second) // 2 : len(second) // 2 + 64] = bytes(64)
+    exchange.send(200, first + second, "video/mp4", Content_Encoding="gzip")
+
+
+def _half(exchange: Exchange, body: Body) -> None:
+    """The server has half a file, and says so."""
+    data = body()
+    exchange.send(200, data[: len(data) // 2], "video/mp4")
+
+
 def _part(exchange: Exchange, body: Body) -> None:
     data = body()
     exchange.send(206, data[:5000], "video/mp4", Content_Range=f"bytes 0-4999/{len(data)}")
 
 
-def _noai(exchange: Exchange, body: Body) -> None:
-    exchange.send(200, body(), "video/mp4", X_Robots_Tag="noindex, noai")
+def _said(**headers: str) -> Callable[[Exchange, Body], None]:
+    return lambda exchange, body: exchange.send(200, body(), "video/mp4", **headers)
 
 
 _PNG = b"\x89PNG\r\n\x1a\n" + bytes(2000)
@@ -187,7 +201,13 @@ FAULTS: dict[str, Fault] = {
     "huge": Fault("too_large", _huge),
     "endless": Fault("too_large", _endless),
     "gzip_bomb": Fault("too_large", _gzip_bomb),
-    "noai": Fault("noai", _noai),
+    "noai": Fault("noai", _said(X_Robots_Tag="noindex, noai")),
+    "noai_on_the_way": Fault("noai", _redirect("/clip/bunny-wake.mp4", X_Robots_Tag="noai")),
+    "reserved": Fault("noai", _said(tdm_reservation="1")),
+    "reserved_elsewhere": Fault("noai", _redirect("/reserved/bunny-wake.mp4")),
+    "content_usage": Fault("noai", _said(Content_Usage="search=y, train-ai=n")),
+    "to_disallowed": Fault("robots", _redirect("/disallowed/bunny-wake.mp4")),
+    "brotli": Fault("not_media", _said(Content_Encoding="br")),
     "forbidden": Fault("blocked", _status(403), heals=True),
     "captcha": Fault("blocked", _status(403, "Please solve the captcha"), heals=True),
     "rate_limited": Fault("rate_limited", _status(429, Retry_After="1"), heals=True),
@@ -200,6 +220,9 @@ FAULTS: dict[str, Fault] = {
     "error": Fault("server_error", _status(500), heals=True),
     "unavailable": Fault("server_error", _status(503), heals=True),
     "two_lengths": Fault("server_error", _two_lengths, heals=True),
+    "half": Fault("truncated", _half, heals=True),
+    "junk": Fault("truncated", _content(b"\0\0\0\x18ftypisom\0\0\2\0isomiso2" + b"junk" * 5000), heals=True),
+    "gzip_damaged": Fault("truncated", _gzip_damaged, heals=True),
     "gzip_cut": Fault("truncated", _gzip_cut, heals=True),
     "truncated": Fault("truncated", _truncated, heals=True),
     "truncated_without_length": Fault("truncated", _truncated_without_length, heals=True),

@@ -33,7 +33,7 @@ class Honey:
 
     @staticmethod
     def _answer(exchange: Exchange) -> None:
-        exchange.send(200, b"\0\0\0\x18ftypisom" + b"\0" * 2000, "video/mp4")
+        exchange.send(200, b"\0\0\0\x10ftypisom\0\0\0\0\0\0\0\x08moov" + b"\0" * 2000, "video/mp4")
 
     def close(self) -> None:
         self._server.close()

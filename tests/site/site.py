@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import gzip
+import json
 import shutil
 import tempfile
 import threading
+import zlib
 from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
@@ -20,6 +22,11 @@ from tests.site.server import Exchange, Hit, Server
 
 HOSTS = ("127.0.0.1", "127.0.0.2", "127.0.0.3")
 ROBOTS = "User-agent: *\nDisallow: /disallowed/\nDisallow: /*?secret=\nAllow: /disallowed/but-this\nCrawl-delay: 2\n"
+RESERVATIONS = [
+    {"location": "/reserved/", "tdm-reservation": 1, "tdm-policy": "https://example.com/policy"},
+    {"location": "/reserved/bunny-unlucky*.mp4$", "tdm-reservation": 0},
+]
+"""Its tdmrep.json."""
 
 
 class Site:
@@ -27,12 +34,13 @@ class Site:
 
     def __init__(
         self, plan: Plan | None = None, *, hosts: tuple[str, ...] = HOSTS, port: int = 0, log: Path | None = None,
-        embedded: str = "http://127.0.0.1:9/",
+        embedded: str = "http://127.0.0.1:9/", robots: str = ROBOTS,
     ) -> None:  # fmt: skip
         self.plan = plan or Plan()
         self.hosts = hosts
         self.is_healed = False
         self._embedded = embedded
+        self._robots = robots
         self._visits: Counter[str] = Counter()
         self._lock = threading.Lock()
         self._cache = Path(tempfile.mkdtemp(prefix="site-"))
@@ -41,7 +49,7 @@ class Site:
             "changing": self._changing, "hops": self._hops, "disallowed": self._clip, "named": self._named,
             "to": self._to, "chunked": self._chunked, "without-length": self._without_length, "echo": self._echo,
             "gzip": self._gzip, "members": self._members,
-            "dash": self._dash,
+            "dash": self._dash, "reserved": self._clip, "cookie": self._cookie, "deflate": self._deflate,
         }  # fmt: skip
         self._server = Server(hosts, self._answer, port, log)
         self.port = self._server.port
@@ -61,8 +69,8 @@ class Site:
         """What a truthful crawler reports of an address as things stand: ``ok`` or a reason."""
         parts = [unquote(part) for part in urlsplit(url).path.split("/")[1:]]
         name = parts[1] if parts[0] == "fault" else self._planned(parts) if parts[0] == "v" else None
-        if parts[0] == "disallowed":
-            return "robots"
+        if parts[0] in ("disallowed", "reserved"):
+            return "robots" if parts[0] == "disallowed" else "noai"
         if name is None or (FAULTS[name].heals and self._has_healed(urlsplit(url).path)):
             return "ok"
         return FAULTS[name].reason
@@ -84,7 +92,9 @@ class Site:
     def _answer(self, exchange: Exchange) -> None:
         first, _, rest = exchange.path.removeprefix("/").partition("/")
         if exchange.path == "/robots.txt":
-            exchange.send(200, ROBOTS, "text/plain")
+            exchange.send(200, self._robots, "text/plain")
+        elif exchange.path == "/.well-known/tdmrep.json":
+            exchange.send(200, json.dumps(RESERVATIONS), "application/json")
         elif first in ("apiv2", "data"):
             freesound.answer(exchange, self._cache)
         elif first in self._routes:
@@ -218,7 +228,21 @@ class Site:
         members = [gzip.compress(data[n : n + 50_000], 1) for n in range(0, len(data), 50_000)]
         exchange.send(200, b"".join(members) + bytes(100), "video/mp4", Content_Encoding="gzip")
 
-    def _echo(self, exchange: Exchange, rest: str) -> None:
-        import json
+    def _deflate(self, exchange: Exchange, rest: str) -> None:
+        """Compressed without zlib's own header, as many servers have it."""
+        path = media.clip(rest)
+        assert path is not None
+        packer = zlib.compressobj(1, zlib.DEFLATED, -zlib.MAX_WBITS)
+        data = packer.compress(path.read_bytes()) + packer.flush()
+        exchange.send(200, data, "video/mp4", Content_Encoding="deflate")
 
+    def _cookie(self, exchange: Exchange, rest: str) -> None:
+        """A clip for those who take a cookie, and are sent here again with a second value of it."""
+        count = exchange.headers.get("cookie", "").count("seen=") + exchange.headers.get("cookie", "").count("seen=2")
+        if count == 2:
+            self._clip(exchange, rest)
+        else:
+            exchange.send(302, "", Location=exchange.target, Set_Cookie=f"seen={count + 1}; Path=/")
+
+    def _echo(self, exchange: Exchange, rest: str) -> None:
         exchange.send(200, json.dumps({"target": exchange.target, "headers": exchange.headers}), "application/json")

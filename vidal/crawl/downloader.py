@@ -19,7 +19,8 @@ from yt_dlp.networking.exceptions import HTTPError
 from vidal.crawl import guard
 from vidal.crawl.ask import Ask
 from vidal.crawl.cookies import read_cookies
-from vidal.crawl.http import Client, Visit, check_directives
+from vidal.crawl.http import Client, Visit
+from vidal.crawl.opt_out import check_headers
 from vidal.crawl.reasons import FetchError
 
 _TEXT_BYTES = 16 * 1024
@@ -92,7 +93,7 @@ class Downloader(yt_dlp.YoutubeDL):  # type: ignore[misc]
         if response.url != url:
             self.client.requests[(urlsplit(response.url).hostname or "").lower()] += 1
         if self.is_generic:
-            check_directives(response.headers.get("X-Robots-Tag", ""), self.ask.settings)
+            check_headers(response.headers, self.ask.settings)
         if not response.headers.get("Content-Length"):
             self.without_length.add(url)
         return response

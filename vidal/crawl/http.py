@@ -1,65 +1,103 @@
-"""Direct downloads, in the fetching child: every hop is checked by the rules, every byte is counted.
+"""Direct downloads, in the fetching child, through urllib3: every hop is checked by the rules, every byte is counted.
 
-The server decides neither the name of the file nor the number of redirects, the time or the size.
+The server decides neither the name of the file nor the number of redirects, the time or the size. urllib3 keeps the
+connections, tunnels through a proxy and decodes; where it connects to, the guard sees.
 """
 
 from __future__ import annotations
 
 import contextlib
 import hashlib
-import http.client
 import http.cookiejar
 import json
 import os
 import re
 import time
 import urllib.request
+from base64 import b64encode
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from email.utils import parsedate_to_datetime
 from pathlib import Path
 from typing import Self
-from urllib.parse import quote, urljoin, urlsplit
+from urllib.parse import quote, unquote, urljoin, urlsplit
 
-from vidal.crawl import media_kind
+import certifi
+import urllib3
+from urllib3.exceptions import DecodeError, HTTPError, InvalidHeader
+from urllib3.response import GzipDecoderState
+
+from vidal.crawl import media_kind, opt_out
 from vidal.crawl import robots as robots_txt
 from vidal.crawl.ask import Answer, Ask
-from vidal.crawl.body import read_body
-from vidal.crawl.connection import Connections, Page
 from vidal.crawl.cookies import read_cookies
 from vidal.crawl.guard import Rules, check_url
 from vidal.crawl.reasons import FetchError, chain, from_error, from_status
 from vidal.crawl.settings import WebSettings
 
 FILE = "source"
+_CHUNK_BYTES = 256 * 1024
 _TEXT_BYTES = 16 * 1024
 _JSON_BYTES = 16 * 1024 * 1024
 _ROBOTS_KEPT_S = 3600.0
 _REDIRECTS = (301, 302, 303, 307, 308)
 _MAX_REDIRECTS = 5
+_MAX_HOSTS = 16
+_ENCODINGS = ("", "identity", "gzip", "x-gzip", "deflate")
+"""What servers send although ``identity`` is asked for, and urllib3 decodes."""
+
+
+@dataclass(slots=True)
+class Page:
+    """The response to one request, its body not read yet."""
+
+    response: urllib3.BaseHTTPResponse
+    url: str
+    hops: int = 0
+    """How many redirects led here."""
+
+    @property
+    def status(self) -> int:
+        return self.response.status
+
+    def header(self, name: str) -> str:
+        """The values of a header, joined by commas; empty where there is none."""
+        return self.response.headers.get(name) or ""
+
+    def limit_s(self, seconds: float) -> None:
+        """Set the time limit of the next socket operation."""
+        sock = getattr(self.response.connection, "sock", None)
+        if sock is not None:
+            sock.settimeout(seconds)
 
 
 @dataclass(slots=True)
 class Client:
     """What lives as long as the child: its connections, and the robots.txt of the hosts that it has asked."""
 
-    connections: Connections = field(default_factory=Connections)
     robots: dict[str, tuple[float, robots_txt.Robots]] = field(default_factory=dict)
     """By origin: the time of reading (`time.time`) and the rules."""
     robots_folder: Path | None = None
     """Where the children of one worker share what they read, so that each host is asked once."""
     requests: Counter[str] = field(default_factory=Counter)
     """By host, for one ask."""
+    _pool: urllib3.PoolManager | None = field(default=None, init=False)
+    _pool_of: tuple[Rules, str] | None = field(default=None, init=False)
+    """The rules and the proxy under which the connections of the pool were made."""
+
+    def pool(self, settings: WebSettings, rules: Rules) -> urllib3.PoolManager:
+        """The kept connections; those made under other rules are closed."""
+        if self._pool is None or self._pool_of != (rules, settings.proxy):
+            if self._pool is not None:
+                self._pool.clear()
+            self._pool, self._pool_of = _new_pool(settings.proxy), (rules, settings.proxy)
+        return self._pool
 
     def direct(self, ask: Ask) -> Answer:
         """Download the file at an address into the folder, as ``source``."""
         with Visit(self, ask) as visit:
-            if ask.settings.robots:
-                self.check_robots(visit, ask.url)
-            page = visit.follow(ask.url, {"Accept": "*/*"})
-            check_directives(page.header("X-Robots-Tag"), ask.settings)
-            return visit.save(page)
+            return visit.save(visit.follow(ask.url, {"Accept": "*/*"}, is_clip=True))
 
     def get_json(self, ask: Ask) -> Answer:
         """The answer of an API, as ``json`` of the metadata."""
@@ -79,9 +117,9 @@ class Client:
         return Answer(ok=True, metadata={"crawl_delay_s": rules.crawl_delay_s})
 
     def check_robots(self, visit: Visit, url: str) -> robots_txt.Robots:
-        """The robots.txt rules of the address's host; raises `FetchError` ``robots`` where they disallow it.
+        """What the owner of the address's host says; raises `FetchError` ``robots`` or ``noai`` where that is no.
 
-        They are kept for an hour, in memory and in ``robots_folder``.
+        It is kept for an hour, in memory and in ``robots_folder``.
         """
         parts = check_url(url, visit.rules)
         origin = f"{parts.scheme}://{parts.netloc.lower()}"
@@ -89,29 +127,43 @@ class Client:
         if self.robots_folder:
             file = self.robots_folder / hashlib.sha256(origin.encode()).hexdigest()[:32]
         if known is None and file is not None and file.is_file():
-            read_at, rules, delay_s = json.loads(file.read_text())
-            known = read_at, robots_txt.Robots([(allow, pattern) for allow, pattern in rules], delay_s)
+            read_at, *texts = json.loads(file.read_text())
+            known = read_at, robots_txt.Robots(*texts)
         if known is None or known[0] < time.time() - _ROBOTS_KEPT_S:
             known = (time.time(), visit.read_robots(origin))
             if file is not None:
                 temporary = file.with_suffix(f".{os.getpid()}")
-                temporary.write_text(json.dumps([known[0], known[1].rules, known[1].crawl_delay_s]))
+                temporary.write_text(json.dumps([known[0], *known[1].texts]))
                 temporary.replace(file)
         self.robots[origin] = known
-        if not known[1].allows((parts.path or "/") + (f"?{parts.query}" if parts.query else "")):
+        target = (parts.path or "/") + (f"?{parts.query}" if parts.query else "")
+        if not known[1].allows(target):
             raise FetchError("robots", f"robots.txt of {parts.netloc} disallows the address")
+        if visit.ask.settings.noai and known[1].reserves(target):
+            raise FetchError("noai", f"tdmrep.json of {parts.netloc} reserves the address")
         return known[1]
+
+
+def _new_pool(proxy: str) -> urllib3.PoolManager:
+    if not proxy:
+        return urllib3.PoolManager(_MAX_HOSTS, maxsize=1, ca_certs=certifi.where())
+    parts, headers = urlsplit(proxy), {}
+    if parts.username:
+        credentials = f"{unquote(parts.username)}:{unquote(parts.password or '')}"
+        headers = {"Proxy-Authorization": f"Basic {b64encode(credentials.encode()).decode()}"}
+    address = f"http://{parts.netloc.rpartition('@')[2]}"
+    return urllib3.ProxyManager(address, _MAX_HOSTS, maxsize=1, ca_certs=certifi.where(), proxy_headers=headers)
 
 
 @dataclass(slots=True)
 class Visit:
-    """One ask in progress: its deadline, its rules and its cookies."""
+    """One ask in progress: its deadline, its rules and its cookies, those of the file and those that hosts set."""
 
     client: Client
     ask: Ask
     rules: Rules = field(init=False)
     deadline: float = field(init=False)
-    jar: http.cookiejar.CookieJar | None = field(init=False)
+    jar: http.cookiejar.CookieJar = field(default_factory=http.cookiejar.CookieJar)
     page: Page | None = None
     """The latest one, whose connection can be used again only once its body has been read."""
 
@@ -119,13 +171,14 @@ class Visit:
         return self
 
     def __exit__(self, *_: object) -> None:
-        if self.page is not None and not self.page.response.isclosed():
-            self.page.drop()
+        if self.page is not None:
+            self.page.response.close()
 
     def __post_init__(self) -> None:
         self.rules = self.ask.settings.rules()
         self.deadline = time.monotonic() + self.ask.wall_s
-        self.jar = read_cookies(self.ask.settings.cookies)
+        for cookie in read_cookies(self.ask.settings.cookies) or ():
+            self.jar.set_cookie(cookie)
 
     def timeout_s(self) -> float:
         """The timeout of the next socket operation in seconds; raises `FetchError` ``timeout`` after the deadline."""
@@ -134,26 +187,33 @@ class Visit:
             raise FetchError("timeout", f"no end after {self.ask.wall_s:g} s")
         return min(self.ask.settings.socket_timeout_s, left_s)
 
-    def follow(self, url: str, headers: dict[str, str]) -> Page:
-        """The page at the end of the redirects; raises the `FetchError` that its status stands for unless it is 200."""
+    def follow(self, url: str, headers: dict[str, str], *, is_clip: bool = False) -> Page:
+        """The page at the end of the redirects; raises the `FetchError` that its status stands for unless it is 200.
+
+        Of a clip, the owner of every host and file on the way is asked.
+        """
         seen = set()
         for hop in range(_MAX_REDIRECTS + 1):
-            if url in seen:
+            # A host may set a cookie and redirect to the same address.
+            state = (url, *(f"{cookie.name}={cookie.value}" for cookie in self.jar))
+            if state in seen:
                 raise FetchError("redirect_loop", f"back at the same address after {hop} redirects")
-            seen.add(url)
+            seen.add(state)
+            if is_clip and self.ask.settings.robots:
+                self.client.check_robots(self, url)
             page = self.get(url, headers)
             page.hops = hop
-            target = page.response.headers.get("Location")
+            if is_clip:
+                opt_out.check_headers(page.response.headers, self.ask.settings)
+            target = page.header("Location")
             if page.status not in _REDIRECTS or not target:
                 self._raise_for_status(page)
                 return page
-            length = page.header("Content-Length")
-            if length.isdigit() and int(length) <= _TEXT_BYTES:
+            length = page.response.length_remaining
+            if length is not None and length <= _TEXT_BYTES:
                 # Reading these few bytes lets the connection be used again.
-                page.response.read(int(length))
-                page.response.close()
-            else:
-                page.drop()
+                page.response.drain_conn()
+            page.response.close()
             with contextlib.suppress(UnicodeError):
                 # Servers mean UTF-8 where the header's bytes are that.
                 target = target.encode("latin-1").decode("utf-8")
@@ -166,17 +226,19 @@ class Visit:
     def get(self, url: str, headers: dict[str, str]) -> Page:
         """Send one request, without following redirects, after checking the address against the rules."""
         parts, settings = check_url(url, self.rules), self.ask.settings
-        timeout_s = self.timeout_s()
-        headers = {"User-Agent": settings.agent(), "Accept-Encoding": "identity", **headers}
-        if self.jar is not None:
-            request = urllib.request.Request(url)
-            self.jar.add_cookie_header(request)
-            if cookie := request.get_header("Cookie"):
-                headers["Cookie"] = cookie
+        request = urllib.request.Request(url)
+        self.jar.add_cookie_header(request)
+        headers = {
+            "User-Agent": settings.agent(), "Accept-Encoding": "identity", **headers, **request.unredirected_hdrs,
+        }  # fmt: skip
         self.client.requests[(parts.hostname or "").lower()] += 1
-        self.page = self.client.connections.get(
-            url, parts, headers, timeout_s=timeout_s, rules=self.rules, proxy=settings.proxy
-        )
+        timeout_s = self.timeout_s()
+        response = self.client.pool(settings, self.rules).urlopen(
+            "GET", parts._replace(netloc=parts.netloc.encode("idna").decode()).geturl(), headers=headers,
+            redirect=False, retries=False, preload_content=False, timeout=urllib3.Timeout(timeout_s, timeout_s),
+        )  # fmt: skip
+        self.page = Page(response, url)
+        self.jar.extract_cookies(response, request)  # type: ignore[arg-type]  # it has `info`, which is all that counts
         return self.page
 
     def _raise_for_status(self, page: Page) -> None:
@@ -184,12 +246,10 @@ class Visit:
             return
         wait_s, text = retry_after_s(page.header("Retry-After")), ""
         if page.status >= 400:
-            try:
-                page.connection.sock.settimeout(min(2.0, self.timeout_s()))
+            page.limit_s(min(2.0, self.timeout_s()))
+            with contextlib.suppress(OSError, HTTPError):
                 text = page.response.read1(_TEXT_BYTES).decode("utf-8", "replace")
-            except (OSError, http.client.HTTPException, AttributeError):
-                pass
-        page.drop()
+        page.response.close()
         if page.status == 206:
             raise FetchError("truncated", "a part was sent though the whole was asked for", status=206)
         if 200 <= page.status < 300:
@@ -198,27 +258,56 @@ class Visit:
         raise FetchError(reason, f"HTTP {page.status}", status=page.status, retry_after_s=wait_s)
 
     def read_robots(self, origin: str) -> robots_txt.Robots:
-        """The rules of a host's robots.txt; without one, everything is allowed. Raises where the host cannot say."""
+        """What a host says of all its files; without that, everything is allowed. Raises where the host cannot say."""
+        text = self._read_text(f"{origin}/robots.txt", "text/plain", range(400, 500))
+        reservations = self._read_text(f"{origin}/.well-known/tdmrep.json", "application/json", range(400, 600))
+        return robots_txt.Robots(text, reservations, self.ask.settings.agent().partition("/")[0])
+
+    def _read_text(self, url: str, media_type: str, absent: range) -> str:
+        """The text of a file that a host may have; empty for the statuses ``absent``, or for a page in its place."""
         try:
-            page = self.follow(f"{origin}/robots.txt", {"Accept": "text/plain"})
-            text = b"".join(self.body(page, robots_txt.MAX_BYTES, may_cut=True)).decode("utf-8", "replace")
+            page = self.follow(url, {"Accept": media_type})
+            data = b"".join(self.body(page, robots_txt.MAX_BYTES, may_cut=True))
         except FetchError as error:
-            is_absent = error.status is not None and 400 <= error.status < 500 and error.reason != "rate_limited"
-            if error.reason == "redirect_loop" or is_absent:
-                return robots_txt.Robots()
+            if error.reason == "redirect_loop" or (error.status in absent and error.reason != "rate_limited"):
+                return ""
             raise
-        if media_kind.kind_of(text[: media_kind.HEAD_BYTES].encode()) == "html":
-            return robots_txt.Robots()
-        return robots_txt.parse(text, self.ask.settings.agent().partition("/")[0])
+        is_page = media_kind.kind_of(data[: media_kind.HEAD_BYTES]) == "html"
+        return "" if is_page else data.decode("utf-8", "replace")
 
     def body(self, page: Page, max_bytes: int, *, may_cut: bool = False) -> Iterator[bytes]:
-        """The body of a page, by `read_body`, within the deadline."""
-        return read_body(page, max_bytes, timeout_s=self.timeout_s, may_cut=may_cut)
+        """The decoded chunks of a body, within the deadline, never more than ``max_bytes`` before or after decoding.
+
+        A longer body raises `FetchError` ``too_large``, or ends early where it ``may_cut``; one that is shorter than
+        announced raises urllib3's error, compressed data that ends early ``truncated``.
+        """
+        response, total = page.response, 0
+        encoding, announced = page.header("Content-Encoding").strip().lower(), response.length_remaining
+        if encoding not in _ENCODINGS:
+            raise FetchError("not_media", f"sent as {encoding[:40]!r}, which was not asked for", status=page.status)
+        if announced is not None and announced > max_bytes and not may_cut:
+            detail = f"{announced} bytes are announced, {max_bytes} are allowed"
+            raise FetchError("too_large", detail, status=page.status)
+        while True:
+            page.limit_s(self.timeout_s())
+            chunk = response.read1(_CHUNK_BYTES)
+            if not chunk:
+                break
+            total += len(chunk)
+            if max(total, response.tell()) > max_bytes:
+                if not may_cut:
+                    raise FetchError("too_large", f"more than {max_bytes} bytes", status=page.status)
+                response.close()
+                yield chunk[: max_bytes - total]
+                return
+            yield chunk
+        if _is_compressed_and_cut(response):
+            raise FetchError("truncated", "the compressed body ends early", status=page.status)
 
     def save(self, page: Page, name: str = FILE) -> Answer:
         """Write the body to the folder, checking its first bytes before the rest is written."""
         path, sha256, total, head = Path(self.ask.folder) / name, hashlib.sha256(), 0, b""
-        has_length = page.length() is not None or page.response.chunked
+        has_length = page.response.length_remaining is not None or page.response.chunked
         with path.open("wb", buffering=0) as file:
             for chunk in self.body(page, self.ask.max_bytes):
                 if len(head) < media_kind.HEAD_BYTES:
@@ -231,7 +320,8 @@ class Visit:
                     view = view[file.write(view) :]
                 total += len(chunk)
         kind = self._check_kind(page, head)
-        if not has_length and media_kind.is_cut_off(path):
+        # Even where all announced bytes came: the server's own copy may be half a file.
+        if media_kind.is_cut_off(path):
             raise FetchError("truncated", f"the container goes on after {total} bytes", status=page.status)
         digest = sha256.hexdigest()
         if self.ask.expected_sha256 and digest != self.ask.expected_sha256:
@@ -248,9 +338,16 @@ class Visit:
         kind = media_kind.kind_of(head)
         if kind in media_kind.MEDIA:
             return kind
-        page.drop()
-        stated = page.response.headers.get_content_type()
+        stated = page.header("Content-Type").partition(";")[0].strip()[:100] or "nothing"
         raise FetchError("not_media", f"{kind} (stated as {stated})", status=page.status)
+
+
+def _is_compressed_and_cut(response: urllib3.BaseHTTPResponse) -> bool:
+    """Whether compressed data stopped before its own end, about which urllib3 is silent; zeros after it are none."""
+    decoder = getattr(response, "_decoder", None)
+    if decoder is None:
+        return False
+    return not decoder._obj.eof and getattr(decoder, "_state", None) != GzipDecoderState.SWALLOW_DATA
 
 
 def retry_after_s(header: str, now: float | None = None) -> float | None:
@@ -267,15 +364,9 @@ def retry_after_s(header: str, now: float | None = None) -> float | None:
     return max(0.0, at.timestamp() - (time.time() if now is None else now))
 
 
-def check_directives(header: str, settings: WebSettings) -> None:
-    """Raise `FetchError` ``noai`` for an X-Robots-Tag directive in ``settings.noai``, for all agents or for ours."""
-    agent, name = settings.agent().partition("/")[0].lower(), ""
-    for part in header.lower().split(","):
-        head, colon, rest = part.partition(":")
-        if colon and re.fullmatch(r"\s*[\w.*-]+\s*", head) and head.strip() not in ("unavailable_after", "max-snippet"):
-            name, part = head.strip(), rest
-        if part.strip() in settings.noai and name in ("", "*", agent):
-            raise FetchError("noai", f"X-Robots-Tag: {part.strip()}")
+_BY_TYPE: tuple[tuple[type[HTTPError], str], ...] = (
+    (DecodeError, "truncated"), (InvalidHeader, "server_error"), (HTTPError, "network"),
+)  # fmt: skip
 
 
 def reason_of(error: BaseException) -> FetchError:
@@ -286,4 +377,5 @@ def reason_of(error: BaseException) -> FetchError:
         if (reason := from_error(cause)) is not None:
             # Without addresses in memory.
             return FetchError(reason, f"{type(cause).__name__}: {re.sub(r'0x[0-9a-f]+', '…', str(cause))}"[:300])
-    return FetchError("fetcher_died", f"{type(error).__name__}: {error}")
+    reason = next((reason for kind, reason in _BY_TYPE if isinstance(error, kind)), "fetcher_died")
+    return FetchError(reason, f"{type(error).__name__}: {re.sub(r'0x[0-9a-f]+', '…', str(error))}"[:300])

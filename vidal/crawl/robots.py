@@ -1,7 +1,8 @@
-"""robots.txt by RFC 9309: the group of our name, or of ``*``, and in it the longest matching rule."""
+"""What the owner of a host says of all its files: robots.txt, and the reservations of ``/.well-known/tdmrep.json``."""
 
 from __future__ import annotations
 
+import json
 import re
 from dataclasses import dataclass, field
 from urllib.parse import quote, unquote
@@ -10,8 +11,44 @@ MAX_BYTES = 500 * 1024
 """The least that RFC 9309 requires a crawler to read."""
 
 
-@dataclass(slots=True)
 class Robots:
+    """The rules of one host for one agent, such as ``vidal``; without texts, everything is allowed."""
+
+    def __init__(self, text: str = "", reservations: str = "", agent: str = "vidal") -> None:
+        self.texts = (text, reservations, agent)
+        self._rules = _parse(text.removeprefix("\ufeff"), agent)
+        self._reserved = _parse(_as_rules(reservations.removeprefix("\ufeff")), agent)
+
+    @property
+    def crawl_delay_s(self) -> float | None:
+        """Seconds between two requests that the host asks for, if any."""
+        return self._rules.crawl_delay_s
+
+    def allows(self, target: str) -> bool:
+        """Whether robots.txt lets a path with its query be requested."""
+        return self._rules.allows(target)
+
+    def reserves(self, target: str) -> bool:
+        """Whether the file at a path is reserved from text and data mining."""
+        return not self._reserved.allows(target)
+
+
+def _as_rules(reservations: str) -> str:
+    """A tdmrep.json as a robots.txt, whose patterns and order of precedence it shares; anything else is empty."""
+    try:
+        entries = json.loads(reservations or "[]")
+    except (ValueError, RecursionError):
+        return ""
+    lines = ["User-agent: *"]
+    for entry in entries if isinstance(entries, list) else []:
+        location, value = (entry.get("location"), entry.get("tdm-reservation")) if isinstance(entry, dict) else ("", 0)
+        if isinstance(location, str) and re.fullmatch(r"[^\s#]+", location):
+            lines.append(f"{'Disallow' if str(value) == '1' else 'Allow'}: {location}")
+    return "\n".join(lines)
+
+
+@dataclass(slots=True)
+class _AgentRules:
     """The rules of one host for one agent."""
 
     rules: list[tuple[bool, str]] = field(default_factory=list)
@@ -27,9 +64,9 @@ class Robots:
         return max(matching)[1] if matching else True
 
 
-def parse(text: str, agent: str) -> Robots:
+def _parse(text: str, agent: str) -> _AgentRules:
     """The rules for ``agent``, such as ``vidal``: of all groups that name it, or else of all for ``*``."""
-    groups: dict[str, Robots] = {}
+    groups: dict[str, _AgentRules] = {}
     names: list[str] = []
     is_open = False
     for line in text.splitlines():
@@ -40,7 +77,7 @@ def parse(text: str, agent: str) -> Robots:
         if key == "user-agent":
             names = [*names, value.lower()] if is_open else [value.lower()]
             is_open = True
-            groups.setdefault(value.lower(), Robots())
+            groups.setdefault(value.lower(), _AgentRules())
             continue
         is_open = False
         for group in [groups[name] for name in names]:
@@ -48,7 +85,7 @@ def parse(text: str, agent: str) -> Robots:
                 group.rules.append((key == "allow", _normalised(value)))
             elif key == "crawl-delay" and re.fullmatch(r"\d{1,6}(?:\.\d+)?", value):
                 group.crawl_delay_s = float(value)
-    return groups.get(agent.lower()) or groups.get("*") or Robots()
+    return groups.get(agent.lower()) or groups.get("*") or _AgentRules()
 
 
 def _normalised(path: str) -> str:

@@ -75,9 +75,10 @@ class WebSettings(BaseModel):
     contact: str = ""
     """A URL or e-mail address for the owners of visited sites; part of the user agent."""
     robots: bool = True
-    """Respect the robots.txt of hosts for plain downloads and pages."""
+    """Respect the robots.txt and tdmrep.json of hosts for plain downloads and pages."""
     noai: tuple[str, ...] = ("noai", "noimageai")
-    """Directives of X-Robots-Tag that opt a file out of crawling."""
+    """Directives of X-Robots-Tag and `<meta name="robots">` that opt a file out of crawling; unless empty, a
+    `tdm-reservation` and `Content-Usage: train-ai=n` do, too."""
     subtitles: tuple[str, ...] = ()
     """Languages of the subtitles to keep, as yt-dlp patterns such as ``en.*``."""
     thumbnail: bool = False

@@ -25,9 +25,9 @@ class Fetch(Stage, WebSettings):
     for the clip's metadata first, and the filters under ``judge`` decide on them before a byte of media is fetched.
     """
 
-    version: ClassVar[int] = 2
+    version: ClassVar[int] = 3
     writes: ClassVar[tuple[str, ...]] = ("source_file", "source_sha256", "source_bytes", "crawled_at")
-    imports: ClassVar[tuple[str, ...]] = ("certifi", "yt_dlp")
+    imports: ClassVar[tuple[str, ...]] = ("certifi", "urllib3", "yt_dlp")
     not_fingerprinted: ClassVar[tuple[str, ...]] = ("base", *WebSettings.how)
     secrets: ClassVar[tuple[str, ...]] = WebSettings.hidden
     default_resources = Resources(batch_size=64, timeout_s=None)

@@ -13,7 +13,8 @@ from tests.site import Plan, Site
 from tests.site.faults import FAULTS
 from vidal.crawl.ask import Answer, Ask
 from vidal.crawl.child import FetchChild
-from vidal.crawl.http import check_directives, retry_after_s
+from vidal.crawl.http import retry_after_s
+from vidal.crawl.opt_out import check_directives, check_headers, check_page
 from vidal.crawl.reasons import FetchError
 from vidal.crawl.settings import WebSettings
 
@@ -50,7 +51,7 @@ def ask(
     )
 
 
-@pytest.mark.parametrize("route", ["clip", "chunked", "without-length", "gzip", "hops/5"])
+@pytest.mark.parametrize("route", ["clip", "chunked", "without-length", "gzip", "deflate", "cookie", "hops/5"])
 def test_a_file_comes_whole_however_it_is_sent(
     site: Site, child: FetchChild, samples: Path, tmp_path: Path, route: str
 ) -> None:
@@ -61,7 +62,7 @@ def test_a_file_comes_whole_however_it_is_sent(
     assert (tmp_path / "source").read_bytes() == data
     assert answer.metadata["kind"] == "mp4"
     assert answer.metadata["length_unknown"] is (route == "without-length")
-    assert answer.metadata["redirects"] == (5 if route == "hops/5" else 0)
+    assert answer.metadata["redirects"] == {"hops/5": 5, "cookie": 2}.get(route, 0)
 
 
 def test_what_http_said_is_kept(site: Site, child: FetchChild, tmp_path: Path) -> None:
@@ -116,6 +117,66 @@ def test_directives_against_such_use_are_heeded(header: str, is_rejected: bool) 
     check_directives(header, WebSettings(noai=()))
 
 
+@pytest.mark.parametrize(
+    ("page", "is_refused"),
+    [
+        ("", False), ("<p>noai</p>", False), ('<meta name="description" content="noai">', False),
+        ('<meta name="robots" content="noindex, noai">', True), ("<META content='NoImageAI' name=Robots>", True),
+        ('<meta name="vidal" content="noai">', True), ('<meta name="googlebot" content="noai">', False),
+        ('<meta name="tdm-reservation" content="1">', True), ('<meta name="tdm-reservation" content="0">', False),
+        ('<meta name="rob&#111;ts" content=noai />', True), ("<meta " * 20_000 + "name=robots", False),
+    ],
+)  # fmt: skip
+def test_a_page_may_opt_out(page: str, is_refused: bool) -> None:
+    started = time.perf_counter()
+    if is_refused:
+        with pytest.raises(FetchError) as raised:
+            check_page(page, WebSettings())
+        assert raised.value.reason == "noai"
+    check_page("" if is_refused else page, WebSettings())
+    check_page(page, WebSettings(noai=()))
+    assert time.perf_counter() - started < 1
+
+
+@pytest.mark.parametrize(
+    ("headers", "is_refused"),
+    [
+        ({}, False), ({"tdm-reservation": "1"}, True), ({"tdm-reservation": "0"}, False), ({"Content-Usage": "train-ai=n"}, True),
+        ({"Content-Usage": "bots=y,train-ai=n;x=1"}, True), ({"Content-Usage": "train-ai=y, search=n"}, False),
+        ({"Content-Usage": "no-train-ai=n"}, False), ({"X-Robots-Tag": "noai"}, True),
+    ],
+)  # fmt: skip
+def test_headers_may_opt_out(headers: dict[str, str], is_refused: bool) -> None:
+    if is_refused:
+        with pytest.raises(FetchError) as raised:
+            check_headers(headers, WebSettings())
+        assert raised.value.reason == "noai"
+    check_headers({} if is_refused else headers, WebSettings())
+    check_headers(headers, WebSettings(noai=()))
+
+
+def test_what_a_host_says_holds_on_every_hop(site: Site, child: FetchChild, tmp_path: Path) -> None:
+    """Of the next host, too; a reservation may have exceptions, and be overruled by the settings."""
+    there = site.url("/disallowed/bunny-wake.mp4", 1)
+    assert ask(child, tmp_path, site.url(f"/to?url={there}")).reason == "robots"
+    assert ask(child, tmp_path, site.url(f"/to?url={site.url('/reserved/bunny-wake.mp4', 2)}")).reason == "noai"
+    assert ask(child, tmp_path, site.url("/reserved/bunny-unlucky-bird.mp4")).ok
+    assert ask(child, tmp_path, site.url("/reserved/bunny-wake.mp4"), noai=()).ok
+    assert ask(child, tmp_path, site.url(f"/to?url={there}"), robots=False).ok
+
+
+def test_a_mark_before_robots_txt_hides_nothing(tmp_path: Path) -> None:
+    with Site(robots="\ufeffUser-agent: *\nDisallow: /clip/\n") as site, FetchChild() as child:
+        assert ask(child, tmp_path, site.url("/clip/bunny-wake.mp4")).reason == "robots"
+        assert ask(child, tmp_path, site.url("/chunked/bunny-wake.mp4")).ok
+
+
+def test_a_crawl_delay_is_told(site: Site, child: FetchChild, tmp_path: Path) -> None:
+    told = WebSettings(allow_addresses=["127.0.0.1"])
+    answer = child.ask(Ask(op="robots", url=site.url("/clip/bunny-wake.mp4"), folder=str(tmp_path), settings=told))
+    assert answer.ok and answer.metadata["crawl_delay_s"] == 2.0
+
+
 def test_robots_txt_is_read_once_and_shared(site: Site, tmp_path: Path) -> None:
     shared = tmp_path / "robots"
     shared.mkdir()
@@ -132,8 +193,8 @@ def test_robots_txt_is_read_once_and_shared(site: Site, tmp_path: Path) -> None:
 def test_every_request_of_a_visit_is_counted(site: Site, tmp_path: Path) -> None:
     with FetchChild() as child:
         url = site.url("/hops/5/bunny-wake.mp4", 2)
-        assert ask(child, tmp_path, url).requests == 7, "robots.txt, five redirects, the file"
-        assert ask(child, tmp_path, url).requests == 6, "robots.txt is known by now"
+        assert ask(child, tmp_path, url).requests == 8, "robots.txt, tdmrep.json, five redirects, the file"
+        assert ask(child, tmp_path, url).requests == 6, "what the host says of all its files is known by now"
 
 
 def test_other_bytes_than_recorded_are_told(site: Site, child: FetchChild, tmp_path: Path) -> None:

@@ -6,7 +6,7 @@ import time
 
 import pytest
 
-from vidal.crawl.robots import parse
+from vidal.crawl.robots import Robots
 
 EXAMPLE = """
 User-Agent: *
@@ -38,25 +38,53 @@ User-Agent: quxbot
     ],
 )  # fmt: skip
 def test_the_longest_rule_of_the_own_group_decides(agent: str, target: str, is_allowed: bool) -> None:
-    assert parse(EXAMPLE, agent).allows(target) is is_allowed
+    assert Robots(EXAMPLE, agent=agent).allows(target) is is_allowed
 
 
 def test_an_allow_wins_over_a_disallow_of_the_same_length() -> None:
-    assert parse("User-agent: *\nDisallow: /a\nAllow: /a", "vidal").allows("/ab")
+    assert Robots("User-agent: *\nDisallow: /a\nAllow: /a").allows("/ab")
 
 
 def test_a_crawl_delay_is_read() -> None:
-    assert parse(EXAMPLE, "barbot").crawl_delay_s == 2.5
-    assert parse(EXAMPLE, "vidal").crawl_delay_s is None
+    assert Robots(EXAMPLE, agent="barbot").crawl_delay_s == 2.5
+    assert Robots(EXAMPLE).crawl_delay_s is None
 
 
 @pytest.mark.parametrize("text", ["", "nonsense", "Disallow: /", "\ufeff\0\n:::\n", "User-agent: *\nDisallow:"])
 def test_what_says_nothing_allows_all(text: str) -> None:
-    assert parse(text, "vidal").allows("/any")
+    assert Robots(text).allows("/any")
 
 
 def test_no_pattern_takes_long() -> None:
-    rules = parse("User-agent: *\nDisallow: /" + "a*" * 2000 + "b$", "vidal")
+    rules = Robots("User-agent: *\nDisallow: /" + "a*" * 2000 + "b$")
     started = time.perf_counter()
     assert rules.allows("/" + "a" * 5000)
     assert time.perf_counter() - started < 1
+
+
+RESERVATIONS = """[
+    {"location": "/images/", "tdm-reservation": 1, "tdm-policy": "https://example.com/policy.json"},
+    {"location": "/images/free*.jpg$", "tdm-reservation": "0"},
+    {"location": "*/private", "tdm-reservation": "1"}, {"location": "/x\\nAllow: /images/", "tdm-reservation": 0}, 7, {}
+]"""
+
+
+@pytest.mark.parametrize(
+    ("target", "is_reserved"),
+    [
+        ("/images/a.jpg", True),
+        ("/images/free1.jpg", False),
+        ("/images/free1.jpg?x", True),
+        ("/a", False),
+        ("/a/private/b", True),
+    ],
+)
+def test_a_reservation_covers_the_files_at_its_location(target: str, is_reserved: bool) -> None:
+    assert Robots(reservations=RESERVATIONS).reserves(target) is is_reserved
+
+
+@pytest.mark.parametrize(
+    "text", ["", "nonsense", "{}", "null", "[" * 100_000, '[{"location": 1}]', '[{"location": "/"}]']
+)
+def test_what_is_no_reservation_reserves_nothing(text: str) -> None:
+    assert not Robots(reservations=text).reserves("/a")
