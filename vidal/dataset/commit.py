@@ -44,6 +44,7 @@ class ShardWriter:
         self._files: dict[str, tuple[Path, BinaryIO, TarWriter]] = {}
         for layer in layers:
             name = f"{layer}/{manifest.stem_of(shard)}.tar"
+            # An object store has no rename: its tars are written here and uploaded whole.
             path = storage.temporary(name) if storage.is_local else scratch / f"{layer}-{manifest.stem_of(shard)}.tar"
             with self._errors():
                 handle = path.open("wb")
@@ -53,6 +54,7 @@ class ShardWriter:
         """Write the members of a kept clip and add its row; a misaligned clip becomes a failed row."""
         clip.members = [member for member in clip.members if member.layer in self._inherited]
         clip.layers = [layer for layer in clip.layers if layer in self._inherited]
+        # What a stage left behind is that clip's failure; it must not end the shard, nor reach a tar.
         try:
             manifest.check(clip, self._schema)
             if clip.status == "kept":
@@ -92,12 +94,14 @@ class ShardWriter:
         with self._errors():
             for _, handle, tar in self._files.values():
                 tar.close()
+                # To the disk before any name is final: the manifest must not survive a power cut that its tars do not.
                 handle.flush()
                 os.fsync(handle.fileno())
                 handle.close()
         name = manifest.name_of(self._shard)
         if self._storage.exists(name):
-            # The shard is being rewritten: revoke its commit before its tars change.
+            # The shard is being rewritten: revoke its commit before its tars change. A crash from here on costs a shard
+            # that is built again; the other order could leave a manifest that speaks of other tars.
             self._storage.remove(name)
         for layer, (path, _, _) in self._files.items():
             final = f"{layer}/{manifest.stem_of(self._shard)}.tar"

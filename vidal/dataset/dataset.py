@@ -20,9 +20,6 @@ from vidal.dataset.storage import Storage
 from vidal.errors import OutputError, SourceError
 from vidal.record import Column, fields
 
-_IF_ANY = ("tars", "secrets", "columns", "modalities", "within", "revision_of", "made_by", "carried", "tar_folders")
-"""Fields that are left out of the file where they are empty."""
-
 
 class DatasetInfo(BaseModel):
     """``dataset.json``: what the dataset contains and how it was built."""
@@ -180,8 +177,8 @@ class Dataset:
             table = self.table(place.column("shard")[0].as_py())
         except FileNotFoundError:
             return None
-        row: dict[str, Any] = table.filter(pc.equal(table.column("clip_id"), clip_id)).to_pylist()[0]
-        return row
+        rows: list[dict[str, Any]] = table.filter(pc.equal(table.column("clip_id"), clip_id)).to_pylist()
+        return rows[0]
 
     def tar(self, layer: str, shard: int) -> str:
         """Return where the tar of a layer and shard is: a name in the dataset, or the address of a foreign tar."""
@@ -246,6 +243,7 @@ def read_info(storage: Storage) -> DatasetInfo | None:
 
 def write_info(storage: Storage, info: DatasetInfo) -> None:
     """Write ``dataset.json``, without the optional fields that are empty."""
-    empty = {name for name in _IF_ANY if getattr(info, name) in (None, "", [], {})}
+    # Pydantic's own `exclude_defaults` would reach into the columns, whose default group readers want to see.
+    empty = {name for name, field in DatasetInfo.model_fields.items() if getattr(info, name) == field.default}
     text = json.dumps(info.model_dump(mode="json", exclude=empty), indent=2, ensure_ascii=False, sort_keys=True)
     storage.write(INFO_NAME, (text + "\n").encode())

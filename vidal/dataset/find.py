@@ -6,7 +6,6 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
-import pyarrow as pa
 import pyarrow.compute as pc
 
 from vidal.dataset.dataset import Dataset
@@ -49,7 +48,13 @@ def find(dataset: Dataset, name: str) -> Outcome:
     """
     done, total = len(dataset.committed()), dataset.info.shards
     address, progress = dataset.storage.address, f"{done} of {total} shards committed"
-    clips = _matching(dataset, name)
+    # Before the last phase begins there is only the plan of the first, which has the same candidates.
+    plan = dataset.plan if dataset.own_storage.exists(NAME) else Plan(dataset.storage.child("phases/1"))
+    places = plan.table(["clip_id", "url", "shard"])
+    ids, urls = places.column("clip_id"), places.column("url")
+    masks = (pc.equal(ids, name), pc.equal(urls, name), pc.starts_with(ids, name))
+    matches = next((found for mask in masks if (found := places.filter(mask)).num_rows), places.slice(0, 0))
+    clips = dict(zip(matches.column("clip_id").to_pylist(), matches.column("shard").to_pylist(), strict=True))
     if not clips:
         raise SourceError(f"{address}: no clip {name} in this dataset" + (f" ({progress})" if done < total else ""))
     if len(clips) > 1:
@@ -60,16 +65,3 @@ def find(dataset: Dataset, name: str) -> Outcome:
     if row is None:
         raise SourceError(f"{address}: clip {clip_id} is in shard {shard}, which is not built yet ({progress})")
     return Outcome(dataset=address, row=row)
-
-
-def _matching(dataset: Dataset, name: str) -> dict[str, int]:
-    """Return ids and shards of the clips with this id; else with this URL; else with this prefix of the id."""
-    # Before the last phase begins there is only the plan of the first, which has the same candidates.
-    plan = dataset.plan if dataset.own_storage.exists(NAME) else Plan(dataset.storage.child("phases/1"))
-    places = plan.table(["clip_id", "url", "shard"])
-    ids, urls = places.column("clip_id"), places.column("url")
-    for mask in (pc.equal(ids, name), pc.equal(urls, name), pc.starts_with(ids, name)):
-        matches: pa.Table = places.filter(mask)
-        if matches.num_rows:
-            return dict(zip(matches.column("clip_id").to_pylist(), matches.column("shard").to_pylist(), strict=True))
-    return {}

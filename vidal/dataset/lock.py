@@ -82,6 +82,7 @@ def _live_owner(storage: Storage) -> dict[str, Any] | None:
         owner: dict[str, Any] = json.loads(storage.read(NAME))
     except (FileNotFoundError, ValueError):
         return None
+    # Only this host can tell whether the process lives; of another one, the heartbeat says it.
     if owner.get("host") != socket.gethostname():
         return owner if time.time() - float(owner.get("beat", 0)) <= _STALE_S else None
     try:

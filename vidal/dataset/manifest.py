@@ -33,8 +33,7 @@ def to_parquet(clips: Sequence[Clip], extra: pa.Schema, metadata: dict[str, str]
     """Return the bytes of a shard's manifest; ``extra`` has the columns without a field in `Clip`."""
     full = manifest_schema(extra)
     full = full.with_metadata({**(full.metadata or {}), **{f"vidal.{k}": v for k, v in metadata.items()}})
-    table = pa.Table.from_pylist([to_row(clip) for clip in clips], schema=full)
-    return table_to_parquet(table)
+    return table_to_parquet(pa.Table.from_pylist([to_row(clip) for clip in clips], schema=full))
 
 
 def check(clip: Clip, full: pa.Schema) -> None:
@@ -54,6 +53,7 @@ def check(clip: Clip, full: pa.Schema) -> None:
     else:
         clip.extra = rows.select(added).to_pylist()[0] if added else {}
         return
+    # Column by column, to name and clear what Arrow refuses, and keep the rest of the row.
     empty, errors = Clip(extra=dict.fromkeys(clip.extra)), []
     for name in full.names:
         try:
@@ -64,10 +64,10 @@ def check(clip: Clip, full: pa.Schema) -> None:
     raise ClipError("unstorable", "; ".join(errors)[:500])
 
 
-def table_to_parquet(table: pa.Table, row_group_size: int | None = None) -> bytes:
+def table_to_parquet(table: pa.Table) -> bytes:
     """Return Parquet bytes that depend on the table alone, with a checksum per page."""
     sink = io.BytesIO()
-    pq.write_table(table, sink, compression="zstd", row_group_size=row_group_size, write_page_checksum=True)
+    pq.write_table(table, sink, compression="zstd", write_page_checksum=True)
     return sink.getvalue()
 
 
@@ -76,6 +76,7 @@ def read(data: bytes, columns: list[str] | None = None) -> pa.Table:
 
     Columns that an earlier schema version lacks are null. Dictionary columns are decoded to plain strings.
     """
+    # Without its checksum, a changed byte in a compressed page often decodes to another value.
     file = pq.ParquetFile(pa.BufferReader(data), page_checksum_verification=True)
     names = file.schema_arrow.names
     table = without_categories(file.read(columns=None if columns is None else [n for n in columns if n in names]))

@@ -18,7 +18,6 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from vidal.clip import crawl_columns, schema
-from vidal.dataset.manifest import table_to_parquet
 from vidal.dataset.storage import Storage
 from vidal.dataset.tars import KEY_PATTERN
 
@@ -53,9 +52,7 @@ def notes_of(table: pa.Table) -> list[str]:
     return notes
 
 
-def make(
-    candidates: pa.Table, *, shard_size: int, seed: int, known: Collection[str] = ()
-) -> pa.Table:  # fmt: skip
+def make(candidates: pa.Table, *, shard_size: int, seed: int, known: Collection[str] = ()) -> pa.Table:
     """Return the plan of a source's candidates: with valid, unique ids, shuffled, and divided into shards.
 
     Candidates with ``known`` ids are left out.
@@ -64,6 +61,7 @@ def make(
     if known:
         is_known = pc.is_in(table.column("clip_id"), value_set=pa.array(sorted(known)))
         table = table.filter(pc.invert(is_known))
+    # Shuffled, as neighbours in a list are often alike: a shard is then a sample of the whole.
     order = np.random.default_rng(seed).permutation(table.num_rows)
     table = table.take(pa.array(order))
     position = np.arange(table.num_rows)
@@ -80,14 +78,19 @@ def make(
 
 def _with_ids(candidates: pa.Table) -> pa.Table:
     """Give every candidate a safe, unique id; candidates with an invalid or a repeated one get their outcome here."""
+    optional = ("clip_id", LINE, UNUSABLE)
+    present = [name for name in optional if name in candidates.column_names]
     urls = candidates.column("url").to_pylist()
-    given = candidates.column("clip_id").to_pylist() if "clip_id" in candidates.column_names else [None] * len(urls)
-    columns = candidates.column_names
-    lines = candidates.column(LINE).to_pylist() if LINE in columns else None
-    unusable = candidates.column(UNUSABLE).to_pylist() if UNUSABLE in columns else [None] * len(urls)
+    given, lines, unusable = (
+        candidates.column(name).to_pylist() if name in present else [None] * len(urls) for name in optional
+    )
 
     def place(row: int) -> str:
-        return f"row {row + 1} of the source" if lines is None else f"line {lines[row]}"
+        return f"row {row + 1} of the source" if lines[row] is None else f"line {lines[row]}"
+
+    def hashed(text: str) -> str:
+        # A url may hold a lone surrogate, from a list that was read as it is.
+        return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()[:16]
 
     seen: dict[str, int] = {}
     ids: list[str] = []
@@ -99,23 +102,20 @@ def _with_ids(candidates: pa.Table) -> pa.Table:
             outcome[row] = ("failed", "no_url", f"{place(row)} names no url")
         elif wanted is not None and not KEY_PATTERN.fullmatch(wanted):
             outcome[row] = ("failed", "bad_clip_id", f"{place(row)}: {wanted[:100]!r} is not {KEY_PATTERN.pattern}")
-        clip_id = wanted if wanted is not None and row not in outcome else _hash(f"{url}")
+        clip_id = wanted if wanted is not None and row not in outcome else hashed(f"{url}")
         if clip_id in seen:
             outcome.setdefault(row, ("rejected", "repeated", f"{place(seen[clip_id])} has this id"))
+        # A row of its own for every candidate, so that nothing of a list is lost without a word.
         if row in outcome:
-            clip_id = _hash(f"{row}:{clip_id}:{url}")
+            clip_id = hashed(f"{row}:{clip_id}:{url}")
         seen[clip_id] = row
         ids.append(clip_id)
-    table = candidates.drop_columns([name for name in (LINE, UNUSABLE, "clip_id") if name in columns])
+    table = candidates.drop_columns(present)
     table = table.append_column("clip_id", pa.array(ids, pa.string()))
     for index, name in enumerate(("status", "reason", "detail", "stage")):
         values = [(*outcome[row], "plan")[index] if row in outcome else None for row in range(len(ids))]
         table = table.append_column(name, pa.array(values, pa.string()))
     return table
-
-
-def _hash(text: str) -> str:
-    return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()[:16]
 
 
 def decide(plan: pa.Table, decided: pa.Table) -> pa.Table:
@@ -158,19 +158,18 @@ def to_add_to(plan: Plan) -> pa.Table:
 
 
 def write(storage: Storage, plan: pa.Table, shard_size: int) -> None:
-    """Write the plan; no shard spans two row groups, so that it can be read without the rest."""
-    metadata = {b"vidal.shard_size": str(shard_size), **(with_notes(plan, []).schema.metadata or {})}
-    plan = plan.replace_schema_metadata(metadata)
-    storage.write(NAME, table_to_parquet(plan, row_group_size=_rows_per_group(shard_size)))
+    """Write the plan of a build; no shard spans two row groups, so that it can be read without the rest."""
+    write_cuts(storage, plan, [Cut(plan.num_rows, shard_size)])
 
 
 def write_cuts(storage: Storage, plan: pa.Table, cuts: Sequence[Cut]) -> None:
     """Write a plan in the given cuts: one for a build, and one for each time that the dataset has grown."""
+    metadata = {b"vidal.shard_size": str(cuts[0].shard_size)}
     if len(cuts) == 1:
-        write(storage, plan, cuts[0].shard_size)
-        return
-    sizes = [[cut.row_count, cut.shard_size] for cut in cuts]
-    plan = plan.replace_schema_metadata({b"vidal.shard_size": str(cuts[0].shard_size), _CUTS: json.dumps(sizes)})
+        metadata |= with_notes(plan, []).schema.metadata or {}
+    else:
+        metadata[_CUTS] = json.dumps([[cut.row_count, cut.shard_size] for cut in cuts])
+    plan = plan.replace_schema_metadata(metadata)
     sink, first = io.BytesIO(), 0
     with pq.ParquetWriter(sink, plan.schema, compression="zstd", write_page_checksum=True) as file:
         for cut in cuts:
@@ -181,6 +180,7 @@ def write_cuts(storage: Storage, plan: pa.Table, cuts: Sequence[Cut]) -> None:
 
 
 def _rows_per_group(shard_size: int) -> int:
+    # Whole shards, about ten thousand rows of them: a footer has an entry for each column of each group.
     return shard_size * max(1, _ROW_GROUP_ROWS // shard_size)
 
 
@@ -231,13 +231,15 @@ class Plan:
 
     def rows(self, shard: int) -> list[dict[str, Any]]:
         """Return the candidates of a shard, in plan order."""
+        group, begin, count = shard, 0, None
         if self.shard_size:
             cut, number, group = self._place(shard)
             first, per_group = number * cut.shard_size, _rows_per_group(cut.shard_size)
-            table = self._read_group(group + first // per_group).slice(first % per_group, cut.shard_size)
-        else:
-            table = self._read_group(shard)
-        rows: list[dict[str, Any]] = table.to_pylist()
+            group, begin, count = group + first // per_group, first % per_group, cut.shard_size
+        # Kept until another is read: adjacent shards are mostly built one after the other.
+        if self._group is None or self._group[0] != group:
+            self._group = (group, self._file.read_row_group(group))
+        rows: list[dict[str, Any]] = self._group[1].slice(begin, count).to_pylist()
         return rows
 
     def size_of(self, shard: int) -> int:
@@ -258,12 +260,6 @@ class Plan:
 
     def clip_ids(self, shard: int) -> list[str]:
         return [row["clip_id"] for row in self.rows(shard)]
-
-    def _read_group(self, group: int) -> pa.Table:
-        """Return a row group, cached until another is read: adjacent shards are mostly built one after the other."""
-        if self._group is None or self._group[0] != group:
-            self._group = (group, self._file.read_row_group(group))
-        return self._group[1]
 
     def table(self, columns: Sequence[str] | None = None) -> pa.Table:
         """Return the whole plan, or some of its columns."""

@@ -19,6 +19,7 @@ from vidal.listing import READERS, Listing, text_of
 
 KEYS = ("clip_id", "url", "platform_id", "uploader", "uploader_id", "source_sha256")
 REASON = "removed"
+# Of the author and the content nothing stays, but the hash of the file: by it the clip is known when it comes again.
 _STAYS = ("clip_id", "shard", "position", "source_sha256", "attempts", "fingerprint", "cluster")
 
 
@@ -48,7 +49,6 @@ class Removals:
 def tombstone(clip: Clip, stage: str) -> Clip:
     """Return what remains of a removed clip: its id, its place in the plan, and the hash of its file."""
     remainder = Clip(**{name: getattr(clip, name) for name in _STAYS}, extra=dict.fromkeys(clip.extra))
-    remainder.work.folder = clip.work.folder
     remainder.stage = stage
     remainder.reject(REASON, "on the list of removals")
     return remainder
@@ -59,21 +59,18 @@ def load(path: str | Path) -> Removals:
     path = Path(path).expanduser()
     if not path.is_file():
         raise SourceError(f"{path}: no such file; it must list the clips to remove")
+    values: dict[str, list[str]] = {"clip_id": [], "url": []}
     try:
-        read = READERS.get(path.suffix.lower())
-        values = _values_of_text(path) if read is None else _values_of_listing(read(path), path)
+        if read := READERS.get(path.suffix.lower()):
+            values = _values_of_listing(read(path), path)
+        else:
+            for line in map(str.strip, path.read_text(encoding="utf-8-sig").splitlines()):
+                if line and not line.startswith("#"):
+                    values["clip_id" if KEY_PATTERN.fullmatch(line) else "url"].append(line)
     except (ValueError, OSError) as error:
         why = " ".join(str(error).split())[:200]
         raise SourceError(f"{path}: cannot be read as a list of removals: {why}") from None
     return Removals({key: frozenset(cells) for key, cells in values.items() if cells})
-
-
-def _values_of_text(path: Path) -> dict[str, list[str]]:
-    values: dict[str, list[str]] = {"clip_id": [], "url": []}
-    for line in map(str.strip, path.read_text(encoding="utf-8-sig").splitlines()):
-        if line and not line.startswith("#"):
-            values["clip_id" if KEY_PATTERN.fullmatch(line) else "url"].append(line)
-    return values
 
 
 def _values_of_listing(listing: Listing, path: Path) -> dict[str, list[str]]:

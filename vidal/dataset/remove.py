@@ -76,6 +76,7 @@ def remove(address: str, removals: Removals) -> Removed:
     with Lock(dataset.storage):
         for part in _parts(dataset):
             _remove_from(part, removals, result, seen)
+        # After all tars are rewritten, as a revision may share those of any earlier one.
         for number in revisions.numbers(dataset.storage):
             _update_members(revision_at(dataset.storage, number))
     result.missing = removals.missing(seen)
@@ -121,38 +122,42 @@ def _update_members(revision: Dataset) -> None:
 
 def _remove_from(dataset: Dataset, removals: Removals, result: Removed, seen: Seen) -> None:
     storage, removed = dataset.storage, {}
+
+    def on_the_list(table: pa.Table) -> list[dict[str, Any]]:
+        rows = [row for row in table.to_pylist() if removals.match(row)]
+        for row in rows:
+            for key, values in removals.values.items():
+                if row.get(key) in values:
+                    seen[key].add(row[key])
+        return rows
+
+    def digests() -> dict[str, str]:
+        names = (name for shard in dataset.committed() for name in _files_of(dataset, shard) if name not in rewritten)
+        return {name: hashlib.sha256(storage.read(name)).hexdigest() for name in names}
+
     for shard in dataset.committed():
-        rows = _matching(dataset.table(shard, [*KEYS, "reason"]), removals, seen)
+        rows = on_the_list(dataset.table(shard, [*KEYS, "reason"]))
         if ids := {row["clip_id"] for row in rows if row["reason"] != REASON}:
             removed[shard] = ids
     rewritten = {name for shard in removed for name in _files_of(dataset, shard)}
-    before = _digests(dataset, rewritten)
+    before = digests()
     for shard, ids in removed.items():
         _rewrite(dataset, shard, ids)
         result.clip_ids += sorted(ids)
         result.shards.append(f"{storage.address}/{dataset.manifest_name(shard)}")
         for name in (dataset.tar(layer, shard) for layer in _own_layers(dataset, shard)):
+            # Any trace of the name, in a header or in the content: stricter than what a reader of tars would see.
             data = storage.read(name)
             result.remains += [f"{storage.address}/{name}" for clip_id in sorted(ids) if f"{clip_id}.".encode() in data]
     planned = set()
     if dataset.own_storage.exists(plan.NAME):
         # Clips of shards that are not committed yet are in the plan only.
         known = [key for key in KEYS if key in dataset.plan.columns]
-        planned = {row["clip_id"] for row in _matching(dataset.plan.table(known), removals, seen)}
+        planned = {row["clip_id"] for row in on_the_list(dataset.plan.table(known))}
     _clear_plan(dataset, planned.union(*removed.values()))
-    after = _digests(dataset, rewritten)
+    after = digests()
     result.untouched_files += len(after)
     result.changed_files += sorted(f"{storage.address}/{name}" for name in before if after.get(name) != before[name])
-
-
-def _matching(table: pa.Table, removals: Removals, seen: Seen) -> list[dict[str, Any]]:
-    """Return the rows on the list; adds the values that identify them to ``seen``."""
-    rows = [row for row in table.to_pylist() if removals.match(row)]
-    for row in rows:
-        for key, values in removals.values.items():
-            if row.get(key) in values:
-                seen[key].add(row[key])
-    return rows
 
 
 def _files_of(dataset: Dataset, shard: int) -> list[str]:
@@ -161,12 +166,6 @@ def _files_of(dataset: Dataset, shard: int) -> list[str]:
 
 def _own_layers(dataset: Dataset, shard: int) -> list[str]:
     return [layer for layer in dataset.info.layers if not dataset.is_inherited(layer, shard)]
-
-
-def _digests(dataset: Dataset, without: set[str]) -> dict[str, str]:
-    storage = dataset.storage
-    names = [name for shard in dataset.committed() for name in _files_of(dataset, shard) if name not in without]
-    return {name: hashlib.sha256(storage.read(name)).hexdigest() for name in names}
 
 
 def _rewrite(dataset: Dataset, shard: int, ids: set[str]) -> None:

@@ -39,14 +39,13 @@ class Storage:
 
     def __init__(self, address: str) -> None:
         self.address = address.rstrip("/") or "/"
+        # Opened at the first use: an address is passed on by many that never look.
         self._fs: Any = None
         self._root = ""
 
-    def __getstate__(self) -> str:
-        return self.address
-
-    def __setstate__(self, address: str) -> None:
-        self.__init__(address)  # type: ignore[misc]
+    def __reduce__(self) -> tuple[object, ...]:
+        # A file system holds connections and locks; the other process opens its own.
+        return Storage, (self.address,)
 
     @property
     def fs(self) -> Any:
@@ -88,6 +87,7 @@ class Storage:
         """Return the sorted base names in a folder, without temporary files; empty if there is no such folder."""
         with self._errors(folder):
             try:
+                # s3fs caches listings, in which another process's commits would be missing.
                 entries = self.fs.ls(self.path(folder), detail=False, refresh=True)
             except (FileNotFoundError, NotADirectoryError):
                 return []
@@ -121,6 +121,7 @@ class Storage:
             try:
                 with open(temporary, "wb") as handle:
                     handle.write(data)
+                    # Synced before the rename: after a power cut, a renamed file could be empty otherwise.
                     handle.flush()
                     os.fsync(handle.fileno())
                 self.rename_temporary(temporary, name)
@@ -133,6 +134,7 @@ class Storage:
         final = self.local_path(name)
         with self._errors(name, writing=True):
             final.parent.mkdir(parents=True, exist_ok=True)
+        # Beside it, as a rename is atomic within one file system only; two hosts may share the folder.
         return final.parent / f".{final.name}.{socket.gethostname()}.{os.getpid()}{TEMPORARY_SUFFIX}"
 
     def rename_temporary(self, temporary: Path, name: str) -> None:
@@ -140,6 +142,7 @@ class Storage:
         with self._errors(name, writing=True):
             final = self.local_path(name)
             os.replace(temporary, final)
+            # The name itself is an entry of the folder, which is written back on its own.
             sync_folder(final.parent)
 
     def upload(self, local: Path, name: str) -> None:
@@ -149,34 +152,24 @@ class Storage:
 
     def create_exclusively(self, name: str, data: bytes) -> bool:
         """Write a small file unless it exists; returns whether it was written."""
-        with self._errors(name, writing=True):
-            if self.is_local:
-                return self._link_exclusively(name, data)
-            try:
+        with self._errors(name, writing=True), contextlib.suppress(FileExistsError):
+            if not self.is_local:
                 self.fs.pipe_file(self.path(name), data, mode="create")
-            except FileExistsError:
-                return False
-            return True
-
-    def _link_exclusively(self, name: str, data: bytes) -> bool:
-        """Create a file by a hard link, which has its content from the start: no reader sees an empty file."""
-        temporary = self.temporary(name)
-        try:
-            temporary.write_bytes(data)
-            os.link(temporary, self.local_path(name))
-        except FileExistsError:
-            return False
-        except OSError as error:
-            if error.errno not in _NO_LINKS:
-                raise
+                return True
+            temporary = self.temporary(name)
             try:
+                temporary.write_bytes(data)
+                # A hard link has its content from the start: no reader sees an empty file.
+                os.link(temporary, self.local_path(name))
+            except OSError as error:
+                if error.errno not in _NO_LINKS:
+                    raise
                 with open(self.local_path(name), "xb") as handle:
                     handle.write(data)
-            except FileExistsError:
-                return False
-        finally:
-            temporary.unlink(missing_ok=True)
-        return True
+            finally:
+                temporary.unlink(missing_ok=True)
+            return True
+        return False
 
     def remove(self, name: str) -> None:
         """Delete a file, or a folder with its contents, if it exists."""
@@ -213,6 +206,7 @@ class Storage:
             place = f"{self.address}/{name}" if name else self.address
             raise machine_error(error, place) or StorageError(f"{place}: {error}") from error
         except Exception as error:
+            # By name, as the libraries of an object store need not be installed.
             if not type(error).__module__.startswith(("botocore", "aiobotocore", "aiohttp", "s3fs")):
                 raise
             if "Credentials" in type(error).__name__:

@@ -90,7 +90,12 @@ def _verify_shard(dataset: Dataset, shard: int) -> Iterator[Problem]:
     except (pa.ArrowException, OSError, ValueError) as error:
         yield Problem(what=f"the manifest cannot be read: {' '.join(str(error).split())[:200]}", shard=shard)
         return
-    if not _is_schema_of(dataset, manifest.read_schema(data)):
+    written, expected = manifest.read_schema(data), manifest_schema(dataset.extra_schema)
+    if dataset.info.schema_version < SCHEMA_VERSION:
+        # An earlier version may lack columns, but has no others.
+        plain = schema(dataset.extra_schema)
+        expected = pa.schema([field for field in plain if field.name in written.names])
+    if not written.equals(expected):
         yield Problem(what="its columns do not match the schema", shard=shard)
         return
     rows = table.to_pylist()
@@ -112,15 +117,6 @@ def _verify_shard(dataset: Dataset, shard: int) -> Iterator[Problem]:
         for what in _row_problems(row, tars, dataset.extra_schema, inherited):
             yield Problem(what=what, shard=shard, key=row["clip_id"])
     yield from _tar_problems(rows, tars, shard)
-
-
-def _is_schema_of(dataset: Dataset, written: pa.Schema) -> bool:
-    """Return whether columns and types match the schema; an earlier version may lack columns, but has no others."""
-    expected = manifest_schema(dataset.extra_schema)
-    if dataset.info.schema_version < SCHEMA_VERSION:
-        plain = schema(dataset.extra_schema)
-        expected = pa.schema([field for field in plain if field.name in written.names])
-    return bool(written.equals(expected))
 
 
 def _foreign_problems(dataset: Dataset, rows: list[dict[str, Any]], shard: int) -> Iterator[Problem]:
@@ -204,16 +200,13 @@ def _tar_problems(rows: list[dict[str, Any]], tars: dict[str, bytes], shard: int
         if members != expected:
             names = ", ".join(sorted({name for name, _, _ in set(members) ^ set(expected)})[:3])
             yield Problem(what=f"{layer}: the tar's members do not match the manifest ({names})", shard=shard)
-        elif data != _rewritten(data, members):
+            continue
+        # Headers, padding and end depend on nothing else, so that what is written again must be the same bytes.
+        handle = io.BytesIO()
+        again = TarWriter(handle, "")
+        for name, offset, size in members:
+            key, _, suffix = name.partition(".")
+            again.add(key, suffix, data[offset : offset + size])
+        again.close()
+        if data != handle.getvalue():
             yield Problem(what=f"{layer}: the tar is damaged outside its members", shard=shard)
-
-
-def _rewritten(data: bytes, members: list[tuple[str, int, int]]) -> bytes:
-    """Return the tar as `TarWriter` writes these members: headers, padding and end depend on nothing else."""
-    handle = io.BytesIO()
-    tar = TarWriter(handle, "")
-    for name, offset, size in members:
-        key, _, suffix = name.partition(".")
-        tar.add(key, suffix, data[offset : offset + size])
-    tar.close()
-    return handle.getvalue()

@@ -19,7 +19,6 @@ from vidal.engine.job import Assignment, Group, Job, Notes, Progress, ShardRepor
 from vidal.engine.ray_cluster import RayCluster
 from vidal.engine.shared import ActorProxy
 from vidal.engine.worker import Worker, become_worker, environment, fatal_error, fatal_text
-from vidal.errors import VidalError
 from vidal.stage import Direct, Shared
 
 _SHARDS_PER_EXECUTION = 2_000
@@ -130,8 +129,6 @@ class RayEngine:
         follower.start()
         try:
             yield from dataset.iter_rows()
-        except VidalError:
-            raise
         except ray.exceptions.RayError as error:
             raise self._cluster.error(error) from error
         finally:

@@ -69,8 +69,8 @@ class RayCluster:
         import ray
 
         try:
-            host, _, port = (self._address or "").removeprefix("ray://").rpartition(":")
-            if host and port.isdigit():
+            host, colon, port = (self._address or "").removeprefix("ray://").rpartition(":")
+            if colon and port.isdigit():
                 # Ray itself would wait for minutes for a cluster that is not there.
                 socket.create_connection((host.strip("[]"), int(port)), timeout=_CONNECT_S).close()
             with _silenced():

@@ -69,11 +69,9 @@ class SocketProxy:
         self._address, self._key, self._name = address, key, name
         self._local = threading.local()
 
-    def __getstate__(self) -> tuple[str, bytes, str]:
-        return self._address, self._key, self._name
-
-    def __setstate__(self, state: tuple[str, bytes, str]) -> None:
-        self.__init__(*state)  # type: ignore[misc]
+    def __reduce__(self) -> tuple[object, ...]:
+        # Connections stay with their process.
+        return SocketProxy, (self._address, self._key, self._name)
 
     def call(self, method: str, *arguments: Any) -> Any:
         try:
