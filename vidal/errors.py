@@ -109,6 +109,7 @@ class VidalWarning(UserWarning):
     """Something that the user should know; the run continues."""
 
 
+# What every further clip would meet as well, so that it is no clip's failure.
 _MACHINE_ERRNOS = {
     errno.ENOSPC: "the disk is full; free some space and run the same command again",
     errno.EDQUOT: "the disk quota is used up; free some space and run the same command again",

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from vidal.errors import OutputError, UserError, machine_error
 
+# A symbolic link to the folder at the top of the repository; the wheel has the files themselves.
 _RECIPES = Path(__file__).parent / "pipelines"
 _OF_THE_REPOSITORY = {"sample", "train/sample", "train/learning"}
 """Recipes over data that is in the repository and not in the wheel."""

@@ -83,6 +83,7 @@ def guarded(run: Callable[[], Any]) -> int:
         interrupts.append(number)
         signal.default_int_handler(number, frame)
 
+    # A program that runs a command in its own process may have a handler of its own, which stays.
     is_default = signal.getsignal(signal.SIGINT) is signal.default_int_handler
     if is_default:
         signal.signal(signal.SIGINT, interrupt)

@@ -13,8 +13,8 @@ from urllib.parse import unquote, urlsplit
 from vidal.crawl.reasons import DISK, is_transient
 from vidal.crawl.settings import WebSettings
 from vidal.errors import ClipError, StorageError
+from vidal.media.limits import MIB
 
-MIB = 1024 * 1024
 _Line = bytes  # in `Answer`, `bytes` is a field
 SEARCH = re.compile(r"([a-z0-9]+)search(?:date)?\d*:")
 """A search in yt-dlp's syntax: ``ytsearch20:words``; ``ytsearchdate20:words`` returns the newest first."""

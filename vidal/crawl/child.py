@@ -20,8 +20,9 @@ from pathlib import Path
 from typing import Self
 
 import vidal
-from vidal.crawl.ask import MIB, Answer, Ask
+from vidal.crawl.ask import Answer, Ask
 from vidal.errors import ToolError
+from vidal.media.limits import MIB
 from vidal.process import Child, private_folder
 
 _LIMITS = {resource.RLIMIT_AS: (2048 * MIB, 2048 * MIB)}

@@ -166,6 +166,7 @@ def _write_tars(dataset: Dataset, out: str, where: str | None, format: _Format) 
 @contextlib.contextmanager
 def _whole_file(storage: Storage, name: str) -> Iterator[BinaryIO]:
     """Open a file for writing that gets its final name only when it is complete."""
+    # An object is there only when its upload is complete.
     if not storage.is_local:
         with tempfile.NamedTemporaryFile() as file:
             yield file  # type: ignore[misc]

@@ -21,6 +21,7 @@ STDERR_KEPT_BYTES = 64 * 1024
 _LONGEST_LINE_BYTES = 4096
 
 # The environment is cleared so that none of the user's variables (proxies, FFREPORT, LD_PRELOAD) reaches a decoder.
+# Each arena of glibc's malloc reserves 64 MB of the address space that `Limits.memory_bytes` bounds.
 _ENVIRONMENT = {"LC_ALL": "C", "MALLOC_ARENA_MAX": "2", **log_lines.ENVIRONMENT}
 
 

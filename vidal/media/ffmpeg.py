@@ -64,6 +64,7 @@ def ffmpeg_identity() -> str:
 @functools.lru_cache(maxsize=8)
 def _find(named: str) -> Path:
     if named:
+        # The user's choice is not silently replaced by another binary.
         binary, origin = Path(named), "VIDAL_FFMPEG"
     elif (system := shutil.which("ffmpeg")) is not None and _unsuitable(Path(system)) is None:
         return Path(system)

@@ -124,6 +124,7 @@ def _audio(media: Any, plan: GraphPlan, audio: AudioInput) -> tuple[Any, list[An
         stream = media[f"a:{plan.probe.audio_track}"].filter("asetpts", f"PTS-({plan.probe.start_s:.9f}/TB)")
     end_s = f"{plan.probe.duration_s:.6f}"
     samples = max(1, round(plan.probe.duration_s * SAMPLE_RATE))
+    # `async` fills gaps with silence, `first_pts` the time before audio that starts late.
     fill = {"async": 1, "first_pts": 0, "min_hard_comp": 0.02}
     parts = stream.asplit()
     full = parts[0].filter("aresample", VIDEO_SAMPLE_RATE, **fill).filter("aformat", channel_layouts="mono|stereo")
@@ -168,6 +169,7 @@ def _video_outputs(stream: Any, audio: Any | None, plan: GraphPlan, target: Targ
         "c:v": "libx264", "preset": target.preset, "crf": target.crf,
         # At least one key frame per second, also at a low or variable frame rate.
         "force_key_frames": "expr:gte(t,n_forced)", "g": max(1, round(target.max_fps)),
+        # The index before the media, so that a player can begin before it has all of the file.
         "stats_enc_pre:v": VIDEO_TIMES, "movflags": "+faststart", "f": "mp4",
         **coded, **({} if audio is None else {"c:a": "aac", "b:a": "96k"}),
     }  # fmt: skip

@@ -17,6 +17,7 @@ from vidal.media.splice import splice
 from vidal.media.timing import seconds
 from vidal.media.tracks import CLOCK_MAY_JUMP, Survey, Track, choose_audio, choose_video, survey
 
+# A tag is any text of the author's; only what has the form of a language tag (BCP 47) is kept.
 _LANGUAGE = re.compile(r"[A-Za-z]{2,3}(-[A-Za-z0-9]{1,8}){0,4}")
 _HDR_TRANSFERS = ("smpte2084", "arib-std-b67")
 _SINGLE_FRAME_S = Fraction(1, 25)  # duration of a single frame whose duration is unknown

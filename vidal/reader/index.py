@@ -6,7 +6,6 @@ of each member, and the texts. Member names of vidal, of LanguageBind's tars and
 
 from __future__ import annotations
 
-import contextlib
 import glob
 import hashlib
 import os
@@ -158,8 +157,22 @@ def _clips(place: str, shard: int, used: set[str]) -> Iterator[Clip]:
     """Yield the rows of one tar: one per sample, and one for the tar itself if it is empty or damaged."""
     groups, damage = _all_groups(place)
     for number, group in enumerate(groups):
-        clip = _clip(group, place)
-        clip.clip_id = _id_of(group.key, f"{place}::{group.key}#{number}", shard, used)
+        clip_id = _id_of(group.key, f"{place}::{group.key}#{number}", shard, used)
+        clip = Clip(url=_storable(f"{place}::{group.key}"), stage=STAGE, clip_id=clip_id)
+        if not group.members:
+            names = ", ".join(ascii(name)[1:-1] for name in sorted(group.names)[:5])
+            group.spoil("no_media", f"no picture or sound among {names or 'its members'}")
+        if group.problem is None:
+            try:
+                index_texts.fill(clip, group.texts)
+            except ClipError:
+                group.spoil("bad_text", "a text is not UTF-8, or a json member is not an object")
+        if group.problem is not None:
+            clip.fail(*group.problem)
+        else:
+            clip.status, clip.stage, clip.members = "kept", None, group.members
+            clip.layers = list(dict.fromkeys(member.layer for member in clip.members))
+            clip.has_audio = "audio" in clip.layers
         yield clip
     if damage is not None or not groups:
         clip = Clip(url=_storable(place), stage=STAGE, clip_id=_id_of("/", place, 0, used))
@@ -251,24 +264,6 @@ def _take(group: _Group, tar: tarfile.TarFile, info: tarfile.TarInfo) -> None:
         MemberRecord(layer=layer, name=info.name, offset=info.offset_data, size=info.size, sha256=sha256.hexdigest())
     )
     return None
-
-
-def _clip(group: _Group, place: str) -> Clip:
-    clip = Clip(url=_storable(f"{place}::{group.key}"), stage=STAGE)
-    if not group.members:
-        names = ", ".join(ascii(name)[1:-1] for name in sorted(group.names)[:5])
-        group.spoil("no_media", f"no picture or sound among {names or 'its members'}")
-    if group.problem is None:
-        with contextlib.suppress(ClipError):
-            index_texts.fill(clip, group.texts)
-            clip.status, clip.stage, clip.members = "kept", None, group.members
-            clip.layers = list(dict.fromkeys(member.layer for member in clip.members))
-            clip.has_audio = "audio" in clip.layers
-            return clip
-        group.spoil("bad_text", "a text is not UTF-8, or a json member is not an object")
-    assert group.problem is not None
-    clip.fail(*group.problem)
-    return clip
 
 
 def _id_of(key: str, whole: str, shard: int, used: set[str]) -> str:

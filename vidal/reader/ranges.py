@@ -45,6 +45,7 @@ class MemberReader:
         self._forget()
 
     def __getstate__(self) -> dict[str, object]:
+        # Neither descriptors nor a store's client can be copied to another process.
         return {"_storage": self._storage, "_cache": self._cache}
 
     def __setstate__(self, state: dict[str, object]) -> None:
@@ -168,6 +169,7 @@ class RangeCache:
                 with contextlib.suppress(OSError):
                     status = file.stat()
                     files.append((status.st_mtime_ns, status.st_size, file))
+            # Down to somewhat less than the limit, so that the next write does not sweep again.
             excess = sum(size for _, size, _ in files) - self._limit * (_SWEEPS_PER_FILL - 1) // _SWEEPS_PER_FILL
             for _, size, file in sorted(files):
                 if excess <= 0:

@@ -30,6 +30,7 @@ def matching(table: pa.Table, condition: str) -> npt.NDArray[np.bool_]:
     with duckdb.connect(config={"enable_external_access": "false", "threads": "1"}) as connection:
         # `random() < 0.1` must select the same tenth on every rank, and when a run is resumed.
         connection.execute("SELECT setseed(0)")
+        # The condition cannot turn external access on again.
         connection.execute("SET lock_configuration = true")
         numbered = table.append_column(_ROW, pa.array(np.arange(table.num_rows)))
         try:

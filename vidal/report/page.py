@@ -56,26 +56,6 @@ class Strip:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Sheet:
-    """The contact sheet of one kept clip."""
-
-    row: Row
-    strips: list[Strip]
-    texts: list[tuple[str, Any, str | None]]
-    scores: list[tuple[str, str]]
-    models: list[tuple[str, str]]
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class RejectedClip:
-    """A rejected clip in the strip of its stage and reason: a `data:` URI, and what decided."""
-
-    row: Row
-    image: str | None
-    why: str
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
 class Report:
     """A page that was written, and the kept clips that it shows."""
 
@@ -171,32 +151,36 @@ def _as_dicts(rows: Rows, columns: pa.Schema) -> Iterator[Row]:
         yield from cast("Iterable[Row]", rows)
 
 
-def _sheet(row: dict[str, Any], read_member: ReadMember, columns: pa.Schema) -> Sheet:
+def _sheet(row: dict[str, Any], read_member: ReadMember, columns: pa.Schema) -> dict[str, Any]:
+    """Return what the template shows of a kept clip: its row, strips, texts with their models, scores and models."""
     strips = (_strip(row, read_member, modality) for modality in modalities.all())
-    return Sheet(
-        row=row,
-        strips=[strip for strip in strips if strip is not None and (strip.images or strip.wave)],
-        texts=[(label, row[text], row[model] if model else None) for label, text, model in _TEXTS if row[text]],
-        scores=[
+    return {
+        "row": row,
+        "strips": [strip for strip in strips if strip is not None and (strip.images or strip.wave)],
+        "texts": [(label, row[text], row[model] if model else None) for label, text, model in _TEXTS if row[text]],
+        "scores": [
             (column.name, f"{score:.4g}" if isinstance(score, float) else str(score))
             for column in columns
             if column.metadata[b"group"] == b"scores" and (score := row[column.name]) is not None
         ],
-        models=[(name, row[name]) for name in vidal.clip.column_names() if name.endswith("_model") and row[name]],
-    )
+        "models": [(name, row[name]) for name in vidal.clip.column_names() if name.endswith("_model") and row[name]],
+    }
 
 
-def _rejected_clip(row: dict[str, Any], read_member: ReadMember) -> RejectedClip:
-    """Return the clip with its thumbnail; one that a revision rejected has its members, and is shown from a frame."""
+def _rejected_clip(row: dict[str, Any], read_member: ReadMember) -> dict[str, Any]:
+    """Return what the template shows of a rejected clip: its row, the `data:` URI of an image, and what decided.
+
+    A clip that a revision rejected has its members instead of a thumbnail, and is shown from a frame.
+    """
     image: bytes | None = row.get("thumbnail")
     if image is None and (frame := middle_frame(member["name"] for member in row["members"] or [])):
         image = make_thumbnail(read_member(row, frame))
     value, limit = row["decided_value"], row["decided_limit"]
-    return RejectedClip(
-        row=row,
-        image="data:image/jpeg;base64," + base64.b64encode(image).decode() if image else None,
-        why=row["detail"] or "" if value is None or limit is None else f"{value:.4g}, limit {limit:.4g}",
-    )
+    return {
+        "row": row,
+        "image": "data:image/jpeg;base64," + base64.b64encode(image).decode() if image else None,
+        "why": row["detail"] or "" if value is None or limit is None else f"{value:.4g}, limit {limit:.4g}",
+    }
 
 
 def _strip(row: dict[str, Any], read_member: ReadMember, modality: Modality) -> Strip | None:
