@@ -127,13 +127,13 @@ def _huge(exchange: Exchange, body: Body) -> None:
 
 
 def _gzip_bomb(exchange: Exchange, body: Body) -> None:
-    exchange.send(200, _bomb(body()), "video/mp4", Content_Encoding="gzip")
+    exchange.send(200, bomb(body()), "video/mp4", Content_Encoding="gzip")
 
 
 _BOMB_BYTES = 1 << 30
 
 
-def _bomb(head: bytes) -> bytes:
+def bomb(head: bytes) -> bytes:
     """The head of a film, then a gigabyte of nothing: one block of a deflate stream, again and again."""
     start, block = zlib.compressobj(9, zlib.DEFLATED, zlib.MAX_WBITS | 16), zlib.compressobj(9, zlib.DEFLATED, -15)
     nothing = block.compress(bytes(1 << 20)) + block.flush(zlib.Z_FULL_FLUSH)
@@ -164,6 +164,12 @@ def _half(exchange: Exchange, body: Body) -> None:
     """The server has half a file, and says so."""
     data = body()
     exchange.send(200, data[: len(data) // 2], "video/mp4")
+
+
+def _gzip_cut_audio(exchange: Exchange, body: Body) -> None:
+    """Half of a compressed file whose format has no lengths of its own."""
+    data = gzip.compress(b"ID3" + body(), 1)
+    exchange.send(200, data[: len(data) // 2], "audio/mpeg", Content_Encoding="gzip")
 
 
 def _part(exchange: Exchange, body: Body) -> None:
@@ -224,6 +230,7 @@ FAULTS: dict[str, Fault] = {
     "junk": Fault("truncated", _content(b"\0\0\0\x18ftypisom\0\0\2\0isomiso2" + b"junk" * 5000), heals=True),
     "gzip_damaged": Fault("truncated", _gzip_damaged, heals=True),
     "gzip_cut": Fault("truncated", _gzip_cut, heals=True),
+    "gzip_cut_audio": Fault("truncated", _gzip_cut_audio, heals=True),
     "truncated": Fault("truncated", _truncated, heals=True),
     "truncated_without_length": Fault("truncated", _truncated_without_length, heals=True),
     "truncated_chunked": Fault("truncated", _truncated_chunked, heals=True),

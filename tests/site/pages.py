@@ -19,6 +19,11 @@ def with_video(title: str, source: str) -> str:
     return _page(title, f'<video controls src="{html.escape(source)}"></video>')
 
 
+def with_meta(title: str, source: str, name: str, content: str) -> str:
+    head = f'<meta name="{html.escape(name)}" content="{html.escape(content)}">'
+    return _page(title, f'<video controls src="{html.escape(source)}"></video>', head)
+
+
 def with_open_graph(title: str, source: str) -> str:
     head = f'<meta property="og:title" content="{html.escape(title)}"><meta property="og:type" content="video.other">'
     head += (

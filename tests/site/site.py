@@ -16,7 +16,7 @@ from typing import Self
 from urllib.parse import unquote, urlsplit
 
 from tests.site import freesound, media, pages
-from tests.site.faults import FAULTS
+from tests.site.faults import FAULTS, bomb
 from tests.site.plan import Plan
 from tests.site.server import Exchange, Hit, Server
 
@@ -148,11 +148,31 @@ class Site:
         elif kind == "title":
             title = pages.HOSTILE_TITLES[int(name)]
             exchange.send(200, pages.with_video(title, f"{exchange.base}/clip/bunny-unlucky-bird.mp4"))
+        elif kind in ("huge", "endless", "packed"):
+            self._huge_page(exchange, kind)
+        elif kind == "meta-noai":
+            exchange.send(200, pages.with_meta(title, source, "robots", "noindex, noai"))
+        elif kind == "meta-reserved":
+            exchange.send(200, pages.with_meta(title, source, "tdm-reservation", "1"))
         elif kind == "noai":
             exchange.send(200, pages.with_video(title, source), X_Robots_Tag="noai")
         else:
             make = {"video": pages.with_video, "og": pages.with_open_graph, "json-ld": pages.with_json_ld}[kind]
             exchange.send(200, make(title, source))
+
+    def _huge_page(self, exchange: Exchange, kind: str) -> None:
+        """A page of 300 MB, with its length or without, or a gigabyte packed into little."""
+        start = pages.with_video("Huge", "/clip/bunny-wake.mp4").encode()
+        block = b"<p>nothing more</p>\n" * 52_429
+        if kind == "packed":
+            exchange.send(200, bomb(start), Content_Encoding="gzip")
+            return
+        length = {"Content_Length": str(len(start) + 300 * len(block))} if kind == "huge" else {"Connection": "close"}
+        exchange.head(200, "text/html", **length)
+        exchange.connection.sendall(start)
+        for _ in range(300):
+            exchange.connection.sendall(block)
+        exchange.close()
 
     def _hls(self, exchange: Exchange, rest: str) -> None:
         """``/hls/NAME.mp4/FILE``, or ``/hls/apart/NAME.mp4/FILE`` for video and audio in streams of their own."""

@@ -5,11 +5,16 @@ No plug-ins, configuration, cache, other programs or imitation of a browser's ne
 
 from __future__ import annotations
 
+import functools
 import io
 import time
+import urllib.request
+import urllib.response
+from collections.abc import Callable
 from typing import Any
 from urllib.parse import urlsplit
 
+import urllib3
 import yt_dlp
 import yt_dlp.extractor
 from yt_dlp.networking._urllib import UrllibRH
@@ -20,10 +25,13 @@ from vidal.crawl import guard
 from vidal.crawl.ask import Ask
 from vidal.crawl.cookies import read_cookies
 from vidal.crawl.http import Client, Visit
-from vidal.crawl.opt_out import check_headers
-from vidal.crawl.reasons import FetchError
+from vidal.crawl.opt_out import check_headers, check_page
+from vidal.crawl.reasons import FetchError, chain
+from vidal.media.limits import MIB
 
 _TEXT_BYTES = 16 * 1024
+_PAGE_BYTES = 32 * MIB
+"""What is read as a whole: pages, playlists, answers of APIs, and whatever is sent compressed."""
 
 OWN_EXTRACTORS: list[type] = []
 """Extractors that come before yt-dlp's own."""
@@ -69,18 +77,29 @@ class Downloader(yt_dlp.YoutubeDL):  # type: ignore[misc]
         if (jar := read_cookies(self.ask.settings.cookies)) is not None:
             for cookie in jar:
                 self.cookiejar.set_cookie(cookie)
-        return super().build_request_director([UrllibRH], ())
+        downloader = self
 
-    def urlopen(self, request: Any) -> Response:
-        url = request if isinstance(request, str) else getattr(request, "url", None) or request.full_url
-        if not url.startswith("data:"):
-            guard.check_url(url, self.ask.settings.rules(), is_first=False)
+        class EveryHopRH(UrllibRH):  # type: ignore[misc]
+            def _create_instance(self, **given: Any) -> urllib.request.OpenerDirector:
+                opener: urllib.request.OpenerDirector = super()._create_instance(**given)
+                opener.add_handler(_EveryHop(downloader))
+                return opener
+
+        return super().build_request_director([EveryHopRH], ())
+
+    def before_hop(self, url: str) -> None:
+        """Count a request, and see whether there is time for it and the owner of a page's host allows it."""
         if time.monotonic() > self.deadline:
             raise FetchError("timeout", f"no end after {self.ask.wall_s:g} s")
         if self.is_generic and self.ask.settings.robots:
             with Visit(self.client, self.ask) as visit:
                 self.client.check_robots(visit, url)
         self.client.requests[(urlsplit(url).hostname or "").lower()] += 1
+
+    def urlopen(self, request: Any) -> Response:
+        url = request if isinstance(request, str) else getattr(request, "url", None) or request.full_url
+        if not url.startswith("data:"):
+            guard.check_url(url, self.ask.settings.rules(), is_first=False)
         try:
             response: Response = super().urlopen(request if not isinstance(request, str) else Request(request))
         except HTTPError as error:
@@ -90,19 +109,71 @@ class Downloader(yt_dlp.YoutubeDL):  # type: ignore[misc]
                 error.response.fp = io.BytesIO(data)
                 self.refusal_text = data.decode("utf-8", "replace")
             raise
-        if response.url != url:
-            self.client.requests[(urlsplit(response.url).hostname or "").lower()] += 1
-        if self.is_generic:
-            check_headers(response.headers, self.ask.settings)
+        except Exception as error:
+            # yt-dlp takes it for a fault of the handler, after which extractors may go on.
+            if own := next((one for one in chain(error) if isinstance(one, FetchError)), None):
+                raise own from None
+            raise
         if not response.headers.get("Content-Length"):
             self.without_length.add(url)
+        response.read = functools.partial(self._read, response, response.read, bytearray())
         return response
+
+    def _read(self, response: Response, read: Callable[..., bytes], head: bytearray, amt: int | None = None) -> bytes:
+        """Read as asked, but no more than `_PAGE_BYTES` as a whole; a page may then opt out.
+
+        ``head`` is what was read of it before.
+        """
+        if amt is not None:
+            data = read(amt)
+            head += data[: _TEXT_BYTES - len(head)]
+            return data
+        length = response.headers.get("Content-Length") or ""
+        # Only the first way notices that a body is shorter than announced.
+        data = read() if length.isdigit() and int(length) <= _PAGE_BYTES else read(_PAGE_BYTES + 1)
+        _check_size(data)
+        if self.is_generic:
+            check_page((head + data).decode("latin-1"), self.ask.settings)
+        return data
 
     def _on_progress(self, progress: dict[str, Any]) -> None:
         if (progress.get("downloaded_bytes") or 0) > self.ask.max_bytes:
             raise FetchError("too_large", f"more than {self.ask.max_bytes} bytes")
         if time.monotonic() > self.deadline:
             raise FetchError("timeout", f"no end after {self.ask.wall_s:g} s")
+
+
+class _EveryHop(urllib.request.BaseHandler):
+    """Sees each request and each response, those of redirects, too, before yt-dlp's own handler, which would unpack."""
+
+    handler_order = 400
+
+    def __init__(self, downloader: Downloader) -> None:
+        self._downloader = downloader
+
+    def http_request(self, request: urllib.request.Request) -> urllib.request.Request:
+        self._downloader.before_hop(request.full_url)
+        return request
+
+    def http_response(self, request: urllib.request.Request, response: Any) -> Any:
+        headers = urllib3.HTTPHeaderDict(response.headers.items())
+        if self._downloader.is_generic:
+            check_headers(headers, self._downloader.ask.settings)
+        if "Content-Encoding" not in headers:
+            return response
+        data = urllib3.HTTPResponse(response, headers, response.status, preload_content=False).read(_PAGE_BYTES + 1)
+        _check_size(data)
+        del response.headers["Content-Encoding"]
+        plain: Any = urllib.response.addinfourl(io.BytesIO(data), response.headers, response.url, response.status)
+        plain.msg = response.msg
+        return plain
+
+    https_request, https_response = http_request, http_response
+
+
+def _check_size(data: bytes) -> None:
+    if len(data) > _PAGE_BYTES:
+        raise FetchError("too_large", f"a page of more than {_PAGE_BYTES} bytes")
 
 
 def _parameters(ask: Ask, log: Log, on_progress: Any) -> dict[str, Any]:

@@ -6,6 +6,7 @@ import hashlib
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from urllib.parse import quote
 
 import pytest
 
@@ -169,6 +170,11 @@ def test_a_mark_before_robots_txt_hides_nothing(tmp_path: Path) -> None:
     with Site(robots="\ufeffUser-agent: *\nDisallow: /clip/\n") as site, FetchChild() as child:
         assert ask(child, tmp_path, site.url("/clip/bunny-wake.mp4")).reason == "robots"
         assert ask(child, tmp_path, site.url("/chunked/bunny-wake.mp4")).ok
+
+
+def test_a_redirect_in_raw_utf8_is_followed(site: Site, child: FetchChild, tmp_path: Path) -> None:
+    answer = ask(child, tmp_path, site.url(f"/to?url={quote('/named/ролик один.mp4')}"))
+    assert answer.ok and answer.final_url == site.url(f"/named/{quote('ролик один.mp4')}")
 
 
 def test_a_crawl_delay_is_told(site: Site, child: FetchChild, tmp_path: Path) -> None:

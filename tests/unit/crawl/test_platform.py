@@ -156,6 +156,15 @@ def test_video_and_audio_that_come_apart_are_merged_without_coding(
         ("/page/noai/bunny-wake.mp4", "noai"),
         ("/disallowed/bunny-wake.mp4", "robots"),
         ("/page/playlist", "unsupported_address"),
+        ("/fault/noai_on_the_way/x", "noai"),
+        ("/fault/to_disallowed/x", "robots"),
+        ("/fault/reserved_elsewhere/x", "noai"),
+        ("/fault/content_usage/x.mp4", "noai"),
+        ("/page/meta-noai/bunny-wake.mp4", "noai"),
+        ("/page/meta-reserved/bunny-wake.mp4", "noai"),
+        ("/page/huge/bunny-wake.mp4", "too_large"),
+        ("/page/endless/bunny-wake.mp4", "too_large"),
+        ("/page/packed/bunny-wake.mp4", "too_large"),
     ],
 )
 def test_faults_are_called_by_their_names(
@@ -164,6 +173,19 @@ def test_faults_are_called_by_their_names(
     answer = ask(child, "media", site.url(path), tmp_path, wall_s=3 if "drip" in path else 10)
     assert answer.reason == reason, answer
     assert answer.retry_after_s == (1.0 if reason == "rate_limited" else None)
+
+
+def test_a_page_and_a_file_behind_a_cookie_are_found(site: Site, child: FetchChild, tmp_path: Path) -> None:
+    assert ask(child, "media", site.url("/cookie/bunny-wake.mp4"), tmp_path).ok
+
+
+def test_every_request_of_a_visit_is_counted(site: Site, tmp_path: Path) -> None:
+    site.hits.clear()
+    with FetchChild() as child:
+        answer = ask(child, "media", site.url("/hops/3/bunny-unlucky-bird.mp4"), tmp_path)
+    assert answer.ok and answer.requests == sum("/hops/" in hit.path for hit in site.hits) + 2, (
+        "robots.txt and tdmrep.json, too"
+    )
 
 
 def test_a_list_gives_its_entries_up_to_a_number(site: Site, child: FetchChild, tmp_path: Path) -> None:
