@@ -6,7 +6,7 @@ import json
 from collections.abc import Iterator
 from enum import Enum
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any, Literal, get_args, get_origin
 
 import typer
 
@@ -123,6 +123,8 @@ def _value(option: Any) -> str:
         text = option.metavar
     elif isinstance(kind, type) and issubclass(kind, Enum):
         text = "|".join(str(member.value) for member in kind)
+    elif get_origin(kind) is Literal:
+        text = "|".join(map(str, get_args(kind)))
     else:
         inner = get_args(kind)
         text = (inner[0] if inner else kind).__name__.upper()

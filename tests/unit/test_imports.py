@@ -51,6 +51,7 @@ MAY_IMPORT = {
     "addresses": [],
     "settings": ["errors"],
     "listing": ["errors"],
+    "licences": [],
     "clip": ["errors", "arrow_types", "work"],
     "record": ["arrow_types", "clip"],
     "stage": ["errors", "clip", "record"],
@@ -63,9 +64,10 @@ MAY_IMPORT = {
     "caption": ["errors", "clip", "stage"],
     "models": ["errors", "extras", "work", "stage", "caption"],
     "crawl": ["errors", "process", "addresses", "clip", "stage", "media.child", "media.ffmpeg", "media.limits"],
-    "sources": ["errors", "addresses", "listing", "clip", "record", "stage", "dataset", "crawl"],
+    "sources": ["errors", "addresses", "listing", "licences", "clip", "record", "stage", "dataset", "crawl"],
     "stages": [
-        "errors", "extras", "work", "addresses", "clip", "record", "stage", "dataset", "media", "caption", "models", "crawl",
+        "errors", "extras", "work", "addresses", "licences", "clip", "record", "stage", "dataset", "media", "caption",
+        "models", "crawl",
     ],
     "flow": ["errors", "arrow_types", "clip", "record", "stage", "sources", "stages"],
     "recipe": [

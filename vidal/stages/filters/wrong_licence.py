@@ -1,31 +1,28 @@
 from __future__ import annotations
 
-import re
+from typing import ClassVar
 
 from pydantic import Field
 
 from vidal.clip import Clip
+from vidal.licences import licence_name
 from vidal.stage import Stage
-
-_NAMES = {
-    "cc0": r"\bcc.?0\b|publicdomain|public domain",
-    "cc-by": r"\bcc.?by\b|licenses/by/|creative commons attribution|^attribution\b",
-    "cc-by-sa": r"\bcc.?by.?sa\b|licenses/by-sa/|attribution.?share.?alike",
-    "cc-by-nc": r"\bcc.?by.?nc\b|licenses/by-nc/|attribution.?non.?commercial",
-}
-_STRICTER = re.compile(r"\bnc\b|non.?commercial|\bnd\b|no.?deriv|\bsa\b|share.?alike", re.I)
 
 
 class WrongLicence(Stage):
-    """Rejects clips whose licence is not ``allowed`` (``cc0``, ``cc-by``, ``cc-by-sa``, ``cc-by-nc``, or other text).
+    """Rejects clips whose licence is not ``allowed``, however its source spells it.
 
-    The four names match all spellings that platforms use; other text must occur literally in the licence. Clips
-    without a licence pass only if ``unknown`` is true.
+    Canonical names are ``cc0``, ``public-domain``, ``cc-by``, ``cc-by-sa``, ``cc-by-nc``, ``cc-by-nd``,
+    ``cc-by-nc-sa``, ``cc-by-nc-nd``, ``cc-sampling+``, ``no-known-copyright``, ``us-government-work`` and
+    ``all-rights-reserved``. Each stands for all its spellings: URLs, SPDX ids, platforms' own words. ``cc-by`` does not
+    allow ``cc-by-nc``. Any other text must equal the licence, apart from case and spaces. Clips without a licence pass
+    only if ``unknown`` is true.
     """
 
+    version: ClassVar[int] = 2
     reads = ("licence",)
-    allowed: list[str] = Field(["cc0", "cc-by"], min_length=1)
-    """Names of licences, or text that occurs in them."""
+    allowed: list[str] = Field(["cc0", "public-domain", "cc-by"], min_length=1)
+    """Licences that pass, by canonical name or in any spelling."""
     unknown: bool = False
     """Whether clips without a licence pass."""
 
@@ -33,14 +30,9 @@ class WrongLicence(Stage):
         licence = (clip.licence or "").strip()
         if not licence and self.unknown:
             return
-        if not any(_matches(licence, name) for name in self.allowed):
+        if _comparable(licence) not in {_comparable(name) for name in self.allowed}:
             clip.reject("wrong_licence", f"{licence or 'none stated'} is not one of {', '.join(self.allowed)}")
 
 
-def _matches(licence: str, name: str) -> bool:
-    if name not in _NAMES:
-        return name.casefold() in licence.casefold()
-    if not re.search(_NAMES[name], licence, re.I):
-        return False
-    # The pattern of "CC BY" also matches "CC BY-NC", which has a further condition.
-    return name != "cc-by" or _STRICTER.search(licence) is None
+def _comparable(text: str) -> str:
+    return licence_name(text) or " ".join(text.casefold().split())
