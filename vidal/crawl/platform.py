@@ -30,7 +30,7 @@ from vidal.crawl.ask import SEARCH, Answer, Ask
 from vidal.crawl.downloader import OWN_EXTRACTORS, Downloader, Log
 from vidal.crawl.http import Client, retry_after_s
 from vidal.crawl.metadata import crawl_columns
-from vidal.crawl.reasons import DISK, FetchError, chain, from_error, from_status, from_words
+from vidal.crawl.reasons import DISK, FetchError, chain, from_error, from_status, from_words, is_transient
 
 INFO_FILE = "info.json"
 _LISTING_COLUMNS = ("extractor", "title", "platform_id")
@@ -255,6 +255,10 @@ def reason_of(error: BaseException, log: list[str], refusal_text: str = "") -> F
     if any(from_error(one) == DISK for one in errors):
         return FetchError(DISK, text)
     reason = from_words(text)
+    is_its_own = isinstance(error, (ExtractorError, yt_dlp.utils.DownloadError))
+    if status is None and reason is not None and reason != DISK and not _is_expected(errors):
+        # What yt-dlp itself calls a bug of its extractor tells nothing about the video.
+        reason = reason if is_transient(reason) else "extractor_failed"
     if status in (401, 403) and reason in (None, "blocked", "login_required"):
         reason = from_status(status, refusal_text)
     if reason is None and status is not None:
@@ -263,11 +267,22 @@ def reason_of(error: BaseException, log: list[str], refusal_text: str = "") -> F
         return FetchError(reason, text, status=status, retry_after_s=wait_s)
     causes = (*map(from_error, errors), *map(from_words, map(str, errors)))
     cause = next((cause for cause in causes if cause is not None), None) or (_from_log(log) or (None,))[0]
-    is_its_own = isinstance(error, (ExtractorError, yt_dlp.utils.DownloadError))
     return FetchError(cause or ("extractor_failed" if is_its_own else "fetcher_died"), text)
 
 
+def _is_expected(errors: list[BaseException]) -> bool:
+    """Whether the extractor had foreseen its failure; True where no extractor failed."""
+    return all(one.expected for one in errors if isinstance(one, ExtractorError))
+
+
 def _from_log(log: list[str]) -> tuple[str, str] | None:
-    """The last line with a reason, and that reason; ``no_formats`` does not count, as every visit warns of it."""
-    reasons = ((from_words(line), line) for line in reversed(log))
-    return next(((reason, line) for reason, line in reasons if reason not in (None, "no_formats")), None)
+    """The last line with a reason, and that reason.
+
+    Warnings are of what yt-dlp lacks, so that only a transient reason counts, or that the file is too large; and not
+    ``no_formats``, of which every visit warns.
+    """
+    for line in reversed(log):
+        reason = from_words(line)
+        if reason == "too_large" or (reason not in (None, DISK, "no_formats") and is_transient(reason)):
+            return reason, line
+    return None
