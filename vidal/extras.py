@@ -13,7 +13,7 @@ from collections.abc import Iterable, Mapping
 
 from vidal.errors import UserError
 
-_CRAWL = ("certifi", "ffmpeg", "imageio_ffmpeg", "urllib3", "yt_dlp")
+_CRAWL = ("certifi", "ffmpeg", "imageio_ffmpeg", "protego", "urllib3", "yt_dlp")
 
 EXTRAS: dict[str, tuple[str, ...]] = {
     "crawl": _CRAWL,

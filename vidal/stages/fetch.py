@@ -27,7 +27,7 @@ class Fetch(Stage, WebSettings):
 
     version: ClassVar[int] = 3
     writes: ClassVar[tuple[str, ...]] = ("source_file", "source_sha256", "source_bytes", "crawled_at")
-    imports: ClassVar[tuple[str, ...]] = ("certifi", "urllib3", "yt_dlp")
+    imports: ClassVar[tuple[str, ...]] = ("certifi", "protego", "urllib3", "yt_dlp")
     not_fingerprinted: ClassVar[tuple[str, ...]] = ("base", *WebSettings.how)
     secrets: ClassVar[tuple[str, ...]] = WebSettings.hidden
     default_resources = Resources(batch_size=64, timeout_s=None)

@@ -41,6 +41,10 @@ def test_the_longest_rule_of_the_own_group_decides(agent: str, target: str, is_a
     assert Robots(EXAMPLE, agent=agent).allows(target) is is_allowed
 
 
+def test_a_misspelt_rule_counts() -> None:
+    assert not Robots("User agent: *\nDisalow /a").allows("/ab")
+
+
 def test_an_allow_wins_over_a_disallow_of_the_same_length() -> None:
     assert Robots("User-agent: *\nDisallow: /a\nAllow: /a").allows("/ab")
 
