@@ -135,6 +135,16 @@ def test_a_driver_that_dies_at_any_write_sync_or_rename_leaves_a_run_that_can_be
     assert die_at_every_step("build", recipe, tmp_path, stride) > 60
 
 
+@pytest.mark.parametrize("stride", [17, pytest.param(1, marks=pytest.mark.slow)])
+def test_a_quota_per_uploader_that_dies_at_any_write_sync_or_rename_can_be_finished(
+    stride: int, tmp_path: Path
+) -> None:
+    (tmp_path / "list.csv").write_text("url,title,uploader\na.mp4,one,ann\nb.mp4,two,ann\n")
+    stages, source = [PAINT, {"per_uploader": {"max_clips": 1}}, SHADE], {"list": str(tmp_path / "list.csv")}
+    recipe = write_recipe(tmp_path, stages, source=source, shards={"size": 1})
+    assert die_at_every_step("build", recipe, tmp_path, stride) > 60
+
+
 @pytest.mark.parametrize("stride", [23, pytest.param(1, marks=pytest.mark.slow)])
 @pytest.mark.parametrize(("act", "least"), [("add", 60), ("grow", 60), ("refilter", 15)])
 def test_a_revision_that_dies_at_any_write_sync_or_rename_is_seen_whole_or_not_at_all(

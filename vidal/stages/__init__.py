@@ -30,6 +30,7 @@ CATALOGUE: dict[str, str] = {
     "not_admissible": "vidal.stages.filters.not_admissible:NotAdmissible",
     "fingerprints": "vidal.stages.fingerprints:Fingerprints",
     "duplicates": "vidal.stages.duplicates:Duplicates",
+    "per_uploader": "vidal.stages.per_uploader:PerUploader",
     "clean_title": "vidal.stages.text.clean_title:CleanTitle",
     "ocr": "vidal.stages.text.ocr:Ocr",
     "speech": "vidal.stages.text.speech:Speech",
