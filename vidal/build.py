@@ -139,8 +139,9 @@ def retry(
     started = time.monotonic()
     dataset = Dataset.open(out)
     chosen: defaultdict[int, set[str]] = defaultdict(set)
-    known = set()
+    known, absent = set(), set(clip_ids)
     for row in dataset.rows(["clip_id", "shard", "status", "reason", "is_transient"]):
+        absent.discard(row["clip_id"])
         if row["status"] != "failed":
             continue
         known.add(row["reason"])
@@ -153,6 +154,8 @@ def retry(
         )
     if len(dataset.committed()) < dataset.info.shards:
         raise OutputError(f"{out}: not complete yet; finish `vidal build` before a retry")
+    if absent:
+        raise UserError(f"{out}: no such clip: {', '.join(sorted(absent))}; nothing was retried")
     if not chosen:
         return _result(out, started, did_nothing=True)
     dataset.own_tars("and has no recipe to run again; fix the tars and index them again")

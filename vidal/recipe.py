@@ -90,7 +90,8 @@ class Recipe:
     engine: EngineSettings
     steps: tuple[Step, ...]
     removals: str | None
-    """File of clips that no dataset may contain; applied at every run, hence excluded from the fingerprint."""
+    """File of clips that no dataset may contain; applied at every run, hence excluded from the fingerprint. A dataset
+    remembers where it is, so that `retry` and `grow` apply it, too."""
     modalities: dict[str, str]
     """``package.module:NAME`` of each modality that is not built in, by layer: the recipe's and the source's."""
     definition: dict[str, Any]
@@ -181,6 +182,9 @@ def with_overrides(definition: dict[str, Any], overrides: Iterable[str]) -> dict
     raw = copy.deepcopy(definition)
     for text in overrides:
         key, parsed = parse_override(text, _EXAMPLE)
+        if key == "removals":
+            raw["removals"] = parsed
+            continue
         key = key.removeprefix("stages.")
         lines = raw["stages"] if isinstance(raw.get("stages"), list) else []
         names = [str(name) for line in lines for name in (line if isinstance(line, dict) else [line])]
@@ -245,6 +249,8 @@ def check(raw: dict[str, Any], place: str) -> Recipe:
     unknown = sorted(set(raw) - set(_KEYS))
     if unknown:
         raise RecipeError(f"{place}: unknown key `{unknown[0]}`; the keys of a recipe are {', '.join(_KEYS)}")
+    if not isinstance(raw.get("removals"), str | None):
+        raise RecipeError(f"{place}: `removals` must name a file that lists the clips to leave out")
     # Before the source, whose datasets may have layers of these modalities.
     named = modalities.load_all(raw.get("modalities"), place)
     kinds = [kind for kind in SOURCES if kind in raw["source"]] if isinstance(raw.get("source"), dict) else []
@@ -276,8 +282,8 @@ def check(raw: dict[str, Any], place: str) -> Recipe:
 
 
 def _definition(raw: dict[str, Any]) -> dict[str, Any]:
-    """Return the recipe's mapping without engine settings, removals, resources and secrets."""
-    definition = copy.deepcopy({key: value for key, value in raw.items() if key not in ("engine", "removals")})
+    """Return the recipe's mapping without engine settings, resources and secrets."""
+    definition = copy.deepcopy({key: value for key, value in raw.items() if key != "engine"})
     for line in definition["stages"]:
         if isinstance(line, dict):
             for name, settings in line.items():

@@ -43,7 +43,7 @@ import hashlib
 import json
 import re
 import threading
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, ClassVar, Protocol
 
 import pyarrow as pa
@@ -168,6 +168,12 @@ class Stage(Step):
 
     def bind(self, proxy: Shared) -> None:
         """Receive a proxy of the shared object, before `setup`: ``proxy.call("method", …)``, from any thread."""
+
+    def withhold(self, is_removed: Callable[[Clip], bool]) -> None:
+        """Receive, before `setup`, the test for clips on the list of removals.
+
+        For a stage that learns whose a clip is: it rejects such a clip instead of asking anybody for more of it.
+        """
 
     def process(self, clip: Clip) -> None:
         raise TypeError(f"{type(self).__name__} defines neither process nor process_batch")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 import subprocess
+from collections import Counter
 from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
@@ -17,6 +18,7 @@ import yaml
 from tests.runs import command, vidal
 from tests.site import Site
 from tests.site.freesound import TOKEN
+from vidal.dataset.dataset import Dataset
 
 FETCH = {
     "allow_addresses": ["127.0.0.0/29"], "generic": True, "tries": 2, "back_off_s": 0.1, "wall_s": 20, "socket_timeout_s": 2,
@@ -206,6 +208,61 @@ def test_what_a_crawl_began_with_is_asked_for_again_and_stands_in_no_file(tmp_pa
         assert done.returncode == 0, done.stderr
     for secret in (value, str(cookies)):
         assert secret.encode() not in written(tmp_path)
+
+
+def remove_from(folder: Path, **named: str) -> None:
+    with (folder / "removals.jsonl").open("a") as file:
+        file.write(json.dumps(named) + "\n")
+
+
+@pytest.mark.parametrize("act", ["crawl", "resume", "retry", "grow"])
+def test_nobody_is_asked_for_a_clip_on_the_list_of_removals(act: str, tmp_path: Path) -> None:
+    with Site() as site:
+        busy, page = site.url("/fault/unavailable/late.mp4"), site.url("/page/json-ld/bunny-wake.mp4")
+        urls = [site.url("/clip/bunny-apple.mp4"), busy] if act != "grow" else [site.url("/clip/bunny-apple.mp4")]
+        recipe = write_recipe(tmp_path, {"urls": urls})
+        recipe.write_text(recipe.read_text().replace("size: 16", "size: 1") + "removals: removals.jsonl\n")
+        remove_from(tmp_path, uploader="nobody")
+        if act != "crawl":
+            assert crawl(tmp_path, recipe).returncode == 0
+        if act == "resume":
+            shard = next(row["shard"] for row in rows(tmp_path) if row["url"] == busy)
+            (tmp_path / "crawl" / "manifest" / f"{shard:06d}.parquet").unlink()
+        remove_from(tmp_path, url=busy)
+        before = len(site.hits)
+        how = ["--engine", "local", "--workers", "0"]
+        if act == "retry":
+            done = command("retry", tmp_path / "crawl", *how)
+        elif act == "grow":
+            (tmp_path / "more.csv").write_text(f"url\n{busy}\n{page}\n")
+            done = command("grow", tmp_path / "crawl", "--source", f"list={tmp_path / 'more.csv'}", *how)
+        else:
+            done = crawl(tmp_path, recipe)
+        assert done.returncode == 0, done.stderr
+        asked = [hit.path for hit in site.hits[before:]]
+        assert "/fault/unavailable/late.mp4" not in asked
+        found = list(Dataset.open(str(tmp_path / "crawl")).rows())
+        removed = [row for row in found if row["reason"] == "removed"]
+        assert [(row["status"], row["stage"], row["url"], row["crawled_at"]) for row in removed] == [
+            ("rejected", "plan", "", None)
+        ]
+
+
+def test_a_clip_whose_uploader_the_page_names_is_not_downloaded_where_they_are_on_the_list(tmp_path: Path) -> None:
+    with Site() as site:
+        pages = [site.url(f"/page/{kind}/bunny-{name}.mp4") for kind, name in (("json-ld", "wake"), ("og", "apple"))]
+        recipe = write_recipe(tmp_path, {"urls": pages}, via="platform")
+        recipe.write_text(recipe.read_text() + "removals: removals.jsonl\n")
+        remove_from(tmp_path, uploader="A. Uthor")
+        done = crawl(tmp_path, recipe)
+        assert done.returncode == 0, done.stderr
+        asked = Counter(hit.path for hit in site.hits)
+        # yt-dlp looks at the head of a page's file for its metadata; the file itself is a second request.
+        assert (asked["/page/json-ld/bunny-wake.mp4"], asked["/clip/bunny-wake.mp4"]) == (1, 1)
+        assert "/clip/bunny-apple.mp4" in asked
+        removed = next(row for row in rows(tmp_path) if row["reason"] == "removed")
+        assert (removed["stage"], removed["url"], removed["title"], removed["uploader"]) == ("fetch", "", None, None)
+        assert b"A. Uthor" not in written(tmp_path)
 
 
 def test_a_proxys_password_is_in_no_row_file_or_message(site: Site, tmp_path: Path) -> None:

@@ -65,6 +65,18 @@ def test_a_retry_for_a_reason_that_nothing_failed_for_names_those_that_are_there
         again(out, reasons=["nonsense"])
 
 
+def test_a_retry_of_a_clip_that_is_not_there_names_it_and_retries_none(tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    (tmp_path / "ids.csv").write_text("clip_id,url,title\n007,0.mp4,raise\n7,1.mp4,raise\n")
+    run(write_recipe(tmp_path, [PAINT, TROUBLE], source={"list": str(tmp_path / "ids.csv")}), out, InProcessEngine())
+    before = digests(out)
+    with pytest.raises(UserError, match="no such clip: 0007, 8; nothing was retried"):
+        again(out, clips=["8", "007", "0007"])
+    assert digests(out) == before
+    again(out, clips=["007"])
+    assert {clip_id: row["attempts"] for clip_id, row in rows(out).items()} == {"007": 2, "7": 1}
+
+
 def twins(folder: Path) -> Path:
     """A recipe in which two clips of other shards have one title, and the one that fails first is first in order."""
     recipe = write_recipe(folder, [PAINT, {TROUBLE: {"marks": str(folder / "marks")}}, SAME_TITLE, SHADE], 16)

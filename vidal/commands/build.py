@@ -104,7 +104,11 @@ def retry(
     workers: options.WorkersOption = None,
     settings: Annotated[
         list[str] | None,
-        typer.Option("--set", metavar="KEY.PATH=VALUE", help="Secret that is not stored: fetch.cookies, fetch.proxy"),
+        typer.Option(
+            "--set",
+            metavar="KEY.PATH=VALUE",
+            help="What is not stored: fetch.cookies, fetch.proxy; another removals=FILE",
+        ),
     ] = None,
     ray_address: options.RayAddressOption = None,
     as_json: options.JsonOption = False,

@@ -33,10 +33,15 @@ class Removals:
         """Return the column that identifies a row as removed; None for a row that stays."""
         return next((key for key, values in self.values.items() if row.get(key) in values), None)
 
+    def names(self, clip: Clip) -> bool:
+        """Return whether a clip is on the list, by what is known of it so far."""
+        return self.match({key: getattr(clip, key) for key in KEYS}) is not None
+
     def apply(self, clip: Clip, stage: str) -> Clip:
-        """Return the clip, or its tombstone if it is on the list."""
-        row = {key: getattr(clip, key) for key in KEYS}
-        return tombstone(clip, stage) if self.match(row) and clip.reason != REASON else clip
+        """Return the clip, or its tombstone if it is on the list; a stage that found it there before keeps its name."""
+        if not self.names(clip):
+            return clip
+        return tombstone(clip, clip.stage or stage if clip.reason == REASON else stage)
 
     def missing(self, seen: Mapping[str, set[str]]) -> list[str]:
         """Return the values on the list that are not among those ``seen`` in a dataset, by column."""

@@ -64,6 +64,7 @@ class Worker:
         for stage in (stage for group in self._groups for stage in group.stages):
             if stage.step_name() in self._job.shared:
                 stage.bind(self._job.shared[stage.step_name()])
+            stage.withhold(self._job.removals.names)
             try:
                 stage.setup()
             except VidalError:

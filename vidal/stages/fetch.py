@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, ClassVar
 
 from pydantic import Field, PrivateAttr, field_validator
@@ -13,6 +13,7 @@ from vidal.clip import Clip
 from vidal.crawl import files
 from vidal.crawl.governor import Governor
 from vidal.crawl.settings import WebSettings
+from vidal.dataset.removals import REASON
 from vidal.errors import ClipError
 from vidal.stage import Resources, Shared, Stage
 from vidal.stages import step_class
@@ -45,6 +46,7 @@ class Fetch(Stage, WebSettings):
     judge: list[Any] = Field(default_factory=list)
     """Filters of the catalogue that decide on what is known of a clip before its media is fetched."""
 
+    _is_removed: Callable[[Clip], bool] | None = PrivateAttr(default=None)
     _judges: list[Stage] = PrivateAttr(default_factory=list)
     _judging: Any = PrivateAttr(default=None)
     _web: Any = PrivateAttr(default=None)
@@ -62,6 +64,9 @@ class Fetch(Stage, WebSettings):
         from vidal.crawl.web import WebFetcher
 
         self._web = WebFetcher(self, proxy)
+
+    def withhold(self, is_removed: Callable[[Clip], bool]) -> None:
+        self._is_removed = is_removed
 
     def setup(self) -> None:
         self._judging = threading.Lock()
@@ -104,7 +109,9 @@ class Fetch(Stage, WebSettings):
         clip.work.source_path = target
 
     def _judge(self, clip: Clip) -> None:
-        """Let each filter decide that finds what it reads; called from many threads."""
+        """Let each filter decide that finds what it reads, after the list of removals; called from many threads."""
+        if self._is_removed is not None and self._is_removed(clip):
+            clip.reject(REASON, "on the list of removals")
         with self._judging:
             for judge in self._judges:
                 if clip.is_open and all(getattr(clip, name, None) is not None for name in judge.reads):
