@@ -29,7 +29,11 @@ def check_flow(source: Source, steps: Sequence[Step], place: str) -> None:
     known = _check_declarations(source, steps, named)
     available = source.columns()
     on_gpu = False
-    for step in steps:
+    for number, step in enumerate(steps):
+        for setting, stage in step.useless_without.items():
+            if getattr(step, setting) and stage not in [later.step_name() for later in steps[number + 1 :]]:
+                at = f"{named[step.step_name()]}.{setting}"
+                raise RecipeError(f"{at} asks for what only `{stage}` stores; put `{stage}` behind it, or leave it out")
         if isinstance(step, Stage) and on_gpu != (step.needs.gpus > 0):
             # Stages for a GPU run in other workers, which working state does not reach.
             on_gpu, available = not on_gpu, available - IN_WORKER

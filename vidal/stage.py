@@ -106,6 +106,8 @@ class Step(BaseModel):
     columns: ClassVar[Mapping[str, Column]] = {}
     """Columns that the step adds to those of `vidal.clip.Clip`, by name; not repeated in `writes`."""
 
+    useless_without: ClassVar[Mapping[str, str]] = {}
+    """Settings that only a later stage makes use of, with its name; a recipe that sets one without it is rejected."""
     imports: ClassVar[tuple[str, ...]] = ()
     """Optional modules that the step imports; a recipe is rejected if one of them is not installed."""
     not_fingerprinted: ClassVar[tuple[str, ...]] = ()

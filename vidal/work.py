@@ -31,6 +31,8 @@ class Work:
     """Private folder of the clip, emptied when the clip leaves the group of stages."""
     source_path: Path | None = None
     """The original media file, between the fetch and media stages only."""
+    beside: dict[str, Path] = field(default_factory=dict)
+    """What was fetched with the source, ``subtitle.en`` or ``thumbnail``, each with its file; for keep_source."""
     members: list[Member] = field(default_factory=list)
     probe: object = None
     """`vidal.media.probe.SourceFacts` of the source, passed from probe to media."""

@@ -18,6 +18,7 @@ import yaml
 from tests.runs import command, vidal
 from tests.site import Site
 from tests.site.freesound import TOKEN
+from tests.site.media import IMAGE
 from vidal.dataset.dataset import Dataset
 
 FETCH = {
@@ -93,6 +94,39 @@ def test_a_list_of_addresses_becomes_rows_with_their_reasons_and_a_build_starts_
     built = pq.read_table(tmp_path / "built" / "manifest").to_pylist()
     assert [row["status"] for row in built] == ["kept", "kept"]
     assert all(round(row["duration_s"]) == 10 for row in built)
+
+
+def test_subtitles_and_the_thumbnail_are_kept_beside_the_source_and_a_missing_one_is_a_line_of_the_row(
+    site: Site, tmp_path: Path
+) -> None:
+    url = site.url("/page/tracks/bunny-wake.mp4?en=/text/hello.vtt&de=/fault/gone/x&image=/image/x")
+    beside = {"via": "platform", "subtitles": ["en", "de"], "thumbnail": True}
+    recipe = write_recipe(tmp_path, {"urls": [url]}, **beside)
+    done = crawl(tmp_path, recipe)
+    assert done.returncode == 0, done.stderr
+    (row,) = rows(tmp_path)
+    assert row["fetch_notes"] == ["subtitles de: gone: HTTP Error 404: Not Found"]
+    names = {member["name"].partition(".")[2] for member in row["members"]}
+    assert names == {"mp4", "subtitle.en.vtt", "thumbnail.jpeg", "json"}
+    assert b"WEBVTT" in written(tmp_path) and IMAGE in written(tmp_path)
+    build = tmp_path / "build.yaml"
+    build.write_text(
+        yaml.safe_dump(
+            {"source": {"dataset": str(tmp_path / "crawl")}, "stages": ["fetch", "probe", {"media": {"frames": 2}}]}
+        )
+    )
+    done = command("build", build, "--out", tmp_path / "built", "--engine", "local", "--workers", "0")
+    assert done.returncode == 0, done.stderr
+    (built,) = pq.read_table(tmp_path / "built" / "manifest").to_pylist()
+    assert (built["status"], round(built["duration_s"])) == ("kept", 10), built["detail"]
+
+
+def test_subtitles_that_no_stage_would_store_are_a_usage_error(site: Site, tmp_path: Path) -> None:
+    recipe = write_recipe(tmp_path, {"urls": [site.url("/clip/bunny-wake.mp4")]}, thumbnail=True)
+    recipe.write_text(recipe.read_text().replace("- keep_source\n", "- probe\n"))
+    done = crawl(tmp_path, recipe)
+    assert (done.returncode, done.stderr.count("\n")) == (2, 1)
+    assert "stages[0].fetch.thumbnail" in done.stderr and "put `keep_source` behind it" in done.stderr
 
 
 @pytest.mark.parametrize("kind", ["playlist", "search"])

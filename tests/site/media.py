@@ -9,6 +9,8 @@ from pathlib import Path
 from vidal.media.ffmpeg import find_ffmpeg
 
 CLIPS = Path(__file__).resolve().parents[2] / "samples" / "clips"
+IMAGE = bytes.fromhex("ffd8ffe000104a46494600010100000100010000ffd9")
+"""The head and the end of a JPEG."""
 _lock = threading.Lock()
 
 

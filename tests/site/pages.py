@@ -19,6 +19,14 @@ def with_video(title: str, source: str) -> str:
     return _page(title, f'<video controls src="{html.escape(source)}"></video>')
 
 
+def with_tracks(title: str, source: str, tracks: dict[str, str], image: str) -> str:
+    subtitles = "".join(
+        f'<track kind="subtitles" srclang="{html.escape(language)}" src="{html.escape(url)}">'
+        for language, url in tracks.items()
+    )
+    return _page(title, f'<video poster="{html.escape(image)}" src="{html.escape(source)}">{subtitles}</video>')
+
+
 def with_meta(title: str, source: str, name: str, content: str) -> str:
     head = f'<meta name="{html.escape(name)}" content="{html.escape(content)}">'
     return _page(title, f'<video controls src="{html.escape(source)}"></video>', head)

@@ -50,6 +50,7 @@ class Site:
             "to": self._to, "chunked": self._chunked, "without-length": self._without_length, "echo": self._echo,
             "gzip": self._gzip, "members": self._members,
             "dash": self._dash, "reserved": self._clip, "cookie": self._cookie, "deflate": self._deflate,
+            "text": self._text, "image": self._image,
         }  # fmt: skip
         self._server = Server(hosts, self._answer, port, log)
         self.port = self._server.port
@@ -154,6 +155,9 @@ class Site:
             exchange.send(200, pages.with_meta(title, source, "robots", "noindex, noai"))
         elif kind == "meta-reserved":
             exchange.send(200, pages.with_meta(title, source, "tdm-reservation", "1"))
+        elif kind == "tracks":
+            tracks = {language: url for language, url in exchange.query.items() if language != "image"}
+            exchange.send(200, pages.with_tracks(title, source, tracks, exchange.query.get("image", "")))
         elif kind == "noai":
             exchange.send(200, pages.with_video(title, source), X_Robots_Tag="noai")
         else:
@@ -263,6 +267,12 @@ class Site:
             self._clip(exchange, rest)
         else:
             exchange.send(302, "", Location=exchange.target, Set_Cookie=f"seen={count + 1}; Path=/")
+
+    def _text(self, exchange: Exchange, rest: str) -> None:
+        exchange.send(200, f"WEBVTT\n\n00:00.000 --> 00:02.000\n{rest}\n", "text/vtt")
+
+    def _image(self, exchange: Exchange, rest: str) -> None:
+        exchange.send(200, media.IMAGE, "image/jpeg")
 
     def _echo(self, exchange: Exchange, rest: str) -> None:
         exchange.send(200, json.dumps({"target": exchange.target, "headers": exchange.headers}), "application/json")

@@ -80,6 +80,8 @@ class Answer:
     thumbnail_file: str | None = None
     subtitle_files: dict[str, str] = field(default_factory=dict)
     """File by language."""
+    notes: tuple[str, ...] = ()
+    """Lines on what was requested beside the media and could not be had, with the reason."""
     bytes: int | None = None
     sha256: str | None = None
     """Hash of the media bytes as downloaded: of the video, then the audio if it is delivered separately."""
@@ -114,7 +116,8 @@ class Answer:
 
     @classmethod
     def from_line(cls, line: _Line) -> Answer:
-        return cls(**json.loads(line))
+        fields: dict[str, Any] = json.loads(line)
+        return cls(**fields | {"notes": tuple(fields["notes"])})
 
 
 def host_of(url: str) -> str:

@@ -29,7 +29,7 @@ from vidal.crawl import guard, media_kind
 from vidal.crawl.ask import SEARCH, Answer, Ask
 from vidal.crawl.downloader import OWN_EXTRACTORS, Downloader, Log
 from vidal.crawl.http import Client, retry_after_s
-from vidal.crawl.metadata import crawl_columns
+from vidal.crawl.metadata import clean, crawl_columns
 from vidal.crawl.reasons import DISK, FetchError, chain, from_error, from_status, from_words, is_transient
 
 INFO_FILE = "info.json"
@@ -54,6 +54,12 @@ def matching_extractor(url: str) -> str | None:
     return None
 
 
+def _searches() -> list[str]:
+    """The keys of yt-dlp's searches."""
+    keys = (getattr(extractor, "SEARCH_KEY", None) for extractor in yt_dlp.extractor.gen_extractor_classes())
+    return sorted(key for key in keys if isinstance(key, str))
+
+
 def which(ask: Ask) -> Answer:
     """Whether yt-dlp or a direct download fits the URL; one that names a media file is downloaded directly."""
     extractor = matching_extractor(ask.url)
@@ -71,6 +77,8 @@ class Platform:
             guard.check_url(ask.url, ask.settings.rules())
         self.downloader = Downloader(ask, client, self.log)
         extractor = matching_extractor(ask.url)
+        if extractor is None and ask.op == "search" and (search := SEARCH.match(ask.url)):
+            raise FetchError("unsupported_address", f"yt-dlp has no search {search[0]} it has {', '.join(_searches())}")
         if extractor is None and not ask.settings.generic:
             raise FetchError("unsupported_address", "no extractor of yt-dlp's reads it, and `generic` is off")
         self.downloader.is_generic = extractor is None
@@ -125,6 +133,7 @@ class Platform:
                 while chunk := file.read(_HASH_CHUNK_BYTES):
                     digest.update(chunk)
         sha256 = digest.hexdigest()
+        notes: list[str] = []
         if size > self.ask.max_bytes:
             raise FetchError("too_large", f"more than {self.ask.max_bytes} bytes")
         if self.ask.expected_sha256 and sha256 != self.ask.expected_sha256:
@@ -132,8 +141,8 @@ class Platform:
         return Answer(
             ok=True, metadata=columns | {"format_id": "+".join(str(stream.get("format_id")) for stream in formats)},
             file=names[0], audio_file=names[1] if len(names) > 1 else None, bytes=size, sha256=sha256,
-            final_url=info.get("webpage_url"), subtitle_files=self._subtitles(info),
-            thumbnail_file=self._thumbnail(info),
+            final_url=info.get("webpage_url"), subtitle_files=self._subtitles(info, notes),
+            thumbnail_file=self._thumbnail(info, notes), notes=tuple(notes),
         )  # fmt: skip
 
     def _stored_info(self) -> dict[str, Any] | None:
@@ -163,38 +172,59 @@ class Platform:
             raise FetchError("truncated", f"the container goes on after {path.stat().st_size} bytes")
         return path
 
-    def _subtitles(self, info: dict[str, Any]) -> dict[str, str]:
-        """The subtitles that were requested and could be downloaded; a missing one does not fail the clip."""
+    def _subtitles(self, info: dict[str, Any], notes: list[str]) -> dict[str, str]:
+        """The requested subtitles; one that cannot be had does not fail the clip, but adds a note."""
         files: dict[str, str] = {}
-        requested = list((info.get("requested_subtitles") or {}).items())[:_MAX_SUBTITLES]
-        for number, (language, subtitle) in enumerate(requested):
-            suffix = subtitle.get("ext") if subtitle.get("ext") in _SUBTITLE_FORMATS else "txt"
-            path = Path(self.ask.folder) / f"subtitle.{number}.{suffix}"
-            data = subtitle.get("data")
+        requested: dict[str, Any] = info.get("requested_subtitles") or {}
+        for pattern in self.ask.settings.subtitles:
+            if not any(re.fullmatch(pattern, language) for language in requested):
+                notes.append(f"subtitles {pattern}: the platform has none")
+        for number, (language, subtitle) in enumerate(requested.items()):
             try:
-                if data is not None:
-                    path.write_text(data[:_SUBTITLE_BYTES], encoding="utf-8", errors="replace")
-                else:
-                    self.downloader.dl(str(path), {**subtitle, "id": "subtitle"}, subtitle=True)
+                if number >= _MAX_SUBTITLES:
+                    raise FetchError("too_large", f"more than {_MAX_SUBTITLES} languages")
+                name = self._subtitle(number, subtitle)
             except OSError:
                 raise
-            except Exception:
-                continue
-            if path.is_file() and path.stat().st_size <= _SUBTITLE_BYTES:
-                files[re.sub(r"[^A-Za-z0-9-]", "_", str(language))[:35]] = path.name
+            except Exception as error:
+                notes.append(_note(f"subtitles {clean(language, 35)}", reason_of(error, self.log.lines)))
+            else:
+                # A number would make it an image's name (`vidal.dataset.alignment`).
+                language = re.sub(r"[^A-Za-z0-9-]", "_", str(language))[:35]
+                files[f"x-{language}" if language.isdigit() else language] = name
         return files
 
-    def _thumbnail(self, info: dict[str, Any]) -> str | None:
-        url = info.get("thumbnail")
-        if not self.ask.settings.thumbnail or not url:
+    def _subtitle(self, number: int, subtitle: dict[str, Any]) -> str:
+        suffix = subtitle.get("ext") if subtitle.get("ext") in _SUBTITLE_FORMATS else "txt"
+        path = Path(self.ask.folder) / f"subtitle.{number}.{suffix}"
+        if (data := subtitle.get("data")) is not None:
+            path.write_text(data, encoding="utf-8", errors="replace")
+        else:
+            self.downloader.dl(str(path), {**subtitle, "id": "subtitle"}, subtitle=True)
+        if not path.is_file():
+            raise FetchError(*(_from_log(self.log.lines) or ("network", "nothing came")))
+        if path.stat().st_size > _SUBTITLE_BYTES:
+            path.unlink()
+            raise FetchError("too_large", f"more than {_SUBTITLE_BYTES} bytes")
+        return path.name
+
+    def _thumbnail(self, info: dict[str, Any], notes: list[str]) -> str | None:
+        """The platform's thumbnail if it is requested; without one, a note is added."""
+        if not self.ask.settings.thumbnail:
             return None
         path = Path(self.ask.folder) / "thumbnail"
         try:
-            with self.downloader.urlopen(Request(url)) as response:
-                data = response.read(_SUBTITLE_BYTES)
-        except Exception:
-            return None
-        if media_kind.kind_of(data[: media_kind.HEAD_BYTES]) not in media_kind.IMAGES:
+            if not info.get("thumbnail"):
+                raise FetchError("gone", "the platform has none")
+            with self.downloader.urlopen(Request(info["thumbnail"])) as response:
+                data = response.read(_SUBTITLE_BYTES + 1)
+            if len(data) > _SUBTITLE_BYTES:
+                raise FetchError("too_large", f"more than {_SUBTITLE_BYTES} bytes")
+            kind = media_kind.kind_of(data[: media_kind.HEAD_BYTES])
+            if kind not in media_kind.IMAGES:
+                raise FetchError("not_media", f"{kind} is no image")
+        except Exception as error:
+            notes.append(_note("thumbnail", reason_of(error, self.log.lines)))
             return None
         path.write_bytes(data)
         return path.name
@@ -214,6 +244,12 @@ class Platform:
             rows.append(crawl_columns(entry) | {"url": str(url) if url else None})
         columns = crawl_columns(listing)
         return Answer(ok=True, metadata={"entries": rows} | {name: columns[name] for name in _LISTING_COLUMNS})
+
+
+def _note(what: str, failure: FetchError) -> str:
+    if failure.reason == DISK:
+        raise failure
+    return f"{what}: {failure.reason}: {failure.detail[:200]}"
 
 
 _BY_TYPE: tuple[tuple[type, str], ...] = (

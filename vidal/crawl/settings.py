@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import ClassVar, Literal, Self
 from urllib.parse import urlsplit
@@ -80,9 +81,10 @@ class WebSettings(BaseModel):
     """Directives of X-Robots-Tag and `<meta name="robots">` that opt a file out of crawling; unless empty, a
     `tdm-reservation` and `Content-Usage: train-ai=n` do, too."""
     subtitles: tuple[str, ...] = ()
-    """Languages of the subtitles to keep, as yt-dlp patterns such as ``en.*``."""
+    """Languages of the subtitles to keep, as patterns such as ``en.*``; automatic captions are none.
+    `keep_source` stores them as ``subtitle.<language>.<format>``; ``fetch_notes`` names those that could not be had."""
     thumbnail: bool = False
-    """Whether the platform's thumbnail is kept."""
+    """Whether the platform's thumbnail is kept, which `keep_source` stores as ``thumbnail.<format>``."""
     cookies: str = Field("", repr=False)
     """Path of a Netscape cookie file, which is never written; redacted from all logs and rows."""
     proxy: str = Field("", repr=False)
@@ -100,6 +102,16 @@ class WebSettings(BaseModel):
         if cookies and not path.is_file():
             raise ValueError("is not a cookie file")
         return str(path) if cookies else ""
+
+    @field_validator("subtitles")
+    @classmethod
+    def _are_patterns(cls, languages: tuple[str, ...]) -> tuple[str, ...]:
+        for language in languages:
+            try:
+                re.compile(language)
+            except re.error as error:
+                raise ValueError(f"{language!r} is no pattern: {error}") from None
+        return languages
 
     @model_validator(mode="after")
     def _rules_can_be_read(self) -> Self:

@@ -133,3 +133,9 @@ def _take_file(clip: Clip, answer: Answer, folder: Path) -> None:
         path = merge(folder, answer.file, answer.audio_file)
     clip.source_sha256, clip.source_bytes = answer.sha256, answer.bytes
     clip.work.source_path = path
+    named = {f"subtitle.{language}": name for language, name in answer.subtitle_files.items()}
+    if answer.thumbnail_file is not None:
+        named["thumbnail"] = answer.thumbnail_file
+    clip.work.beside = {what: folder / name for what, name in named.items()}
+    if answer.notes:
+        clip["fetch_notes"] = list(answer.notes)

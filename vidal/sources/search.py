@@ -23,7 +23,7 @@ class SearchSource(ExpandingSource):
 
     search: str
     platform: str = Field("ytsearch", pattern=r"[a-z0-9]+search(date)?")
-    """yt-dlp's key of the platform's search: ytsearch, bilisearch, nicosearch, …"""
+    """yt-dlp's key of the platform's search: ytsearch, bilisearch, nicosearch, nicosearchdate, …"""
     address: str | None = None
     """URL of a results page with the placeholder ``{term}``, instead of ``platform``."""
     per_term: int = Field(20, ge=1, le=500)

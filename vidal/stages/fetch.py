@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, ClassVar
 
 from pydantic import Field, PrivateAttr, field_validator
@@ -15,6 +15,7 @@ from vidal.crawl.governor import Governor
 from vidal.crawl.settings import WebSettings
 from vidal.dataset.removals import REASON
 from vidal.errors import ClipError
+from vidal.record import Column
 from vidal.stage import Resources, Shared, Stage
 from vidal.stages import step_class
 
@@ -26,8 +27,14 @@ class Fetch(Stage, WebSettings):
     for the clip's metadata first, and the filters under ``judge`` decide on them before a byte of media is fetched.
     """
 
-    version: ClassVar[int] = 3
+    version: ClassVar[int] = 4
     writes: ClassVar[tuple[str, ...]] = ("source_file", "source_sha256", "source_bytes", "crawled_at")
+    columns: ClassVar[Mapping[str, Column]] = {
+        "fetch_notes": Column(
+            list[str], "what was requested beside the media and not had, with the reason", "provenance"
+        ),
+    }
+    useless_without: ClassVar[Mapping[str, str]] = {"subtitles": "keep_source", "thumbnail": "keep_source"}
     imports: ClassVar[tuple[str, ...]] = ("certifi", "protego", "urllib3", "yt_dlp")
     not_fingerprinted: ClassVar[tuple[str, ...]] = ("base", *WebSettings.how)
     secrets: ClassVar[tuple[str, ...]] = WebSettings.hidden
@@ -131,7 +138,8 @@ def _build_judges(lines: Sequence[Any]) -> list[Stage]:
 
 def _take_from_source_layer(clip: Clip) -> bool:
     """Take the file that a clip of a crawl's dataset carries."""
-    member = next((m for m in clip.work.members if m.layer == "source"), None)
+    # The names of subtitles and thumbnails have dots.
+    member = next((m for m in clip.work.members if m.layer == "source" and "." not in m.suffix), None)
     if member is None:
         return False
     if clip.work.folder is None:

@@ -10,9 +10,11 @@ from pathlib import Path
 import pytest
 
 from tests.site import Site
-from vidal.crawl.ask import Answer, Ask
+from tests.site.media import IMAGE
+from vidal.crawl.ask import Answer, Ask, host_of
 from vidal.crawl.child import FetchChild
 from vidal.crawl.merge import merge
+from vidal.crawl.platform import matching_extractor
 from vidal.crawl.settings import WebSettings
 from vidal.media.limits import Limits
 from vidal.media.probe import probe
@@ -211,8 +213,77 @@ def test_no_cookie_is_left_in_the_folder(site: Site, child: FetchChild, tmp_path
     assert json.loads((folder / "info.json").read_text())["info"]["extractor"]
 
 
+ALL_BESIDE = {"subtitles": ["en", "de.*"], "thumbnail": True}
+
+
+def test_requested_subtitles_and_the_thumbnail_come_with_the_media(
+    site: Site, child: FetchChild, tmp_path: Path
+) -> None:
+    url = site.url(
+        "/page/tracks/bunny-wake.mp4?en=/text/hello&de-AT=/text/servus&fr=/text/salut&12=/text/n&image=/image/x"
+    )
+    answer = ask(child, "media", url, tmp_path, subtitles=["en", "de.*", "12"], thumbnail=True)
+    assert (answer.reason, answer.notes) == (None, ())
+    texts = {language: (tmp_path / name).read_text() for language, name in answer.subtitle_files.items()}
+    assert {language: text.splitlines()[-1] for language, text in texts.items()} == {
+        "en": "hello", "de-AT": "servus", "x-12": "n",
+    }  # fmt: skip
+    assert (tmp_path / str(answer.thumbnail_file)).read_bytes() == IMAGE
+
+
+def test_what_is_not_requested_is_not_asked_for(site: Site, child: FetchChild, tmp_path: Path) -> None:
+    site.hits.clear()
+    answer = ask(child, "media", site.url("/page/tracks/bunny-wake.mp4?en=/text/hello&image=/image/x"), tmp_path)
+    assert (answer.ok, answer.subtitle_files, answer.thumbnail_file, answer.notes) == (True, {}, None, ())
+    assert not [hit.path for hit in site.hits if hit.path.startswith(("/text", "/image"))]
+
+
+@pytest.mark.parametrize(
+    ("query", "notes"),
+    [
+        ("en=/fault/forbidden/x&de=/text/a&image=/image/x", ["subtitles en: blocked"]),
+        ("en=/fault/reset/x&de=/text/a&image=/image/x", ["subtitles en: network"]),
+        ("en=/fault/endless/x&de=/text/a&image=/image/x", ["subtitles en: too_large"]),
+        ("en=/text/a&image=/image/x", ["subtitles de.*: the platform has none"]),
+        ("en=/text/a&de=/text/a", ["thumbnail: gone: the platform has none"]),
+        ("en=/text/a&de=/text/a&image=/text/x", ["thumbnail: not_media: text is no image"]),
+        ("en=/text/a&de=/text/a&image=/nothing", ["thumbnail: gone"]),
+        ("en=/text/a&de=/text/a&image=/fault/to_metadata/x", ["thumbnail: ssrf"]),
+        ("fr=/text/a", ["subtitles en: the platform has none", "subtitles de.*: the platform has none", "thumbnail: gone"]),
+    ],
+)  # fmt: skip
+def test_what_is_requested_and_not_had_is_a_note_and_not_a_failure(
+    site: Site, child: FetchChild, tmp_path: Path, query: str, notes: list[str]
+) -> None:
+    answer = ask(child, "media", site.url(f"/page/tracks/bunny-wake.mp4?{query}"), tmp_path, **ALL_BESIDE)
+    assert answer.ok and answer.file == "source"
+    assert len(answer.notes) == len(notes), answer.notes
+    for note, start in zip(answer.notes, notes, strict=True):
+        assert note.startswith(start)
+
+
 class TestSearch:
     """A search by words, through an extractor that stands where a platform's would."""
+
+    @pytest.mark.parametrize(
+        ("key", "host", "extractor"),
+        [
+            ("ytsearch20", "youtube.com", "YoutubeSearch"),
+            ("nicosearchdate20", "nicovideo.jp", "NicovideoSearchDate"),
+            ("scsearch", "soundcloud.com", "SoundcloudSearch"),
+        ],
+    )
+    def test_a_search_is_one_of_yt_dlps_on_the_budget_of_its_platform(
+        self, key: str, host: str, extractor: str
+    ) -> None:
+        assert (host_of(f"{key}:rain"), matching_extractor(f"{key}:rain")) == (host, extractor)
+
+    def test_a_search_that_yt_dlp_has_not_is_answered_with_those_that_it_has(
+        self, child: FetchChild, tmp_path: Path
+    ) -> None:
+        answer = ask(child, "search", "ytsearchdate5:rain", tmp_path)
+        assert (answer.reason, answer.transient) == ("unsupported_address", False)
+        assert "no search ytsearchdate5: it has bilisearch, " in answer.detail and " ytsearch," in answer.detail
 
     @pytest.mark.parametrize("key", ["sitesearch", "sitesearchdate"])
     def test_words_become_entries(self, site: Site, tmp_path: Path, key: str) -> None:

@@ -12,6 +12,7 @@ import pytest
 from vidal.clip import Clip
 from vidal.errors import StorageError
 from vidal.stages.fetch import Fetch
+from vidal.work import Member
 
 CONTENT = b"not really a film" * 1000
 
@@ -149,3 +150,10 @@ def test_a_source_that_cannot_be_read_on_is_not_blamed_on_the_disk(clip: Clip, t
     except StorageError as error:
         said = str(error)
     assert said and str(clip.work.folder) not in said
+
+
+def test_a_kept_source_is_the_media_and_not_what_was_kept_beside_it(clip: Clip) -> None:
+    for suffix, data in (("subtitle.en.vtt", b"WEBVTT"), ("thumbnail.jpeg", b"\xff\xd8"), ("webm", CONTENT)):
+        clip.work.put(Member(layer="source", suffix=suffix, data=data))
+    Fetch().process_batch([clip])
+    assert clip.work.source_path is not None and clip.work.source_path.read_bytes() == CONTENT
