@@ -20,12 +20,22 @@ if os.environ.get("PYTEST_XDIST_WORKER") and not os.environ.get("VIDAL_TESTS_TMP
     os.environ["TMPDIR"] = os.environ["VIDAL_TESTS_TMPDIR"] = tempfile.mkdtemp(prefix="v")
     tempfile.tempdir = None
 
+# The budgets of hosts and whatever else is kept for later runs.
+os.environ["VIDAL_CACHE"] = tempfile.mkdtemp(prefix="vidal-cache-")
+
 ROOT = Path(__file__).resolve().parent.parent
 
 
 def pytest_unconfigure() -> None:
-    if folder := os.environ.get("VIDAL_TESTS_TMPDIR"):
-        shutil.rmtree(folder, ignore_errors=True)
+    for name in ("VIDAL_TESTS_TMPDIR", "VIDAL_CACHE"):
+        if folder := os.environ.get(name):
+            shutil.rmtree(folder, ignore_errors=True)
+
+
+@pytest.fixture(autouse=True)
+def budgets() -> None:
+    """Every test begins with unused budgets of hosts."""
+    shutil.rmtree(Path(os.environ["VIDAL_CACHE"]) / "crawl", ignore_errors=True)
 
 
 @pytest.fixture(scope="session")

@@ -164,7 +164,8 @@ class Stage(Step):
     def shared(self) -> object | None:
         """Return an object that all workers of the run share, such as a budget, or None.
 
-        Arguments and results of its methods are plain values.
+        Arguments and results of its methods are plain values. One with a ``cluster_name`` is shared by all runs on a
+        Ray cluster.
         """
         return None
 

@@ -91,8 +91,6 @@ class Answer:
     transient: bool = False
     retry_after_s: float | None = None
     http_status: int | None = None
-    requests: int = 0
-    """Number of HTTP requests to the host, including robots.txt and redirects."""
 
     @classmethod
     def failed(

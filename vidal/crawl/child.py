@@ -10,6 +10,7 @@ the clip's folder grows too large, and starts a new one for the next ask. A chil
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 import resource
 import shutil
@@ -17,9 +18,10 @@ import sys
 import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Self
+from typing import Any, Self
 
 import vidal
+from vidal.crawl.admission import Admission
 from vidal.crawl.ask import Answer, Ask
 from vidal.errors import ToolError
 from vidal.media.limits import MIB
@@ -31,6 +33,7 @@ _GRACE_S = 1.0
 """The child keeps the deadline itself where it can, which spares a new start; the parent waits so much longer."""
 _TICK_S = 0.05
 _ANSWER_BYTES = 32 * MIB
+_HOST_CHARACTERS = 253
 _SLACK_BYTES = 8 * MIB
 """Metadata, subtitles and fragments beside the media itself."""
 _ROOT = str(Path(vidal.__file__).parent.parent)
@@ -104,8 +107,11 @@ class FetchChild:
         self.start_s = time.perf_counter() - started
         return child
 
-    def ask(self, ask: Ask) -> Answer:
-        """The answer to one ask; a child that dies or exceeds a limit gives a failed one."""
+    def ask(self, ask: Ask, admission: Admission | None = None) -> Answer:
+        """The answer to one ask; a child that dies or exceeds a limit gives a failed one.
+
+        Each request is admitted by ``admission``, if given; the time that it waits for that does not count.
+        """
         child = self.start()
         folder = Path(ask.folder) if ask.folder else None
         max_bytes = ask.max_bytes + _SLACK_BYTES
@@ -115,7 +121,15 @@ class FetchChild:
         deadline = time.monotonic() + ask.wall_s + _GRACE_S
         try:
             child.write(ask.to_line())
-            while (line := self._read_line(child, min(deadline, time.monotonic() + _TICK_S))) is None:
+            while True:
+                if line := self._read_line(child, min(deadline, time.monotonic() + _TICK_S)):
+                    message = json.loads(line)
+                    if "ok" in message:
+                        return Answer(**message)
+                    deadline += self._serve(child, message, admission)
+                    continue
+                if admission is not None:
+                    admission.renew()
                 if (end := child.poll()) is not None:
                     return self._failed("fetcher_died", str(end))
                 if folder is not None and (size := folder_bytes(folder)) > max_bytes:
@@ -124,11 +138,26 @@ class FetchChild:
                     return self._failed("timeout", f"no end after {ask.wall_s:g} s")
                 if child.cpu_s() - cpu_before_s > self._cpu_s:
                     return self._failed("timeout", f"more than {self._cpu_s:g} CPU seconds")
-            return Answer.from_line(line)
         except OSError:
             return self._failed("fetcher_died", str(child.close()))
-        except (ValueError, TypeError):
+        except (ValueError, TypeError, KeyError):
             return self._failed("fetcher_died", "an answer that cannot be read")
+        except BaseException:
+            # Another ask must not get the answer to this one.
+            self._kill()
+            raise
+
+    @staticmethod
+    def _serve(child: Child, message: dict[str, Any], admission: Admission | None) -> float:
+        """Answer the child, which is about to send a request or has got a response; returns the seconds waited."""
+        if "answered" in message:
+            if admission is not None:
+                admission.answered(int(message["answered"]))
+            return 0.0
+        host, kind = str(message["admit"])[:_HOST_CHARACTERS], str(message["kind"])
+        go = {"waited_s": 0.0} if admission is None else admission.admit(host, kind)
+        child.write(json.dumps(go).encode() + b"\n")
+        return float(go["waited_s"])
 
     def close(self) -> None:
         """End the process and remove its folder."""

@@ -6,17 +6,17 @@ It is started by `vidal.crawl.child`, with none of the user's environment, and d
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 import sys
 import threading
-from dataclasses import replace
 from pathlib import Path
 from queue import SimpleQueue
 from typing import IO
 from urllib.parse import quote
 
 from vidal.crawl import guard
-from vidal.crawl.ask import Answer, Ask, host_of
+from vidal.crawl.ask import Answer, Ask
 from vidal.crawl.cookies import cookie_values
 from vidal.crawl.http import Client, reason_of
 from vidal.crawl.reasons import DISK, FetchError
@@ -32,13 +32,22 @@ def main() -> None:
     sys.dont_write_bytecode = True
     asks, answers = _take_channels()
     guard.install()
-    client = Client(robots_folder=Path(robots_folder) if robots_folder else None)
+
+    def admit(host: str, kind: str) -> float:
+        answers.write(json.dumps({"admit": host, "kind": kind}).encode() + b"\n")
+        go = json.loads(asks.get() or b"{}")
+        if "reason" in go:
+            raise FetchError(go["reason"], go["detail"])
+        return float(go["waited_s"])
+
+    def answered(status: int) -> None:
+        answers.write(json.dumps({"answered": status}).encode() + b"\n")
+
+    client = Client(robots_folder=Path(robots_folder) if robots_folder else None, admit=admit, answered=answered)
     folders = tuple(folder for folder in (home, robots_folder) if folder)
     answers.write(b"{}\n")
     while (line := asks.get()) is not None:
-        client.requests.clear()
-        answer = _answer(line, client, folders)
-        answers.write(replace(answer, requests=client.requests[host_of(Ask.from_line(line).url)]).to_line())
+        answers.write(_answer(line, client, folders).to_line())
 
 
 def _take_channels() -> tuple[SimpleQueue[bytes | None], IO[bytes]]:

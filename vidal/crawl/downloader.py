@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import functools
 import io
-import time
 import urllib.request
 import urllib.response
 from collections.abc import Callable
@@ -60,8 +59,10 @@ class Downloader(yt_dlp.YoutubeDL):  # type: ignore[misc]
     """yt-dlp with one request handler, and the rules checked before each request."""
 
     def __init__(self, ask: Ask, client: Client, log: Log) -> None:
-        self.ask, self.client, self.deadline = ask, client, time.monotonic() + ask.wall_s
+        self.ask, self.client, self.deadline = ask, client, client.clock() + ask.wall_s
         self.is_generic = False
+        self.kind = "page"
+        """``media`` while a file or its segments are downloaded."""
         self.refusal_text = ""
         """The text of the last page with status 401 or 403."""
         self.without_length: set[str] = set()
@@ -88,13 +89,13 @@ class Downloader(yt_dlp.YoutubeDL):  # type: ignore[misc]
         return super().build_request_director([EveryHopRH], ())
 
     def before_hop(self, url: str) -> None:
-        """Count a request, and see whether there is time for it and the owner of a page's host allows it."""
-        if time.monotonic() > self.deadline:
+        """See whether there is time for a request and the owner of a page's host allows it, and wait for its turn."""
+        if self.client.clock() > self.deadline:
             raise FetchError("timeout", f"no end after {self.ask.wall_s:g} s")
         if self.is_generic and self.ask.settings.robots:
             with Visit(self.client, self.ask) as visit:
                 self.client.check_robots(visit, url)
-        self.client.requests[(urlsplit(url).hostname or "").lower()] += 1
+        self.client.before_request(urlsplit(url).hostname or "", self.kind)
 
     def urlopen(self, request: Any) -> Response:
         url = request if isinstance(request, str) else getattr(request, "url", None) or request.full_url
@@ -139,7 +140,7 @@ class Downloader(yt_dlp.YoutubeDL):  # type: ignore[misc]
     def _on_progress(self, progress: dict[str, Any]) -> None:
         if (progress.get("downloaded_bytes") or 0) > self.ask.max_bytes:
             raise FetchError("too_large", f"more than {self.ask.max_bytes} bytes")
-        if time.monotonic() > self.deadline:
+        if self.client.clock() > self.deadline:
             raise FetchError("timeout", f"no end after {self.ask.wall_s:g} s")
 
 
@@ -156,6 +157,7 @@ class _EveryHop(urllib.request.BaseHandler):
         return request
 
     def http_response(self, request: urllib.request.Request, response: Any) -> Any:
+        self._downloader.client.answered(response.status)
         headers = urllib3.HTTPHeaderDict(response.headers.items())
         if self._downloader.is_generic:
             check_headers(headers, self._downloader.ask.settings)

@@ -1,210 +1,310 @@
-"""`Governor`: one request budget per host for the whole run, however many workers there are.
+"""`Governor`: one request budget per platform or host for every run of a machine or cluster.
 
-A caller asks for admission and gets it, or the time to wait before asking again with its ticket. No method blocks, so
-one governor serves every worker of a cluster through any transport; a caller that died is forgotten when it does not
-ask again. Within a host, callers are admitted in the order of their first request.
+Each request is admitted before it is sent. Budgets are in one SQLite file of the user's cache, so that runs share them
+and a killed run leaves them as they are. No method waits: the answer is to go, or how long to wait before asking again.
 
-    ticket, wait_s, state = governor.admit("youtube.com", None)    # wait_s 0: go
-    governor.report(ticket, "ok")
+    visit, wait_s, state = governor.begin("run", "youtube", rules)      # a visit may start
+    wait_s, state = governor.admit("run", visit, "youtube", rules)      # 0: send one request now
+    governor.end(visit, {"youtube": "ok"}, rules)
 
-A host that answers 429, blocks visitors or fails repeatedly is paused, twice as long each time. After a pause one
-caller goes first, and the others follow when its visit succeeds; callers that ask meanwhile are told that the host is
-paused and should turn to another one. A host that would be unavailable for longer than its ``patience_s`` is given up
-until its pause is over.
+A budget is paused when the host asks for it or after consecutive troubles, each pause twice as long as the last. After
+a pause one request goes first, the probe, and the others follow once it is answered. Rules (`HostRules`, as plain
+values) travel with each call: runs with different ones share the same state.
 """
 
 from __future__ import annotations
 
-import itertools
+import contextlib
+import os
 import random
+import secrets
+import sqlite3
 import time
-from collections import OrderedDict
-from collections.abc import Callable
-from dataclasses import dataclass, field
-from typing import Literal
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from vidal.errors import StorageError
 
-State = Literal["open", "paused", "rate_limited", "host_unavailable"]
-"""The state of a host: ``paused`` for now, or given up until its pause is over: the reason of its failed clips."""
+State = Literal["open", "rate_limited", "host_unavailable"]
+"""The state of a budget; one that is paused has the reason of the clips that do not wait for it."""
 
 Outcome = Literal["ok", "rate_limited", "trouble"]
 """``ok``: the host answered, even with an error of one clip; ``trouble``: it is down, or blocks every visitor."""
 
-_POLL_S = 0.25
-"""How long a caller waits for another visit to end before it asks again."""
-
+_SLACK = 1.05
+"""Requests are so much rarer than allowed: their way to the server takes longer at one time than at another."""
+_LEAD_S = 0.25
+"""A visit may start this long before its first request is due."""
+_INSTANT_S = 1e-5
+"""Shorter waits are none: times have rounding errors."""
+_LEASE_S = 15.0
+"""A caller that has not asked or renewed for so long is considered dead."""
+_PROBE_POLL_S = 1.0
+"""How long to wait before asking again while a probe is under way."""
 _MAX_RETRY_AFTER_S = 24 * 3600.0
 """A host's own Retry-After overrides our rules, up to a day."""
-
 _DOUBLINGS = 32
 """More would exceed any ``max_pause_s``."""
+_KEPT_S = 30 * 24 * 3600.0
+"""Budgets and counts that nobody has used for so long are dropped."""
+_BUSY_S = 60.0
 
-_FORGOTTEN_AFTER_S = 60.0
-"""A caller that has not asked again by this long after it was due is considered dead."""
-
-
-class HostRules(BaseModel):
-    """How often a host is visited, and when it is paused."""
-
-    model_config = ConfigDict(extra="forbid", use_attribute_docstrings=True)
-
-    per_s: float = Field(2.0, gt=0)
-    """Admissions per second."""
-    jitter: float = Field(0.1, ge=0, le=5)
-    """Up to this share is added to the gap between two admissions."""
-    concurrent: int = Field(2, ge=1)
-    """Visits under way at once."""
-    failures_to_pause: int = Field(5, ge=1)
-    """Consecutive troubles after which the host is paused."""
-    pause_s: float = Field(30.0, gt=0)
-    """The first pause; each consecutive one is twice as long."""
-    max_pause_s: float = Field(3600.0, gt=0)
-    """Longest pause, in seconds."""
-    patience_s: float = Field(900.0, ge=0)
-    """A host that is unavailable, or asks for a pause, for longer is given up until its pause is over: its clips fail
-    with the transient reason ``host_unavailable`` or ``rate_limited``, and `vidal retry` retries them."""
-    max_visit_s: float = Field(3600.0, gt=0)
-    """A visit that has not been reported by then is considered dead."""
-
-
-@dataclass(slots=True)
-class _Host:
-    rules: HostRules
-    next_at: float = 0.0
-    waiting: OrderedDict[str, float] = field(default_factory=OrderedDict)
-    """Tickets in the order of asking, each with the time by which it has to ask again."""
-    visits: dict[str, float] = field(default_factory=dict)
-    """Admitted tickets, each with the time from which it is considered dead."""
-    troubles: int = 0
-    pauses: int = 0
-    paused_until: float = 0.0
-    down_since: float | None = None
-    """The first trouble since the last success."""
-    is_rate_limited: bool = False
-    admitted: int = 0
-
-    @property
-    def on_trial(self) -> bool:
-        """Whether the next visit decides if a paused host has recovered."""
-        return self.pauses > 0
+_TABLES = """
+CREATE TABLE IF NOT EXISTS budgets (
+    name TEXT PRIMARY KEY, used_at REAL NOT NULL, troubles INTEGER NOT NULL DEFAULT 0,
+    pauses INTEGER NOT NULL DEFAULT 0, paused_at REAL NOT NULL DEFAULT 0, pause_s REAL NOT NULL DEFAULT 0,
+    is_rate_limited INTEGER NOT NULL DEFAULT 0, probe TEXT
+) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS lanes (name TEXT PRIMARY KEY, last_at REAL NOT NULL, gap_s REAL NOT NULL) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS visits (visit TEXT PRIMARY KEY, budget TEXT NOT NULL, seen_at REAL NOT NULL) WITHOUT ROWID;
+CREATE INDEX IF NOT EXISTS visits_of ON visits (budget);
+CREATE TABLE IF NOT EXISTS waiting (place INTEGER PRIMARY KEY, visit TEXT UNIQUE, lane TEXT, seen_at REAL NOT NULL);
+CREATE INDEX IF NOT EXISTS waiting_for ON waiting (lane);
+CREATE TABLE IF NOT EXISTS counts (
+    run TEXT, budget TEXT, used_at REAL NOT NULL, requests INTEGER NOT NULL, visits INTEGER NOT NULL,
+    waited_s REAL NOT NULL, per_s REAL NOT NULL, PRIMARY KEY (run, budget)
+) WITHOUT ROWID;
+"""
 
 
 class Governor:
-    """Admits visits to hosts; all arguments and results are plain values, as callers may be in other processes."""
+    """Admits visits and their requests; all arguments and results are plain values, as callers may be elsewhere."""
 
-    def __init__(
-        self,
-        rules: dict[str, HostRules],
-        *,
-        default: HostRules | None = None,
-        seed: int = 0,
-        clock: Callable[[], float] = time.monotonic,
-    ) -> None:
-        self._rules = rules
-        self._default = default or HostRules()
-        self._random = random.Random(seed)
+    cluster_name = "vidal-governor-1"
+    """Runs on one Ray cluster share one, under this name; the number is that of the tables."""
+
+    def __init__(self, folder: Path | None = None, *, clock: Callable[[], float] = time.time) -> None:
+        """``folder`` holds the file; by default ``crawl`` in ``VIDAL_CACHE``, itself ``~/.cache/vidal``."""
+        cache = os.environ.get("VIDAL_CACHE") or Path.home() / ".cache" / "vidal"
+        self._path = (folder or Path(cache) / "crawl") / "budgets-1.sqlite"
         self._clock = clock
-        self._hosts: dict[str, _Host] = {}
-        self._host_of: dict[str, str] = {}
-        self._numbers = itertools.count()
+        self._database: sqlite3.Connection | None = None
 
-    def admit(self, host: str, ticket: str | None) -> tuple[str, float, State]:
-        """The ticket, the seconds to wait before asking again with it (0: admitted), and the state of the host."""
-        now, state = self._clock(), self._state(host)
-        self._forget_the_dead(state, now)
-        if ticket is None or ticket not in state.waiting:
-            ticket = ticket or f"{next(self._numbers)}"
-            state.waiting[ticket] = now + _FORGOTTEN_AFTER_S
-            self._host_of[ticket] = host
-        wait_s, how = self._wait_s(state, ticket, now), self._how(state, now)
-        if wait_s > 0 and how != "open":
-            # The caller turns to another host and must not keep its place.
-            del state.waiting[ticket], self._host_of[ticket]
-            return ticket, wait_s, how
-        if wait_s > 0:
-            state.waiting[ticket] = now + wait_s + _FORGOTTEN_AFTER_S
-            return ticket, wait_s, how
-        del state.waiting[ticket]
-        gap_s = (1 + state.rules.jitter * self._random.random()) / state.rules.per_s
-        # A caller that comes a little late must not slow down the rest; one that comes much later earns no burst.
-        is_on_time = now - state.next_at <= gap_s / 2
-        state.next_at = (state.next_at if is_on_time else now) + gap_s
-        state.visits[ticket] = now + state.rules.max_visit_s
-        state.admitted += 1
-        return ticket, 0.0, "open"
+    def __getstate__(self) -> dict[str, Any]:
+        return self.__dict__ | {"_database": None}
 
-    def report(self, ticket: str, outcome: Outcome, retry_after_s: float | None = None, requests: int = 1) -> bool:
-        """Report the end of a visit; returns whether the host is paused now.
+    def begin(self, run: str, budget: str, rules: Mapping[str, Any], kind: str = "page") -> tuple[str, float, State]:
+        """Start a visit of a budget: its name, the seconds to wait before asking again (0: started), and the state."""
+        with self._transaction() as (database, now):
+            pause_s, state, is_on_trial = self._pause(database, budget, now)
+            if pause_s > 0:
+                return "", pause_s, state
+            database.execute("DELETE FROM visits WHERE budget = ? AND abs(? - seen_at) > ?", (budget, now, _LEASE_S))
+            (under_way,) = database.execute("SELECT count(*) FROM visits WHERE budget = ?", (budget,)).fetchone()
+            if is_on_trial and under_way:
+                return "", _PROBE_POLL_S, state
+            lane, per_s = _lane(budget, rules, kind)
+            if under_way >= rules["concurrent"]:
+                return "", min(max(1 / per_s, 0.05), _PROBE_POLL_S), "open"
+            wait_s = self._due(database, lane, now) - _LEAD_S - now
+            if wait_s > _INSTANT_S:
+                return "", wait_s, "open"
+            visit = secrets.token_hex(8)
+            database.execute("INSERT INTO visits VALUES (?, ?, ?)", (visit, budget, now))
+            self._count(database, run, budget, now, per_s=rules["per_s"], visits=1)
+            return visit, 0.0, "open"
 
-        ``retry_after_s`` is the host's Retry-After. ``requests`` are all of the visit, with robots.txt and redirects.
+    def admit(
+        self, run: str, visit: str, budget: str, rules: Mapping[str, Any], kind: str = "page", waited_s: float = 0.0
+    ) -> tuple[float, State]:
+        """The seconds to wait before asking again (0: send one request), and the state.
+
+        Callers go in the order of their first request, and have to ask every few seconds. ``waited_s`` is what this one
+        has waited so far.
         """
-        host = self._host_of.pop(ticket, None)
-        if host is None:
-            return False
-        now, state = self._clock(), self._hosts[host]
-        state.visits.pop(ticket, None)
-        state.waiting.pop(ticket, None)
-        if requests > 1:
-            state.next_at = max(state.next_at, now) + (requests - 1) / state.rules.per_s
-        if outcome == "ok":
-            state.troubles, state.pauses, state.down_since = 0, 0, None
-            return False
-        state.down_since = now if state.down_since is None else state.down_since
-        state.is_rate_limited = outcome == "rate_limited"
-        state.troubles += 1
-        if outcome == "rate_limited" or state.on_trial or state.troubles >= state.rules.failures_to_pause:
-            rules, share = state.rules, self._random.random()
-            pause_s = min(rules.pause_s * 2 ** min(state.pauses, _DOUBLINGS), rules.max_pause_s)
-            if retry_after_s is not None:
-                pause_s = min(max(retry_after_s, 0.0), _MAX_RETRY_AFTER_S)
-            state.paused_until = max(state.paused_until, now + pause_s * (1 + rules.jitter * share))
-            state.pauses += 1
-            state.troubles = 0
-        return now < state.paused_until
+        with self._transaction() as (database, now):
+            database.execute("UPDATE visits SET seen_at = ? WHERE visit = ?", (now, visit))
+            pause_s, state, is_on_trial = self._pause(database, budget, now)
+            if pause_s <= 0 and is_on_trial and self._probe(database, budget, now) not in (None, visit):
+                pause_s = _PROBE_POLL_S
+            if pause_s > 0:
+                database.execute("DELETE FROM waiting WHERE visit = ?", (visit,))
+                return pause_s, state
+            lane, per_s = _lane(budget, rules, kind)
+            database.execute(
+                "INSERT INTO waiting (visit, lane, seen_at) VALUES (?, ?, ?) "
+                "ON CONFLICT (visit) DO UPDATE SET seen_at = excluded.seen_at",
+                (visit, lane, now),
+            )
+            ahead = database.execute(
+                "SELECT count(*) FROM waiting WHERE lane = ? AND abs(? - seen_at) <= ? "
+                "AND place < (SELECT place FROM waiting WHERE visit = ?)",
+                (lane, now, _LEASE_S, visit),
+            ).fetchone()[0]
+            # Each one ahead has a gap of its own.
+            wait_s = max(self._due(database, lane, now) - now, 0.0) + ahead * _SLACK / per_s
+            if wait_s > _INSTANT_S:
+                return wait_s, "open"
+            database.execute("DELETE FROM waiting WHERE visit = ? OR abs(? - seen_at) > ?", (visit, now, _LEASE_S))
+            gap_s = (_SLACK + rules["jitter"] * random.random()) / per_s
+            database.execute("INSERT OR REPLACE INTO lanes VALUES (?, ?, ?)", (lane, now, gap_s))
+            if is_on_trial:
+                database.execute("UPDATE budgets SET probe = ? WHERE name = ?", (visit, budget))
+            self._count(database, run, budget, now, per_s=rules["per_s"], requests=1, waited_s=waited_s)
+            return 0.0, state
 
-    def snapshot(self) -> dict[str, dict[str, float]]:
-        """Per host: admissions so far, callers waiting, visits under way, remaining seconds of the pause."""
-        now = self._clock()
-        return {
-            host: {
-                "admitted": state.admitted,
-                "waiting": len(state.waiting),
-                "under_way": len(state.visits),
-                "paused_s": max(0.0, state.paused_until - now),
-            }
-            for host, state in self._hosts.items()
-        }
+    def renew(self, visit: str) -> None:
+        """Tell that a visit is still under way: without a word for 15 s it is considered dead."""
+        with self._transaction() as (database, now):
+            database.execute("UPDATE visits SET seen_at = ? WHERE visit = ?", (now, visit))
 
-    def _state(self, host: str) -> _Host:
-        """The state of a host, with its rules or its domain's: ``www.youtube.com`` has those of ``youtube.com``."""
-        if host not in self._hosts:
-            parts = host.split(".")
-            names = (".".join(parts[i:]) for i in range(len(parts)))
-            rules = next((self._rules[name] for name in names if name in self._rules), self._default)
-            self._hosts[host] = _Host(rules)
-        return self._hosts[host]
+    def answered(self, budget: str) -> None:
+        """Tell that the host has answered, so that the others need not wait for the end of the probe's visit."""
+        with self._transaction() as (database, now):
+            self._settle(database, budget, now, "", "ok", {}, None)
 
-    def _wait_s(self, state: _Host, ticket: str, now: float) -> float:
-        gap_s = 1 / state.rules.per_s
-        if now < state.paused_until:
-            return state.paused_until - now
-        room = (1 if state.on_trial else state.rules.concurrent) - len(state.visits)
-        if room <= 0:
-            return min(max(gap_s / 4, 0.01), _POLL_S)
-        # Earlier tickets go first, each after a gap of its own.
-        place = list(state.waiting).index(ticket)
-        return max(state.next_at - now, 0.0) + place * gap_s
+    def end(
+        self,
+        visit: str,
+        outcomes: Mapping[str, Outcome],
+        rules: Mapping[str, Any],
+        retry_after_s: float | None = None,
+    ) -> float:
+        """Report the end of a visit with the outcome of each budget that it used, in order, all that are known.
+
+        ``rules`` and ``retry_after_s``, the host's Retry-After, are of the last. Returns the seconds for which that one
+        is paused now.
+        """
+        with self._transaction() as (database, now):
+            database.execute("DELETE FROM visits WHERE visit = ?", (visit,))
+            database.execute("DELETE FROM waiting WHERE visit = ?", (visit,))
+            pause_s = 0.0
+            for budget, outcome in outcomes.items():
+                pause_s = self._settle(database, budget, now, visit, outcome, rules, retry_after_s)
+            database.execute("UPDATE budgets SET probe = NULL WHERE probe = ?", (visit,))
+            return pause_s
+
+    def counts(self, run: str) -> dict[str, dict[str, float]]:
+        """Per budget: the run's visits and requests so far, the seconds waited for them, and the allowed rate."""
+        with self._transaction() as (database, _):
+            columns = ("visits", "requests", "waited_s", "per_s")
+            rows = database.execute(f"SELECT budget, {', '.join(columns)} FROM counts WHERE run = ?", (run,))
+            return {budget: dict(zip(columns, values, strict=True)) for budget, *values in rows}
+
+    @contextlib.contextmanager
+    def _transaction(self) -> Iterator[tuple[sqlite3.Connection, float]]:
+        try:
+            if self._database is None:
+                self._database = self._open()
+            with self._database:
+                self._database.execute("BEGIN IMMEDIATE")
+                yield self._database, self._clock()
+        except sqlite3.Error as error:
+            raise StorageError(
+                f"{self._path}: the budgets of hosts cannot be kept ({error}); free some space, set VIDAL_CACHE to a "
+                "folder of this machine that can be written, or delete the file if it is damaged"
+            ) from error
+
+    def _open(self) -> sqlite3.Connection:
+        try:
+            self._path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        except OSError as error:
+            raise sqlite3.OperationalError(str(error)) from error
+        # Callers are served one at a time, by whichever thread.
+        database = sqlite3.connect(self._path, timeout=_BUSY_S, isolation_level=None, check_same_thread=False)
+        # A power cut may lose the file, which then is made anew; the end of a process loses nothing.
+        database.execute("PRAGMA journal_mode = WAL")
+        database.execute("PRAGMA synchronous = OFF")
+        with database:
+            database.execute("BEGIN IMMEDIATE")
+            for statement in _TABLES.split(";"):
+                database.execute(statement)
+            now = self._clock()
+            for table in ("budgets", "counts"):
+                database.execute(f"DELETE FROM {table} WHERE used_at < ?", (now - _KEPT_S,))
+            database.execute("DELETE FROM lanes WHERE last_at < ?", (now - _KEPT_S,))
+            database.execute("DELETE FROM visits WHERE abs(? - seen_at) > ?", (now, _LEASE_S))
+        return database
 
     @staticmethod
-    def _how(state: _Host, now: float) -> State:
-        if now < state.paused_until:
-            is_given_up = state.paused_until - (state.down_since or 0.0) > state.rules.patience_s
-            return "paused" if not is_given_up else "rate_limited" if state.is_rate_limited else "host_unavailable"
-        return "paused" if state.on_trial and state.visits else "open"
+    def _due(database: sqlite3.Connection, lane: str, now: float) -> float:
+        """When the next request may be sent."""
+        row = database.execute("SELECT last_at, gap_s FROM lanes WHERE name = ?", (lane,)).fetchone()
+        if row is None:
+            return 0.0
+        if row[0] > now:
+            # The clock was turned back.
+            database.execute("UPDATE lanes SET last_at = ? WHERE name = ?", (now, lane))
+        return float(min(row[0], now) + row[1])
 
-    def _forget_the_dead(self, state: _Host, now: float) -> None:
-        for table in (state.waiting, state.visits):
-            for ticket in [t for t, until in table.items() if until < now]:
-                del table[ticket]
-                self._host_of.pop(ticket, None)
+    @staticmethod
+    def _pause(database: sqlite3.Connection, budget: str, now: float) -> tuple[float, State, bool]:
+        """The rest of a budget's pause, its reason, and whether the next request is a probe."""
+        row = database.execute(
+            "SELECT paused_at, pause_s, is_rate_limited, pauses FROM budgets WHERE name = ?", (budget,)
+        ).fetchone()
+        if row is None or row[3] == 0:
+            return 0.0, "open", False
+        paused_at, pause_s, is_rate_limited, _ = row
+        if paused_at > now:
+            database.execute("UPDATE budgets SET paused_at = ? WHERE name = ?", (now, budget))
+        left_s = min(paused_at, now) + pause_s - now
+        return left_s if left_s > _INSTANT_S else 0.0, "rate_limited" if is_rate_limited else "host_unavailable", True
+
+    @staticmethod
+    def _probe(database: sqlite3.Connection, budget: str, now: float) -> str | None:
+        """The visit that is probing a budget, unless it died."""
+        row = database.execute(
+            "SELECT visit FROM budgets JOIN visits ON visit = probe WHERE name = ? AND abs(? - seen_at) <= ?",
+            (budget, now, _LEASE_S),
+        ).fetchone()
+        return None if row is None else str(row[0])
+
+    def _settle(
+        self,
+        database: sqlite3.Connection,
+        budget: str,
+        now: float,
+        visit: str,
+        outcome: Outcome,
+        rules: Mapping[str, Any],
+        retry_after_s: float | None,
+    ) -> float:
+        """Record what a host answered; returns the rest of its pause."""
+        if outcome == "ok":
+            database.execute(
+                "UPDATE budgets SET troubles = 0, pauses = 0, pause_s = 0, probe = NULL "
+                "WHERE name = ? AND paused_at + pause_s <= ?",
+                (budget, now + _INSTANT_S),
+            )
+            return self._pause(database, budget, now)[0]
+        database.execute("INSERT OR IGNORE INTO budgets (name, used_at) VALUES (?, ?)", (budget, now))
+        left_s, _, is_on_trial = self._pause(database, budget, now)
+        troubles, pauses = database.execute("SELECT troubles, pauses FROM budgets WHERE name = ?", (budget,)).fetchone()
+        troubles += 1
+        asked_s = None if retry_after_s is None else min(max(retry_after_s, 0.0), _MAX_RETRY_AFTER_S)
+        if left_s > 0:
+            # A request from before the pause: only the host's own wish makes it longer.
+            pause_s = max(left_s, asked_s or 0.0)
+        elif outcome == "rate_limited" or is_on_trial or troubles >= rules["failures_to_pause"]:
+            pause_s = min(rules["pause_s"] * 2 ** min(pauses, _DOUBLINGS), rules["max_pause_s"])
+            pause_s = (pause_s if asked_s is None else asked_s) * (1 + rules["jitter"] * random.random())
+            troubles, pauses = 0, min(pauses + 1, _DOUBLINGS)
+        else:
+            pause_s = 0.0
+        database.execute(
+            "UPDATE budgets SET used_at = ?1, troubles = ?2, pauses = ?3, paused_at = ?1, pause_s = ?4, "
+            "is_rate_limited = ?5 WHERE name = ?6",
+            (now, troubles, pauses, pause_s, outcome == "rate_limited", budget),
+        )
+        return pause_s
+
+    @staticmethod
+    def _count(
+        database: sqlite3.Connection, run: str, budget: str, now: float, *, per_s: float,
+        requests: int = 0, visits: int = 0, waited_s: float = 0.0,
+    ) -> None:  # fmt: skip
+        database.execute(
+            "INSERT INTO counts VALUES (?, ?, ?, ?, ?, ?, ?) ON CONFLICT (run, budget) DO UPDATE SET "
+            "used_at = excluded.used_at, requests = requests + excluded.requests, visits = visits + excluded.visits, "
+            "waited_s = waited_s + excluded.waited_s, per_s = excluded.per_s",
+            (run, budget, now, requests, visits, waited_s, per_s),
+        )
+
+
+def _lane(budget: str, rules: Mapping[str, Any], kind: str) -> tuple[str, float]:
+    """The queue of a request within its budget, and its rate."""
+    if kind == "media" and rules["media_per_s"] is not None:
+        return f"{budget} media", rules["media_per_s"]
+    return budget, rules["per_s"]

@@ -15,8 +15,7 @@ import re
 import time
 import urllib.request
 from base64 import b64encode
-from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from email.utils import parsedate_to_datetime
 from pathlib import Path
@@ -80,11 +79,23 @@ class Client:
     """By origin: the time of reading (`time.time`) and the rules."""
     robots_folder: Path | None = None
     """Where the children of one worker share what they read, so that each host is asked once."""
-    requests: Counter[str] = field(default_factory=Counter)
-    """By host, for one ask."""
+    admit: Callable[[str, str], float] = lambda host, kind: 0.0
+    """Given a host and ``page`` or ``media``, waits until a request may be sent; returns the seconds waited."""
+    answered: Callable[[int], None] = lambda status: None
+    """Given the status of each response."""
+    waited_s: float = 0.0
+    """For admission, in all."""
     _pool: urllib3.PoolManager | None = field(default=None, init=False)
     _pool_of: tuple[Rules, str] | None = field(default=None, init=False)
     """The rules and the proxy under which the connections of the pool were made."""
+
+    def clock(self) -> float:
+        """`time.monotonic`, which stands still while a request waits for its admission."""
+        return time.monotonic() - self.waited_s
+
+    def before_request(self, host: str, kind: str = "page") -> None:
+        """Wait until a request may be sent, which has to be called before each."""
+        self.waited_s += self.admit(host.lower(), kind)
 
     def pool(self, settings: WebSettings, rules: Rules) -> urllib3.PoolManager:
         """The kept connections; those made under other rules are closed."""
@@ -176,13 +187,13 @@ class Visit:
 
     def __post_init__(self) -> None:
         self.rules = self.ask.settings.rules()
-        self.deadline = time.monotonic() + self.ask.wall_s
+        self.deadline = self.client.clock() + self.ask.wall_s
         for cookie in read_cookies(self.ask.settings.cookies) or ():
             self.jar.set_cookie(cookie)
 
     def timeout_s(self) -> float:
         """The timeout of the next socket operation in seconds; raises `FetchError` ``timeout`` after the deadline."""
-        left_s = self.deadline - time.monotonic()
+        left_s = self.deadline - self.client.clock()
         if left_s <= 0:
             raise FetchError("timeout", f"no end after {self.ask.wall_s:g} s")
         return min(self.ask.settings.socket_timeout_s, left_s)
@@ -231,12 +242,13 @@ class Visit:
         headers = {
             "User-Agent": settings.agent(), "Accept-Encoding": "identity", **headers, **request.unredirected_hdrs,
         }  # fmt: skip
-        self.client.requests[(parts.hostname or "").lower()] += 1
+        self.client.before_request(parts.hostname or "")
         timeout_s = self.timeout_s()
         response = self.client.pool(settings, self.rules).urlopen(
             "GET", parts._replace(netloc=parts.netloc.encode("idna").decode()).geturl(), headers=headers,
             redirect=False, retries=False, preload_content=False, timeout=urllib3.Timeout(timeout_s, timeout_s),
         )  # fmt: skip
+        self.client.answered(response.status)
         self.page = Page(response, url)
         self.jar.extract_cookies(response, request)  # type: ignore[arg-type]  # it has `info`, which is all that counts
         return self.page

@@ -161,6 +161,7 @@ class Platform:
     def _download(self, info: dict[str, Any], name: str) -> Path:
         path = Path(self.ask.folder) / name
         path.unlink(missing_ok=True)
+        self.downloader.kind = "media"
         ok, _ = self.downloader.dl(str(path), info)
         if not ok or not path.is_file():
             raise FetchError(*(_from_log(self.log.lines) or ("network", "nothing came")))

@@ -34,6 +34,7 @@ REASONS: dict[str, tuple[bool, str]] = {
     "robots": (False, "disallowed by the host's robots.txt"),
     "noai": (False, "the host's X-Robots-Tag opts out"),
     "removed": (False, "on the removals list"),
+    "terms_not_accepted": (False, "it leads to a platform whose terms fetch.accept_terms does not name"),
     # transient
     "blocked": (True, "the site blocks automated visitors, or all visitors for now"),
     "rate_limited": (True, "the site asks for fewer requests"),
@@ -48,6 +49,12 @@ REASONS: dict[str, tuple[bool, str]] = {
     "fetcher_died": (True, "the fetching process itself failed"),
 }
 """Each reason: whether it is transient, and what it means."""
+
+OUTAGES = frozenset({"network", "server_error", "timeout"})
+"""Reasons of a host that may be well again soon."""
+
+HOST_WIDE = OUTAGES | {"blocked", "dns"}
+"""Reasons that concern a whole host, if several of its addresses in succession have them."""
 
 DISK = "storage"
 """No clip's reason but an environment error: the disk failed, and the parent stops the run."""

@@ -1,4 +1,4 @@
-"""Decides which clip a worker fetches next: all hosts at once, the clips of one host in plan order."""
+"""Decides which clip a worker fetches next: all budgets at once, the clips of one in plan order."""
 
 from __future__ import annotations
 
@@ -8,14 +8,14 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from vidal.clip import Clip
-from vidal.crawl.visitor import Tries
+from vidal.crawl.visitor import Later, Tries
 
 
 @dataclass(slots=True)
 class Turn:
     """A clip to be fetched, and the state of its visits."""
 
-    host: str
+    budget: str
     clip: Clip
     tries: Tries
     not_before: float = 0.0
@@ -23,9 +23,9 @@ class Turn:
 
 
 class Schedule:
-    """Clips by host; a free thread gets one of the host that the fewest threads are visiting.
+    """Clips by budget; a free thread gets one of the budget that the fewest threads are using.
 
-    A clip that is postponed, because its host is paused or a visit failed, occupies no thread meanwhile.
+    A clip that is postponed, because its budget is used up or paused or a visit failed, occupies no thread meanwhile.
     """
 
     def __init__(self, turns: Sequence[Turn], clock: Callable[[], float] = time.monotonic) -> None:
@@ -33,31 +33,48 @@ class Schedule:
         self._clock = clock
         self._waiting: dict[str, list[Turn]] = {}
         self._busy: dict[str, int] = {}
+        self._held_until: dict[str, float] = {}
+        """When a budget that is used up or paused may be asked again."""
         for turn in turns:
-            self._waiting.setdefault(turn.host, []).append(turn)
-            self._busy[turn.host] = 0
+            self._waiting.setdefault(turn.budget, []).append(turn)
+            self._busy[turn.budget] = 0
 
     def take(self) -> Turn | float | None:
         """The next clip; the seconds until one is due where all are postponed; None when none is left."""
         with self._lock:
             now = self._clock()
             due: dict[str, Turn] = {}
+            times: list[float] = []
             for name, turns in self._waiting.items():
-                if turn := next((turn for turn in turns if turn.not_before <= now), None):
+                held_until = self._held_until.get(name, now)
+                turn = next((turn for turn in turns if turn.not_before <= now), None) if held_until <= now else None
+                if turn is not None:
                     due[name] = turn
-            # Of equals the first: hosts are in the order of their first clip.
-            host = min(due, key=lambda name: self._busy[name], default=None)
-            if host is None:
-                times = [turn.not_before for turns in self._waiting.values() for turn in turns]
+                elif turns:
+                    times.append(max(held_until, min(turn.not_before for turn in turns)))
+            # Of equals the first: budgets are in the order of their first clip.
+            budget = min(due, key=lambda name: self._busy[name], default=None)
+            if budget is None:
                 return min(times) - now if times else None
-            self._waiting[host].remove(due[host])
-            self._busy[host] += 1
-            return due[host]
+            self._waiting[budget].remove(due[budget])
+            self._busy[budget] += 1
+            return due[budget]
 
-    def done(self, turn: Turn, again_in_s: float | None) -> None:
-        """Report the end of a turn; with ``again_in_s``, the clip is due again after so many seconds."""
+    def done(self, turn: Turn, later: Later | None) -> None:
+        """Report the end of a turn, or when it is due again."""
         with self._lock:
-            self._busy[turn.host] -= 1
-            if again_in_s is not None:
-                turn.not_before = self._clock() + again_in_s
-                self._waiting[turn.host].append(turn)
+            now, others = self._clock(), self._waiting[turn.budget]
+            self._busy[turn.budget] -= 1
+            if later is None or later.of == "clip":
+                # The visit may have been what its budget had no room for.
+                self._held_until.pop(turn.budget, None)
+            if later is None:
+                return
+            if later.of == "clip":
+                turn.not_before = now + later.seconds
+                others.append(turn)
+                return
+            self._held_until[turn.budget] = now + later.seconds
+            for other in others if later.of == "pause" else ():
+                other.tries.paused_s += later.seconds
+            others.insert(0, turn)

@@ -9,18 +9,34 @@ from urllib.parse import urlsplit
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
-from vidal.crawl.governor import HostRules
 from vidal.crawl.guard import Rules
+from vidal.crawl.platforms import domains_of, platform_of
 from vidal.errors import RecipeError
 from vidal.media.limits import MIB
 
-RESTRICTED = {
-    "youtube": ("youtube.com", "youtu.be", "youtube-nocookie.com"),
-    "tiktok": ("tiktok.com",),
-    "instagram": ("instagram.com",),
-    "x": ("x.com", "twitter.com"),
-}
-"""Domains of the platforms whose terms restrict automated access, by the name that ``accept_terms`` takes."""
+
+class HostRules(BaseModel):
+    """How often a platform or host is asked, and when it is paused."""
+
+    model_config = ConfigDict(extra="forbid", use_attribute_docstrings=True)
+
+    per_s: float = Field(2.0, gt=0)
+    """Requests per second, of whatever kind: robots.txt, pages, redirects, segments, retries."""
+    media_per_s: float | None = Field(None, gt=0)
+    """Requests per second for the media of platforms, files and segments, apart from ``per_s``; none: within it."""
+    jitter: float = Field(0.1, ge=0, le=5)
+    """Up to this share is added to the gap between two requests."""
+    concurrent: int = Field(2, ge=1)
+    """Visits under way at once."""
+    failures_to_pause: int = Field(5, ge=1)
+    """Consecutive troubles after which the host is paused."""
+    pause_s: float = Field(30.0, gt=0)
+    """The first pause; each consecutive one is twice as long."""
+    max_pause_s: float = Field(3600.0, gt=0)
+    """Longest pause, in seconds."""
+    patience_s: float = Field(120.0, ge=0)
+    """How long a clip waits for pauses to end, in all; otherwise it fails without a request, with the transient reason
+    ``host_unavailable`` or ``rate_limited``, and `vidal retry` retries it."""
 
 
 class WebSettings(BaseModel):
@@ -29,7 +45,7 @@ class WebSettings(BaseModel):
     model_config = ConfigDict(use_attribute_docstrings=True)
 
     how: ClassVar[tuple[str, ...]] = (
-        "allow_addresses", "hosts", "any_host", "concurrency", "tries", "back_off_s", "outage_tries", "wall_s",
+        "allow_addresses", "hosts", "any_host", "concurrency", "tries", "back_off_s", "outage_s", "wall_s",
         "cookies", "proxy", "session", "user_agent", "contact", "accept_terms",
     )  # fmt: skip
     """Settings excluded from the fingerprint: they determine how clips are fetched, not what."""
@@ -41,7 +57,7 @@ class WebSettings(BaseModel):
     generic: bool = False
     """Let yt-dlp search for players in the pages of unsupported hosts."""
     accept_terms: list[str] = Field(default_factory=list)
-    """Platforms whose terms on automated access the user has read and takes responsibility for."""
+    """Platforms whose terms on automated access the user has read and takes responsibility for, such as ``youtube``."""
     allow_hosts: list[str] = Field(default_factory=list)
     """If any, only these hosts and their subdomains may be visited."""
     deny_hosts: list[str] = Field(default_factory=list)
@@ -50,11 +66,11 @@ class WebSettings(BaseModel):
     """Private addresses or networks that may be visited nevertheless."""
     hosts: dict[str, HostRules] = Field(
         default_factory=lambda: {
-            # The platform blocks a guest at about 300 videos per hour.
-            "youtube.com": HostRules(per_s=1 / 15, jitter=0.5, concurrent=1, pause_s=600, patience_s=7200),
+            # The platform blocks a guest at about 300 videos or 1,000 requests per hour; a video takes two or more.
+            "youtube.com": HostRules(per_s=1 / 6, media_per_s=1.0, jitter=0.5, concurrent=1, pause_s=600),
         }
     )
-    """Rules of single hosts and what is under them."""
+    """Rules of single hosts and what is under them; those of any host of a platform are those of the platform."""
     any_host: HostRules = HostRules()
     """Rules of every other host."""
     max_bytes: int = Field(512 * MIB, gt=0)
@@ -68,9 +84,10 @@ class WebSettings(BaseModel):
     tries: int = Field(4, ge=1)
     """Attempts per clip before a transient failure is final."""
     back_off_s: float = Field(2.0, ge=0)
-    """Delay before the second attempt, doubled before each further one; other clips are fetched meanwhile."""
-    outage_tries: int = Field(6, ge=1)
-    """Attempts per clip during outages of its host before the failure is final."""
+    """Longest delay before the second attempt, doubled before each further one up to 16 s; the delay is a random share
+    of it, and other clips are fetched meanwhile."""
+    outage_s: float = Field(30.0, ge=0)
+    """A clip whose host is down or does not answer is attempted for at least this long, apart from pauses."""
     user_agent: str = ""
     """User-Agent header; by default vidal with its version and ``contact``."""
     contact: str = ""
@@ -148,9 +165,18 @@ class WebSettings(BaseModel):
 
         return f"vidal/{__version__} (dataset crawler{f'; {self.contact}' if self.contact else ''})"
 
+    def rules_of(self, host: str) -> HostRules:
+        """Return the rules of a host: its own, its domain's, its platform's, or those of any host."""
+        for domain in domains_of(host):
+            if domain in self.hosts:
+                return self.hosts[domain]
+        if platform := platform_of(host):
+            for name, rules in self.hosts.items():
+                if platform_of(name) == platform:
+                    return rules
+        return self.any_host
+
     def needs_acceptance(self, host: str) -> str | None:
         """Return the platform whose terms must be accepted before a host is visited; None if there is none."""
-        for platform, domains in RESTRICTED.items():
-            if platform not in self.accept_terms and any(host == d or host.endswith(f".{d}") for d in domains):
-                return platform
-        return None
+        platform = platform_of(host)
+        return platform.name if platform and platform.restricts and platform.name not in self.accept_terms else None

@@ -1,61 +1,96 @@
-"""`Visitor`: sends requests to the fetching children; the run's governor admits each visit.
+"""`Visitor`: sends requests to the fetching children; the governor admits each visit and each of its requests.
 
-Failures that affect a whole host (429, refusals, outages) are retried later, up to a limit; a failure of one address is
-final. A host name that does not resolve is a failure of the address.
+Failures that concern a whole host, and others that may pass, are retried later, within limits; any other failure of an
+address is final.
 """
 
 from __future__ import annotations
 
 import dataclasses
+import random
 import shutil
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
 
+from vidal.crawl.admission import Admission, budget_name
 from vidal.crawl.ask import Answer, Ask, host_of
 from vidal.crawl.child import FetchChild
-from vidal.crawl.governor import Outcome
+from vidal.crawl.governor import State
+from vidal.crawl.reasons import OUTAGES
 from vidal.crawl.settings import WebSettings
 from vidal.errors import RecipeError
 from vidal.process import private_folder
 from vidal.stage import Shared
 
-_MAX_WAIT_S = 5.0
-"""A caller that waits for admission asks at least this often: the governor drops silent ones."""
+_MAX_BACK_OFF_S = 16.0
+_DOUBLINGS = 16
+_MIN_PAUSE_S = 1.0
+"""A pause counts as at least this much, so that no clip waits for ever for a host that asks for none."""
 
-_HOST_WIDE = frozenset({"blocked", "network", "server_error", "timeout"})
-"""Reasons that indicate trouble of the whole host."""
+
+@dataclass(frozen=True, slots=True)
+class Later:
+    """When an attempt is due again."""
+
+    seconds: float
+    of: str = "clip"
+    """What has to wait: ``clip``, or every clip of the ``budget``, as it is used up or during a ``pause``."""
 
 
 @dataclass(slots=True)
 class Tries:
-    """The failed attempts of one request."""
+    """The failed attempts of one request, and the pauses that it has waited for."""
 
     settings: WebSettings
-    own: int = 0
-    in_outages: int = 0
+    clock: Callable[[], float] = time.monotonic
+    failures: int = 0
+    first_at: float = 0.0
+    paused_s: float = 0.0
+    paused_before_s: float = 0.0
+    """Of them, those before the first failure."""
 
-    def count(self, *, is_paused: bool) -> float | None:
-        """Count a failed attempt; returns the seconds until the next one, or None if there are none left.
+    def back_off_s(self, reason: str | None) -> float | None:
+        """Count a failed attempt; returns the seconds until the next one, or None if it was the last.
 
-        While the host is paused, the governor determines the wait.
+        They are random, up to twice as many each time. A host that may just be down is tried for ``outage_s`` at least.
         """
-        if is_paused:
-            self.in_outages += 1
-            return 0.0 if self.in_outages < self.settings.outage_tries else None
-        self.own += 1
-        return self.settings.back_off_s * 2.0 ** (self.own - 1) if self.own < self.settings.tries else None
+        if self.failures == 0:
+            self.first_at, self.paused_before_s = self.clock(), self.paused_s
+        self.failures += 1
+        lasted_s = self.clock() - self.first_at - (self.paused_s - self.paused_before_s)
+        if self.failures >= self.settings.tries and (reason not in OUTAGES or lasted_s >= self.settings.outage_s):
+            return None
+        longest_s = self.settings.back_off_s * 2.0 ** min(self.failures - 1, _DOUBLINGS)
+        return random.uniform(0, min(longest_s, _MAX_BACK_OFF_S))
+
+    def waits_for(self, pause_s: float, patience_s: float) -> bool:
+        """Whether a clip waits for a pause, which then counts."""
+        if self.paused_s + pause_s > patience_s:
+            return False
+        self.paused_s += max(pause_s, _MIN_PAUSE_S)
+        return True
 
 
 class Visitor:
     """Keeps fetching children between visits; safe to use from many threads."""
 
-    def __init__(self, settings: WebSettings, governor: Shared) -> None:
-        self.settings = settings
+    def __init__(
+        self,
+        settings: WebSettings,
+        governor: Shared,
+        run: str = "",
+        *,
+        clock: Callable[[], float] = time.monotonic,
+        sleep: Callable[[float], object] = time.sleep,
+    ) -> None:
+        """``run`` is the name under which the governor counts."""
+        self.settings, self.run = settings, run
         self._governor = governor
+        self._clock, self._sleep = clock, sleep
         self._children: list[FetchChild] = []
         self._lock = threading.Lock()
         self._robots = private_folder("robots")
@@ -85,54 +120,48 @@ class Visitor:
 
         def visit(ask: Ask) -> Answer:
             ask = dataclasses.replace(ask, wall_s=self.settings.wall_s, settings=self.settings)
+            tries = Tries(self.settings, self._clock)
             with self.child() as child:
-                return self.visit(child, host_of(ask.url), ask)
+                while isinstance(answer := self.attempt(child, ask, tries), Later):
+                    self._sleep(answer.seconds)
+                return answer
 
         with ThreadPoolExecutor(self.settings.concurrency, thread_name_prefix="visit") as pool:
             return list(pool.map(visit, asks))
 
-    def visit(self, child: FetchChild, host: str, ask: Ask) -> Answer:
-        """Visit a host, with retries after transient failures; a final failure is returned as an answer."""
-        tries = Tries(self.settings)
-        while True:
-            answer = self.attempt(child, host, ask, tries)
-            if isinstance(answer, Answer):
-                return answer
-            time.sleep(answer)
-
-    def attempt(self, child: FetchChild, host: str, ask: Ask, tries: Tries) -> Answer | float:
-        """Return the answer of one visit, or the seconds after which the next attempt is due.
+    def attempt(self, child: FetchChild, ask: Ask, tries: Tries) -> Answer | Later:
+        """Return the answer of one visit, or when to attempt the next one.
 
         Raises `RecipeError` for a platform whose terms are not accepted.
         """
+        host, kind = host_of(ask.url), "media" if ask.op == "media" else "page"
         if platform := self.settings.needs_acceptance(host):
             raise RecipeError(
                 f"{host}: the terms of {platform} restrict automated access; read them, and add the platform to "
                 f"fetch.accept_terms if you take responsibility (--set fetch.accept_terms=[{platform}])"
             )
-        admission = self._admitted(host)
-        if not isinstance(admission, str):
-            return admission
-        answer = child.ask(ask)
-        outcome: Outcome = "trouble" if answer.reason in _HOST_WIDE else "ok"
-        if answer.reason == "rate_limited":
-            outcome = "rate_limited"
-        is_paused = bool(self._governor.call("report", admission, outcome, answer.retry_after_s, answer.requests))
+        budget, rules = budget_name(self.settings, host), self.settings.rules_of(host)
+        visit, wait_s, state = self._governor.call("begin", self.run, budget, rules.model_dump(), kind)
+        if not visit:
+            if state == "open":
+                return Later(wait_s, "budget")
+            return Later(wait_s, "pause") if tries.waits_for(wait_s, rules.patience_s) else _left(budget, wait_s, state)
+        admission = Admission(self.settings, self._governor, self.run, visit, clock=self._clock, sleep=self._sleep)
+        try:
+            answer = child.ask(ask, admission)
+        except BaseException:
+            admission.end("fetcher_died")
+            raise
+        _, pause_s = admission.end(answer.reason, answer.retry_after_s)
         if answer.ok or not answer.transient:
             return answer
-        wait_s = tries.count(is_paused=is_paused)
-        return answer if wait_s is None else wait_s
+        if admission.refused:
+            pause_s = admission.refused[1]
+        if pause_s > 0:
+            return Later(pause_s) if tries.waits_for(pause_s, rules.patience_s) else answer
+        back_off_s = tries.back_off_s(answer.reason)
+        return answer if back_off_s is None else Later(back_off_s)
 
-    def _admitted(self, host: str) -> str | Answer | float:
-        """Wait for a ticket; returns the seconds of a pause of the host, or a failure if it is too long."""
-        guest = f"{host}#{self.settings.session}" if self.settings.session else host
-        ticket: str | None = None
-        while True:
-            ticket, wait_s, state = self._governor.call("admit", guest, ticket)
-            if wait_s <= 0:
-                return str(ticket)
-            if state == "paused":
-                return float(wait_s)
-            if state != "open":
-                return Answer.failed(state, f"{host} is left alone for another {wait_s:.0f} s")
-            time.sleep(min(wait_s, _MAX_WAIT_S))
+
+def _left(budget: str, wait_s: float, state: State) -> Answer:
+    return Answer.failed(state, f"{budget} is left alone for another {wait_s:.0f} s")

@@ -16,12 +16,13 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from vidal.clip import Clip
+from vidal.crawl.admission import budget_name
 from vidal.crawl.ask import Answer, Ask, host_of
 from vidal.crawl.child import FetchChild
 from vidal.crawl.merge import merge
 from vidal.crawl.schedule import Schedule, Turn
 from vidal.crawl.settings import WebSettings
-from vidal.crawl.visitor import Tries, Visitor
+from vidal.crawl.visitor import Later, Tries, Visitor
 from vidal.errors import ClipError
 from vidal.stage import Shared
 
@@ -46,13 +47,26 @@ Judge = Callable[[Clip], None]
 class WebFetcher:
     """Runs several fetching children, each in a thread."""
 
-    def __init__(self, settings: WebSettings, governor: Shared) -> None:
+    def __init__(
+        self,
+        settings: WebSettings,
+        governor: Shared,
+        run: str = "",
+        *,
+        clock: Callable[[], float] = time.monotonic,
+        sleep: Callable[[float], object] = time.sleep,
+    ) -> None:
         self._settings = settings
-        self._visitor = Visitor(settings, governor)
+        self._clock, self._sleep = clock, sleep
+        self._visitor = Visitor(settings, governor, run, clock=clock, sleep=sleep)
 
     def fetch(self, clips: Sequence[Clip], judge: Judge) -> None:
         """Download each clip's file into its folder, or leave the clip rejected by ``judge`` or failed."""
-        schedule = Schedule([Turn(host_of(clip.url), clip, Tries(self._settings)) for clip in clips])
+        budgets = (budget_name(self._settings, host_of(clip.url)) for clip in clips)
+        turns = [
+            Turn(budget, clip, Tries(self._settings, self._clock)) for budget, clip in zip(budgets, clips, strict=True)
+        ]
+        schedule = Schedule(turns, self._clock)
         threads = min(self._settings.concurrency, len(clips))
         with ThreadPoolExecutor(threads, thread_name_prefix="fetch") as pool:
             for running in [pool.submit(self._work, schedule, judge) for _ in range(threads)]:
@@ -63,20 +77,20 @@ class WebFetcher:
             while (turn := schedule.take()) is not None:
                 if isinstance(turn, float):
                     # Another thread may return a clip that is due earlier.
-                    time.sleep(min(turn, _MAX_SLEEP_S))
+                    self._sleep(min(turn, _MAX_SLEEP_S))
                     continue
-                wait_s = None
+                later = None
                 try:
-                    wait_s = self._download(child, turn, judge)
+                    later = self._download(child, turn, judge)
                 except ClipError as error:
                     turn.clip.fail(error.reason, error.detail, is_transient=error.transient)
                 finally:
-                    if wait_s is None:
+                    if later is None:
                         turn.clip.crawled_at = datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
-                    schedule.done(turn, wait_s)
+                    schedule.done(turn, later)
 
-    def _download(self, child: FetchChild, turn: Turn, judge: Judge) -> float | None:
-        """Download the file, or return the seconds after which to retry."""
+    def _download(self, child: FetchChild, turn: Turn, judge: Judge) -> Later | None:
+        """Download the file, or return when to attempt it again."""
         clip = turn.clip
         if clip.work.folder is None:
             raise ValueError("fetch needs a private folder for the clip")
@@ -87,18 +101,18 @@ class WebFetcher:
         )  # fmt: skip
         if turn.has_metadata or self._is_platform(child, ask):
             if not turn.has_metadata:
-                metadata = self._visitor.attempt(child, turn.host, dataclasses.replace(ask, op="metadata"), turn.tries)
-                if isinstance(metadata, float):
+                metadata = self._visitor.attempt(child, dataclasses.replace(ask, op="metadata"), turn.tries)
+                if isinstance(metadata, Later):
                     return metadata
                 metadata.raise_if_failed()
                 _take_metadata(clip, metadata.metadata)
                 judge(clip)
                 if not clip.is_open:
                     return None
-                turn.has_metadata, turn.tries = True, Tries(self._settings)
+                turn.has_metadata, turn.tries = True, Tries(self._settings, self._clock)
             ask = dataclasses.replace(ask, op="media")
-        answer = self._visitor.attempt(child, turn.host, ask, turn.tries)
-        if isinstance(answer, float):
+        answer = self._visitor.attempt(child, ask, turn.tries)
+        if isinstance(answer, Later):
             return answer
         answer.raise_if_failed()
         _take_file(clip, answer, clip.work.folder)

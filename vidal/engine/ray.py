@@ -74,7 +74,11 @@ class RayEngine:
         if not objects:
             return {}
         self._cluster.start()
-        return {name: ActorProxy(beside_the_driver(Direct, target)) for name, target in objects.items()}
+        names = {name: getattr(target, "cluster_name", "") for name, target in objects.items()}
+        return {
+            name: ActorProxy(beside_the_driver(Direct, target, cluster_name=names[name]))
+            for name, target in objects.items()
+        }
 
     def _execute(self, job: Job, assignments: Sequence[Assignment], progress: Progress) -> Iterator[ShardReport]:
         import ray.data
@@ -139,14 +143,23 @@ class RayEngine:
         self._cluster.stop()
 
 
-def beside_the_driver(kind: type, *arguments: Any) -> Any:
-    """Start an actor on the driver's node, so that it lives as long as the driver, whichever other node dies."""
+def beside_the_driver(kind: type, *arguments: Any, cluster_name: str = "") -> Any:
+    """Start an actor on the driver's node, so that it lives as long as the driver, whichever other node dies.
+
+    With ``cluster_name``, all drivers of the cluster get the same one, which outlives them.
+    """
     import ray
     from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
-    here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
+    here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=bool(cluster_name))
+    options: dict[str, Any] = {"num_cpus": 0, "scheduling_strategy": here}
+    if cluster_name:
+        options |= {
+            "name": cluster_name, "namespace": "vidal", "get_if_exists": True, "lifetime": "detached",
+            "max_restarts": -1,
+        }  # fmt: skip
     remote: Any = ray.remote
-    return remote(num_cpus=0, scheduling_strategy=here)(kind).remote(*arguments)
+    return remote(**options)(kind).remote(*arguments)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import secrets
 import threading
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, ClassVar
@@ -54,6 +55,8 @@ class Fetch(Stage, WebSettings):
     """Filters of the catalogue that decide on what is known of a clip before its media is fetched."""
 
     _is_removed: Callable[[Clip], bool] | None = PrivateAttr(default=None)
+    _run: str = PrivateAttr(default_factory=lambda: secrets.token_hex(8))
+    """The name of the run for the governor; every worker's copy has the same."""
     _judges: list[Stage] = PrivateAttr(default_factory=list)
     _judging: Any = PrivateAttr(default=None)
     _web: Any = PrivateAttr(default=None)
@@ -65,12 +68,12 @@ class Fetch(Stage, WebSettings):
         return lines
 
     def shared(self) -> object:
-        return Governor(self.hosts, default=self.any_host)
+        return Governor()
 
     def bind(self, proxy: Shared) -> None:
         from vidal.crawl.web import WebFetcher
 
-        self._web = WebFetcher(self, proxy)
+        self._web = WebFetcher(self, proxy, self._run)
 
     def withhold(self, is_removed: Callable[[Clip], bool]) -> None:
         self._is_removed = is_removed

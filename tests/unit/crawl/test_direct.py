@@ -6,11 +6,13 @@ import hashlib
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 from urllib.parse import quote
 
 import pytest
 
 from tests.site import Plan, Site
+from tests.site.admitted import Admitted
 from tests.site.faults import FAULTS
 from vidal.crawl.ask import Answer, Ask
 from vidal.crawl.child import FetchChild
@@ -36,8 +38,9 @@ def child() -> Iterator[FetchChild]:
 
 
 def ask(
-    child: FetchChild, folder: Path, url: str, *, wall_s: float = 10.0, sha256: str = "", **settings: object
-) -> Answer:
+    child: FetchChild, folder: Path, url: str, *, wall_s: float = 10.0, sha256: str = "", admission: Any = None,
+    **settings: object,
+) -> Answer:  # fmt: skip
     told = WebSettings(**{"allow_addresses": ("127.0.0.0/29",), "socket_timeout_s": 1.0, **settings})  # type: ignore[arg-type]
     return child.ask(
         Ask(
@@ -48,7 +51,8 @@ def ask(
             max_bytes=MAX_BYTES,
             expected_sha256=sha256,
             settings=told,
-        )
+        ),
+        admission,
     )
 
 
@@ -196,11 +200,16 @@ def test_robots_txt_is_read_once_and_shared(site: Site, tmp_path: Path) -> None:
     assert paths.count("/robots.txt") == 1 and paths.count("/disallowed/bunny-wake.mp4") == 2
 
 
-def test_every_request_of_a_visit_is_counted(site: Site, tmp_path: Path) -> None:
+def test_every_request_of_a_visit_is_admitted(site: Site, tmp_path: Path) -> None:
     with FetchChild() as child:
-        url = site.url("/hops/5/bunny-wake.mp4", 2)
-        assert ask(child, tmp_path, url).requests == 8, "robots.txt, tdmrep.json, five redirects, the file"
-        assert ask(child, tmp_path, url).requests == 6, "what the host says of all its files is known by now"
+        url, admitted = site.url("/hops/5/bunny-wake.mp4", 2), Admitted()
+        site.hits.clear()
+        ask(child, tmp_path, url, admission=admitted)
+        assert len(admitted.asked) == len(site.hits) == 8, "robots.txt, tdmrep.json, five redirects, the file"
+        ask(child, tmp_path, url, admission=admitted)
+        assert len(admitted.asked) == len(site.hits) == 14, "what the host says of all its files is known by now"
+        assert set(admitted.asked) == {("127.0.0.3", "page")}
+        assert admitted.statuses == [200, 200, *[302] * 5, 200, *[302] * 5, 200]
 
 
 def test_other_bytes_than_recorded_are_told(site: Site, child: FetchChild, tmp_path: Path) -> None:

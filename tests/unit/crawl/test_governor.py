@@ -1,179 +1,284 @@
-"""One budget per host for the whole run: never above the rate, patient in an outage, fair to who asked first."""
+"""One budget per host for all runs: never above the rate, whoever asks, dies or comes back."""
 
 from __future__ import annotations
 
+import heapq
+import itertools
+import sqlite3
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
 import pytest
 
-from vidal.crawl.governor import Governor, HostRules
+from vidal.crawl.governor import Governor, Outcome
+from vidal.crawl.settings import HostRules
+from vidal.errors import StorageError
 
 
 class Clock:
     def __init__(self) -> None:
-        self.now = 1000.0
+        self.now = 1_800_000_000.0
 
     def __call__(self) -> float:
         return self.now
 
 
-def crowd(
-    governor: Governor, clock: Clock, hosts: list[str], visit_s: float, until_s: float
-) -> list[tuple[float, str]]:
-    """One caller a name in ``hosts``, all at once, each of them asking again when told to; gives the admissions."""
-    start, admissions = clock.now, []
-    callers = [[host, None, clock.now] for host in hosts]
-    visits: list[tuple[float, str]] = []
-    while (callers or visits) and clock.now < start + until_s:
-        for end, ticket in [v for v in visits if v[0] <= clock.now]:
-            governor.report(ticket, "ok")
-            visits.remove((end, ticket))
-        for caller in [c for c in callers if c[2] <= clock.now]:
-            caller[1], wait_s, _ = governor.admit(caller[0], caller[1])
-            caller[2] = clock.now + wait_s
-            if wait_s == 0:
-                callers.remove(caller)
-                visits.append((clock.now + visit_s, caller[1]))
-                admissions.append((clock.now - start, caller[0]))
-        due = [c[2] for c in callers] + [v[0] for v in visits]
-        clock.now = max(clock.now + 1e-4, min(due, default=clock.now))
-    return admissions
+@pytest.fixture
+def clock() -> Clock:
+    return Clock()
 
 
-@pytest.mark.parametrize(("per_s", "concurrent", "visit_s", "wanted_s"), [
-    (10.0, 4, 0.05, 10.0),   # the rate decides: 100 admissions at 10 a second
-    (100.0, 2, 0.2, 10.0),   # the visits decide: 100 of 0.2 s, two at a time
+@pytest.fixture
+def governor(tmp_path: Path, clock: Clock) -> Governor:
+    return Governor(tmp_path, clock=clock)
+
+
+def rules(**given: Any) -> dict[str, Any]:
+    return HostRules(**{"jitter": 0.0, **given}).model_dump()
+
+
+Sent = list[tuple[float, str]]
+
+
+def visitor(
+    governor: Governor, budget: str, given: dict[str, Any], sent: Sent, *, requests: int = 1, answer_s: float = 0.05,
+    dies: bool = False, kind: str = "page",
+) -> Iterator[float]:  # fmt: skip
+    """One caller, which yields the seconds after which it goes on."""
+    while True:
+        visit, wait_s, _ = governor.begin("run", budget, given, kind)
+        if visit:
+            break
+        yield wait_s
+    for _ in range(requests):
+        while (wait_s := governor.admit("run", visit, budget, given, kind)[0]) > 0:
+            yield min(wait_s, 5.0)
+        sent.append((governor._clock(), budget))
+        if dies:
+            return
+        yield answer_s
+    governor.end(visit, {budget: "ok"}, given)
+
+
+def run(clock: Clock, callers: list[Iterator[float]], until_s: float = 1000.0) -> None:
+    """Let callers go on, each in its time."""
+    start, numbers = clock.now, itertools.count()
+    due = [(clock.now, next(numbers), caller) for caller in callers]
+    while due and clock.now < start + until_s:
+        at, _, caller = heapq.heappop(due)
+        clock.now = max(clock.now, at)
+        if (wait_s := next(caller, None)) is not None:
+            heapq.heappush(due, (clock.now + wait_s, next(numbers), caller))
+
+
+def most_in_a_second(times: list[float]) -> int:
+    return max(sum(at <= time < at + 1 for time in times) for at in times)
+
+
+@pytest.mark.parametrize(("per_s", "concurrent", "requests", "answer_s", "wanted_s"), [
+    (10.0, 4, 1, 0.05, 10.5),   # the rate decides: 100 requests, 5 % rarer than 10 a second
+    (100.0, 2, 1, 0.2, 11.0),   # the visits decide: 100 of 0.2 s, two at a time
+    (4.0, 4, 7, 0.01, 26.25),   # requests within visits count as others do
 ])  # fmt: skip
-def test_a_host_is_visited_as_often_as_its_rules_allow_and_no_oftener(
-    per_s: float, concurrent: int, visit_s: float, wanted_s: float
+def test_a_host_is_asked_as_often_as_its_rules_allow_and_no_oftener(
+    governor: Governor, clock: Clock, per_s: float, concurrent: int, requests: int, answer_s: float, wanted_s: float
 ) -> None:
-    clock = Clock()
-    rules = HostRules(per_s=per_s, concurrent=concurrent, jitter=0.0)
-    governor = Governor({}, default=rules, clock=clock)
-    times = [at for at, _ in crowd(governor, clock, ["a"] * 100, visit_s, 100)]
-    assert len(times) == 100
-    assert wanted_s * 0.95 <= times[-1] <= wanted_s * 1.1
-    assert all(sum(at <= t < at + 1 for t in times) <= per_s + 1 for at in times)
+    sent: Sent = []
+    given, count = rules(per_s=per_s, concurrent=concurrent), 100 // requests + (100 % requests > 0)
+    start = clock.now
+    run(clock, [visitor(governor, "a", given, sent, requests=requests, answer_s=answer_s) for _ in range(count)])
+    times = [at - start for at, _ in sent]
+    assert len(times) == count * requests
+    assert wanted_s * 0.93 <= times[-1] <= wanted_s * 1.15
+    assert most_in_a_second(times) <= per_s + 1
 
 
-def test_hosts_do_not_wait_for_each_other_and_a_subdomain_shares_its_domains_budget() -> None:
-    clock = Clock()
-    governor = Governor({"slow.org": HostRules(per_s=0.1, jitter=0.0)}, default=HostRules(per_s=10), clock=clock)
-    admissions = crowd(governor, clock, ["www.slow.org"] * 3 + ["fast.org"] * 20, 0.01, 100)
-    assert max(at for at, host in admissions if host == "fast.org") < 2.5
-    assert [round(at) for at, host in admissions if host == "www.slow.org"] == [0, 10, 20]
+def test_hosts_do_not_wait_for_each_other(governor: Governor, clock: Clock) -> None:
+    sent: Sent = []
+    slow, fast, start = rules(per_s=0.1), rules(per_s=10), clock.now
+    run(
+        clock,
+        [
+            *(visitor(governor, "slow", slow, sent) for _ in range(3)),
+            *(visitor(governor, "fast", fast, sent) for _ in range(20)),
+        ],
+    )
+    assert max(at for at, host in sent if host == "fast") - start < 2.5
+    assert [round(at - start, 1) for at, host in sent if host == "slow"] == [0, 10.5, 21.0]
 
 
-def test_who_asked_first_goes_first() -> None:
-    clock = Clock()
-    governor = Governor({}, default=HostRules(per_s=1, jitter=0.5), clock=clock)
-    tickets = [governor.admit("a", None)[0] for _ in range(5)]
-    order = []
-    while len(order) < 4:
-        clock.now += 0.1
-        for ticket in reversed(tickets[1:]):
-            if ticket not in order and governor.admit("a", ticket)[1] == 0:
-                order.append(ticket)
-                governor.report(ticket, "ok")
-    assert order == tickets[1:]
+def test_who_asked_first_goes_first_and_is_told_once_how_long_to_wait(governor: Governor, clock: Clock) -> None:
+    given = rules(per_s=1, concurrent=9)
+    visits = [governor.begin("run", "a", given)[0] for _ in range(5)]
+    waits = [governor.admit("run", visit, "a", given)[0] for visit in visits]
+    assert waits == pytest.approx([0, 1.05, 2.1, 3.15, 4.2])
+    for visit in visits[1:]:
+        clock.now += 1.05
+        assert governor.admit("run", visits[-1], "a", given)[0] > 0 or visit == visits[-1]
+        assert visit == visits[-1] or governor.admit("run", visit, "a", given)[0] == pytest.approx(0)
+
+
+def test_media_may_have_a_rate_of_its_own(governor: Governor, clock: Clock) -> None:
+    sent: Sent = []
+    given, start = rules(per_s=0.5, media_per_s=10, concurrent=2), clock.now
+    callers = [visitor(governor, "a", given, sent, requests=40, kind="media") for _ in range(2)]
+    run(clock, [*callers, visitor(governor, "a", given, pages := [], requests=5)])
+    assert sent[-1][0] - start == pytest.approx(8.4, rel=0.05) and most_in_a_second([at for at, _ in sent]) <= 11
+    assert [round(b[0] - a[0], 1) for a, b in itertools.pairwise(pages)] == [2.1] * 4
+
+
+def test_two_runs_share_a_rate_and_may_have_different_rules(tmp_path: Path, clock: Clock) -> None:
+    sent: Sent = []
+    callers = [
+        visitor(Governor(tmp_path, clock=clock), "a", rules(per_s=2, concurrent=3), sent, requests=10),
+        visitor(Governor(tmp_path, clock=clock), "a", rules(per_s=2, concurrent=3), sent, requests=10),
+        visitor(Governor(tmp_path, clock=clock), "a", rules(per_s=1, concurrent=3), sent, requests=2),
+    ]
+    run(clock, callers)
+    times = [at for at, _ in sent]
+    assert len(times) == 22 and most_in_a_second(times) <= 3
+
+
+def test_what_a_killed_run_has_left_is_there_for_the_next(tmp_path: Path, clock: Clock) -> None:
+    sent: Sent = []
+    for _ in range(5):
+        # Killed between its request and the report.
+        run(clock, [visitor(Governor(tmp_path, clock=clock), "a", rules(per_s=2, concurrent=20), sent, dies=True)])
+    assert [round(b[0] - a[0], 3) for a, b in itertools.pairwise(sent)] == [0.525] * 4
+
+
+def test_a_caller_that_died_is_forgotten(governor: Governor, clock: Clock) -> None:
+    given = rules(per_s=1, concurrent=1)
+    visit = governor.begin("run", "a", given)[0]
+    assert visit and governor.admit("run", visit, "a", given)[0] == 0, "goes, and is not heard of again"
+    clock.now += 14
+    assert not governor.begin("run", "a", given)[0]
+    governor.renew(visit)
+    clock.now += 14
+    assert not governor.begin("run", "a", given)[0], "it was heard of"
+    clock.now += 2
+    assert governor.begin("run", "a", given)[0]
+
+
+def test_a_caller_that_died_while_it_waited_holds_nobody_up(governor: Governor, clock: Clock) -> None:
+    given = rules(per_s=1, concurrent=5)
+    first, dead, alive = (governor.begin("run", "a", given)[0] for _ in range(3))
+    assert [governor.admit("run", visit, "a", given)[0] > 0 for visit in (first, dead, alive)] == [False, True, True]
+    waited_s = 0.0
+    while (wait_s := governor.admit("run", alive, "a", given)[0]) > 0:
+        clock.now += min(wait_s, 5.0)
+        waited_s += wait_s
+    assert waited_s <= 17
+
+
+def test_a_clock_that_was_turned_back_delays_nobody(governor: Governor, clock: Clock) -> None:
+    given = rules(per_s=1, failures_to_pause=1, pause_s=20)
+    visit = governor.begin("run", "a", given)[0]
+    governor.admit("run", visit, "a", given)
+    governor.end(visit, {"a": "trouble"}, given)
+    clock.now -= 3600
+    assert governor.begin("run", "a", given)[1] == pytest.approx(20)
+    clock.now += 20
+    assert governor.begin("run", "a", given)[1] <= 1.05, "its last request seems to be to come"
+    clock.now += 1.05
+    visit = governor.begin("run", "a", given)[0]
+    assert visit and governor.admit("run", visit, "a", given)[0] == 0
+
+
+def fail(governor: Governor, given: dict[str, Any], outcome: Outcome = "trouble", wish_s: float | None = None) -> float:
+    """One visit of a host that is open, which ends so; the pause that follows."""
+    visit, wait_s, _ = governor.begin("run", "a", given)
+    assert visit, wait_s
+    assert governor.admit("run", visit, "a", given)[0] == 0
+    return governor.end(visit, {"a": outcome}, given, wish_s)
 
 
 @pytest.mark.parametrize(("outcomes", "retry_after_s", "wanted_s"), [
     (["rate_limited"], 90.0, 90.0),                 # the host's own word
+    (["rate_limited"], 1e9, 86400.0),
     (["rate_limited"], None, 30.0),                 # the first pause
     (["trouble"] * 2, None, 0.0),                   # two failures are no outage
     (["trouble"] * 3, None, 30.0),                  # three are
     (["trouble", "trouble", "ok", "trouble"], None, 0.0),
 ])  # fmt: skip
 def test_a_host_that_rate_limits_or_fails_is_paused(
-    outcomes: list[str], retry_after_s: float | None, wanted_s: float
+    governor: Governor, clock: Clock, outcomes: list[Outcome], retry_after_s: float | None, wanted_s: float
 ) -> None:
-    clock = Clock()
-    rules = HostRules(per_s=1000, jitter=0.0, failures_to_pause=3, pause_s=30)
-    governor = Governor({}, default=rules, clock=clock)
+    given, pause_s = rules(per_s=1000, failures_to_pause=3, pause_s=30), 0.0
     for outcome in outcomes:
         clock.now += 1
-        ticket, wait_s, _ = governor.admit("a", None)
-        assert wait_s == 0
-        governor.report(ticket, outcome, retry_after_s)
-    assert governor.snapshot()["a"]["paused_s"] == pytest.approx(wanted_s)
+        pause_s = fail(governor, given, outcome, retry_after_s)
+    assert pause_s == pytest.approx(wanted_s)
+    state = governor.begin("run", "a", given)[2]
+    assert state == ("open" if not wanted_s else "rate_limited" if "rate_limited" in outcomes else "host_unavailable")
 
 
-def test_after_a_pause_one_caller_goes_first_and_each_further_pause_is_twice_as_long() -> None:
-    clock = Clock()
-    rules = HostRules(per_s=1000, jitter=0.0, concurrent=4, pause_s=10, max_pause_s=35)
-    governor = Governor({}, default=rules, clock=clock)
-    governor.report(governor.admit("a", None)[0], "rate_limited")
-    callers = [governor.admit("a", None)[0] for _ in range(4)]
-    for wanted_s in (20, 35, 35):
-        clock.now += governor.snapshot()["a"]["paused_s"]
-        assert [governor.admit("a", ticket)[1] == 0 for ticket in callers] == [True] + [False] * (len(callers) - 1)
-        governor.report(callers.pop(0), "trouble")
-        assert governor.snapshot()["a"]["paused_s"] == pytest.approx(wanted_s)
-    clock.now += 35
-    assert governor.admit("a", callers[0])[1] == 0
-    governor.report(callers[0], "ok")
-    clock.now += 1
-    assert governor.admit("a", None)[1] == 0
-    clock.now += 0.001
-    assert governor.admit("a", None)[1] == 0, "well again: as many at once as before"
-
-
-def test_a_caller_that_died_holds_nobody_up() -> None:
-    clock = Clock()
-    governor = Governor({}, default=HostRules(per_s=1, concurrent=1, max_visit_s=100), clock=clock)
-    governor.admit("a", None)  # goes, and never reports
-    governor.admit("a", None)  # waits, and never asks again
-    clock.now += 200
-    assert governor.admit("a", None)[1] == 0
-
-
-@pytest.mark.parametrize(("requests", "next_after_s"), [(0, 0.5), (1, 0.5), (2, 1.0), (7, 3.5)])
-def test_a_visit_of_several_requests_takes_the_time_of_as_many(requests: int, next_after_s: float) -> None:
-    clock = Clock()
-    governor = Governor({}, default=HostRules(per_s=2.0, jitter=0.0), clock=clock)
-    ticket, _, _ = governor.admit("a", None)
-    governor.report(ticket, "ok", requests=requests)
-    assert governor.admit("a", None)[1] == pytest.approx(next_after_s)
-
-
-@pytest.mark.parametrize(("outcome", "retry_after_s", "state"), [
-    ("rate_limited", 50.0, "paused"),
-    ("rate_limited", 86400.0, "rate_limited"),        # asks for longer than anybody waits
-    ("rate_limited", None, "paused"),
-    ("trouble", None, "paused"),
-])  # fmt: skip
-def test_a_host_that_asks_for_more_than_our_patience_is_given_up_at_once(
-    outcome: str, retry_after_s: float | None, state: str
+def test_after_a_pause_one_request_goes_first_and_each_further_pause_is_twice_as_long(
+    governor: Governor, clock: Clock
 ) -> None:
-    clock = Clock()
-    rules = HostRules(per_s=1000, jitter=0.0, failures_to_pause=1, pause_s=30, patience_s=100)
-    governor = Governor({}, default=rules, clock=clock)
-    governor.report(governor.admit("a", None)[0], outcome, retry_after_s)
-    assert governor.admit("a", None)[2] == state
-    assert governor.snapshot()["a"]["waiting"] == 0, "who is put off holds no place"
+    given = rules(per_s=1000, concurrent=4, pause_s=10, max_pause_s=35)
+    fail(governor, given, "rate_limited")
+    for pause_s, next_s in ((10, 20), (20, 35), (35, 35)):
+        assert governor.begin("run", "a", given)[1] == pytest.approx(pause_s)
+        clock.now += pause_s
+        probe = governor.begin("run", "a", given)[0]
+        assert probe and governor.admit("run", probe, "a", given)[0] == 0
+        assert governor.begin("run", "a", given) == ("", 1.0, governor.begin("run", "a", given)[2]), "one alone"
+        assert governor.end(probe, {"a": "trouble"}, given) == pytest.approx(next_s)
+    clock.now += 35
+    probe = governor.begin("run", "a", given)[0]
+    governor.admit("run", probe, "a", given)
+    governor.answered("a")
+    clock.now += 0.01
+    assert governor.begin("run", "a", given)[0], "well again, before the probe's file has come"
 
 
-def test_a_host_that_stays_down_is_given_up_between_single_trials_and_taken_up_when_it_is_well() -> None:
-    clock = Clock()
-    rules = HostRules(per_s=1000, jitter=0.0, failures_to_pause=1, pause_s=10, max_pause_s=40, patience_s=60)
-    governor = Governor({}, default=rules, clock=clock)
-    states = []
-    for _ in range(5):
-        governor.report(governor.admit("a", None)[0], "trouble")
-        states.append(governor.admit("a", None)[2])
-        clock.now += governor.snapshot()["a"]["paused_s"]
-    assert states == ["paused", "paused", "host_unavailable", "host_unavailable", "host_unavailable"]
-    trial, wait_s, _ = governor.admit("a", None)
-    assert wait_s == 0 and governor.admit("a", None)[2] == "paused", "one goes, the others wait for what it finds"
-    governor.report(trial, "ok")
+def test_a_visit_under_way_when_its_host_is_paused_sends_nothing_more(governor: Governor, clock: Clock) -> None:
+    given = rules(per_s=1000, concurrent=4, pause_s=10)
+    long = governor.begin("run", "a", given)[0]
+    assert governor.admit("run", long, "a", given)[0] == 0
     clock.now += 1
-    assert governor.admit("a", None)[1:] == (0.0, "open")
+    assert fail(governor, given, "rate_limited", 50.0) == 50
+    assert governor.admit("run", long, "a", given)[0] == pytest.approx(50)
+    assert governor.end(long, {"a": "trouble"}, given) == pytest.approx(50), "an older request is no second outage"
+    clock.now += 50
+    assert governor.begin("run", "a", given)[0]
 
 
-def test_pauses_without_end_are_no_longer_than_the_longest() -> None:
-    clock = Clock()
-    governor = Governor({}, default=HostRules(failures_to_pause=1, jitter=0.0, max_pause_s=60), clock=clock)
-    for _ in range(2000):
-        governor.report(governor.admit("a", None)[0], "trouble")
-        clock.now += governor.snapshot()["a"]["paused_s"]
-    governor.report(governor.admit("a", None)[0], "trouble")
-    assert governor.snapshot()["a"]["paused_s"] == pytest.approx(60)
+def test_a_probe_that_died_is_followed_by_another(governor: Governor, clock: Clock) -> None:
+    given = rules(per_s=1000, failures_to_pause=1, pause_s=10)
+    fail(governor, given)
+    clock.now += 10
+    probe = governor.begin("run", "a", given)[0]
+    governor.admit("run", probe, "a", given)
+    clock.now += 10
+    assert not governor.begin("run", "a", given)[0]
+    clock.now += 6
+    assert governor.begin("run", "a", given)[0]
+
+
+def test_ten_thousand_pauses_are_no_longer_than_the_longest(governor: Governor, clock: Clock) -> None:
+    given = rules(failures_to_pause=1, max_pause_s=60)
+    for _ in range(10_000):
+        clock.now += fail(governor, given)
+    assert fail(governor, given) == pytest.approx(60)
+
+
+def test_requests_and_waits_are_counted_by_run_and_budget(governor: Governor, clock: Clock) -> None:
+    given = rules(per_s=2)
+    run(clock, [visitor(governor, "a", given, [], requests=3)])
+    assert governor.counts("run") == {"a": {"visits": 1, "requests": 3, "waited_s": 0, "per_s": 2}}
+    assert governor.counts("another") == {}
+
+
+@pytest.mark.parametrize("damage", ["folder", "bytes"])
+def test_a_file_that_cannot_be_kept_is_one_line(tmp_path: Path, damage: str) -> None:
+    if damage == "folder":
+        (tmp_path / "crawl").write_text("a file")
+    else:
+        (tmp_path / "crawl").mkdir()
+        (tmp_path / "crawl" / "budgets-1.sqlite").write_bytes(b"no database" * 100)
+    with pytest.raises(StorageError, match=r"budgets.*VIDAL_CACHE") as raised:
+        Governor(tmp_path / "crawl").begin("run", "a", rules())
+    assert isinstance(raised.value.__cause__, sqlite3.Error)

@@ -6,10 +6,12 @@ import hashlib
 import json
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from tests.site import Site
+from tests.site.admitted import Admitted
 from tests.site.media import IMAGE
 from vidal.crawl.ask import Answer, Ask, host_of
 from vidal.crawl.child import FetchChild
@@ -41,6 +43,7 @@ def ask(
     sha256: str = "",
     wall_s: float = 10.0,
     entries: int = 50,
+    admission: Any = None,
     **settings: object,
 ) -> Answer:
     told = WebSettings(**{"allow_addresses": ("127.0.0.1",), "generic": True, "socket_timeout_s": 1.0, **settings})  # type: ignore[arg-type]
@@ -54,7 +57,8 @@ def ask(
             expected_sha256=sha256,
             entries=entries,
             settings=told,
-        )  # type: ignore[arg-type]
+        ),  # type: ignore[arg-type]
+        admission,
     )
 
 
@@ -96,8 +100,9 @@ def test_the_page_is_asked_for_once(site: Site, child: FetchChild, tmp_path: Pat
     url = site.url("/page/video/bunny-unlucky-bird.mp4")
     site.hits.clear()
     ask(child, "metadata", url, tmp_path)
-    answer = ask(child, "media", url, tmp_path)
-    assert answer.requests == 1, "the film alone: page and robots.txt were read for the metadata"
+    admitted = Admitted()
+    ask(child, "media", url, tmp_path, admission=admitted)
+    assert admitted.asked == [("127.0.0.1", "media")], "page and robots.txt were read for the metadata"
     assert [hit.path for hit in site.hits].count("/page/video/bunny-unlucky-bird.mp4") == 1
 
 
@@ -181,13 +186,15 @@ def test_a_page_and_a_file_behind_a_cookie_are_found(site: Site, child: FetchChi
     assert ask(child, "media", site.url("/cookie/bunny-wake.mp4"), tmp_path).ok
 
 
-def test_every_request_of_a_visit_is_counted(site: Site, tmp_path: Path) -> None:
+@pytest.mark.parametrize("path", ["/hops/3/bunny-unlucky-bird.mp4", "/hls/bunny-wake.mp4/index.m3u8"])
+def test_every_request_of_a_visit_is_admitted(site: Site, tmp_path: Path, path: str) -> None:
     site.hits.clear()
+    admitted = Admitted()
     with FetchChild() as child:
-        answer = ask(child, "media", site.url("/hops/3/bunny-unlucky-bird.mp4"), tmp_path)
-    assert answer.ok and answer.requests == sum("/hops/" in hit.path for hit in site.hits) + 2, (
-        "robots.txt and tdmrep.json, too"
-    )
+        assert ask(child, "media", site.url(path), tmp_path, admission=admitted).ok
+    assert len(admitted.asked) == len(site.hits) > 5
+    kinds = [kind for _, kind in admitted.asked]
+    assert kinds == sorted(kinds, reverse=True) and set(kinds) == {"page", "media"}
 
 
 def test_a_list_gives_its_entries_up_to_a_number(site: Site, child: FetchChild, tmp_path: Path) -> None:

@@ -31,6 +31,7 @@ def visitor() -> Iterator[Visitor]:
         generic=True,
         tries=2,
         back_off_s=0.1,
+        outage_s=0,
         socket_timeout_s=2,
         concurrency=3,
     )

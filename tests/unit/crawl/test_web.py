@@ -13,7 +13,7 @@ from tests.site import Site
 from vidal.clip import Clip
 from vidal.crawl.schedule import Schedule, Turn
 from vidal.crawl.settings import WebSettings
-from vidal.crawl.visitor import Tries
+from vidal.crawl.visitor import Later, Tries
 from vidal.stage import Direct
 from vidal.stages.fetch import Fetch
 
@@ -30,7 +30,14 @@ def fetched(urls: list[str], folder: Path, **settings: Any) -> list[Clip]:
         clips[-1].work.folder = folder / str(number)
         (folder / str(number)).mkdir()
     rules = {"per_s": 100, "concurrent": 4, "jitter": 0, **settings.pop("any_host", {})}
-    told = {"allow_addresses": ["127.0.0.0/29"], "via": "direct", "socket_timeout_s": 1, "back_off_s": 0.1, **settings}
+    told = {
+        "allow_addresses": ["127.0.0.0/29"],
+        "via": "direct",
+        "socket_timeout_s": 1,
+        "back_off_s": 0.1,
+        "outage_s": 3,
+        **settings,
+    }
     stage = Fetch(any_host=rules, **told)
     stage.bind(Direct(stage.shared()))
     stage.setup()
@@ -65,7 +72,6 @@ def test_failing_hosts_delay_no_clip_of_another_and_stop_nothing(tmp_path: Path)
 
 @pytest.mark.parametrize("down_s", [0.3, 1.0])
 def test_a_lone_clip_on_a_host_that_is_down_for_a_while_is_kept(down_s: float, tmp_path: Path) -> None:
-    """With back-offs of a twentieth of the default: a second here is twenty."""
     with Site() as site:
         port = site.port
     sites: list[Site] = []
@@ -79,12 +85,11 @@ def test_a_lone_clip_on_a_host_that_is_down_for_a_while_is_kept(down_s: float, t
 
 def test_a_clip_that_is_put_off_lets_others_go_and_comes_back_in_its_time() -> None:
     now = 0.0
-    tries = Tries(WebSettings())
-    turns = [Turn(host, Clip(url=f"http://{host}/{n}"), tries) for n, host in enumerate(["a", "a", "b"])]
+    turns = [Turn(host, Clip(url=f"http://{host}/{n}"), Tries(WebSettings())) for n, host in enumerate(["a", "a", "b"])]
     schedule = Schedule(turns, clock=lambda: now)
     first = schedule.take()
     assert first is turns[0]
-    schedule.done(turns[0], 10.0)
+    schedule.done(turns[0], Later(10.0))
     assert [schedule.take(), schedule.take()] == [turns[1], turns[2]]
     assert schedule.take() == 10.0
     for turn in turns[1:]:
@@ -95,7 +100,41 @@ def test_a_clip_that_is_put_off_lets_others_go_and_comes_back_in_its_time() -> N
     assert schedule.take() is None
 
 
-def test_the_times_between_visits_double_and_end() -> None:
-    tries = Tries(WebSettings(tries=4, back_off_s=2.0, outage_tries=3))
-    assert [tries.count(is_paused=False) for _ in range(4)] == [2.0, 4.0, 8.0, None]
-    assert [tries.count(is_paused=True) for _ in range(3)] == [0.0, 0.0, None]
+@pytest.mark.parametrize(("of", "waited_s"), [("budget", 0.0), ("pause", 10.0)])
+def test_the_clips_of_a_budget_that_has_to_wait_are_not_asked_about_one_by_one(of: str, waited_s: float) -> None:
+    now = 0.0
+    turns = [Turn(host, Clip(url=f"http://{host}/{n}"), Tries(WebSettings())) for n, host in enumerate(["a", "a", "b"])]
+    schedule = Schedule(turns, clock=lambda: now)
+    first = schedule.take()
+    assert first is turns[0]
+    schedule.done(turns[0], Later(10.0, of))
+    assert schedule.take() is turns[2] and schedule.take() == 10.0
+    assert turns[1].tries.paused_s == waited_s
+    now = 10.0
+    assert [schedule.take(), schedule.take()] == turns[:2], "in plan order"
+
+
+def test_attempts_end_after_so_many_and_those_of_a_host_that_is_down_after_so_long() -> None:
+    now = 0.0
+    tries = Tries(WebSettings(tries=4, back_off_s=2.0), clock=lambda: now)
+    waits = [tries.back_off_s("truncated") for _ in range(4)]
+    assert waits[3] is None
+    assert all(0 <= wait_s <= longest_s for wait_s, longest_s in zip(waits[:3], (2, 4, 8), strict=True) if wait_s)
+    tries = Tries(WebSettings(tries=2, outage_s=30.0), clock=lambda: now)
+    while (wait_s := tries.back_off_s("network")) is not None:
+        assert wait_s <= 16.0
+        now += wait_s + 0.1
+    assert 30 <= now <= 47
+
+
+def test_back_offs_without_end_do_not_overflow() -> None:
+    tries = Tries(WebSettings(tries=100_000))
+    assert all((tries.back_off_s("truncated") or 0.0) <= 16 for _ in range(10_000))
+
+
+def test_a_clip_waits_for_pauses_up_to_its_patience_in_all() -> None:
+    tries = Tries(WebSettings())
+    assert [tries.waits_for(pause_s, 120.0) for pause_s in (60.0, 50.0, 20.0, 9.0)] == [True, True, False, True]
+    assert [tries.waits_for(0.0, 120.5) for _ in range(3)] == [True, True, False], (
+        "a pause of nothing is one of a second"
+    )

@@ -1,0 +1,22 @@
+"""`Admitted`: lets every request of a visit go at once, and remembers it."""
+
+from __future__ import annotations
+
+from typing import Any
+
+
+class Admitted:
+    def __init__(self) -> None:
+        self.asked: list[tuple[str, str]] = []
+        """Host and kind of each request."""
+        self.statuses: list[int] = []
+
+    def admit(self, host: str, kind: str) -> dict[str, Any]:
+        self.asked.append((host, kind))
+        return {"waited_s": 0.0}
+
+    def answered(self, status: int) -> None:
+        self.statuses.append(status)
+
+    def renew(self) -> None:
+        """Nobody is told."""

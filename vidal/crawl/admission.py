@@ -1,0 +1,98 @@
+"""`Admission`: asks the governor before each request of one visit, and waits until it may be sent."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from typing import Any
+
+from vidal.crawl.governor import Outcome, State
+from vidal.crawl.platforms import budget_of
+from vidal.crawl.reasons import HOST_WIDE, from_status
+from vidal.crawl.settings import WebSettings
+from vidal.stage import Shared
+
+_ASK_AGAIN_S = 5.0
+"""A caller asks at least this often, as the governor forgets silent ones."""
+_MAX_PAUSE_S = 10.0
+"""A visit waits for no longer pauses, and is started again after them."""
+_UNKNOWN = frozenset({"fetcher_died", "extractor_failed", "ssrf", "storage", "terms_not_accepted"})
+"""Reasons that say nothing about the last host."""
+
+
+class Admission:
+    """The requests of one visit, in the thread that waits for its fetching child."""
+
+    def __init__(
+        self,
+        settings: WebSettings,
+        governor: Shared,
+        run: str,
+        visit: str,
+        *,
+        clock: Callable[[], float] = time.monotonic,
+        sleep: Callable[[float], object] = time.sleep,
+    ) -> None:
+        self._settings, self._governor, self._run, self._visit = settings, governor, run, visit
+        self._clock, self._sleep = clock, sleep
+        self._called_at = clock()
+        self._hosts: dict[str, str] = {}
+        """The budgets that were used, in the order of their last request, each with the host."""
+        self._is_probe = False
+        self.refused: tuple[str, float, State] | None = None
+        """Budget, seconds and state of the pause for which a request was not admitted."""
+
+    def admit(self, host: str, kind: str) -> dict[str, Any]:
+        """Wait until a request to the host may be sent; returns ``waited_s``, and ``reason`` if it may not."""
+        if platform := self._settings.needs_acceptance(host):
+            return _refusal("terms_not_accepted", f"{host} belongs to {platform}, which fetch.accept_terms lacks", 0.0)
+        budget, rules = budget_name(self._settings, host), self._settings.rules_of(host).model_dump()
+        waited_s = paused_s = 0.0
+        while True:
+            wait_s, state = self._governor.call("admit", self._run, self._visit, budget, rules, kind, waited_s)
+            self._called_at = self._clock()
+            if wait_s <= 0:
+                self._is_probe = state != "open"
+                self._hosts.pop(budget, None)
+                self._hosts[budget] = host
+                return {"waited_s": waited_s}
+            paused_s += wait_s if state != "open" else 0.0
+            if paused_s > _MAX_PAUSE_S:
+                self.refused = budget, wait_s, state
+                return _refusal(state, f"{host} is left alone for another {wait_s:.0f} s", waited_s)
+            wait_s = min(wait_s, _ASK_AGAIN_S)
+            self._sleep(wait_s)
+            waited_s += wait_s
+
+    def answered(self, status: int) -> None:
+        """Record that the last request was answered: the host of a probe is well again before its file has come."""
+        if self._is_probe and (status < 400 or from_status(status) not in (*HOST_WIDE, "rate_limited")):
+            self._governor.call("answered", next(reversed(self._hosts)))
+            self._is_probe = False
+
+    def renew(self) -> None:
+        """Tell the governor now and then that the visit is still under way."""
+        if self._clock() - self._called_at > _ASK_AGAIN_S:
+            self._governor.call("renew", self._visit)
+            self._called_at = self._clock()
+
+    def end(self, reason: str | None, retry_after_s: float | None = None) -> tuple[str, float]:
+        """Report the end of the visit; returns the budget of the last request, and the seconds of its pause."""
+        if not self._hosts:
+            self._governor.call("end", self._visit, {}, {})
+            return "", 0.0
+        *earlier, last = self._hosts
+        outcomes: dict[str, Outcome] = dict.fromkeys(earlier, "ok")
+        if not self.refused and reason not in _UNKNOWN:
+            outcomes[last] = "trouble" if reason in HOST_WIDE else "rate_limited" if reason == "rate_limited" else "ok"
+        rules = self._settings.rules_of(self._hosts[last]).model_dump()
+        return last, float(self._governor.call("end", self._visit, outcomes, rules, retry_after_s))
+
+
+def budget_name(settings: WebSettings, host: str) -> str:
+    """The name of a host's budget; several guests have one each."""
+    return f"{budget_of(host)}#{settings.session}" if settings.session else budget_of(host)
+
+
+def _refusal(reason: str, detail: str, waited_s: float) -> dict[str, Any]:
+    return {"waited_s": waited_s, "reason": reason, "detail": detail}
