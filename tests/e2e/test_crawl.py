@@ -22,7 +22,8 @@ from tests.site.media import IMAGE
 from vidal.dataset.dataset import Dataset
 
 FETCH = {
-    "allow_addresses": ["127.0.0.0/29"], "generic": True, "tries": 2, "back_off_s": 0.1, "wall_s": 20, "socket_timeout_s": 2,
+    "allow_addresses": ["127.0.0.0/29"], "generic": True, "tries": 2, "back_off_s": 0.1, "outage_s": 0, "wall_s": 20,
+    "socket_timeout_s": 2,
     "any_host": {"per_s": 50, "concurrent": 4, "pause_s": 0.2},
 }  # fmt: skip
 

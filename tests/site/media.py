@@ -47,6 +47,23 @@ def hls(cache: Path, name: str, *, is_apart: bool) -> Path:
     return folder
 
 
+def minutes_of_hls(cache: Path, name: str) -> Path:
+    """The folder with ``index.m3u8`` of 42 segments: those of a clip, again and again."""
+    folder = cache / f"{name}-minutes"
+    whole = hls(cache, name, is_apart=False)
+    with _lock:
+        if not folder.exists():
+            folder.mkdir()
+            lines = (whole / "index.m3u8").read_text().splitlines()
+            segments = [line for line in lines if line.endswith(".ts")]
+            head = ["#EXTM3U", "#EXT-X-VERSION:3", "#EXT-X-TARGETDURATION:10", "#EXT-X-PLAYLIST-TYPE:VOD"]
+            entries = [
+                f"#EXT-X-DISCONTINUITY\n#EXTINF:2.0,\n../{name}/{segments[n % len(segments)]}?n={n}" for n in range(42)
+            ]
+            (folder / "index.m3u8").write_text("\n".join([*head, *entries, "#EXT-X-ENDLIST", ""]))
+    return folder
+
+
 def dash(cache: Path, name: str) -> Path:
     """The folder with ``index.mpd``."""
     folder = cache / f"{name}-dash"

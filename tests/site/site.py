@@ -179,7 +179,15 @@ class Site:
         exchange.close()
 
     def _hls(self, exchange: Exchange, rest: str) -> None:
-        """``/hls/NAME.mp4/FILE``, or ``/hls/apart/NAME.mp4/FILE`` for video and audio in streams of their own."""
+        """``/hls/NAME.mp4/FILE``; ``/hls/apart/NAME.mp4/FILE`` has video and audio in streams of their own.
+
+        ``/hls/minutes/NAME.mp4/index.m3u8`` is a long one.
+        """
+        if rest.startswith("minutes/"):
+            name, _, _ = rest.removeprefix("minutes/").partition("/")
+            playlist = media.minutes_of_hls(self._cache, name) / "index.m3u8"
+            exchange.send(200, playlist.read_text().replace("../", "/hls/"), "application/vnd.apple.mpegurl")
+            return
         is_apart = rest.startswith("apart/")
         name, _, file = rest.removeprefix("apart/").partition("/")
         path = media.hls(self._cache, name, is_apart=is_apart) / Path(file).name

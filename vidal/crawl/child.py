@@ -125,7 +125,7 @@ class FetchChild:
                 if line := self._read_line(child, min(deadline, time.monotonic() + _TICK_S)):
                     message = json.loads(line)
                     if "ok" in message:
-                        return Answer(**message)
+                        return Answer.from_line(line)
                     deadline += self._serve(child, message, admission)
                     continue
                 if admission is not None:

@@ -86,7 +86,7 @@ class WebSettings(BaseModel):
     back_off_s: float = Field(2.0, ge=0)
     """Longest delay before the second attempt, doubled before each further one up to 16 s; the delay is a random share
     of it, and other clips are fetched meanwhile."""
-    outage_s: float = Field(30.0, ge=0)
+    outage_s: float = Field(15.0, ge=0)
     """A clip whose host is down or does not answer is attempted for at least this long, apart from pauses."""
     user_agent: str = ""
     """User-Agent header; by default vidal with its version and ``contact``."""

@@ -1,0 +1,112 @@
+"""Rates by the server's own log: redirects, segments, runs side by side, killed and restarted ones."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from tests.conftest import ROOT
+from tests.site import Hit, Plan, Site
+from vidal.clip import Clip
+from vidal.stage import Direct
+from vidal.stages.fetch import Fetch
+
+WAYS: dict[str, Any] = {
+    "allow_addresses": ["127.0.0.0/29"], "generic": True, "socket_timeout_s": 5, "back_off_s": 0.2, "tries": 3,
+}  # fmt: skip
+
+
+def most_in_a_second(hits: list[Hit]) -> int:
+    times = [hit.at for hit in hits]
+    return max(sum(at <= time < at + 1 for time in times) for at in times)
+
+
+def fetched(urls: list[str], folder: Path, **settings: Any) -> list[Clip]:
+    clips = []
+    for number, url in enumerate(urls):
+        clips.append(Clip(url=url))
+        clips[-1].work.folder = folder / str(number)
+        (folder / str(number)).mkdir(parents=True)
+    stage = Fetch(**{**WAYS, **settings})
+    stage.bind(Direct(stage.shared()))
+    stage.setup()
+    stage.process_batch(clips)
+    return clips
+
+
+def test_redirects_are_charged_one_by_one(tmp_path: Path) -> None:
+    with Site() as site:
+        urls = [site.url(f"/hops/5/{name}.mp4") for name in ("bunny-wake", "bunny-apple", "bunny-flower")]
+        clips = fetched(urls, tmp_path, any_host={"per_s": 2, "concurrent": 3}, via="direct")
+        assert [clip.reason for clip in clips] == [None] * 3
+        assert len(site.hits) >= 20 and most_in_a_second(site.hits) <= 3
+
+
+def test_segments_are_charged_one_by_one_and_may_have_a_rate_of_their_own(tmp_path: Path) -> None:
+    with Site() as site:
+        url = site.url("/hls/minutes/bunny-wake.mp4/index.m3u8")
+        (clip,) = fetched([url], tmp_path, any_host={"per_s": 8})
+        assert clip.reason is None and len(site.hits) > 40 and most_in_a_second(site.hits) <= 9
+    with Site() as site:
+        url = site.url("/hls/minutes/bunny-wake.mp4/index.m3u8")
+        started = time.monotonic()
+        (clip,) = fetched([url], tmp_path / "again", any_host={"per_s": 2, "media_per_s": 200})
+        assert clip.reason is None and time.monotonic() - started < 15
+
+
+def crawl(folder: Path, urls: list[str], **settings: Any) -> subprocess.Popen[bytes]:
+    """A run in a process of its own."""
+    folder.mkdir(exist_ok=True)
+    recipe = folder / "crawl.yaml"
+    stages = [{"fetch": {**WAYS, "via": "direct", **settings}}, "keep_source"]
+    recipe.write_text(yaml.safe_dump({"source": {"urls": urls}, "shards": {"size": 4}, "stages": stages}))
+    command = [sys.executable, "-m", "vidal", "crawl", str(recipe), "--out", str(folder / "out"), "--engine", "local"]
+    return subprocess.Popen(
+        [*command, "--workers", "1"], cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
+        start_new_session=True,
+    )  # fmt: skip
+
+
+def test_two_runs_at_once_share_the_rate_of_a_host(tmp_path: Path) -> None:
+    with Site(Plan(share=0)) as site:
+        runs = [
+            crawl(tmp_path / f"run{run}", [site.url(f"/v/{12 * run + n}.mp4") for n in range(12)], any_host={"per_s": 4})
+            for run in range(2)
+        ]  # fmt: skip
+        assert [run.wait(180) for run in runs] == [0, 0]
+        assert len(site.hits) >= 24 and most_in_a_second(site.hits) <= 5
+
+
+def test_kills_and_restarts_keep_the_rate(tmp_path: Path) -> None:
+    # Room for the visits that were under way at a kill, which count for a while.
+    rules = {"per_s": 4, "concurrent": 8}
+    with Site(Plan(share=0)) as site:
+        urls = [site.url(f"/v/{n}.mp4") for n in range(30)]
+        for kill in range(3):
+            run, seen = crawl(tmp_path / "run", urls, any_host=rules), len(site.hits)
+            deadline = time.monotonic() + 90
+            while run.poll() is None and len(site.hits) < seen + 5 and time.monotonic() < deadline:
+                time.sleep(0.02)
+            assert len(site.hits) >= seen + 5, f"run {kill} was slow"
+            os.killpg(run.pid, signal.SIGKILL)
+            run.wait()
+        assert crawl(tmp_path / "run", urls, any_host=rules).wait(180) == 0
+        assert most_in_a_second(site.hits) <= 5
+
+
+@pytest.mark.parametrize("is_known", [True, False])
+def test_a_host_that_wants_to_be_left_alone_for_a_day_stops_no_run(tmp_path: Path, is_known: bool) -> None:
+    with Site(Plan(share=0)) as site:
+        urls = [site.url(f"/fault/leave_alone/{n}.mp4") for n in range(4)]
+        urls += [site.url(f"/v/{n}.mp4", 1) for n in range(4)]
+        for _ in range(1 + is_known):
+            assert crawl(tmp_path / "run", urls, any_host={"per_s": 20}).wait(120) == 0
+        assert sum("leave_alone" in hit.path for hit in site.hits) <= 2
