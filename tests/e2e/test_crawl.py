@@ -150,7 +150,7 @@ def test_sounds_of_freesound_are_found_ranked_and_kept(site: Site, tmp_path: Pat
     terms = tmp_path / "terms.txt"
     terms.write_text("rain\nthunder\nnothing like it\n")
     source = {
-        "freesound": str(terms), "address": site.url("/apiv2"), "per_term": 2, "licences": ["publicdomain", "by/"],
+        "freesound": str(terms), "address": site.url("/apiv2"), "per_term": 2, "licences": ["cc0", "cc-by"],
     }  # fmt: skip
     recipe = write_recipe(tmp_path, source, via="direct")
     done = crawl(tmp_path, recipe, env={"FREESOUND_API_KEY": TOKEN})

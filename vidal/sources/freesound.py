@@ -7,30 +7,38 @@ import re
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 from urllib.parse import urlencode
 
 from pydantic import Field
 
 from vidal.crawl.ask import Answer, Ask
 from vidal.errors import ClipError, SourceError
+from vidal.licences import licence_name
 from vidal.sources.expanding import ExpandingSource, Question
 from vidal.sources.search import read_terms
 from vidal.sources.source import file_hash
 
 KEY_VARIABLE = "FREESOUND_API_KEY"
 _FIELDS = (
-    "id,name,tags,description,license,username,duration,created,avg_rating,num_ratings,num_downloads,num_comments,"
-    "previews,url"
+    "id,name,tags,description,license,gen_ai_preference,username,duration,created,avg_rating,num_ratings,num_downloads,"
+    "num_comments,previews,url"
 )
 _WORD = re.compile(r"[^\W_]+")
+_OPERATORS = re.compile(r"[\"+]|(?<!\w)-")
+"""What the API's query syntax takes for operators; a hyphen within a word is none."""
+_LICENCES = {
+    "cc0": "Creative Commons 0", "cc-by": "Attribution", "cc-by-nc": "Attribution NonCommercial",
+    "cc-sampling+": "Sampling+",
+}  # fmt: skip
+"""The API's names of licences."""
 
 
 class FreesoundSource(ExpandingSource):
     """``{freesound: TERMS}``; the API key is in the environment variable FREESOUND_API_KEY.
 
-    Sounds must pass every threshold. Of those, the ``per_term`` whose name, tags and description are most similar to
-    the term become candidates. Their high-quality preview is fetched, which needs no login.
+    The API is asked for sounds that pass every threshold. Of those, the ``per_term`` whose name, tags and description
+    are most similar to the term become candidates. Their high-quality preview is fetched, which needs no login.
     """
 
     freesound: str
@@ -46,8 +54,14 @@ class FreesoundSource(ExpandingSource):
     min_downloads: int = Field(0, ge=0)
     min_comments: int = Field(0, ge=0)
     min_similarity: float = Field(0.0, ge=0, le=1)
-    licences: list[str] = Field(default_factory=list)
-    """Substrings of accepted licence URLs, such as ``publicdomain`` or ``by/``; empty accepts any."""
+    licences: list[Literal["cc0", "cc-by", "cc-by-nc", "cc-sampling+"]] = Field(default_factory=list)
+    """Accepted licences; empty accepts any."""
+    gen_ai_preferences: list[str] = Field(["no-additional-preferences"])
+    """Accepted wishes of uploaders about the training of generative models; others are ``open-source-models``,
+    ``noncommercial-open-source-models`` and ``no-gen-ai``. Empty accepts any."""
+    min_tags: int = Field(0, ge=0)
+    with_tags: list[str] = Field(default_factory=list)
+    """Tags that a sound must all have."""
     without_tags: list[str] = Field(default_factory=list)
 
     def questions(self) -> Iterator[Question]:
@@ -56,10 +70,10 @@ class FreesoundSource(ExpandingSource):
             raise SourceError(f"freesound: no API key; set the environment variable {KEY_VARIABLE}")
         for term, _ in read_terms(Path(self.freesound).expanduser()):
             query = {
-                "query": term, "fields": _FIELDS, "page_size": self.asked_per_term,
-                "filter": f"duration:[{self.min_duration_s:g} TO {self.max_duration_s:g}]",
+                "query": " ".join(_OPERATORS.sub(" ", term).split()), "filter": self._filter(), "fields": _FIELDS,
+                "page_size": self.asked_per_term,
             }  # fmt: skip
-            url = f"{self.address}/search/text/?{urlencode(query)}"
+            url = f"{self.address}/search/?{urlencode(query)}"
             # In a header rather than in the address, which is stored with the answers.
             headers = {"Authorization": f"Token {key}"}
             yield Question(term=term, ask=Ask(op="get_json", url=url, headers=headers))
@@ -81,12 +95,32 @@ class FreesoundSource(ExpandingSource):
                     "uploader": sound.get("username"), "licence": sound.get("license"),
                     "uploaded_at": str(sound.get("created") or "")[:10] or None, "rating": sound.get("avg_rating"),
                     "download_count": sound.get("num_downloads"), "term_similarity": round(score, 4),
+                    "gen_ai_preference": sound.get("gen_ai_preference"),
                 }  # fmt: skip
 
     def identity(self) -> dict[str, Any]:
         return {**super().identity(), "freesound": file_hash(Path(self.freesound).expanduser())}
 
+    def _filter(self) -> str:
+        """The thresholds in the API's filter syntax, so that none of the results that are asked for is wasted."""
+        parts = [f"duration:[{self.min_duration_s:g} TO {self.max_duration_s:g}]"]
+        parts += [f"avg_rating:[{self.min_rating:g} TO 5]"] if self.min_rating else []
+        counts = {
+            "num_ratings": self.min_ratings if self.min_rating else 0, "num_downloads": self.min_downloads,
+            "num_comments": self.min_comments,
+        }  # fmt: skip
+        parts += [f"{name}:[{least} TO *]" for name, least in counts.items() if least]
+        parts += [f'tag:"{tag}"' for tag in self.with_tags]
+        choices = {"license": [_LICENCES[name] for name in self.licences], "gen_ai_preference": self.gen_ai_preferences}
+        for name, values in choices.items():
+            if values:
+                quoted = [f'"{value}"' for value in values]
+                parts.append(f"{name}:({' OR '.join(quoted)})")
+        return " ".join(parts)
+
     def _passes(self, sound: dict[str, Any]) -> bool:
+        """Whether a sound passes every threshold: the API is a stranger, and its filters change."""
+        tags = {str(tag).casefold() for tag in sound.get("tags") or ()}
         rating = float(sound.get("avg_rating") or 0) if int(sound.get("num_ratings") or 0) >= self.min_ratings else 0.0
         return (
             isinstance(sound.get("previews"), dict) and bool(sound["previews"].get("preview-hq-ogg"))
@@ -94,8 +128,11 @@ class FreesoundSource(ExpandingSource):
             and rating >= self.min_rating
             and int(sound.get("num_downloads") or 0) >= self.min_downloads
             and int(sound.get("num_comments") or 0) >= self.min_comments
-            and (not self.licences or any(part in str(sound.get("license")) for part in self.licences))
-            and not {tag.casefold() for tag in sound.get("tags") or ()} & {tag.casefold() for tag in self.without_tags}
+            and (not self.licences or licence_name(sound.get("license")) in self.licences)
+            and (not self.gen_ai_preferences or sound.get("gen_ai_preference") in (None, *self.gen_ai_preferences))
+            and len(tags) >= self.min_tags
+            and tags >= {tag.casefold() for tag in self.with_tags}
+            and not tags & {tag.casefold() for tag in self.without_tags}
         )  # fmt: skip
 
 

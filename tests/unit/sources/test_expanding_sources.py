@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from pathlib import Path
 from typing import Any
+from urllib.parse import parse_qs, urlsplit
 
 import pandas as pd
 import pytest
 from pydantic import ValidationError
 
+from tests.site import freesound
 from tests.site.freesound import sound
 from vidal.crawl.ask import Answer
 from vidal.errors import ClipError, SourceError
@@ -109,21 +111,64 @@ def test_freesound_without_a_key_says_where_to_put_it(terms: str, monkeypatch: p
     ({"min_ratings": 5, "min_rating": 1.0}, lambda s: s["num_ratings"] >= 5 and s["avg_rating"] >= 1),
     ({"min_downloads": 100}, lambda s: s["num_downloads"] >= 100),
     ({"min_comments": 2}, lambda s: s["num_comments"] >= 2),
-    ({"licences": ["publicdomain", "by/"]}, lambda s: "by-nc" not in s["license"]),
+    ({"licences": ["cc0", "cc-by"]}, lambda s: "by-nc" not in s["license"]),
+    ({"gen_ai_preferences": ["no-additional-preferences", "no-gen-ai"]},
+     lambda s: s["gen_ai_preference"] != "open-source-models"),
+    ({"min_tags": 3}, lambda s: len(set(s["tags"])) >= 3),
+    ({"with_tags": ["Dog", "field-recording"]}, lambda s: "dog" in s["tags"]),
     ({"without_tags": ["Dog"]}, lambda s: "dog" not in s["tags"]),
 ])  # fmt: skip
 def test_a_sound_is_a_candidate_if_it_passes_every_threshold(
     settings: dict[str, Any], passes: Any, key: None, terms: str
 ) -> None:
+    settings = {"gen_ai_preferences": [], **settings}
     wanted = {str(s["id"]) for s in SOUNDS if passes(s)}
     assert {row["platform_id"] for row in found(terms, SOUNDS, **settings)} == wanted
-    assert settings == {} or 0 < len(wanted) < len(SOUNDS)
+    assert len(settings) == 1 or 0 < len(wanted) < len(SOUNDS)
+    if not {"min_tags", "without_tags"} & set(settings):
+        assert {str(s["id"]) for s in SOUNDS if freesound.passes(s, filter_of(terms, **settings))} == wanted
+
+
+def filter_of(terms: str, **settings: Any) -> str:
+    question = next(FreesoundSource(freesound=terms, **settings).questions())
+    return parse_qs(urlsplit(question.ask.url).query)["filter"][0]
+
+
+def test_a_wish_against_generative_models_is_respected_unless_the_recipe_says_otherwise(key: None, terms: str) -> None:
+    assert {row["gen_ai_preference"] for row in found(terms, SOUNDS)} == {"no-additional-preferences"}
+    unstated = [{**SOUNDS[1], "gen_ai_preference": None}]
+    assert len(found(terms, unstated)) == 1
+    chosen = found(terms, SOUNDS, gen_ai_preferences=[])
+    assert {row["gen_ai_preference"] for row in chosen} == set(freesound.PREFERENCES)
+
+
+def test_the_query_is_what_the_api_documents(key: None, tmp_path: Path) -> None:
+    (tmp_path / "terms.txt").write_text('-rain +"heavy storm" x-ray\n')
+    source = FreesoundSource(
+        freesound=str(tmp_path / "terms.txt"), min_rating=3.5, min_ratings=3, min_downloads=50, min_comments=1,
+        licences=["cc0", "cc-by"], with_tags=["field-recording"],
+    )  # fmt: skip
+    url = urlsplit(next(source.questions()).ask.url)
+    query = {name: value for name, (value,) in parse_qs(url.query).items()}
+    assert (url.path, query["query"], query["page_size"]) == ("/apiv2/search/", "rain heavy storm x-ray", "150")
+    assert query["filter"] == (
+        "duration:[1 TO 30] avg_rating:[3.5 TO 5] num_ratings:[3 TO *] num_downloads:[50 TO *] num_comments:[1 TO *] "
+        'tag:"field-recording" license:("Creative Commons 0" OR "Attribution") '
+        'gen_ai_preference:("no-additional-preferences")'
+    )
+    assert {"id", "license", "gen_ai_preference", "previews"} <= set(query["fields"].split(","))
+
+
+def test_a_licence_that_freesound_does_not_have_is_rejected(terms: str) -> None:
+    with pytest.raises(ValidationError, match="licences"):
+        FreesoundSource(freesound=terms, licences=["by/"])
 
 
 def test_of_the_sounds_those_that_share_most_words_are_taken_and_the_popular_before_others(
     key: None, terms: str
 ) -> None:
-    best = found(terms, SOUNDS, per_term=6)
+    settings = {"gen_ai_preferences": []}
+    best = found(terms, SOUNDS, per_term=6, **settings)
     by_id = {str(s["id"]): s for s in SOUNDS}
     ranks = [(-row["term_similarity"], -by_id[row["platform_id"]]["num_downloads"]) for row in best]
     assert len(best) == 6 and ranks == sorted(ranks)
