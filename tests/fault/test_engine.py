@@ -16,6 +16,8 @@ import pytest
 
 from tests.runs import BROKEN_SETUP, PAINT, SAME_TITLE, SHADE, TROUBLE, digests, outcomes, rows, run, write_recipe
 from vidal import recipe as recipes
+from vidal.crawl.governor import Governor
+from vidal.crawl.settings import HostRules
 from vidal.dataset.dataset import Dataset
 from vidal.dataset.verify import verify
 from vidal.engine.job import Assignment, Engine, Job, Progress, UnderWay
@@ -273,3 +275,15 @@ def test_a_run_has_one_of_what_its_stages_share(kind: str, tmp_path: Path, ray_e
     assert numbers == list(range(1, 13))
     if kind != "ray":
         engine.close()
+
+
+def test_runs_on_one_cluster_share_a_governor_and_those_on_one_machine_its_file(
+    tmp_path: Path, ray_engine: RayEngine
+) -> None:
+    rules = HostRules(per_s=1, concurrent=1).model_dump()
+    first, second = (ray_engine.share({"fetch": Governor(tmp_path / name)})["fetch"] for name in ("a", "b"))
+    visit, _, _ = first.call("begin", "run", "example.org", rules)
+    assert visit and first.call("admit", "run", visit, "example.org", rules)[0] == 0
+    assert not second.call("begin", "another", "example.org", rules)[0], "the other run's governor, not its own"
+    here = Governor(tmp_path / "a")
+    assert not here.begin("third", "example.org", rules)[0] and here.counts("run")["example.org"]["requests"] == 1

@@ -278,7 +278,7 @@ class Governor:
             # A request from before the pause: only the host's own wish makes it longer.
             pause_s = max(left_s, asked_s or 0.0)
         elif outcome == "rate_limited" or is_on_trial or troubles >= rules["failures_to_pause"]:
-            pause_s = min(rules["pause_s"] * 2 ** min(pauses, _DOUBLINGS), rules["max_pause_s"])
+            pause_s = min(rules["pause_s"] * 2**pauses, rules["max_pause_s"])
             pause_s = (pause_s if asked_s is None else asked_s) * (1 + rules["jitter"] * random.random())
             troubles, pauses = 0, min(pauses + 1, _DOUBLINGS)
         else:
