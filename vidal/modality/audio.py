@@ -80,7 +80,7 @@ class Audio(Modality):
     """``flac`` or another format of libsndfile; decodes to (n,) float32 at 16 kHz in [-1, 1]."""
 
     layer = "audio"
-    heading = "sound"
+    heading = "audio"
     endings: ClassVar[tuple[str, ...]] = ("flac", "wav", "mp3", "ogg")
     transform: ClassVar[type[AudioTransform]] = AudioTransform
     prompts = ("a sound of {c}.",)
