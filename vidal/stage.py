@@ -158,6 +158,10 @@ class Stage(Step):
         given = self.resources.model_dump(exclude_unset=True) if self.resources else {}
         return self.default_resources.model_copy(update=given)
 
+    def facts(self) -> Mapping[str, str]:
+        """Return what `vidal doctor` reports of the stage beside its models: a line each, by subject."""
+        return {}
+
     def setup(self) -> None:
         """Load models and the like, once per worker; an error here stops the run."""
 

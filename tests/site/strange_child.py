@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import os
+import resource
 import signal
 import socket
 import time
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
+from urllib.parse import unquote
 
-from vidal.crawl import child_main, http
+from vidal.crawl import child_main, http, javascript
 from vidal.crawl.ask import Answer, Ask
 
 
@@ -86,6 +89,34 @@ def _start_program(ask: Ask, given: str) -> str:
     return str(subprocess.run(["/bin/sh", "-c", f"echo hit > {given}"], check=True))
 
 
+def _javascript(ask: Ask, given: str) -> str:
+    javascript._LIMITS[resource.RLIMIT_CPU] = (3, 3)
+    return javascript.run(unquote(given), Path(os.environ["HOME"]))
+
+
+def _challenge(ask: Ask, given: str) -> str:
+    """What yt-dlp's own solver makes of a challenge, with the address as the player's code."""
+    from vidal.crawl.downloader import Downloader, Log
+    from vidal.crawl.http import Client
+
+    downloader = Downloader(ask, Client(), Log())
+    extractor = downloader.get_info_extractor("Youtube")
+    extractor.initialize()
+    solver = next(p for p in extractor._jsc_director.providers.values() if p.is_available())
+    request = SimpleNamespace(type=SimpleNamespace(value="n"), input=SimpleNamespace(challenges=["abc"]))
+    return str(solver._run_js_runtime(solver._construct_stdin(unquote(given), False, [request])))
+
+
+def _clients(ask: Ask, given: str) -> str:
+    """The clients that yt-dlp would be to YouTube."""
+    from vidal.crawl.downloader import Downloader, Log
+    from vidal.crawl.http import Client
+
+    extractor = Downloader(ask, Client(), Log()).get_info_extractor("Youtube")
+    extractor.initialize()
+    return " ".join(extractor._get_requested_clients("https://www.youtube.com/watch?v=x", {}, False))
+
+
 def _fork(ask: Ask, given: str) -> int:
     return os.fork()
 
@@ -139,7 +170,8 @@ _ACTS: dict[str, Any] = {
     "crash": lambda ask, given: os.abort(), "sleep": lambda ask, given: time.sleep(600), "spin": _spin,
     "hold": _hold_interpreter, "memory": lambda ask, given: len(bytes(8 << 30)), "raise": lambda ask, given: 1 / 0,
     "exit": lambda ask, given: exit(4), "fill": _fill, "one_file": _one_file, "print": _print,
-    "environment": _tell_environment, "program": _start_program, "fork": _fork, "unix": _unix, "datagram": _datagram,
+    "environment": _tell_environment, "program": _start_program, "javascript": _javascript,
+    "challenge": _challenge, "clients": _clients, "fork": _fork, "unix": _unix, "datagram": _datagram,
     "by_name": _by_name, "listen": _listen, "netlink": _netlink, "write": _write, "move": _move, "link": _link, "catch": _catch,
 }  # fmt: skip
 

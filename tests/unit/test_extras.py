@@ -52,7 +52,7 @@ WHERE = {
 }
 """The extras, each enough by itself, without which a folder or file is not used; others do with the plain install."""
 
-THE_CALLERS_OWN = {"datasets", "wandb"}
+THE_CALLERS_OWN = {"datasets", "deno", "wandb"}
 """Imported where the user has named them, with a line of their own."""
 
 

@@ -48,6 +48,7 @@ class Ask:
         """Return the texts to redact from answers, longest first; cookie values are added where the file is read."""
         secrets = [self.settings.proxy, *self.headers.values()]
         secrets += [word for value in self.headers.values() for word in value.split()]
+        secrets += [part for token in self.settings.po_token.split(",") for part in (token, *token.split("+"))]
         if self.settings.proxy:
             parts = urlsplit(self.settings.proxy)
             credentials = [text for text in (parts.username, parts.password) if text]

@@ -27,7 +27,8 @@ from vidal.errors import ToolError
 from vidal.media.limits import MIB
 from vidal.process import Child, private_folder
 
-_LIMITS = {resource.RLIMIT_AS: (2048 * MIB, 2048 * MIB)}
+# Only the soft limit holds for the child itself: deno needs more (`vidal.crawl.javascript`).
+_LIMITS = {resource.RLIMIT_AS: (2048 * MIB, 64 * 1024 * MIB)}
 _START_WALL_S = 60.0
 _GRACE_S = 1.0
 """The child keeps the deadline itself where it can, which spares a new start; the parent waits so much longer."""

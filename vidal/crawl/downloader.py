@@ -20,13 +20,16 @@ from yt_dlp.networking._urllib import UrllibRH
 from yt_dlp.networking.common import Request, Response
 from yt_dlp.networking.exceptions import HTTPError
 
-from vidal.crawl import guard
+from vidal.crawl import guard, javascript
 from vidal.crawl.ask import Ask
 from vidal.crawl.cookies import read_cookies
 from vidal.crawl.http import Client, Visit
 from vidal.crawl.opt_out import check_headers, check_page
 from vidal.crawl.reasons import FetchError, chain
+from vidal.crawl.settings import WebSettings
 from vidal.media.limits import MIB
+
+javascript.register()
 
 _TEXT_BYTES = 16 * 1024
 _PAGE_BYTES = 32 * MIB
@@ -178,6 +181,13 @@ def _check_size(data: bytes) -> None:
         raise FetchError("too_large", f"a page of more than {_PAGE_BYTES} bytes")
 
 
+def _extractor_args(settings: WebSettings) -> dict[str, dict[str, list[str]]]:
+    arguments = {extractor.lower(): dict(given) for extractor, given in settings.extractor_args.items()}
+    if settings.po_token:
+        arguments.setdefault("youtube", {})["po_token"] = settings.po_token.split(",")
+    return arguments
+
+
 def _parameters(ask: Ask, log: Log, on_progress: Any) -> dict[str, Any]:
     settings = ask.settings
     return {
@@ -197,5 +207,6 @@ def _parameters(ask: Ask, log: Log, on_progress: Any) -> dict[str, Any]:
         "max_filesize": ask.max_bytes, "geo_bypass": False, "proxy": settings.proxy,
         "http_headers": {"User-Agent": settings.agent()},
         "writesubtitles": bool(settings.subtitles), "subtitleslangs": list(settings.subtitles),
+        "extractor_args": _extractor_args(settings),
         "allow_unplayable_formats": False, "check_formats": None,
     }  # fmt: skip

@@ -65,6 +65,8 @@ class Rules:
     """Neither these hosts nor their subdomains."""
     proxy: tuple[str, int] | None = None
     """Host and port of a proxy; with one, nothing else may be connected to."""
+    program: str = ""
+    """Path of the one program that may be started, with the limits of `vidal.process.Child`."""
     networks: tuple[ipaddress.IPv4Network | ipaddress.IPv6Network, ...] = field(init=False)
 
     def __post_init__(self) -> None:
@@ -297,6 +299,15 @@ def _on_program(args: tuple[Any, ...]) -> None:
     raise FileNotFoundError("no program is started here")
 
 
+def _on_popen(args: tuple[Any, ...]) -> None:
+    words = [os.fsdecode(word) for word in args[1]] if isinstance(args[1], (list, tuple)) else []
+    program = _state.rules.program
+    before = words[: words.index(program)] if program and program in words else None
+    launchers = [word for word in before or () if not word.startswith("-") and word != "KILL"]
+    if before is None or not all(re.fullmatch(r"(?:/usr(?:/local)?)?/bin/(?:prlimit|setpriv)", w) for w in launchers):
+        _on_program(args)
+
+
 _CHECKS: dict[str, Callable[[tuple[Any, ...]], None]] = {
     "socket.connect": _on_connect,
     "socket.sendto": _on_connect,
@@ -314,8 +325,9 @@ _CHECKS: dict[str, Callable[[tuple[Any, ...]], None]] = {
     "os.remove": _on_change,
     "os.truncate": _on_change,
     "shutil.rmtree": _on_change,
+    "subprocess.Popen": _on_popen,
     **dict.fromkeys(
-        ("subprocess.Popen", "os.system", "os.exec", "os.posix_spawn", "os.fork", "os.forkpty", "pty.spawn"),
+        ("os.system", "os.exec", "os.posix_spawn", "os.fork", "os.forkpty", "pty.spawn"),
         _on_program,
     ),
 }

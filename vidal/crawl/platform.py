@@ -11,7 +11,7 @@ import os
 import re
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlsplit
+from urllib.parse import parse_qs, urlsplit
 
 import yt_dlp
 import yt_dlp.extractor
@@ -138,8 +138,14 @@ class Platform:
             raise FetchError("too_large", f"more than {self.ask.max_bytes} bytes")
         if self.ask.expected_sha256 and sha256 != self.ask.expected_sha256:
             raise FetchError("changed_content", f"sha256 {sha256}, {size} bytes")
+        chosen = {
+            "format_id": clean("+".join(str(stream.get("format_id")) for stream in formats)),
+            # YouTube's name of the client that it took us for.
+            "client": clean("+".join(parse_qs(urlsplit(formats[0].get("url") or "").query).get("c", ())), 35)
+            if columns["extractor"] == "youtube" else None,
+        }  # fmt: skip
         return Answer(
-            ok=True, metadata=columns | {"format_id": "+".join(str(stream.get("format_id")) for stream in formats)},
+            ok=True, metadata=columns | chosen,
             file=names[0], audio_file=names[1] if len(names) > 1 else None, bytes=size, sha256=sha256,
             final_url=info.get("webpage_url"), subtitle_files=self._subtitles(info, notes),
             thumbnail_file=self._thumbnail(info, notes), notes=tuple(notes),

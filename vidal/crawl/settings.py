@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from importlib.metadata import version
 from pathlib import Path
 from typing import ClassVar, Literal, Self
 from urllib.parse import urlsplit
@@ -10,6 +11,7 @@ from urllib.parse import urlsplit
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
 from vidal.crawl.guard import Rules
+from vidal.crawl.javascript import deno_path
 from vidal.crawl.platforms import domains_of, platform_of
 from vidal.errors import RecipeError
 from vidal.media.limits import MIB
@@ -39,6 +41,9 @@ class HostRules(BaseModel):
     ``host_unavailable`` or ``rate_limited``, and `vidal retry` retries it."""
 
 
+_SECRET_ARGUMENTS = ("po_token", "visitor_data", "data_sync_id", "refresh_token", "access_token", "api_key", "password")
+
+
 class WebSettings(BaseModel):
     """The settings of ``fetch`` that concern the web; the fetching child receives them with every request."""
 
@@ -46,10 +51,11 @@ class WebSettings(BaseModel):
 
     how: ClassVar[tuple[str, ...]] = (
         "allow_addresses", "hosts", "any_host", "concurrency", "tries", "back_off_s", "outage_s", "wall_s",
-        "cookies", "proxy", "session", "user_agent", "contact", "accept_terms",
+        "cookies", "proxy", "session", "user_agent", "contact", "accept_terms", "javascript", "extractor_args",
+        "po_token",
     )  # fmt: skip
     """Settings excluded from the fingerprint: they determine how clips are fetched, not what."""
-    hidden: ClassVar[tuple[str, ...]] = ("cookies", "proxy")
+    hidden: ClassVar[tuple[str, ...]] = ("cookies", "proxy", "po_token")
     """Settings that are never stored in a dataset."""
 
     via: Literal["auto", "direct", "platform"] = "auto"
@@ -106,6 +112,13 @@ class WebSettings(BaseModel):
     """Path of a Netscape cookie file, which is never written; redacted from all logs and rows."""
     proxy: str = Field("", repr=False)
     """``http://[user:password@]host:port``, the only host then connected to; redacted from all logs and rows."""
+    javascript: Literal["off", "deno"] = "off"
+    """Solve the challenges of YouTube's players; deno, of the extra ``javascript``, gets neither network nor files.
+    Without it YouTube offers a guest the formats of one old client, and a signed-in user none."""
+    extractor_args: dict[str, dict[str, list[str]]] = Field(default_factory=dict)
+    """Arguments of yt-dlp's extractors, such as ``{youtube: {player_client: [tv, web_safari]}}``."""
+    po_token: str = Field("", repr=False)
+    """YouTube's proof-of-origin token, ``CLIENT.CONTEXT+TOKEN``, or several with commas; redacted from all rows."""
     session: str = ""
     """Name of the guest whose budget is used, if several proxies or cookies act as several guests."""
     socket_timeout_s: float = Field(20.0, gt=0)
@@ -132,12 +145,32 @@ class WebSettings(BaseModel):
 
     @model_validator(mode="after")
     def _rules_can_be_read(self) -> Self:
-        # Not left to pydantic, whose error would quote the proxy's password.
+        # Not left to pydantic, whose error would quote the proxy's password or a token.
         try:
             self.rules()
+            if self.po_token and not all(re.fullmatch(r"\w+\.\w+\+\S+", one) for one in self.po_token.split(",")):
+                raise ValueError("po_token must be CLIENT.CONTEXT+TOKEN, such as web.gvs+…")
+            self._check_extractor_args()
         except ValueError as error:
             raise RecipeError(f"fetch: {error}") from None
         return self
+
+    def _check_extractor_args(self) -> None:
+        for extractor, arguments in self.extractor_args.items():
+            # They would replace the program whose hash yt-dlp checks.
+            if extractor.lower().startswith("youtube-ejs"):
+                raise ValueError("extractor_args: youtube-ejs is for the developers of yt-dlp")
+            if secret := next((name for name in arguments if name.lower() in _SECRET_ARGUMENTS), None):
+                raise ValueError(
+                    f"extractor_args are stored, and {secret} is a secret; set po_token or cookies instead"
+                )
+
+    @field_validator("javascript")
+    @classmethod
+    def _is_installed(cls, javascript: str) -> str:
+        if javascript == "deno" and deno_path() is None:
+            raise ValueError("needs deno and yt-dlp-ejs, which are not installed: pip install 'vidal[javascript]'")
+        return javascript
 
     def rules(self) -> Rules:
         """Return the rules on permitted connections; raises `ValueError` for an invalid address or proxy."""
@@ -155,6 +188,7 @@ class WebSettings(BaseModel):
             allow_hosts=tuple(self.allow_hosts),
             deny_hosts=tuple(self.deny_hosts),
             proxy=proxy,
+            program=(deno_path() or "") if self.javascript == "deno" else "",
         )
 
     def agent(self) -> str:
@@ -175,6 +209,19 @@ class WebSettings(BaseModel):
                 if platform_of(name) == platform:
                     return rules
         return self.any_host
+
+    def tools(self) -> list[str]:
+        """Return how platforms are asked, a line per choice; of secrets only that there is one."""
+        javascript = (
+            f"deno {version('deno')}, yt-dlp-ejs {version('yt-dlp-ejs')}" if self.javascript == "deno" else "off"
+        )
+        arguments = (
+            f"extractor_args {extractor}:{name}={','.join(values)}"
+            for extractor, given in sorted(self.extractor_args.items())
+            for name, values in sorted(given.items())
+        )
+        secrets = (name for name in self.hidden if getattr(self, name))
+        return [f"yt-dlp {version('yt-dlp')}", f"javascript {javascript}", *arguments, *secrets]
 
     def needs_acceptance(self, host: str) -> str | None:
         """Return the platform whose terms must be accepted before a host is visited; None if there is none."""

@@ -100,6 +100,7 @@ class WebFetcher:
             settings=self._settings,
         )  # fmt: skip
         if turn.has_metadata or self._is_platform(child, ask):
+            clip["fetched_with"] = self._settings.tools()
             if not turn.has_metadata:
                 metadata = self._visitor.attempt(child, dataclasses.replace(ask, op="metadata"), turn.tries)
                 if isinstance(metadata, Later):
@@ -147,6 +148,9 @@ def _take_file(clip: Clip, answer: Answer, folder: Path) -> None:
         path = merge(folder, answer.file, answer.audio_file)
     clip.source_sha256, clip.source_bytes = answer.sha256, answer.bytes
     clip.work.source_path = path
+    if clip.extra.get("fetched_with"):
+        chosen = (f"{what} {answer.metadata[what]}" for what in ("format_id", "client") if answer.metadata.get(what))
+        clip["fetched_with"] = [*clip["fetched_with"], *chosen]
     named = {f"subtitle.{language}": name for language, name in answer.subtitle_files.items()}
     if answer.thumbnail_file is not None:
         named["thumbnail"] = answer.thumbnail_file

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import importlib.util
 import secrets
 import threading
 from collections.abc import Callable, Mapping, Sequence
+from datetime import date
+from importlib import metadata
 from typing import Any, ClassVar
 
 from pydantic import Field, PrivateAttr, field_validator
@@ -20,6 +23,9 @@ from vidal.record import Column
 from vidal.stage import Resources, Shared, Stage
 from vidal.stages import step_class
 
+_YT_DLP_DAYS = 60
+"""A yt-dlp older than this reads fewer and fewer platforms."""
+
 
 class Fetch(Stage, WebSettings):
     """Copies a file of this machine, of an object store or of the web, hashing it on the way.
@@ -31,6 +37,9 @@ class Fetch(Stage, WebSettings):
     version: ClassVar[int] = 4
     writes: ClassVar[tuple[str, ...]] = ("source_file", "source_sha256", "source_bytes", "crawled_at")
     columns: ClassVar[Mapping[str, Column]] = {
+        "fetched_with": Column(
+            list[str], "how a platform was asked: yt-dlp's version, JavaScript, arguments, format, client", "provenance"
+        ),
         "fetch_notes": Column(
             list[str], "what was requested beside the media and not had, with the reason", "provenance"
         ),
@@ -66,6 +75,17 @@ class Fetch(Stage, WebSettings):
     def _are_filters(cls, lines: list[Any]) -> list[Any]:
         _build_judges(lines)
         return lines
+
+    def facts(self) -> Mapping[str, str]:
+        facts = {"platforms": "; ".join(self.tools())}
+        if self.javascript == "off":
+            is_there = importlib.util.find_spec("yt_dlp_ejs") is not None
+            ejs = metadata.version("yt-dlp-ejs") if is_there else "not installed"
+            facts["javascript"] = f"off, so YouTube offers few formats; javascript: deno has more (yt-dlp-ejs: {ejs})"
+        released = metadata.version("yt-dlp")
+        if (age_days := (date.today() - date(*map(int, released.split(".")[:3]))).days) > _YT_DLP_DAYS:
+            facts["age"] = f"yt-dlp {released} is {age_days} days old, and platforms change: pip install -U yt-dlp"
+        return facts
 
     def shared(self) -> object:
         return Governor()
