@@ -8,6 +8,7 @@ import subprocess
 from collections import Counter
 from collections.abc import Iterator
 from datetime import UTC, datetime
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -322,3 +323,21 @@ def test_cookies_that_cannot_be_read_are_a_usage_error(site: Site, tmp_path: Pat
     recipe = write_recipe(tmp_path, {"urls": [site.url("/clip/bunny-wake.mp4")]})
     done = crawl(tmp_path, recipe, "--set", f"fetch.cookies={tmp_path}/none.txt")
     assert (done.returncode, done.stderr.count("\n")) == (2, 1) and "fetch.cookies" in done.stderr
+
+
+def test_a_row_says_how_a_platform_was_asked_and_names_no_secret(site: Site, tmp_path: Path) -> None:
+    token = "web.gvs+S3cr3t-token-of-mine"
+    recipe = write_recipe(
+        tmp_path,
+        {"urls": [site.url("/page/video/bunny-wake.mp4"), site.url("/page/video/none"), site.url("/clip/bunny-wake.mp4")]},
+        extractor_args={"generic": {"fragment_query": ["a=1"]}},
+    )  # fmt: skip
+    done = crawl(tmp_path, recipe, "--set", f"fetch.po_token={token}", "--set", "fetch.via=platform")
+    assert done.returncode == 0, done.stderr
+    found = {row["url"].split("/", 3)[-1]: row for row in rows(tmp_path)}
+    asked = [f"yt-dlp {version('yt-dlp')}", "javascript off", "extractor_args generic:fragment_query=a=1", "po_token"]
+    assert found["page/video/bunny-wake.mp4"]["fetched_with"] == [*asked, "format_id 0"]
+    assert found["page/video/none"]["status"] == "failed" and found["page/video/none"]["fetched_with"] == asked
+    assert b"S3cr3t-token" not in written(tmp_path) and "S3cr3t-token" not in done.stdout + done.stderr
+    done = command("doctor", recipe)
+    assert f"fetch platforms: yt-dlp {version('yt-dlp')}; javascript off; extractor_args generic" in done.stdout

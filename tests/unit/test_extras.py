@@ -152,7 +152,7 @@ def test_every_dependency_of_the_plain_install_is_imported() -> None:
 def test_a_stage_declares_what_it_imports_beyond_the_plain_install(stage: str) -> None:
     module = CATALOGUE[stage].partition(":")[0]
     # Where the system has an FFmpeg that is fit, the wheel's is not asked for.
-    beyond = {name for name in reached(module) if not is_plain(name)} - {"imageio_ffmpeg"}
+    beyond = {name for name in reached(module) if not is_plain(name)} - {"imageio_ffmpeg", *THE_CALLERS_OWN}
     assert set(step_class(stage).imports) == beyond
 
 
