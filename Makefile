@@ -10,7 +10,7 @@ ENGINE ?= ray
 WORKERS ?=
 RAY_ADDRESS ?=
 SET ?=
-TEST_PROCESSES ?= 2
+TEST_PROCESSES ?= 3
 
 # Where a shell forbids Python to keep its bytecode, every process compiles torch, Ray and vidal again: seconds each.
 unexport PYTHONDONTWRITEBYTECODE

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import functools
 from pathlib import Path
 
 import av
@@ -24,8 +25,10 @@ def conse() -> TextMatch:
 
 def frames_of(path: Path, count: int = 3) -> list[Pixels]:
     with av.open(str(path)) as container:
-        frames = [frame.to_image() for frame in container.decode(video=0)]
-    return [np.asarray(frames[index * len(frames) // count].resize((320, 240))) for index in range(count)]
+        frames = list(container.decode(video=0))
+    # Made an image here and not above: of a clip's hundreds of frames only these.
+    shown = [frames[index * len(frames) // count] for index in range(count)]
+    return [np.asarray(frame.to_image().resize((320, 240))) for frame in shown]
 
 
 def test_conse_prefers_what_the_image_shows(conse: TextMatch, samples: Path) -> None:
@@ -65,6 +68,7 @@ def own_beats_others(matcher: ConseMatcher, samples: Path, texts: dict[str, str]
     return float(wins), float(np.mean(own.mean() > np.array(shuffled)))
 
 
+@functools.cache
 def images_of(matcher: ConseMatcher, path: Path) -> Vectors:
     return matcher.images(frames_of(path))
 
