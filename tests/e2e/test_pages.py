@@ -35,13 +35,13 @@ SAYS = {
     "vidal export-encoder runs/sample --out encoders/sample": "wrote encoders/sample",
     'vidal index "shards/{000..099}.tar" --out data/foreign': "data/foreign: 100 samples in 100 tars",
     "vidal terms manifests/terms/*.txt --out terms.parquet --number 5000 --plot terms.svg": "wrote terms.parquet",
-    "vidal crawl pipelines/crawl-urls.yaml --out data/crawl --set source.list=urls.csv": "gone",
+    "vidal crawl pipelines/crawl-list.yaml --out data/crawl --set source.list=urls.csv": "gone",
     "vidal why data/crawl 3f0c5a": "3f0c5a91 is failed: stage fetch, gone (",
 }
 """What is in the output of a command below which its page prints none."""
 MORE = {
     "vidal train pipelines/train/sample.yaml --data data/sample --out runs/sample": "--set epochs=1",
-    "vidal crawl pipelines/crawl-urls.yaml --out data/crawl --set source.list=urls.csv":
+    "vidal crawl pipelines/crawl-list.yaml --out data/crawl --set source.list=urls.csv":
         "--set fetch.allow_addresses=[127.0.0.0/29]",
 }  # fmt: skip
 """What keeps a command short, or within this machine."""
