@@ -43,7 +43,7 @@ import hashlib
 import json
 import re
 import threading
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, ClassVar, Protocol
 
 import pyarrow as pa
@@ -161,6 +161,9 @@ class Stage(Step):
     def facts(self) -> Mapping[str, str]:
         """Return what `vidal doctor` reports of the stage beside its models: a line each, by subject."""
         return {}
+
+    def check_candidates(self, urls: Iterable[str]) -> None:
+        """Raise `UserError` for an address that no run could take; called once, before the plan is written."""
 
     def setup(self) -> None:
         """Load models and the like, once per worker; an error here stops the run."""

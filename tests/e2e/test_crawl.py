@@ -341,3 +341,11 @@ def test_a_row_says_how_a_platform_was_asked_and_names_no_secret(site: Site, tmp
     assert b"S3cr3t-token" not in written(tmp_path) and "S3cr3t-token" not in done.stdout + done.stderr
     done = command("doctor", recipe)
     assert f"fetch platforms: yt-dlp {version('yt-dlp')}; javascript off; extractor_args generic" in done.stdout
+
+
+def test_a_list_with_a_platform_whose_terms_nobody_accepted_is_refused_before_any_request(tmp_path: Path) -> None:
+    with Site() as site:
+        urls = [site.url("/clip/bunny-wake.mp4"), "https://youtu.be/aBcDeFgHiJ1"]
+        done = crawl(tmp_path, write_recipe(tmp_path, {"urls": urls}))
+        assert (done.returncode, done.stderr.count("\n"), len(site.hits)) == (2, 1, 0), done.stderr
+    assert "youtu.be: the terms of youtube" in done.stderr and "https://www.youtube.com/t/terms" in done.stderr

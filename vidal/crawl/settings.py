@@ -12,7 +12,7 @@ from pydantic import BaseModel, ConfigDict, Field, field_validator, model_valida
 
 from vidal.crawl.guard import Rules
 from vidal.crawl.javascript import deno_path
-from vidal.crawl.platforms import domains_of, platform_of
+from vidal.crawl.platforms import PLATFORMS, domains_of, platform_of
 from vidal.errors import RecipeError
 from vidal.media.limits import MIB
 
@@ -133,6 +133,14 @@ class WebSettings(BaseModel):
             raise ValueError("is not a cookie file")
         return str(path) if cookies else ""
 
+    @field_validator("accept_terms")
+    @classmethod
+    def _are_platforms(cls, names: list[str]) -> list[str]:
+        known = [platform.name for platform in PLATFORMS]
+        if unknown := [name for name in names if name not in known]:
+            raise ValueError(f"{unknown[0]!r} is no platform; choose from {', '.join(known)}")
+        return names
+
     @field_validator("subtitles")
     @classmethod
     def _are_patterns(cls, languages: tuple[str, ...]) -> tuple[str, ...]:
@@ -222,6 +230,15 @@ class WebSettings(BaseModel):
         )
         secrets = (name for name in self.hidden if getattr(self, name))
         return [f"yt-dlp {version('yt-dlp')}", f"javascript {javascript}", *arguments, *secrets]
+
+    def check_terms(self, host: str) -> None:
+        """Raise `RecipeError` for a host of a platform whose terms nobody has accepted."""
+        if (platform := platform_of(host)) and self.needs_acceptance(host):
+            name = platform.name
+            raise RecipeError(
+                f"{host}: the terms of {name} restrict automated access; read {platform.terms} and add it to "
+                f"fetch.accept_terms if you take responsibility (--set fetch.accept_terms=[{name}])"
+            )
 
     def needs_acceptance(self, host: str) -> str | None:
         """Return the platform whose terms must be accepted before a host is visited; None if there is none."""

@@ -22,7 +22,6 @@ from vidal.crawl.child import FetchChild
 from vidal.crawl.governor import State
 from vidal.crawl.reasons import OUTAGES
 from vidal.crawl.settings import WebSettings
-from vidal.errors import RecipeError
 from vidal.process import private_folder
 from vidal.stage import Shared
 
@@ -135,11 +134,7 @@ class Visitor:
         Raises `RecipeError` for a platform whose terms are not accepted.
         """
         host, kind = host_of(ask.url), "media" if ask.op == "media" else "page"
-        if platform := self.settings.needs_acceptance(host):
-            raise RecipeError(
-                f"{host}: the terms of {platform} restrict automated access; read them, and add the platform to "
-                f"fetch.accept_terms if you take responsibility (--set fetch.accept_terms=[{platform}])"
-            )
+        self.settings.check_terms(host)
         budget, rules = budget_name(self.settings, host), self.settings.rules_of(host)
         visit, wait_s, state = self._governor.call("begin", self.run, budget, rules.model_dump(), kind)
         if not visit:

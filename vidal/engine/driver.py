@@ -161,6 +161,8 @@ def _prepare(run: Run, storage: Storage, index: int, previous: Storage | None, d
         if run.known and plan.num_rows == 0:
             raise NothingNewError(f"{run.recipe.name}: every candidate of the source is already in the dataset")
         check_own_columns(plans.own_columns(plan.schema), run.recipe.columns(), run.recipe.name)
+        for stage in run.recipe.stages:
+            stage.check_candidates(url.as_py() for url in plan.column("url"))
         plans.write(storage, plan, size)
         for note in plans.notes_of(plan):
             run.progress.note(note)

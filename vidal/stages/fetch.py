@@ -5,7 +5,7 @@ from __future__ import annotations
 import importlib.util
 import secrets
 import threading
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import date
 from importlib import metadata
 from typing import Any, ClassVar
@@ -15,6 +15,7 @@ from pydantic import Field, PrivateAttr, field_validator
 from vidal.addresses import ALL_SCHEMES, WEB_SCHEMES, scheme_of
 from vidal.clip import Clip
 from vidal.crawl import files
+from vidal.crawl.ask import host_of
 from vidal.crawl.governor import Governor
 from vidal.crawl.settings import WebSettings
 from vidal.dataset.removals import REASON
@@ -75,6 +76,11 @@ class Fetch(Stage, WebSettings):
     def _are_filters(cls, lines: list[Any]) -> list[Any]:
         _build_judges(lines)
         return lines
+
+    def check_candidates(self, urls: Iterable[str]) -> None:
+        # Each host once: a plan of a million addresses has few.
+        for host in dict.fromkeys(host_of(url) for url in urls if url and scheme_of(url) in WEB_SCHEMES):
+            self.check_terms(host)
 
     def facts(self) -> Mapping[str, str]:
         facts = {"platforms": "; ".join(self.tools())}

@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 from pathlib import Path
 
 import pytest
+from pydantic import ValidationError
 
 from vidal.crawl.admission import Admission
 from vidal.crawl.governor import Governor
-from vidal.crawl.platforms import PLATFORMS, budget_of
+from vidal.crawl.platforms import PLATFORMS, KnownPlatform, budget_of
 from vidal.crawl.settings import HostRules, WebSettings
+from vidal.errors import RecipeError
 from vidal.stage import Direct
+from vidal.stages.fetch import Fetch
 
 
 @pytest.mark.parametrize(("host", "budget"), [
@@ -50,6 +54,20 @@ def test_a_host_has_its_own_rules_its_domains_or_its_platforms(host: str, per_s:
 ])  # fmt: skip
 def test_terms_are_accepted_by_platform(host: str, platform: str | None) -> None:
     assert WebSettings(accept_terms=["tiktok"]).needs_acceptance(host) == platform
+
+
+@pytest.mark.parametrize("platform", [platform for platform in PLATFORMS if platform.restricts], ids=lambda p: p.name)
+def test_a_plan_with_an_address_of_a_platform_is_refused_with_the_address_of_its_terms(platform: KnownPlatform) -> None:
+    urls = ["clip.mp4", "s3://bucket/a.mp4", "https://example.org/a.mp4", f"https://www.{platform.hosts[0]}/a"]
+    with pytest.raises(RecipeError, match=re.escape(platform.terms)) as raised:
+        Fetch().check_candidates(urls)
+    assert f"--set fetch.accept_terms=[{platform.name}]" in str(raised.value)
+    Fetch(accept_terms=[platform.name]).check_candidates(urls)
+
+
+def test_an_unknown_platform_in_accept_terms_is_answered_with_the_known_ones() -> None:
+    with pytest.raises(ValidationError, match="'you_tube' is no platform; choose from youtube, tiktok"):
+        Fetch(accept_terms=["you_tube"])
 
 
 def test_a_visit_is_not_led_to_a_platform_whose_terms_nobody_accepted(tmp_path: Path) -> None:
