@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 import signal
 import subprocess
@@ -87,19 +88,45 @@ def test_two_runs_at_once_share_the_rate_of_a_host(tmp_path: Path) -> None:
 
 def test_kills_and_restarts_keep_the_rate(tmp_path: Path) -> None:
     # Room for the visits that were under way at a kill, which count for a while.
-    rules = {"per_s": 4, "concurrent": 8}
+    rules = {"per_s": 8, "concurrent": 8}
     with Site(Plan(share=0)) as site:
-        urls = [site.url(f"/v/{n}.mp4") for n in range(30)]
-        for kill in range(3):
-            run, seen = crawl(tmp_path / "run", urls, any_host=rules), len(site.hits)
-            deadline = time.monotonic() + 90
-            while run.poll() is None and len(site.hits) < seen + 5 and time.monotonic() < deadline:
-                time.sleep(0.02)
-            assert len(site.hits) >= seen + 5, f"run {kill} was slow"
-            os.killpg(run.pid, signal.SIGKILL)
-            run.wait()
+        urls = [site.url(f"/v/{n}.mp4") for n in range(16)]
+        for _ in range(2):
+            kill(crawl(tmp_path / "run", urls, any_host=rules), site, requests=5)
         assert crawl(tmp_path / "run", urls, any_host=rules).wait(180) == 0
-        assert most_in_a_second(site.hits) <= 5
+        assert most_in_a_second(site.hits) <= 9
+
+
+def kill(run: subprocess.Popen[bytes], site: Site, requests: int) -> None:
+    """Kill a run with all its processes as soon as the site has got so many more requests."""
+    wanted, deadline = len(site.hits) + requests, time.monotonic() + 90
+    while run.poll() is None and len(site.hits) < wanted and time.monotonic() < deadline:
+        time.sleep(0.02)
+    assert len(site.hits) >= wanted, "the run was slow"
+    os.killpg(run.pid, signal.SIGKILL)
+    run.wait()
+
+
+def test_a_crawl_delay_is_kept_by_runs_side_by_side_killed_and_restarted(tmp_path: Path) -> None:
+    # The first visit alone: another could ask for robots.txt before the delay is known.
+    delay_s, alone, rules = 0.8, {"per_s": 50, "concurrent": 1}, {"per_s": 50, "concurrent": 8}
+    with Site(Plan(share=0), robots=f"User-agent: vidal\nCrawl-delay: {delay_s}\n") as site:
+        urls = [site.url(f"/v/{n}.mp4") for n in range(6)]
+        kill(crawl(tmp_path / "a", urls[:4], any_host=alone), site, requests=3)
+        runs = [crawl(tmp_path / "a", urls[:4], any_host=rules), crawl(tmp_path / "b", urls[4:], any_host=rules)]
+        assert [run.wait(180) for run in runs] == [0, 0]
+        times = [hit.at for hit in site.hits]
+        # On their way requests take longer at one time than at another, which evens out.
+        assert min(b - a for a, b in itertools.pairwise(times)) > 0.75 * delay_s
+        assert times[-1] - times[0] > (len(times) - 1.5) * delay_s and len(times) >= 12
+
+
+def test_a_host_that_asks_for_more_than_the_patience_gets_one_request(tmp_path: Path) -> None:
+    with Site(Plan(share=0), robots="User-agent: *\nCrawl-delay: 300\n") as site:
+        alone = {"per_s": 50, "concurrent": 1}
+        clips = fetched([site.url(f"/v/{n}.mp4") for n in range(3)], tmp_path, any_host=alone, via="direct")
+        assert {clip.reason for clip in clips} == {"rate_limited"} and all(clip.is_transient for clip in clips)
+        assert [hit.path for hit in site.hits] == ["/robots.txt"]
 
 
 @pytest.mark.parametrize("is_known", [True, False])

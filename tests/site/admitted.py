@@ -10,6 +10,7 @@ class Admitted:
         self.asked: list[tuple[str, str]] = []
         """Host and kind of each request."""
         self.statuses: list[int] = []
+        self.delays: list[tuple[str, float]] = []
 
     def admit(self, host: str, kind: str) -> dict[str, Any]:
         self.asked.append((host, kind))
@@ -17,6 +18,9 @@ class Admitted:
 
     def answered(self, status: int) -> None:
         self.statuses.append(status)
+
+    def delay(self, origin: str, delay_s: float) -> None:
+        self.delays.append((origin, delay_s))
 
     def renew(self) -> None:
         """Nobody is told."""

@@ -6,6 +6,7 @@ import time
 from collections.abc import Callable
 from typing import Any
 
+from vidal.crawl.ask import host_of
 from vidal.crawl.governor import Outcome, State
 from vidal.crawl.platforms import budget_of
 from vidal.crawl.reasons import HOST_WIDE, from_status
@@ -69,6 +70,10 @@ class Admission:
         if self._is_probe and (status < 400 or from_status(status) not in (*HOST_WIDE, "rate_limited")):
             self._governor.call("answered", next(reversed(self._hosts)))
             self._is_probe = False
+
+    def delay(self, origin: str, delay_s: float) -> None:
+        """Record the Crawl-delay of an origin's robots.txt, before the next request to it is admitted."""
+        self._governor.call("delay", budget_name(self._settings, host_of(origin)), origin, delay_s)
 
     def renew(self) -> None:
         """Tell the governor now and then that the visit is still under way."""

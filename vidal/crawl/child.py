@@ -35,6 +35,7 @@ _GRACE_S = 1.0
 _TICK_S = 0.05
 _ANSWER_BYTES = 32 * MIB
 _HOST_CHARACTERS = 253
+_ORIGIN_CHARACTERS = 300
 _SLACK_BYTES = 8 * MIB
 """Metadata, subtitles and fragments beside the media itself."""
 _ROOT = str(Path(vidal.__file__).parent.parent)
@@ -150,10 +151,14 @@ class FetchChild:
 
     @staticmethod
     def _serve(child: Child, message: dict[str, Any], admission: Admission | None) -> float:
-        """Answer the child, which is about to send a request or has got a response; returns the seconds waited."""
+        """Answer the child, which is about to send a request or has learned something; returns the seconds waited."""
         if "answered" in message:
             if admission is not None:
                 admission.answered(int(message["answered"]))
+            return 0.0
+        if "delay_s" in message:
+            if admission is not None:
+                admission.delay(str(message["origin"])[:_ORIGIN_CHARACTERS], float(message["delay_s"]))
             return 0.0
         host, kind = str(message["admit"])[:_HOST_CHARACTERS], str(message["kind"])
         go = {"waited_s": 0.0} if admission is None else admission.admit(host, kind)

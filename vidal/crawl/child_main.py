@@ -43,7 +43,12 @@ def main() -> None:
     def answered(status: int) -> None:
         answers.write(json.dumps({"answered": status}).encode() + b"\n")
 
-    client = Client(robots_folder=Path(robots_folder) if robots_folder else None, admit=admit, answered=answered)
+    def delay(origin: str, delay_s: float) -> None:
+        answers.write(json.dumps({"origin": origin, "delay_s": delay_s}).encode() + b"\n")
+
+    client = Client(
+        robots_folder=Path(robots_folder) if robots_folder else None, admit=admit, answered=answered, delay=delay
+    )
     folders = tuple(folder for folder in (home, robots_folder) if folder)
     answers.write(b"{}\n")
     while (line := asks.get()) is not None:

@@ -7,6 +7,8 @@ and a killed run leaves them as they are. No method waits: the answer is to go, 
     wait_s, state = governor.admit("run", visit, "youtube", rules)      # 0: send one request now
     governor.end(visit, {"youtube": "ok"}, rules)
 
+A Crawl-delay that a host's robots.txt states (`delay`) is kept beside its budget, and makes its requests rarer, for
+every run and after restarts. One longer than a run's patience is a pause to that run after each request.
 A budget is paused when the host asks for it or after consecutive troubles, each pause twice as long as the last. After
 a pause one request goes first, the probe, and the others follow once it is answered. Rules (`HostRules`, as plain
 values) travel with each call: runs with different ones share the same state.
@@ -42,8 +44,8 @@ _LEASE_S = 15.0
 """A caller that has not asked or renewed for so long is considered dead."""
 _PROBE_POLL_S = 1.0
 """How long to wait before asking again while a probe is under way."""
-_MAX_RETRY_AFTER_S = 24 * 3600.0
-"""A host's own Retry-After overrides our rules, up to a day."""
+_MAX_ASKED_S = 24 * 3600.0
+"""A host's own Retry-After and Crawl-delay override our rules, up to a day."""
 _DOUBLINGS = 32
 """More would exceed any ``max_pause_s``."""
 _KEPT_S = 30 * 24 * 3600.0
@@ -57,6 +59,9 @@ CREATE TABLE IF NOT EXISTS budgets (
     is_rate_limited INTEGER NOT NULL DEFAULT 0, probe TEXT
 ) WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS lanes (name TEXT PRIMARY KEY, last_at REAL NOT NULL, gap_s REAL NOT NULL) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS delays (
+    budget TEXT, origin TEXT, delay_s REAL NOT NULL, used_at REAL NOT NULL, PRIMARY KEY (budget, origin)
+) WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS visits (visit TEXT PRIMARY KEY, budget TEXT NOT NULL, seen_at REAL NOT NULL) WITHOUT ROWID;
 CREATE INDEX IF NOT EXISTS visits_of ON visits (budget);
 CREATE TABLE IF NOT EXISTS waiting (place INTEGER PRIMARY KEY, visit TEXT UNIQUE, lane TEXT, seen_at REAL NOT NULL);
@@ -94,15 +99,15 @@ class Governor:
             (under_way,) = database.execute("SELECT count(*) FROM visits WHERE budget = ?", (budget,)).fetchone()
             if is_on_trial and under_way:
                 return "", _PROBE_POLL_S, state
-            lane, per_s = _lane(budget, rules, kind)
+            lane, per_s, delay_s = self._lane(database, budget, rules, kind)
             if under_way >= rules["concurrent"]:
                 return "", min(max(1 / per_s, 0.05), _PROBE_POLL_S), "open"
-            wait_s = self._due(database, lane, now) - _LEAD_S - now
+            wait_s = self._due(database, lane, delay_s, now) - _LEAD_S - now
             if wait_s > _INSTANT_S:
-                return "", wait_s, "open"
+                return "", wait_s, _state_of(delay_s, rules)
             visit = secrets.token_hex(8)
             database.execute("INSERT INTO visits VALUES (?, ?, ?)", (visit, budget, now))
-            self._count(database, run, budget, now, per_s=rules["per_s"], visits=1)
+            self._count(database, run, budget, now, per_s=min(per_s, rules["per_s"]), visits=1)
             return visit, 0.0, "open"
 
     def admit(
@@ -121,7 +126,7 @@ class Governor:
             if pause_s > 0:
                 database.execute("DELETE FROM waiting WHERE visit = ?", (visit,))
                 return pause_s, state
-            lane, per_s = _lane(budget, rules, kind)
+            lane, per_s, delay_s = self._lane(database, budget, rules, kind)
             database.execute(
                 "INSERT INTO waiting (visit, lane, seen_at) VALUES (?, ?, ?) "
                 "ON CONFLICT (visit) DO UPDATE SET seen_at = excluded.seen_at",
@@ -133,16 +138,25 @@ class Governor:
                 (lane, now, _LEASE_S, visit),
             ).fetchone()[0]
             # Each one ahead has a gap of its own.
-            wait_s = max(self._due(database, lane, now) - now, 0.0) + ahead * _SLACK / per_s
+            wait_s = max(self._due(database, lane, delay_s, now) - now, 0.0) + ahead * _SLACK / per_s
             if wait_s > _INSTANT_S:
-                return wait_s, "open"
+                return wait_s, _state_of(delay_s, rules)
             database.execute("DELETE FROM waiting WHERE visit = ? OR abs(? - seen_at) > ?", (visit, now, _LEASE_S))
             gap_s = (_SLACK + rules["jitter"] * random.random()) / per_s
             database.execute("INSERT OR REPLACE INTO lanes VALUES (?, ?, ?)", (lane, now, gap_s))
             if is_on_trial:
                 database.execute("UPDATE budgets SET probe = ? WHERE name = ?", (visit, budget))
-            self._count(database, run, budget, now, per_s=rules["per_s"], requests=1, waited_s=waited_s)
+            self._count(database, run, budget, now, per_s=min(per_s, rules["per_s"]), requests=1, waited_s=waited_s)
             return 0.0, state
+
+    def delay(self, budget: str, origin: str, delay_s: float) -> None:
+        """Keep the Crawl-delay that an origin's robots.txt states now, 0 for none; of a budget the longest counts."""
+        with self._transaction() as (database, now):
+            if delay_s > 0:
+                row = (budget, origin, min(delay_s, _MAX_ASKED_S), now)
+                database.execute("INSERT OR REPLACE INTO delays VALUES (?, ?, ?, ?)", row)
+            else:
+                database.execute("DELETE FROM delays WHERE budget = ? AND origin = ?", (budget, origin))
 
     def renew(self, visit: str) -> None:
         """Tell that a visit is still under way: without a word for 15 s it is considered dead."""
@@ -211,22 +225,35 @@ class Governor:
             for statement in _TABLES.split(";"):
                 database.execute(statement)
             now = self._clock()
-            for table in ("budgets", "counts"):
+            for table in ("budgets", "counts", "delays"):
                 database.execute(f"DELETE FROM {table} WHERE used_at < ?", (now - _KEPT_S,))
             database.execute("DELETE FROM lanes WHERE last_at < ?", (now - _KEPT_S,))
             database.execute("DELETE FROM visits WHERE abs(? - seen_at) > ?", (now, _LEASE_S))
         return database
 
     @staticmethod
-    def _due(database: sqlite3.Connection, lane: str, now: float) -> float:
-        """When the next request may be sent."""
+    def _lane(
+        database: sqlite3.Connection, budget: str, rules: Mapping[str, Any], kind: str
+    ) -> tuple[str, float, float]:
+        """The queue of a request within its budget, its rate, and the Crawl-delay in seconds, 0 for none."""
+        (stated_s,) = database.execute("SELECT max(delay_s) FROM delays WHERE budget = ?", (budget,)).fetchone()
+        has_own_rate = kind == "media" and rules["media_per_s"] is not None
+        per_s = float(rules["media_per_s"] if has_own_rate else rules["per_s"])
+        if stated_s:
+            # Between any two requests, of whatever kind.
+            return budget, min(per_s, 1 / stated_s), float(stated_s)
+        return f"{budget} media" if has_own_rate else budget, per_s, 0.0
+
+    @staticmethod
+    def _due(database: sqlite3.Connection, lane: str, delay_s: float, now: float) -> float:
+        """When the next request may be sent; a Crawl-delay counts from the one before it was known, too."""
         row = database.execute("SELECT last_at, gap_s FROM lanes WHERE name = ?", (lane,)).fetchone()
         if row is None:
             return 0.0
         if row[0] > now:
             # The clock was turned back.
             database.execute("UPDATE lanes SET last_at = ? WHERE name = ?", (now, lane))
-        return float(min(row[0], now) + row[1])
+        return float(min(row[0], now) + max(row[1], delay_s * _SLACK))
 
     @staticmethod
     def _pause(database: sqlite3.Connection, budget: str, now: float) -> tuple[float, State, bool]:
@@ -273,7 +300,7 @@ class Governor:
         left_s, _, is_on_trial = self._pause(database, budget, now)
         troubles, pauses = database.execute("SELECT troubles, pauses FROM budgets WHERE name = ?", (budget,)).fetchone()
         troubles += 1
-        asked_s = None if retry_after_s is None else min(max(retry_after_s, 0.0), _MAX_RETRY_AFTER_S)
+        asked_s = None if retry_after_s is None else min(max(retry_after_s, 0.0), _MAX_ASKED_S)
         if left_s > 0:
             # A request from before the pause: only the host's own wish makes it longer.
             pause_s = max(left_s, asked_s or 0.0)
@@ -303,8 +330,6 @@ class Governor:
         )
 
 
-def _lane(budget: str, rules: Mapping[str, Any], kind: str) -> tuple[str, float]:
-    """The queue of a request within its budget, and its rate."""
-    if kind == "media" and rules["media_per_s"] is not None:
-        return f"{budget} media", rules["media_per_s"]
-    return budget, rules["per_s"]
+def _state_of(delay_s: float, rules: Mapping[str, Any]) -> State:
+    """The state of a budget that waits for its next request: a Crawl-delay beyond the patience is a pause."""
+    return "rate_limited" if delay_s > rules["patience_s"] else "open"

@@ -83,6 +83,8 @@ class Client:
     """Given a host and ``page`` or ``media``, waits until a request may be sent; returns the seconds waited."""
     answered: Callable[[int], None] = lambda status: None
     """Given the status of each response."""
+    delay: Callable[[str, float], None] = lambda origin, delay_s: None
+    """Given an origin and the Crawl-delay of its robots.txt, 0 for none, whenever that has been read."""
     waited_s: float = 0.0
     """For admission, in all."""
     _pool: urllib3.PoolManager | None = field(default=None, init=False)
@@ -272,8 +274,11 @@ class Visit:
     def read_robots(self, origin: str) -> robots_txt.Robots:
         """What a host says of all its files; without that, everything is allowed. Raises where the host cannot say."""
         text = self._read_text(f"{origin}/robots.txt", "text/plain", range(400, 500))
+        agent = self.ask.settings.agent().partition("/")[0]
+        # Known before the next request, which already keeps it.
+        self.client.delay(origin, robots_txt.Robots(text, agent=agent).crawl_delay_s or 0.0)
         reservations = self._read_text(f"{origin}/.well-known/tdmrep.json", "application/json", range(400, 600))
-        return robots_txt.Robots(text, reservations, self.ask.settings.agent().partition("/")[0])
+        return robots_txt.Robots(text, reservations, agent)
 
     def _read_text(self, url: str, media_type: str, absent: range) -> str:
         """The text of a file that a host may have; empty for the statuses ``absent``, or for a page in its place."""

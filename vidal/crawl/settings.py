@@ -38,7 +38,7 @@ class HostRules(BaseModel):
     """Longest pause, in seconds."""
     patience_s: float = Field(120.0, ge=0)
     """How long a clip waits for pauses to end, in all; otherwise it fails without a request, with the transient reason
-    ``host_unavailable`` or ``rate_limited``, and `vidal retry` retries it."""
+    ``host_unavailable`` or ``rate_limited``, and `vidal retry` retries it. A longer Crawl-delay is such a pause."""
 
 
 _SECRET_ARGUMENTS = ("po_token", "visitor_data", "data_sync_id", "refresh_token", "access_token", "api_key", "password")
@@ -99,7 +99,8 @@ class WebSettings(BaseModel):
     contact: str = ""
     """A URL or e-mail address for the owners of visited sites; part of the user agent."""
     robots: bool = True
-    """Respect the robots.txt and tdmrep.json of hosts for plain downloads and pages."""
+    """Respect the robots.txt and tdmrep.json of hosts for plain downloads and pages. A ``Crawl-delay`` makes requests
+    rarer than the rules of the host do, never more frequent."""
     noai: tuple[str, ...] = ("noai", "noimageai")
     """Directives of X-Robots-Tag and `<meta name="robots">` that opt a file out of crawling; unless empty, a
     `tdm-reservation` and `Content-Usage: train-ai=n` do, too."""

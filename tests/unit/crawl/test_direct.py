@@ -181,10 +181,14 @@ def test_a_redirect_in_raw_utf8_is_followed(site: Site, child: FetchChild, tmp_p
     assert answer.ok and answer.final_url == site.url(f"/named/{quote('ролик один.mp4')}")
 
 
-def test_a_crawl_delay_is_told(site: Site, child: FetchChild, tmp_path: Path) -> None:
-    told = WebSettings(allow_addresses=["127.0.0.1"])
-    answer = child.ask(Ask(op="robots", url=site.url("/clip/bunny-wake.mp4"), folder=str(tmp_path), settings=told))
-    assert answer.ok and answer.metadata["crawl_delay_s"] == 2.0
+def test_a_crawl_delay_is_known_once_robots_txt_has_been_read(tmp_path: Path) -> None:
+    with Site(robots="User-agent: vidal\nCrawl-delay: 2\n") as site, FetchChild() as child:
+        admitted = Admitted()
+        for _ in range(2):
+            assert ask(child, tmp_path, site.url("/to?url=/clip/bunny-wake.mp4"), admission=admitted).ok
+        assert admitted.delays == [(site.url("/").rstrip("/"), 2.0)]
+        answer = child.ask(Ask(op="robots", url=site.url("/a"), settings=WebSettings(allow_addresses=["127.0.0.1"])))
+        assert answer.ok and answer.metadata["crawl_delay_s"] == 2.0
 
 
 def test_robots_txt_is_read_once_and_shared(site: Site, tmp_path: Path) -> None:

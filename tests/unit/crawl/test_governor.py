@@ -148,6 +148,35 @@ def test_what_a_killed_run_has_left_is_there_for_the_next(tmp_path: Path, clock:
     assert [round(b[0] - a[0], 3) for a, b in itertools.pairwise(sent)] == [0.525] * 4
 
 
+def test_a_crawl_delay_is_kept_from_the_next_request_on_by_every_run(tmp_path: Path, clock: Clock) -> None:
+    def states(governor: Governor, sent: Sent, delay_s: float) -> Iterator[float]:
+        yield from visitor(governor, "a", quick, sent)
+        governor.delay("a", "http://a", delay_s)
+
+    sent: Sent = []
+    quick = rules(per_s=100, media_per_s=100, concurrent=9)
+    one, another = Governor(tmp_path, clock=clock), Governor(tmp_path, clock=clock)
+    run(clock, [states(one, sent, 10)])
+    callers = [visitor(one, "a", quick, sent, requests=2), visitor(another, "a", rules(per_s=0.05), sent, requests=2)]
+    run(clock, [*callers, visitor(another, "a", quick, sent, requests=2, kind="media"), visitor(one, "b", quick, [])])
+    run(clock, [visitor(Governor(tmp_path, clock=clock), "a", quick, sent)])
+    gaps = [round(b[0] - a[0], 2) for a, b in itertools.pairwise(sent)]
+    assert len(gaps) == 7 and set(gaps) == {10.5, 21.0}, "never oftener than asked for, nor than a run's own rules"
+    another.delay("a", "http://a:8080", 3)
+    run(clock, [states(one, sent, 0), visitor(one, "a", quick, later := [], requests=2)])
+    assert later[1][0] - later[0][0] == pytest.approx(3.15), "of its origins, the one that asks for most"
+
+
+def test_a_crawl_delay_beyond_the_patience_is_a_pause(governor: Governor, clock: Clock) -> None:
+    given = rules(patience_s=60)
+    visit = governor.begin("run", "a", given)[0]
+    assert governor.admit("run", visit, "a", given) == (0, "open")
+    governor.delay("a", "http://a", 1e9)
+    wait_s, state = governor.admit("run", visit, "a", given)
+    assert (wait_s, state) == (pytest.approx(86400 * 1.05), "rate_limited"), "a day is the longest"
+    assert governor.begin("run", "a", rules(patience_s=1e6))[2] == "open", "another run has more"
+
+
 def test_a_caller_that_died_is_forgotten(governor: Governor, clock: Clock) -> None:
     given = rules(per_s=1, concurrent=1)
     visit = governor.begin("run", "a", given)[0]
