@@ -72,7 +72,7 @@ def _truncated_chunked(exchange: Exchange, body: Body) -> None:
     exchange.close()
 
 
-def _reset(exchange: Exchange, body: Body) -> None:
+def reset(exchange: Exchange, body: Body) -> None:
     exchange.connection.setsockopt(SOL_SOCKET, SO_LINGER, struct.pack("ii", 1, 0))
     exchange.connection.close()
     exchange.close()
@@ -235,7 +235,7 @@ FAULTS: dict[str, Fault] = {
     "truncated_without_length": Fault("truncated", _truncated_without_length, heals=True),
     "truncated_chunked": Fault("truncated", _truncated_chunked, heals=True),
     "part": Fault("truncated", _part, heals=True),
-    "reset": Fault("network", _reset, heals=True),
+    "reset": Fault("network", reset, heals=True),
     "stall": Fault("timeout", _stall, heals=True),
     "drip": Fault("timeout", _drip, heals=True),
     "drip_head": Fault("timeout", _drip_head, heals=True),

@@ -7,6 +7,7 @@ import json
 import shutil
 import tempfile
 import threading
+import time
 import zlib
 from collections import Counter
 from collections.abc import Callable
@@ -16,7 +17,7 @@ from typing import Self
 from urllib.parse import unquote, urlsplit
 
 from tests.site import freesound, media, pages
-from tests.site.faults import FAULTS, bomb
+from tests.site.faults import FAULTS, bomb, reset
 from tests.site.plan import Plan
 from tests.site.server import Exchange, Hit, Server
 
@@ -30,11 +31,14 @@ RESERVATIONS = [
 
 
 class Site:
-    """See the package's text. ``embedded`` is where pages that mean harm have their players' sources."""
+    """See the package's text. ``embedded`` is where pages that mean harm have their players' sources.
+
+    Each host is down for ``down_s`` seconds from the first request to it.
+    """
 
     def __init__(
         self, plan: Plan | None = None, *, hosts: tuple[str, ...] = HOSTS, port: int = 0, log: Path | None = None,
-        embedded: str = "http://127.0.0.1:9/", robots: str = ROBOTS,
+        embedded: str = "http://127.0.0.1:9/", robots: str = ROBOTS, down_s: float = 0.0,
     ) -> None:  # fmt: skip
         self.plan = plan or Plan()
         self.hosts = hosts
@@ -42,6 +46,8 @@ class Site:
         self._embedded = embedded
         self._robots = robots
         self._visits: Counter[str] = Counter()
+        self._down_s = down_s
+        self._first_at: dict[str, float] = {}
         self._lock = threading.Lock()
         self._cache = Path(tempfile.mkdtemp(prefix="site-"))
         self._routes: dict[str, Callable[[Exchange, str], None]] = {
@@ -50,7 +56,7 @@ class Site:
             "to": self._to, "chunked": self._chunked, "without-length": self._without_length, "echo": self._echo,
             "gzip": self._gzip, "members": self._members,
             "dash": self._dash, "reserved": self._clip, "cookie": self._cookie, "deflate": self._deflate,
-            "text": self._text, "image": self._image,
+            "text": self._text, "image": self._image, "once": self._once,
         }  # fmt: skip
         self._server = Server(hosts, self._answer, port, log)
         self.port = self._server.port
@@ -92,6 +98,9 @@ class Site:
 
     def _answer(self, exchange: Exchange) -> None:
         first, _, rest = exchange.path.removeprefix("/").partition("/")
+        now = time.monotonic()
+        if now - self._first_at.setdefault(exchange.host, now) < self._down_s:
+            reset(exchange, bytes)
         if exchange.path == "/robots.txt":
             exchange.send(200, self._robots, "text/plain")
         elif exchange.path == "/.well-known/tdmrep.json":
@@ -114,6 +123,16 @@ class Site:
         name, _, clip = rest.partition("/")
         path = media.clip(clip) or media.CLIPS / "bunny-wake.mp4"
         self._do(exchange, name, path.read_bytes)
+
+    def _once(self, exchange: Exchange, rest: str) -> None:
+        """``/once/FAULT/…``: the fault at the first visit, then a clip."""
+        with self._lock:
+            self._visits[exchange.path] += 1
+            is_first = self._visits[exchange.path] == 1
+        if is_first:
+            self._fault(exchange, rest)
+        else:
+            self._clip(exchange, "bunny-wake.mp4")
 
     def _numbered(self, exchange: Exchange, rest: str) -> None:
         number = int(rest.partition(".")[0])

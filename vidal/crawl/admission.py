@@ -81,7 +81,9 @@ class Admission:
             self._governor.call("renew", self._visit)
             self._called_at = self._clock()
 
-    def end(self, reason: str | None, retry_after_s: float | None = None) -> tuple[str, float]:
+    def end(
+        self, reason: str | None, retry_after_s: float | None = None, *, has_failed_before: bool = False
+    ) -> tuple[str, float]:
         """Report the end of the visit; returns the budget of the last request, and the seconds of its pause."""
         if not self._hosts:
             self._governor.call("end", self._visit, {}, {})
@@ -89,7 +91,8 @@ class Admission:
         *earlier, last = self._hosts
         outcomes: dict[str, Outcome] = dict.fromkeys(earlier, "ok")
         if not self.refused and reason not in _UNKNOWN:
-            outcomes[last] = "trouble" if reason in HOST_WIDE else "rate_limited" if reason == "rate_limited" else "ok"
+            trouble: Outcome = "trouble_again" if has_failed_before else "trouble"
+            outcomes[last] = trouble if reason in HOST_WIDE else "rate_limited" if reason == "rate_limited" else "ok"
         rules = self._settings.rules_of(self._hosts[last]).model_dump()
         return last, float(self._governor.call("end", self._visit, outcomes, rules, retry_after_s))
 

@@ -31,8 +31,9 @@ from vidal.errors import StorageError
 State = Literal["open", "rate_limited", "host_unavailable"]
 """The state of a budget; one that is paused has the reason of the clips that do not wait for it."""
 
-Outcome = Literal["ok", "rate_limited", "trouble"]
-"""``ok``: the host answered, even with an error of one clip; ``trouble``: it is down, or blocks every visitor."""
+Outcome = Literal["ok", "rate_limited", "trouble", "trouble_again"]
+"""``ok``: the host answered, even with an error of one clip; ``trouble``: it is down, or blocks every visitor;
+``trouble_again``: so it seems by an address that failed before, which may be the address's own trouble."""
 
 _SLACK = 1.05
 """Requests are so much rarer than allowed: their way to the server takes longer at one time than at another."""
@@ -97,7 +98,8 @@ class Governor:
                 return "", pause_s, state
             database.execute("DELETE FROM visits WHERE budget = ? AND abs(? - seen_at) > ?", (budget, now, _LEASE_S))
             (under_way,) = database.execute("SELECT count(*) FROM visits WHERE budget = ?", (budget,)).fetchone()
-            if is_on_trial and under_way:
+            # Visits from before the pause, such as long downloads, are no probes and delay none.
+            if is_on_trial and self._probe(database, budget, now) is not None:
                 return "", _PROBE_POLL_S, state
             lane, per_s, delay_s = self._lane(database, budget, rules, kind)
             if under_way >= rules["concurrent"]:
@@ -107,6 +109,8 @@ class Governor:
                 return "", wait_s, _state_of(delay_s, rules)
             visit = secrets.token_hex(8)
             database.execute("INSERT INTO visits VALUES (?, ?, ?)", (visit, budget, now))
+            if is_on_trial:
+                database.execute("UPDATE budgets SET probe = ? WHERE name = ?", (visit, budget))
             self._count(database, run, budget, now, per_s=min(per_s, rules["per_s"]), visits=1)
             return visit, 0.0, "open"
 
@@ -298,13 +302,15 @@ class Governor:
             return self._pause(database, budget, now)[0]
         database.execute("INSERT OR IGNORE INTO budgets (name, used_at) VALUES (?, ?)", (budget, now))
         left_s, _, is_on_trial = self._pause(database, budget, now)
-        troubles, pauses = database.execute("SELECT troubles, pauses FROM budgets WHERE name = ?", (budget,)).fetchone()
-        troubles += 1
+        troubles, pauses, probe = database.execute(
+            "SELECT troubles, pauses, probe FROM budgets WHERE name = ?", (budget,)
+        ).fetchone()
+        troubles += outcome == "trouble"
         asked_s = None if retry_after_s is None else min(max(retry_after_s, 0.0), _MAX_ASKED_S)
         if left_s > 0:
             # A request from before the pause: only the host's own wish makes it longer.
             pause_s = max(left_s, asked_s or 0.0)
-        elif outcome == "rate_limited" or is_on_trial or troubles >= rules["failures_to_pause"]:
+        elif outcome == "rate_limited" or (is_on_trial and probe == visit) or troubles >= rules["failures_to_pause"]:
             pause_s = min(rules["pause_s"] * 2**pauses, rules["max_pause_s"])
             pause_s = (pause_s if asked_s is None else asked_s) * (1 + rules["jitter"] * random.random())
             troubles, pauses = 0, min(pauses + 1, _DOUBLINGS)

@@ -35,6 +35,8 @@ class Schedule:
         self._busy: dict[str, int] = {}
         self._held_until: dict[str, float] = {}
         """When a budget that is used up or paused may be asked again."""
+        self._on_trial: set[str] = set()
+        """Budgets that were paused, and of which no clip has been fetched since."""
         for turn in turns:
             self._waiting.setdefault(turn.budget, []).append(turn)
             self._busy[turn.budget] = 0
@@ -47,9 +49,12 @@ class Schedule:
             times: list[float] = []
             for name, turns in self._waiting.items():
                 held_until = self._held_until.get(name, now)
-                turn = next((turn for turn in turns if turn.not_before <= now), None) if held_until <= now else None
-                if turn is not None:
-                    due[name] = turn
+                ready = [turn for turn in turns if turn.not_before <= now] if held_until <= now else []
+                if ready and name in self._on_trial:
+                    # An address that failed before says less about its host.
+                    due[name] = min(ready, key=lambda turn: turn.tries.failures)
+                elif ready:
+                    due[name] = ready[0]
                 elif turns:
                     times.append(max(held_until, min(turn.not_before for turn in turns)))
             # Of equals the first: budgets are in the order of their first clip.
@@ -69,12 +74,15 @@ class Schedule:
                 # The visit may have been what its budget had no room for.
                 self._held_until.pop(turn.budget, None)
             if later is None:
+                self._on_trial.discard(turn.budget)
                 return
             if later.of == "clip":
                 turn.not_before = now + later.seconds
                 others.append(turn)
                 return
             self._held_until[turn.budget] = now + later.seconds
-            for other in others if later.of == "pause" else ():
-                other.tries.paused_s += later.seconds
+            if later.of == "pause":
+                self._on_trial.add(turn.budget)
+                for other in others:
+                    other.tries.paused_s += later.seconds
             others.insert(0, turn)

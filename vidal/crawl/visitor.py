@@ -147,7 +147,7 @@ class Visitor:
         except BaseException:
             admission.end("fetcher_died")
             raise
-        _, pause_s = admission.end(answer.reason, answer.retry_after_s)
+        _, pause_s = admission.end(answer.reason, answer.retry_after_s, has_failed_before=tries.failures > 0)
         if answer.ok or not answer.transient:
             return answer
         if admission.refused:

@@ -49,7 +49,8 @@ class Fetch(Stage, WebSettings):
     imports: ClassVar[tuple[str, ...]] = ("certifi", "protego", "urllib3", "yt_dlp")
     not_fingerprinted: ClassVar[tuple[str, ...]] = ("base", *WebSettings.how)
     secrets: ClassVar[tuple[str, ...]] = WebSettings.hidden
-    default_resources = Resources(batch_size=64, timeout_s=None)
+    # Any window at once: at the end of a batch its last clips wait for their retries, and nothing else is fetched.
+    default_resources = Resources(batch_size=1024, timeout_s=None)
 
     base: str = ""
     """Folder against which relative paths are read; the recipe fills in the list's own."""

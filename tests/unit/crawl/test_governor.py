@@ -275,6 +275,37 @@ def test_a_visit_under_way_when_its_host_is_paused_sends_nothing_more(governor: 
     assert governor.begin("run", "a", given)[0]
 
 
+def test_a_long_download_from_before_a_pause_delays_no_probe_and_its_failure_is_no_second_outage(
+    governor: Governor, clock: Clock
+) -> None:
+    given = rules(per_s=1000, concurrent=4, pause_s=10)
+    long = governor.begin("run", "a", given)[0]
+    assert governor.admit("run", long, "a", given)[0] == 0
+    clock.now += 1
+    fail(governor, given, "rate_limited")
+    clock.now += 10
+    governor.renew(long)
+    probe = governor.begin("run", "a", given)[0]
+    assert probe and governor.begin("run", "a", given)[:2] == ("", 1.0), "one alone, before its first request, too"
+    assert governor.admit("run", probe, "a", given)[0] == 0
+    assert governor.end(long, {"a": "trouble"}, given) == 0
+    assert governor.end(probe, {"a": "ok"}, given) == 0
+    clock.now += 0.01
+    assert governor.begin("run", "a", given)[0]
+
+
+def test_an_address_that_fails_again_and_again_pauses_no_host_unless_it_is_the_probe(
+    governor: Governor, clock: Clock
+) -> None:
+    given = rules(per_s=1000, failures_to_pause=3, pause_s=10)
+    outcomes: list[Outcome] = ["trouble", *["trouble_again"] * 9, "trouble", "trouble", "trouble_again"]
+    pauses = []
+    for outcome in outcomes:
+        pauses.append(fail(governor, given, outcome))
+        clock.now += 1 + pauses[-1]
+    assert pauses == [0] * 11 + [10, 20]
+
+
 def test_a_probe_that_died_is_followed_by_another(governor: Governor, clock: Clock) -> None:
     given = rules(per_s=1000, failures_to_pause=1, pause_s=10)
     fail(governor, given)

@@ -127,6 +127,24 @@ def test_two_thousand_addresses_with_faults_take_the_time_that_their_rates_allow
         assert all(times[n + 3] - times[n] > 1 for n in range(len(times) - 3)), "three in a second at most"
 
 
+def test_addresses_that_always_fail_pause_no_host_whose_others_are_good(tmp_path: Path) -> None:
+    urls = [f"http://host.org/{n}" for n in range(200)]
+    failing = set(urls[::10])
+
+    def play(url: str, now: float) -> Answer:
+        if url == urls[7] and not asked[url]:
+            asked[url] += 1
+            return Answer.failed("rate_limited", status=429, retry_after_s=1)
+        return Answer.failed("server_error", status=503) if url in failing else good()
+
+    asked: Counter[str] = Counter()
+    clips, hits, took_s = crawled(urls, play, tmp_path)
+    assert {clip.url for clip in clips if clip.reason == "server_error"} == failing
+    assert all(clip.is_open for clip in clips if clip.url not in failing)
+    # The last address to fail is tried for fifteen seconds.
+    assert took_s < 1.2 * len(hits) / 2.0 + 20, (took_s, len(hits))
+
+
 def test_twelve_lone_clips_whose_hosts_are_down_for_ten_seconds_are_all_fetched(tmp_path: Path) -> None:
     urls = [f"http://host{n}.org/clip" for n in range(12)]
     start = VirtualTime(1).now

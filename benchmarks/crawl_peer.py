@@ -1,0 +1,124 @@
+"""A race of `vidal crawl` with video2dataset: files a second, and how many faults each reports truthfully.
+
+The peer is asked through the Python of an environment of its own, and writes tars as `vidal crawl` does. Its import
+alone takes seconds, so files are counted by the site's log: from the first request of a run to the last. On the
+addresses with faults a row is true if it is kept where the file is good, and otherwise failed with a message that says
+what is wrong.
+"""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import time
+from collections import Counter, defaultdict
+from pathlib import Path
+from typing import Any
+
+import pyarrow.parquet as pq
+from crawl_site import HOSTS, KINDS, Crawl, SiteProcess, addresses
+from figures import spread
+
+_PEER = """
+import sys
+from video2dataset import video2dataset
+
+if __name__ == "__main__":
+    urls, out, shard_size = sys.argv[1:]
+    yt_args = {"download_size": 360, "download_audio_rate": 44100, "yt_metadata_args": None}
+    video2dataset(urls, out, output_format="webdataset", input_format="csv", url_col="url",
+                  encode_formats={"video": "mp4"}, config={
+        "subsampling": {}, "reading": {"yt_args": yt_args, "timeout": 8, "sampler": None},
+        "storage": {"number_sample_per_shard": int(shard_size), "oom_shard_count": 5, "captions_are_subtitles": False},
+        "distribution": {"processes_count": 2, "thread_count": 8, "subjob_size": 1000,
+                         "distributor": "multiprocessing"},
+    })
+"""
+_WORDS = {
+    "gone": "404|gone|not found", "private": "403|private|forbidden", "not_media": "html|no(t a)? (video|media)",
+    "truncated": "truncat|incomplete|broken", "server_error": "503|server error|unavailable", "timeout": "time",
+    "blocked": "403|forbidden|blocked", "dns": "resolve|name or service",
+}  # fmt: skip
+"""What a message has to contain to say what is wrong, by the reason."""
+_LIMIT_S = 600.0
+
+
+class _Peer:
+    """Runs of video2dataset in the environment of a Python."""
+
+    def __init__(self, python: str) -> None:
+        self._python = python
+
+    def run(self, folder: Path, urls: Path, shard_size: int) -> dict[str, str | None]:
+        """By address None for a success, else the message; what has no row is missing."""
+        folder.mkdir()
+        script, rows = folder / "peer.py", dict[str, str | None]()
+        script.write_text(_PEER)
+        with (folder / "peer.log").open("w") as log:
+            subprocess.run(
+                [self._python, script, urls, folder / "out", str(shard_size)], check=True, cwd=folder, stdout=log,
+                stderr=log, timeout=_LIMIT_S,
+            )  # fmt: skip
+        for path in (folder / "out").glob("*.parquet"):
+            for row in pq.read_table(path, columns=["url", "status", "error_message"]).to_pylist():
+                rows[row["url"]] = None if row["status"] == "success" else row["error_message"] or "no message"
+        return rows
+
+
+def race(python: str, folder: Path, fetch: dict[str, Any], *, count: int, turns: int) -> dict[str, Any]:
+    """Both in turns on ``count`` good files, then both on the faults."""
+    peer, rates = _Peer(python), defaultdict[str, list[float]](list)
+    with SiteProcess(folder) as site:
+        for turn in range(turns):
+            urls = [f"http://{HOSTS[n % 3]}:{site.port}/v/{turn * count + n}.mp4" for n in range(count)]
+            crawl = Crawl(folder / f"race{turn}", 2)
+            crawl.write(urls, fetch, count // 4)
+            for name in ("vidal", "video2dataset") if turn % 2 == 0 else ("video2dataset", "vidal"):
+                before, started = len(site.hits()), time.perf_counter()
+                if name == "vidal":
+                    crawl.run()
+                    kept = sum(outcome == "kept" for outcome in crawl.rows().values())
+                else:
+                    rows = peer.run(folder / f"peer{turn}", crawl.folder / "urls.csv", count // 4)
+                    kept = sum(message is None for message in rows.values())
+                hits = site.hits(before)
+                if kept != count:
+                    raise SystemExit(f"{name} got {kept} of {count} good files")
+                rates[name].append(kept / (hits[-1][0] - hits[0][0]))
+                rates[f"{name}, its start included"].append(kept / (time.perf_counter() - started))
+        true = _true_rows(peer, site, folder, fetch, count)
+    ratio = [a / b for a, b in zip(rates["vidal"], rates["video2dataset"], strict=True)]
+    return {
+        **{f"files/s: {name}": spread(of) for name, of in rates.items()},
+        "files/s over video2dataset's": spread(ratio), "true rows of faulty addresses": true,
+    }  # fmt: skip
+
+
+def _true_rows(peer: _Peer, site: SiteProcess, folder: Path, fetch: dict[str, Any], count: int) -> dict[str, str]:
+    """By kind of fault: how many rows of ``vidal`` and of the peer are true, of how many."""
+    asked = [address for address in addresses(site.port, count) if address.kind != "good"]
+    crawl = Crawl(folder / "faults", 2)
+    crawl.write([address.url for address in asked], fetch, len(asked) // 2)
+    # Some faults are there once.
+    crawl.run()
+    ours = crawl.rows()
+    with SiteProcess(folder / "again") as again:
+        moved = {address.url: address.url.replace(f":{site.port}/", f":{again.port}/") for address in asked}
+        (folder / "moved.csv").write_text("\n".join(["url", *moved.values()]) + "\n")
+        messages = peer.run(folder / "peer-faults", folder / "moved.csv", len(asked) // 2)
+    of, true = Counter(address.kind for address in asked), defaultdict[str, list[int]](lambda: [0, 0])
+    for address in asked:
+        reasons = KINDS[address.kind].reasons
+        true[address.kind][0] += ours[address.url] in (reasons or ("kept",))
+        true[address.kind][1] += _is_true(messages.get(moved[address.url], "no row"), reasons)
+    total = [sum(pair[side] for pair in true.values()) for side in range(2)]
+    return {
+        kind: f"vidal {pair[0]}, video2dataset {pair[1]} of {of[kind]}" for kind, pair in true.items()
+    } | {"all": f"vidal {total[0]}, video2dataset {total[1]} of {len(asked)}"}  # fmt: skip
+
+
+def _is_true(message: str | None, reasons: tuple[str, ...]) -> bool:
+    if message is None or not reasons:
+        return message is None and not reasons
+    words = "|".join(_WORDS[reason] for reason in reasons if reason in _WORDS)
+    return re.search(words, message, re.IGNORECASE) is not None
