@@ -179,6 +179,13 @@ class Stage(Step):
     def bind(self, proxy: Shared) -> None:
         """Receive a proxy of the shared object, before `setup`: ``proxy.call("method", …)``, from any thread."""
 
+    def usage(self, proxy: Shared) -> dict[str, dict[str, float]]:
+        """Return what the shared object has counted of the run so far, by whatever it counts; stored with the dataset.
+
+        Called in the driver, on another copy of the stage than those of the workers.
+        """
+        return {}
+
     def withhold(self, is_removed: Callable[[Clip], bool]) -> None:
         """Receive, before `setup`, the test for clips on the list of removals.
 

@@ -131,6 +131,56 @@ def test_subtitles_that_no_stage_would_store_are_a_usage_error(site: Site, tmp_p
     assert "stages[0].fetch.thumbnail" in done.stderr and "put `keep_source` behind it" in done.stderr
 
 
+def crawl_report(folder: Path, *more: str) -> dict[str, Any]:
+    done = command("status", folder / "crawl", "--json", *more)
+    assert done.returncode == 0, done.stderr
+    report: dict[str, Any] = json.loads(done.stdout)["crawl"]
+    return report
+
+
+@pytest.mark.parametrize("engine", ["local", "ray"])
+def test_the_report_of_a_crawl_has_its_hosts_and_every_request_that_the_server_saw(tmp_path: Path, engine: str) -> None:
+    with Site() as site:
+        urls = [site.url(f"/{path}") for path in ADDRESSES] + [site.url("/fault/unavailable/a.mp4", 2)]
+        done = crawl(tmp_path, write_recipe(tmp_path, {"urls": urls}), engine=engine, run=vidal)
+        assert done.returncode == 0, done.stderr
+        site.heal()
+        done = command("retry", tmp_path / "crawl", "--engine", "local", "--workers", "0", "--reason", "server_error")
+        assert done.returncode == 0, done.stderr
+        requests = Counter(hit.host for hit in site.hits)
+    report = crawl_report(tmp_path, "--by", "host")
+    hosts = {group["name"]: group for group in report["groups"]}
+    counts = ("candidates", "asked", "found", "fetched", "kept", "failed", "transient")
+    assert {name: tuple(group[count] for count in counts) for name, group in hosts.items()} == {
+        "127.0.0.1": (7, 7, 2, 2, 2, 5, 1),
+        "127.0.0.3": (1, 1, 1, 1, 1, 0, 0),
+    }
+    failures = {(failure["reason"], failure["is_transient"]) for failure in hosts["127.0.0.1"]["failures"]}
+    assert failures == {(r, r == "truncated") for r in ("gone", "not_media", "truncated", "ssrf", "robots")}
+    budgets = {budget["name"]: budget for budget in report["budgets"]}
+    assert {name: budget["requests"] for name, budget in budgets.items()} == requests
+    assert (budgets["127.0.0.1"]["runs"], budgets["127.0.0.3"]["runs"]) == (1, 2)
+    assert all(0 < budget["used_per_s"] <= budget["allowed_per_s"] == 50 for budget in budgets.values())
+
+
+def test_the_report_of_a_search_has_its_terms_and_the_requests_of_the_search(tmp_path: Path) -> None:
+    terms = tmp_path / "terms.txt"
+    terms.write_text("bunny\n<b>butter</b>\n")
+    with Site() as site:
+        source = {"search": str(terms), "address": site.url("/page/playlist?q={term}"), "per_term": 3}
+        done = crawl(tmp_path, write_recipe(tmp_path, source))
+        assert done.returncode == 0, done.stderr
+        requests = Counter(hit.host for hit in site.hits)
+    report = crawl_report(tmp_path, "--by", "term")
+    # The second term finds the same three, which are not asked for again.
+    found = {group["name"]: (group["candidates"], group["asked"], group["kept"]) for group in report["groups"]}
+    assert found in ({"bunny": (3, 3, 3), "<b>butter</b>": (3, 0, 0)}, {"bunny": (3, 0, 0), "<b>butter</b>": (3, 3, 3)})
+    assert {budget["name"]: budget["requests"] for budget in report["budgets"]} == requests
+    assert "bunny" in command("status", tmp_path / "crawl", "--by", "term").stdout
+    done = command("report", tmp_path / "crawl", "--out", tmp_path / "report.html")
+    assert done.returncode == 0 and "<h2>Crawl</h2>" in (tmp_path / "report.html").read_text()
+
+
 @pytest.mark.parametrize("kind", ["playlist", "search"])
 def test_a_page_of_players_is_expanded_into_its_clips(site: Site, tmp_path: Path, kind: str) -> None:
     terms = tmp_path / "terms.txt"

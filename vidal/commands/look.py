@@ -12,18 +12,25 @@ import typer
 from vidal.commands.options import AllowOption, DirArgument, JsonOption, WhereOption
 from vidal.commands.terminal import show
 from vidal.errors import UserError
+from vidal.report.by import By
 
 app = typer.Typer()
 command = partial(app.command, rich_help_panel="Look")
 
 
 @command()
-def status(directory: DirArgument, as_json: JsonOption = False) -> None:
-    """Show the progress of a build, and the funnel of its committed shards."""
+def status(
+    directory: DirArgument,
+    by: Annotated[
+        By | None, typer.Option(help="What to count a crawl's candidates, failures and kept clips by.")
+    ] = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Show the progress of a build, the funnel of its committed shards, and what a crawl's hosts gave."""
     from vidal.dataset.dataset import Dataset
     from vidal.report.summary import Status
 
-    show(Status.of(Dataset.open(directory)), as_json)
+    show(Status.of(Dataset.open(directory), by), as_json)
 
 
 # A clip id may begin with a hyphen, and must not be parsed as an option.
@@ -58,14 +65,14 @@ def report(
     from vidal.dataset.dataset import Dataset
     from vidal.export.export import selected_clips
     from vidal.report.page import write_report
-    from vidal.report.summary import stage_order
+    from vidal.report.summary import crawl_of, stage_order
 
     dataset = Dataset.open(directory)
     modalities.load_recorded(dataset.info.modalities, directory, dataset.info.layers)
     result = write_report(
         dataset.rows(), dataset.read_member, out or Path("report.html"), title=dataset.info.name,
         stage_order=stage_order(dataset), declared=dataset.info.columns, max_clips=max_clips, where=where,
-        selected=selected_clips(dataset, where),
+        selected=selected_clips(dataset, where), crawl=crawl_of(dataset),
     )  # fmt: skip
     show(result, as_json)
 

@@ -67,9 +67,9 @@ CREATE TABLE IF NOT EXISTS visits (visit TEXT PRIMARY KEY, budget TEXT NOT NULL,
 CREATE INDEX IF NOT EXISTS visits_of ON visits (budget);
 CREATE TABLE IF NOT EXISTS waiting (place INTEGER PRIMARY KEY, visit TEXT UNIQUE, lane TEXT, seen_at REAL NOT NULL);
 CREATE INDEX IF NOT EXISTS waiting_for ON waiting (lane);
-CREATE TABLE IF NOT EXISTS counts (
-    run TEXT, budget TEXT, used_at REAL NOT NULL, requests INTEGER NOT NULL, visits INTEGER NOT NULL,
-    waited_s REAL NOT NULL, per_s REAL NOT NULL, PRIMARY KEY (run, budget)
+CREATE TABLE IF NOT EXISTS usage (
+    run TEXT, lane TEXT, first_at REAL NOT NULL, used_at REAL NOT NULL, requests INTEGER NOT NULL,
+    visits INTEGER NOT NULL, waited_s REAL NOT NULL, per_s REAL NOT NULL, PRIMARY KEY (run, lane)
 ) WITHOUT ROWID;
 """
 
@@ -111,7 +111,7 @@ class Governor:
             database.execute("INSERT INTO visits VALUES (?, ?, ?)", (visit, budget, now))
             if is_on_trial:
                 database.execute("UPDATE budgets SET probe = ? WHERE name = ?", (visit, budget))
-            self._count(database, run, budget, now, per_s=min(per_s, rules["per_s"]), visits=1)
+            self._count(database, run, lane, now, per_s=per_s, visits=1)
             return visit, 0.0, "open"
 
     def admit(
@@ -150,7 +150,7 @@ class Governor:
             database.execute("INSERT OR REPLACE INTO lanes VALUES (?, ?, ?)", (lane, now, gap_s))
             if is_on_trial:
                 database.execute("UPDATE budgets SET probe = ? WHERE name = ?", (visit, budget))
-            self._count(database, run, budget, now, per_s=min(per_s, rules["per_s"]), requests=1, waited_s=waited_s)
+            self._count(database, run, lane, now, per_s=per_s, requests=1, waited_s=waited_s)
             return 0.0, state
 
     def delay(self, budget: str, origin: str, delay_s: float) -> None:
@@ -194,11 +194,14 @@ class Governor:
             return pause_s
 
     def counts(self, run: str) -> dict[str, dict[str, float]]:
-        """Per budget: the run's visits and requests so far, the seconds waited for them, and the allowed rate."""
+        """The run's visits and requests so far, the seconds waited for them, from when to when, and the allowed rate.
+
+        Per budget; media with a rate of its own count apart, as ``youtube media``.
+        """
         with self._transaction() as (database, _):
-            columns = ("visits", "requests", "waited_s", "per_s")
-            rows = database.execute(f"SELECT budget, {', '.join(columns)} FROM counts WHERE run = ?", (run,))
-            return {budget: dict(zip(columns, values, strict=True)) for budget, *values in rows}
+            columns = ("visits", "requests", "waited_s", "first_at", "used_at", "per_s")
+            rows = database.execute(f"SELECT lane, {', '.join(columns)} FROM usage WHERE run = ?", (run,))
+            return {lane: dict(zip(columns, values, strict=True)) for lane, *values in rows}
 
     @contextlib.contextmanager
     def _transaction(self) -> Iterator[tuple[sqlite3.Connection, float]]:
@@ -229,7 +232,7 @@ class Governor:
             for statement in _TABLES.split(";"):
                 database.execute(statement)
             now = self._clock()
-            for table in ("budgets", "counts", "delays"):
+            for table in ("budgets", "usage", "delays"):
                 database.execute(f"DELETE FROM {table} WHERE used_at < ?", (now - _KEPT_S,))
             database.execute("DELETE FROM lanes WHERE last_at < ?", (now - _KEPT_S,))
             database.execute("DELETE FROM visits WHERE abs(? - seen_at) > ?", (now, _LEASE_S))
@@ -325,14 +328,14 @@ class Governor:
 
     @staticmethod
     def _count(
-        database: sqlite3.Connection, run: str, budget: str, now: float, *, per_s: float,
+        database: sqlite3.Connection, run: str, lane: str, now: float, *, per_s: float,
         requests: int = 0, visits: int = 0, waited_s: float = 0.0,
     ) -> None:  # fmt: skip
         database.execute(
-            "INSERT INTO counts VALUES (?, ?, ?, ?, ?, ?, ?) ON CONFLICT (run, budget) DO UPDATE SET "
+            "INSERT INTO usage VALUES (?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT (run, lane) DO UPDATE SET "
             "used_at = excluded.used_at, requests = requests + excluded.requests, visits = visits + excluded.visits, "
             "waited_s = waited_s + excluded.waited_s, per_s = excluded.per_s",
-            (run, budget, now, requests, visits, waited_s, per_s),
+            (run, lane, now, now, requests, visits, waited_s, per_s),
         )
 
 

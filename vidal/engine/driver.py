@@ -8,16 +8,18 @@ next phase's plan, with the same candidates in the same shards.
 
 from __future__ import annotations
 
+import contextlib
 import json
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import Protocol
 
 import vidal
 from vidal.clip import SCHEMA_VERSION
 from vidal.dataset import plan as plans
-from vidal.dataset import removals
+from vidal.dataset import removals, usage
 from vidal.dataset.dataset import Dataset, DatasetInfo, committed, read_info, write_info
 from vidal.dataset.lock import NAME as LOCK_NAME
 from vidal.dataset.lock import Lock
@@ -115,7 +117,7 @@ def _check_owner(recipe: Recipe, storage: Storage) -> DatasetInfo | None:
     info = read_info(storage)
     if info is None:
         # A run that was killed before its plan was complete leaves these; anything else is somebody's own.
-        foreign = [n for n in storage.names("") if n not in (LOCK_NAME, "phases", DISCOVERED, plans.NAME)]
+        foreign = [n for n in storage.names("") if n not in (LOCK_NAME, "phases", DISCOVERED, usage.FOLDER, plans.NAME)]
         if foreign and storage.is_local:
             raise OutputError(
                 f"{storage.address}: the folder is not empty and has no {INFO_NAME} "
@@ -241,7 +243,11 @@ def _run_phase(run: Run, phase: Phase, storage: Storage, previous: Storage | Non
     plan = plans.Plan(storage)
     already = info.candidates - sum(plan.size_of(assignment.shard) for assignment in todo)
     run.progress.begin_phase(*place, info.candidates, already)
-    _run_passes(run, job, todo)
+    with contextlib.ExitStack() as counting:
+        for stage in (stage for stage in stages if stage.step_name() in job.shared):
+            proxy, name = job.shared[stage.step_name()], stage.step_name()
+            counting.enter_context(usage.recorded(run.storage, name, partial(stage.usage, proxy)))
+        _run_passes(run, job, todo)
 
 
 def _run_passes(run: Run, job: Job, todo: Sequence[Assignment]) -> None:

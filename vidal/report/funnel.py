@@ -35,15 +35,15 @@ class Funnel:
     """Rows without an outcome: candidates of an unfinished run."""
     departures: Counter[tuple[str, str, str]] = field(default_factory=Counter)
 
-    def count(self, row: Row) -> None:
-        """Count one row by its ``status``, ``stage`` and ``reason``."""
-        self.candidates += 1
+    def count(self, row: Row, clips: int = 1) -> None:
+        """Count one row, or ``clips`` alike, by its ``status``, ``stage`` and ``reason``."""
+        self.candidates += clips
         if row["status"] == "kept":
-            self.kept += 1
+            self.kept += clips
         elif row["status"] in ("rejected", "failed"):
-            self.departures[(row["stage"] or "", row["status"], row["reason"] or "")] += 1
+            self.departures[(row["stage"] or "", row["status"], row["reason"] or "")] += clips
         else:
-            self.open += 1
+            self.open += clips
 
     def lines(self, stage_order: Sequence[str] = ()) -> list[FunnelLine]:
         """Return the lines in the recipe's order of stages, then by name; rejections before failures."""

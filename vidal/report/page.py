@@ -22,6 +22,7 @@ from vidal.dataset.thumbnail import middle_frame
 from vidal.dataset.thumbnail import thumbnail as make_thumbnail
 from vidal.modality.modality import Modality
 from vidal.record import Column, fields
+from vidal.report.crawl import SHOWN_IN_PAGE, Crawl, failures_text, rate_text, shown_name
 from vidal.report.funnel import EvenChoice, Funnel, Row
 from vidal.report.images import WAVE_COLUMNS, thumbnail, waveform
 
@@ -83,6 +84,7 @@ def write_report(
     max_rejected: int = 12,
     where: str | None = None,
     selected: Collection[str] | None = None,
+    crawl: Crawl | None = None,
 ) -> Report:
     """Write ``out``, one HTML file that loads nothing and runs no script.
 
@@ -92,7 +94,7 @@ def write_report(
     ``read_member(row, name)`` returns the bytes of a tar member. Of more than ``max_clips`` kept or ``max_dropped``
     dropped clips, an even sample is shown, and the page says so; the counts are of all rows. ``declared`` are the
     dataset's columns beyond those of `vidal.clip.Clip`; their scores are shown. ``selected`` are the ids of the kept
-    clips that meet the condition ``where``; other clips are counted but not shown.
+    clips that meet the condition ``where``; other clips are counted but not shown. ``crawl`` is shown after the funnel.
     """
     columns = vidal.clip.schema(fields(declared or {}))
     funnel, kept, others = Funnel(), EvenChoice(max_clips), EvenChoice(max_dropped)
@@ -132,6 +134,11 @@ def write_report(
         sheets=(_sheet(dict(row), read_member, columns) for row in kept.rows()),
         wave_columns=WAVE_COLUMNS,
         where=where,
+        crawl=crawl,
+        groups_shown=SHOWN_IN_PAGE,
+        shown_name=shown_name,
+        failures_text=failures_text,
+        rate_text=rate_text,
     )
     Storage(str(out.absolute().parent)).write(out.name, page.encode())
     return Report(out=out, shown=kept)

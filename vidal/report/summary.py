@@ -6,11 +6,15 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
+import pyarrow as pa
 from rich.table import Table
 
 from vidal.dataset.dataset import Dataset, committed
 from vidal.dataset.lock import run_under_way
+from vidal.report.by import By
+from vidal.report.crawl import Crawl
 from vidal.report.funnel import Funnel
+from vidal.report.outcomes import outcomes
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -31,14 +35,21 @@ class Status:
     """Shards committed and shards in all of each phase that has begun."""
     funnel: Funnel
     stage_order: list[str]
+    crawl: Crawl | None
+    """Of a dataset whose clips come from the web."""
 
     @classmethod
-    def of(cls, dataset: Dataset) -> Status:
+    def of(cls, dataset: Dataset, by: By | None = None) -> Status:
+        """Return the status; the clips of a crawl are counted ``by`` platform by default, others only if asked for."""
+        counted_by = by or (By.platform if _may_crawl(dataset) else None)
+        counts = outcomes(dataset, counted_by)
+        crawl = Crawl.of(counts, dataset, counted_by) if counted_by else None
         return cls(
             name=dataset.info.name, revision=dataset.number, made_by=dataset.info.made_by,
             manifest=dataset.manifest_address, layers=dataset.info.layers, shards=dataset.info.shards,
             committed=len(dataset.committed()), running=run_under_way(dataset.storage), phases=phases(dataset),
-            funnel=funnel_of(dataset), stage_order=stage_order(dataset),
+            funnel=_funnel(counts), stage_order=stage_order(dataset),
+            crawl=crawl if by or (crawl and crawl.is_any_asked) else None,
         )  # fmt: skip
 
     def lines(self) -> Iterator[str | Table]:
@@ -51,6 +62,8 @@ class Status:
         if self.running:
             yield f"a run is under way: {self.running}"
         yield as_table(self.funnel, self.stage_order)
+        if self.crawl:
+            yield from self.crawl.lines()
 
     def as_json(self) -> dict[str, Any]:
         return {
@@ -58,17 +71,33 @@ class Status:
             "shards": self.shards, "shards_committed": self.committed, "running": self.running,
             "phases": [{"shards": shards, "shards_committed": done} for done, shards in self.phases],
             **as_json(self.funnel, self.stage_order),
+            **({"crawl": self.crawl.as_json()} if self.crawl else {}),
         }  # fmt: skip
 
 
 def funnel_of(dataset: Dataset) -> Funnel:
     """Count the committed outcomes; candidates without a manifest row are `open`."""
+    return _funnel(outcomes(dataset))
+
+
+def crawl_of(dataset: Dataset) -> Crawl | None:
+    """Return the report of a crawl by platform; None for a dataset whose clips do not come from the web."""
+    crawl = Crawl.of(outcomes(dataset, By.platform), dataset, By.platform) if _may_crawl(dataset) else None
+    return crawl if crawl and crawl.is_any_asked else None
+
+
+def _funnel(counts: pa.Table) -> Funnel:
     funnel = Funnel()
-    for row in dataset.rows(["status", "stage", "reason"]):
-        funnel.count(row)
-    funnel.open += dataset.info.candidates - funnel.candidates
-    funnel.candidates = dataset.info.candidates
+    for row in counts.group_by(["status", "stage", "reason"]).aggregate([("clips", "sum")]).to_pylist():
+        funnel.count(row, row["clips_sum"])
     return funnel
+
+
+def _may_crawl(dataset: Dataset) -> bool:
+    """Whether the dataset's own stages fetch, rather than take the files of a dataset."""
+    recipe = dataset.info.recipe
+    names = {stage["name"] for stage in recipe.get("stages", [])}
+    return "fetch" in names and not {"dataset", "datasets"} & recipe.get("source", {}).keys()
 
 
 def stage_order(dataset: Dataset) -> list[str]:

@@ -9,8 +9,10 @@ from __future__ import annotations
 
 import itertools
 import json
+import secrets
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, ClassVar
 
 import pyarrow as pa
@@ -19,6 +21,7 @@ from vidal.addresses import WEB_SCHEMES
 from vidal.crawl.ask import Answer, Ask
 from vidal.crawl.settings import WebSettings
 from vidal.crawl.visitor import Visitor
+from vidal.dataset import usage
 from vidal.dataset.storage import Storage
 from vidal.errors import ClipError, MachineError, RecipeError, SourceError
 from vidal.listing import listing_of
@@ -58,9 +61,11 @@ class ExpandingSource(Source):
         """Ask as the first of the stages does that visits the web."""
         for stage in stages:
             if isinstance(stage, WebSettings):
-                visitor = Visitor(stage, Direct(stage.shared()))
+                governor, run = Direct(stage.shared()), secrets.token_hex(8)
+                visitor = Visitor(stage, governor, run)
                 try:
-                    return self.expand(storage, visitor)
+                    with usage.recorded(storage, self.kind(), partial(governor.call, "counts", run)):
+                        return self.expand(storage, visitor)
                 finally:
                     visitor.close()
         raise RecipeError(f"source {self.kind()} needs the stage `fetch`, whose settings say how the web is visited")

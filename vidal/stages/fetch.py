@@ -102,6 +102,10 @@ class Fetch(Stage, WebSettings):
 
         self._web = WebFetcher(self, proxy, self._run)
 
+    def usage(self, proxy: Shared) -> dict[str, dict[str, float]]:
+        counts: dict[str, dict[str, float]] = proxy.call("counts", self._run)
+        return counts
+
     def withhold(self, is_removed: Callable[[Clip], bool]) -> None:
         self._is_removed = is_removed
 

@@ -325,11 +325,26 @@ def test_ten_thousand_pauses_are_no_longer_than_the_longest(governor: Governor, 
     assert fail(governor, given) == pytest.approx(60)
 
 
-def test_requests_and_waits_are_counted_by_run_and_budget(governor: Governor, clock: Clock) -> None:
-    given = rules(per_s=2)
+def test_requests_and_waits_are_counted_by_run_and_budget_and_outlive_the_process(
+    governor: Governor, clock: Clock, tmp_path: Path
+) -> None:
+    given, began = rules(per_s=2), clock.now
     run(clock, [visitor(governor, "a", given, [], requests=3)])
-    assert governor.counts("run") == {"a": {"visits": 1, "requests": 3, "waited_s": 0, "per_s": 2}}
+    counted = governor.counts("run")["a"]
+    assert {name: counted[name] for name in ("visits", "requests", "waited_s", "per_s")} == {
+        "visits": 1, "requests": 3, "waited_s": 0, "per_s": 2,
+    }  # fmt: skip
+    assert counted["first_at"] == began and counted["used_at"] == pytest.approx(began + 2 * 1.05 / 2, abs=0.01)
     assert governor.counts("another") == {}
+
+
+def test_media_with_a_rate_of_its_own_is_counted_apart(governor: Governor) -> None:
+    given = rules(per_s=2, media_per_s=7)
+    visit, _, _ = governor.begin("run", "a", given, "media")
+    assert governor.admit("run", visit, "a", given, "media")[0] == 0
+    assert governor.admit("run", visit, "a", given)[0] == 0
+    counted = {lane: (counts["requests"], counts["per_s"]) for lane, counts in governor.counts("run").items()}
+    assert counted == {"a": (1, 2), "a media": (1, 7)}
 
 
 @pytest.mark.parametrize("damage", ["folder", "bytes"])
