@@ -70,7 +70,7 @@ class Budget:
     used_per_s: float | None
     """The rate over that time, pauses included; None for a single request."""
     allowed_per_s: float
-    """The rate that the last run's settings allow."""
+    """The rate that the last run's settings, or the host's Crawl-delay, allow."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
