@@ -332,6 +332,7 @@ def test_nobody_is_asked_for_a_clip_on_the_list_of_removals(act: str, tmp_path: 
         assert [(row["status"], row["stage"], row["url"], row["crawled_at"]) for row in removed] == [
             ("rejected", "plan", "", None)
         ]
+    assert sum(budget["requests"] for budget in crawl_report(tmp_path)["budgets"]) == len(site.hits)
 
 
 def test_a_clip_whose_uploader_the_page_names_is_not_downloaded_where_they_are_on_the_list(tmp_path: Path) -> None:

@@ -77,7 +77,7 @@ MAY_IMPORT = {
         "errors", "extras", "process", "settings", "clip", "record", "stage", "dataset", "sources.source",
         "flow.check_own_columns", "recipe",
     ],
-    "report": ["clip", "record", "modality", "dataset", "crawl.platforms"],
+    "report": ["errors", "clip", "record", "modality", "dataset", "crawl.platforms"],
     "train": ["errors", "settings", "modality", "dataset", "reader", "models.locate"],
     "retrieval": [
         "errors", "settings", "modality", "dataset", "reader",

@@ -22,6 +22,8 @@ from vidal.dataset.storage import Storage
 from vidal.dataset.tars import KEY_PATTERN
 
 NAME = "plan.parquet"
+DISCOVERED = "discovered"
+"""The folder of a dataset in which a source keeps what it was answered: a JSON object a question, with its ``term``."""
 SOURCE_PLACE = ("_source_dataset", "_source_shard", "_source_row")
 """Of a candidate that comes from a dataset: which one of several, its shard and row there; not in the manifest."""
 

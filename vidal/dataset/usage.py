@@ -68,10 +68,15 @@ def recorded(storage: Storage, what: str, counts: Callable[[], Counts]) -> Itera
     write()
 
 
+def storages_of_runs(dataset: Dataset) -> list[Storage]:
+    """Return the folders that the runs which led to the revision were given to write."""
+    folders = [revisions.folder_of(n) for n in revisions.numbers(dataset.storage) if n <= dataset.number]
+    return [dataset.storage, *(dataset.storage.child(f"{f}{within}") for f in folders for within in _WITHIN)]
+
+
 def read(dataset: Dataset) -> Iterator[Counts]:
     """Yield the counts of the runs that led to the revision, those of a folder in order; raises `SourceError`."""
-    folders = [revisions.folder_of(n) for n in revisions.numbers(dataset.storage) if n <= dataset.number]
-    for storage in [dataset.storage, *(dataset.storage.child(f"{f}{within}") for f in folders for within in _WITHIN)]:
+    for storage in storages_of_runs(dataset):
         for name in storage.names(FOLDER):
             try:
                 yield json.loads(storage.read(f"{FOLDER}/{name}"))

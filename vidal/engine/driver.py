@@ -31,10 +31,9 @@ from vidal.errors import MachineError, NothingNewError, OutputError, StorageErro
 from vidal.flow import check_own_columns
 from vidal.recipe import Phase, Recipe, fingerprint
 from vidal.settings import differences
-from vidal.sources.source import DISCOVERED
 from vidal.stage import Decision
 
-_SECRETS = f"{DISCOVERED}/secrets.json"
+_SECRETS = f"{plans.DISCOVERED}/secrets.json"
 """Names of the secrets that a source is expanded with, while there is no ``dataset.json`` yet to keep them."""
 _DEATHS_TO_FAIL = 2
 """At the first death the clip may have been one of a batch; at the second it was alone."""
@@ -117,7 +116,9 @@ def _check_owner(recipe: Recipe, storage: Storage) -> DatasetInfo | None:
     info = read_info(storage)
     if info is None:
         # A run that was killed before its plan was complete leaves these; anything else is somebody's own.
-        foreign = [n for n in storage.names("") if n not in (LOCK_NAME, "phases", DISCOVERED, usage.FOLDER, plans.NAME)]
+        foreign = [
+            n for n in storage.names("") if n not in (LOCK_NAME, "phases", plans.DISCOVERED, usage.FOLDER, plans.NAME)
+        ]
         if foreign and storage.is_local:
             raise OutputError(
                 f"{storage.address}: the folder is not empty and has no {INFO_NAME} "

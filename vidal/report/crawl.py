@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
@@ -14,6 +15,8 @@ from rich.text import Text
 
 from vidal.dataset import usage
 from vidal.dataset.dataset import Dataset
+from vidal.dataset.plan import DISCOVERED
+from vidal.errors import SourceError
 from vidal.report.by import By
 
 SHOWN_IN_TERMINAL = 20
@@ -101,6 +104,13 @@ class Crawl:
         keys = ["name", "stage", "reason", "is_transient"]
         failures = table.filter(one["failed"]).group_by(keys).aggregate([("clips", "sum")])
         failures = failures.select([*keys, "clips_sum"]).rename_columns([*keys, "clips"])
+        if by is By.term:
+            missing = dict.fromkeys(term for term in _terms_asked(dataset))
+            for name in groups["name"].to_pylist():
+                missing.pop(name, None)
+            nothing = pa.repeat(pa.scalar(0, pa.int64()), len(missing))
+            columns = {"name": pa.array(missing, pa.string()), **dict.fromkeys(_COUNTS, nothing)}
+            groups = pa.concat_tables([groups, pa.table(columns).cast(groups.schema)])
         return cls(
             by=by,
             groups=groups.sort_by([("candidates", "descending"), ("name", "ascending")]),
@@ -165,6 +175,18 @@ class Crawl:
             "groups": [asdict(group) for group in self.top()],
             "budgets": [asdict(budget) for budget in self.budgets],
         }
+
+
+def _terms_asked(dataset: Dataset) -> Iterator[str]:
+    """Yield the terms that a search was made for, also those that found nothing or only what another had found."""
+    for storage in usage.storages_of_runs(dataset):
+        for name in (name for name in storage.names(DISCOVERED) if name.endswith(".jsonl")):
+            for line in storage.read(f"{DISCOVERED}/{name}").splitlines():
+                try:
+                    yield json.loads(line)["term"]
+                except (ValueError, KeyError, TypeError):
+                    place = f"{storage.address}/{DISCOVERED}/{name}"
+                    raise SourceError(f"{place}: not what a search wrote; restore the file, or delete it") from None
 
 
 def _budgets(runs: Sequence[usage.Counts]) -> list[Budget]:

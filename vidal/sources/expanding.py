@@ -22,10 +22,11 @@ from vidal.crawl.ask import Answer, Ask
 from vidal.crawl.settings import WebSettings
 from vidal.crawl.visitor import Visitor
 from vidal.dataset import usage
+from vidal.dataset.plan import DISCOVERED
 from vidal.dataset.storage import Storage
 from vidal.errors import ClipError, MachineError, RecipeError, SourceError
 from vidal.listing import listing_of
-from vidal.sources.source import DISCOVERED, Source, normalise
+from vidal.sources.source import Source, normalise
 from vidal.stage import Direct, Stage
 
 _SLICE = 50

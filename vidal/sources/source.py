@@ -25,8 +25,6 @@ from vidal.record import Column
 from vidal.sources.cells import Fault, read_known, read_own
 from vidal.stage import Stage
 
-DISCOVERED = "discovered"
-"""The folder of a dataset in which a source keeps what it was answered until the plan is made."""
 _NEEDED = ("clip_id", "url")
 _GIVEN_COLUMNS = [*_NEEDED, *crawl_columns()]
 

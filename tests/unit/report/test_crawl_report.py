@@ -12,6 +12,7 @@ import pytest
 
 from tests.conftest import ROOT
 from tests.runs import command
+from tests.store import s3_server
 from vidal.clip import SCHEMA_VERSION, Clip, manifest_schema
 from vidal.dataset import manifest
 from vidal.dataset import plan as plans
@@ -49,7 +50,7 @@ CLIPS = [
 OPEN = [clip("https://films.example/13.mp4", "a cat", status="candidate")]
 
 
-def dataset_of(folder: Path, shards: list[list[Clip]], uncommitted: list[Clip] = [], **recipe: Any) -> Dataset:  # noqa: B006
+def dataset_of(folder: Path | str, shards: list[list[Clip]], uncommitted: list[Clip] = [], **recipe: Any) -> Dataset:  # noqa: B006
     """A dataset of these rows; the last shard is not committed."""
     storage = Storage(str(folder))
     rows = [row for shard in [*shards, uncommitted] for row in shard]
@@ -130,15 +131,17 @@ def test_failures_are_told_by_reason_and_whether_they_may_pass(dataset: Dataset)
     ]
 
 
+COUNTED = {"visits": 2, "requests": 11, "waited_s": 3.0, "first_at": 100.0, "used_at": 120.0, "per_s": 1.0}
+
+
 def usage(dataset: Dataset, number: int, **budgets: dict[str, float]) -> None:
     dataset.storage.write(f"usage/2026112{number}T000000Z-0-fetch.json", json.dumps(budgets).encode())
 
 
 def test_the_rate_used_is_that_of_all_runs_beside_what_the_last_one_allowed(dataset: Dataset) -> None:
-    counts = {"visits": 2, "requests": 11, "waited_s": 3.0, "first_at": 100.0, "used_at": 120.0, "per_s": 1.0}
-    usage(dataset, 1, youtube=counts)
-    usage(dataset, 2, youtube={**counts, "requests": 21, "first_at": 500.0, "used_at": 540.0, "per_s": 0.6})
-    usage(dataset, 3, films={**counts, "requests": 1, "used_at": 100.0})
+    usage(dataset, 1, youtube=COUNTED)
+    usage(dataset, 2, youtube={**COUNTED, "requests": 21, "first_at": 500.0, "used_at": 540.0, "per_s": 0.6})
+    usage(dataset, 3, films={**COUNTED, "requests": 1, "used_at": 100.0})
     crawl = crawl_of(dataset)
     assert crawl is not None
     youtube, films = crawl.budgets
@@ -146,6 +149,35 @@ def test_the_rate_used_is_that_of_all_runs_beside_what_the_last_one_allowed(data
     assert (youtube.used_per_s, youtube.allowed_per_s, films.used_per_s) == (30 / 60, 0.6, None)
     said = command("status", dataset.address).stdout
     assert ["youtube", "32", "4", "0.5", "0.6"] in [line.replace("│", " ").split() for line in said.splitlines()]
+
+
+def test_a_term_that_found_nothing_new_is_told_too(dataset: Dataset) -> None:
+    for number, folder in enumerate(("", "revisions/1/grown/")):
+        lines = [{"asked": "1", "term": term, "rows": []} for term in ("a dog", f"a unicorn {number}")]
+        text = "\n".join(json.dumps(line) for line in lines)
+        dataset.storage.write(f"{folder}discovered/000000.jsonl", text.encode())
+    dataset.storage.write("discovered/secrets.json", b"[]")
+    crawl = Status.of(dataset, By.term).crawl
+    assert crawl is not None
+    groups = {group.name: group.candidates for group in crawl.top()}
+    assert groups == {name: counts[0] for name, counts in COUNTS[By.term].items()} | {"a unicorn 0": 0}
+
+
+@pytest.mark.parametrize("text", [b"{", b"{}", b"[]"])
+def test_damaged_answers_of_a_search_are_one_line(dataset: Dataset, text: bytes) -> None:
+    dataset.storage.write("discovered/000000.jsonl", text)
+    done = command("status", dataset.address, "--by", "term")
+    assert (done.returncode, done.stderr.count("\n")) == (2, 1) and "discovered/000000.jsonl: not what" in done.stderr
+
+
+def test_a_crawl_in_an_object_store_is_told_alike(dataset: Dataset) -> None:
+    with s3_server("films"):
+        there = dataset_of("s3://films/crawl", [CLIPS[:5], CLIPS[5:9], CLIPS[9:]], OPEN)
+        usage(there, 1, youtube=COUNTED)
+        usage(dataset, 1, youtube=COUNTED)
+        for by in By:
+            said, wanted = (command("status", each.address, "--by", by, "--json").stdout for each in (there, dataset))
+            assert json.loads(said)["crawl"] == json.loads(wanted)["crawl"]
 
 
 def test_a_damaged_record_of_a_run_is_one_line(dataset: Dataset) -> None:
