@@ -95,6 +95,7 @@ class How:
             from vidal.engine.local import InProcessEngine, PoolEngine
 
             return InProcessEngine() if self.workers == 0 else PoolEngine(self.workers or os.cpu_count() or 1)
+        # Ray is an extra: a machine with `--engine local` alone need not have it.
         extras.require({"--engine ray": ["ray"]})
         from vidal.engine.ray import RayEngine
         from vidal.engine.ray_cluster import RayCluster
@@ -116,6 +117,7 @@ def build(recipe: Recipe, out: str, how: How, console: Console, *, quiet: bool =
     """
     started = time.monotonic()
     storage = Storage(out)
+    # Asked before the engine starts, so that a rerun of a complete build loads no Ray and no model.
     if is_complete(recipe, storage):
         return _result(out, started, did_nothing=True)
     return _drive(recipe, out, how, console, quiet=quiet)
@@ -145,6 +147,7 @@ def retry(
         if row["status"] != "failed":
             continue
         known.add(row["reason"])
+        # What is named is retried even where it counts as permanent: the user may have removed the cause.
         by_name = row["reason"] in reasons or row["clip_id"] in clip_ids
         if by_name or (not reasons and not clip_ids and row["is_transient"]):
             chosen[row["shard"]].add(row["clip_id"])
@@ -162,6 +165,7 @@ def retry(
     refuse_revised(dataset, "vidal retry")
     try:
         recipe = again(dataset.info.definition, settings, f"{dataset.storage.address}/dataset.json")
+    # A definition stored by another version may name a stage or a setting that no longer exists.
     except RecipeError as error:
         raise RecipeError(f"{error}; this dataset was written by {dataset.info.created_by}") from None
     by_shard = {shard: frozenset(ids) for shard, ids in chosen.items()}

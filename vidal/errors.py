@@ -39,6 +39,7 @@ class VidalError(Exception):
 class UserError(VidalError):
     """A usage error, which the caller can fix."""
 
+    # The exit code of Click for a wrong command line.
     exit_code = 2
 
 
@@ -81,6 +82,7 @@ class DivergedError(MachineError):
 class InterruptedRunError(VidalError):
     """The user interrupted a run; the message says how to resume it."""
 
+    # 128 + SIGINT, as a shell reports it.
     exit_code = 130
 
 

@@ -66,6 +66,7 @@ def listing_of(rows: Iterable[dict[str, Any]]) -> Listing:
 def read_csv(path: Path) -> Listing:
     """Read a csv file with a header line; an empty cell is null. Raises `SourceError`."""
     lines = _lines(path)
+    # Without `strict`, a quote that is never closed would swallow the rest of the list in silence.
     reader, before = csv.reader(lines, strict=True), 0
     try:
         header = next((row for row in reader if row), [])
@@ -88,9 +89,11 @@ def _csv_listing(reader: Any, names: list[str], line: int) -> Listing:
     rows: list[list[str]] = []
     before = line
     for cells in reader:
+        # A quoted cell may hold line ends, so a row begins where the one before it ended, not one line on.
         begin, before = before + 1, line + reader.line_num
         if not cells:
             continue
+        # Spreadsheets end short rows with empty cells.
         if len(cells) > len(names) and not any(cells[len(names) :]):
             del cells[len(names) :]
         if len(cells) != len(names):
@@ -133,6 +136,7 @@ def read_jsonl(path: Path) -> Listing:
         try:
             # An empty object becomes null: Parquet has no type for a struct without fields.
             value = json.loads(line, object_hook=lambda pairs: pairs or None)
+        # Brackets nested by the thousand raise RecursionError, which is no ValueError.
         except (ValueError, RecursionError) as error:
             value, unreadable[len(rows)] = None, f"not JSON: {error}"
         else:
@@ -151,6 +155,7 @@ def read_parquet(path: Path) -> Listing:
 
     try:
         table = pq.read_table(path)
+        # Reading checks neither offsets nor UTF-8, and a damaged column could crash the process at its first use.
         table.validate(full=True)
     except pa.ArrowException as error:
         raise SourceError(f"{path}: not a readable parquet file: {' '.join(str(error).split())[:300]}") from None
@@ -161,6 +166,7 @@ def read_parquet(path: Path) -> Listing:
 
 def _lines(path: Path) -> Iterator[str]:
     """Yield the lines of a UTF-8 file with their line ends; raises `SourceError` for any other encoding."""
+    # Spreadsheets write a byte order mark, csv needs line ends as they are, and a wrong byte is named with its line.
     with path.open(encoding="utf-8-sig", errors="surrogateescape", newline="") as text:
         for number, line in enumerate(text, 1):
             if not line.isascii() and _NOT_UTF8.search(line):
@@ -179,6 +185,7 @@ def text_of(value: Any) -> str | None:
     if isinstance(value, float):
         if value != value:
             return None
+        # From 2**53 on a float does not hold every integer: its digits would be made up.
         return str(int(value)) if value.is_integer() and abs(value) < 2**53 else str(value)
     if isinstance(value, list | dict | bytes):
         raise ValueError("no text")

@@ -131,11 +131,13 @@ class Child:
         left_s = deadline - time.monotonic()
         if left_s <= 0 or not self._selector.select(left_s):
             return None
+        # 64 KiB is what a pipe of Linux holds.
         return os.read(self._output_fd, 1 << 16)
 
     def cpu_s(self) -> float:
         """User and system time of the process so far, in seconds; 0 if it is gone."""
         try:
+            # The second field is the program's name in parentheses, which may itself hold spaces and parentheses.
             fields = Path(f"/proc/{self.pid}/stat").read_bytes().rpartition(b")")[2].split()
         except OSError:
             return 0.0
@@ -152,6 +154,7 @@ class Child:
         pid, status, usage = os.wait4(self.pid, 0 if is_late else os.WNOHANG)
         if not pid:
             return None
+        # Reaped here, for its CPU time; `Popen` has to know, or it would wait for a process that is gone.
         returncode = self._process.returncode = os.waitstatus_to_exitcode(status)
         has_used_up = usage.ru_utime + usage.ru_stime >= 0.98 * self._cpu_limit_s
         cause: Cause = "exit" if returncode >= 0 else "signal"

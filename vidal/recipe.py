@@ -179,6 +179,7 @@ def steps_of(path: str | Path, overrides: Iterable[str] = ()) -> tuple[Step, ...
 
 def with_overrides(definition: dict[str, Any], overrides: Iterable[str]) -> dict[str, Any]:
     """Return a copy of a recipe's mapping with the overrides applied. Raises `RecipeError`."""
+    # Settings are put into nested mappings in place, and the original may be a dataset's definition.
     raw = copy.deepcopy(definition)
     for text in overrides:
         key, parsed = parse_override(text, _EXAMPLE)
@@ -231,6 +232,7 @@ class CrawlFirst:
 def crawl_first(path: str | Path, overrides: Iterable[str] = ()) -> CrawlFirst | None:
     """Return the crawl that has to run before the recipe; None if its source is no crawl. Raises `RecipeError`."""
     source = read_yaml(Path(path), "`source` and `stages`").get("source")
+    # An override of the source takes the place of the crawl, which then need not run.
     if not isinstance(source, dict) or "crawl" not in source or any("source." in text for text in overrides):
         return None
     if not isinstance(source.get("into"), str):
@@ -308,6 +310,7 @@ def _steps(raw: Any, place: str) -> list[Step]:
         except RecipeError as error:
             raise RecipeError(f"{at}: {error}") from None
         steps.append(validate(kind, settings or {}, f"{at}.{name}"))
+    # Rows, `--set` and a worker's notes know a step by its name alone.
     names = [step.step_name() for step in steps]
     if repeated := next((name for name in names if names.count(name) > 1), None):
         raise RecipeError(f"{place}: stage `{repeated}` is listed twice; list each stage once")

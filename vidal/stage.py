@@ -94,6 +94,7 @@ class Step(BaseModel):
     """A line of a recipe: its settings are the fields of the class, declared once."""
 
     model_config = ConfigDict(
+        # Pydantic keeps names that begin with `model_` for itself; a stage may have a setting of such a name.
         extra="forbid", validate_default=True, protected_namespaces=(), use_attribute_docstrings=True
     )
 
@@ -218,5 +219,6 @@ class Decision(Step):
 
 def digest(value: Any) -> str:
     """Return the first 16 hex digits of the SHA-256 of a JSON value's canonical form."""
+    # Sorted, as a mapping whose keys come in another order is the same recipe.
     text = json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
     return hashlib.sha256(text.encode()).hexdigest()[:16]

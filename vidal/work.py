@@ -58,6 +58,7 @@ class Work:
         if self._frames is None:
             from PIL import Image
 
+            # From the stored bytes: the worker that encoded them and that of a later phase must see the same pixels.
             self._frames = [np.asarray(Image.open(io.BytesIO(m.data)).convert("RGB")) for m in self.frame_members()]
         return self._frames
 

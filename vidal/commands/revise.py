@@ -71,6 +71,7 @@ def refilter(
 @command()
 def revisions(
     directory: options.DirArgument,
+    # From 1: revision 0 is the dataset as it was built, of which every other one shares tars.
     drop: Annotated[int | None, typer.Option(min=1, metavar="N", help="Delete revision N with all its files.")] = None,
     as_json: options.JsonOption = False,
 ) -> None:

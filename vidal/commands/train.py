@@ -68,6 +68,7 @@ def train(
 @command(name="eval", cls=ManyValues)
 def evaluate(
     run: Annotated[str, typer.Argument(metavar="RUN", help="Folder of a training run.")],
+    # A list, as Click lets the last of several options win without a word; a second one is rejected below.
     data: Annotated[list[str], typer.Option("--data", metavar="DIR", help="The dataset to evaluate on.")],
     where: WhereOption = None,
     split: Annotated[
@@ -160,5 +161,6 @@ def _reported_once() -> Iterator[None]:
         raise
 
 
+# From torchrun's environment, which is there before the process group is set up and after it is torn down.
 def _rank() -> int:
     return int(os.environ.get("RANK", "0")) if int(os.environ.get("WORLD_SIZE", "1")) > 1 else 0

@@ -84,12 +84,14 @@ class ShardWriter:
             for layer, (_, _, tar) in self._files.items():
                 data = {m.suffix: m.data for m in clip.work.members if m.layer == layer}
                 if data:
+                    # In the tar of every layer, so that each can be used without the others.
                     data["json"] = text
                     clip.layers.append(layer)
                     clip.members += [tar.add(clip.clip_id, suffix, data[suffix]) for suffix in member_order(data)]
 
     def commit(self, metadata: dict[str, str]) -> None:
         """Make the whole shard visible: tars first, the manifest last. Raises `StorageError`."""
+        # Encoded before anything is final: an error here leaves an earlier commit of the shard as it is.
         rows = manifest.to_parquet(self._clips, self._extra, {**metadata, "shard": str(self._shard)})
         with self._errors():
             for _, handle, tar in self._files.values():

@@ -104,6 +104,7 @@ class Dataset:
     @property
     def number(self) -> int:
         """The number of the revision; 0 for the dataset as it was built, and for a phase."""
+        # A dataset that a revision grew by (`revisions/2/grown`), or a phase of an addition, is no revision itself.
         number = self.folder.removeprefix(f"{revisions.FOLDER}/")
         return int(number) if number.isdecimal() else 0
 
@@ -132,6 +133,7 @@ class Dataset:
     @functools.cached_property
     def extra_schema(self) -> pa.Schema:
         """The columns without a field in `Clip`: the source's own, then those that stages declare."""
+        # The plan behind a global decision has the decision's declared columns, which would be there twice.
         own = [field for field in self.plan.extra_schema() if field.name not in self.info.columns]
         return pa.schema([*own, *fields(self.info.columns)])
 
@@ -169,6 +171,7 @@ class Dataset:
         """Return the row of a clip; None if it is not in the plan, or its shard is not committed yet."""
         if not self.own_storage.exists(PLAN_NAME):
             return None
+        # Two columns of the plan lead to the one manifest that has the row; manifests are not searched.
         places = self.plan.table(["clip_id", "shard"])
         place = places.filter(pc.equal(places.column("clip_id"), clip_id))
         if place.num_rows == 0:
@@ -245,5 +248,6 @@ def write_info(storage: Storage, info: DatasetInfo) -> None:
     """Write ``dataset.json``, without the optional fields that are empty."""
     # Pydantic's own `exclude_defaults` would reach into the columns, whose default group readers want to see.
     empty = {name for name, field in DatasetInfo.model_fields.items() if getattr(info, name) == field.default}
+    # Sorted, so that the file's bytes do not depend on the order in which its fields are declared.
     text = json.dumps(info.model_dump(mode="json", exclude=empty), indent=2, ensure_ascii=False, sort_keys=True)
     storage.write(INFO_NAME, (text + "\n").encode())

@@ -52,6 +52,7 @@ def find(dataset: Dataset, name: str) -> Outcome:
     plan = dataset.plan if dataset.own_storage.exists(NAME) else Plan(dataset.storage.child("phases/1"))
     places = plan.table(["clip_id", "url", "shard"])
     ids, urls = places.column("clip_id"), places.column("url")
+    # Exact matches come first: one clip's id may be the prefix of another's.
     masks = (pc.equal(ids, name), pc.equal(urls, name), pc.starts_with(ids, name))
     matches = next((found for mask in masks if (found := places.filter(mask)).num_rows), places.slice(0, 0))
     clips = dict(zip(matches.column("clip_id").to_pylist(), matches.column("shard").to_pylist(), strict=True))

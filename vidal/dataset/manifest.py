@@ -26,12 +26,14 @@ def name_of(shard: int) -> str:
 
 def stem_of(shard: int) -> str:
     """Return ``000123``."""
+    # Padded with zeros, so that names sorted as text are in the order of the plan.
     return f"{shard:06d}"
 
 
 def to_parquet(clips: Sequence[Clip], extra: pa.Schema, metadata: dict[str, str]) -> bytes:
     """Return the bytes of a shard's manifest; ``extra`` has the columns without a field in `Clip`."""
     full = manifest_schema(extra)
+    # The prefix keeps vidal's entries apart from those that Arrow and pandas write into a footer.
     full = full.with_metadata({**(full.metadata or {}), **{f"vidal.{k}": v for k, v in metadata.items()}})
     return table_to_parquet(pa.Table.from_pylist([to_row(clip) for clip in clips], schema=full))
 
@@ -47,6 +49,7 @@ def check(clip: Clip, full: pa.Schema) -> None:
         clip.extra = {name: clip.extra.get(name) for name in added}
         raise undeclared_column(undeclared[0])
     try:
+        # Tried clip by clip: at the commit, one value that Arrow refuses would cost the whole shard.
         rows = pa.RecordBatch.from_pylist([to_row(clip)], schema=full)
     except (pa.ArrowException, TypeError, ValueError, OverflowError):
         pass

@@ -19,6 +19,7 @@ def load_members(clip: Clip, dataset: Dataset, shard: int, layers: Collection[st
     """
     for layer in (layer for layer in clip.layers if layers is None or layer in layers):
         records = [m for m in clip.members if m.layer == layer]
+        # The writer adds clip after clip, so a clip's members lie side by side, and the range holds little else.
         first = min(m.offset for m in records)
         last = max(m.offset + m.size for m in records)
         tar = dataset.tar(layer, shard)
@@ -30,6 +31,7 @@ def load_members(clip: Clip, dataset: Dataset, shard: int, layers: Collection[st
                     f"{dataset.storage.address}/{tar}: {record.name} is damaged; run `vidal verify {dataset.address}`"
                 )
             suffix = record.name.removeprefix(f"{clip.clip_id}.")
+            # The writer makes the json member anew, from the row as it will be.
             if suffix != "json":
                 index = image_index(suffix)
                 time_s = None if index is None else clip.frame_times[index]

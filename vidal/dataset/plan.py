@@ -64,6 +64,7 @@ def make(candidates: pa.Table, *, shard_size: int, seed: int, known: Collection[
         is_known = pc.is_in(table.column("clip_id"), value_set=pa.array(sorted(known)))
         table = table.filter(pc.invert(is_known))
     # Shuffled, as neighbours in a list are often alike: a shard is then a sample of the whole.
+    # NumPy does not promise the same stream in every version, but the plan is stored: a build that was begun resumes.
     order = np.random.default_rng(seed).permutation(table.num_rows)
     table = table.take(pa.array(order))
     position = np.arange(table.num_rows)
@@ -92,6 +93,7 @@ def _with_ids(candidates: pa.Table) -> pa.Table:
 
     def hashed(text: str) -> str:
         # A url may hold a lone surrogate, from a list that was read as it is.
+        # 64 bits: among a hundred million candidates, two share an id with a probability of 0.03 %.
         return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()[:16]
 
     seen: dict[str, int] = {}
@@ -212,6 +214,7 @@ class Plan:
     """A frozen plan, read one row group at a time."""
 
     def __init__(self, storage: Storage) -> None:
+        # Opened, not read: a worker needs the row group of its shard, and a plan may have millions of rows.
         self._file = pq.ParquetFile(storage.fs.open(storage.path(NAME)))
         metadata = self._file.schema_arrow.metadata or {}
         self.shard_size = int(metadata[b"vidal.shard_size"])

@@ -53,6 +53,7 @@ class Removals:
 
 def tombstone(clip: Clip, stage: str) -> Clip:
     """Return what remains of a removed clip: its id, its place in the plan, and the hash of its file."""
+    # Columns of the source's own are cleared as well, as any of them may name the author.
     remainder = Clip(**{name: getattr(clip, name) for name in _STAYS}, extra=dict.fromkeys(clip.extra))
     remainder.stage = stage
     remainder.reject(REASON, "on the list of removals")
@@ -69,6 +70,7 @@ def load(path: str | Path) -> Removals:
         if read := READERS.get(path.suffix.lower()):
             values = _values_of_listing(read(path), path)
         else:
+            # Windows' editors begin UTF-8 with a byte order mark, which would become part of the first id.
             for line in map(str.strip, path.read_text(encoding="utf-8-sig").splitlines()):
                 if line and not line.startswith("#"):
                     values["clip_id" if KEY_PATTERN.fullmatch(line) else "url"].append(line)

@@ -69,6 +69,7 @@ def remove(address: str, removals: Removals) -> Removed:
 
     Raises `OutputError` for an indexed dataset, or if another run is writing this one.
     """
+    # Revision 0, whichever is current: every revision shares tars with it, and all of them lose the clips.
     dataset = Dataset.at(Dataset.open(address).storage)
     dataset.own_tars("which vidal does not change; remove the clips from the tars and index them again")
     result = Removed(dataset=address)
@@ -140,6 +141,7 @@ def _remove_from(dataset: Dataset, removals: Removals, result: Removed, seen: Se
         if ids := {row["clip_id"] for row in rows if row["reason"] != REASON}:
             removed[shard] = ids
     rewritten = {name for shard in removed for name in _files_of(dataset, shard)}
+    # Of the bytes, which reads the dataset twice: sizes and times would not show that nothing else has changed.
     before = digests()
     for shard, ids in removed.items():
         _rewrite(dataset, shard, ids)

@@ -82,6 +82,7 @@ def begin(
     command's revision was begun and is not finished.
     """
     root = base.storage
+    # A revision that is not finished has the number behind the current one, however often it is resumed.
     number = revisions.current(root) + 1
     within = revisions.folder_of(number)
     storage = root.child(within)
@@ -192,6 +193,7 @@ def drop(address: str, number: int) -> None:
             shared = {place.folder for places in info.tar_folders.values() for place in places}
             if info.revision_of == number or folder in shared:
                 raise OutputError(f"{root.address}: revision {other} is based on revision {number}; drop it first")
+        # Before any file goes, so that no reader opens a revision that is half deleted.
         if number == revisions.current(root):
             revisions.make_current(root, max((other for other in existing if other < number), default=0))
         # dataset.json goes first, so that a kill leaves nothing that looks like a revision.

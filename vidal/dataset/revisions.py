@@ -50,6 +50,7 @@ def folder_of(number: int) -> str:
 def parse(address: str) -> tuple[str, int | None]:
     """Split an address into the dataset's folder and the revision: ``data/vidal@2``; None means the current one."""
     match = _ADDRESS.fullmatch(address.rstrip("/"))
+    # A folder may really be called `data@2`.
     if match is None or ((storage := Storage(address)).is_local and storage.exists()):
         return address, None
     return match["root"], int(match["number"])
@@ -78,6 +79,7 @@ def make_current(storage: Storage, number: int) -> None:
 def numbers(storage: Storage) -> list[int]:
     """Return the numbers of all revisions after 0 in order, complete or not."""
     begun = sorted(int(name) for name in storage.names(FOLDER) if name.isdecimal())
+    # `dataset.json` is written last and deleted first: a folder without it belongs to no revision.
     return [number for number in begun if storage.exists(f"{folder_of(number)}/{INFO_NAME}")]
 
 

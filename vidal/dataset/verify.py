@@ -153,6 +153,7 @@ def _row_problems(
     if sorted({m["layer"] for m in row["members"]}) != sorted(row["layers"]):
         yield "its layers do not match its members"
     clip = from_row(row)
+    # Through JSON, as the member went: times become text, and tuples lists.
     expected = json.loads(json.dumps(to_json(clip, extra), default=str))
     for record in (record for record in clip.members if record.layer in tars):
         data = tars[record.layer][record.offset : record.offset + record.size]
@@ -192,6 +193,7 @@ def _tar_problems(rows: list[dict[str, Any]], tars: dict[str, bytes], shard: int
     for layer, data in tars.items():
         expected = [(m["name"], m["offset"], m["size"]) for row in rows for m in row["members"] if m["layer"] == layer]
         try:
+            # `r:` refuses a compressed tar, which tarfile would unpack without a word: its offsets lead nowhere.
             with tarfile.open(fileobj=io.BytesIO(data), mode="r:") as tar:
                 members = [(m.name, m.offset_data, m.size) for m in tar]
         except tarfile.TarError as error:

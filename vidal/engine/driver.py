@@ -37,6 +37,7 @@ _SECRETS = f"{plans.DISCOVERED}/secrets.json"
 """Names of the secrets that a source is expanded with, while there is no ``dataset.json`` yet to keep them."""
 _DEATHS_TO_FAIL = 2
 """At the first death the clip may have been one of a batch; at the second it was alone."""
+# With no clip to blame, nothing changes from pass to pass; one such death may be chance.
 _MAX_IDLE_PASSES = 3
 
 
@@ -163,6 +164,7 @@ def _prepare(run: Run, storage: Storage, index: int, previous: Storage | None, d
         plan = plans.make(candidates, shard_size=size, seed=run.recipe.shards.seed, known=run.known)
         if run.known and plan.num_rows == 0:
             raise NothingNewError(f"{run.recipe.name}: every candidate of the source is already in the dataset")
+        # Before the plan is written, which freezes it: a recipe that is rejected here leaves nothing to delete.
         check_own_columns(plans.own_columns(plan.schema), run.recipe.columns(), run.recipe.name)
         for stage in run.recipe.stages:
             stage.check_candidates(url.as_py() for url in plan.column("url"))
@@ -269,6 +271,7 @@ def _run_passes(run: Run, job: Job, todo: Sequence[Assignment]) -> None:
                 f"check for lack of memory or disk space. Committed shards stay; run the same command again to resume"
             )
         dead = {place: stages[-1] for place, stages in deaths.items() if len(stages) >= _DEATHS_TO_FAIL}
+        # Clip by clip from now on, as the note of a batch does not tell which of its clips killed the worker.
         todo = [
             replace(a, isolate=True, dead={clip_id: stage for (s, clip_id), stage in dead.items() if s == a.shard})
             for a in remaining

@@ -71,6 +71,7 @@ def _begin(base: Dataset, grown: Dataset, number: int, made_by: str) -> Revision
     for name, first in (("shard", info.shards), ("position", info.candidates)):
         column = pa.array(new.column(name).to_numpy() + first)
         new = new.set_column(new.column_names.index(name), name, column)
+    # Permissive, as the new source may have columns that the first one lacked, and lack some of its.
     plan = pa.concat_tables([plans.to_add_to(base.plan), new], promote_options="permissive")
     resolved = {**info.recipe, "revision_of": info.fingerprint, "grown_by": grown.info.fingerprint}
     return begin(

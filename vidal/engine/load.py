@@ -48,6 +48,7 @@ class ClipLoader:
             if clip.is_open and clip.clip_id in assignment.dead:
                 clip.stage = assignment.dead[clip.clip_id]
                 clip.fail("worker_died", "the worker died twice while this clip was under way", is_transient=True)
+                # Each of the two deaths was an attempt.
                 clip.attempts = max(clip.attempts, 2)
             yield clip
 
@@ -69,6 +70,7 @@ class ClipLoader:
             clip.status, clip.stage, clip.reason, clip.detail = "candidate", None, None, None
             load_members(clip, self._sources[number], shard, self._job.loads)
         elif row["status"] == "rejected" and before["status"] == "kept":
+            # A global decision comes after the media were stored, and this phase stores none of a rejected clip.
             frame = middle_frame(member["name"] for member in before["members"])
             clip.thumbnail = thumbnail(self._sources[number].read_member(before, frame)) if frame else None
         clip.members = [member for member in clip.members if member.layer in self._job.inherited]

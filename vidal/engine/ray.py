@@ -258,6 +258,7 @@ class GroupActor:
             worker = self._worker
             worker.setup()
             assignment: Assignment = pickle.loads(row["assignment"])
+            # Only this run's own workers have made these pickles; what strangers wrote is in them as text.
             report = pickle.loads(row["report"]) if row["report"] else ShardReport(shard=assignment.shard)
             clips: Iterable[Clip] = worker.load(assignment) if self._is_first else pickle.loads(row["clips"])
             clips = worker.process(clips, assignment, report)

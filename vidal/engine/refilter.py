@@ -88,6 +88,7 @@ def refilter(address: str, settings: Sequence[str], *, dry_run: bool = False) ->
         return _KEPT if row["status"] == _KEPT else f"{row['stage']}: {row['reason']}"
 
     columns = ["clip_id", "status", "stage", "reason"]
+    # A refilter leaves every row in its place, so rows of the two revisions pair up.
     pairs = zip(current.rows(columns), base.rows(columns), strict=True)
     moves = Counter((outcome(old), outcome(new | verdicts.columns.get(new["clip_id"], {}))) for old, new in pairs)
     number, folder = None, None

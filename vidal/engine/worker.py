@@ -25,6 +25,7 @@ COMMIT = "pack"
 
 # One thread per worker: many workers on few cores lose more to switching than they gain.
 _ONE_THREAD = {f"{library}_NUM_THREADS": "1" for library in ("OMP", "OPENBLAS", "MKL", "NUMEXPR", "RAYON")}
+# tokenizers warns at every fork after its threads have run, unless they are off.
 _QUIET_MODELS = {"TOKENIZERS_PARALLELISM": "false", "TRANSFORMERS_VERBOSITY": "error", "HF_HUB_DISABLE_TELEMETRY": "1"}
 
 
@@ -59,6 +60,7 @@ class Worker:
 
     def setup(self) -> None:
         """Load every model once; raises `UserError` or `MachineError`, as no clip is to blame for a failure here."""
+        # A Ray actor asks before each of its shards.
         if self._loader is not None:
             return
         for stage in (stage for group in self._groups for stage in group.stages):

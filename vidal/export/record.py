@@ -73,6 +73,7 @@ class Claim:
     def make(cls, dataset: Dataset, storage: Storage, wanted: ExportRecord, name: str, names: Collection[str]) -> Claim:
         """Claim a folder in which ``names`` exist; raises `OutputError` if it is used for anything else."""
         # Two datasets in one folder of tars are one dataset to every reader, and cannot be told apart again.
+        # Real paths, as a symbolic link may lead back into the dataset.
         own, other = (os.path.realpath(s.path()) if s.is_local else s.address for s in (dataset.storage, storage))
         if other == own or other.startswith(f"{own}/"):
             raise OutputError(f"{storage.address}: is inside the dataset's own folder; choose another --out")

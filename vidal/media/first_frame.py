@@ -43,6 +43,7 @@ class FirstFrame:
     def rotation_deg(self) -> int:
         """Degrees by which a player rotates the frame clockwise, after mirroring it horizontally if it does."""
         a, b, _, c, d = self.matrix[:5]
+        # A negative determinant mirrors the frame; without the mirroring, what remains is a rotation.
         if a * d - b * c < 0:
             a, b = -a, -b
         return round(math.degrees(math.atan2(b, a))) % 360
@@ -93,6 +94,7 @@ def first_frame(path: Path, folder: Path, limits: Limits, video: Track | None, a
 
 
 def _command(source: str, limits: Limits, video: Track | None, audio: Track | None, nonce: str) -> list[str]:
+    # FFmpeg would turn the frame itself otherwise, and write no matrix.
     media = ffmpeg.input(source, noautorotate=None, **input_options(limits))
     exact = {"flags": "+bitexact", "fflags": "+bitexact", "map_metadata": "-1"}
     tagged, outputs = [], []
@@ -116,6 +118,7 @@ def _command(source: str, limits: Limits, video: Track | None, audio: Track | No
 def _matrix(path: Path) -> tuple[int, ...]:
     """Read the display matrix from the track header (``tkhd``) of the MOV file that FFmpeg has just written."""
     data = path.read_bytes() if path.exists() else b""
+    # From the end: the header is written behind the frame, whose bytes are the author's and could spell the name.
     at = data.rfind(b"tkhd") + len("tkhd")
     if at < len("tkhd"):
         return _UPRIGHT

@@ -10,6 +10,7 @@ import re
 
 ENVIRONMENT = {"AV_LOG_FORCE_COLOR": "1"}
 
+# FFmpeg writes the reset of a line's colour behind its line end, so that it begins the next line.
 _OWN = re.compile(rb"(?:\x1b\[0m)*\x1b\[(?!0m)[0-9;]+m")
 _COLOUR = re.compile(rb"\x1b\[[0-9;]*m")
 

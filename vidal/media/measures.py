@@ -59,6 +59,7 @@ def read_video_measures(path: Path, frames_path: Path, duration_s: float) -> Vid
         scene_changes=len(values["scd.time"]),
         freeze_share=_share(values["freezedetect.freeze_start"], values["freezedetect.freeze_end"], duration_s),
         black_share=_share(values["black_start"], values["black_end"], duration_s),
+        # In limited range black is 16 and white is 235.
         luma_mean=None if luma is None else round(min(1.0, max(0.0, (luma - 16) / 219)), 6),
         blur=_mean(_values(frames_path)["blur"]),
     )

@@ -19,6 +19,7 @@ from vidal.media.tracks import CLOCK_MAY_JUMP, Survey, Track, choose_audio, choo
 
 # A tag is any text of the author's; only what has the form of a language tag (BCP 47) is kept.
 _LANGUAGE = re.compile(r"[A-Za-z]{2,3}(-[A-Za-z0-9]{1,8}){0,4}")
+# PQ and HLG, in FFmpeg's naming.
 _HDR_TRANSFERS = ("smpte2084", "arib-std-b67")
 _SINGLE_FRAME_S = Fraction(1, 25)  # duration of a single frame whose duration is unknown
 
@@ -176,6 +177,7 @@ def _summary(
         audio_codec=audio.codec if audio is not None else None,
         audio_track=audio.number if audio is not None else None,
         audio_tracks=len(source.of("audio")),
+        # `und` is how MP4 writes that no language is stated.
         audio_language=language if language != "und" and _LANGUAGE.fullmatch(language) else None,
         audio_start_s=begin_s - start_s if begin_s is not None else None,
         audio_duration_s=length_s,
@@ -215,12 +217,14 @@ def _last_duration(video: Track, ticks: list[int]) -> Fraction:
     own = max(video.packets)[1]
     if own > 0:
         return own * video.time_base
+    # The median of the others: one long pause does not change it.
     steps = sorted(b - a for a, b in pairwise(ticks))
     return steps[len(steps) // 2] * video.time_base if steps else _SINGLE_FRAME_S
 
 
 def _displayed(video: Track, rotation: int) -> tuple[int, int]:
     width, height = video.dimensions
+    # Enlarged along one side, never reduced along the other, so that no stored pixel is lost.
     if video.aspect > 1:
         width = round(width * video.aspect)
     else:

@@ -20,6 +20,7 @@ def splice(path: Path, folder: Path, limits: Limits) -> Path:
     FFmpeg closes the jumps, as it does by default (without ``-copyts``). Raises `ClipError` if it cannot read the file.
     """
     source = ffmpeg.input(source_name(path, folder), **input_options(limits))
+    # By default FFmpeg's MPEG-TS starts with a delay, which would move every timestamp of the copy.
     output = ffmpeg.output(
         source["v?"], source["a?"], f"file:{_SPLICED}", f="mpegts", c="copy",
         muxdelay=0, muxpreload=0, flags="+bitexact", fflags="+bitexact",

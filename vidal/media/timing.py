@@ -28,6 +28,7 @@ def decimate(times_s: Sequence[float], max_fps: float) -> list[float]:
     kept: list[float] = []
     slot = -math.inf
     for time_s in times_s:
+        # The arithmetic of `decimate_expression`, which FFmpeg evaluates: both must choose the same frames.
         if (now := math.floor(time_s * max_fps + _SLACK)) > slot:
             kept.append(time_s)
             slot = now
@@ -48,6 +49,7 @@ def centre_frames(times_s: Sequence[float], duration_s: float, count: int) -> li
     count = min(count, len(times_s))
     centres = [(k + 0.5) * duration_s / count for k in range(count)]
     chosen = [max(0, bisect_right(times_s, centre + _ROUNDING_S) - 1) for centre in centres]
+    # Two centres may fall on one long frame; the next frame then stands in for the second.
     for k in range(1, count):
         chosen[k] = max(chosen[k], chosen[k - 1] + 1)
     return [min(index, len(times_s) - count + k) for k, index in enumerate(chosen)]
@@ -66,10 +68,12 @@ def pick_expression(times_s: Sequence[float], chosen: Sequence[int]) -> str:
     """
     thresholds = [(times_s[i - 1] + times_s[i]) / 2 if i else times_s[0] - 1 for i in chosen]
     passed = "+".join(f"gte(t,{threshold:.9f})" for threshold in thresholds)
+    # Variable 0 has the number of thresholds that the frame before had passed.
     return f"st(1,{passed});st(2,gt(ld(1),ld(0)));st(0,ld(1));ld(2)"
 
 
 def target_size(width: int, height: int, short_side: int) -> tuple[int, int]:
     """Return width and height, both even, with the given shorter side, but never larger than the source."""
+    # 4:2:0 has one colour sample for 2x2 pixels, so both sides have to be even.
     scale = min(1.0, short_side / min(width, height))
     return max(2, 2 * round(width * scale / 2)), max(2, 2 * round(height * scale / 2))

@@ -26,6 +26,7 @@ from vidal.media.measures import (
 from vidal.media.probe import SourceFacts
 from vidal.media.timing import centre_frames, decimate, keeps_every_frame, seconds, stretch, target_size
 
+# A filter graph refuses audio whose format changes midway, and FFmpeg ends with this line.
 _AUDIO_CHANGES = re.compile(r"^\[\S+ @ \S+\] \[error\] Changing audio frame properties on the fly", re.M)
 
 

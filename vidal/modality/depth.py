@@ -56,6 +56,7 @@ class Depth(ImageModality):
 
     def show(self, array: Array, row: Mapping[str, Any]) -> Shown:
         """Return the frames in OpenCV's "inferno" colour map, near bright and far dark, with one scale for the clip."""
+        # Percentiles, as a few stray pixels would take up the whole scale.
         low, high = np.percentile(array, [2, 98])
         near, far = int(low), int(max(high, low + 1))
         nearness = (far - np.clip(array.astype(np.float64), near, far)) / (far - near)
@@ -63,6 +64,7 @@ class Depth(ImageModality):
         is_metric = row["depth_scale"] == "metric"
         bright, dark = (f"{mm / 1000:.2f} m" if is_metric else f"{mm} (order only)" for mm in (near, far))
         return Shown(
+            # OpenCV's colour maps are BGR.
             images=[image[..., ::-1] for image in coloured], note=f"colour map inferno: bright {bright}, dark {dark}"
         )
 
@@ -78,6 +80,7 @@ def _decode_npy(data: bytes, suffix: str) -> Array:
         raise ClipError("undecodable", f"{suffix}: not a NumPy array: {' '.join(str(error).split())[:120]}") from None
     # The size is checked first, as `numpy.load` would allocate whatever the header states.
     count = math.prod(shape)
+    # An array of objects, which would be a pickle, is of none of these kinds.
     if dtype.kind not in "fiu" or not 0 < count <= MAX_PIXELS:
         raise ClipError("undecodable", f"{suffix}: an array of {dtype} and shape {shape} is not depth")
     if len(data) - file.tell() != count * dtype.itemsize:

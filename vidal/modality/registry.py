@@ -22,6 +22,7 @@ _OWN = (
     "vidal.modality.audio:AUDIO",
 )
 _PATH = re.compile(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)*:[A-Za-z_]\w*", re.ASCII)
+# A layer's name becomes a folder, and part of a member's name, in which a dot begins the next part.
 _LAYER = re.compile(r"[a-z][a-z0-9]{0,31}", re.ASCII)
 _RESERVED = ("text", "image", "source", "joint", "manifest", "phases")
 """Names with another meaning in a recipe or in a dataset's folder."""
@@ -37,6 +38,7 @@ _allowed: set[str] = set()
 
 def all() -> list[Modality]:
     """Return all registered modalities, vidal's own first."""
+    # At the first use, as these modules bring OpenCV along.
     if not _registered:
         _registered.update({m.layer: m for m in map(_import, _OWN)})
     return list(_registered.values())

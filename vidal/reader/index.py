@@ -129,6 +129,7 @@ def expand(tars: Sequence[str]) -> list[str]:
 
     places: list[str] = []
     for pattern in map(str, tars):
+        # webdataset runs what follows in a shell.
         if pattern.startswith("pipe:"):
             raise SourceError(f"{pattern[:_SHOWN_CHARACTERS]}: commands are not run; name the tar itself")
         try:
@@ -257,6 +258,7 @@ def _take(group: _Group, tar: tarfile.TarFile, info: tarfile.TarInfo) -> None:
                 return group.spoil("too_long", f"{name} is a text of {info.size} bytes")
             group.texts[suffix] = data.read()
         return None
+    # In blocks, as a member of a foreign tar may be larger than the memory.
     sha256 = hashlib.sha256()
     while block := data.read(_BLOCK_BYTES):
         sha256.update(block)

@@ -77,6 +77,7 @@ class Part:
     def reaches(self) -> dict[str, int]:
         """Return the end of the last member of each layer: the minimum size of its tar."""
         reach = np.zeros(len(self.layers), np.int64)
+        # `at`, because a layer occurs many times: plain indexing would keep the last one.
         np.maximum.at(reach, self.layer, self.offset + self.size)
         return dict(zip(self.layers, reach.tolist(), strict=True))
 
@@ -85,6 +86,7 @@ class Offsets:
     """The members of all samples of a dataset, by the number of the sample."""
 
     def __init__(self, parts: Sequence[Part]) -> None:
+        # Arrays hold no Python objects, whose reference counts would be written, and so copied, in forked workers.
         layers: dict[str, int] = {}
         suffixes: dict[str, int] = {}
         counts = np.concatenate([np.zeros(1, np.int64), *(part.count for part in parts)])

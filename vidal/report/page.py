@@ -131,6 +131,7 @@ def write_report(
         ],
         kept=kept,
         others=others,
+        # A generator, so that the decoded media of one clip at a time are in memory.
         sheets=(_sheet(dict(row), read_member, columns) for row in kept.rows()),
         wave_columns=WAVE_COLUMNS,
         where=where,
@@ -152,6 +153,7 @@ def _as_dicts(rows: Rows, columns: pa.Schema) -> Iterator[Row]:
         known = {field.name: field for field in columns}
         rows = rows.cast(pa.schema([known.get(field.name, field) for field in rows.schema]))
     if isinstance(rows, pa.Table):
+        # As Python objects rows take several times their size in Arrow.
         for batch in rows.to_batches(max_chunksize=1000):
             yield from batch.to_pylist()
     else:

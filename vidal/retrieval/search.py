@@ -124,6 +124,7 @@ def _hits(
     rows = np.flatnonzero(kinds == modality) if modality is not None else np.arange(len(kinds))
     scores = vectors[rows] @ wanted
     # A clip can have one hit per modality.
+    # Stable, so that clips of equal score come in the same order each time.
     order = np.argsort(-scores, kind="stable")[: top * max(1, len(set(kinds)))]
     ids = table.column("clip_id")
     return len(rows), [
@@ -150,6 +151,7 @@ def _embedded(query: str, encoder: Encoder, transforms: dict[str, Transform]) ->
             raise UserError(f"{path}: larger than {_MAX_QUERY_BYTES >> 20} MiB")
         array = modality.decode({ending: path.read_bytes()})
         if isinstance(transform, ImageTransform):
+            # A still image stands for all frames that the tower takes.
             array = np.repeat(array, transform.frames, axis=0)
         pixels = transform(array, None)
     except OSError as error:
