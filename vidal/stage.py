@@ -93,8 +93,8 @@ class Direct:
 class Step(BaseModel):
     """A line of a recipe: its settings are the fields of the class, declared once."""
 
+    # Pydantic keeps names that begin with `model_` for itself; a stage may have a setting of such a name.
     model_config = ConfigDict(
-        # Pydantic keeps names that begin with `model_` for itself; a stage may have a setting of such a name.
         extra="forbid", validate_default=True, protected_namespaces=(), use_attribute_docstrings=True
     )
 

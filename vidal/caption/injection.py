@@ -91,6 +91,7 @@ _LEET = str.maketrans("013457@$", "oieastas")
 def is_instruction(text: str) -> bool:
     """Return whether ``text`` instructs the captioning model, also in homoglyphs, leetspeak, reversed or Base64."""
     text = unicodedata.normalize("NFKC", text)
+    # Format characters, such as a zero-width space, break words apart and are not seen.
     plain = "".join(c for c in text if unicodedata.category(c) != "Cf")
     if _CHAT_SYNTAX.search(plain) or _has_base64_words(plain):
         return True

@@ -42,6 +42,7 @@ def video_sentence(labels: Sequence[tuple[str, float]], min_score: float) -> str
 
 def with_article(label: str) -> str:
     """Return the label with its article: ``an espresso``, ``a tabby``, ``sunglasses``."""
+    # Glass, bus and tennis are no plurals.
     if label.endswith("s") and not label.endswith(("ss", "us", "is")):
         return label
     return f"{'an' if label[0].lower() in 'aeiou' else 'a'} {label}"

@@ -53,6 +53,7 @@ class Ask:
             parts = urlsplit(self.settings.proxy)
             credentials = [text for text in (parts.username, parts.password) if text]
             secrets += [*credentials, *map(unquote, credentials)]
+        # A shorter text would be redacted from the middle of ordinary words.
         return tuple(sorted({text for text in secrets if len(text) >= 4}, key=len, reverse=True))
 
     def to_line(self) -> bytes:

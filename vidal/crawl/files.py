@@ -78,6 +78,7 @@ def _copy(source: IO[bytes], target: Path, max_bytes: int) -> tuple[int, str]:
             sha256.update(chunk)
             with _storage_errors(target):
                 file.write(chunk)
+                # Within the block: a full disk that shows only at the closing would count as the clip's failure.
                 file.flush()
     return total, sha256.hexdigest()
 

@@ -76,6 +76,7 @@ class Rules:
 
 def is_permitted(address: Address, rules: Rules) -> bool:
     """Whether an address may be connected to; an allowed network covers only addresses of its own IP version."""
+    # An address with a scope is a neighbour on one interface.
     if getattr(address, "scope_id", None) is not None:
         return False
     if any(address in network for network in rules.networks if network.version == address.version):
@@ -102,6 +103,7 @@ def check_url(url: str, rules: Rules, *, is_first: bool = True) -> SplitResult:
     ``is_first`` applies `Rules.allow_hosts`, which restricts where clips come from and not the servers on which a
     platform keeps its media.
     """
+    # Parsers disagree about these: the host that is checked could differ from the one that is asked.
     if any(ord(c) <= 32 or ord(c) == 127 or c == "\\" for c in url):
         raise RefusedError("the address has spaces, control characters or backslashes")
     try:
@@ -111,6 +113,7 @@ def check_url(url: str, rules: Rules, *, is_first: bool = True) -> SplitResult:
         raise RefusedError(f"not an address: {error}") from None
     if parts.scheme not in ("http", "https"):
         raise RefusedError(f"{parts.scheme or 'no scheme'}: only http and https are spoken")
+    # Nor do they agree on which side of an @ the host is.
     if "@" in parts.netloc:
         raise RefusedError("the address has a user name in it")
     if not host or port == 0:
@@ -143,6 +146,7 @@ def check_host(host: str, rules: Rules, *, is_literal_v6: bool = False, is_first
 
 
 def _check_name(name: str, rules: Rules) -> None:
+    # As IDNA will do it later: full-width digits and dots are otherwise an address that nothing here has checked.
     plain = unicodedata.normalize("NFKC", name).replace("。", ".").rstrip(".")
     if _reads_as_number(plain):
         raise RefusedError(f"{name!r} is an address written in an odd way")
@@ -189,6 +193,7 @@ def set_rules(rules: Rules, folders: tuple[str, ...] = ()) -> None:
     """Set the rules and the only folders in which files may be written, and forget earlier refusals."""
     _state.refused = []
     _state.folders = tuple(os.path.realpath(folder) + os.sep for folder in folders)
+    # Mostly those of the ask before, and resolving a proxy's name costs a query.
     if rules == _state.rules:
         return
     addresses: set[tuple[str, int]] = set()
@@ -278,6 +283,7 @@ def _on_open(args: tuple[Any, ...]) -> None:
     writes = (isinstance(mode, str) and any(c in mode for c in "wax+")) or (
         isinstance(flags, int) and flags & (os.O_WRONLY | os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_APPEND)
     )
+    # A descriptor was checked when its path was opened.
     if writes and not isinstance(path, int):
         _check_folder(path)
 
@@ -290,6 +296,7 @@ def _on_change(args: tuple[Any, ...]) -> None:
 
 def _check_folder(path: Any) -> None:
     where = os.path.realpath(os.fsdecode(path))
+    # With the separator: the folder `clip` must not admit `clip-2`.
     if _state.folders and where != os.devnull and not (where + os.sep).startswith(_state.folders):
         raise RefusedError("a file outside the clip's folder")
 

@@ -109,6 +109,7 @@ def is_cut_off(path: Path) -> bool | None:
         if kind in ("avi", "wav"):
             head = file.read(8)
             stated = int.from_bytes(head[4:8], "little")
+            # Both are left by encoders that could not seek back to fill it in; a last pad byte is often missing.
             return None if stated in (0, 0xFFFFFFFF) else stated + 8 > size + 1
         if kind == "ogg":
             return _ogg_is_cut_off(file, size)
@@ -160,6 +161,7 @@ def _matroska_is_cut_off(file: IO[bytes], size: int) -> bool | None:
 
 def _ogg_is_cut_off(file: IO[bytes], size: int) -> bool | None:
     """Whether the last page is incomplete or lacks the end-of-stream flag."""
+    # A page of Ogg has at most 65,307 bytes.
     file.seek(max(0, size - 65536))
     tail = file.read()
     start = tail.rfind(b"OggS")

@@ -18,6 +18,7 @@ def clean(value: Any, limit: int = _TITLE_CHARACTERS) -> str | None:
     """The text of a value in any script, without lone surrogates and control characters; None for what is no text."""
     if value is None or isinstance(value, (dict, list, tuple, bool)):
         return None
+    # Through UTF-16, which joins the halves of a surrogate pair; only those without their other half are replaced.
     text = str(value).encode("utf-16", "surrogatepass").decode("utf-16", "replace")
     text = re.sub(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f]", "", text).strip()
     return text[:limit] or None
@@ -30,6 +31,7 @@ def _texts(value: Any) -> list[str]:
 
 def _count(value: Any) -> int | None:
     number = _number(value)
+    # What an int64 column can hold.
     return int(number) if number is not None and 0 <= number < 2**63 else None
 
 
@@ -100,7 +102,9 @@ TABLE: tuple[tuple[str, tuple[str, ...], Convert], ...] = (
     ("format_id", ("format_id",), clean),
 )
 
+# Behind & or / the sign begins an HTML entity or an address's fragment.
 _TAG = re.compile(r"(?<![\w&/#])#([^\s#!@$%^&*()=+./,\[{\]};:'\"?><،。，、！？]+)")
+# `post_live`: the stream has ended, and its recording is not ready yet.
 _LIVE = {"is_live": True, "is_upcoming": True, "post_live": True, "not_live": False, "was_live": False}
 
 
@@ -125,6 +129,7 @@ def hashtags(*texts: str) -> list[str]:
     tags: dict[str, str] = {}
     for text in texts:
         for tag in _TAG.findall(text):
+            # A number is no hashtag, nor is a keycap emoji, which is a digit with joiners.
             if not tag.strip("_-\ufe0f\u200d").isdigit():
                 tags.setdefault(tag.casefold(), tag)
     return list(tags.values())[:_LIST_LENGTH]

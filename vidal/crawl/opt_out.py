@@ -42,6 +42,7 @@ def check_directives(words: str, settings: WebSettings, where: str = "X-Robots-T
     name = ""
     for part in words.lower().split(","):
         head, colon, rest = part.partition(":")
+        # The colon of these two belongs to the directive and names no agent.
         if colon and re.fullmatch(r"\s*[\w.*-]+\s*", head) and head.strip() not in ("unavailable_after", "max-snippet"):
             name, part = head.strip(), rest
         if part.strip() in settings.noai and name in ("", "*", _own_name(settings)):

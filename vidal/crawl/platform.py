@@ -95,6 +95,7 @@ class Platform:
         info = self._extract()
         info = {name: value for name, value in self.downloader.sanitize_info(info).items() if name not in _OMITTED}
         for stream in (*info.get("formats", ()), *info.get("requested_formats", ())):
+            # yt-dlp notes the session's cookies with each format; they belong into no file.
             stream.pop("cookies", None)
         if self.ask.folder:
             (Path(self.ask.folder) / INFO_FILE).write_text(json.dumps({"asked": self.ask.url, "info": info}))

@@ -70,6 +70,7 @@ _BY_HOST = {host: platform for platform in PLATFORMS for host in platform.hosts}
 
 def domains_of(host: str) -> list[str]:
     """Return a host's name and the domains that it is under, the most specific first."""
+    # `youtube.com.` is the same host, and must not get a budget of its own.
     parts = host.lower().rstrip(".").split(".")
     return [".".join(parts[n:]) for n in range(len(parts))]
 

@@ -16,6 +16,7 @@ class Robots:
 
     def __init__(self, text: str = "", reservations: str = "", agent: str = "vidal") -> None:
         self.texts, self._agent = (text, reservations, agent), agent
+        # With a byte order mark before it, the first line would be no rule, and it is mostly `User-agent`.
         self._rules = Protego.parse(text.removeprefix("\ufeff"))
         self._reserved = Protego.parse(_as_rules(reservations.removeprefix("\ufeff")))
 
@@ -42,6 +43,7 @@ def _as_rules(reservations: str) -> str:
     lines = ["User-agent: *"]
     for entry in entries if isinstance(entries, list) else []:
         location, value = (entry.get("location"), entry.get("tdm-reservation")) if isinstance(entry, dict) else ("", 0)
+        # A line end or a # in a location would let a host's file write other rules than its own.
         if isinstance(location, str) and re.fullmatch(r"[^\s#]+", location):
             lines.append(f"{'Disallow' if str(value) == '1' else 'Allow'}: {location}")
     return "\n".join(lines)

@@ -70,6 +70,7 @@ class WebFetcher:
         threads = min(self._settings.concurrency, len(clips))
         with ThreadPoolExecutor(threads, thread_name_prefix="fetch") as pool:
             for running in [pool.submit(self._work, schedule, judge) for _ in range(threads)]:
+                # What a thread raises is no clip's failure, and ends the run.
                 running.result()
 
     def _work(self, schedule: Schedule, judge: Judge) -> None:

@@ -51,7 +51,7 @@ def flac_samples(data: bytes) -> int:
     """Return the number of samples in the STREAMINFO block of a FLAC stream; `ClipError` unless it is 16 kHz mono."""
     if data[:4] != b"fLaC" or len(data) < 26:
         raise ClipError("misaligned", "the audio is not FLAC")
-    # STREAMINFO follows the marker and a block header of 4 bytes each, and begins with 10 bytes of block and frame sizes.
+    # STREAMINFO follows the marker and a block header of 4 bytes each; its first 10 bytes are block and frame sizes.
     # Then come 20 bits of rate, 3 of channels less one, 5 of bits per sample less one, and 36 of samples.
     (packed,) = struct.unpack(">Q", data[18:26])
     rate, channels = packed >> 44, ((packed >> 41) & 7) + 1

@@ -63,8 +63,8 @@ class Depth(ImageModality):
         coloured = [cv2.applyColorMap(np.rint(255 * n).astype(np.uint8), cv2.COLORMAP_INFERNO) for n in nearness]
         is_metric = row["depth_scale"] == "metric"
         bright, dark = (f"{mm / 1000:.2f} m" if is_metric else f"{mm} (order only)" for mm in (near, far))
+        # OpenCV's colour maps are BGR.
         return Shown(
-            # OpenCV's colour maps are BGR.
             images=[image[..., ::-1] for image in coloured], note=f"colour map inferno: bright {bright}, dark {dark}"
         )
 

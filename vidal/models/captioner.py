@@ -61,6 +61,7 @@ class LabelCaptioner:
         captioned = []
         for work in works:
             scores, indices = self._classifier.probabilities(work.frames()).max(-1)
+            # ImageNet's names are lists of synonyms.
             names = [self._classifier.names[index].split(",")[0] for index in indices.tolist()]
             labels = list(zip(names, scores.tolist(), strict=True))
             frames = [frame_sentence(label, score, self._min_score) for label, score in labels]
@@ -93,6 +94,7 @@ class TransformersCaptioner:
         # A vision-encoder-decoder folder has an image processor and a tokenizer, but no processor that joins them.
         self._tokenizer = getattr(self._processor, "tokenizer", None) or load_auto("AutoTokenizer", reference)
         self._tokenizer.padding_side = "left"
+        # Two tokens are enough for the trial below.
         self._device, self._max_new_tokens = device, 2
         self._model = model.to(device).eval()
         try:
@@ -133,6 +135,7 @@ class TransformersCaptioner:
         with torch.inference_mode():
             output = self._model.generate(
                 **inputs.to(self._device),
+                # Stated, as a model's own generation settings may ask for sampling or beams.
                 do_sample=False,
                 num_beams=1,
                 max_new_tokens=self._max_new_tokens,

@@ -68,6 +68,7 @@ class TransformersLlm:
             self._tokenizer.apply_chat_template(prompt.messages(), tokenize=False, add_generation_prompt=True)
             for prompt in prompts
         ]
+        # The chat template has written the special tokens already; a second start token would shift every reply.
         batch = self._tokenizer(chats, return_tensors="pt", padding=True, add_special_tokens=False).to(self._device)
         length = batch["input_ids"].shape[1]
         allowed = [self._allowed(words) for words in vocabularies]
@@ -91,6 +92,7 @@ class TransformersLlm:
         """Return the keys and values of the prefix that all prompts share: four fifths of a short prompt's time."""
         from transformers import DynamicCache
 
+        # A model with a recurrent state has no keys and values that could be kept for a prefix.
         if len(prompts) != 1 or getattr(self._model, "_is_stateful", False):
             return {}
         messages = prompts[0].fixed_messages()
@@ -104,6 +106,7 @@ class TransformersLlm:
         # Not every chat template renders a conversation as a prefix of the longer one.
         if ids[0, : len(prefix)].tolist() != prefix:
             return {}
+        # Copied, as `generate` appends the reply's keys and values to what it is given.
         return {"past_key_values": copy.deepcopy(cache)}
 
     def _allowed(self, words: Sequence[str]) -> list[int]:
@@ -116,6 +119,7 @@ class TransformersLlm:
         allowed = {self._tokenizer.eos_token_id}
         for word in (".,'", ". , '", *words):
             if word not in self._word_tokens:
+                # A tokenizer spells a word with other tokens behind a space, and in another case.
                 forms = [space + form for form in (word, word.lower(), word.capitalize()) for space in ("", " ")]
                 ids = self._tokenizer(forms, add_special_tokens=False)["input_ids"]
                 self._word_tokens[word] = [token for form in ids for token in form]

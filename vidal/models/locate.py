@@ -109,6 +109,7 @@ def identity(reference: str) -> str:
     return f"{reference if ':' in reference else place.path.name} sha256:{_files_hash(place.path)[:16]}"
 
 
+# Kept, because stages ask for it again and again, and weights are large.
 @functools.lru_cache(maxsize=64)
 def _files_hash(path: Path) -> str:
     total = hashlib.sha256()

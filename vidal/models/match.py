@@ -42,6 +42,7 @@ class ClipMatcher:
         self._device, self._model = device, model.to(device).eval()
         text_config = getattr(model.config, "text_config", model.config)
         positions = getattr(text_config, "max_position_embeddings", _LONGEST_TEXT)
+        # transformers states 1e30 for a tokenizer without a limit of its own.
         self._max_tokens = min(int(positions), int(self._tokenizer.model_max_length))
         # SigLIP was trained on texts padded to the full length, and pools at the last token.
         self._padding = "max_length" if "siglip" in model.config.model_type else True
@@ -98,6 +99,7 @@ class ConseMatcher:
         ).to(self._device)
         with torch.inference_mode():
             tokens = self._model(**inputs).last_hidden_state
+        # The mean over real tokens is what sentence-transformers pools by, and what such models were trained with.
         mask = inputs["attention_mask"][..., None].to(tokens.dtype)
         return _normalised((tokens * mask).sum(1) / mask.sum(1))
 

@@ -233,4 +233,5 @@ def _usage_of(data: bytes) -> Usage:
         counts = [usage["prompt_tokens"], usage["completion_tokens"]]
     except (ValueError, LookupError, TypeError, RecursionError):
         return NOTHING
+    # Not isinstance, to which true and false are integers.
     return Usage(*counts) if all(type(n) is int and 0 <= n < 1 << 40 for n in counts) else NOTHING

@@ -170,6 +170,7 @@ class SrgbTir(nn.Module):
         steering = self.mlp(style.flatten(1).expand(len(content), -1))
         used = 0
         for norm in self._adaptive:
+            # Shift before scale is the order in which MUNIT assigns them.
             norm.shift = steering[:, used : used + norm.channels]
             norm.scale = steering[:, used + norm.channels : used + 2 * norm.channels]
             used += 2 * norm.channels

@@ -55,6 +55,7 @@ class FolderSource(Source):
     def identity(self) -> dict[str, Any]:
         folder = Path(self.folder).expanduser()
         # Names and sizes alone, as hashing would read all media once more than the build does.
+        # lstat, as a link may lead to nothing, which is a clip's failure and not the recipe's.
         return {"folder": digest([[_address(file), (folder / file).lstat().st_size] for file in self._walk()[0]])}
 
     def base(self) -> str:
@@ -74,6 +75,7 @@ class FolderSource(Source):
                     files.append(path.relative_to(folder).as_posix())
                 else:
                     skipped.suffixes[path.suffix.lower() or "no suffix"] += 1
+        # os.walk lists a folder in the file system's order, which differs from machine to machine.
         return sorted(files), skipped
 
 

@@ -42,8 +42,10 @@ class SearchSource(ExpandingSource):
     def questions(self) -> Iterator[Question]:
         for term, quota in itertools.islice(read_terms(Path(self.search).expanduser()), self.max_terms):
             count = quota or self.per_term
+            # yt-dlp's notation of a search.
             url = f"{self.platform}{count}:{term}"
             if self.address is not None:
+                # A term is data: a & or # in it must not become part of the address.
                 url = self.address.replace("{term}", quote_plus(term))
             yield Question(term=term, ask=Ask(op="search", url=url, entries=count))
 

@@ -47,6 +47,7 @@ class VidalJsonSource(Source):
         url = f"{value['folder']}/{clip_id}.mp4" if value.get("folder") else f"{clip_id}.mp4"
         if self.platform == "youtube":
             url = f"https://www.youtube.com/watch?v={clip_id}"
+        # `raw` is the platform's title with its hashtags behind it.
         title, *hashtags = str(value.get("raw") or "").split("#")
         row: dict[str, Any] = {
             "clip_id": clip_id,

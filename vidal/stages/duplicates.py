@@ -240,6 +240,7 @@ class _Clips:
         rows: Ints = np.flatnonzero(np.bincount(roots, minlength=len(roots))[roots] > 1)
         quality = (self.is_earlier, self._has_audio, self._pixels, self._bits)
         falling = [-column[rows].astype(np.float64) for column in quality]
+        # lexsort takes its last key first.
         return rows[np.lexsort((rows, *reversed(falling), roots[rows]))]
 
 

@@ -110,6 +110,7 @@ class Fetch(Stage, WebSettings):
         self._is_removed = is_removed
 
     def setup(self) -> None:
+        # Not before: a stage is pickled on its way to a worker, and a lock cannot be.
         self._judging = threading.Lock()
         self._judges = _build_judges(self.judge)
         for judge in self._judges:

@@ -71,6 +71,7 @@ class Media(Stage, Target):
             for name in measures.__dataclass_fields__ if measures is not None else ():
                 setattr(clip, name, getattr(measures, name))
         clip.media_model = f"{ffmpeg_identity()} settings {digest(self.model_dump(include=set(Target.model_fields)))}"
+        # A set, as the two are one file unless a clock that jumps was spliced into a copy.
         for path in {work.source_path, work.probe.path}:
             path.unlink()
         # Stages of another machine get no source either: after this one a clip consists of its members.

@@ -62,6 +62,7 @@ class PerUploader(Decision):
                     "detail": f"clip {rank} of its uploader > {self.max_clips}",
                 }  # fmt: skip
             decided.append(row)
+        # With types, as columns of nulls alone would have none.
         known = vidal.clip.schema()
         names = ("clip_id", "status", "reason", "detail", "decided_value", "decided_limit")
         fields = [*(known.field(name) for name in names), pa.field("uploader_rank", pa.int64())]

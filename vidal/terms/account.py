@@ -52,6 +52,7 @@ class Account:
         candidates = len(np.unique(frequency.candidate))
         served = np.unique(frequency.keyword[np.isin(frequency.candidate, chosen.candidates)])
         common = sorted(np.flatnonzero(frequency.is_common).tolist(), key=lambda k: (-frequency.captions[k], k))
+        # Sources by name: an account must not depend on the order in which inputs are given.
         terms_of = Counter(chosen.sources)
         return cls(
             sources={name: gathered.captions[n] for n, name in sorted(enumerate(gathered.sources), key=lambda s: s[1])},

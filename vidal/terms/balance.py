@@ -137,6 +137,7 @@ class _Queues:
             while place < end and self._is_taken[self._candidates[place]]:
                 place += 1
             self._next[queue] = place  # what is taken stays taken, so each place is passed once
+            # Bounded, as slicing the whole of a common keyword's queue for each term would be quadratic.
             near = self._candidates[place : min(end, place + 4 * OFFERED)]
             if offered := [each for each in near if not self._is_taken[each]][:OFFERED]:
                 taken = min(offered, key=lambda each: max(self.terms[k] for k in self._keywords_of(each)))
@@ -158,6 +159,7 @@ def _slices(sorted_ids: Ints, count: int) -> tuple[list[int], list[int]]:
 
 
 def _hash(text: str, seed: int) -> int:
+    # Python's own hash of a string differs from process to process.
     return int.from_bytes(blake2b(f"{seed}\n{text}".encode(), digest_size=8).digest(), "big")
 
 

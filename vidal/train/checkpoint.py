@@ -147,6 +147,7 @@ def _tensors(path: Path) -> dict[str, Tensor]:
 
 
 def _packed(tensors: Mapping[str, Tensor]) -> bytes:
+    # safetensors refuses tensors that are not contiguous.
     return save({name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()})
 
 

@@ -19,6 +19,7 @@ from torch import Tensor, nn
 
 from vidal.errors import MachineError
 
+# NCCL's default in torch; gloo's would be half an hour.
 _TIMEOUT_S = 600.0
 
 T = TypeVar("T")

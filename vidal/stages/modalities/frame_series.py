@@ -71,6 +71,7 @@ def flicker(colour: Sequence[Image], images: Sequence[npt.NDArray[Any]], full_ra
     """
     changed = pixels = total = 0.0
     for frame, following, a, b in zip(colour, colour[1:], images, images[1:], strict=False):
+        # A difference of uint8 would wrap around.
         still = np.abs(frame.astype(np.int16) - following.astype(np.int16)).mean(axis=2) < _STILL_LEVELS
         changed += float(np.abs(a[still].astype(np.float64) - b[still].astype(np.float64)).sum())
         pixels += int(still.sum())

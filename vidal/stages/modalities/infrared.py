@@ -85,6 +85,7 @@ def edge_agreement(frame: Image, image: Grey) -> float | None:
     for grey in (cv2.cvtColor(frame, cv2.COLOR_RGB2GRAY), image):
         across, down = cv2.Sobel(grey, cv2.CV_32F, 1, 0), cv2.Sobel(grey, cv2.CV_32F, 0, 1)
         strengths.append(np.ravel(cv2.magnitude(across, down)))
+    # A constant correlates with nothing: NumPy would divide by zero.
     if min(strength.std() for strength in strengths) < 1e-6:
         return None
     return float(np.corrcoef(strengths[0], strengths[1])[0, 1])

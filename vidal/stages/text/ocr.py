@@ -94,6 +94,7 @@ def is_same_image(one: Image, other: Image, level: float) -> bool:
     """Return whether no block of pixels differs by more than ``level`` grey levels."""
     if one.shape != other.shape:
         return False
+    # A difference of uint8 would wrap around.
     difference = np.abs(one.astype(np.int16) - other.astype(np.int16)).mean(axis=2)
     height, width = difference.shape
     padded = np.pad(difference, ((0, -height % _BLOCK_PX), (0, -width % _BLOCK_PX)), mode="edge")
@@ -142,6 +143,7 @@ def _same_line(one: str, other: str) -> bool:
     # "PART 1" and "PART 2" are different lines despite their similarity, and so are different times or prices.
     if [c for c in a if c.isdigit()] != [c for c in b if c.isdigit()]:
         return False
+    # autojunk would ignore the commonest letters of a line of 200 and more.
     return SequenceMatcher(None, a, b, autojunk=False).ratio() >= _SAME_LINE_SHARE
 
 

@@ -108,6 +108,7 @@ class Speech(ModelStage):
         kept: list[Segment] = []
         for window in windows(stretches):
             spliced = np.concatenate([samples[start:end] for start, end in window])
+            # The first window's language holds for the others: each alone would be detected anew, from less speech.
             language, parts = self._transcriber.transcribe(spliced, clip.transcript_language or self.language)
             clip.transcript_language = language
             for part in parts:
@@ -131,6 +132,7 @@ class Speech(ModelStage):
         weights = [(segment.confidence, len(segment.text.split())) for segment in kept or heard]
         words = sum(count for _, count in weights)
         clip.transcript_confidence = round(sum(c * count for c, count in weights) / words, 4) if words else None
+        # Detected in text that was dropped, a language says nothing.
         if clip.transcript is None:
             clip.transcript_language = None
 

@@ -159,6 +159,7 @@ class SamplePlan:
             return order
         # An empty dataset gets no share of the epoch.
         shares = np.asarray([w if size else 0.0 for w, size in zip(pair.weights, pair.sizes, strict=True)])
+        # Sums are rounded, not shares, so that the quotas add up to the epoch's length.
         stops = np.round(np.cumsum(shares) / shares.sum() * total).astype(int)
         quotas = [int(quota) for quota in np.diff(stops, prepend=0)]
         # A dataset's stream goes on where the epoch before ended, so that a small share still sees all its samples.
@@ -197,5 +198,6 @@ def generator(seed: int, *key: object) -> np.random.Generator:
 
     generator(0, "epoch", "text-depth", 3)
     """
+    # Philox is counter-based: each key of 128 bits is a stream by itself, with no state to store or to skip through.
     digest = hashlib.sha256(repr((seed, *key)).encode()).digest()
     return np.random.Generator(np.random.Philox(key=int.from_bytes(digest[:16], "little")))

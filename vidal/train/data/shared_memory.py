@@ -29,6 +29,7 @@ def free_bytes(place: Path) -> int | None:
 
 def needed_bytes(workers: int, prefetch: int, chunk_bytes: int) -> int:
     """Return the maximum bytes that all ranks of this machine hold: prefetched chunks, and the one being copied."""
+    # The ranks of one machine share it; torchrun says how many there are.
     local_ranks = int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
     return local_ranks * (workers * prefetch + 1) * chunk_bytes
 

@@ -48,6 +48,7 @@ def retrieval(
     captions = {n: views.every(samples.part(n, COLUMNS)) for n in map(int, numbers)}
     chosen = [n for n in map(int, numbers) if captions[n]]
     if one_per_caption:
+        # From the back, so that of the clips with one caption the first remains.
         chosen = list({captions[n][0]: n for n in reversed(chosen)}.values())[::-1]
     chosen = chosen[:max_clips]
     if len(chosen) < 2:

@@ -33,6 +33,7 @@ def read_templates(path: Path) -> list[str]:
 
 def class_embeddings(encoder: Encoder, classes: Sequence[str], templates: Sequence[str]) -> Floats:
     """Return (classes, d), the normalised mean of each class's normalised prompt embeddings."""
+    # Not str.format, to which any other brace in a template is an error.
     prompts = {c: [template.replace("{c}", c) for template in templates] for c in classes}
     rows = embed_texts(encoder, [prompt for of_class in prompts.values() for prompt in of_class])
     return normalised(np.stack([normalised(np.stack([rows[p] for p in prompts[c]])).mean(axis=0) for c in classes]))

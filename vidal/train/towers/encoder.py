@@ -71,6 +71,7 @@ class Encoder(nn.Module):
         built: dict[str, VisionTower] = {}
         for modality, settings in towers.items():
             # crc32, as Python's own hash of a string differs from process to process.
+            # No devices, as saving the state of each GPU would start CUDA in every process.
             with torch.random.fork_rng(devices=[]):
                 torch.manual_seed(zlib.crc32(f"{seed} {modality}".encode()))
                 built[modality] = tower_from(settings, text.dim)

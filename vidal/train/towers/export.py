@@ -133,6 +133,7 @@ def _write_part(encoder: Encoder, name: str, folder: Path, shared: dict[str, Any
             if encoder.text.folder is not None and (encoder.text.folder / file).is_file():
                 (text_folder / file).parent.mkdir(exist_ok=True)
                 shutil.copyfile(encoder.text.folder / file, text_folder / file)
+    # transformers expects the format in the file's metadata.
     save_file(
         {k: v.detach().cpu().contiguous() for k, v in state.items()}, folder / "model.safetensors", {"format": "pt"}
     )
@@ -187,6 +188,7 @@ def to_onnx(encoder: Encoder, modality: str, path: str | Path) -> Path:
     tower = merged(encoder.tower(modality)).eval()
     s = tower.settings
     frames = (s.frames,) if s.frames > 1 else ()
+    # Two clips, as torch.export takes a dimension of size 1 for a constant.
     example = torch.zeros(2, s.channels, *frames, *s.height_width, device=next(tower.parameters()).device)
     try:
         program = torch.onnx.export(

@@ -39,6 +39,7 @@ def forward_flops(s: VisionSettings, *, frames: int | None = None, masked: bool 
     t = s.frames if frames is None else frames
     kept = s.patches_kept if masked else s.patches
     n, d = kept + 1, s.hidden_size
+    # Four projections of 2 n d d each; below, 4 stands for two layers, or two products, at 2 per multiply-add.
     projections = t * s.layers * 8 * n * d * d
     across = 4 * t * n * d if s.temporal else 0
     return Flops(
@@ -58,6 +59,8 @@ def training_flops(
     f = forward_flops(s, frames=frames, masked=True)
     if tune == "frozen":
         return f.total
+    # A frozen weight costs a forward pass and the gradient of its input, of which pixels need none; a product of two
+    # activations needs the gradient of both, and the projection is trained in every mode.
     passes = f.patches + 2 * (f.spatial + f.temporal + f.mlp) + 3 * f.attention + 3 * f.projection
     if tune == "full":
         return passes + f.patches + f.spatial + f.temporal + f.mlp

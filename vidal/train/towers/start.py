@@ -98,6 +98,7 @@ def _fitted(tower: VisionTower, state: State, base: VisionSettings) -> tuple[Sta
     state = fit_frames(fit_positions(state, s.grid, base), s.frames)
     if s.class_embedding_per_frame and not base.class_embedding_per_frame:
         first, patch = "embeddings.class_embedding", "embeddings.patch_embedding.weight"
+        # The kernel gets the time axis of length 1 with which such models are stored.
         state |= {first: state[first].expand(s.frames, -1).clone(), patch: state[patch].unsqueeze(2)}
     if _PROJECTION in state and state[_PROJECTION].shape != own[_PROJECTION].shape:
         state = {k: v for k, v in state.items() if k != _PROJECTION}
