@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import json
+import os
 import re
-from collections import Counter
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -11,7 +14,7 @@ from pydantic import ValidationError
 
 from vidal.crawl.admission import Admission
 from vidal.crawl.governor import Governor
-from vidal.crawl.platforms import PLATFORMS, KnownPlatform, budget_of
+from vidal.crawl.platforms import PLATFORMS, KnownPlatform, budget_of, domains_of
 from vidal.crawl.settings import HostRules, WebSettings
 from vidal.errors import RecipeError
 from vidal.stage import Direct
@@ -32,8 +35,10 @@ def test_every_host_of_a_platform_uses_its_budget_and_no_other_does(host: str, b
 
 
 def test_no_host_belongs_to_two_platforms_and_every_platform_names_its_terms() -> None:
-    hosts = Counter(host for platform in PLATFORMS for host in platform.hosts)
-    assert set(hosts.values()) == {1}
+    owners = {host: platform.name for platform in PLATFORMS for host in (*platform.hosts, *platform.others)}
+    assert len(owners) == sum(len(platform.hosts) + len(platform.others) for platform in PLATFORMS)
+    assert all(owners.get(domain, owner) == owner for host, owner in owners.items() for domain in domains_of(host))
+    assert len({platform.name for platform in PLATFORMS}) == len(PLATFORMS) >= 40
     assert all(platform.terms.startswith("https://") for platform in PLATFORMS)
     assert all("." not in platform.name for platform in PLATFORMS)
 
@@ -58,11 +63,51 @@ def test_terms_are_accepted_by_platform(host: str, platform: str | None) -> None
 
 @pytest.mark.parametrize("platform", [platform for platform in PLATFORMS if platform.restricts], ids=lambda p: p.name)
 def test_a_plan_with_an_address_of_a_platform_is_refused_with_the_address_of_its_terms(platform: KnownPlatform) -> None:
-    urls = ["clip.mp4", "s3://bucket/a.mp4", "https://example.org/a.mp4", f"https://www.{platform.hosts[0]}/a"]
-    with pytest.raises(RecipeError, match=re.escape(platform.terms)) as raised:
-        Fetch().check_candidates(urls)
-    assert f"--set fetch.accept_terms=[{platform.name}]" in str(raised.value)
-    Fetch(accept_terms=[platform.name]).check_candidates(urls)
+    urls = ["clip.mp4", "s3://bucket/a.mp4", "https://example.org/a.mp4", "https://example.org/b"]
+    urls_of_it = [f"https://www.{host}/a" for host in (*platform.hosts, *platform.others)]
+    for url in urls_of_it:
+        with pytest.raises(RecipeError, match=re.escape(platform.terms)) as raised:
+            Fetch().check_candidates([*urls, url])
+        assert f"--set fetch.accept_terms=[{platform.name}]" in str(raised.value)
+    Fetch(accept_terms=[platform.name]).check_candidates([*urls, *urls_of_it])
+
+
+def test_nothing_is_taken_to_permit_automated_access_without_a_basis() -> None:
+    permitting = [platform for platform in PLATFORMS if not platform.restricts]
+    assert [platform.name for platform in permitting] == ["archive", "wikimedia", "freesound"]
+    assert all(platform.basis for platform in permitting)
+
+
+_EXAMPLES = """
+import json, re, sys
+from urllib.parse import urlsplit
+from yt_dlp.extractor import gen_extractor_classes
+
+platforms, read = json.load(sys.stdin), []
+examples = [
+    (extractor, case["url"], urlsplit(case["url"]).hostname or "")
+    for extractor in gen_extractor_classes() if extractor.ie_key() != "Generic"
+    for case in extractor.get_testcases(include_onlymatching=True)
+]
+for hosts in platforms:
+    of_it = [one for one in examples if any(re.search(rf"(^|\\.){re.escape(host)}$", one[2]) for host in hosts)]
+    read.append([
+        host for host in hosts
+        if any(extractor.suitable(url.replace(theirs, prefix + host, 1))
+               for extractor, url, theirs in of_it for prefix in ("", "www.", theirs.split(".")[0] + "."))
+    ])
+print(json.dumps(read))
+"""
+
+
+def test_an_extractor_of_the_installed_yt_dlp_reads_every_host_that_is_said_to_have_pages() -> None:
+    # In a process of its own, as yt-dlp reads the variable once: its short list of extractors has no examples.
+    hosts = [list(platform.hosts) for platform in PLATFORMS]
+    done = subprocess.run(
+        [sys.executable, "-c", _EXAMPLES], input=json.dumps(hosts), capture_output=True, text=True, check=True,
+        env={**os.environ, "YTDLP_NO_LAZY_EXTRACTORS": "1"},
+    )  # fmt: skip
+    assert json.loads(done.stdout) == hosts
 
 
 def test_an_unknown_platform_in_accept_terms_is_answered_with_the_known_ones() -> None:
