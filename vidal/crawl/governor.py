@@ -43,6 +43,8 @@ _INSTANT_S = 1e-5
 """Shorter waits are none: times have rounding errors."""
 _LEASE_S = 15.0
 """A caller that has not asked or renewed for so long is considered dead."""
+_TURN_LEASE_S = 8.0
+"""One that waits asks every 5 s, and loses its turn to those behind it if it has not for so long."""
 _PROBE_POLL_S = 1.0
 """How long to wait before asking again while a probe is under way."""
 _MAX_ASKED_S = 24 * 3600.0
@@ -139,7 +141,7 @@ class Governor:
             ahead = database.execute(
                 "SELECT count(*) FROM waiting WHERE lane = ? AND abs(? - seen_at) <= ? "
                 "AND place < (SELECT place FROM waiting WHERE visit = ?)",
-                (lane, now, _LEASE_S, visit),
+                (lane, now, _TURN_LEASE_S, visit),
             ).fetchone()[0]
             # Each one ahead has a gap of its own.
             wait_s = max(self._due(database, lane, delay_s, now) - now, 0.0) + ahead * _SLACK / per_s
