@@ -222,10 +222,12 @@ def _drive(
     engine = how.start(recipe)
     with LiveProgress(console, quiet=quiet) as progress:
         try:
+            # Asked only for a stage that wants one, as the answer takes the start of Ray, or an import of torch.
             have_gpu = any(stage.needs.gpus for stage in recipe.stages) and engine.has_gpu()
             run = Run(recipe, Storage(out), engine, progress, have_gpu=have_gpu, retry=retry)
             work(run)
         finally:
+            # After an error and Ctrl-C, too: no worker may outlive the command.
             engine.close()
     return _result(out, started, stage_seconds=dict(progress.seconds))
 

@@ -61,6 +61,7 @@ def explained(error: ImportError, what: str, extra: str | None = None) -> UserEr
     ``extra`` is the one to name where several bring the module.
     """
     link: BaseException | None = error
+    # A library may raise an error of its own from the one that names the module.
     while link is not None and not isinstance(link, ModuleNotFoundError):
         link = link.__cause__
     module = (link.name or "").partition(".")[0] if isinstance(link, ModuleNotFoundError) else ""

@@ -21,6 +21,7 @@ Values: TypeAlias = pa.ChunkedArray | list[Any]
 """A column: an Arrow array, or Python values of mixed types."""
 
 _CHUNK_ROWS = 50_000
+# What `surrogateescape` makes of bytes that are not UTF-8.
 _NOT_UTF8 = re.compile("[\udc80-\udcff]")
 
 

@@ -91,6 +91,7 @@ class Child:
             stdin=subprocess.PIPE if has_input else subprocess.DEVNULL,
             stdout=subprocess.PIPE if output == "stdout" else subprocess.DEVNULL,
             stderr=subprocess.PIPE if output == "stderr" else subprocess.DEVNULL,
+            # What is written reaches the process at once, as it may be a request that the writer waits for.
             bufsize=0,
             start_new_session=True,
             preexec_fn=None if setpriv else lambda: _prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0),
@@ -219,5 +220,6 @@ def sweep_folders(parent: Path | None = None) -> None:
     """Remove the private folders of processes that no longer exist."""
     for folder in Path(parent or tempfile.gettempdir()).glob(f"{_FOLDER_PREFIX}*"):
         pid = folder.name.removeprefix(_FOLDER_PREFIX).partition("-")[0]
+        # Where a later process has got the number, the folder stays until that one has ended.
         if pid.isdecimal() and not Path(f"/proc/{pid}").exists():
             shutil.rmtree(folder, ignore_errors=True)

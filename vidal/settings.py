@@ -17,6 +17,7 @@ Model = TypeVar("Model", bound=BaseModel)
 def read_yaml(path: Path, holds: str) -> dict[str, Any]:
     """Read the mapping in a YAML file; raises `RecipeError`, where ``holds`` names the expected keys."""
     try:
+        # A recipe may be a stranger's, and YAML's full loader makes any Python object that it names.
         raw = yaml.safe_load(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise RecipeError(f"{path}: no such recipe file") from None
@@ -34,6 +35,7 @@ def validate(kind: type[Model], raw: Any, place: str) -> Model:
     try:
         return kind.model_validate(raw)
     except ValidationError as error:
+        # One line for a person: pydantic's own message is a page, with a link.
         first = error.errors()[0]
         where = ".".join(str(part) for part in first["loc"])
         if not where:

@@ -13,6 +13,7 @@ import vidal
 from vidal.commands import build, look, models, revise, train
 from vidal.commands.terminal import console, guarded, print_warning
 
+# Typer's own tracebacks show the values of local variables, and secrets may be among them.
 app = typer.Typer(name="vidal", no_args_is_help=True, pretty_exceptions_enable=False)
 for panel in (build, revise, look, train, models):
     app.add_typer(panel.app)

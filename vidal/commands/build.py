@@ -19,6 +19,7 @@ command = partial(app.command, rich_help_panel="Build")
 
 
 def _templates(typed: str) -> list[str]:
+    # Here and in every command, not at the top: help and completion must not wait for libraries.
     from vidal import templates
 
     return [name for name in templates.names() if name.startswith(typed)]

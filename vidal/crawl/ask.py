@@ -100,6 +100,7 @@ class Answer:
     ) -> Answer:
         transient = reason != DISK and is_transient(reason)
         return cls(
+            # Cut, as a platform's message may be of any length.
             ok=False, reason=reason, detail=detail[:500], transient=transient, http_status=status,
             retry_after_s=retry_after_s,
         )  # fmt: skip

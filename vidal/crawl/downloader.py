@@ -70,6 +70,7 @@ class Downloader(yt_dlp.YoutubeDL):  # type: ignore[misc]
         """The text of the last page with status 401 or 403."""
         self.without_length: set[str] = set()
         """URLs whose responses had no Content-Length."""
+        # Extractors are added below: by itself yt-dlp would add all of its own, the generic one included.
         super().__init__(_parameters(ask, log, self._on_progress), auto_init=False)
         for extractor in OWN_EXTRACTORS:
             self.add_info_extractor(extractor())
@@ -137,6 +138,7 @@ class Downloader(yt_dlp.YoutubeDL):  # type: ignore[misc]
         data = read() if length.isdigit() and int(length) <= _PAGE_BYTES else read(_PAGE_BYTES + 1)
         _check_size(data)
         if self.is_generic:
+            # As Latin-1 any bytes decode, and the words that matter are ASCII.
             check_page((head + data).decode("latin-1"), self.ask.settings)
         return data
 
@@ -150,6 +152,7 @@ class Downloader(yt_dlp.YoutubeDL):  # type: ignore[misc]
 class _EveryHop(urllib.request.BaseHandler):
     """Sees each request and each response, those of redirects, too, before yt-dlp's own handler, which would unpack."""
 
+    # urllib's own handlers have 500, and yt-dlp's with them.
     handler_order = 400
 
     def __init__(self, downloader: Downloader) -> None:
@@ -193,6 +196,7 @@ def _parameters(ask: Ask, log: Log, on_progress: Any) -> dict[str, Any]:
     return {
         "quiet": True, "noprogress": True, "logger": log, "color": "no_color", "progress_hooks": [on_progress],
         "ignoreerrors": False, "noplaylist": True, "extract_flat": "in_playlist" if ask.op == "search" else False,
+        # Two tell a page of one video from a page of several.
         "playlistend": ask.entries if ask.op == "search" else 2, "lazy_playlist": True,
         "format": "bv*+ba/b/ba",
         # `res` is the smaller side, and the nearest above is taken where nothing is below.
@@ -200,6 +204,7 @@ def _parameters(ask: Ask, log: Log, on_progress: Any) -> dict[str, Any]:
         "outtmpl": {"default": "source"}, "paths": {"home": ask.folder}, "overwrites": True, "continuedl": False,
         "updatetime": False, "cachedir": False, "usenetrc": False, "enable_file_urls": False,
         "js_runtimes": {}, "remote_components": (), "postprocessors": [], "fixup": "never",
+        # yt-dlp must not count on an FFmpeg that the guard would not let it start.
         "external_downloader": {"default": "native"}, "hls_prefer_native": True, "ffmpeg_location": "/nonexistent",
         # Retrying is for the governor to decide.
         "retries": 0, "fragment_retries": 0, "extractor_retries": 0, "file_access_retries": 0,

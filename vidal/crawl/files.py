@@ -72,6 +72,7 @@ def _copy(source: IO[bytes], target: Path, max_bytes: int) -> tuple[int, str]:
         file = target.open("wb")
     with file:
         while chunk := source.read(_CHUNK_BYTES):
+            # Counted on the way, as a stated size may be wrong: files of /proc state 0.
             total += len(chunk)
             if total > max_bytes:
                 raise ClipError("too_many_bytes", f"more than {max_bytes} bytes")

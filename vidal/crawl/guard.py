@@ -40,6 +40,7 @@ _NEVER_V4 = tuple(
 
 _LOCAL_NAMES = ("localhost", "local", "internal", "localdomain", "lan", "home", "corp", "intranet", "private")
 _LOCAL_ENDS = (".home.arpa", ".in-addr.arpa", ".ip6.arpa")
+# An underscore is against the rules for host names, but such names resolve and are in use.
 _LABEL = re.compile(r"[a-z0-9_](?:[a-z0-9_-]{0,61}[a-z0-9_])?")
 
 

@@ -65,6 +65,7 @@ def run(program: str, folder: Path) -> str:
         try:
             child.write(program.encode("utf-8", "replace"))
             child.end_input()
+        # A broken pipe: deno had ended, and how it ended says more than that.
         except OSError:
             raise ToolError(f"deno ended before it had read the program: {child.close()}") from None
         while data := child.read(deadline):

@@ -140,6 +140,7 @@ def _mp4_is_cut_off(file: IO[bytes], size: int) -> bool:
 def _matroska_is_cut_off(file: IO[bytes], size: int) -> bool | None:
     """Reads the header and then one segment, whose length may be unknown in a live recording."""
     position = 0
+    # Bounded: a stranger's file may hold small elements without end.
     for _ in range(8):
         file.seek(position)
         head = file.read(12)

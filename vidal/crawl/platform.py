@@ -107,6 +107,7 @@ class Platform:
             raise FetchError("extractor_failed", "nothing came of the address")
         if info.get("_type") in ("playlist", "multi_video"):
             entries = [entry for entry in info.get("entries") or () if entry]
+            # A list of one is a page with that video, such as a post.
             if len(entries) != 1:
                 what = "no video" if not entries else "several videos; name it as a channel or playlist"
                 raise FetchError("not_media" if not entries else "unsupported_address", f"the page has {what}")
@@ -135,6 +136,7 @@ class Platform:
                     digest.update(chunk)
         sha256 = digest.hexdigest()
         notes: list[str] = []
+        # Again, as what a platform announces may be missing or wrong.
         if size > self.ask.max_bytes:
             raise FetchError("too_large", f"more than {self.ask.max_bytes} bytes")
         if self.ask.expected_sha256 and sha256 != self.ask.expected_sha256:

@@ -74,6 +74,7 @@ class ShardWriter:
             clip.thumbnail = None
         elif clip.thumbnail is None and (frames := clip.work.frame_members()):
             clip.thumbnail = thumbnail(frames[len(frames) // 2].data)
+        # Written: until the commit only the row is needed, and a shard's media would fill the memory.
         clip.work.members = []
         clip.work.forget_decoded()
         self._clips.append(clip)
@@ -133,4 +134,5 @@ class ShardWriter:
             with contextlib.suppress(OSError):
                 handle.close()
             path.unlink(missing_ok=True)
+        # The files have their final names: nothing is left for `__exit__` to delete.
         self._files.clear()

@@ -13,6 +13,7 @@ from vidal.dataset.plan import NAME, Plan
 from vidal.errors import SourceError
 
 _MAX_LISTED = 5
+# The id leads the first line; of the others, one value fills a screen.
 _NOT_PRINTED = ("clip_id", "members", "audio_fingerprint", "ocr_lines", "thumbnail")
 
 

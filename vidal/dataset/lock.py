@@ -17,6 +17,7 @@ from vidal.errors import OutputError, StorageError
 
 NAME = "run.lock"
 _HEARTBEAT_S = 10.0
+# Six beats: a slow store delays one, and the clocks of two hosts differ.
 _STALE_S = 60.0
 
 
@@ -87,6 +88,7 @@ def _live_owner(storage: Storage) -> dict[str, Any] | None:
         return owner if time.time() - float(owner.get("beat", 0)) <= _STALE_S else None
     try:
         # The process with this id may be a later one.
+        # Within a second, as the time is computed from that of the boot, which moves when the clock is corrected.
         is_same = abs(psutil.Process(int(owner["pid"])).create_time() - float(owner["started"])) <= 1
     except psutil.NoSuchProcess:
         return None

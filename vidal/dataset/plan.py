@@ -242,6 +242,7 @@ class Plan:
             first, per_group = number * cut.shard_size, _rows_per_group(cut.shard_size)
             group, begin, count = group + first // per_group, first % per_group, cut.shard_size
         # Kept until another is read: adjacent shards are mostly built one after the other.
+        # One group alone: a worker's memory must not grow with the plan.
         if self._group is None or self._group[0] != group:
             self._group = (group, self._file.read_row_group(group))
         rows: list[dict[str, Any]] = self._group[1].slice(begin, count).to_pylist()

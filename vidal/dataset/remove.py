@@ -74,6 +74,7 @@ def remove(address: str, removals: Removals) -> Removed:
     dataset.own_tars("which vidal does not change; remove the clips from the tars and index them again")
     result = Removed(dataset=address)
     seen: Seen = {key: set() for key in KEYS}
+    # One lock for all parts: nobody may write between a removal and its proof.
     with Lock(dataset.storage):
         for part in _parts(dataset):
             _remove_from(part, removals, result, seen)
@@ -172,6 +173,7 @@ def _own_layers(dataset: Dataset, shard: int) -> list[str]:
 
 def _rewrite(dataset: Dataset, shard: int, ids: set[str]) -> None:
     data = dataset.storage.read(dataset.manifest_name(shard))
+    # The writer sets the shard's number itself.
     metadata = {name: value for name, value in manifest.own_metadata(data).items() if name != "shard"}
     own = _own_layers(dataset, shard)
     inherited = [layer for layer in dataset.info.layers if layer not in own]

@@ -155,6 +155,7 @@ class Storage:
         """Write a small file unless it exists; returns whether it was written."""
         with self._errors(name, writing=True), contextlib.suppress(FileExistsError):
             if not self.is_local:
+                # On S3 a put with If-None-Match: the store itself refuses the second writer.
                 self.fs.pipe_file(self.path(name), data, mode="create")
                 return True
             temporary = self.temporary(name)
@@ -190,6 +191,7 @@ class Storage:
         if not self.is_local:
             return None
         folder = self.local_path()
+        # An output folder is made only when its run begins.
         while not folder.exists():
             folder = folder.parent
         return shutil.disk_usage(folder).free

@@ -34,6 +34,7 @@ def thumbnail(frame: bytes) -> bytes | None:
             # A JPEG is decoded at a fraction of its size where that is enough.
             image.draft("RGB", size)
             small = image.convert("RGB").resize(size, Image.Resampling.LANCZOS)
+    # Pillow raises SyntaxError for a broken PNG.
     except (OSError, ValueError, SyntaxError, Image.DecompressionBombError):
         return None
     stream = io.BytesIO()

@@ -58,6 +58,7 @@ def add(run: Run, path: Path, base: Dataset) -> None:
     resolved = {
         **info.recipe,
         "stages": [*info.recipe["stages"], *(step.identity() for step in recipe.steps)],
+        # The same stages over another revision are another result.
         "revision_of": info.fingerprint,
     }
     # `vidal grow` runs the whole dataset's recipe again, in which an added stage replaces its earlier line.

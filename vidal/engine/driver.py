@@ -108,6 +108,7 @@ def complete(run: Run) -> None:
         _prepare(run, storage, index, previous, phases[index - 1].decision if index else None)
         _run_phase(run, phase, storage, previous, (index + 1, len(phases)))
         previous = storage
+    # Those of workers that died in this run.
     run.storage.remove_temporaries()
 
 
@@ -142,6 +143,8 @@ def _check_secrets(run: Run, info: DatasetInfo | None) -> None:
     if info is None and not run.recipe.source.asks:
         return
     known = info.secrets if info else json.loads(run.storage.read(_SECRETS)) if run.storage.exists(_SECRETS) else []
+    # Without its proxy or cookies, a resumed crawl would ask from another address, and get answers that fail clips for
+    # good, such as a demand to sign in.
     if missing := [name for name in known if name not in run.recipe.secrets]:
         raise UserError(
             f"{run.storage.address}: was started with {' and '.join(missing)}, which is not stored in the dataset; "

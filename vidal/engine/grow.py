@@ -73,6 +73,7 @@ def _begin(base: Dataset, grown: Dataset, number: int, made_by: str) -> Revision
         new = new.set_column(new.column_names.index(name), name, column)
     # Permissive, as the new source may have columns that the first one lacked, and lack some of its.
     plan = pa.concat_tables([plans.to_add_to(base.plan), new], promote_options="permissive")
+    # With the grown dataset's fingerprint: a resume over another source must not finish this revision.
     resolved = {**info.recipe, "revision_of": info.fingerprint, "grown_by": grown.info.fingerprint}
     return begin(
         base,

@@ -101,6 +101,7 @@ def _watchdog(limit_s: float | None) -> Iterator[None]:
     if limit_s is None or not watchdog_may_exit:
         yield
         return
+    # faulthandler's traceback would otherwise go to the terminal; the death itself is what the driver attributes.
     with open(os.devnull, "w") as devnull:
         faulthandler.dump_traceback_later(limit_s, exit=True, file=devnull)
         try:

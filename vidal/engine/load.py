@@ -24,6 +24,8 @@ class ClipLoader:
         self._job = job
         self._own = Dataset.at(job.storage)
         self._plan, self.extra_schema = self._own.plan, self._own.extra_schema
+        # Each column is there from the start, null until set: a name that nobody declared is then an error where it is
+        # used, not a value that is lost.
         self._unset: dict[str, Any] = dict.fromkeys(self.extra_schema.names)
         self._sources = sources = [Dataset.open(address) for address in job.sources]
         self._source_rows = functools.lru_cache(maxsize=4)(lambda n, shard: sources[n].table(shard).to_pylist())

@@ -23,6 +23,7 @@ from vidal.stage import Direct, Shared
 
 _TICK_S = 0.5
 _NOTHING = UnderWay(stage="", clip_ids=())
+# Not forked: the driver has threads, and CUDA does not work in a fork of a process that has started it.
 _SPAWN = multiprocessing.get_context("spawn")
 
 

@@ -253,6 +253,7 @@ class GroupActor:
         if row["fatal"]:
             return row
         try:
+            # Here and not in the constructor: what fails here goes back as a row that says why.
             if self._worker is None:
                 self._worker = Worker(self._job, [self._group], _LedgerNotes(self._ledger))
             worker = self._worker

@@ -131,6 +131,7 @@ def selected_clips(dataset: Dataset, where: str | None) -> frozenset[str] | None
 def _write_tars(dataset: Dataset, out: str, where: str | None, format: _Format) -> Exported:
     storage, selected, written = Storage(out), selected_clips(dataset, where), 0
     committed = dataset.committed()
+    # Before the folder is claimed: an export of nothing must not keep others out of it.
     if not any(format.takes(row) for shard in committed for row in _kept_rows(dataset, shard, selected)):
         raise SourceError(f"{dataset.storage.address}: no clip to export: {format.why_left_out or 'none is kept'}")
     claim = Claim.make(dataset, storage, ExportRecord.of(dataset, format.name, where), NAME, storage.names(""))
@@ -141,6 +142,7 @@ def _write_tars(dataset: Dataset, out: str, where: str | None, format: _Format) 
     for shard in committed:
         rows, stem = list(_kept_rows(dataset, shard, selected)), manifest.stem_of(shard)
         source = source_of(dataset, shard, [row["clip_id"] for row in rows])
+        # The tar itself may have been deleted since it was recorded.
         if claim.has(stem, source) and storage.exists(f"{stem}.tar"):
             continue
         taken = [row for row in rows if format.takes(row)]

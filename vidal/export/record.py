@@ -20,6 +20,7 @@ from vidal.dataset.storage import Storage
 from vidal.errors import OutputError
 
 NAME = "export.json"
+# Every save writes the record of all shards anew.
 _SAVE_EVERY_S = 10.0
 
 

@@ -49,6 +49,7 @@ def run(
     """
     log, cpu_limit_s = _Log(marks), cpu_s or limits.cpu_s
     deadline = time.monotonic() + limits.wall_s
+    # The kernel's limit is in whole seconds.
     whole_cpu_s = max(1, round(cpu_limit_s))
     bounds = {
         resource.RLIMIT_AS: (limits.memory_bytes, limits.memory_bytes),

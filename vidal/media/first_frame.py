@@ -108,6 +108,7 @@ def _command(source: str, limits: Limits, video: Track | None, audio: Track | No
         tagged.append(media[f"a:{audio.number}"])
     if audio is not None and audio.is_decodable:
         outputs.append(ffmpeg.output(tagged[-1], "-", f="null", af=f"ashowinfo@{nonce}", **{"frames:a": 1}))
+    # Of no duration: tags are in the headers, and no packet has to be read for them.
     tags = {"f": "ffmetadata", "c": "copy", "flags": "+bitexact", "fflags": "+bitexact", "t": 0}
     outputs.append(ffmpeg.output(*tagged, f"file:{_TAGS}", **tags))
     # Undecodable audio must not fail the probe: the media stage decides about it.

@@ -156,6 +156,7 @@ def _video_outputs(stream: Any, audio: Any | None, plan: GraphPlan, target: Targ
     probe = plan.probe
     stream = stream.filter("setpts", f"PTS-({probe.frame_ticks[0]})")
     if probe.is_interlaced:
+        # A frame out for each frame in, so that the times stay the source's; progressive frames pass as they are.
         stream = stream.filter("bwdif", mode="send_frame", deint="interlaced")
     if not plan.keeps_every_frame:
         stream = stream.filter("select", decimate_expression(target.max_fps))
@@ -177,6 +178,7 @@ def _video_outputs(stream: Any, audio: Any | None, plan: GraphPlan, target: Targ
     # Blur is the slowest measure, so only the stored frames are measured.
     stored = stored.filter("blurdetect").filter("metadata", "print", file=FRAME_MEASURES)
     # A JPEG has no colour tags: readers assume full-range BT.601.
+    # Bit-exact here and below, as the scaler's faster ways differ from processor to processor.
     stored = stored.filter("scale", out_range="pc", out_color_matrix="bt601", flags="accurate_rnd+bitexact")
     images = {"f": "image2", "c:v": "mjpeg", "q:v": target.jpeg_quality, "stats_enc_pre:v": FRAME_TIMES, **coded}
     # With round="up", each sample is the frame on display at its time, and the shortest clip has one sample.

@@ -11,6 +11,7 @@ from vidal.media.ffmpeg import find_ffmpeg, global_options, input_options, sourc
 from vidal.media.limits import Limits
 from vidal.media.tracks import PROBE_CPU_S, raise_for_failure
 
+# What is spliced is MPEG-TS or MPEG-PS, whose streams MPEG-TS can hold.
 _SPLICED = "spliced.ts"
 
 

@@ -72,6 +72,7 @@ def transcode(source: Path, probe: SourceFacts, folder: Path, target: Target, li
     try:
         return _transcode(_Job(source_name(source, folder), folder, target, limits), probe)
     finally:
+        # Also after a failure: the folder lives until the clip's window ends, and outputs are large.
         for pattern in ("out.*", "*.times", "*.measures"):
             for path in folder.glob(pattern):
                 path.unlink()

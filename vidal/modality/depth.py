@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 class DepthTransform(ImageTransform):
     """Depth in metres, clipped to [``min_m``, ``max_m``] and divided by ``max_m``, as three equal channels."""
 
+    # LanguageBind's range.
     max_m: float = Field(10.0, gt=0)
     min_m: float = Field(0.01, ge=0)
 
@@ -31,6 +32,7 @@ class DepthTransform(ImageTransform):
     def planes(self, array: Array) -> Tensor:
         import torch
 
+        # As float32: torch has few operations on uint16.
         millimetres = torch.from_numpy(np.array(array, np.float32))
         return millimetres.clamp_(1000 * self.min_m, 1000 * self.max_m).div_(1000 * self.max_m)[:, None]
 
@@ -92,6 +94,7 @@ def _decode_npy(data: bytes, suffix: str) -> Array:
     if depth.ndim != 2 or not np.isfinite(depth).all():
         raise ClipError("undecodable", f"{suffix}: depth of shape {depth.shape}, or with values that are not finite")
     millimetres = depth * 1000.0 if depth.dtype.kind == "f" else depth
+    # Clipped, as a cast to uint16 would wrap around.
     return np.asarray(np.clip(millimetres, 0, 65535), np.uint16)
 
 

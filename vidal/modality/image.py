@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     # Readers import this module and do not need torch.
     from torch import Tensor
 
+# Of the images that OpenAI trained CLIP on; models that start from its weights expect them.
 CLIP_MEAN = (0.48145466, 0.4578275, 0.40821073)
 CLIP_STD = (0.26862954, 0.26130258, 0.27577711)
 

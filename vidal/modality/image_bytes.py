@@ -23,6 +23,7 @@ def image_size(data: bytes) -> tuple[int, int]:
     if data[:8] == b"\x89PNG\r\n\x1a\n":
         width, height = struct.unpack(">II", data[16:24])
         return width, height
+    # From segment to segment, as one of them may hold a thumbnail with a header of its own.
     position = 2
     while data[:2] == b"\xff\xd8" and position + 9 < len(data):
         marker, length = data[position + 1], struct.unpack(">H", data[position + 2 : position + 4])[0]

@@ -93,6 +93,7 @@ class TransformersLlm:
         from transformers import DynamicCache
 
         # A model with a recurrent state has no keys and values that could be kept for a prefix.
+        # Prompts of a batch are padded on the left, so that their common prefix begins at another place in each.
         if len(prompts) != 1 or getattr(self._model, "_is_stateful", False):
             return {}
         messages = prompts[0].fixed_messages()

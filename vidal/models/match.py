@@ -99,7 +99,7 @@ class ConseMatcher:
         ).to(self._device)
         with torch.inference_mode():
             tokens = self._model(**inputs).last_hidden_state
-        # The mean over real tokens is what sentence-transformers pools by, and what such models were trained with.
+        # The mean over real tokens, without padding, is how all-MiniLM-L6-v2 pools.
         mask = inputs["attention_mask"][..., None].to(tokens.dtype)
         return _normalised((tokens * mask).sum(1) / mask.sum(1))
 

@@ -154,6 +154,7 @@ class ChatServer:
                 if error.code < 500 and error.code not in _BUSY:
                     excerpt = " ".join(error.read(300).decode("utf-8", "replace").split())
                     raise self._refused(f"{why} {excerpt}", for_good=error.code in _PERMANENT) from error
+                # An error that repeats while other requests are answered is this request's own.
                 if error.code not in _BUSY and attempt == self.tries and self._health.answers:
                     raise self._refused(f"{why} in {attempt} tries", for_good=False) from error
             except (OSError, HTTPException) as error:

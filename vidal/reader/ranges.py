@@ -18,6 +18,7 @@ from vidal.dataset.storage import Storage
 from vidal.errors import ClipError, StorageError, machine_error
 
 CACHE_BYTES = 8 << 30
+# Every worker has its own, far from the usual limit of 1,024 descriptors.
 _OPEN_FILES = 64
 _SWEEPS_PER_FILL = 16
 """A process checks the size of the cache after writing this fraction of its limit."""

@@ -280,6 +280,7 @@ def _read_shard(dataset: Dataset, shard: int) -> _Shard | Damage:
         table = table.filter(pc.equal(table.column("status"), "kept"))
         members = Part.of(table.column("members").combine_chunks())
     except (pa.ArrowException, OSError, ValueError, KeyError) as error:
+        # Returned, not raised: whether damaged shards end a run or are skipped is for the caller to say.
         return Damage(shard=shard, what=f"its manifest cannot be read ({' '.join(str(error).split())[:120]})")
     table = table.drop_columns(["members"]).combine_chunks()
     # A column that is null in the whole shard is kept as its name and type alone.

@@ -27,6 +27,7 @@ def matching(table: pa.Table, condition: str) -> npt.NDArray[np.bool_]:
     if not condition.strip():
         raise SourceError("--where is empty; leave it out, or give a condition such as blur < 0.3")
     # A condition may come from elsewhere: it reads no file and no address.
+    # Several threads would draw from `random()` in another order each time.
     with duckdb.connect(config={"enable_external_access": "false", "threads": "1"}) as connection:
         # `random() < 0.1` must select the same tenth on every rank, and when a run is resumed.
         connection.execute("SELECT setseed(0)")

@@ -99,6 +99,7 @@ def embed(
     shards = samples.column("shard").to_numpy()
     for shard in np.unique(shards):
         name = f"{manifest.stem_of(int(shard))}.parquet"
+        # A file is written whole or not at all, so one that is there is complete.
         if storage.exists(name):
             result.shards_there += 1
             metadata = pq.read_schema(pa.BufferReader(storage.read(name))).metadata or {}

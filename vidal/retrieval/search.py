@@ -91,6 +91,7 @@ def search(
     if not searched:
         of = f" of {modality}" if modality else ""
         raise SourceError(f"{embeddings}: holds no embedding{of}; run `vidal embed` to its end")
+    # Ties by id, whatever the order of the shards.
     found = sorted(best.values(), key=lambda hit: (-hit.score, hit.clip_id))[:top]
     texts = _texts(info.data, {shards[hit.clip_id] for hit in found})
     return Hits(dataclasses.replace(hit, text=texts.get(hit.clip_id, "")) for hit in found)

@@ -23,6 +23,7 @@ from vidal.errors import SourceError
 from vidal.listing import Values, text_of
 
 _INT64 = range(-(2**63), 2**63)
+# Bounded, as the time to convert digits grows faster than their number, and a cell is a stranger's.
 _NUMBER = re.compile(r"[+-]?\d{1,400}(?:\.\d{0,400})?(?:[eE][+-]?\d{1,3})?", re.ASCII)
 _MAX_CELL = 65_536
 """Longest cell that is parsed, in characters."""

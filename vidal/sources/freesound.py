@@ -44,6 +44,7 @@ class FreesoundSource(ExpandingSource):
     freesound: str
     address: str = "https://freesound.org/apiv2"
     per_term: int = Field(10, ge=1, le=150)
+    # The API's largest page.
     asked_per_term: int = Field(150, ge=1, le=150)
     """Results requested for each term."""
     min_duration_s: float = Field(1.0, ge=0)

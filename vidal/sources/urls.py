@@ -36,6 +36,7 @@ class UrlsSource(Source):
             return self.urls
         path = Path(self.urls).expanduser()
         try:
+            # Windows' editors begin UTF-8 with a byte order mark, which would become part of the first address.
             lines = path.read_text(encoding="utf-8-sig").splitlines()
         except (OSError, UnicodeDecodeError) as error:
             raise SourceError(f"{path}: cannot be read as a list of addresses: {error}") from error

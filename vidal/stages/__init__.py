@@ -9,6 +9,7 @@ from vidal import extras
 from vidal.errors import RecipeError
 from vidal.stage import Step
 
+# As text: naming a stage imports neither it nor the libraries of its model.
 CATALOGUE: dict[str, str] = {
     "fetch": "vidal.stages.fetch:Fetch",
     "keep_source": "vidal.stages.keep_source:KeepSource",

@@ -50,6 +50,7 @@ class Fetch(Stage, WebSettings):
     not_fingerprinted: ClassVar[tuple[str, ...]] = ("base", *WebSettings.how)
     secrets: ClassVar[tuple[str, ...]] = WebSettings.hidden
     # Any window at once: at the end of a batch its last clips wait for their retries, and nothing else is fetched.
+    # Many at once, as each waits for its host most of the time; every visit has a deadline of its own.
     default_resources = Resources(batch_size=1024, timeout_s=None)
 
     base: str = ""
@@ -89,6 +90,7 @@ class Fetch(Stage, WebSettings):
             is_there = importlib.util.find_spec("yt_dlp_ejs") is not None
             ejs = metadata.version("yt-dlp-ejs") if is_there else "not installed"
             facts["javascript"] = f"off, so YouTube offers few formats; javascript: deno has more (yt-dlp-ejs: {ejs})"
+        # yt-dlp's version is the date of its release.
         released = metadata.version("yt-dlp")
         if (age_days := (date.today() - date(*map(int, released.split(".")[:3]))).days) > _YT_DLP_DAYS:
             facts["age"] = f"yt-dlp {released} is {age_days} days old, and platforms change: pip install -U yt-dlp"

@@ -40,6 +40,7 @@ class Media(Stage, Target):
     takes: Literal["video", "any"] = "video"
     """``any`` turns an audio-only source into a clip with just the ``audio`` layer; ``video`` fails it."""
 
+    # An FFmpeg that is missing or too old ends the run before its first clip.
     def setup(self) -> None:
         ffmpeg_identity()
 

@@ -8,6 +8,7 @@ from vidal.terms.captions import Input, Unreadable
 from vidal.terms.tagger import Tagger
 from vidal.terms.wording import MAX_CHARACTERS, digest, display, words
 
+# Fewer words in common are no evidence, as captions of anything have them.
 _SHORTEST_RUN = 5
 _SHORTEST_CONTENT = 3
 

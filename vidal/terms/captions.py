@@ -52,6 +52,7 @@ class Input:
         Without ``SOURCE=``, the file's stem names the source.
         """
         source = None
+        # A path that exists is that path, whatever = and : its name has.
         if (named := _NAMED.fullmatch(text)) is not None and not Path(text).exists():
             source, text = named.groups()
         path, field = text, ""

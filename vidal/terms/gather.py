@@ -44,6 +44,7 @@ class Gathered:
             if given.source not in self.sources:
                 self.sources.append(given.source)
                 self.captions.append(0)
+                # Candidates of earlier sources are there already, with no caption in this one.
                 self.counts.append(array("I", bytes(4 * len(self.texts))))
             source = self.sources.index(given.source)
             for caption in given.captions():

@@ -82,4 +82,5 @@ def _bars(
 
 
 def _text(x: float, y: float, text: str, anchor: str, colour: str = "#333") -> str:
+    # Keywords come from strangers' captions, and an SVG can hold scripts.
     return f'<text x="{x:.1f}" y="{y:.1f}" text-anchor="{anchor}" fill="{colour}">{escape(text)}</text>'

@@ -66,6 +66,7 @@ class Checkpoints:
         with storage_errors(str(final)):
             try:
                 self._sweep()
+                # A killed writer's folder of this name is gone by now, or it could not be made.
                 temporary.mkdir(parents=True)
                 sums = {
                     _MODEL: _write(temporary / _MODEL, _packed(model)),
@@ -80,6 +81,7 @@ class Checkpoints:
                     os.replace(final, self.folder / f".{final.name}.old{_TEMPORARY}")
                 os.replace(temporary, final)
                 sync_folder(self.folder)
+                # At the first checkpoint the folder of all of them is new, too.
                 sync_folder(self.folder.parent)
             except BaseException:
                 shutil.rmtree(temporary, ignore_errors=True)

@@ -122,6 +122,7 @@ def gather_rows(rows: Tensor, *, with_gradient: bool) -> Tensor:
 
 def _gathered(rows: Tensor) -> Tensor:
     parts = [torch.empty_like(rows, memory_format=torch.contiguous_format) for _ in range(dist.get_world_size())]
+    # The collective takes contiguous tensors only.
     dist.all_gather(parts, rows.contiguous())
     return torch.cat(parts)
 

@@ -91,6 +91,7 @@ class RunLog:
     def event(self, kind: str, values: dict[str, Any]) -> None:
         """Append a line to ``log.jsonl``; numbers that are not finite become null."""
         with storage_errors(str(self._path)):
+            # Strict JSON, in which there is no NaN: Python alone could read a line with one.
             self._file.write(json.dumps({"event": kind, **_plain(values)}, allow_nan=False) + "\n")
 
     def __enter__(self) -> RunLog:

@@ -91,6 +91,7 @@ class Trainer:
             rng = generator(self._recipe.seed, "step", batch.step, self._world.rank)
             torch.manual_seed(int(rng.integers(2**62)))
             lr = self._optimisation.begin(batch.step)
+            # Each rank's loss is scaled such that the mean over ranks is that of the whole batch (`vidal.train.loss`).
             loss = float(total(self._backward(batch))) / self._world.size
             # Temperatures belong to no tower, and each DDP averages the gradients of its tower alone.
             mean_gradients(p for n, p in self._encoder.named_parameters() if n.startswith("logit_"))

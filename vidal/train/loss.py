@@ -18,6 +18,7 @@ from torch.utils.checkpoint import checkpoint
 
 from vidal.train.distributed import gather_rows, is_distributed, total
 
+# With as many rows of the rank's own, 64 MiB of float32 logits at a time.
 _CHUNK_ROWS = 4096
 
 
@@ -94,6 +95,7 @@ def sigmoid(
         # All logits fit: recomputing them would save nothing.
         return rows.pairwise(chunks[0], logit_scale, logit_bias) * rows.ranks / rows.count
     sums = [
+        # Logits draw nothing at random, so no generator's state has to be kept for the second time.
         checkpoint(rows.pairwise, chunk, logit_scale, logit_bias, use_reentrant=False, preserve_rng_state=False)
         for chunk in chunks
     ]

@@ -110,6 +110,7 @@ def train(
             folder.path.mkdir(parents=True, exist_ok=True)
             folder.claim(info, resume=resume)
             folder.write_split(data_of_run.split())
+        # No rank looks for checkpoints before the folder is known to be this run's.
         barrier()
         with Lock(Storage(str(folder.path))) if here.is_main else nullcontext():
             return _Run(recipe, folder, data_of_run, encoder.to(here.device), here, console, quiet=quiet).go()
@@ -219,6 +220,7 @@ class _Run:
             self.folder.path, self.console, total_steps=self.plan.steps, start_step=self.start,
             every_steps=settings.every_steps, tensorboard=settings.tensorboard, wandb=settings.wandb, quiet=self.quiet,
         )  # fmt: skip
+        # Once: the log of a resumed run has them.
         for modality in self.recipe.towers if self.start == 0 else ():
             if drawn := self.encoder.tower(modality).drawn:
                 log.event("drawn", {"modality": modality, "tensors": list(drawn)})
@@ -253,6 +255,7 @@ def _distributed(encoder: Encoder, recipe: TrainRecipe, here: World) -> dict[str
             # Each layer, then the rest: a layer's parameters are gathered only while it runs.
             for part in (*tower.encoder.layers, tower):
                 fully_shard(part, mesh=mesh)
+        # In place: torch.compile returns a wrapper, under which every parameter has another name.
         if recipe.compile:
             tower.compile()
         # DDP refuses a module without a trained parameter.

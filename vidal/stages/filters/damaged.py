@@ -15,6 +15,7 @@ class Damaged(Stage):
 
     max_share: float = Field(0.05, ge=0, le=1)
     """Largest share of corrupt frames and, if there is audio, of corrupt audio packets."""
+    # Frames of another shape are squeezed into the size of the first, so that part of the clip is distorted.
     words: list[str] = Field(default=["frame_size_changes"])
     """Kinds of damage that are always rejected, such as ``shorter_than_stated`` or ``silent_audio``."""
 

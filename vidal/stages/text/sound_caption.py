@@ -15,6 +15,7 @@ from vidal.models.vad import load_vad, speech_stretches
 from vidal.stage import Resources
 from vidal.stages.model_stage import ModelStage
 
+# In place of minus infinity: below whatever 24 bits can hold, -144 dB.
 _DIGITAL_SILENCE_DB = -180.0
 
 

@@ -108,6 +108,8 @@ class Loader:
         with _own_child_signals():
             chunks = iter(
                 DataLoader(
+                    # No batches of its own: a request is a chunk of rows already. Forked, so that workers share the
+                    # datasets' rows.
                     self._dataset, batch_size=None, sampler=self._requests(), num_workers=self._workers,
                     prefetch_factor=self._prefetch if self._workers else None, worker_init_fn=_init_worker,
                     # Its own generator: starting workers must not advance the global one.
@@ -161,6 +163,7 @@ class Loader:
             # Hashes, not running numbers: equal keys must get equal groups on every rank.
             keys = texts or [clip_id or "" for clip_id in clip_ids]
             digests = [hashlib.sha256(key.encode()).digest() for key in keys]
+            # 64 bits: two of a million keys coincide with a probability of 3 in a hundred million.
             group = torch.tensor([int.from_bytes(d[:8], "big", signed=True) for d in digests], dtype=torch.int64)
             yield Batch(
                 step=step, epoch=self._plan.epoch_of(step), pair=pair, inputs=inputs, texts=texts,

@@ -24,6 +24,7 @@ def free_bytes(place: Path) -> int | None:
         stats = os.statvfs(place)
     except FileNotFoundError:
         return None
+    # Not f_bfree, which counts blocks that are reserved for root.
     return stats.f_bavail * stats.f_frsize
 
 

@@ -81,6 +81,7 @@ def evaluate(
     no training run, `SourceError` if there is nothing to evaluate.
     """
     recipe = RunFolder(run).read().settings()
+    # As in the run: another number of threads adds floats in another order.
     if recipe.threads is not None:
         torch.set_num_threads(recipe.threads)
     trained, untrained = load_encoder(run), build_encoder(recipe).eval()

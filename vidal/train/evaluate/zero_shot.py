@@ -36,6 +36,7 @@ def class_embeddings(encoder: Encoder, classes: Sequence[str], templates: Sequen
     # Not str.format, to which any other brace in a template is an error.
     prompts = {c: [template.replace("{c}", c) for template in templates] for c in classes}
     rows = embed_texts(encoder, [prompt for of_class in prompts.values() for prompt in of_class])
+    # Before the mean as well, so that no prompt weighs more for the length of its embedding.
     return normalised(np.stack([normalised(np.stack([rows[p] for p in prompts[c]])).mean(axis=0) for c in classes]))
 
 

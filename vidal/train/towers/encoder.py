@@ -165,6 +165,7 @@ class Encoder(nn.Module):
 
     def trainable_state(self) -> State:
         """Return the tensors that a checkpoint stores: all except those of the frozen text tower."""
+        # The frozen text tower is loaded again by its reference, and compared by its digest.
         return {name: tensor for name, tensor in self.state_dict().items() if not name.startswith("text.")}
 
     def load_trainable_state(self, state: Mapping[str, Tensor], place: str = "checkpoint") -> None:

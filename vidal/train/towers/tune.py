@@ -33,6 +33,7 @@ def tune(tower: VisionTower, mode: Tune, lora: LoraSettings | None = None) -> No
         attention = "temporal_attn" if tower.settings.temporal else "self_attn"
         config = LoraConfig(
             r=lora.rank, lora_alpha=lora.alpha, lora_dropout=lora.dropout, bias="none",
+            # As a string it has to match a whole name; peft compares the entries of a list with the ends of names.
             target_modules=rf".*\.{attention}\.(q|k|v|out)_proj",
         )  # fmt: skip
         inject_adapter_in_model(config, tower)
