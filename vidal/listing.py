@@ -94,7 +94,7 @@ def _csv_listing(reader: Any, names: list[str], line: int) -> Listing:
         begin, before = before + 1, line + reader.line_num
         if not cells:
             continue
-        # Spreadsheets end short rows with empty cells.
+        # Spreadsheets write a row as wide as the widest of the sheet, with empty cells.
         if len(cells) > len(names) and not any(cells[len(names) :]):
             del cells[len(names) :]
         if len(cells) != len(names):

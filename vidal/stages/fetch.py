@@ -50,7 +50,7 @@ class Fetch(Stage, WebSettings):
     not_fingerprinted: ClassVar[tuple[str, ...]] = ("base", *WebSettings.how)
     secrets: ClassVar[tuple[str, ...]] = WebSettings.hidden
     # Any window at once: at the end of a batch its last clips wait for their retries, and nothing else is fetched.
-    # Many at once, as each waits for its host most of the time; every visit has a deadline of its own.
+    # No limit on their time, as every visit has a deadline of its own.
     default_resources = Resources(batch_size=1024, timeout_s=None)
 
     base: str = ""
