@@ -113,6 +113,7 @@ class ShardWriter:
             else:
                 self._storage.upload(path, final)
                 path.unlink()
+        # The files have their final names: nothing is left for `__exit__` to delete.
         self._files.clear()
         self._storage.write(name, rows)
 
@@ -134,5 +135,4 @@ class ShardWriter:
             with contextlib.suppress(OSError):
                 handle.close()
             path.unlink(missing_ok=True)
-        # The files have their final names: nothing is left for `__exit__` to delete.
         self._files.clear()
