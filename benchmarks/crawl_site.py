@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import csv
 import json
 import os
@@ -24,6 +25,9 @@ HOSTS = ("127.0.0.1", "127.0.0.2", "127.0.0.3")
 REFUSING, DEAD = "127.0.0.4", "dead.invalid"
 LONE = tuple(f"127.0.0.{number}" for number in range(20, 32))
 _START_S = 60.0
+
+Hit = tuple[float, str, str]
+"""Second, host and path of a request."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,17 +106,17 @@ class SiteProcess:
         self._process.stdin.write("heal\n")
         self._process.stdin.flush()
 
-    def hits(self, after: int = 0) -> list[tuple[float, str]]:
-        """Second and host of every request but the first ``after``, in order of time."""
+    def hits(self, after: int = 0) -> list[Hit]:
+        """Every request but the first ``after``, in order of time."""
         lines = self._log.read_text().splitlines()[after:]
-        return sorted((float(at), host) for at, host, _ in (line.split(" ", 2) for line in lines))
+        return sorted((float(at), host, path) for at, host, path in (line.split(" ", 2) for line in lines))
 
 
-def most_in_a_second(hits: Sequence[tuple[float, str]]) -> int:
+def most_in_a_second(hits: Sequence[Hit]) -> int:
     """The most requests to one host in any second."""
     most = 0
-    for host in {host for _, host in hits}:
-        times, first = [at for at, each in hits if each == host], 0
+    for host in {host for _, host, _ in hits}:
+        times, first = [at for at, each, _ in hits if each == host], 0
         for last, at in enumerate(times):
             while at - times[first] >= 1:
                 first += 1
@@ -120,9 +124,12 @@ def most_in_a_second(hits: Sequence[tuple[float, str]]) -> int:
     return most
 
 
-def needed_s(hits: Sequence[tuple[float, str]], per_s: float) -> float:
-    """How long the requests of the busiest host take at its rate."""
-    return max(Counter(host for _, host in hits).values()) / per_s
+def allowed_s(hits: Sequence[Hit], per_s: float) -> float:
+    """How long the requests of the busiest host take at its rate, with the pauses of a second that it asks for."""
+    requests = Counter(host for _, host, _ in hits)
+    busy = {(host, path) for _, host, path in hits if path.startswith("/once/rate_limited/")}
+    pauses = Counter(host for host, _ in busy)
+    return max(requests[host] / per_s + pauses[host] for host in requests)
 
 
 @dataclass(frozen=True, slots=True)
@@ -162,9 +169,9 @@ class Crawl:
         try:
             if process.wait() != 0:
                 raise SystemExit(f"vidal ended with {process.returncode}")
-        except BaseException:
-            os.killpg(process.pid, signal.SIGKILL)
-            raise
+        finally:
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(process.pid, signal.SIGKILL)
         return time.perf_counter() - started
 
     def rows(self) -> dict[str, str]:
@@ -179,5 +186,6 @@ def kill_after(site: SiteProcess, crawl: Crawl, requests: int) -> None:
     deadline = time.monotonic() + _START_S
     while len(site.hits()) < seen + requests and process.poll() is None and time.monotonic() < deadline:
         time.sleep(0.05)
-    os.killpg(process.pid, signal.SIGKILL)
+    with contextlib.suppress(ProcessLookupError):
+        os.killpg(process.pid, signal.SIGKILL)
     process.wait()

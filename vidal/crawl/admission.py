@@ -40,6 +40,8 @@ class Admission:
         self._hosts: dict[str, str] = {}
         """The budgets that were used, in the order of their last request, each with the host."""
         self._is_probe = False
+        self.waited_s = 0.0
+        """For the admission of requests, in all."""
         self.refused: tuple[str, float, State] | None = None
         """Budget, seconds and state of the pause for which a request was not admitted."""
 
@@ -64,6 +66,7 @@ class Admission:
             wait_s = min(wait_s, _ASK_AGAIN_S)
             self._sleep(wait_s)
             waited_s += wait_s
+            self.waited_s += wait_s
 
     def answered(self, status: int) -> None:
         """Record that the last request was answered: the host of a probe is well again before its file has come."""

@@ -84,7 +84,7 @@ class WebSettings(BaseModel):
     max_height: int = Field(720, ge=144)
     """Maximum of the smaller side in pixels: an upright 720x1280 counts as 720."""
     wall_s: float = Field(600.0, gt=0)
-    """Wall-clock limit of one visit in seconds."""
+    """Wall-clock limit of one visit in seconds; a clip that has taken so long is left to `vidal retry`."""
     concurrency: int = Field(8, ge=1, le=64)
     """Concurrent visits per worker."""
     tries: int = Field(4, ge=1)
@@ -93,7 +93,8 @@ class WebSettings(BaseModel):
     """Longest delay before the second attempt, doubled before each further one up to 16 s; the delay is a random share
     of it, and other clips are fetched meanwhile."""
     outage_s: float = Field(15.0, ge=0)
-    """A clip whose host is down or does not answer is attempted for at least this long, apart from pauses."""
+    """A clip whose host is down, and answers no other visit either, is attempted for at least this long, apart from
+    pauses."""
     user_agent: str = ""
     """User-Agent header; by default vidal with its version and ``contact``."""
     contact: str = ""

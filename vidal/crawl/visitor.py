@@ -7,6 +7,7 @@ address is final.
 from __future__ import annotations
 
 import dataclasses
+import math
 import random
 import shutil
 import threading
@@ -20,7 +21,7 @@ from vidal.crawl.admission import Admission, budget_name
 from vidal.crawl.ask import Answer, Ask, host_of
 from vidal.crawl.child import FetchChild
 from vidal.crawl.governor import State
-from vidal.crawl.reasons import OUTAGES
+from vidal.crawl.reasons import HOST_WIDE, OUTAGES
 from vidal.crawl.settings import WebSettings
 from vidal.process import private_folder
 from vidal.stage import Shared
@@ -52,16 +53,18 @@ class Tries:
     paused_before_s: float = 0.0
     """Of them, those before the first failure."""
 
-    def back_off_s(self, reason: str | None) -> float | None:
+    def back_off_s(self, reason: str | None, answered_at: float) -> float | None:
         """Count a failed attempt; returns the seconds until the next one, or None if it was the last.
 
-        They are random, up to twice as many each time. A host that may just be down is tried for ``outage_s`` at least.
+        They are random, up to twice as many each time. A host that may just be down, as it has ``answered_at`` no other
+        time since the first failure, is tried for ``outage_s`` at least.
         """
         if self.failures == 0:
             self.first_at, self.paused_before_s = self.clock(), self.paused_s
         self.failures += 1
         lasted_s = self.clock() - self.first_at - (self.paused_s - self.paused_before_s)
-        if self.failures >= self.settings.tries and (reason not in OUTAGES or lasted_s >= self.settings.outage_s):
+        may_be_down = reason in OUTAGES and answered_at <= self.first_at and lasted_s < self.settings.outage_s
+        if self.failures >= self.settings.tries and not may_be_down:
             return None
         longest_s = self.settings.back_off_s * 2.0 ** min(self.failures - 1, _DOUBLINGS)
         return random.uniform(0, min(longest_s, _MAX_BACK_OFF_S))
@@ -90,6 +93,8 @@ class Visitor:
         self.settings, self.run = settings, run
         self._governor = governor
         self._clock, self._sleep = clock, sleep
+        self._answered_at: dict[str, float] = {}
+        """When each budget's hosts last answered a visit as a host that is up does."""
         self._children: list[FetchChild] = []
         self._lock = threading.Lock()
         self._robots = private_folder("robots")
@@ -142,19 +147,26 @@ class Visitor:
                 return Later(wait_s, "budget")
             return Later(wait_s, "pause") if tries.waits_for(wait_s, rules.patience_s) else _left(budget, wait_s, state)
         admission = Admission(self.settings, self._governor, self.run, visit, clock=self._clock, sleep=self._sleep)
+        started = self._clock()
         try:
             answer = child.ask(ask, admission)
         except BaseException:
             admission.end("fetcher_died")
             raise
-        _, pause_s = admission.end(answer.reason, answer.retry_after_s, has_failed_before=tries.failures > 0)
+        took_s = self._clock() - started - admission.waited_s
+        last, pause_s = admission.end(answer.reason, answer.retry_after_s, has_failed_before=tries.failures > 0)
+        if answer.ok or (answer.http_status is not None and answer.reason not in HOST_WIDE):
+            self._answered_at[last] = self._clock()
         if answer.ok or not answer.transient:
             return answer
         if admission.refused:
             pause_s = admission.refused[1]
         if pause_s > 0:
             return Later(pause_s) if tries.waits_for(pause_s, rules.patience_s) else answer
-        back_off_s = tries.back_off_s(answer.reason)
+        if answer.reason == "timeout" and took_s >= ask.wall_s:
+            # Another attempt may take as long, and the clips beside it would wait for its end.
+            return answer
+        back_off_s = tries.back_off_s(answer.reason, self._answered_at.get(last, -math.inf))
         return answer if back_off_s is None else Later(back_off_s)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import tempfile
 from collections.abc import Iterator
 
 import pytest
@@ -60,6 +61,14 @@ def test_answers_come_in_the_order_of_the_questions_and_a_failure_is_one(site: S
 def test_only_what_may_do_better_is_visited_again(path: str, times: int, site: Site, visitor: Visitor) -> None:
     visitor.visit_all(asks(site, path))
     assert visits(site, path) == times
+
+
+def test_a_visit_that_took_all_its_time_is_not_made_again(site: Site, visitor: Visitor) -> None:
+    visitor.settings = visitor.settings.model_copy(update={"wall_s": 1.5})
+    path = "/fault/drip/x.mp4"
+    with tempfile.TemporaryDirectory() as folder:
+        (answer,) = visitor.visit_all([Ask(op="direct", url=site.url(path), folder=folder, max_bytes=10_000_000)])
+    assert (answer.reason, answer.transient, visits(site, path)) == ("timeout", True, 1)
 
 
 def test_a_platform_whose_terms_nobody_accepted_is_not_visited(visitor: Visitor) -> None:

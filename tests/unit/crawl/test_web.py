@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import threading
 import time
 from pathlib import Path
@@ -117,11 +118,11 @@ def test_the_clips_of_a_budget_that_has_to_wait_are_not_asked_about_one_by_one(o
 def test_attempts_end_after_so_many_and_those_of_a_host_that_is_down_after_so_long() -> None:
     now = 0.0
     tries = Tries(WebSettings(tries=4, back_off_s=2.0), clock=lambda: now)
-    waits = [tries.back_off_s("truncated") for _ in range(4)]
+    waits = [tries.back_off_s("truncated", -math.inf) for _ in range(4)]
     assert waits[3] is None
     assert all(0 <= wait_s <= longest_s for wait_s, longest_s in zip(waits[:3], (2, 4, 8), strict=True) if wait_s)
     tries = Tries(WebSettings(tries=2, outage_s=30.0), clock=lambda: now)
-    while (wait_s := tries.back_off_s("network")) is not None:
+    while (wait_s := tries.back_off_s("network", -math.inf)) is not None:
         assert wait_s <= 16.0
         now += wait_s + 0.1
     assert 30 <= now <= 47
@@ -129,7 +130,7 @@ def test_attempts_end_after_so_many_and_those_of_a_host_that_is_down_after_so_lo
 
 def test_back_offs_without_end_do_not_overflow() -> None:
     tries = Tries(WebSettings(tries=100_000))
-    assert all((tries.back_off_s("truncated") or 0.0) <= 16 for _ in range(10_000))
+    assert all((tries.back_off_s("truncated", -math.inf) or 0.0) <= 16 for _ in range(10_000))
 
 
 def test_a_clip_waits_for_pauses_up_to_its_patience_in_all() -> None:
