@@ -20,21 +20,7 @@ import pyarrow.parquet as pq
 from crawl_site import HOSTS, KINDS, Crawl, SiteProcess, addresses
 from figures import spread
 
-_PEER = """
-import sys
-from video2dataset import video2dataset
-
-if __name__ == "__main__":
-    urls, out, shard_size = sys.argv[1:]
-    yt_args = {"download_size": 360, "download_audio_rate": 44100, "yt_metadata_args": None}
-    video2dataset(urls, out, output_format="webdataset", input_format="csv", url_col="url",
-                  encode_formats={"video": "mp4"}, config={
-        "subsampling": {}, "reading": {"yt_args": yt_args, "timeout": 8, "sampler": None},
-        "storage": {"number_sample_per_shard": int(shard_size), "oom_shard_count": 5, "captions_are_subtitles": False},
-        "distribution": {"processes_count": 2, "thread_count": 8, "subjob_size": 1000,
-                         "distributor": "multiprocessing"},
-    })
-"""
+_PEER = Path(__file__).parent / "peers" / "video2dataset_run.py"
 _WORDS = {
     "gone": "404|gone|not found", "private": "403|private|forbidden", "not_media": "html|no(t a)? (video|media)",
     "truncated": "truncat|incomplete|broken", "server_error": "503|server error|unavailable", "timeout": "time",
@@ -55,11 +41,10 @@ class _Peer:
     def run(self, folder: Path, urls: Path, shard_size: int) -> dict[str, str | None]:
         """By address None for a film in a tar, else the message; what has no row is missing."""
         folder.mkdir()
-        script, rows = folder / "peer.py", dict[str, str | None]()
-        script.write_text(_PEER)
+        rows: dict[str, str | None] = {}
         with (folder / "peer.log").open("w") as log:
             subprocess.run(
-                [self._python, script, urls, folder / "out", str(shard_size)], check=True, cwd=folder, stdout=log,
+                [self._python, _PEER, urls, folder / "out", str(shard_size)], check=True, cwd=folder, stdout=log,
                 stderr=log, timeout=_LIMIT_S,
             )  # fmt: skip
         for path in (folder / "out").glob("*.parquet"):
