@@ -17,7 +17,7 @@ import soundfile
 from PIL import Image
 
 from vidal.clip import Clip
-from vidal.errors import ClipError, StorageError
+from vidal.errors import ClipError, NotNowError, StorageError
 from vidal.record import Column
 from vidal.stage import Decision, Resources, Stage
 from vidal.work import Member
@@ -113,6 +113,10 @@ class Trouble(Stage):
         raise ClipError("rate_limited", "429", transient=True)
 
     @staticmethod
+    def _later(clip: Clip) -> None:
+        raise NotNowError("example.org", "rate_limited", 4e9)
+
+    @staticmethod
     def _segfault(clip: Clip) -> None:
         ctypes.string_at(0)
 
@@ -127,6 +131,7 @@ class Trouble(Stage):
     ACTIONS: ClassVar = {
         "raise": _raise,
         "gone": _gone,
+        "later": _later,
         "reject": lambda clip: clip.reject("unwanted", "1 > 0"),
         "segfault": _segfault,
         "kill": lambda clip: os.kill(os.getpid(), signal.SIGKILL),

@@ -11,7 +11,9 @@ VidalError
 │   ├── StorageError   disk full, read-only, no permission, storage service unavailable
 │   ├── ToolError      ffmpeg missing or too old
 │   ├── ModelError     a model cannot be loaded
+│   ├── OpenShardsError  shards stay open for another run (vidal.engine.driver)
 │   └── DivergedError  a training has diverged, on every rank
+├── NotNowError        a stage cannot build a shard now: the shard stays open, and the run goes on
 ├── InterruptedRunError  the user interrupted a run that can be resumed: exit code 130
 └── ClipError          one clip cannot be processed: it becomes that clip's `failed` row
     ├── FetchError     one address could not be fetched (vidal.crawl.reasons)
@@ -25,6 +27,8 @@ VidalWarning           something that the user should know; the run continues
 from __future__ import annotations
 
 import errno
+import math
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import partial
@@ -77,6 +81,23 @@ class ModelError(MachineError):
 
 class DivergedError(MachineError):
     """The loss or the gradient of a training is not finite; raised on every rank."""
+
+
+class NotNowError(VidalError):
+    """A shard cannot be built now: raised by a stage, it leaves the shard open for another run, and no clip fails.
+
+    ``what`` is in the way, such as a host; ``reason`` is a code of the manifest; it may be tried again ``at``, in
+    seconds since the epoch.
+    """
+
+    def __init__(self, what: str, reason: str, at: float) -> None:
+        super().__init__(what, reason, at)
+        self.what = what
+        self.reason = reason
+        self.at = at
+
+    def __str__(self) -> str:
+        return f"{self.what} ({self.reason}) until {time.strftime('%F %T UTC', time.gmtime(math.ceil(self.at)))}"
 
 
 class InterruptedRunError(VidalError):

@@ -20,11 +20,12 @@ from vidal.crawl.governor import Governor
 from vidal.crawl.settings import HostRules
 from vidal.dataset.dataset import Dataset
 from vidal.dataset.verify import verify
+from vidal.engine.driver import OpenShardsError
 from vidal.engine.job import Assignment, Engine, Job, Progress, UnderWay
 from vidal.engine.local import InProcessEngine, PoolEngine
 from vidal.engine.ray import RayEngine
 from vidal.engine.ray_cluster import RayCluster
-from vidal.errors import MachineError, ModelError, StorageError
+from vidal.errors import MachineError, ModelError, NotNowError, StorageError
 from vidal.stage import Shared
 
 KEPT = ("kept", None)
@@ -50,6 +51,8 @@ FAILURES = [
     ("clip 16", KEPT),
 ]
 
+LAYERS_OF_A_SHARD = (("video", "tar"), ("depth", "tar"), ("manifest", "parquet"))
+
 TRANSIENT = {"rate_limited", "worker_died", "out_of_memory"}
 
 
@@ -59,7 +62,7 @@ class Backwards:
     def __init__(self, engine: Engine) -> None:
         self._engine = engine
 
-    def run(self, job: Job, assignments: Sequence[Assignment], progress: Progress) -> dict[int, UnderWay]:
+    def run(self, job: Job, assignments: Sequence[Assignment], progress: Progress) -> dict[int, UnderWay | NotNowError]:
         return self._engine.run(job, list(reversed(assignments)), progress)
 
     def has_gpu(self) -> bool:
@@ -107,6 +110,33 @@ def test_every_failure_is_one_row_with_its_reason_and_its_neighbours_are_kept(fa
 def test_ray_makes_the_same_bytes_of_every_failure(failing: Path, ray_engine: RayEngine) -> None:
     run(failing / "toys.yaml", failing / "ray", ray_engine, have_gpu=True)
     assert digests(failing / "ray") == digests(failing / "pool")
+
+
+@pytest.mark.parametrize("engine", ["process", "pool", pytest.param("ray", marks=pytest.mark.slow)])
+def test_a_shard_that_cannot_be_built_now_stays_open_and_the_same_run_again_builds_it(
+    engine: str, tmp_path: Path, request: pytest.FixtureRequest
+) -> None:
+    def again(name: str) -> list[int]:
+        engines = {"process": InProcessEngine, "pool": lambda: PoolEngine(1)}
+        runner = engines[engine]() if engine in engines else request.getfixturevalue("ray_engine")
+        return run(recipe, tmp_path / name, runner, have_gpu=engine == "ray").done_shards
+
+    (tmp_path / "marks").mkdir()
+    fault = "raise" if engine == "process" else "segfault"
+    titles = ["once later", "clip 1", fault, "clip 3", "clip 4", "once later", "clip 6", fault, "clip 8", "clip 9"]
+    trouble = {TROUBLE: {"marks": str(tmp_path / "marks")}}
+    recipe = write_recipe(tmp_path, [PAINT, trouble, SHADE], titles, shards={"size": 2})
+    with pytest.raises(OpenShardsError) as error:
+        again("out")
+    again("reference")
+    waited = {row["shard"] for row in rows(tmp_path / "reference").values() if row["title"] == "once later"}
+    counts = f"{len(waited)} of 5 shards stay open, {5 - len(waited)} are committed"
+    line = f"{tmp_path}/out: {counts}; held up by example.org "
+    assert str(error.value) == line + "(rate_limited) until 2096-10-02 07:06:40 UTC; run the same command again then"
+    left = {name for name in digests(tmp_path / "reference") if name not in digests(tmp_path / "out")}
+    assert left == {f"{kind}/{n:06d}.{end}" for n in waited for kind, end in LAYERS_OF_A_SHARD}
+    assert sorted(again("out")) == sorted(waited)
+    assert digests(tmp_path / "out") == digests(tmp_path / "reference")
 
 
 @pytest.fixture(scope="module")

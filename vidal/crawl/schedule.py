@@ -35,6 +35,7 @@ class Schedule:
         self._busy: dict[str, int] = {}
         self._held_until: dict[str, float] = {}
         """When a budget that is used up or paused may be asked again."""
+        self._is_stopped = False
         self._on_trial: set[str] = set()
         """Budgets that were paused, and of which no clip has been fetched since."""
         for turn in turns:
@@ -44,6 +45,8 @@ class Schedule:
     def take(self) -> Turn | float | None:
         """The next clip; the seconds until one is due where all are postponed; None when none is left."""
         with self._lock:
+            if self._is_stopped:
+                return None
             now = self._clock()
             due: dict[str, Turn] = {}
             times: list[float] = []
@@ -64,6 +67,10 @@ class Schedule:
             self._waiting[budget].remove(due[budget])
             self._busy[budget] += 1
             return due[budget]
+
+    def stop(self) -> None:
+        """Leave the clips that are waiting as they are."""
+        self._is_stopped = True
 
     def done(self, turn: Turn, later: Later | None) -> None:
         """Report the end of a turn, or when it is due again."""

@@ -38,7 +38,8 @@ class HostRules(BaseModel):
     """Longest pause, in seconds."""
     patience_s: float = Field(120.0, ge=0)
     """How long a clip waits for pauses to end, in all; otherwise it fails without a request, with the transient reason
-    ``host_unavailable`` or ``rate_limited``, and `vidal retry` retries it. A longer Crawl-delay is such a pause."""
+    ``host_unavailable`` or ``rate_limited``, unless ``when_unavailable`` is ``open``. A longer Crawl-delay is such a
+    pause."""
 
 
 _SECRET_ARGUMENTS = ("po_token", "visitor_data", "data_sync_id", "refresh_token", "access_token", "api_key", "password")
@@ -51,8 +52,8 @@ class WebSettings(BaseModel):
 
     how: ClassVar[tuple[str, ...]] = (
         "allow_addresses", "hosts", "any_host", "concurrency", "tries", "back_off_s", "outage_s", "wall_s",
-        "cookies", "proxy", "session", "user_agent", "contact", "accept_terms", "javascript", "extractor_args",
-        "po_token",
+        "when_unavailable", "cookies", "proxy", "session", "user_agent", "contact", "accept_terms", "javascript",
+        "extractor_args", "po_token",
     )  # fmt: skip
     """Settings excluded from the fingerprint: they determine how clips are fetched, not what."""
     hidden: ClassVar[tuple[str, ...]] = ("cookies", "proxy", "po_token")
@@ -95,6 +96,10 @@ class WebSettings(BaseModel):
     outage_s: float = Field(15.0, ge=0)
     """A clip whose host is down, and answers no other visit either, is attempted for at least this long, apart from
     pauses."""
+    when_unavailable: Literal["transient", "open"] = "transient"
+    """What becomes of a clip whose host stays paused beyond its ``patience_s``. transient: a failed row, which
+    `vidal retry` retries. open: its shard is not committed, and the same command, run again, builds it; the run ends
+    with a line that says when. A Crawl-delay does not end: with ``open``, ``patience_s`` has to be longer."""
     user_agent: str = ""
     """User-Agent header; by default vidal with its version and ``contact``."""
     contact: str = ""

@@ -52,6 +52,8 @@ class Tries:
     paused_s: float = 0.0
     paused_before_s: float = 0.0
     """Of them, those before the first failure."""
+    impatient_of: tuple[str, State, float] | None = None
+    """The pause that the request did not wait for, as the last of its life: budget, state and seconds."""
 
     def back_off_s(self, reason: str | None, answered_at: float) -> float | None:
         """Count a failed attempt; returns the seconds until the next one, or None if it was the last.
@@ -69,9 +71,10 @@ class Tries:
         longest_s = self.settings.back_off_s * 2.0 ** min(self.failures - 1, _DOUBLINGS)
         return random.uniform(0, min(longest_s, _MAX_BACK_OFF_S))
 
-    def waits_for(self, pause_s: float, patience_s: float) -> bool:
-        """Whether a clip waits for a pause, which then counts."""
+    def waits_for(self, budget: str, state: State, pause_s: float, patience_s: float) -> bool:
+        """Whether a clip waits for a pause of a budget, which then counts."""
         if self.paused_s + pause_s > patience_s:
+            self.impatient_of = budget, state, pause_s
             return False
         self.paused_s += max(pause_s, _MIN_PAUSE_S)
         return True
@@ -145,7 +148,8 @@ class Visitor:
         if not visit:
             if state == "open":
                 return Later(wait_s, "budget")
-            return Later(wait_s, "pause") if tries.waits_for(wait_s, rules.patience_s) else _left(budget, wait_s, state)
+            waits = tries.waits_for(budget, state, wait_s, rules.patience_s)
+            return Later(wait_s, "pause") if waits else _left(budget, wait_s, state)
         admission = Admission(self.settings, self._governor, self.run, visit, clock=self._clock, sleep=self._sleep)
         started = self._clock()
         try:
@@ -159,10 +163,11 @@ class Visitor:
             self._answered_at[last] = self._clock()
         if answer.ok or not answer.transient:
             return answer
+        state = "rate_limited" if answer.reason == "rate_limited" else "host_unavailable"
         if admission.refused:
-            pause_s = admission.refused[1]
+            last, pause_s, state = admission.refused
         if pause_s > 0:
-            return Later(pause_s) if tries.waits_for(pause_s, rules.patience_s) else answer
+            return Later(pause_s) if tries.waits_for(last, state, pause_s, rules.patience_s) else answer
         if answer.reason == "timeout" and took_s >= ask.wall_s:
             # Another attempt may take as long, and the clips beside it would wait for its end.
             return answer

@@ -23,7 +23,7 @@ from vidal.crawl.merge import merge
 from vidal.crawl.schedule import Schedule, Turn
 from vidal.crawl.settings import WebSettings
 from vidal.crawl.visitor import Later, Tries, Visitor
-from vidal.errors import ClipError
+from vidal.errors import ClipError, NotNowError
 from vidal.stage import Shared
 
 COLUMNS = {"extractor": "platform", "upload_date": "uploaded_at"} | {
@@ -61,7 +61,10 @@ class WebFetcher:
         self._visitor = Visitor(settings, governor, run, clock=clock, sleep=sleep)
 
     def fetch(self, clips: Sequence[Clip], judge: Judge) -> None:
-        """Download each clip's file into its folder, or leave the clip rejected by ``judge`` or failed."""
+        """Download each clip's file into its folder, or leave the clip rejected by ``judge`` or failed.
+
+        With ``when_unavailable: open`` the first clip that gives up a paused host raises `NotNowError` for all of them.
+        """
         budgets = (budget_name(self._settings, host_of(clip.url)) for clip in clips)
         turns = [
             Turn(budget, clip, Tries(self._settings, self._clock)) for budget, clip in zip(budgets, clips, strict=True)
@@ -84,6 +87,11 @@ class WebFetcher:
                 try:
                     later = self._download(child, turn, judge)
                 except ClipError as error:
+                    if turn.tries.impatient_of and self._settings.when_unavailable == "open":
+                        # What the others would bring is fetched again with the shard.
+                        schedule.stop()
+                        budget, state, pause_s = turn.tries.impatient_of
+                        raise NotNowError(budget, state, time.time() + pause_s) from error
                     turn.clip.fail(error.reason, error.detail, is_transient=error.transient)
                 finally:
                     if later is None:

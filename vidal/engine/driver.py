@@ -27,7 +27,7 @@ from vidal.dataset.revisions import INFO_NAME
 from vidal.dataset.storage import Storage
 from vidal.engine.decided import decided_plan, uncommit_changed
 from vidal.engine.job import Assignment, Engine, Job, Progress, cut_into_groups
-from vidal.errors import MachineError, NothingNewError, OutputError, StorageError, UserError
+from vidal.errors import MachineError, NothingNewError, NotNowError, OutputError, StorageError, UserError
 from vidal.flow import check_own_columns
 from vidal.recipe import Phase, Recipe, fingerprint
 from vidal.settings import differences
@@ -39,6 +39,12 @@ _DEATHS_TO_FAIL = 2
 """At the first death the clip may have been one of a batch; at the second it was alone."""
 # With no clip to blame, nothing changes from pass to pass; one such death may be chance.
 _MAX_IDLE_PASSES = 3
+_MOST_NAMED = 5
+"""Hosts, or whatever is in the way of shards that stay open, in one line."""
+
+
+class OpenShardsError(MachineError):
+    """A run has built all it could, and shards stay open for another one."""
 
 
 class RunProgress(Progress, Protocol):
@@ -257,11 +263,17 @@ def _run_phase(run: Run, phase: Phase, storage: Storage, previous: Storage | Non
 
 
 def _run_passes(run: Run, job: Job, todo: Sequence[Assignment]) -> None:
-    """Run passes over uncommitted shards until all are committed; a clip under way at two worker deaths fails."""
+    """Run passes over uncommitted shards until all are committed; a clip under way at two worker deaths fails.
+
+    Raises `OpenShardsError` at the end if workers have given shards back, which is no death.
+    """
+    not_now: dict[int, NotNowError] = {}
     deaths: defaultdict[tuple[int, str], list[str]] = defaultdict(list)
     idle_passes = 0
     while todo:
-        died = run.engine.run(job, todo, run.progress)
+        left = run.engine.run(job, todo, run.progress)
+        not_now |= {shard: why for shard, why in left.items() if isinstance(why, NotNowError)}
+        died = {shard: why for shard, why in left.items() if not isinstance(why, NotNowError)}
         for shard, under_way in died.items():
             for clip_id in under_way.clip_ids:
                 deaths[shard, clip_id].append(under_way.stage)
@@ -279,3 +291,18 @@ def _run_passes(run: Run, job: Job, todo: Sequence[Assignment]) -> None:
             replace(a, isolate=True, dead={clip_id: stage for (s, clip_id), stage in dead.items() if s == a.shard})
             for a in remaining
         ]
+    if not_now:
+        raise _open_shards(run, job, not_now)
+
+
+def _open_shards(run: Run, job: Job, not_now: Mapping[int, NotNowError]) -> OpenShardsError:
+    """One line: how many shards, held up by what, and when to try again."""
+    latest = {error.what: error for error in sorted(not_now.values(), key=lambda error: error.at)}
+    named = [str(error) for error in sorted(latest.values(), key=lambda error: -error.at)]
+    more = f", {len(named) - _MOST_NAMED} more" if len(named) > _MOST_NAMED else ""
+    count, of = len(not_now), plans.Plan(job.storage).shard_count
+    state = "stay as they were" if run.retry else f"stay open, {of - count} are committed"
+    return OpenShardsError(
+        f"{run.storage.address}: {count} of {of} shards {state}; held up by {', '.join(named[:_MOST_NAMED])}{more}; "
+        f"run the same command again then"
+    )

@@ -16,7 +16,7 @@ from collections.abc import Iterator, Sequence
 
 from vidal.clip import Clip
 from vidal.engine.job import Notes, ShardReport, UnderWay
-from vidal.errors import ClipError, UserError, machine_error
+from vidal.errors import ClipError, NotNowError, UserError, machine_error
 from vidal.stage import Stage
 
 _DETAIL_CHARACTERS = 500
@@ -27,8 +27,8 @@ _CLIP_ERRORS = (Exception, SystemExit)
 def run_stage(stage: Stage, clips: Sequence[Clip], report: ShardReport, notes: Notes, *, isolate: bool) -> None:
     """Run one stage over the clips that are open: in batches of ``stage.needs.batch_size``, or one by one.
 
-    Raises `UserError` and `MachineError`; any other exception fails the clip that caused it, with `ClipError.reason` or
-    the exception's name as the reason. The time spent goes into ``report``.
+    Raises `UserError`, `MachineError` and `NotNowError`; any other exception fails the clip that caused it, with
+    `ClipError.reason` or the exception's name as the reason. The time spent goes into ``report``.
     """
     size = 1 if isolate else stage.needs.batch_size
     open_clips = [clip for clip in clips if clip.is_open]
@@ -60,7 +60,7 @@ def _run_batch(stage: Stage, batch: Sequence[Clip]) -> None:
     try:
         stage.process_batch(batch)
     except _CLIP_ERRORS as error:
-        if isinstance(error, UserError):
+        if isinstance(error, (UserError, NotNowError)):
             raise
         if (fault := machine_error(error, f"stage {stage.step_name()}")) is not None:
             raise fault from error

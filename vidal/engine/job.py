@@ -9,6 +9,7 @@ from typing import Protocol
 
 from vidal.dataset.removals import Removals
 from vidal.dataset.storage import Storage
+from vidal.errors import NotNowError
 from vidal.stage import Shared, Stage
 
 
@@ -94,10 +95,17 @@ class ShardReport:
     """Worker seconds by stage."""
     clips: dict[str, int] = field(default_factory=dict)
     """Number of clips processed by each stage."""
+    not_now: NotNowError | None = None
+    """Why the shard was given back."""
 
     def spend(self, stage: str, seconds: float, clips: int = 0) -> None:
         self.seconds[stage] = self.seconds.get(stage, 0.0) + seconds
         self.clips[stage] = self.clips.get(stage, 0) + clips
+
+    def give_back(self, error: NotNowError) -> None:
+        """Record that the shard was given back: what became of its clips does not count."""
+        self.not_now = error
+        self.outcomes.clear()
 
 
 class Notes:
@@ -122,8 +130,9 @@ class Engine(Protocol):
     def share(self, objects: Mapping[str, object]) -> Mapping[str, Shared]:
         """Hold the objects that all workers share until `close`; returns proxies for the workers."""
 
-    def run(self, job: Job, assignments: Sequence[Assignment], progress: Progress) -> dict[int, UnderWay]:
-        """Attempt every assignment once; returns what was under way in each shard whose worker died.
+    def run(self, job: Job, assignments: Sequence[Assignment], progress: Progress) -> dict[int, UnderWay | NotNowError]:
+        """Attempt every assignment once; returns what was under way in each shard whose worker died, and why a shard
+        was given back.
 
         Every shard that is not returned is committed.
         """
@@ -139,7 +148,7 @@ class Progress(Protocol):
         """The counts of a shard that is under way or done."""
 
     def done(self, report: ShardReport) -> None:
-        """A shard is committed."""
+        """A shard is committed, or was given back."""
 
     def tick(self) -> None:
         """Called periodically, so that a display can be refreshed."""

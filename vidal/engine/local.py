@@ -17,7 +17,7 @@ from vidal import extras
 from vidal.engine.job import Assignment, Job, Notes, Progress, ShardReport, UnderWay
 from vidal.engine.shared import SocketHost
 from vidal.engine.worker import Worker, become_worker, environment, fatal_error, fatal_text
-from vidal.errors import MachineError
+from vidal.errors import MachineError, NotNowError
 from vidal.process import exit_text, sweep_folders
 from vidal.stage import Direct, Shared
 
@@ -30,12 +30,16 @@ _SPAWN = multiprocessing.get_context("spawn")
 class InProcessEngine:
     """Runs everything in the driver's process, for debugging: a stage that crashes or hangs takes the run with it."""
 
-    def run(self, job: Job, assignments: Sequence[Assignment], progress: Progress) -> dict[int, UnderWay]:
+    def run(self, job: Job, assignments: Sequence[Assignment], progress: Progress) -> dict[int, UnderWay | NotNowError]:
+        left: dict[int, UnderWay | NotNowError] = {}
         with contextlib.closing(Worker(job, job.groups, _ProgressNotes(progress))) as worker:
             worker.setup()
             for assignment in assignments:
-                progress.done(worker.make(assignment))
-        return {}
+                report = worker.make(assignment)
+                progress.done(report)
+                if report.not_now is not None:
+                    left[report.shard] = report.not_now
+        return left
 
     @staticmethod
     def has_gpu() -> bool:
@@ -81,9 +85,9 @@ class PoolEngine:
         self._members: list[_Member] = []
         self._host: SocketHost | None = None
 
-    def run(self, job: Job, assignments: Sequence[Assignment], progress: Progress) -> dict[int, UnderWay]:
+    def run(self, job: Job, assignments: Sequence[Assignment], progress: Progress) -> dict[int, UnderWay | NotNowError]:
         waiting = deque(assignments)
-        deaths: dict[int, UnderWay] = {}
+        left: dict[int, UnderWay | NotNowError] = {}
         deaths_in_setup = 0
         try:
             while waiting or any(m.shard is not None for m in self._members):
@@ -92,12 +96,12 @@ class PoolEngine:
                     self._members.append(_start(job))
                 ready = wait([m.pipe for m in self._members], timeout=_TICK_S)
                 for member in [m for m in self._members if m.pipe in ready]:
-                    if self._receive(member, waiting, progress):
+                    if self._receive(member, waiting, left, progress):
                         continue
                     self._members.remove(member)
                     member.process.join()
                     if member.shard is not None:
-                        deaths[member.shard] = member.under_way
+                        left[member.shard] = member.under_way
                     # One death in setup may be chance; when more than all workers have died there, the next ones will.
                     elif (deaths_in_setup := deaths_in_setup + 1) > 1 + self._size:
                         how = exit_text(member.process.exitcode)
@@ -105,10 +109,12 @@ class PoolEngine:
                 progress.tick()
         finally:
             self._end_members()
-        return deaths
+        return left
 
     @staticmethod
-    def _receive(member: _Member, waiting: deque[Assignment], progress: Progress) -> bool:
+    def _receive(
+        member: _Member, waiting: deque[Assignment], left: dict[int, UnderWay | NotNowError], progress: Progress
+    ) -> bool:
         """Handle one message of a worker; False where its process has died."""
         try:
             kind, value = member.pipe.recv()
@@ -123,6 +129,8 @@ class PoolEngine:
         else:
             if kind == "done":
                 progress.done(value)
+                if value.not_now is not None:
+                    left[value.shard] = value.not_now
             member.shard, member.under_way = None, _NOTHING
             if waiting:
                 assignment = waiting.popleft()

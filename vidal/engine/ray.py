@@ -19,6 +19,7 @@ from vidal.engine.job import Assignment, Group, Job, Notes, Progress, ShardRepor
 from vidal.engine.ray_cluster import RayCluster
 from vidal.engine.shared import ActorProxy
 from vidal.engine.worker import Worker, become_worker, environment, fatal_error, fatal_text
+from vidal.errors import NotNowError
 from vidal.stage import Direct, Shared
 
 _SHARDS_PER_EXECUTION = 2_000
@@ -42,27 +43,29 @@ class RayEngine:
         self._gpu_workers = gpu_workers
         self._ledger: Any = None
 
-    def run(self, job: Job, assignments: Sequence[Assignment], progress: Progress) -> dict[int, UnderWay]:
+    def run(self, job: Job, assignments: Sequence[Assignment], progress: Progress) -> dict[int, UnderWay | NotNowError]:
         # Ray reads its authentication mode when it is first imported, so `start` comes before.
         self._cluster.start()
         import ray
 
         self._ledger = beside_the_driver(Ledger)
-        under_way: dict[int, UnderWay] = {}
+        left: dict[int, UnderWay | NotNowError] = {}
         for start in range(0, len(assignments), _SHARDS_PER_EXECUTION):
             part = assignments[start : start + _SHARDS_PER_EXECUTION]
             done = set()
             for report in self._execute(job, part, progress):
                 done.add(report.shard)
                 progress.done(report)
+                if report.not_now is not None:
+                    left[report.shard] = report.not_now
             try:
                 notes: dict[int, UnderWay] = ray.get(self._ledger.under_way.remote())
             except ray.exceptions.RayError as error:
                 raise self._cluster.error(error) from error
             # A worker may die before its note arrives: that shard, too, is retried clip by clip.
             lost = (a.shard for a in part if a.shard not in done)
-            under_way |= {shard: notes.get(shard, _UNKNOWN) for shard in lost}
-        return under_way
+            left |= {shard: notes.get(shard, _UNKNOWN) for shard in lost}
+        return left
 
     def has_gpu(self) -> bool:
         self._cluster.start()
@@ -261,13 +264,18 @@ class GroupActor:
             assignment: Assignment = pickle.loads(row["assignment"])
             # Only this run's own workers have made these pickles; what strangers wrote is in them as text.
             report = pickle.loads(row["report"]) if row["report"] else ShardReport(shard=assignment.shard)
+            if report.not_now is not None:
+                return row
             clips: Iterable[Clip] = worker.load(assignment) if self._is_first else pickle.loads(row["clips"])
             clips = worker.process(clips, assignment, report)
             pickled = b""
-            if self._is_last:
-                worker.finish(clips, assignment, report)
-            else:
-                pickled = pickle.dumps(list(clips))
+            try:
+                if self._is_last:
+                    worker.finish(clips, assignment, report)
+                else:
+                    pickled = pickle.dumps(list(clips))
+            except NotNowError as error:
+                report.give_back(error)
             return {**row, "clips": pickled, "report": pickle.dumps(report)}
         except Exception as error:
             return {**row, "clips": b"", "fatal": pickle.dumps(fatal_text(error))}

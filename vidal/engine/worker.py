@@ -17,7 +17,7 @@ from vidal.engine import isolate
 from vidal.engine.isolate import run_stage
 from vidal.engine.job import Assignment, Group, Job, Notes, ShardReport, UnderWay
 from vidal.engine.load import ClipLoader
-from vidal.errors import MachineError, ModelError, UserError, VidalError
+from vidal.errors import MachineError, ModelError, NotNowError, UserError, VidalError
 from vidal.process import die_with, private_folder
 
 COMMIT = "pack"
@@ -94,12 +94,15 @@ class Worker:
             for clip in window:
                 if clip.is_open:
                     clip.work.folder = Path(tempfile.mkdtemp(dir=self._scratch))
-            for group in self._groups:
-                for stage in group.stages:
-                    run_stage(stage, window, report, self._notes, isolate=assignment.isolate)
+            try:
+                for group in self._groups:
+                    for stage in group.stages:
+                        run_stage(stage, window, report, self._notes, isolate=assignment.isolate)
+            finally:
+                for clip in window:
+                    if clip.work.folder is not None:
+                        shutil.rmtree(clip.work.folder, ignore_errors=True)
             for clip in window:
-                if clip.work.folder is not None:
-                    shutil.rmtree(clip.work.folder, ignore_errors=True)
                 clip.work.folder = clip.work.source_path = clip.work.probe = None
                 clip.work.forget_decoded()
             yield from window
@@ -128,9 +131,12 @@ class Worker:
             report.spend(COMMIT, time.perf_counter() - started)
 
     def make(self, assignment: Assignment) -> ShardReport:
-        """Make a whole shard, from plan to commit, in this process."""
+        """Make a whole shard, from plan to commit, in this process, or give it back."""
         report = ShardReport(shard=assignment.shard)
-        self.finish(self.process(self.load(assignment), assignment, report), assignment, report)
+        try:
+            self.finish(self.process(self.load(assignment), assignment, report), assignment, report)
+        except NotNowError as error:
+            report.give_back(error)
         return report
 
 

@@ -15,6 +15,7 @@ from vidal.clip import Clip
 from vidal.crawl.schedule import Schedule, Turn
 from vidal.crawl.settings import WebSettings
 from vidal.crawl.visitor import Later, Tries
+from vidal.errors import NotNowError
 from vidal.stage import Direct
 from vidal.stages.fetch import Fetch
 
@@ -69,6 +70,18 @@ def test_failing_hosts_delay_no_clip_of_another_and_stop_nothing(tmp_path: Path)
     assert all(clip.is_transient for clip in clips if clip.status == "failed")
     assert "host_unavailable" in {clip.reason for clip in clips}
     assert good_s < took_s / 2 and took_s < 30, (good_s, took_s)
+
+
+def test_a_host_that_stays_paused_ends_the_visits_of_a_shard_that_is_to_stay_open(tmp_path: Path) -> None:
+    rules = {"failures_to_pause": 1, "pause_s": 900.0, "jitter": 0, "patience_s": 30.0, "per_s": 5.0}
+    with Site(hosts=HOSTS) as site:
+        site.plan = type(site.plan)(share=0)
+        urls = [f"http://{DEAD[0]}:9/a.mp4", *(site.url(f"/v/{n}.mp4", GOOD) for n in range(40))]
+        with pytest.raises(NotNowError) as error:
+            fetched(urls, tmp_path, any_host=rules, when_unavailable="open")
+        assert len({hit.path for hit in site.hits}) < 20, "what comes now is fetched again with the shard"
+    assert (error.value.what, error.value.reason) == (DEAD[0], "host_unavailable")
+    assert 890 < error.value.at - time.time() <= 900
 
 
 @pytest.mark.parametrize("down_s", [0.3, 1.0])
@@ -135,7 +148,8 @@ def test_back_offs_without_end_do_not_overflow() -> None:
 
 def test_a_clip_waits_for_pauses_up_to_its_patience_in_all() -> None:
     tries = Tries(WebSettings())
-    assert [tries.waits_for(pause_s, 120.0) for pause_s in (60.0, 50.0, 20.0, 9.0)] == [True, True, False, True]
-    assert [tries.waits_for(0.0, 120.5) for _ in range(3)] == [True, True, False], (
+    of = ("example.org", "host_unavailable")
+    assert [tries.waits_for(*of, pause_s, 120.0) for pause_s in (60.0, 50.0, 20.0, 9.0)] == [True, True, False, True]
+    assert [tries.waits_for(*of, 0.0, 120.5) for _ in range(3)] == [True, True, False], (
         "a pause of nothing is one of a second"
     )
