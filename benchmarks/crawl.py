@@ -43,7 +43,7 @@ MOST_OVER_ALLOWED, FASTER, DOWN_S = 1.2, 1.5, 10.0
 
 def fetch_settings(per_s: float, *, outage_s: float = 15) -> dict[str, Any]:
     """Those of a crawl at several times the usual rates, with pauses and waits so much shorter."""
-    rules = {"per_s": per_s, "jitter": 0, "concurrent": 8, "pause_s": 2, "max_pause_s": 8, "patience_s": 10}
+    rules = {"per_s": per_s, "jitter": 0, "concurrent": 8, "pause_s": 2, "max_pause_s": 8, "patience_s": 30}
     return {
         "allow_addresses": ["127.0.0.0/24"], "generic": True, "wall_s": 8, "socket_timeout_s": 6, "tries": 3,
         "outage_s": outage_s, "any_host": rules,
