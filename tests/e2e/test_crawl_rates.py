@@ -33,7 +33,7 @@ def most_in_a_second(hits: list[Hit]) -> int:
 def fetched(urls: list[str], folder: Path, **settings: Any) -> list[Clip]:
     clips = []
     for number, url in enumerate(urls):
-        clips.append(Clip(url=url))
+        clips.append(Clip(url=url, extra=dict.fromkeys(Fetch.columns)))
         clips[-1].work.folder = folder / str(number)
         (folder / str(number)).mkdir(parents=True)
     stage = Fetch(**{**WAYS, **settings})
