@@ -171,8 +171,8 @@ def test_damaged_answers_of_a_search_are_one_line(dataset: Dataset, text: bytes)
 
 
 def test_a_crawl_in_an_object_store_is_told_alike(dataset: Dataset) -> None:
-    with s3_server("films"):
-        there = dataset_of("s3://films/crawl", [CLIPS[:5], CLIPS[5:9], CLIPS[9:]], OPEN)
+    with s3_server("crawls"):
+        there = dataset_of("s3://crawls/films", [CLIPS[:5], CLIPS[5:9], CLIPS[9:]], OPEN)
         usage(there, 1, youtube=COUNTED)
         usage(dataset, 1, youtube=COUNTED)
         for by in By:
