@@ -13,11 +13,8 @@ import pytest
 from tests.site import Site
 from vidal.crawl.ask import Answer, Ask
 from vidal.crawl.child import FetchChild
-from vidal.crawl.javascript import deno_path
 from vidal.crawl.settings import WebSettings
 from vidal.errors import RecipeError
-
-pytestmark = pytest.mark.skipif(deno_path() is None, reason="the extra javascript is not installed")
 
 PLAYER = """(function () {
   class Url {
