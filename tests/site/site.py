@@ -24,8 +24,8 @@ from tests.site.server import Exchange, Hit, Server
 HOSTS = ("127.0.0.1", "127.0.0.2", "127.0.0.3")
 ROBOTS = "User-agent: *\nDisallow: /disallowed/\nDisallow: /*?secret=\nAllow: /disallowed/but-this\n"
 RESERVATIONS = [
-    {"location": "/reserved/", "tdm-reservation": 1, "tdm-policy": "https://example.com/policy"},
     {"location": "/reserved/bunny-unlucky*.mp4$", "tdm-reservation": 0},
+    {"location": "/reserved/", "tdm-reservation": 1, "tdm-policy": "https://example.com/policy"},
 ]
 """Its tdmrep.json."""
 

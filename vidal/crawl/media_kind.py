@@ -161,7 +161,11 @@ def _matroska_is_cut_off(file: IO[bytes], size: int) -> bool | None:
 
 
 def _ogg_is_cut_off(file: IO[bytes], size: int) -> bool | None:
-    """Whether the last page is incomplete or lacks the end-of-stream flag."""
+    """Whether the last page ends after the file does, or its last packet after the page.
+
+    A whole page without the end-of-stream flag says nothing (None): recorders of streams leave it out, and RFC 3533
+    tells no other end.
+    """
     # A page of Ogg has at most 65,307 bytes.
     file.seek(max(0, size - 65536))
     tail = file.read()
@@ -170,5 +174,11 @@ def _ogg_is_cut_off(file: IO[bytes], size: int) -> bool | None:
         return True
     segments = tail[start + 26]
     table = tail[start + 27 : start + 27 + segments]
-    is_whole = len(table) == segments and start + 27 + segments + sum(table) <= len(tail)
-    return not (is_whole and tail[start + 5] & 4)
+    end = start + 27 + segments + sum(table)
+    if len(table) < segments or end > len(tail):
+        return True
+    if tail[start + 5] & 4:
+        return False
+    # A packet goes on after a segment of 255 bytes; the rest may be the start of one more page.
+    is_cut = table[-1:] == b"\xff" or (end < len(tail) and b"OggS".startswith(tail[end:]))
+    return True if is_cut else None

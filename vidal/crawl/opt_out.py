@@ -50,7 +50,8 @@ def check_directives(words: str, settings: WebSettings, where: str = "X-Robots-T
 
 
 def _check_reservation(value: str, settings: WebSettings) -> None:
-    if settings.noai and value.strip() == "1":
+    # A field that both a server and the cache before it add reads `1, 1`; where they disagree, the reservation counts.
+    if settings.noai and "1" in map(str.strip, value.split(",")):
         raise FetchError("noai", "tdm-reservation: 1")
 
 

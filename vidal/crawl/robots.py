@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from collections.abc import Iterator
 
 from protego import Protego
 
@@ -18,7 +19,7 @@ class Robots:
         self.texts, self._agent = (text, reservations, agent), agent
         # With a byte order mark before it, the first line would be no rule, and it is mostly `User-agent`.
         self._rules = Protego.parse(text.removeprefix("\ufeff"))
-        self._reserved = Protego.parse(_as_rules(reservations.removeprefix("\ufeff")))
+        self._reservations = list(_rules_of(reservations.removeprefix("\ufeff")))
 
     @property
     def crawl_delay_s(self) -> float | None:
@@ -31,19 +32,21 @@ class Robots:
 
     def reserves(self, target: str) -> bool:
         """Whether the file at a path is reserved from text and data mining."""
-        return not self._reserved.can_fetch(target, self._agent)
+        # Where several rules match, TDMRep takes the first in the file, not the longest, as robots.txt does.
+        return next((is_reserved for rule, is_reserved in self._reservations if not rule.can_fetch(target, "*")), False)
 
 
-def _as_rules(reservations: str) -> str:
-    """A tdmrep.json as a robots.txt, whose patterns and order of precedence it shares; anything else is empty."""
+def _rules_of(reservations: str) -> Iterator[tuple[Protego, bool]]:
+    """The rules of a tdmrep.json in order: the pattern, which is one of robots.txt, and whether it reserves.
+
+    Anything else states nothing; so does a rule whose value is neither 0 nor 1, by TDMRep an error.
+    """
     try:
         entries = json.loads(reservations or "[]")
     except (ValueError, RecursionError):
-        return ""
-    lines = ["User-agent: *"]
+        return
     for entry in entries if isinstance(entries, list) else []:
         location, value = (entry.get("location"), entry.get("tdm-reservation")) if isinstance(entry, dict) else ("", 0)
         # A line end or a # in a location would let a host's file write other rules than its own.
-        if isinstance(location, str) and re.fullmatch(r"[^\s#]+", location):
-            lines.append(f"{'Disallow' if str(value) == '1' else 'Allow'}: {location}")
-    return "\n".join(lines)
+        if isinstance(location, str) and re.fullmatch(r"[^\s#]+", location) and value in (0, 1, "0", "1"):
+            yield Protego.parse(f"User-agent: *\nDisallow: {location}"), value in (1, "1")

@@ -149,6 +149,9 @@ def test_a_page_may_opt_out(page: str, is_refused: bool) -> None:
         ({}, False), ({"tdm-reservation": "1"}, True), ({"tdm-reservation": "0"}, False), ({"Content-Usage": "train-ai=n"}, True),
         ({"Content-Usage": "bots=y,train-ai=n;x=1"}, True), ({"Content-Usage": "train-ai=y, search=n"}, False),
         ({"Content-Usage": "no-train-ai=n"}, False), ({"X-Robots-Tag": "noai"}, True),
+        ({"tdm-reservation": "1, 1"}, True), ({"tdm-reservation": "0,1"}, True), ({"tdm-reservation": "2"}, False),
+        ({"tdm-reservation": "0", "tdm-policy": "https://example.com/policy"}, False),
+        ({"tdm-policy": "https://example.com/1"}, False),
     ],
 )  # fmt: skip
 def test_headers_may_opt_out(headers: dict[str, str], is_refused: bool) -> None:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
 
+from tests.films import ffmpeg
 from vidal.crawl.media_kind import HEAD_BYTES, IMAGES, MEDIA, is_cut_off, kind_of
 
 HEADS = [
@@ -42,3 +44,33 @@ def test_a_file_that_was_cut_off_is_seen(samples: Path, tmp_path: Path, name: st
     path = tmp_path / name
     path.write_bytes(data[: int(len(data) * share)])
     assert is_cut_off(path) is True
+
+
+# Opus puts whole packets on a page; a Theora picture of noise goes on over several.
+@pytest.mark.parametrize("made", [
+    ["-f", "lavfi", "-i", "sine=duration=3", "-c:a", "libopus", "-page_duration", "200000"],
+    ["-f", "lavfi", "-i", "nullsrc=s=320x320:d=0.2,geq=random(1)*255:128:128", "-c:v", "libtheora", "-q:v", "10"],
+], ids=["opus", "theora"])  # fmt: skip
+def test_an_ogg_file_is_cut_off_within_a_page_or_a_packet_and_not_for_want_of_its_last_flag(
+    made: list[str], tmp_path: Path
+) -> None:
+    path = tmp_path / "a.ogg"
+    ffmpeg(*made, path)
+    data = path.read_bytes()
+    starts, page = [], 0
+    while page < len(data):
+        starts.append(page)
+        segments = data[page + 26]
+        page += 27 + segments + sum(data[page + 27 : page + 27 + segments])
+    assert len(starts) > 6 and page == len(data) and is_cut_off(path) is False
+
+    def of_first(count: int) -> bool | None:
+        path.write_bytes(data[:count])
+        return is_cut_off(path)
+
+    for start, following in pairwise(starts[2:]):
+        # The flag of the page behind the cut says whether its first packet is the rest of one.
+        assert of_first(following) is (True if data[following + 5] & 1 else None), following
+        assert {of_first(start + n) for n in (1, 4, 26, 27, (following - start) // 2)} == {True}
+        assert of_first(following - 1) is True
+    assert {bool(data[start + 5] & 1) for start in starts} == {False, "libtheora" in made}

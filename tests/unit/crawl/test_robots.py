@@ -67,8 +67,10 @@ def test_no_pattern_takes_long() -> None:
 
 
 RESERVATIONS = """[
-    {"location": "/images/", "tdm-reservation": 1, "tdm-policy": "https://example.com/policy.json"},
     {"location": "/images/free*.jpg$", "tdm-reservation": "0"},
+    {"location": "/images/", "tdm-reservation": 1, "tdm-policy": "https://example.com/policy.json"},
+    {"location": "/images/more/free/", "tdm-reservation": 0}, {"location": "/odd/", "tdm-reservation": 2},
+    {"location": "/odd/", "tdm-reservation": true}, {"location": "/odd/free/", "tdm-reservation": 0},
     {"location": "*/private", "tdm-reservation": "1"}, {"location": "/x\\nAllow: /images/", "tdm-reservation": 0}, 7, {}
 ]"""
 
@@ -79,6 +81,10 @@ RESERVATIONS = """[
         ("/images/a.jpg", True),
         ("/images/free1.jpg", False),
         ("/images/free1.jpg?x", True),
+        ("/images/more/free/1.jpg", True),  # the first match counts, not the longest
+        ("/odd/free/a", True),  # 2 is no value, so the rule after it is the first
+        ("/IMAGES/a.jpg", False),
+        ("/im%61ges/a.jpg", True),
         ("/a", False),
         ("/a/private/b", True),
     ],
