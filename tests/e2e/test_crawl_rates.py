@@ -121,11 +121,14 @@ def test_a_crawl_delay_is_kept_by_runs_side_by_side_killed_and_restarted(tmp_pat
         assert times[-1] - times[0] > (len(times) - 1.5) * delay_s and len(times) >= 12
 
 
-def test_a_host_that_asks_for_more_than_the_patience_gets_one_request(tmp_path: Path) -> None:
+@pytest.mark.parametrize("when", ["transient", "open"])
+def test_a_crawl_delay_beyond_the_patience_ends_clips_and_leaves_no_shard_open(tmp_path: Path, when: str) -> None:
     with Site(Plan(share=0), robots="User-agent: *\nCrawl-delay: 300\n") as site:
         alone = {"per_s": 50, "concurrent": 1}
-        clips = fetched([site.url(f"/v/{n}.mp4") for n in range(3)], tmp_path, any_host=alone, via="direct")
-        assert {clip.reason for clip in clips} == {"rate_limited"} and all(clip.is_transient for clip in clips)
+        urls = [site.url(f"/v/{n}.mp4") for n in range(3)]
+        clips = fetched(urls, tmp_path, any_host=alone, via="direct", when_unavailable=when)
+        assert {clip.reason for clip in clips} == {"crawl_delay"} and all(clip.is_transient for clip in clips)
+        assert all("longer than patience_s" in (clip.detail or "") for clip in clips)
         assert [hit.path for hit in site.hits] == ["/robots.txt"]
 
 

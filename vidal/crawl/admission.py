@@ -62,7 +62,7 @@ class Admission:
             paused_s += wait_s if state != "open" else 0.0
             if paused_s > _MAX_PAUSE_S:
                 self.refused = budget, wait_s, state
-                return _refusal(state, f"{host} is left alone for another {wait_s:.0f} s", waited_s)
+                return _refusal(state, left_text(host, wait_s, state), waited_s)
             wait_s = min(wait_s, _ASK_AGAIN_S)
             self._sleep(wait_s)
             waited_s += wait_s
@@ -103,6 +103,13 @@ class Admission:
 def budget_name(settings: WebSettings, host: str) -> str:
     """The name of a host's budget; several guests have one each."""
     return f"{budget_of(host)}#{settings.session}" if settings.session else budget_of(host)
+
+
+def left_text(name: str, wait_s: float, state: State) -> str:
+    """The detail of a clip that does not wait for a host or budget."""
+    if state == "crawl_delay":
+        return f"the Crawl-delay of {name} is longer than patience_s; its next request is due in {wait_s:.0f} s"
+    return f"{name} is left alone for another {wait_s:.0f} s"
 
 
 def _refusal(reason: str, detail: str, waited_s: float) -> dict[str, Any]:

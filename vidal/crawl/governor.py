@@ -8,7 +8,7 @@ and a killed run leaves them as they are. No method waits: the answer is to go, 
     governor.end(visit, {"youtube": "ok"}, rules)
 
 A Crawl-delay that a host's robots.txt states (`delay`) is kept beside its budget, and makes its requests rarer, for
-every run and after restarts. One longer than a run's patience is a pause to that run after each request.
+every run and after restarts. To a run whose patience is shorter the state is ``crawl_delay`` after each request.
 A budget is paused when the host asks for it or after consecutive troubles, each pause twice as long as the last. After
 a pause one request goes first, the probe, and the others follow once it is answered. Rules (`HostRules`, as plain
 values) travel with each call: runs with different ones share the same state.
@@ -28,8 +28,8 @@ from typing import Any, Literal
 
 from vidal.errors import StorageError
 
-State = Literal["open", "rate_limited", "host_unavailable"]
-"""The state of a budget; one that is paused has the reason of the clips that do not wait for it."""
+State = Literal["open", "on_trial", "rate_limited", "host_unavailable", "crawl_delay"]
+"""The state of a budget; ``on_trial``: its probe is under way; a later one is the reason of clips that do not wait."""
 
 Outcome = Literal["ok", "rate_limited", "trouble", "trouble_again"]
 """``ok``: the host answered, even with an error of one clip; ``trouble``: it is down, or blocks every visitor;
@@ -102,7 +102,7 @@ class Governor:
             (under_way,) = database.execute("SELECT count(*) FROM visits WHERE budget = ?", (budget,)).fetchone()
             # Visits from before the pause, such as long downloads, are no probes and delay none.
             if is_on_trial and self._probe(database, budget, now) is not None:
-                return "", _PROBE_POLL_S, state
+                return "", _PROBE_POLL_S, "on_trial"
             lane, per_s, delay_s = self._lane(database, budget, rules, kind)
             if under_way >= rules["concurrent"]:
                 return "", min(max(1 / per_s, 0.05), _PROBE_POLL_S), "open"
@@ -342,5 +342,5 @@ class Governor:
 
 
 def _state_of(delay_s: float, rules: Mapping[str, Any]) -> State:
-    """The state of a budget that waits for its next request: a Crawl-delay beyond the patience is a pause."""
-    return "rate_limited" if delay_s > rules["patience_s"] else "open"
+    """The state of a budget that waits for its next request."""
+    return "crawl_delay" if delay_s > rules["patience_s"] else "open"

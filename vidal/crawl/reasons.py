@@ -38,6 +38,7 @@ REASONS: dict[str, tuple[bool, str]] = {
     # transient
     "blocked": (True, "the site blocks automated visitors, or all visitors for now"),
     "rate_limited": (True, "the site asks for fewer requests"),
+    "crawl_delay": (True, "the host's Crawl-delay is longer than its patience_s, which has to be longer to fetch it"),
     "network": (True, "no connection, or a broken one"),
     "dns": (True, "the host's name could not be resolved"),
     "host_unavailable": (True, "the host has been unavailable for longer than its patience_s"),

@@ -75,7 +75,7 @@ class Schedule:
     def done(self, turn: Turn, later: Later | None) -> None:
         """Report the end of a turn, or when it is due again."""
         with self._lock:
-            now, others = self._clock(), self._waiting[turn.budget]
+            now = self._clock()
             self._busy[turn.budget] -= 1
             if later is None or later.of == "clip":
                 # The visit may have been what its budget had no room for.
@@ -85,11 +85,9 @@ class Schedule:
                 return
             if later.of == "clip":
                 turn.not_before = now + later.seconds
-                others.append(turn)
-                return
-            self._held_until[turn.budget] = now + later.seconds
+            else:
+                self._held_until[turn.budget] = now + later.seconds
             if later.of == "pause":
                 self._on_trial.add(turn.budget)
-                for other in others:
-                    other.tries.paused_s += later.seconds
-            others.insert(0, turn)
+            # First, so that the tries of a clip are not all left for the end of its batch.
+            self._waiting[turn.budget].insert(0, turn)

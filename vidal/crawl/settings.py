@@ -37,9 +37,10 @@ class HostRules(BaseModel):
     max_pause_s: float = Field(3600.0, gt=0)
     """Longest pause, in seconds."""
     patience_s: float = Field(120.0, ge=0)
-    """How long a clip waits for pauses to end, in all; otherwise it fails without a request, with the transient reason
-    ``host_unavailable`` or ``rate_limited``, unless ``when_unavailable`` is ``open``. A longer Crawl-delay is such a
-    pause."""
+    """How long a clip waits for pauses between which the host answers nobody; otherwise it fails without a request,
+    with the transient reason ``host_unavailable`` or ``rate_limited``, unless ``when_unavailable`` is ``open``. The
+    pauses that its own visits were answered with count in all. A Crawl-delay longer than this is not waited for: its
+    clips have the transient reason ``crawl_delay``."""
 
 
 _SECRET_ARGUMENTS = ("po_token", "visitor_data", "data_sync_id", "refresh_token", "access_token", "api_key", "password")
@@ -99,7 +100,7 @@ class WebSettings(BaseModel):
     when_unavailable: Literal["transient", "open"] = "transient"
     """What becomes of a clip whose host stays paused beyond its ``patience_s``. transient: a failed row, which
     `vidal retry` retries. open: its shard is not committed, and the same command, run again, builds it; the run ends
-    with a line that says when. A Crawl-delay does not end: with ``open``, ``patience_s`` has to be longer."""
+    with a line that says when. A Crawl-delay, which does not end, leaves no shard open."""
     user_agent: str = ""
     """User-Agent header; by default vidal with its version and ``contact``."""
     contact: str = ""

@@ -12,12 +12,13 @@ import random
 import shutil
 import threading
 import time
+from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
-from vidal.crawl.admission import Admission, budget_name
+from vidal.crawl.admission import Admission, budget_name, left_text
 from vidal.crawl.ask import Answer, Ask, host_of
 from vidal.crawl.child import FetchChild
 from vidal.crawl.governor import State
@@ -29,7 +30,7 @@ from vidal.stage import Shared
 _MAX_BACK_OFF_S = 16.0
 _DOUBLINGS = 16
 _MIN_PAUSE_S = 1.0
-"""A pause counts as at least this much, so that no clip waits for ever for a host that asks for none."""
+"""A clip's own pause counts as at least this much, so that none waits for ever for a host that asks for no time."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,41 +43,90 @@ class Later:
 
 
 @dataclass(slots=True)
+class _Paused:
+    """The pauses of one budget."""
+
+    total_s: float = 0.0
+    before_answer_s: float = 0.0
+    """Of them, those before its hosts last answered."""
+    until: float = 0.0
+
+
+class Pauses:
+    """How long each budget has been paused while the clips of a batch waited; safe to use from many threads.
+
+    Pauses between which the host answers do not add up: it is not down for all that time.
+    """
+
+    def __init__(self) -> None:
+        self._of: defaultdict[str, _Paused] = defaultdict(_Paused)
+        self._lock = threading.Lock()
+
+    def total_s(self, budget: str) -> float:
+        return self._of[budget].total_s
+
+    def begin(self, budget: str, now: float, pause_s: float, patience_s: float) -> bool:
+        """Count a pause; False if the budget would be paused beyond the patience, with no answer since."""
+        with self._lock:
+            paused = self._of[budget]
+            # Of one pause every visit is told that is under way.
+            more_s = max(now + pause_s - max(paused.until, now), 0.0)
+            if paused.total_s + more_s - paused.before_answer_s > patience_s:
+                return False
+            paused.total_s += more_s
+            paused.until = max(paused.until, now + pause_s)
+            return True
+
+    def end(self, budget: str, now: float) -> None:
+        """The hosts of a budget answer; during a pause they may have been asked before it."""
+        with self._lock:
+            paused = self._of[budget]
+            if now >= paused.until:
+                paused.before_answer_s = paused.total_s
+
+
+@dataclass(slots=True)
 class Tries:
-    """The failed attempts of one request, and the pauses that it has waited for."""
+    """The failed attempts of one request, and the pauses that its own visits ended in."""
 
     settings: WebSettings
     clock: Callable[[], float] = time.monotonic
+    pauses: Pauses = field(default_factory=Pauses)
     failures: int = 0
     first_at: float = 0.0
-    paused_s: float = 0.0
     paused_before_s: float = 0.0
-    """Of them, those before the first failure."""
+    """How long the budget had been paused at the first failure."""
+    own_pauses_s: float = 0.0
     impatient_of: tuple[str, State, float] | None = None
     """The pause that the request did not wait for, as the last of its life: budget, state and seconds."""
 
-    def back_off_s(self, reason: str | None, answered_at: float) -> float | None:
+    def back_off_s(self, reason: str | None, answered_at: float, paused_s: float = 0.0) -> float | None:
         """Count a failed attempt; returns the seconds until the next one, or None if it was the last.
 
         They are random, up to twice as many each time. A host that may just be down, as it has ``answered_at`` no other
-        time since the first failure, is tried for ``outage_s`` at least.
+        time since the first failure, is tried for ``outage_s`` at least, apart from the ``paused_s`` of its budget.
         """
         if self.failures == 0:
-            self.first_at, self.paused_before_s = self.clock(), self.paused_s
+            self.first_at, self.paused_before_s = self.clock(), paused_s
         self.failures += 1
-        lasted_s = self.clock() - self.first_at - (self.paused_s - self.paused_before_s)
+        lasted_s = self.clock() - self.first_at - (paused_s - self.paused_before_s)
         may_be_down = reason in OUTAGES and answered_at <= self.first_at and lasted_s < self.settings.outage_s
         if self.failures >= self.settings.tries and not may_be_down:
             return None
         longest_s = self.settings.back_off_s * 2.0 ** min(self.failures - 1, _DOUBLINGS)
         return random.uniform(0, min(longest_s, _MAX_BACK_OFF_S))
 
-    def waits_for(self, budget: str, state: State, pause_s: float, patience_s: float) -> bool:
-        """Whether a clip waits for a pause of a budget, which then counts."""
-        if self.paused_s + pause_s > patience_s:
+    def waits_for(self, budget: str, state: State, pause_s: float, patience_s: float, *, is_own: bool = False) -> bool:
+        """Whether a clip waits for a pause of a budget, which then counts; ``is_own``: its visit was answered with it.
+
+        The pauses of its own count in all, as a host may refuse one address for ever that answers others.
+        """
+        own_s = self.own_pauses_s + pause_s if is_own else 0.0
+        if own_s > patience_s or not self.pauses.begin(budget, self.clock(), pause_s, patience_s):
             self.impatient_of = budget, state, pause_s
             return False
-        self.paused_s += max(pause_s, _MIN_PAUSE_S)
+        if is_own:
+            self.own_pauses_s += max(pause_s, _MIN_PAUSE_S)
         return True
 
 
@@ -124,10 +174,11 @@ class Visitor:
 
     def visit_all(self, asks: Sequence[Ask]) -> list[Answer]:
         """Return the answers in order; `WebSettings.concurrency` visits run at once."""
+        pauses = Pauses()
 
         def visit(ask: Ask) -> Answer:
             ask = dataclasses.replace(ask, wall_s=self.settings.wall_s, settings=self.settings)
-            tries = Tries(self.settings, self._clock)
+            tries = Tries(self.settings, self._clock, pauses)
             with self.child() as child:
                 while isinstance(answer := self.attempt(child, ask, tries), Later):
                     self._sleep(answer.seconds)
@@ -147,7 +198,12 @@ class Visitor:
         visit, wait_s, state = self._governor.call("begin", self.run, budget, rules.model_dump(), kind)
         if not visit:
             if state == "open":
+                # Another worker's visit may have been answered.
+                tries.pauses.end(budget, self._clock())
+            if state in ("open", "on_trial"):
                 return Later(wait_s, "budget")
+            if state == "crawl_delay":
+                return _left(budget, wait_s, state)
             waits = tries.waits_for(budget, state, wait_s, rules.patience_s)
             return Later(wait_s, "pause") if waits else _left(budget, wait_s, state)
         admission = Admission(self.settings, self._governor, self.run, visit, clock=self._clock, sleep=self._sleep)
@@ -161,19 +217,24 @@ class Visitor:
         last, pause_s = admission.end(answer.reason, answer.retry_after_s, has_failed_before=tries.failures > 0)
         if answer.ok or (answer.http_status is not None and answer.reason not in HOST_WIDE):
             self._answered_at[last] = self._clock()
+            if answer.reason != "rate_limited":
+                tries.pauses.end(last, self._clock())
         if answer.ok or not answer.transient:
             return answer
         state = "rate_limited" if answer.reason == "rate_limited" else "host_unavailable"
         if admission.refused:
             last, pause_s, state = admission.refused
+        if state == "crawl_delay":
+            return answer
         if pause_s > 0:
-            return Later(pause_s) if tries.waits_for(last, state, pause_s, rules.patience_s) else answer
+            is_own = admission.refused is None
+            return Later(pause_s) if tries.waits_for(last, state, pause_s, rules.patience_s, is_own=is_own) else answer
         if answer.reason == "timeout" and took_s >= ask.wall_s:
             # Another attempt may take as long, and the clips beside it would wait for its end.
             return answer
-        back_off_s = tries.back_off_s(answer.reason, self._answered_at.get(last, -math.inf))
+        back_off_s = tries.back_off_s(answer.reason, self._answered_at.get(last, -math.inf), tries.pauses.total_s(last))
         return answer if back_off_s is None else Later(back_off_s)
 
 
 def _left(budget: str, wait_s: float, state: State) -> Answer:
-    return Answer.failed(state, f"{budget} is left alone for another {wait_s:.0f} s")
+    return Answer.failed(state, left_text(budget, wait_s, state))

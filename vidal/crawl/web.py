@@ -22,7 +22,7 @@ from vidal.crawl.child import FetchChild
 from vidal.crawl.merge import merge
 from vidal.crawl.schedule import Schedule, Turn
 from vidal.crawl.settings import WebSettings
-from vidal.crawl.visitor import Later, Tries, Visitor
+from vidal.crawl.visitor import Later, Pauses, Tries, Visitor
 from vidal.errors import ClipError, NotNowError
 from vidal.stage import Shared
 
@@ -66,8 +66,10 @@ class WebFetcher:
         With ``when_unavailable: open`` the first clip that gives up a paused host raises `NotNowError` for all of them.
         """
         budgets = (budget_name(self._settings, host_of(clip.url)) for clip in clips)
+        pauses = Pauses()
         turns = [
-            Turn(budget, clip, Tries(self._settings, self._clock)) for budget, clip in zip(budgets, clips, strict=True)
+            Turn(budget, clip, Tries(self._settings, self._clock, pauses))
+            for budget, clip in zip(budgets, clips, strict=True)
         ]
         schedule = Schedule(turns, self._clock)
         threads = min(self._settings.concurrency, len(clips))
@@ -119,7 +121,8 @@ class WebFetcher:
                 judge(clip)
                 if not clip.is_open:
                     return None
-                turn.has_metadata, turn.tries = True, Tries(self._settings, self._clock)
+                turn.has_metadata = True
+                turn.tries = Tries(self._settings, self._clock, turn.tries.pauses)
             ask = dataclasses.replace(ask, op="media")
         answer = self._visitor.attempt(child, ask, turn.tries)
         if isinstance(answer, Later):

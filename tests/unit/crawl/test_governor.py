@@ -167,13 +167,13 @@ def test_a_crawl_delay_is_kept_from_the_next_request_on_by_every_run(tmp_path: P
     assert later[1][0] - later[0][0] == pytest.approx(3.15), "of its origins, the one that asks for most"
 
 
-def test_a_crawl_delay_beyond_the_patience_is_a_pause(governor: Governor, clock: Clock) -> None:
+def test_a_crawl_delay_beyond_the_patience_is_a_state_of_its_own(governor: Governor, clock: Clock) -> None:
     given = rules(patience_s=60)
     visit = governor.begin("run", "a", given)[0]
     assert governor.admit("run", visit, "a", given) == (0, "open")
     governor.delay("a", "http://a", 1e9)
     wait_s, state = governor.admit("run", visit, "a", given)
-    assert (wait_s, state) == (pytest.approx(86400 * 1.05), "rate_limited"), "a day is the longest"
+    assert (wait_s, state) == (pytest.approx(86400 * 1.05), "crawl_delay"), "a day is the longest"
     assert governor.begin("run", "a", rules(patience_s=1e6))[2] == "open", "another run has more"
 
 

@@ -172,6 +172,32 @@ def test_a_host_that_is_down_or_refuses_everything_ends_its_clips_and_delays_no_
     assert max(at for url, at in hits if "good" in url) < 40 * 0.5 * 1.2 and took_s < 200
 
 
+def test_short_pauses_between_which_a_host_answers_end_no_clip_that_waits_behind_them(tmp_path: Path) -> None:
+    urls = [f"http://host.org/{n}" for n in range(200)]
+    asked: Counter[str] = Counter()
+
+    def play(url: str, now: float) -> Answer:
+        asked[url] += 1
+        if url in urls[::10] and asked[url] == 1:
+            return Answer.failed("rate_limited", status=429, retry_after_s=3)
+        return good()
+
+    rules = HostRules(per_s=9, concurrent=8, patience_s=10)
+    clips, hits, took_s = crawled(urls, play, tmp_path, any_host=rules)
+    assert {clip.reason for clip in clips} == {None}
+    assert took_s < 1.2 * (len(hits) / 9 + 20 * 3), "and each pause is one, however many visits are told of it"
+
+
+def test_a_host_that_answers_no_more_is_waited_for_as_long_as_the_patience(tmp_path: Path) -> None:
+    urls, start = [f"http://host.org/{n}" for n in range(200)], VirtualTime(1).now
+
+    def play(url: str, now: float) -> Answer:
+        return good() if now - start < 30 else Answer.failed("rate_limited", status=429, retry_after_s=3)
+
+    clips, _, took_s = crawled(urls, play, tmp_path, any_host=HostRules(patience_s=10))
+    assert {clip.reason for clip in clips[100:]} == {"rate_limited"} and 36 < took_s < 45
+
+
 def test_a_rerun_asks_a_host_that_wants_to_be_left_alone_for_nothing(tmp_path: Path) -> None:
     urls = [f"http://busy.org/{n}" for n in range(10)]
     for requests in (1, 0):
