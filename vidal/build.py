@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import os
 import time
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -34,6 +34,8 @@ from vidal.report.summary import as_json, as_table, funnel_of, stage_order
 
 EngineName = Literal["ray", "local"]
 
+_REJECTED_BY_PLAN = ("plan", "rejected")
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class BuildResult:
@@ -47,16 +49,22 @@ class BuildResult:
     stage_seconds: dict[str, float]
     notes: list[str]
     """Lines about unreadable cells and skipped files of the source."""
+    before: Funnel = field(default_factory=Funnel)
+    """Of a revision: the outcomes of the clips that the run had nothing to do with."""
 
     def verdict(self) -> MachineError | None:
-        """Return an error if every candidate failed, which is rarely caused by the clips; otherwise None."""
-        failures = [line for line in self.funnel.lines(self.stage_order) if line.outcome == "failed"]
-        if not failures or sum(line.count for line in failures) < self.funnel.candidates:
+        """Return an error if every clip of the run failed, which is rarely caused by the clips; otherwise None."""
+        departures = self.funnel.departures - self.before.departures
+        failures = Counter({line: clips for line, clips in departures.items() if line[1] == "failed"})
+        # What the plan rejects, such as an address that is listed twice, is no clip to process.
+        planned = sum(clips for (stage, status, _), clips in departures.items() if (stage, status) == _REJECTED_BY_PLAN)
+        candidates = self.funnel.candidates - self.before.candidates - planned
+        if not failures or failures.total() < candidates:
             return None
-        worst = max(failures, key=lambda line: line.count)
+        (stage, _, reason), clips = failures.most_common(1)[0]
         return MachineError(
-            f"{self.out}: every candidate failed, {worst.count} of {self.funnel.candidates} in stage {worst.stage} "
-            f"with reason {worst.reason}; `vidal why {self.out} CLIP` shows the details of one"
+            f"{self.out}: every candidate failed, {clips} of {candidates} in stage {stage} with reason {reason}; "
+            f"`vidal why {self.out} CLIP` shows the details of one"
         )
 
     def lines(self) -> Iterator[str | Table]:
@@ -185,7 +193,10 @@ def add(
     if is_there(path, settings, base):
         return _result(address, started, did_nothing=True)
     recipe = load_addition(path, settings, base)
-    return _drive(recipe, address, how, console, quiet=quiet, work=lambda run: add_to(run, path, base))
+    before = funnel_of(base)
+    result = _drive(recipe, address, how, console, quiet=quiet, work=lambda run: add_to(run, path, base))
+    # The stages run over the kept clips.
+    return replace(result, before=replace(before, candidates=before.candidates - before.kept))
 
 
 def grow(
@@ -207,9 +218,10 @@ def grow(
     base = finished(address)
     recipe = load_growth(base, source, settings)
     try:
-        return _drive(recipe, address, how, console, quiet=quiet, work=lambda run: grow_to(run, base, source))
+        result = _drive(recipe, address, how, console, quiet=quiet, work=lambda run: grow_to(run, base, source))
     except NothingNewError:
         return _result(address, started, did_nothing=True)
+    return replace(result, before=funnel_of(base))
 
 
 def _drive(

@@ -189,6 +189,27 @@ def test_a_build_in_which_every_candidate_failed_ends_with_the_commonest_reason(
     assert "every candidate failed, 2 of 3 in stage fetch with reason missing" in done.stderr
 
 
+def test_an_address_that_is_listed_twice_does_not_hide_that_every_candidate_failed(tmp_path: Path) -> None:
+    recipe = recipe_over(tmp_path, list_of(tmp_path, "url\na.mp4\nb.mp4\na.mp4\n"), ["fetch"])
+    done = command("build", recipe, "--out", tmp_path / "out", "--engine", "local", "--workers", "0")
+    assert (done.returncode, "2 of 2 in stage fetch with reason missing" in done.stderr) == (MACHINE, True)
+
+
+@pytest.mark.parametrize("as_json", [False, True], ids=["text", "json"])
+def test_a_crawl_in_which_every_candidate_failed_ends_the_build_that_starts_from_it(
+    as_json: bool, tmp_path: Path
+) -> None:
+    listed = list_of(tmp_path, "url\na.mp4\nb.mp4\n")
+    (tmp_path / "crawl.yaml").write_text(f"source: {json.dumps(listed)}\nstages: [fetch, keep_source]\n")
+    recipe = tmp_path / "build.yaml"
+    recipe.write_text("source: {crawl: crawl.yaml, into: crawled}\nstages: [probe]\n")
+    how = ["--engine", "local", "--workers", "0", *(["--json"] if as_json else [])]
+    done = command("build", recipe, "--out", tmp_path / "out", *how)
+    said = "crawled: every candidate failed, 2 of 2 in stage fetch with reason scheme_not_allowed"
+    assert (done.returncode, said in done.stderr) == (MACHINE, True), done.stderr
+    assert not as_json or json.loads(done.stdout)["failed"] == 2
+
+
 def test_a_build_in_which_one_candidate_was_only_rejected_is_done(tmp_path: Path) -> None:
     recipe = write_recipe(tmp_path, [PAINT, TROUBLE], ["raise", "reject"])
     assert command("build", recipe, "--out", tmp_path / "out", "--engine", "local", "--workers", "0").returncode == 0

@@ -65,8 +65,8 @@ def build(
         # Before the crawl, which may take days.
         require(recipes.steps_of(recipe, settings or []))
         crawled = build_dataset(recipes.load(crawl.recipe, is_crawl=True), crawl.into, how, console, quiet=as_json)
-        # A script reads one JSON document from a command, which is that of the dataset.
-        if not as_json:
+        # A script reads one JSON document from a command, which is that of the dataset, if there comes to be one.
+        if not as_json or crawled.verdict() is not None:
             show_build(crawled, as_json)
     result = build_dataset(recipes.load(recipe, settings or []), out, how, console, quiet=as_json)
     show_build(result, as_json)

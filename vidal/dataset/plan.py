@@ -169,9 +169,8 @@ def write(storage: Storage, plan: pa.Table, shard_size: int) -> None:
 def write_cuts(storage: Storage, plan: pa.Table, cuts: Sequence[Cut]) -> None:
     """Write a plan in the given cuts: one for a build, and one for each time that the dataset has grown."""
     metadata = {b"vidal.shard_size": str(cuts[0].shard_size)}
-    if len(cuts) == 1:
-        metadata |= with_notes(plan, []).schema.metadata or {}
-    else:
+    metadata |= with_notes(plan, []).schema.metadata or {}
+    if len(cuts) > 1:
         metadata[_CUTS] = json.dumps([[cut.row_count, cut.shard_size] for cut in cuts])
     plan = plan.replace_schema_metadata(metadata)
     sink, first = io.BytesIO(), 0

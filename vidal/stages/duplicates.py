@@ -60,6 +60,7 @@ class Duplicates(Decision):
     )  # fmt: skip
     writes = ("duplicate_of", "duplicate_kind", "duplicate_distance", "cluster")
     imports = ("scipy",)
+    not_fingerprinted: ClassVar[tuple[str, ...]] = ("against",)
 
     max_distance: float = Field(10.0, ge=0, le=20)
     """Largest mean Hamming distance of frame hashes, in bits of 64."""
@@ -184,6 +185,8 @@ class Duplicates(Decision):
         """Return value, limit and detail of the rejection of each clip on the left of ``pairs``."""
         distances = frame_distances(clips.hashes, pairs, self.min_frames)
         errors = np.zeros(len(kinds))
+        # By name, as it is written into the rows: their bytes must not depend on where the datasets are.
+        earlier = [Dataset.open(folder).info.name for folder in self.against]
         if clips.fingerprints:
             by_audio = np.isin(kinds, (_FRAMES_AND_AUDIO, _AUDIO))
             errors[by_audio] = clips.fingerprints.errors(_where(by_audio, pairs))
@@ -199,7 +202,7 @@ class Duplicates(Decision):
                 _AUDIO: (error, self.max_audio_error, audio),
             }[kind]
             name = clips.ids[other]
-            origin = f"; {name} is in {self.against[origins[other]]}" if clips.is_earlier[other] else ""
+            origin = f"; {name} is in {earlier[origins[other]]}" if clips.is_earlier[other] else ""
             values.append(float(value))
             limits.append(limit)
             details.append(f"{words} with {name}{origin}")

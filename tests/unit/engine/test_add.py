@@ -162,3 +162,14 @@ def test_the_command_adds(built: Path) -> None:
     done = command("add", path, built, "--engine", "local", "--workers", "0")
     assert done.returncode == 0 and "kept" in done.stdout, done.stderr
     assert Dataset.open(str(built)).info.made_by == "vidal add more.yaml"
+
+
+def test_a_stage_in_which_every_kept_clip_fails_is_an_error(tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    run(
+        write_recipe(tmp_path, [LETTERS, {FEW_LETTERS: {"min": 4}}, PAINT], ["raise", "raise", "a"]),
+        out,
+        InProcessEngine(),
+    )
+    verdict = added(out, [TROUBLE]).verdict()
+    assert verdict is not None and "2 of 2 in stage trouble with reason" in str(verdict)

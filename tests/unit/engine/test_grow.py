@@ -10,7 +10,19 @@ import pytest
 from rich.console import Console
 
 import vidal
-from tests.runs import CAPTION, FEW_LETTERS, LETTERS, PAINT, SAME_TITLE, SHADE, digests, run, write_list, write_recipe
+from tests.runs import (
+    CAPTION,
+    FEW_LETTERS,
+    LETTERS,
+    PAINT,
+    SAME_TITLE,
+    SHADE,
+    TROUBLE,
+    digests,
+    run,
+    write_list,
+    write_recipe,
+)
 from tests.runs import vidal as command
 from vidal.build import BuildResult, How, add, grow
 from vidal.dataset.dataset import Dataset
@@ -133,3 +145,26 @@ def test_the_command_grows(built: Path, longer: str) -> None:
     done = command("grow", built, "--source", longer, "--engine", "local", "--workers", "0")
     assert done.returncode == 0 and "13 candidates" in done.stdout, done.stderr
     assert Dataset.open(str(built)).info.made_by == f"vidal grow {longer}"
+
+
+def test_the_notes_of_both_lists_stay_with_the_plan(tmp_path: Path) -> None:
+    out, path = tmp_path / "out", write_recipe(tmp_path, [PAINT], ["a", "b"])
+    listed = tmp_path / "candidates.csv"
+    listed.write_text("clip_id,url,age_limit\nc000,0.mp4,18+\nc001,1.mp4,12\n")
+    run(path, out, InProcessEngine())
+    first = Dataset.open(str(out)).plan.notes
+    listed.write_text("clip_id,url,age_limit,view_count\nc002,2.mp4,12,few\n")
+    grown(out, f"list={listed}")
+    listed.write_text("clip_id,url,title\nc003,3.mp4,c\n")
+    grown(out, f"list={listed}")
+    notes = Dataset.open(str(out)).plan.notes
+    assert len(first) == 1 and notes[:1] == first and len(notes) == 2 and "view_count" in notes[1]
+
+
+def test_growth_by_clips_that_all_fail_is_an_error(tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    run(write_recipe(tmp_path, [TROUBLE, PAINT], ["a", "raise", "reject"]), out, InProcessEngine())
+    result = grown(out, f"list={write_list(tmp_path, ['a', 'raise', 'reject', 'raise', 'raise'])}")
+    assert "2 of 2 in stage trouble with reason" in str(result.verdict())
+    result = grown(out, f"list={write_list(tmp_path, ['a', 'raise', 'reject', 'raise', 'raise', 'b', 'raise'])}")
+    assert result.verdict() is None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -26,6 +27,7 @@ from vidal.clip import SCHEMA_VERSION
 from vidal.dataset.dataset import DatasetInfo, write_info
 from vidal.dataset.storage import Storage
 from vidal.errors import SourceError
+from vidal.stages.duplicates import Duplicates
 
 
 def reencoded(shown: list[Pixels], size: tuple[int, int], quality: int) -> list[Pixels]:
@@ -259,9 +261,18 @@ def test_a_clip_that_an_earlier_dataset_kept_is_rejected_however_good_it_is(tmp_
         "new2": ("older", "file"),
         "new4": ("old", "frames"),
     }
-    assert decided["new1"]["detail"] == f"mean frame distance 0.00 <= 10 bits with old; old is in {first}"
-    assert decided["new2"]["detail"] == f"same SHA-256 with older; older is in {second}"
+    assert decided["new1"]["detail"] == "mean frame distance 0.00 <= 10 bits with old; old is in earlier"
+    assert decided["new2"]["detail"] == "same SHA-256 with older; older is in earlier"
     assert [decided[f"new{k}"]["cluster"] for k in (1, 2, 3, 4)] == ["old", "older", "new3", "old"]
+
+
+def test_where_the_earlier_clips_lie_changes_neither_identity_nor_rows(tmp_path: Path) -> None:
+    here = _write_dataset(tmp_path / "here", [[row_of("old")]])
+    there = str(shutil.copytree(here, tmp_path / "there"))
+    other = _write_dataset(tmp_path / "other", [[row_of("old")], [row_of("older", frames(2))]])
+    identity = [Duplicates(against=[folder]).identity() for folder in (here, there, other)]
+    assert identity[0] == identity[1] != identity[2] and str(tmp_path) not in str(identity)
+    assert decide([row_of("new")], against=[here]) == decide([row_of("new")], against=[there])
 
 
 def test_a_folder_that_is_no_dataset_is_rejected_by_name(tmp_path: Path) -> None:

@@ -37,6 +37,7 @@ class Speech(ModelStage):
     )  # fmt: skip
     imports = ("faster_whisper", "huggingface_hub", "silero_vad", "torch", "whisper")
     default_resources = Resources(timeout_s=300)
+    not_fingerprinted = ("device", "download_root")
 
     vad: str = "package:silero_vad/data/silero_vad_16k_sequence.onnx"
     """Voice activity detector."""
