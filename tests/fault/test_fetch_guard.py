@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ipaddress
 import socket
 from collections.abc import Iterator
 from pathlib import Path
@@ -11,10 +12,13 @@ import pytest
 
 from tests.site import Honey, Site
 from tests.site.pages import HOSTILE_TITLES
+from tests.unit.crawl.test_address_rules import NOT_PUBLIC
 from vidal.crawl.ask import Answer, Ask
 from vidal.crawl.child import FetchChild
 from vidal.crawl.settings import WebSettings
 
+BROWSER = {"impersonate": "chrome"}
+"""With it libcurl opens the connections, where no audit hook of Python's is called."""
 OPEN = {"allow_addresses": ("127.0.0.1",), "socket_timeout_s": 2.0}
 
 HOSTILE_HOSTS = [
@@ -26,6 +30,8 @@ HOSTILE_HOSTS = [
     "10.0.0.1", "172.16.0.1", "192.168.0.1", "169.254.169.254", "100.100.100.200", "[fd00:ec2::254]", "[fc00::1]", "224.0.0.1",
     "255.255.255.255", "168.63.129.16", "[ff02::1]", "192.0.0.192", "198.18.0.1", "240.0.0.1",
 ]  # fmt: skip
+
+DENIED_ADDRESSES = [address for address in NOT_PUBLIC if address != "127.0.0.1" and "%" not in address]
 
 
 @pytest.fixture(scope="module")
@@ -58,34 +64,37 @@ def test_the_honey_server_can_be_hit(honey: Honey, child: FetchChild, tmp_path: 
     honey.hits.clear()
 
 
-@pytest.mark.parametrize("op", ["direct", "metadata"])
+@pytest.mark.parametrize(("op", "how"), [("direct", {}), ("metadata", {}), ("metadata", BROWSER)])
 def test_hostile_addresses_are_refused_and_hit_nothing(
-    honey: Honey, child: FetchChild, tmp_path: Path, op: str
+    honey: Honey, child: FetchChild, tmp_path: Path, op: str, how: dict[str, object]
 ) -> None:
     for host in HOSTILE_HOSTS:
-        answer = ask(child, tmp_path, honey.url(host), op, generic=True)
+        answer = ask(child, tmp_path, honey.url(host), op, generic=True, **how)
         assert (answer.ok, answer.reason, answer.transient) == (False, "ssrf", False), host
     assert honey.hits == []
 
 
-@pytest.mark.parametrize("op", ["direct", "media"])
+@pytest.mark.parametrize(("op", "how"), [("direct", {}), ("media", {}), ("media", BROWSER)])
 @pytest.mark.parametrize("hops", [1, 4])
 def test_redirects_to_hostile_addresses_are_refused(
-    honey: Honey, site: Site, child: FetchChild, tmp_path: Path, op: str, hops: int
+    honey: Honey, site: Site, child: FetchChild, tmp_path: Path, op: str, how: dict[str, object], hops: int
 ) -> None:
     plain = [host for host in HOSTILE_HOSTS if host.isascii() and "%" not in host]
     for host in plain:
         url = site.url(f"/to?hops={hops}&url={quote(honey.url(host), safe='')}")
-        answer = ask(child, tmp_path, url, op, generic=True)
+        answer = ask(child, tmp_path, url, op, generic=True, **how)
         assert answer.reason == "ssrf", (host, answer)
     for target in ("file:///etc/passwd", "ftp://127.0.0.9/x", "gopher://127.0.0.9/", "//127.0.0.9/"):
-        answer = ask(child, tmp_path, site.url(f"/to?url={quote(target, safe='')}"), op, generic=True)
+        answer = ask(child, tmp_path, site.url(f"/to?url={quote(target, safe='')}"), op, generic=True, **how)
         assert answer.reason == "ssrf", target
     assert honey.hits == []
 
 
-def test_a_players_source_inside_is_refused(honey: Honey, site: Site, child: FetchChild, tmp_path: Path) -> None:
-    answer = ask(child, tmp_path, site.url("/page/harm/x.mp4"), "media", generic=True)
+@pytest.mark.parametrize("how", [{}, BROWSER])
+def test_a_players_source_inside_is_refused(
+    honey: Honey, site: Site, child: FetchChild, tmp_path: Path, how: dict[str, object]
+) -> None:
+    answer = ask(child, tmp_path, site.url("/page/harm/x.mp4"), "media", generic=True, **how)
     assert (answer.reason, honey.hits) == ("ssrf", [])
 
 
@@ -123,6 +132,26 @@ def test_a_name_that_resolves_otherwise_when_it_matters_is_refused(
         assert answer.reason == "ssrf"
         back = site.url(f"/to?url={quote(honey.url('private.example'), safe='')}")
         assert ask(child, tmp_path, back, op, generic=True).reason == "ssrf"
+    assert honey.hits == []
+
+
+def test_an_imitated_browser_goes_to_no_hostile_address_that_a_name_resolves_to(
+    honey: Honey, site: Site, tmp_path: Path
+) -> None:
+    """Whatever libcurl is told of a name: it is stopped where it would connect."""
+
+    def told(address: str) -> str:
+        return f"a{ipaddress.ip_address(address).packed.hex()}.example"
+
+    how = {**BROWSER, "generic": True, "robots": False}
+    with FetchChild(module="tests.site.strange_child", function="resolving") as child:
+        assert ask(child, tmp_path, f"http://{told('127.0.0.1')}:{site.port}/clip/bunny-wake.mp4", "media", **how).ok
+        for address in (*DENIED_ADDRESSES, "127.0.0.9"):
+            answer = ask(child, tmp_path, honey.url(told(address)), "metadata", allow_addresses=("127.0.0.1",), **how)
+            assert (answer.reason, answer.transient) == ("ssrf", False), (address, answer)
+            assert "is not a public address" in answer.detail
+        back = site.url(f"/to?url={quote(honey.url(told('::ffff:127.0.0.9')), safe='')}")
+        assert ask(child, tmp_path, back, "media", **how).reason == "ssrf"
     assert honey.hits == []
 
 
@@ -183,7 +212,7 @@ def test_an_explicit_proxy_is_the_one_thing_spoken_to(
 ) -> None:
     """The honey server plays the proxy: it is asked for the whole address, and the site is not."""
     before = len(site.hits)
-    for op in ("direct", "metadata"):
+    for op, how in (("direct", {}), ("metadata", {}), ("metadata", BROWSER)):
         ask(
             child,
             tmp_path,
@@ -192,6 +221,7 @@ def test_an_explicit_proxy_is_the_one_thing_spoken_to(
             generic=True,
             robots=False,
             proxy=honey.url("127.0.0.9", ""),
+            **how,
         )
     asked = [hit.path for hit in honey.hits]
     honey.hits.clear()
@@ -216,6 +246,6 @@ def test_proxies_of_the_environment_are_ignored(
     for name in ("http_proxy", "https_proxy", "all_proxy", "HTTP_PROXY", "ALL_PROXY"):
         monkeypatch.setenv(name, honey.url("127.0.0.9", ""))
     with FetchChild() as child:
-        for op in ("direct", "metadata"):
-            assert ask(child, tmp_path, site.url("/clip/bunny-wake.mp4"), op, generic=True).ok
+        for op, how in (("direct", {}), ("metadata", {}), ("metadata", BROWSER)):
+            assert ask(child, tmp_path, site.url("/clip/bunny-wake.mp4"), op, generic=True, **how).ok
     assert honey.hits == []

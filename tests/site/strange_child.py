@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ipaddress
 import os
 import resource
 import signal
@@ -10,7 +11,7 @@ import time
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
-from urllib.parse import unquote
+from urllib.parse import unquote, urlsplit
 
 from vidal.crawl import child_main, http, javascript
 from vidal.crawl.ask import Answer, Ask
@@ -29,6 +30,23 @@ def rebinding() -> None:
         return [(socket.AF_INET, socket.SOCK_STREAM, 6, "", (address, int(port or 0)))]
 
     socket.getaddrinfo = resolve  # type: ignore[assignment]
+    child_main.main()
+
+
+def resolving() -> None:
+    """Its libcurl takes a name such as ``a7f000009.example`` for the address that it spells, as a hostile DNS could."""
+    from curl_cffi import Curl, CurlOpt
+
+    set_option = Curl.setopt
+
+    def with_answer(curl: Curl, option: CurlOpt, value: Any) -> int:
+        if option == CurlOpt.URL and (parts := urlsplit(value.decode())).hostname.endswith(".example"):
+            address = ipaddress.ip_address(bytes.fromhex(parts.hostname[1:].partition(".")[0]))
+            answer = f"[{address}]" if address.version == 6 else str(address)
+            set_option(curl, CurlOpt.RESOLVE, [f"{parts.hostname}:{parts.port}:{answer}"])
+        return set_option(curl, option, value)
+
+    Curl.setopt = with_answer  # type: ignore[method-assign]
     child_main.main()
 
 

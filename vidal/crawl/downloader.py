@@ -1,6 +1,6 @@
 """yt-dlp itself, tied down: one request handler, the rules before each request, nothing written but the media.
 
-No plug-ins, configuration, cache, other programs or imitation of a browser's network stack: the guard sees every hop.
+No plug-ins, configuration, cache or other programs: the guard sees every hop, those of an imitated browser, too.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ import yt_dlp.extractor
 from yt_dlp.networking._urllib import UrllibRH
 from yt_dlp.networking.common import Request, Response
 from yt_dlp.networking.exceptions import HTTPError
+from yt_dlp.networking.impersonate import ImpersonateTarget
 
 from vidal.crawl import guard, javascript
 from vidal.crawl.ask import Ask
@@ -34,6 +35,7 @@ javascript.register()
 _TEXT_BYTES = 16 * 1024
 _PAGE_BYTES = 32 * MIB
 """What is read as a whole: pages, playlists, answers of APIs, and whatever is sent compressed."""
+_STEP_BYTES = MIB
 
 OWN_EXTRACTORS: list[type] = []
 """Extractors that come before yt-dlp's own."""
@@ -90,7 +92,15 @@ class Downloader(yt_dlp.YoutubeDL):  # type: ignore[misc]
                 opener.add_handler(_EveryHop(downloader))
                 return opener
 
-        return super().build_request_director([EveryHopRH], ())
+        handlers = [EveryHopRH]
+        if self.ask.settings.impersonate:
+            # curl-cffi is there only where the setting is in use.
+            from vidal.crawl.impersonation import handler_for
+
+            # Never in the browser's place, not even where that fails.
+            EveryHopRH._SUPPORTED_URL_SCHEMES = ("data",)
+            handlers.append(handler_for(self))
+        return super().build_request_director(handlers, ())
 
     def before_hop(self, url: str) -> None:
         """See whether there is time for a request and the owner of a page's host allows it, and wait for its turn."""
@@ -100,6 +110,12 @@ class Downloader(yt_dlp.YoutubeDL):  # type: ignore[misc]
             with Visit(self.client, self.ask) as visit:
                 self.client.check_robots(visit, url)
         self.client.before_request(urlsplit(url).hostname or "", self.kind)
+
+    def after_hop(self, status: int, headers: urllib3.HTTPHeaderDict) -> None:
+        """Tell of a response, and see whether the owner of the page opts out in its headers."""
+        self.client.answered(status)
+        if self.is_generic:
+            check_headers(headers, self.ask.settings)
 
     def urlopen(self, request: Any) -> Response:
         url = request if isinstance(request, str) else getattr(request, "url", None) or request.full_url
@@ -134,8 +150,11 @@ class Downloader(yt_dlp.YoutubeDL):  # type: ignore[misc]
             head += data[: _TEXT_BYTES - len(head)]
             return data
         length = response.headers.get("Content-Length") or ""
-        # Only the first way notices that a body is shorter than announced.
-        data = read() if length.isdigit() and int(length) <= _PAGE_BYTES else read(_PAGE_BYTES + 1)
+        # Of urllib's, only this way notices that a body is shorter than announced; libcurl notices, and unpacks.
+        if not self.ask.settings.impersonate and length.isdigit() and int(length) <= _PAGE_BYTES:
+            data = read()
+        else:
+            data = _read_at_most(read, _PAGE_BYTES + 1)
         _check_size(data)
         if self.is_generic:
             # As Latin-1 any bytes decode, and the words that matter are ASCII.
@@ -163,10 +182,8 @@ class _EveryHop(urllib.request.BaseHandler):
         return request
 
     def http_response(self, request: urllib.request.Request, response: Any) -> Any:
-        self._downloader.client.answered(response.status)
         headers = urllib3.HTTPHeaderDict(response.headers.items())
-        if self._downloader.is_generic:
-            check_headers(headers, self._downloader.ask.settings)
+        self._downloader.after_hop(response.status, headers)
         if "Content-Encoding" not in headers:
             return response
         data = urllib3.HTTPResponse(response, headers, response.status, preload_content=False).read(_PAGE_BYTES + 1)
@@ -177,6 +194,15 @@ class _EveryHop(urllib.request.BaseHandler):
         return plain
 
     https_request, https_response = http_request, http_response
+
+
+def _read_at_most(read: Callable[..., bytes], size: int) -> bytes:
+    # In steps, as yt-dlp's reader of libcurl's responses copies what it has with every 16 KiB.
+    parts, left = [], size
+    while left and (part := read(min(left, _STEP_BYTES))):
+        parts.append(part)
+        left -= len(part)
+    return b"".join(parts)
 
 
 def _check_size(data: bytes) -> None:
@@ -210,7 +236,8 @@ def _parameters(ask: Ask, log: Log, on_progress: Any) -> dict[str, Any]:
         "retries": 0, "fragment_retries": 0, "extractor_retries": 0, "file_access_retries": 0,
         "skip_unavailable_fragments": False, "socket_timeout": settings.socket_timeout_s,
         "max_filesize": ask.max_bytes, "geo_bypass": False, "proxy": settings.proxy,
-        "http_headers": {"User-Agent": settings.agent()},
+        "http_headers": {} if settings.impersonate else {"User-Agent": settings.agent()},
+        "impersonate": ImpersonateTarget.from_str(settings.impersonate) if settings.impersonate else None,
         "writesubtitles": bool(settings.subtitles), "subtitleslangs": list(settings.subtitles),
         "extractor_args": _extractor_args(settings),
         "allow_unplayable_formats": False, "check_formats": None,

@@ -180,7 +180,11 @@ _WORDS: tuple[tuple[str, str], ...] = (
     ("not_media", r"no (?:supported )?(?:media|video) (?:could be )?found in this (?:tweet|post)"),
     ("not_media", r"\bno videos? in\b|there(?:'s| is) no video"),
     ("not_media", r"does(?:n.t| not) (?:contain|have) (?:an? |any )?(?:videos?|audio)|\bnot a video"),
-    ("timeout", r"timed out|timeout"),
+    # libcurl numbers its errors.
+    ("timeout", r"timed out|timeout|curl: \(28\)"),
+    ("dns", r"curl: \([56]\)"),
+    ("truncated", r"curl: \(18\)"),
+    ("network", r"curl: \(\d+\)"),
     ("network", r"connection (?:reset|refused|aborted|closed)|remote end closed|broken pipe|unable to connect"),
     ("dns", r"name or service not known|failure in name|failed to resolve ['\"h]|getaddrinfo|no address associated"),
     ("network", r"network is unreachable|no route to host|\bssl\b|certificate|tunnel connection failed|network error"),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from importlib.metadata import version
+from importlib.util import find_spec
 from pathlib import Path
 from typing import ClassVar, Literal, Self
 from urllib.parse import urlsplit
@@ -54,7 +55,7 @@ class WebSettings(BaseModel):
     how: ClassVar[tuple[str, ...]] = (
         "allow_addresses", "hosts", "any_host", "concurrency", "tries", "back_off_s", "outage_s", "wall_s",
         "when_unavailable", "cookies", "proxy", "session", "user_agent", "contact", "accept_terms", "javascript",
-        "extractor_args", "po_token",
+        "extractor_args", "po_token", "impersonate",
     )  # fmt: skip
     """Settings excluded from the fingerprint: they determine how clips are fetched, not what."""
     hidden: ClassVar[tuple[str, ...]] = ("cookies", "proxy", "po_token")
@@ -127,6 +128,10 @@ class WebSettings(BaseModel):
     """Arguments of yt-dlp's extractors, such as ``{youtube: {player_client: [tv, web_safari]}}``."""
     po_token: str = Field("", repr=False)
     """YouTube's proof-of-origin token, ``CLIENT.CONTEXT+TOKEN``, or several with commas; redacted from all rows."""
+    impersonate: str = ""
+    """Browser whose TLS handshake and headers yt-dlp's requests imitate, such as ``chrome`` or ``safari-26.0:macos``,
+    for platforms that block others; curl-cffi is of the extra ``impersonate``. Its User-Agent then takes the place of
+    ``user_agent``, except for robots.txt and plain downloads."""
     session: str = ""
     """Name of the guest whose budget is used, if several proxies or cookies act as several guests."""
     socket_timeout_s: float = Field(20.0, gt=0)
@@ -188,6 +193,19 @@ class WebSettings(BaseModel):
             raise ValueError("needs deno and yt-dlp-ejs, which are not installed: pip install 'vidal[javascript]'")
         return javascript
 
+    @field_validator("impersonate")
+    @classmethod
+    def _can_be_imitated(cls, browser: str) -> str:
+        if browser:
+            if find_spec("curl_cffi") is None:
+                raise ValueError("needs curl-cffi, which is not installed: pip install 'vidal[impersonate]'")
+            try:
+                from vidal.crawl.impersonation import target_of
+            except ImportError as error:
+                raise ValueError(f"curl-cffi {version('curl-cffi')} does not fit yt-dlp: {error}") from None
+            target_of(browser)
+        return browser
+
     def rules(self) -> Rules:
         """Return the rules on permitted connections; raises `ValueError` for an invalid address or proxy."""
         proxy = None
@@ -237,7 +255,12 @@ class WebSettings(BaseModel):
             for name, values in sorted(given.items())
         )
         secrets = (name for name in self.hidden if getattr(self, name))
-        return [f"yt-dlp {version('yt-dlp')}", f"javascript {javascript}", *arguments, *secrets]
+        browser = []
+        if self.impersonate:
+            from vidal.crawl.impersonation import target_of
+
+            browser = [f"impersonate {target_of(self.impersonate)}, curl-cffi {version('curl-cffi')}"]
+        return [f"yt-dlp {version('yt-dlp')}", f"javascript {javascript}", *browser, *arguments, *secrets]
 
     def check_terms(self, host: str) -> None:
         """Raise `RecipeError` for a host of a platform whose terms nobody has accepted."""

@@ -187,12 +187,13 @@ def test_a_page_and_a_file_behind_a_cookie_are_found(site: Site, child: FetchChi
 
 
 @pytest.mark.parametrize("path", ["/hops/3/bunny-unlucky-bird.mp4", "/hls/bunny-wake.mp4/index.m3u8"])
-def test_every_request_of_a_visit_is_admitted(site: Site, tmp_path: Path, path: str) -> None:
+@pytest.mark.parametrize("browser", ["", "chrome"])
+def test_every_request_of_a_visit_is_admitted(site: Site, tmp_path: Path, path: str, browser: str) -> None:
     site.hits.clear()
     admitted = Admitted()
     with FetchChild() as child:
-        assert ask(child, "media", site.url(path), tmp_path, admission=admitted).ok
-    assert len(admitted.asked) == len(site.hits) > 5
+        assert ask(child, "media", site.url(path), tmp_path, admission=admitted, impersonate=browser).ok
+    assert len(admitted.asked) == len(admitted.statuses) == len(site.hits) > 5
     kinds = [kind for _, kind in admitted.asked]
     assert kinds == sorted(kinds, reverse=True) and set(kinds) == {"page", "media"}
 

@@ -75,6 +75,11 @@ WORDS = [
 
 
 SAID_BY_SITES = [
+    ("Failed to perform, curl: (28) Operation too slow. Less than 1 bytes/sec transferred the last 2 seconds", "timeout"),
+    ("Failed to perform, curl: (6) Could not resolve host: nonexistent.example", "dns"),
+    ("Failed to perform, curl: (7) Failed to connect to 127.0.0.1 port 1 after 0 ms: Could not connect to server", "network"),
+    ("Failed to perform, curl: (18) end of response with 9 bytes missing", "truncated"),
+    ("Failed to perform, curl: (52) Empty reply from server", "network"),
     ("[twitter] 1: Suspended", "gone"),
     ("[vk] 1: Your account was flagged for automated behavior", "blocked"),
     ("[twitter] 1: This request looks like it might be automated", "blocked"),
