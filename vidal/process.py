@@ -56,7 +56,27 @@ class End:
         return exit_text(self.returncode)
 
 
-class Child:
+class Supervised:
+    """What can be done to a running process by its pid."""
+
+    pid: int
+
+    def limit(self, kind: int, soft: int, hard: int) -> None:
+        """Change a limit of the running process from outside."""
+        with contextlib.suppress(ProcessLookupError):
+            resource.prlimit(self.pid, kind, _lowered(kind, (soft, hard)))
+
+    def cpu_s(self) -> float:
+        """User and system time of the process so far, in seconds; 0 if it is gone."""
+        try:
+            # The second field is the program's name in parentheses, which may itself hold spaces and parentheses.
+            fields = Path(f"/proc/{self.pid}/stat").read_bytes().rpartition(b")")[2].split()
+        except OSError:
+            return 0.0
+        return (int(fields[11]) + int(fields[12])) / _TICKS_PER_S
+
+
+class Child(Supervised):
     """A process in a session of its own, with only the environment that is given and one output that is read.
 
     ``limits`` are pairs of a soft and a hard one, by ``resource.RLIMIT_AS``, ``CPU`` or ``FSIZE``; core files are off.
@@ -73,6 +93,7 @@ class Child:
         *,
         output: Literal["stdout", "stderr"],
         has_input: bool = False,
+        stdin: int = subprocess.DEVNULL,
     ) -> None:
         # prlimit and setpriv (util-linux) set limits and parent-death signal before the command's first instruction.
         # They keep Python out of the fork: `subprocess` then uses vfork, which copies no page tables and runs no atfork
@@ -88,7 +109,7 @@ class Child:
             [*launcher, *command],
             cwd=folder,
             env=environment,
-            stdin=subprocess.PIPE if has_input else subprocess.DEVNULL,
+            stdin=subprocess.PIPE if has_input else stdin,
             stdout=subprocess.PIPE if output == "stdout" else subprocess.DEVNULL,
             stderr=subprocess.PIPE if output == "stderr" else subprocess.DEVNULL,
             # What is written reaches the process at once, as it may be a request that the writer waits for.
@@ -112,11 +133,6 @@ class Child:
     def __exit__(self, *_: object) -> None:
         self.close()
 
-    def limit(self, kind: int, soft: int, hard: int) -> None:
-        """Change a limit of the running process from outside."""
-        with contextlib.suppress(ProcessLookupError):
-            resource.prlimit(self.pid, kind, _lowered(kind, (soft, hard)))
-
     def write(self, data: bytes) -> None:
         """Write to stdin; raises `OSError` where the process has closed it."""
         assert self._process.stdin is not None
@@ -134,15 +150,6 @@ class Child:
             return None
         # 64 KiB is what a pipe of Linux holds.
         return os.read(self._output_fd, 1 << 16)
-
-    def cpu_s(self) -> float:
-        """User and system time of the process so far, in seconds; 0 if it is gone."""
-        try:
-            # The second field is the program's name in parentheses, which may itself hold spaces and parentheses.
-            fields = Path(f"/proc/{self.pid}/stat").read_bytes().rpartition(b")")[2].split()
-        except OSError:
-            return 0.0
-        return (int(fields[11]) + int(fields[12])) / _TICKS_PER_S
 
     def poll(self, *, is_late: bool = False) -> End | None:
         """How the process ended, or None while it runs; one that is late is killed first, with its group."""

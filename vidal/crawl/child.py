@@ -20,12 +20,12 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, Self
 
-import vidal
 from vidal.crawl.admission import Admission
 from vidal.crawl.ask import Answer, Ask
+from vidal.crawl.fork_server import ForkedChild, ForkServer
 from vidal.errors import ToolError
 from vidal.media.limits import MIB
-from vidal.process import Child, private_folder
+from vidal.process import private_folder
 
 # Only the soft limit holds for the child itself: deno needs more (`vidal.crawl.javascript`).
 _LIMITS = {resource.RLIMIT_AS: (2048 * MIB, 64 * 1024 * MIB)}
@@ -38,22 +38,37 @@ _HOST_CHARACTERS = 253
 _ORIGIN_CHARACTERS = 300
 _SLACK_BYTES = 8 * MIB
 """Metadata, subtitles and fragments beside the media itself."""
-_ROOT = str(Path(vidal.__file__).parent.parent)
+_FOLDERS = ("HOME", "TMPDIR", "XDG_CONFIG_HOME", "XDG_CACHE_HOME", "XDG_DATA_HOME")
+_ENVIRONMENT = {
+    "PATH": "", "LC_ALL": "C.UTF-8", "TZ": "UTC", "TERM": "dumb", "YTDLP_NO_PLUGINS": "1", "MALLOC_ARENA_MAX": "2",
+}  # fmt: skip
 _MODULE = "vidal.crawl.child_main"
 
 
-def _renew_starter() -> None:
-    """Make the thread that starts all children of this process; a fork does not inherit it.
+_server: ForkServer | None = None
+"""That of this process."""
 
-    A child is killed with the thread that started it, and the threads that use it come and go.
+
+def _renew_starter() -> None:
+    """Make the thread that starts the fork server of this process; a fork inherits neither.
+
+    The server is killed with the thread that started it, and the threads that use it come and go.
     """
-    global _starter
-    _starter = ThreadPoolExecutor(1, "fetch-starter")
+    global _starter, _server
+    _starter, _server = ThreadPoolExecutor(1, "fetch-starter"), None
 
 
 _starter: ThreadPoolExecutor
 _renew_starter()
 os.register_at_fork(after_in_child=_renew_starter)
+
+
+def _running_server() -> ForkServer:
+    """The server of this process, started if it does not run; called in the one thread of `_starter`."""
+    global _server
+    if _server is None or not _server.is_running():
+        _server = ForkServer({**dict.fromkeys(_FOLDERS, "/nonexistent"), **_ENVIRONMENT}, _LIMITS)
+    return _server
 
 
 class FetchChild:
@@ -76,7 +91,7 @@ class FetchChild:
         self._cpu_s = cpu_s
         self._module = module
         self._function = function
-        self._child: Child | None = None
+        self._child: ForkedChild | None = None
         self._unread = b""
         self.starts = 0
         self.start_s = 0.0
@@ -92,15 +107,19 @@ class FetchChild:
     def pid(self) -> int | None:
         return None if self._child is None else self._child.pid
 
-    def start(self) -> Child:
+    def start(self) -> ForkedChild:
         """Start the process if none runs; `ask` does so by itself. Raises `ToolError` where it does not start."""
         if self._child is not None and self._child.poll() is None:
             return self._child
         self._kill()
         started = time.perf_counter()
-        child = self._child = _starter.submit(
-            Child, self._command(), self._home, self._environment(), _LIMITS, output="stdout", has_input=True
-        ).result()
+        server, home = _starter.submit(_running_server).result(), str(self._home)
+        try:
+            child = self._child = server.fork(
+                self._module, self._function, self._home, dict.fromkeys(_FOLDERS, home), [home, self._robots_folder]
+            )
+        except OSError as error:
+            raise ToolError(f"the fetching process does not start: {error}") from error
         self._unread = b""
         if self._read_line(child, time.monotonic() + _START_WALL_S) is None:
             self._kill()
@@ -150,7 +169,7 @@ class FetchChild:
             raise
 
     @staticmethod
-    def _serve(child: Child, message: dict[str, Any], admission: Admission | None) -> float:
+    def _serve(child: ForkedChild, message: dict[str, Any], admission: Admission | None) -> float:
         """Answer the child, which is about to send a request or has learned something; returns the seconds waited."""
         if "answered" in message:
             if admission is not None:
@@ -179,22 +198,7 @@ class FetchChild:
             self._child.close()
             self._child = None
 
-    def _command(self) -> list[str]:
-        # Isolated: neither the user's site packages nor PYTHON* variables. The vidal that runs there is this one,
-        # in front of another that may be installed.
-        is_installed = Path(_ROOT).name in ("site-packages", "dist-packages")
-        path = "" if is_installed else f"import sys; sys.path.insert(0, {_ROOT!r}); "
-        code = f"{path}import {self._module} as child; child.{self._function}()"
-        return [sys.executable, "-I", "-B", "-c", code, str(os.getpid()), str(self._home), self._robots_folder]
-
-    def _environment(self) -> dict[str, str]:
-        folders = ("HOME", "TMPDIR", "XDG_CONFIG_HOME", "XDG_CACHE_HOME", "XDG_DATA_HOME")
-        return {
-            **dict.fromkeys(folders, str(self._home)), "PATH": "", "LC_ALL": "C.UTF-8", "TZ": "UTC", "TERM": "dumb",
-            "YTDLP_NO_PLUGINS": "1", "MALLOC_ARENA_MAX": "2",
-        }  # fmt: skip
-
-    def _read_line(self, child: Child, deadline: float) -> bytes | None:
+    def _read_line(self, child: ForkedChild, deadline: float) -> bytes | None:
         """The next line, or None if it did not come by ``deadline`` or the pipe is closed."""
         while b"\n" not in self._unread:
             data = child.read(deadline)
@@ -203,7 +207,7 @@ class FetchChild:
             self._unread += data
             if not data or len(self._unread) > _ANSWER_BYTES:
                 # The end of the pipe, or an endless answer: `poll` then says how the process ended.
-                child.wait(0.0)
+                child.close()
                 return None
         line, _, self._unread = self._unread.partition(b"\n")
         return line
