@@ -62,7 +62,8 @@ class Admission:
             paused_s += wait_s if state != "open" else 0.0
             if paused_s > _MAX_PAUSE_S:
                 self.refused = budget, wait_s, state
-                return _refusal(state, left_text(host, wait_s, state), waited_s)
+                reason = "host_unavailable" if state == "on_trial" else state
+                return _refusal(reason, left_text(host, wait_s, state), waited_s)
             wait_s = min(wait_s, _ASK_AGAIN_S)
             self._sleep(wait_s)
             waited_s += wait_s

@@ -128,7 +128,7 @@ class Governor:
             database.execute("UPDATE visits SET seen_at = ? WHERE visit = ?", (now, visit))
             pause_s, state, is_on_trial = self._pause(database, budget, now)
             if pause_s <= 0 and is_on_trial and self._probe(database, budget, now) not in (None, visit):
-                pause_s = _PROBE_POLL_S
+                pause_s, state = _PROBE_POLL_S, "on_trial"
             if pause_s > 0:
                 database.execute("DELETE FROM waiting WHERE visit = ?", (visit,))
                 return pause_s, state

@@ -10,6 +10,9 @@ from dataclasses import dataclass
 from vidal.clip import Clip
 from vidal.crawl.visitor import Later, Tries
 
+_SOON_S = 5.0
+"""Threads are spared for a clip that is due within this time."""
+
 
 @dataclass(slots=True)
 class Turn:
@@ -26,11 +29,20 @@ class Schedule:
     """Clips by budget; a free thread gets one of the budget that the fewest threads are using.
 
     A clip that is postponed, because its budget is used up or paused or a visit failed, occupies no thread meanwhile.
+    Hosts that do not answer, whose visits may take their time to fail, get half of the threads while another has clips.
     """
 
-    def __init__(self, turns: Sequence[Turn], clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(
+        self,
+        turns: Sequence[Turn],
+        clock: Callable[[], float] = time.monotonic,
+        threads: int = 1,
+        is_up: Callable[[str], bool] = bool,
+    ) -> None:
+        """``is_up`` tells whether the hosts of a budget answer."""
         self._lock = threading.Lock()
         self._clock = clock
+        self._is_up, self._most_silent = is_up, max(1, threads // 2)
         self._waiting: dict[str, list[Turn]] = {}
         self._busy: dict[str, int] = {}
         self._held_until: dict[str, float] = {}
@@ -49,7 +61,7 @@ class Schedule:
                 return None
             now = self._clock()
             due: dict[str, Turn] = {}
-            times: list[float] = []
+            due_at: dict[str, float] = {}
             for name, turns in self._waiting.items():
                 held_until = self._held_until.get(name, now)
                 ready = [turn for turn in turns if turn.not_before <= now] if held_until <= now else []
@@ -58,12 +70,18 @@ class Schedule:
                     due[name] = min(ready, key=lambda turn: turn.tries.failures)
                 elif ready:
                     due[name] = ready[0]
-                elif turns:
-                    times.append(max(held_until, min(turn.not_before for turn in turns)))
+                if turns:
+                    due_at[name] = max(held_until, min(turn.not_before for turn in turns))
+            silent = {name for name in self._waiting if not self._is_up(name)}
+            if sum(self._busy[name] for name in silent) >= self._most_silent and any(
+                at <= now + _SOON_S for name, at in due_at.items() if name not in silent
+            ):
+                due = {name: turn for name, turn in due.items() if name not in silent}
             # Of equals the first: budgets are in the order of their first clip.
             budget = min(due, key=lambda name: self._busy[name], default=None)
             if budget is None:
-                return min(times) - now if times else None
+                times = [at for at in due_at.values() if at > now]
+                return min(times, default=now + _SOON_S) - now if due_at else None
             self._waiting[budget].remove(due[budget])
             self._busy[budget] += 1
             return due[budget]

@@ -148,6 +148,8 @@ class Visitor:
         self._clock, self._sleep = clock, sleep
         self._answered_at: dict[str, float] = {}
         """When each budget's hosts last answered a visit as a host that is up does."""
+        self._up: set[str] = set()
+        """Budgets whose last visit found the host up."""
         self._children: list[FetchChild] = []
         self._lock = threading.Lock()
         self._robots = private_folder("robots")
@@ -163,6 +165,10 @@ class Visitor:
         finally:
             with self._lock:
                 self._children.append(child)
+
+    def is_up(self, budget: str) -> bool:
+        """Whether the last visit of the budget found its host up."""
+        return budget in self._up
 
     def close(self) -> None:
         """End all children."""
@@ -219,6 +225,10 @@ class Visitor:
             self._answered_at[last] = self._clock()
             if answer.reason != "rate_limited":
                 tries.pauses.end(last, self._clock())
+        if answer.reason in HOST_WIDE:
+            self._up.discard(last)
+        elif not admission.refused:
+            self._up.add(last)
         if answer.ok or not answer.transient:
             return answer
         state = "rate_limited" if answer.reason == "rate_limited" else "host_unavailable"
@@ -226,6 +236,8 @@ class Visitor:
             last, pause_s, state = admission.refused
         if state == "crawl_delay":
             return answer
+        if state == "on_trial":
+            return Later(pause_s)
         if pause_s > 0:
             is_own = admission.refused is None
             return Later(pause_s) if tries.waits_for(last, state, pause_s, rules.patience_s, is_own=is_own) else answer

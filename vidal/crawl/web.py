@@ -71,8 +71,8 @@ class WebFetcher:
             Turn(budget, clip, Tries(self._settings, self._clock, pauses))
             for budget, clip in zip(budgets, clips, strict=True)
         ]
-        schedule = Schedule(turns, self._clock)
         threads = min(self._settings.concurrency, len(clips))
+        schedule = Schedule(turns, self._clock, threads, self._visitor.is_up)
         with ThreadPoolExecutor(threads, thread_name_prefix="fetch") as pool:
             for running in [pool.submit(self._work, schedule, judge) for _ in range(threads)]:
                 # What a thread raises is no clip's failure, and ends the run.

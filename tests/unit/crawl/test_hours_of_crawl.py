@@ -22,6 +22,7 @@ from vidal.crawl.web import Judge, WebFetcher
 from vidal.stage import Direct
 
 THREADS = 8
+SILENT = "no connection within 20 s"
 
 Play = Callable[[str, float], Answer]
 """What comes of an address at a time."""
@@ -73,7 +74,7 @@ class PlayedChild(FetchChild):
             return Answer.failed(go["reason"], go["detail"])
         self._hits.append((ask.url, self._time.now))
         answer = self._play(ask.url, self._time.now)
-        self._time.sleep(0.05)
+        self._time.sleep(20.0 if answer.detail == SILENT else 0.05)
         return answer
 
 
@@ -196,6 +197,16 @@ def test_a_host_that_answers_no_more_is_waited_for_as_long_as_the_patience(tmp_p
 
     clips, _, took_s = crawled(urls, play, tmp_path, any_host=HostRules(patience_s=10))
     assert {clip.reason for clip in clips[100:]} == {"rate_limited"} and 36 < took_s < 45
+
+
+def test_silent_hosts_hold_up_no_host_that_answers(tmp_path: Path) -> None:
+    urls = [f"http://{'good.org' if n % 2 else f'silent{n}.org'}/{n}" for n in range(200)]
+    clips, hits, _ = crawled(
+        urls, lambda url, now: good() if "good" in url else Answer.failed("network", SILENT), tmp_path
+    )
+    assert [clip.is_open for clip in clips] == [False, True] * 100
+    assert max(at for url, at in hits if "good" in url) < 1.2 * 100 * 0.5
+    assert all(hits[0][1] == at for _, at in hits[:THREADS]), "as long as no host has answered, no thread is spared"
 
 
 def test_a_rerun_asks_a_host_that_wants_to_be_left_alone_for_nothing(tmp_path: Path) -> None:
