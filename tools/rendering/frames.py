@@ -93,10 +93,14 @@ def _rendered(kind: Kind, library: Library, seed: int, hw: tuple[int, int]) -> t
 
 
 def picks(seed: int, chunks: int, *, steps: int, batch: int) -> Iterator[tuple[int, list[int]]]:
-    """Chunk and frame numbers of every step, drawn from the seed alone: a step waits for a chunk still rendering."""
+    """Chunk and frame numbers of every step, drawn from the seed alone.
+
+    Later chunks join over the first half of the steps, so that training need not wait for them to be rendered.
+    """
     rng = np.random.default_rng([seed, 1])
-    for _ in range(steps):
-        yield int(rng.integers(chunks)), rng.choice(CHUNK, batch, replace=False).tolist()
+    for step in range(steps):
+        joined = min(chunks, 2 + 2 * step * chunks // steps)
+        yield int(rng.integers(joined)), rng.choice(CHUNK, batch, replace=False).tolist()
 
 
 def held_out_frames(library: Library, *, first: int, count: int, honest: bool = False) -> list[Frame]:

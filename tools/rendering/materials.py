@@ -1,4 +1,4 @@
-"""What a rendered surface is made of, and the thermal numbers that go with it."""
+"""What a rendered surface is made of, the thermal numbers that go with it, and what kind of thing it belongs to."""
 
 from dataclasses import dataclass
 from enum import IntEnum
@@ -20,6 +20,22 @@ class Material(IntEnum):
     BODY = 10
     SKIN = 11
     WATER = 12
+    ENGINE = 13
+    RUBBER = 14
+
+
+class Category(IntEnum):
+    """What a pixel of a rendered frame shows: the kind of thing rather than what it is made of."""
+
+    SCENERY = 0
+    PERSON = 1
+    ANIMAL = 2
+    PLANT = 3
+    FOOD = 4
+    VEHICLE = 5
+    BUILDING = 6
+    FURNITURE = 7
+    OBJECT = 8
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -47,4 +63,6 @@ THERMAL = {
     Material.BODY: Thermal(above_air_k=10.0, spread_k=1.5, sun_k=1.0, emissivity=0.97),
     Material.SKIN: Thermal(above_air_k=13.0, spread_k=1.0, sun_k=0.5, emissivity=0.98),
     Material.WATER: Thermal(above_air_k=-3.0, spread_k=1.0, sun_k=1.0, emissivity=0.96),
+    Material.ENGINE: Thermal(above_air_k=22.0, spread_k=6.0, sun_k=5.0, emissivity=0.90),
+    Material.RUBBER: Thermal(above_air_k=4.0, spread_k=3.0, sun_k=5.0, emissivity=0.95),
 }

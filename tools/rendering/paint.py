@@ -7,7 +7,8 @@ import numpy as np
 import numpy.typing as npt
 
 from tools.rendering.materials import Material
-from tools.rendering.textures import Library, noise_image
+from tools.rendering.noise import noise_image
+from tools.rendering.textures import Library
 
 Floats = npt.NDArray[np.float32]
 

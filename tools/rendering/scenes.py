@@ -1,20 +1,21 @@
 """Rendered scenes: RGB, exact depth, segmentation and material of every pixel, all from one seed.
 
-The scenes are built so that height in the image says little about distance: cameras pitch and roll far, a third of
+The scenes are built so that height in the image says little about distance: cameras pitch and roll far, a fifth of
 the objects float, ceilings and slanted walls come near at the top or at one side, and some scenes have no floor.
 """
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import cv2
 import numpy as np
 import numpy.typing as npt
 
-from tools.rendering.materials import Material
+from tools.rendering.cutouts import DEEPEST
+from tools.rendering.materials import Category, Material
 from tools.rendering.paint import Texture, backdrop, paint
 from tools.rendering.raycast import Board, Box, Cylinder, Ellipsoid, Floats, Plane, Shape, camera_rays
-from tools.rendering.textures import CUTOUT_PX, Library
+from tools.rendering.textures import Library
 
 SUPERSAMPLE = 1.15
 """Scenes are traced this much finer than asked and averaged down, which softens edges as a lens does."""
@@ -22,13 +23,14 @@ SUPERSAMPLE = 1.15
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Frame:
-    """rgb (h, w, 3) uint8; depth (h, w) float32 z-depth in metres, inf for the sky; segment and material (h, w) uint8
-    (segment 0 is the background); lit (h, w) float32, the share of direct sun that heats a surface."""
+    """rgb (h, w, 3) uint8; depth (h, w) float32 z-depth in metres, inf for the sky; segment, material and category
+    (h, w) uint8 (segment 0 is the background); lit (h, w) float32, the share of direct sun that heats a surface."""
 
     rgb: npt.NDArray[np.uint8]
     depth: Floats
     segment: npt.NDArray[np.uint8]
     material: npt.NDArray[np.uint8]
+    category: npt.NDArray[np.uint8]
     lit: Floats
 
 
@@ -38,8 +40,17 @@ class Surface:
 
     shape: Shape
     texture: Texture
-    material: Material
+    material: Material | npt.NDArray[np.uint8]
+    """Of the whole, or of each of (k, k) equal parts of a board."""
+    category: Category = Category.SCENERY
     contact: tuple[float, float, float] | None = None
+
+    def material_at(self, u: Floats, v: Floats) -> Material | npt.NDArray[np.uint8]:
+        """Of points (n,) given by texture coordinates."""
+        if isinstance(self.material, Material):
+            return self.material
+        rows, cols = (np.minimum((x * len(self.material)).astype(np.intp), len(self.material) - 1) for x in (v, u))
+        return self.material[rows, cols]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -78,7 +89,7 @@ def _stage(rng: np.random.Generator, hw: tuple[int, int], *, honest: bool) -> St
         half_height=half_height,
         floor_m=float(np.exp(rng.normal(0.3, 0.6))) if rng.random() < (1 if kind == "calm" else 0.85) else None,
         outdoor=bool(rng.random() < 0.55),
-        floating=0.12 if kind == "calm" else 0.32,
+        floating=0.1 if kind == "calm" else 0.25,
         honest=honest,
     )
 
@@ -143,11 +154,11 @@ def _board(
     rng: np.random.Generator, library: Library, bottom: npt.NDArray[np.float64], tall_m: float, *, grounded: bool
 ) -> Surface:
     which = int(rng.integers(len(library.cutouts)))
-    rgba = library.cutouts[which]
-    if rng.random() < 0.5:
-        rgba = rgba[:, ::-1]
-    inside = cv2.distanceTransform((rgba[..., 3] > 127).astype(np.uint8), cv2.DIST_L2, 3)
-    relief = np.sqrt(inside / CUTOUT_PX).astype(np.float32) * tall_m * rng.uniform(0, 0.35)
+    mirror = slice(None, None, -1 if rng.random() < 0.5 else 1)
+    rgba = library.cutouts[which][:, mirror]
+    # However near it stands, the board does not reach the camera.
+    height_m = min(tall_m * rng.uniform(0.4, 1), bottom[2] * 0.6 / DEEPEST)
+    relief = library.reliefs[which][:, mirror].astype(np.float32) / 255 * np.float32(height_m * DEEPEST)
     width_m = tall_m * float(np.clip(library.aspects[which], 0.2, 4))
     x, y, z = bottom
     facing = float(np.arctan2(-x, z))
@@ -161,7 +172,8 @@ def _board(
             bulge=relief,
         ),
         texture=Texture(image=np.ascontiguousarray(rgba[..., :3]), span_m=1.0, offset=(0.0, 0.0)),
-        material=Material(library.materials[which]),
+        material=library.materials[which][:, mirror],
+        category=Category(library.categories[which]),
         contact=(x, z, width_m / 2) if grounded else None,
     )
 
@@ -194,6 +206,7 @@ def _solid(
         shape=shape,
         texture=paint(rng, material, library, span_m=tall_m * rng.uniform(0.3, 2), honest=honest),
         material=material,
+        category=Category.OBJECT,
         contact=(x, centre[2], thick) if grounded else None,
     )
 
@@ -224,6 +237,7 @@ def _figure(
             ),
             texture=texture,
             material=material,
+            category=Category.PERSON,
             contact=(x, z, 0.2 * tall_m) if number == 1 else None,
         )
 
@@ -232,7 +246,8 @@ def _traced(rng: np.random.Generator, stage: Stage, surfaces: list[Surface], lib
     count = len(stage.rays)
     sky = backdrop(rng, stage.hw, library, outdoor=stage.outdoor)
     rgb, material, lit = sky[0].reshape(count, 3), sky[1].ravel(), sky[2].ravel()
-    depth, segment = np.full(count, np.inf, np.float32), np.zeros(count, np.uint8)
+    depth = np.full(count, np.inf, np.float32)
+    segment, category = np.zeros(count, np.uint8), np.zeros(count, np.uint8)
     sun = rng.normal(size=3) * (1, 0.5, 1) - (0, 1.2, 0.4)
     sun = (sun / np.linalg.norm(sun)).astype(np.float32)
     ambient = rng.uniform(0.35, 0.8)
@@ -246,13 +261,15 @@ def _traced(rng: np.random.Generator, stage: Stage, surfaces: list[Surface], lib
             direct = direct * _shadows(t[:, None] * stage.rays[seen], surfaces)
         light = ambient + (1 - ambient) * direct / max(-float(sun[1]), 0.5)
         rgb[seen] = surface.texture.at(hit.u[nearer], hit.v[nearer]) * light.clip(0.15, 1.25)[:, None]
-        depth[seen], segment[seen], material[seen] = t, number, surface.material
+        depth[seen], segment[seen], category[seen] = t, number, surface.category
+        material[seen] = surface.material_at(hit.u[nearer], hit.v[nearer])
         lit[seen] = direct if stage.outdoor else 0
     return Frame(
         rgb=rgb.clip(0, 255).astype(np.uint8).reshape(*stage.hw, 3),
         depth=depth.reshape(stage.hw),
         segment=segment.reshape(stage.hw),
         material=material.reshape(stage.hw),
+        category=category.reshape(stage.hw),
         lit=lit.reshape(stage.hw),
     )
 
@@ -280,13 +297,7 @@ def _finished(rng: np.random.Generator, frame: Frame) -> Frame:
     if rng.random() < 0.4:
         rows, cols = np.mgrid[-1 : 1 : frame.depth.shape[0] * 1j, -1 : 1 : frame.depth.shape[1] * 1j]
         rgb *= np.exp(rows * rng.normal(0, 0.3) + cols * rng.normal(0, 0.3))[..., None]
-    return Frame(
-        rgb=rgb.clip(0, 255).astype(np.uint8),
-        depth=frame.depth,
-        segment=frame.segment,
-        material=frame.material,
-        lit=frame.lit,
-    )
+    return replace(frame, rgb=rgb.clip(0, 255).astype(np.uint8))
 
 
 def _shrunk(frame: Frame, hw: tuple[int, int]) -> Frame:
@@ -296,5 +307,6 @@ def _shrunk(frame: Frame, hw: tuple[int, int]) -> Frame:
         depth=np.asarray(cv2.resize(frame.depth, size, interpolation=cv2.INTER_NEAREST), np.float32),
         segment=np.asarray(cv2.resize(frame.segment, size, interpolation=cv2.INTER_NEAREST), np.uint8),
         material=np.asarray(cv2.resize(frame.material, size, interpolation=cv2.INTER_NEAREST), np.uint8),
+        category=np.asarray(cv2.resize(frame.category, size, interpolation=cv2.INTER_NEAREST), np.uint8),
         lit=np.asarray(cv2.resize(frame.lit, size, interpolation=cv2.INTER_AREA), np.float32),
     )

