@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import itertools
 import secrets
 import threading
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -122,15 +123,15 @@ class Fetch(Stage, WebSettings):
         away = [clip for clip in clips if not _take_from_source_layer(clip)]
         for clip in away:
             self._check_scheme(clip)
-        on_web = [clip for clip in away if clip.is_open and scheme_of(clip.url) in WEB_SCHEMES]
-        for clip in on_web:
+        is_on_web = [clip.is_open and scheme_of(clip.url) in WEB_SCHEMES for clip in away]
+        for clip in (on_web := list(itertools.compress(away, is_on_web))):
             self._judge(clip)
         if open_clips := [clip for clip in on_web if clip.is_open]:
             if self._web is None:
                 raise ValueError("fetch needs the run's governor")
             self._web.fetch(open_clips, self._judge)
-        for clip in away:
-            if clip.is_open and clip not in on_web:
+        for clip, was_visited in zip(away, is_on_web, strict=True):
+            if clip.is_open and not was_visited:
                 self._copy(clip)
 
     def _check_scheme(self, clip: Clip) -> None:
