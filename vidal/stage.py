@@ -44,6 +44,7 @@ import json
 import re
 import threading
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import AbstractContextManager
 from typing import Any, ClassVar, Protocol
 
 import pyarrow as pa
@@ -69,6 +70,10 @@ class Resources(BaseModel):
     timeout_s: float | None = Field(300.0, gt=0)
     """Wall-clock limit for one clip, after which the watchdog ends the worker; none for a stage that waits for a
     remote service and keeps its own deadlines."""
+
+
+Waiting = Callable[[], AbstractContextManager[Callable[[], None]]]
+"""The context of a stage that waits and computes nothing itself; gives a function that asks for another shard."""
 
 
 class Shared(Protocol):
@@ -192,6 +197,9 @@ class Stage(Step):
 
         For a stage that learns whose a clip is: it rejects such a clip instead of asking anybody for more of it.
         """
+
+    def wait_in(self, waiting: Waiting) -> None:
+        """Receive, before `setup`, the context in which a worker makes another shard while this stage waits."""
 
     def process(self, clip: Clip) -> None:
         raise TypeError(f"{type(self).__name__} defines neither process nor process_batch")

@@ -11,7 +11,7 @@ from vidal.clip import Clip
 from vidal.crawl.visitor import Later, Tries
 
 _SOON_S = 5.0
-"""Threads are spared for a clip that is due within this time."""
+"""Threads are kept for a clip that is due within this time."""
 
 
 @dataclass(slots=True)
@@ -42,7 +42,7 @@ class Schedule:
         """``is_up`` tells whether the hosts of a budget answer."""
         self._lock = threading.Lock()
         self._clock = clock
-        self._is_up, self._most_silent = is_up, max(1, threads // 2)
+        self._is_up, self._threads, self._most_silent = is_up, threads, max(1, threads // 2)
         self._waiting: dict[str, list[Turn]] = {}
         self._busy: dict[str, int] = {}
         self._held_until: dict[str, float] = {}
@@ -85,6 +85,18 @@ class Schedule:
             self._waiting[budget].remove(due[budget])
             self._busy[budget] += 1
             return due[budget]
+
+    def is_idle(self) -> bool:
+        """Whether less than half of the threads have clips, those that are due soon included."""
+        with self._lock:
+            soon = self._clock() + _SOON_S
+            due = (
+                turn
+                for name, turns in self._waiting.items()
+                for turn in turns
+                if max(turn.not_before, self._held_until.get(name, 0.0)) <= soon
+            )
+            return sum(self._busy.values()) + sum(1 for _ in due) < self._threads / 2
 
     def stop(self) -> None:
         """Leave the clips that are waiting as they are."""

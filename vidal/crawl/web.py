@@ -9,7 +9,7 @@ from __future__ import annotations
 import dataclasses
 import time
 from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor, wait
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -40,6 +40,7 @@ _FILE_SUFFIXES = (
 )  # fmt: skip
 
 _MAX_SLEEP_S = 0.25
+_LOOK_S = 0.5
 
 Judge = Callable[[Clip], None]
 
@@ -60,8 +61,10 @@ class WebFetcher:
         self._clock, self._sleep = clock, sleep
         self._visitor = Visitor(settings, governor, run, clock=clock, sleep=sleep)
 
-    def fetch(self, clips: Sequence[Clip], judge: Judge) -> None:
+    def fetch(self, clips: Sequence[Clip], judge: Judge, ask_for_more: Callable[[], None] = lambda: None) -> None:
         """Download each clip's file into its folder, or leave the clip rejected by ``judge`` or failed.
+
+        ``ask_for_more`` is called now and then while the last clips leave threads idle.
 
         With ``when_unavailable: open`` the first clip that gives up a paused host raises `NotNowError` for all of them.
         """
@@ -74,9 +77,14 @@ class WebFetcher:
         threads = min(self._settings.concurrency, len(clips))
         schedule = Schedule(turns, self._clock, threads, self._visitor.is_up)
         with ThreadPoolExecutor(threads, thread_name_prefix="fetch") as pool:
-            for running in [pool.submit(self._work, schedule, judge) for _ in range(threads)]:
-                # What a thread raises is no clip's failure, and ends the run.
-                running.result()
+            running = {pool.submit(self._work, schedule, judge) for _ in range(threads)}
+            while running:
+                ended, running = wait(running, _LOOK_S)
+                for each in ended:
+                    # What a thread raises is no clip's failure, and ends the run.
+                    each.result()
+                if schedule.is_idle():
+                    ask_for_more()
 
     def _work(self, schedule: Schedule, judge: Judge) -> None:
         with self._visitor.child() as child:

@@ -6,9 +6,11 @@ import contextlib
 import multiprocessing
 import os
 import signal
+import threading
 from collections import deque
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
 from multiprocessing import resource_tracker
 from multiprocessing.connection import Connection, wait
 from typing import Any
@@ -22,6 +24,8 @@ from vidal.process import exit_text, sweep_folders
 from vidal.stage import Direct, Shared
 
 _TICK_S = 0.5
+_MOST_SHARDS = 2
+"""Shards that one worker makes at once, while one of them waits."""
 _NOTHING = UnderWay(stage="", clip_ids=())
 # Not forked: the driver has threads, and CUDA does not work in a fork of a process that has started it.
 _SPAWN = multiprocessing.get_context("spawn")
@@ -73,8 +77,8 @@ class _Member:
 
     process: Any
     pipe: Connection
-    shard: int | None = None
-    under_way: UnderWay = _NOTHING
+    shards: dict[int, UnderWay] = field(default_factory=dict)
+    """The shards that it is making: one, or two while one of them waits for others than this machine."""
 
 
 class PoolEngine:
@@ -90,8 +94,8 @@ class PoolEngine:
         left: dict[int, UnderWay | NotNowError] = {}
         deaths_in_setup = 0
         try:
-            while waiting or any(m.shard is not None for m in self._members):
-                busy = sum(m.shard is not None for m in self._members)
+            while waiting or any(m.shards for m in self._members):
+                busy = sum(bool(m.shards) for m in self._members)
                 while len(self._members) < min(self._size, len(waiting) + busy):
                     self._members.append(_start(job))
                 ready = wait([m.pipe for m in self._members], timeout=_TICK_S)
@@ -100,10 +104,9 @@ class PoolEngine:
                         continue
                     self._members.remove(member)
                     member.process.join()
-                    if member.shard is not None:
-                        left[member.shard] = member.under_way
+                    left |= member.shards
                     # One death in setup may be chance; when more than all workers have died there, the next ones will.
-                    elif (deaths_in_setup := deaths_in_setup + 1) > 1 + self._size:
+                    if not member.shards and (deaths_in_setup := deaths_in_setup + 1) > 1 + self._size:
                         how = exit_text(member.process.exitcode)
                         raise MachineError(f"workers die while they load their models ({how}); is memory short?")
                 progress.tick()
@@ -123,19 +126,20 @@ class PoolEngine:
         if kind == "fatal":
             raise fatal_error(*value)
         if kind == "begin":
-            member.under_way = value
+            shard, under_way = value
+            member.shards[shard] = under_way
         elif kind == "advance":
             progress.update(value)
         else:
             if kind == "done":
                 progress.done(value)
+                del member.shards[value.shard]
                 if value.not_now is not None:
                     left[value.shard] = value.not_now
-            member.shard, member.under_way = None, _NOTHING
-            if waiting:
+            if waiting and (kind == "more" or not member.shards):
                 assignment = waiting.popleft()
                 # Set before it is sent: where the worker is dead already, its pipe ends next, and the shard is retried.
-                member.shard = assignment.shard
+                member.shards[assignment.shard] = _NOTHING
                 with contextlib.suppress(OSError):
                     member.pipe.send(assignment)
         return True
@@ -200,11 +204,14 @@ def _serve(job: Job, pipe: Connection, parent_pid: int) -> None:
     # as leaked when it is killed.
     multiprocessing.set_start_method("fork", force=True)
     try:
-        with contextlib.closing(Worker(job, job.groups, _PipeNotes(pipe))) as worker:
+        notes = _PipeNotes(pipe)
+        with contextlib.closing(Worker(job, job.groups, notes, notes.more)) as worker:
             worker.setup()
-            pipe.send(("ready", None))
-            while True:
-                pipe.send(("done", worker.make(pipe.recv())))
+            notes.send("ready", None)
+            # Its threads last: the end of one would end the processes that it has started.
+            with ThreadPoolExecutor(_MOST_SHARDS) as pool:
+                while True:
+                    pool.submit(_make, worker, pipe.recv(), notes)
     except (EOFError, BrokenPipeError):
         return
     except BaseException as error:
@@ -212,14 +219,31 @@ def _serve(job: Job, pipe: Connection, parent_pid: int) -> None:
         raise SystemExit(1) from error
 
 
+def _make(worker: Worker, assignment: Assignment, notes: _PipeNotes) -> None:
+    with contextlib.suppress(BrokenPipeError):
+        try:
+            notes.send("done", worker.make(assignment))
+        except BaseException as error:
+            notes.send("fatal", fatal_text(error))
+
+
 class _PipeNotes(Notes):
     """Notes sent through the pipe: what was written survives the process, so every note is certain to arrive."""
 
     def __init__(self, pipe: Connection) -> None:
         self._pipe = pipe
+        self._lock = threading.Lock()
+
+    def send(self, kind: str, value: object) -> None:
+        with self._lock:
+            self._pipe.send((kind, value))
 
     def begin(self, shard: int, under_way: UnderWay, *, surely: bool) -> None:
-        self._pipe.send(("begin", under_way))
+        self.send("begin", (shard, under_way))
 
     def advance(self, report: ShardReport) -> None:
-        self._pipe.send(("advance", report))
+        self.send("advance", report)
+
+    def more(self) -> None:
+        """Ask for another shard beside the one that is being made."""
+        self.send("more", None)

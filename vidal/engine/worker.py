@@ -7,8 +7,10 @@ import os
 import shutil
 import signal
 import tempfile
+import threading
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
 from vidal.clip import Clip
@@ -49,12 +51,20 @@ def become_worker(*, gpus: float, parent_pid: int | None) -> None:
 
 
 class Worker:
-    """Holds the loaded stages of some groups of a job and runs shards through them."""
+    """Holds the loaded stages of some groups of a job and runs shards through them.
 
-    def __init__(self, job: Job, groups: Sequence[Group], notes: Notes) -> None:
+    One thread at a time computes. While a stage waits, as for the last retries of a crawl, another thread may make
+    another shard, which the worker asks for through ``more``.
+    """
+
+    def __init__(self, job: Job, groups: Sequence[Group], notes: Notes, more: Callable[[], None] | None = None) -> None:
         self._job = job
         self._groups = groups
         self._notes = notes
+        self._more = more
+        self._turn = threading.Lock()
+        self._making: dict[int, Assignment] = {}
+        self._has_asked = False
         self._loader: ClipLoader | None = None
         self._scratch = private_folder("worker")
 
@@ -67,6 +77,8 @@ class Worker:
             if stage.step_name() in self._job.shared:
                 stage.bind(self._job.shared[stage.step_name()])
             stage.withhold(self._job.removals.names)
+            if self._more is not None:
+                stage.wait_in(self._waiting)
             try:
                 stage.setup()
             except VidalError:
@@ -133,11 +145,33 @@ class Worker:
     def make(self, assignment: Assignment) -> ShardReport:
         """Make a whole shard, from plan to commit, in this process, or give it back."""
         report = ShardReport(shard=assignment.shard)
-        try:
-            self.finish(self.process(self.load(assignment), assignment, report), assignment, report)
-        except NotNowError as error:
-            report.give_back(error)
+        with self._turn:
+            self._making[assignment.shard] = assignment
+            self._has_asked = False
+            try:
+                self.finish(self.process(self.load(assignment), assignment, report), assignment, report)
+            except NotNowError as error:
+                report.give_back(error)
+            finally:
+                del self._making[assignment.shard]
         return report
+
+    @contextmanager
+    def _waiting(self) -> Iterator[Callable[[], None]]:
+        """Let another shard be made meanwhile; gives the function that asks for one."""
+
+        def ask() -> None:
+            # After a death each clip is alone, so that the next one tells which it was.
+            is_alone = len(self._making) == 1 and not any(each.isolate for each in self._making.values())
+            if self._more is not None and is_alone and not self._has_asked:
+                self._has_asked = True
+                self._more()
+
+        self._turn.release()
+        try:
+            yield ask
+        finally:
+            self._turn.acquire()
 
 
 def fatal_text(error: BaseException) -> tuple[str, str]:

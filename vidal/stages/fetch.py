@@ -7,6 +7,7 @@ import itertools
 import secrets
 import threading
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from datetime import date
 from importlib import metadata
 from typing import Any, ClassVar
@@ -22,11 +23,15 @@ from vidal.crawl.settings import WebSettings
 from vidal.dataset.removals import REASON
 from vidal.errors import ClipError
 from vidal.record import Column
-from vidal.stage import Resources, Shared, Stage
+from vidal.stage import Resources, Shared, Stage, Waiting
 from vidal.stages import step_class
 
 _YT_DLP_DAYS = 60
 """A yt-dlp older than this reads fewer and fewer platforms."""
+
+
+def _alone() -> AbstractContextManager[Callable[[], None]]:
+    return nullcontext(lambda: None)
 
 
 class Fetch(Stage, WebSettings):
@@ -70,6 +75,7 @@ class Fetch(Stage, WebSettings):
     _is_removed: Callable[[Clip], bool] | None = PrivateAttr(default=None)
     _run: str = PrivateAttr(default_factory=lambda: secrets.token_hex(8))
     """The name of the run for the governor; every worker's copy has the same."""
+    _waiting: Waiting = PrivateAttr(default_factory=lambda: _alone)
     _judges: list[Stage] = PrivateAttr(default_factory=list)
     _judging: Any = PrivateAttr(default=None)
     _web: Any = PrivateAttr(default=None)
@@ -109,6 +115,9 @@ class Fetch(Stage, WebSettings):
         counts: dict[str, dict[str, float]] = proxy.call("counts", self._run)
         return counts
 
+    def wait_in(self, waiting: Waiting) -> None:
+        self._waiting = waiting
+
     def withhold(self, is_removed: Callable[[Clip], bool]) -> None:
         self._is_removed = is_removed
 
@@ -129,7 +138,8 @@ class Fetch(Stage, WebSettings):
         if open_clips := [clip for clip in on_web if clip.is_open]:
             if self._web is None:
                 raise ValueError("fetch needs the run's governor")
-            self._web.fetch(open_clips, self._judge)
+            with self._waiting() as ask_for_more:
+                self._web.fetch(open_clips, self._judge, ask_for_more)
         for clip, was_visited in zip(away, is_on_web, strict=True):
             if clip.is_open and not was_visited:
                 self._copy(clip)
