@@ -9,6 +9,7 @@ source's own.
 from __future__ import annotations
 
 import dataclasses
+import functools
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Any, Literal, get_type_hints
@@ -295,14 +296,16 @@ def undeclared_column(name: str) -> ClipError:
     return ClipError("undeclared_column", f"no column `{name}`; the stage that writes it declares it: {declaration}")
 
 
-def columns() -> list[dataclasses.Field[Any]]:
+@functools.cache
+def columns() -> tuple[dataclasses.Field[Any], ...]:
     """Return the stored fields of `Clip`, in schema order."""
-    return [f for f in dataclasses.fields(Clip) if f.metadata["group"] not in ("extra", "work")]
+    return tuple(f for f in dataclasses.fields(Clip) if f.metadata["group"] not in ("extra", "work"))
 
 
-def column_names() -> list[str]:
+@functools.cache
+def column_names() -> tuple[str, ...]:
     """Return the names of the stored fields, in schema order."""
-    return [f.name for f in columns()]
+    return tuple(f.name for f in columns())
 
 
 _FIELDS = frozenset(column_names())

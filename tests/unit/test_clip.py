@@ -83,7 +83,7 @@ def test_a_changed_column_raises_the_schema_version() -> None:
 
 
 def test_the_columns_are_these_in_this_order() -> None:
-    assert clips.column_names() == COLUMNS
+    assert list(clips.column_names()) == COLUMNS
 
 
 def test_every_column_says_what_it_means() -> None:
