@@ -15,7 +15,8 @@ from rich.table import Table
 
 from vidal import extras
 from vidal.dataset.dataset import Dataset
-from vidal.dataset.revise import finished, refuse_revised
+from vidal.dataset.removals import Removals
+from vidal.dataset.revise import finished, refuse_listed, refuse_revised
 from vidal.dataset.storage import Storage
 from vidal.engine.add import add as add_to
 from vidal.engine.add import is_there
@@ -193,6 +194,7 @@ def add(
     if is_there(path, settings, base):
         return _result(address, started, did_nothing=True)
     recipe = load_addition(path, settings, base)
+    refuse_listed(base, recipe.removals)
     before = funnel_of(base)
     result = _drive(recipe, address, how, console, quiet=quiet, work=lambda run: add_to(run, path, base))
     # The stages run over the kept clips.
@@ -217,6 +219,7 @@ def grow(
     started = time.monotonic()
     base = finished(address)
     recipe = load_growth(base, source, settings)
+    refuse_listed(base, recipe.removals)
     try:
         result = _drive(recipe, address, how, console, quiet=quiet, work=lambda run: grow_to(run, base, source))
     except NothingNewError:
@@ -236,7 +239,8 @@ def _drive(
         try:
             # Asked only for a stage that wants one, as the answer takes the start of Ray, or an import of torch.
             have_gpu = any(stage.needs.gpus for stage in recipe.stages) and engine.has_gpu()
-            run = Run(recipe, Storage(out), engine, progress, have_gpu=have_gpu, retry=retry)
+            removed = Removals.of(Dataset.open(out)) if retry else Removals()
+            run = Run(recipe, Storage(out), engine, progress, have_gpu=have_gpu, retry=retry, removed=removed)
             work(run)
         finally:
             # After an error and Ctrl-C, too: no worker may outlive the command.

@@ -31,6 +31,7 @@ from vidal import extras
 from vidal import modality as modalities
 from vidal.addresses import WEB_SCHEMES
 from vidal.clip import SCHEMA_VERSION
+from vidal.dataset.removals import lists_of
 from vidal.errors import RecipeError
 from vidal.flow import check_flow
 from vidal.record import Column
@@ -89,9 +90,10 @@ class Recipe:
     shards: Shards
     engine: EngineSettings
     steps: tuple[Step, ...]
-    removals: str | None
-    """File of clips that no dataset may contain; applied at every run, hence excluded from the fingerprint. A dataset
-    remembers where it is, so that `retry` and `grow` apply it, too."""
+    removals: tuple[str, ...]
+    """Files of clips that no dataset may contain; applied at every run, hence excluded from the fingerprint. A dataset
+    remembers where they are, so that `retry`, `grow`, `refilter` and `add` apply them, and builds that start from it
+    and name no other."""
     modalities: dict[str, str]
     """``package.module:NAME`` of each modality that is not built in, by layer: the recipe's and the source's."""
     definition: dict[str, Any]
@@ -163,9 +165,9 @@ def load(path: str | Path, overrides: Iterable[str] = (), *, is_crawl: bool = Fa
         # The crawl has run by now (`crawl_first`).
         raw["source"] = {"dataset": raw["source"].get("into")}
     # Paths in the file start from its folder, those of overrides from the current one.
-    _resolve_source_paths(raw, path.parent)
+    resolve_paths(raw, path.parent)
     raw = with_overrides(raw, overrides)
-    _resolve_source_paths(raw, Path())
+    resolve_paths(raw, Path())
     if is_crawl and (fetch := _stage_settings(raw, "fetch")) is not None:
         fetch.setdefault("schemes", list(WEB_SCHEMES))
     return check(raw, str(path))
@@ -217,7 +219,7 @@ def steps_again(definition: dict[str, Any], place: str) -> tuple[Step, ...]:
 def again(definition: dict[str, Any], overrides: Iterable[str], place: str) -> Recipe:
     """Return the recipe stored in a dataset, with overrides for what is not stored in it. Raises `RecipeError`."""
     raw = with_overrides(definition, overrides)
-    _resolve_source_paths(raw, Path())
+    resolve_paths(raw, Path())
     return check(raw, place)
 
 
@@ -251,8 +253,9 @@ def check(raw: dict[str, Any], place: str) -> Recipe:
     unknown = sorted(set(raw) - set(_KEYS))
     if unknown:
         raise RecipeError(f"{place}: unknown key `{unknown[0]}`; the keys of a recipe are {', '.join(_KEYS)}")
-    if not isinstance(raw.get("removals"), str | None):
-        raise RecipeError(f"{place}: `removals` must name a file that lists the clips to leave out")
+    named_lists = raw.get("removals")
+    if not isinstance(named_lists, str | list | None) or not all(isinstance(path, str) for path in lists_of(raw)):
+        raise RecipeError(f"{place}: `removals` must name a file that lists the clips to leave out, or several")
     # Before the source, whose datasets may have layers of these modalities.
     named = modalities.load_all(raw.get("modalities"), place)
     kinds = [kind for kind in SOURCES if kind in raw["source"]] if isinstance(raw.get("source"), dict) else []
@@ -261,6 +264,7 @@ def check(raw: dict[str, Any], place: str) -> Recipe:
     if len(kinds) > 1:
         raise RecipeError(f"{place}: `source` has both {' and '.join(kinds)}; keep one")
     source = validate(SOURCES[kinds[0]], raw["source"], f"{place}: source")
+    lists = lists_of(raw) or source.removals()
     # Which URL schemes a list may use is up to the source, unless the recipe sets them.
     steps = tuple(
         step.model_copy(update={"schemes": source.schemes()}) if getattr(step, "schemes", ()) is None else step
@@ -276,9 +280,9 @@ def check(raw: dict[str, Any], place: str) -> Recipe:
         shards=validate(Shards, raw.get("shards") or {}, f"{place}: shards"),
         engine=validate(EngineSettings, raw.get("engine") or {}, f"{place}: engine"),
         steps=steps,
-        removals=raw.get("removals"),
+        removals=tuple(lists),
         modalities={**source.modalities(), **named},
-        definition=_definition(raw),
+        definition=_definition({**raw, "removals": lists[0] if len(lists) == 1 else lists} if lists else raw),
         secrets=tuple(f"{step.step_name()}.{name}" for step in steps for name in step.secrets if getattr(step, name)),
     )
 
@@ -317,10 +321,12 @@ def _steps(raw: Any, place: str) -> list[Step]:
     return steps
 
 
-def _resolve_source_paths(raw: dict[str, Any], folder: Path) -> None:
-    """Make relative paths of the source and the removals file absolute, starting from ``folder``."""
-    if isinstance(raw.get("removals"), str):
-        raw["removals"] = _from_folder(raw["removals"], folder)
+def resolve_paths(raw: dict[str, Any], folder: Path) -> None:
+    """Make relative paths of the source and the removals files absolute, starting from ``folder``."""
+    if isinstance(given := raw.get("removals"), str):
+        raw["removals"] = _from_folder(given, folder)
+    elif isinstance(given, list):
+        raw["removals"] = [_from_folder(path, folder) if isinstance(path, str) else path for path in given]
     source = raw.get("source")
     if isinstance(source, dict):
         for key, value in source.items():

@@ -71,7 +71,8 @@ MAY_IMPORT = {
     ],
     "flow": ["errors", "arrow_types", "clip", "record", "stage", "sources", "stages"],
     "recipe": [
-        "errors", "extras", "addresses", "settings", "clip", "record", "stage", "modality", "sources", "stages", "flow",
+        "errors", "extras", "addresses", "settings", "clip", "record", "stage", "modality", "dataset", "sources",
+        "stages", "flow",
     ],
     "engine": [
         "errors", "extras", "process", "settings", "clip", "record", "stage", "dataset", "sources.source",

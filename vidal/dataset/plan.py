@@ -8,7 +8,7 @@ from __future__ import annotations
 import hashlib
 import io
 import json
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -79,6 +79,13 @@ def make(candidates: pa.Table, *, shard_size: int, seed: int, known: Collection[
     return with_notes(pa.table({**columns, **extra}), notes_of(candidates))
 
 
+def id_of(url: str) -> str:
+    """Return the id of a candidate that its source gives none: the hash of its address."""
+    # A url may hold a lone surrogate, from a list that was read as it is.
+    # 64 bits: among a hundred million candidates, two share an id with a probability of 0.03 %.
+    return hashlib.sha256(url.encode("utf-8", "surrogatepass")).hexdigest()[:16]
+
+
 def _with_ids(candidates: pa.Table) -> pa.Table:
     """Give every candidate a safe, unique id; candidates with an invalid or a repeated one get their outcome here."""
     optional = ("clip_id", LINE, UNUSABLE)
@@ -91,11 +98,6 @@ def _with_ids(candidates: pa.Table) -> pa.Table:
     def place(row: int) -> str:
         return f"row {row + 1} of the source" if lines[row] is None else f"line {lines[row]}"
 
-    def hashed(text: str) -> str:
-        # A url may hold a lone surrogate, from a list that was read as it is.
-        # 64 bits: among a hundred million candidates, two share an id with a probability of 0.03 %.
-        return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()[:16]
-
     seen: dict[str, int] = {}
     ids: list[str] = []
     outcome: dict[int, tuple[str, str, str]] = {}
@@ -106,12 +108,12 @@ def _with_ids(candidates: pa.Table) -> pa.Table:
             outcome[row] = ("failed", "no_url", f"{place(row)} names no url")
         elif wanted is not None and not KEY_PATTERN.fullmatch(wanted):
             outcome[row] = ("failed", "bad_clip_id", f"{place(row)}: {wanted[:100]!r} is not {KEY_PATTERN.pattern}")
-        clip_id = wanted if wanted is not None and row not in outcome else hashed(f"{url}")
+        clip_id = wanted if wanted is not None and row not in outcome else id_of(f"{url}")
         if clip_id in seen:
             outcome.setdefault(row, ("rejected", "repeated", f"{place(seen[clip_id])} has this id"))
         # A row of its own for every candidate, so that nothing of a list is lost without a word.
         if row in outcome:
-            clip_id = hashed(f"{row}:{clip_id}:{url}")
+            clip_id = id_of(f"{row}:{clip_id}:{url}")
         seen[clip_id] = row
         ids.append(clip_id)
     table = candidates.drop_columns(present)
@@ -120,6 +122,11 @@ def _with_ids(candidates: pa.Table) -> pa.Table:
         values = [(*outcome[row], "plan")[index] if row in outcome else None for row in range(len(ids))]
         table = table.append_column(name, pa.array(values, pa.string()))
     return table
+
+
+def as_answers(records: Iterable[Mapping[str, Any]]) -> bytes:
+    """Return the content of a file of the folder `DISCOVERED`, of a record a question."""
+    return b"".join(json.dumps(record, ensure_ascii=False).encode() + b"\n" for record in records)
 
 
 def decide(plan: pa.Table, decided: pa.Table) -> pa.Table:

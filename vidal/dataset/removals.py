@@ -7,18 +7,23 @@ matches becomes a row ``rejected`` with reason ``removed``, which keeps only its
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import functools
+import operator
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from vidal.clip import Clip
+from vidal.dataset.dataset import Dataset
+from vidal.dataset.plan import id_of
 from vidal.dataset.tars import KEY_PATTERN
 from vidal.errors import SourceError
 from vidal.listing import READERS, Listing, text_of
 
 KEYS = ("clip_id", "url", "platform_id", "uploader", "uploader_id", "source_sha256")
 REASON = "removed"
+_HASHED = "removed:"
 # Of the author and the content nothing stays, but the hash of the file: by it the clip is known when it comes again.
 _STAYS = ("clip_id", "shard", "position", "source_sha256", "attempts", "fingerprint", "cluster")
 
@@ -47,8 +52,26 @@ class Removals:
         """Return the values on the list that are not among those ``seen`` in a dataset, by column."""
         return sorted(value for key, values in self.values.items() for value in values - seen.get(key, set()))
 
+    def __or__(self, other: Removals) -> Removals:
+        nothing: frozenset[str] = frozenset()
+        keys = [key for key in KEYS if key in self.values or key in other.values]
+        return Removals({key: self.values.get(key, nothing) | other.values.get(key, nothing) for key in keys})
+
     def __bool__(self) -> bool:
         return any(self.values.values())
+
+    @classmethod
+    def of(cls, dataset: Dataset) -> Removals:
+        """Return what is left of the clips that were removed from a dataset: their ids, and the hashes of their files.
+
+        By these they are refused when they come again.
+        """
+        kept: dict[str, set[str]] = {"clip_id": set(), "source_sha256": set()}
+        for row in dataset.rows([*kept, "reason"]):
+            if row["reason"] == REASON:
+                for key, values in kept.items():
+                    values |= {row[key]} if row[key] else set()
+        return cls({key: frozenset(values) for key, values in kept.items() if values})
 
 
 def tombstone(clip: Clip, stage: str) -> Clip:
@@ -58,6 +81,22 @@ def tombstone(clip: Clip, stage: str) -> Clip:
     remainder.stage = stage
     remainder.reject(REASON, "on the list of removals")
     return remainder
+
+
+def hashed_address(url: str) -> str:
+    """Return what stands for an address after its removal, where a recipe lists its addresses itself."""
+    return url if url.startswith(_HASHED) else f"{_HASHED}{id_of(url)}"
+
+
+def lists_of(definition: Mapping[str, Any]) -> list[str]:
+    """Return the files of the setting ``removals`` of a recipe: none, one or several."""
+    named = definition.get("removals") or []
+    return [named] if isinstance(named, str) else list(named)
+
+
+def load_all(paths: Iterable[str]) -> Removals:
+    """Read several lists of removals as one; raises `SourceError`."""
+    return functools.reduce(operator.or_, map(load, paths), Removals())
 
 
 def load(path: str | Path) -> Removals:

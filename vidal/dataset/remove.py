@@ -1,14 +1,15 @@
 """`vidal remove`: removes clips from an existing dataset, and proves it.
 
-Only the shards that contain the clips are rewritten; all other files are untouched. A row with the id of each clip and
-the hash of its file remains, so that the clip is recognised when it is encountered again.
+Only the shards that contain the clips are rewritten; all other tars and manifests are untouched. A row with the id of
+each clip and the hash of its file remains, so that the clip is recognised when it is encountered again. Its address is
+in no file of the dataset any more, nor is a host that no other clip has.
 """
 
 from __future__ import annotations
 
 import hashlib
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -23,6 +24,7 @@ from vidal.dataset.lock import Lock
 from vidal.dataset.members import load_members
 from vidal.dataset.removals import KEYS, REASON, Removals, tombstone
 from vidal.dataset.revise import GROWN, revision_at
+from vidal.dataset.traces import Traces
 from vidal.record import from_row
 
 Seen = dict[str, set[str]]
@@ -76,8 +78,14 @@ def remove(address: str, removals: Removals) -> Removed:
     seen: Seen = {key: set() for key in KEYS}
     # One lock for all parts: nobody may write between a removal and its proof.
     with Lock(dataset.storage):
-        for part in _parts(dataset):
-            _remove_from(part, removals, result, seen)
+        dataset.storage.remove_temporaries()
+        parts = list(_parts(dataset))
+        traces = Traces.of(parts, removals)
+        traces.erase(parts)
+        # A list may name a clip's address twice, under another id.
+        everything = removals | Removals({"url": frozenset(traces.urls)})
+        for part in parts:
+            _remove_from(part, everything, traces.ids, result, seen)
         # After all tars are rewritten, as a revision may share those of any earlier one.
         for number in revisions.numbers(dataset.storage):
             _update_members(revision_at(dataset.storage, number))
@@ -94,8 +102,15 @@ def _parts(dataset: Dataset) -> Iterator[Dataset]:
         yield Dataset.at(storage.child(f"phases/{name}"))
     if GROWN in storage.names("") and read_info(storage.child(GROWN)):
         yield from _parts(Dataset.at(storage.child(GROWN)))
-    for number in [] if dataset.folder else revisions.numbers(storage):
+    if dataset.folder:
+        return
+    numbers = revisions.numbers(storage)
+    for number in numbers:
         yield from _parts(revision_at(storage, number))
+    # Of a growth that was begun and died, the dataset within is all that there is yet.
+    begun = storage.child(f"{revisions.folder_of(revisions.current(storage) + 1)}/{GROWN}")
+    if revisions.current(storage) + 1 not in numbers and read_info(begun):
+        yield from _parts(Dataset.at(begun))
 
 
 def _update_members(revision: Dataset) -> None:
@@ -122,7 +137,8 @@ def _update_members(revision: Dataset) -> None:
             revision.storage.write(revision.manifest_name(shard), data)
 
 
-def _remove_from(dataset: Dataset, removals: Removals, result: Removed, seen: Seen) -> None:
+def _remove_from(dataset: Dataset, removals: Removals, known: Collection[str], result: Removed, seen: Seen) -> None:
+    """Remove the clips on the list from one part; ``known`` are their ids, and those of clips removed before."""
     storage, removed = dataset.storage, {}
 
     def on_the_list(table: pa.Table) -> list[dict[str, Any]]:
@@ -152,12 +168,11 @@ def _remove_from(dataset: Dataset, removals: Removals, result: Removed, seen: Se
             # Any trace of the name, in a header or in the content: stricter than what a reader of tars would see.
             data = storage.read(name)
             result.remains += [f"{storage.address}/{name}" for clip_id in sorted(ids) if f"{clip_id}.".encode() in data]
-    planned = set()
     if dataset.own_storage.exists(plan.NAME):
         # Clips of shards that are not committed yet are in the plan only.
-        known = [key for key in KEYS if key in dataset.plan.columns]
-        planned = {row["clip_id"] for row in on_the_list(dataset.plan.table(known))}
-    _clear_plan(dataset, planned.union(*removed.values()))
+        columns = [key for key in KEYS if key in dataset.plan.columns]
+        planned = {row["clip_id"] for row in on_the_list(dataset.plan.table(columns))}
+        _clear_plan(dataset, planned.union(known))
     after = digests()
     result.untouched_files += len(after)
     result.changed_files += sorted(f"{storage.address}/{name}" for name in before if after.get(name) != before[name])
@@ -195,7 +210,7 @@ def _clear_plan(dataset: Dataset, ids: set[str]) -> None:
     """Clear the plan's columns of the removed clips, and reject those whose shard is not committed yet."""
     if not ids:
         return
-    table = dataset.plan.table()
+    before = table = dataset.plan.table()
     is_removed = pc.is_in(table.column("clip_id"), value_set=pa.array(sorted(ids)))
     for name in table.column_names:
         if name not in _PLAN_KEEPS:
@@ -203,4 +218,11 @@ def _clear_plan(dataset: Dataset, ids: set[str]) -> None:
             outcome = {"status": "rejected", "stage": "remove", "reason": REASON, "detail": "on the list of removals"}
             value = pa.scalar(outcome.get(name), column.type)
             table = table.set_column(table.column_names.index(name), name, pc.if_else(is_removed, value, column))
+    if table.equals(before):
+        return
     plan.write_cuts(dataset.own_storage, table, dataset.plan.cuts)
+    # A shard that a killed run has packed but not committed is packed again.
+    shards = pc.unique(table.filter(is_removed)["shard"]).to_pylist()
+    for shard in sorted(set(shards) - set(dataset.committed())):
+        for layer in _own_layers(dataset, shard):
+            dataset.storage.remove(dataset.tar(layer, shard))

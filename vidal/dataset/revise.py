@@ -12,7 +12,7 @@ import pyarrow as pa
 import vidal
 from vidal.clip import SCHEMA_VERSION
 from vidal.dataset import plan as plans
-from vidal.dataset import revisions
+from vidal.dataset import removals, revisions
 from vidal.dataset.dataset import Dataset, DatasetInfo, read_info, write_info
 from vidal.dataset.lock import Lock
 from vidal.dataset.storage import Storage
@@ -59,6 +59,18 @@ def refuse_revised(dataset: Dataset, command: str) -> None:
         raise OutputError(
             f"{address}: has revisions {', '.join(map(str, known))}, which {command} would leave behind; drop them "
             f"first: vidal revisions {address} --drop {known[0]}"
+        )
+
+
+def refuse_listed(base: Dataset, lists: Sequence[str]) -> None:
+    """Raise `OutputError` if lists of removals name clips of the dataset, whose media a revision would share."""
+    listed = removals.load_all(lists)
+    rows = base.rows([*removals.KEYS, "reason"]) if listed else iter(())
+    if count := sum(row["reason"] != removals.REASON and listed.match(row) is not None for row in rows):
+        address = base.storage.address
+        raise OutputError(
+            f"{address}: has {count} clip(s) that {' and '.join(lists)} names; remove them first: "
+            + "; ".join(f"vidal remove {address} --allow-missing --ids {path}" for path in lists)
         )
 
 

@@ -30,6 +30,11 @@ Counts: TypeAlias = dict[str, dict[str, float]]
 """Numbers by name, of each thing that is used."""
 
 
+def as_json(counts: Counts) -> bytes:
+    """Return the content of the file of a run."""
+    return json.dumps(counts, ensure_ascii=False, sort_keys=True).encode() + b"\n"
+
+
 @contextlib.contextmanager
 def recorded(storage: Storage, what: str, counts: Callable[[], Counts]) -> Iterator[None]:
     """Write the counts every 10 s and at the end; ``what`` ends the file's name. Nothing is written while empty.
@@ -43,7 +48,7 @@ def recorded(storage: Storage, what: str, counts: Callable[[], Counts]) -> Itera
     def write() -> None:
         nonlocal written
         if (now := counts()) != written:
-            storage.write(name, json.dumps(now, ensure_ascii=False, sort_keys=True).encode() + b"\n")
+            storage.write(name, as_json(now))
             written = now
 
     def keep_writing() -> None:

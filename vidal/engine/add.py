@@ -27,7 +27,9 @@ def load(path: Path, overrides: Sequence[str], base: Dataset) -> Recipe:
     raw = read_yaml(path, "`stages`")
     if odd := sorted(raw.keys() & {"source", "shards"}):
         raise RecipeError(f"{path}: remove `{odd[0]}`: clips and shards are those of the dataset")
+    recipes.resolve_paths(raw, path.parent)
     raw = recipes.with_overrides({**raw, "source": {"dataset": base.address}}, overrides)
+    recipes.resolve_paths(raw, Path())
     raw.setdefault("name", base.info.name)
     recipe = recipes.check(raw, str(path))
     for stage in recipe.stages:
@@ -69,6 +71,8 @@ def add(run: Run, path: Path, base: Dataset) -> None:
     if named := list(dict.fromkeys([*definition.get("modalities", ()), *added.get("modalities", ())])):
         definition["modalities"] = named
     layers = recipe.layers()
+    if recipe.removals:
+        definition["removals"] = added["removals"]
     with locked(base, run.progress.line):
         revision = begin(
             base,

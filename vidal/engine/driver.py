@@ -23,6 +23,7 @@ from vidal.dataset import removals, usage
 from vidal.dataset.dataset import Dataset, DatasetInfo, committed, read_info, write_info
 from vidal.dataset.lock import NAME as LOCK_NAME
 from vidal.dataset.lock import Lock
+from vidal.dataset.removals import Removals
 from vidal.dataset.revisions import INFO_NAME
 from vidal.dataset.storage import Storage
 from vidal.engine.decided import decided_plan, uncommit_changed
@@ -78,6 +79,8 @@ class Run:
     """The finished dataset that ``storage`` is a revision of, and the source of the clips with their members."""
     known: frozenset[str] = frozenset()
     """Ids of candidates to leave out of the plan."""
+    removed: Removals = field(default_factory=Removals)
+    """What was removed from the dataset that the run works on."""
 
 
 def is_complete(recipe: Recipe, storage: Storage) -> bool:
@@ -169,7 +172,7 @@ def _prepare(run: Run, storage: Storage, index: int, previous: Storage | None, d
         plans.write_cuts(storage, plans.to_add_to(run.base.plan), run.base.plan.cuts)
     elif not run.base and previous is None and read_info(storage) is None:
         size = run.recipe.shards.size
-        candidates = run.recipe.source.discover(storage, run.recipe.stages)
+        candidates = run.recipe.source.discover(storage, run.recipe.stages, _removals(run))
         plan = plans.make(candidates, shard_size=size, seed=run.recipe.shards.seed, known=run.known)
         if run.known and plan.num_rows == 0:
             raise NothingNewError(f"{run.recipe.name}: every candidate of the source is already in the dataset")
@@ -227,6 +230,10 @@ def _write_info(run: Run, storage: Storage, plan: plans.Plan, index: int) -> Non
     write_info(storage, info)
 
 
+def _removals(run: Run) -> Removals:
+    return removals.load_all(run.recipe.removals) | run.recipe.source.removed() | run.removed
+
+
 def _run_phase(run: Run, phase: Phase, storage: Storage, previous: Storage | None, place: tuple[int, int]) -> None:
     info = Dataset.at(storage).info
     before = previous.address if previous else run.base.address if run.base else None
@@ -243,7 +250,7 @@ def _run_phase(run: Run, phase: Phase, storage: Storage, previous: Storage | Non
         fingerprint=info.fingerprint,
         window=run.recipe.engine.window,
         sources=(before,) if before else tuple(run.recipe.source.earlier_datasets()),
-        removals=removals.load(run.recipe.removals) if run.recipe.removals else removals.Removals(),
+        removals=_removals(run),
         shared=run.engine.share({name: shared for name, shared in objects.items() if shared is not None}),
     )
     done = set(committed(storage))

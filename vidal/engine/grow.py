@@ -16,6 +16,7 @@ from vidal.clip import Clip, manifest_schema, schema
 from vidal.dataset import manifest, revisions
 from vidal.dataset import plan as plans
 from vidal.dataset.dataset import Dataset, read_info
+from vidal.dataset.removals import Removals
 from vidal.dataset.revise import GROWN, Revision, begin, locked, shared_tars, unfinished
 from vidal.engine.driver import Run, build
 from vidal.errors import UserError
@@ -54,7 +55,7 @@ def grow(run: Run, base: Dataset, source: Sequence[str]) -> None:
         storage = within.child(GROWN)
         # Left out by id, so that a source may name all that the dataset has, such as the same list made longer.
         known = frozenset(base.plan.table(["clip_id"]).column("clip_id").to_pylist())
-        build(dataclasses.replace(run, storage=storage, known=known))
+        build(dataclasses.replace(run, storage=storage, known=known, removed=Removals.of(base)))
         revision = _begin(base, Dataset.at(storage), number, " ".join([COMMAND, *source]))
         _write(revision, base, Dataset.at(storage))
         revision.finish()

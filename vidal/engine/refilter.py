@@ -19,7 +19,8 @@ from vidal.clip import column_names
 from vidal.dataset import manifest
 from vidal.dataset.dataset import Dataset
 from vidal.dataset.plan import DECIDED
-from vidal.dataset.revise import Revision, begin, finished, locked, revision_at
+from vidal.dataset.removals import REASON, lists_of
+from vidal.dataset.revise import Revision, begin, finished, locked, refuse_listed, revision_at
 from vidal.engine.decided import rows_of
 from vidal.engine.isolate import run_stage
 from vidal.engine.job import Notes, ShardReport
@@ -78,9 +79,10 @@ def refilter(address: str, settings: Sequence[str], *, dry_run: bool = False) ->
     place = f"{current.address}/dataset.json"
     before = steps_again(base.info.definition, place)
     definition = with_overrides(current.info.definition, settings)
-    if any(definition[key] != current.info.definition[key] for key in definition.keys() - {"stages"}):
+    if any(definition[key] != current.info.definition[key] for key in definition.keys() - {"stages", "removals"}):
         raise RecipeError(f"{place}: refilter changes only settings of stages, such as too_long.max_s=15")
     after = steps_again(definition, place)
+    refuse_listed(base, lists_of(definition))
     changed = check_steps(before, after, place)
     verdicts = decide_anew(base, after, changed)
 
@@ -171,7 +173,7 @@ def decide_anew(dataset: Dataset, steps: Sequence[Step], changed: Sequence[int])
     verdicts = Verdicts()
     ends = {step.step_name(): number for number, step in enumerate(steps)}
     # Clips rejected by the plan or removed never reach a filter.
-    ends |= {"plan": -1, "remove": -1}
+    ends |= {"plan": -1}
     # A decision sees which clips reach it, so any new outcome before it may change its own.
     for number, step in enumerate(steps):
         if isinstance(step, Decision) and (number in changed or verdicts.settled):
@@ -194,6 +196,9 @@ def decide_anew(dataset: Dataset, steps: Sequence[Step], changed: Sequence[int])
 
 def _end(row: dict[str, Any], ends: dict[str, int]) -> int:
     """Return the index of the step at which a clip ended; beyond the last for a clip that is kept or failed to pack."""
+    if row["reason"] == REASON:
+        # Wherever it was met: it has lost the numbers that a step would decide on.
+        return -1
     return len(ends) if row["status"] == "kept" else ends.get(row["stage"], len(ends))
 
 

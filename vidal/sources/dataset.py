@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import functools
+import operator
 from collections.abc import Callable, Mapping
+from pathlib import Path
 from typing import Any, TypeVar
 
 import pyarrow as pa
@@ -12,6 +15,7 @@ from pydantic import Field
 from vidal.clip import column_names
 from vidal.dataset.dataset import Dataset
 from vidal.dataset.plan import PLAN_COLUMNS, SOURCE_PLACE
+from vidal.dataset.removals import Removals, lists_of
 from vidal.errors import RecipeError, SourceError
 from vidal.record import Column, type_name
 from vidal.sources.source import Source
@@ -47,6 +51,22 @@ class _Finished(Source):
             sizes = [[shard, earlier.storage.size(earlier.manifest_name(shard))] for shard in earlier.committed()]
             each.append({"dataset": earlier.info.fingerprint, "manifests": digest(sizes)})
         return each[0] if len(each) == 1 else {"datasets": each}
+
+    def removals(self) -> list[str]:
+        lists: dict[str, None] = {}
+        for earlier in self._open():
+            for path in lists_of(earlier.info.definition):
+                if not Path(path).is_file():
+                    raise SourceError(
+                        f"{path}: no such file; it lists what {earlier.address} may not contain: restore it, or name "
+                        f"another list with --set removals=FILE"
+                    )
+                lists[path] = None
+        return list(lists)
+
+    def removed(self) -> Removals:
+        several = self._open()
+        return functools.reduce(operator.or_, map(Removals.of, several)) if len(several) > 1 else Removals()
 
     def columns(self) -> set[str]:
         own = (name for earlier in self._open() for name in (*earlier.extra_schema.names, *earlier.info.layers))

@@ -22,7 +22,8 @@ from vidal.crawl.ask import Answer, Ask
 from vidal.crawl.settings import WebSettings
 from vidal.crawl.visitor import Visitor
 from vidal.dataset import usage
-from vidal.dataset.plan import DISCOVERED
+from vidal.dataset.plan import DISCOVERED, as_answers, id_of
+from vidal.dataset.removals import Removals
 from vidal.dataset.storage import Storage
 from vidal.errors import ClipError, MachineError, RecipeError, SourceError
 from vidal.listing import listing_of
@@ -58,7 +59,7 @@ class ExpandingSource(Source):
     skip_failed: bool = False
     """Make the plan without the questions that failed transiently; by default the next run retries them."""
 
-    def discover(self, storage: Storage, stages: Sequence[Stage]) -> pa.Table:
+    def discover(self, storage: Storage, stages: Sequence[Stage], removals: Removals) -> pa.Table:
         """Ask as the first of the stages does that visits the web."""
         for stage in stages:
             if isinstance(stage, WebSettings):
@@ -66,13 +67,13 @@ class ExpandingSource(Source):
                 visitor = Visitor(stage, governor, run)
                 try:
                     with usage.recorded(storage, self.kind(), partial(governor.call, "counts", run)):
-                        return self.expand(storage, visitor)
+                        return self.expand(storage, visitor, removals)
                 finally:
                     visitor.close()
         raise RecipeError(f"source {self.kind()} needs the stage `fetch`, whose settings say how the web is visited")
 
-    def expand(self, storage: Storage, visitor: Visitor) -> pa.Table:
-        """Ask the unanswered questions and return the candidates.
+    def expand(self, storage: Storage, visitor: Visitor, removals: Removals) -> pa.Table:
+        """Ask the unanswered questions and return the candidates, but for those on the list of removals.
 
         Raises `SourceError` if there is none, and `MachineError` for a transient failure: a plan is made once, and
         would lack the answer for good.
@@ -81,7 +82,7 @@ class ExpandingSource(Source):
         failed: list[Record] = []
         questions = self.questions()
         for number, some in enumerate(iter(lambda: list(itertools.islice(questions, _SLICE)), [])):
-            for record in self._slice(storage, visitor, f"{DISCOVERED}/{number:06d}.jsonl", some):
+            for record in self._slice(storage, visitor, removals, f"{DISCOVERED}/{number:06d}.jsonl", some):
                 if "failed" in record:
                     failed.append(record)
                 for row in record.get("rows", ()):
@@ -110,7 +111,9 @@ class ExpandingSource(Source):
     def kind(cls) -> str:
         return cls.__name__.removesuffix("Source").lower()
 
-    def _slice(self, storage: Storage, visitor: Visitor, name: str, questions: list[Question]) -> list[Record]:
+    def _slice(
+        self, storage: Storage, visitor: Visitor, removals: Removals, name: str, questions: list[Question]
+    ) -> list[Record]:
         """Return a record per question; answered ones are read from an earlier run, transient failures retried."""
         # Two questions may have the same address, which is asked once.
         by_url = {question.ask.url: question for question in questions}
@@ -121,15 +124,16 @@ class ExpandingSource(Source):
             record: Record = {"asked": question.ask.url, "term": question.term}
             try:
                 answer.raise_if_failed()
-                record["rows"] = list(self.rows(question, answer))
+                rows = self.rows(question, answer)
+                # Not even stored: what was removed from a dataset must be in none of its files.
+                record["rows"] = [row for row in rows if not removals.match({"clip_id": id_of(row["url"]), **row})]
             except ClipError as error:
                 record |= {"failed": str(error), "is_transient": error.transient}
             records[question.ask.url] = record
         answered = [records[url] for url in by_url]
         # Slice by slice, so that a run that dies loses the answers of one slice at most.
         if open_ones:
-            lines = (json.dumps(record, ensure_ascii=False).encode() + b"\n" for record in answered)
-            storage.write(name, b"".join(lines))
+            storage.write(name, as_answers(answered))
         return answered
 
 

@@ -18,6 +18,7 @@ from pydantic import BaseModel, ConfigDict
 from vidal.addresses import ALL_SCHEMES
 from vidal.clip import column_names, crawl_columns, schema
 from vidal.dataset.plan import LINE, UNUSABLE, with_notes
+from vidal.dataset.removals import Removals
 from vidal.dataset.storage import Storage
 from vidal.errors import SourceError
 from vidal.listing import Listing, check_names
@@ -41,17 +42,26 @@ class Source(BaseModel):
         """Return every candidate, in the source's own order; raises `SourceError` if there is none."""
         raise NotImplementedError
 
-    def discover(self, storage: Storage, stages: Sequence[Stage]) -> pa.Table:
+    def discover(self, storage: Storage, stages: Sequence[Stage], removals: Removals) -> pa.Table:
         """The candidates of the plan that a dataset is about to get.
 
-        A source that `asks` keeps the answers in the dataset's ``storage``, and asks as the recipe's ``stages`` visit.
-        Raises `SourceError` where there is no candidate, `RecipeError` where no stage says how to visit.
+        A source that `asks` keeps the answers in the dataset's ``storage``, without what is on the list of
+        ``removals``, and asks as the recipe's ``stages`` visit. Raises `SourceError` where there is no candidate,
+        `RecipeError` where no stage says how to visit.
         """
         return self.candidates()
 
     def earlier_datasets(self) -> list[str]:
         """Return the addresses of the datasets that the clips come from, with their rows and members; mostly none."""
         return []
+
+    def removals(self) -> list[str]:
+        """Return the lists of removals that those datasets remember; raises `SourceError` for one that is gone."""
+        return []
+
+    def removed(self) -> Removals:
+        """Return what was removed from one of several such datasets, which the others may have."""
+        return Removals()
 
     def identity(self) -> dict[str, Any]:
         """What stands for the source's content in the fingerprint."""

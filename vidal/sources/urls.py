@@ -9,6 +9,7 @@ import pyarrow as pa
 from pydantic import Field
 
 from vidal.addresses import WEB_SCHEMES
+from vidal.dataset.removals import hashed_address
 from vidal.errors import SourceError
 from vidal.sources.source import Source, normalise
 from vidal.stage import digest
@@ -23,7 +24,8 @@ class UrlsSource(Source):
         return normalise(pa.table({"url": pa.array(self._urls(), pa.string())}), "urls")
 
     def identity(self) -> dict[str, Any]:
-        return {"urls": digest(self._urls())}
+        # By their hashes, as a dataset keeps no more of an address that was removed from it.
+        return {"urls": digest([hashed_address(url) for url in self._urls()])}
 
     def schemes(self) -> tuple[str, ...]:
         return WEB_SCHEMES

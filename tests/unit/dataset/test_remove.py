@@ -3,20 +3,40 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+import yaml
+from rich.console import Console
 
-from tests.runs import PAINT, SAME_TITLE, SHADE, command, digests, rows, run, write_recipe
+from tests.runs import (
+    CAPTION,
+    FEW_LETTERS,
+    LETTERS,
+    PAINT,
+    SAME_TITLE,
+    SHADE,
+    command,
+    digests,
+    rows,
+    run,
+    write_list,
+    write_recipe,
+)
 from vidal import recipe as recipes
+from vidal.build import How, add, grow
 from vidal.dataset import removals
 from vidal.dataset.dataset import Dataset
+from vidal.dataset.removals import Removals
 from vidal.dataset.remove import remove
 from vidal.dataset.verify import verify
 from vidal.engine.local import InProcessEngine
-from vidal.errors import SourceError
+from vidal.engine.refilter import refilter
+from vidal.errors import OutputError, SourceError
 
 FORMS = {
     "ids.txt": "# asked for on Monday\nc003\n\nc005\n",
@@ -28,7 +48,10 @@ FORMS = {
 
 
 def everything_in(folder: Path) -> bytes:
-    return b"".join(path.read_bytes() for path in sorted(folder.rglob("*")) if path.is_file())
+    """Every byte of every file, tables decoded as well as packed."""
+    files = [path for path in sorted(folder.rglob("*")) if path.is_file()]
+    tables = (str(pq.read_table(path).to_pylist()).encode() for path in files if path.suffix == ".parquet")
+    return b"".join([*(path.read_bytes() for path in files), *tables])
 
 
 @pytest.fixture
@@ -136,3 +159,113 @@ def test_a_bad_list_is_one_line(name: str, text: str | None, said: str, tmp_path
         (tmp_path / name).write_text(text)
     with pytest.raises(SourceError, match=said):
         removals.load(tmp_path / name)
+
+
+HASH = "tests.engine_toys:Hash"
+HOW = How(engine="local", workers=0)
+
+
+def reasons(address: Path | str) -> dict[str, str | None]:
+    return {row["clip_id"]: row["reason"] for row in Dataset.open(str(address)).rows()}
+
+
+def remembering(tmp_path: Path, stages: list[Any], *listed: str) -> tuple[Path, Path]:
+    """A dataset of four clips, and the list of removals that its recipe names, which has got longer since."""
+    named = tmp_path / "removals.txt"
+    named.write_text("# nobody yet\n")
+    run(write_recipe(tmp_path, stages, titles=4, removals="removals.txt"), tmp_path / "out", InProcessEngine())
+    named.write_text("".join(f"{name}\n" for name in listed))
+    return tmp_path / "out", named
+
+
+def test_what_is_built_from_a_dataset_leaves_out_what_its_list_names_and_remembers_the_list(tmp_path: Path) -> None:
+    out, named = remembering(tmp_path, [PAINT], "c001", "2.mp4")
+    recipe = {"source": {"dataset": str(out)}, "stages": [SHADE]}
+    run(recipes.check(recipe, "r"), tmp_path / "next", InProcessEngine())
+    assert reasons(tmp_path / "next") == {"c000": None, "c001": "removed", "c002": "removed", "c003": None}
+    assert Dataset.open(str(tmp_path / "next")).info.definition["removals"] == str(named)
+    named.rename(tmp_path / "other.txt")
+    again = {"source": {"dataset": str(tmp_path / "next")}, "stages": [CAPTION]}
+    with pytest.raises(SourceError, match=r"removals.txt: no such file; it lists what .*next may not contain"):
+        recipes.check(again, "r")
+    assert recipes.check({**again, "removals": str(tmp_path / "other.txt")}, "r").removals
+
+
+def test_a_revision_is_made_of_no_clip_that_the_list_names(tmp_path: Path) -> None:
+    out, named = remembering(tmp_path, [LETTERS, {FEW_LETTERS: {"min": 1}}, PAINT], "c001")
+    more, listed = tmp_path / "more.yaml", write_list(tmp_path, ["a"] * 5)
+    more.write_text(yaml.safe_dump({"stages": [SHADE]}))
+    revisions: list[Callable[[], object]] = [
+        lambda: refilter(str(out), [f"{FEW_LETTERS}.min=2"]),
+        lambda: add(more, str(out), HOW, Console(), quiet=True),
+        lambda: grow(str(out), [f"list={listed}"], HOW, Console(), quiet=True),
+    ]
+    before = digests(out)
+    for revise in revisions:
+        with pytest.raises(OutputError, match=rf"has 1 clip\(s\) that .*vidal remove {out} .*--ids {named}"):
+            revise()
+    assert digests(out) == before
+    remove(str(out), removals.load(named))
+    named.write_text("c001\nc004\n")
+    for revise in revisions:
+        revise()
+    assert reasons(out) == {"c000": None, "c001": "removed", "c002": None, "c003": None, "c004": "removed"}
+    assert list(verify(Dataset.open(str(out)))) == []
+    # A list of its own takes the place of the remembered one, from its folder on.
+    (tmp_path / "other.txt").write_text("c003\n")
+    more.write_text(yaml.safe_dump({"removals": "other.txt", "stages": [CAPTION]}))
+    with pytest.raises(OutputError, match=r"other\.txt names"):
+        add(more, str(out), HOW, Console(), quiet=True)
+
+
+def test_a_merge_leaves_out_what_the_list_of_any_of_its_datasets_names_and_what_was_removed_from_one(
+    tmp_path: Path,
+) -> None:
+    (tmp_path / "a").mkdir()
+    (tmp_path / "b").mkdir()
+    first, _ = remembering(tmp_path / "a", [HASH, PAINT], "c000")
+    # The same files by other names.
+    listed = tmp_path / "b" / "l.csv"
+    listed.write_text("clip_id,url\n" + "".join(f"d{n},{n}.mp4\n" for n in range(4)))
+    run(recipes.check({"source": {"list": str(listed)}, "stages": [HASH, PAINT]}, "r"), tmp_path / "b" / "out",
+        InProcessEngine())  # fmt: skip
+    remove(str(first), Removals({"clip_id": frozenset(["c002"])}))
+    merge = {"source": {"datasets": [str(first), str(tmp_path / "b" / "out")]}, "stages": []}
+    run(recipes.check(merge, "r"), tmp_path / "both", InProcessEngine())
+    kept = {clip for clip, reason in reasons(tmp_path / "both").items() if reason is None}
+    assert kept == {"c001", "c003", "d0", "d1", "d3"}, "c000 is listed, c002 removed, d2 the same file"
+
+
+def test_a_growth_or_a_retry_refuses_the_file_of_a_removed_clip_at_another_address(tmp_path: Path) -> None:
+    run(write_recipe(tmp_path, [HASH, PAINT], ["a", "b"]), tmp_path / "out", InProcessEngine())
+    remove(str(tmp_path / "out"), Removals({"clip_id": frozenset(["c001"])}))
+    listed = tmp_path / "more.csv"
+    listed.write_text("clip_id,url\nc001,1.mp4\nnew,2.mp4\nagain,1.mp4\n")
+    grow(str(tmp_path / "out"), [f"list={listed}"], HOW, Console(), quiet=True)
+    assert reasons(tmp_path / "out") == {"c000": None, "c001": "removed", "new": None, "again": "removed"}
+
+
+def test_other_thresholds_leave_a_clip_alone_that_was_removed_when_it_was_packed(tmp_path: Path) -> None:
+    write_recipe(tmp_path, [LETTERS, {FEW_LETTERS: {"min": 1}}, HASH, PAINT], titles=4)
+    (tmp_path / "removals.jsonl").write_text('{"source_sha256": "hash of 1.mp4"}\n')
+    run(recipes.load(tmp_path / "toys.yaml", [f"removals={tmp_path / 'removals.jsonl'}"]), tmp_path / "two",
+        InProcessEngine())  # fmt: skip
+    assert refilter(str(tmp_path / "two"), [f"{FEW_LETTERS}.min=2"]).moves == []
+    assert reasons(tmp_path / "two") == {"c000": None, "c001": "removed", "c002": None, "c003": None}
+
+
+def test_an_address_that_a_list_names_twice_is_gone_with_its_clip_and_so_is_a_shard_that_was_not_committed(
+    tmp_path: Path,
+) -> None:
+    listed = tmp_path / "l.csv"
+    listed.write_text("url,title\nsecret.mp4,a\nb.mp4,b\nsecret.mp4,c\n")
+    recipe = {"source": {"list": str(listed)}, "shards": {"size": 1}, "stages": [PAINT]}
+    run(recipes.check(recipe, "r"), tmp_path / "out", InProcessEngine())
+    clip = next(row for row in rows(tmp_path / "out").values() if row["title"] == "a")
+    # As a kill between the tars and the manifest leaves it.
+    (tmp_path / "out" / "manifest" / f"{clip['shard']:06d}.parquet").unlink()
+    (tmp_path / "out" / "manifest" / ".000007.parquet.host.1.tmp").write_bytes(b"secret.mp4")
+    result = remove(str(tmp_path / "out"), Removals({"clip_id": frozenset([clip["clip_id"]])}))
+    assert result.is_proven and b"secret.mp4" not in everything_in(tmp_path / "out")
+    run(recipes.check(recipe, "r"), tmp_path / "out", InProcessEngine())
+    assert sorted(str(reason) for reason in reasons(tmp_path / "out").values()) == ["None", "removed", "removed"]
