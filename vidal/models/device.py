@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Any, Literal
 
 from vidal.errors import ModelError
 
 DeviceChoice = Literal["auto", "cpu", "cuda"]
+Half = bool | Literal["bfloat16"]
+"""Half precision on a GPU: float16, or bfloat16, which has the range of float32."""
 
 
 def device_for(choice: DeviceChoice = "auto", *, gpus: float) -> str:
@@ -22,6 +24,15 @@ def device_for(choice: DeviceChoice = "auto", *, gpus: float) -> str:
         # Ray does not hide the GPUs from an actor that asks for none: each would load a copy onto the same card.
         return "cuda" if gpus and torch.cuda.is_available() else "cpu"
     return choice
+
+
+def dtype_for(half: Half, device: str) -> Any:
+    """Return the torch dtype of a model: float32 on a CPU, whatever ``half`` says."""
+    import torch
+
+    if not half or torch.device(device).type == "cpu":
+        return torch.float32
+    return torch.bfloat16 if half == "bfloat16" else torch.float16
 
 
 def one_thread(device: str) -> None:

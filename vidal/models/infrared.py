@@ -1,81 +1,178 @@
-"""Synthetic infrared frames, generated from colour frames by an sRGB-TIR model with one style for all of them.
+"""Synthetic infrared frames, generated from colour frames by a model of any of three kinds.
 
-model = load_infrared("vidal:infrared-small", device="cpu", style_seed=0)
-infrared = model.translate(frames)
+translator = load_infrared("vidal:infrared-small", device="cpu")
+infrared = translator.translate(frames)
 
-The generator on tensors is ``load_srgb_tir(weights)``; see `vidal.models.srgb_tir`.
+sRGB-TIR weights      a MUNIT generator in one style for all frames; on tensors it is ``load_srgb_tir(weights)``
+a transformers model  any image-to-image model, such as vidal's own (`vidal.models.small_infrared`)
+package.module:load   a function of yours, called as ``load(device=..., dtype=...)``, which returns a function from a
+                      list of RGB frames ``(height, width, 3)`` to a list of uint8 images ``(height, width)``
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import json
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from pathlib import Path
+from typing import Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
 
 from vidal.errors import ModelError
 from vidal.models.auto import first_line
-from vidal.models.device import one_thread
+from vidal.models.device import Half, dtype_for, one_thread
+from vidal.models.dotted import is_dotted, load_function
 from vidal.models.locate import locate
 from vidal.models.srgb_tir import SrgbTir, SrgbTirConfig, load_srgb_tir
 
-__all__ = ["InfraredModel", "SrgbTir", "SrgbTirConfig", "load_infrared", "load_srgb_tir"]
+__all__ = ["SrgbTir", "SrgbTirConfig", "Translator", "load_infrared", "load_srgb_tir"]
 
 Frame = npt.NDArray[np.uint8]
 Grey = npt.NDArray[np.uint8]
 
+_SMALLEST: tuple[int, int] = (72, 128)
 
-@dataclass(slots=True, frozen=True, kw_only=True)
-class InfraredModel:
-    """A loaded generator and the style that it applies to every frame."""
 
-    generator: Any
-    style: Any
-    device: Any
+class Translator(Protocol):
+    """A loaded model of any kind."""
 
     def translate(self, frames: Sequence[Frame]) -> list[Grey]:
         """Return a uint8 image ``(height, width)`` for each RGB frame ``(height, width, 3)``, all of one size.
 
-        The generator's [-1, 1] is mapped linearly to [0, 255]. Stretching each frame to its own extremes, as VIDAL
-        did, would let one bright object darken the rest of the frame.
+        The model's range is mapped to [0, 255] and the same for all frames. Stretching each frame to its own extremes,
+        as VIDAL did, would let one bright object darken the rest of the frame.
         """
+        ...
+
+
+@dataclass(slots=True, frozen=True, kw_only=True)
+class SrgbTirTranslator:
+    """A generator and the style that it applies to every frame."""
+
+    generator: Any
+    style: Any
+    device: Any
+    dtype: Any
+
+    def translate(self, frames: Sequence[Frame]) -> list[Grey]:
+        """Map [-1, 1], the mean of the generator's three channels, to [0, 255]."""
         import torch
 
-        colour = torch.from_numpy(np.stack(frames)).to(self.device).permute(0, 3, 1, 2).float() / 127.5 - 1
-        infrared = self.generator.translate(colour, self.style).mean(dim=1)
-        levels = ((infrared + 1) * 127.5).round().clamp(0, 255).to(torch.uint8)
-        return list(levels.cpu().numpy())
+        colour = torch.from_numpy(np.stack(frames)).to(self.device).permute(0, 3, 1, 2).to(self.dtype) / 127.5 - 1
+        infrared = self.generator.translate(colour, self.style).float().mean(dim=1)
+        return _levels((infrared + 1) / 2)
 
 
-def load_infrared(reference: str, *, device: str, style_seed: int) -> InfraredModel:
-    """Load a weights file, or the one weights file in a folder or in a hub id that is cached on this machine.
+@dataclass(slots=True, frozen=True, kw_only=True)
+class ImageToImageTranslator:
+    """An image-to-image model of transformers and its image processor."""
 
-    A config.json beside the weights gives the sizes of the generator. Raises `ModelError`.
+    model: Any
+    processor: Any
+    device: Any
+    dtype: Any
+
+    def translate(self, frames: Sequence[Frame]) -> list[Grey]:
+        """Map [0, 1], the mean of the output's channels brought to the size of the frames, to [0, 255]."""
+        import torch
+        import torch.nn.functional as F
+
+        inputs = self.processor(
+            images=[frame.copy() for frame in frames], return_tensors="pt", input_data_format="channels_last"
+        )
+        with torch.inference_mode():
+            made = self.model(pixel_values=inputs["pixel_values"].to(self.device, self.dtype)).reconstruction
+            full = F.interpolate(made.float(), size=frames[0].shape[:2], mode="bilinear")
+        return _levels(full.mean(dim=1))
+
+
+@dataclass(slots=True, frozen=True, kw_only=True)
+class OutsideTranslator:
+    """A function from outside vidal, whose images are checked."""
+
+    reference: str
+    function: Callable[[list[Frame]], Sequence[Grey]]
+
+    def translate(self, frames: Sequence[Frame]) -> list[Grey]:
+        """Raise `ModelError` unless there is a uint8 image of the frame's size for each frame."""
+        images = list(self.function(list(frames)))
+        wanted = [(np.dtype(np.uint8), frame.shape[:2]) for frame in frames]
+        if [(np.asarray(image).dtype, np.shape(image)) for image in images] != wanted:
+            raise ModelError(f"infrared: model {self.reference} must return one uint8 image (height, width) a frame")
+        return images
+
+
+def load_infrared(reference: str, *, device: str, half: Half = True, style_seed: int = 0) -> Translator:
+    """Load the model that ``reference`` names: a file, a folder, a hub id cached here, or ``package.module:function``.
+
+    ``half`` applies to a GPU only, ``style_seed`` to sRGB-TIR. Raises `ModelError`.
     """
     import torch
 
     one_thread(device)
-    target = torch.device(device)
+    target, dtype = torch.device(device), dtype_for(half, device)
     path = locate(reference).here
     if path is None:
         raise ModelError(
             f"infrared: model {reference} is neither a file, nor a folder, nor in this machine's hub cache; name the "
             "path of sRGB-TIR weights, or fetch a hub id with `vidal models pull RECIPE`"
         )
+    try:
+        if is_dotted(reference):
+            function = load_function(reference)(device=device, dtype=dtype)
+            translator: Translator = OutsideTranslator(reference=reference, function=function)
+        elif _is_transformers(path):
+            translator = _image_to_image(path, target, dtype)
+        else:
+            translator = _srgb_tir(path, target, dtype, style_seed)
+        # What does not fit is found here rather than in every clip.
+        translator.translate([np.zeros((*_SMALLEST, 3), np.uint8)])
+    except ModelError:
+        raise
+    except Exception as error:
+        raise ModelError(
+            f"infrared: model {reference} cannot be loaded from {path} ({first_line(error)}); name the weights of an "
+            "sRGB-TIR generator, with its config.json beside them unless it has the published sizes, the folder of an "
+            "image-to-image model of transformers, or package.module:function"
+        ) from error
+    return translator
+
+
+def _is_transformers(path: Path) -> bool:
+    config = path / "config.json"
+    return config.is_file() and "model_type" in json.loads(config.read_text(encoding="utf-8"))
+
+
+def _image_to_image(folder: Path, device: Any, dtype: Any) -> ImageToImageTranslator:
+    import transformers
+
+    import vidal.models.small_infrared  # noqa: F401  (registers vidal's own network with the Auto classes)
+
+    transformers.utils.logging.disable_progress_bar()  # type: ignore[no-untyped-call]
+    processor = transformers.AutoImageProcessor.from_pretrained(folder)  # type: ignore[no-untyped-call]
+    model, report = transformers.AutoModelForImageToImage.from_pretrained(folder, dtype=dtype, output_loading_info=True)
+    # transformers initialises missing weights at random and only warns.
+    if missing := sorted(report["missing_keys"]):
+        raise ValueError(f"the checkpoint lacks {len(missing)} weights, the first is {missing[0]}")
+    return ImageToImageTranslator(model=model.to(device).eval(), processor=processor, device=device, dtype=dtype)
+
+
+def _srgb_tir(path: Path, device: Any, dtype: Any, style_seed: int) -> SrgbTirTranslator:
+    import torch
+
     files = [path] if path.is_file() else sorted(p for p in path.iterdir() if p.suffix in (".safetensors", ".pt"))
     if len(files) != 1:
         raise ModelError(f"infrared: {path} holds {len(files)} weights files, not one; name the file itself")
-    weights = files[0]
-    try:
-        # Channels-last takes a third less time on a CPU, and is the frames' memory layout anyway.
-        generator = load_srgb_tir(weights).to(target).to(memory_format=torch.channels_last).eval()
-        style = generator.style(style_seed).to(target)
-        generator.translate(torch.zeros(1, 3, 16, 16, device=target), style)
-    except Exception as error:
-        raise ModelError(
-            f"infrared: model {reference} cannot be loaded from {weights} ({first_line(error)}); name the weights of "
-            "an sRGB-TIR generator, with its config.json beside them unless it has the published sizes"
-        ) from error
-    return InfraredModel(generator=generator, style=style, device=target)
+    # Channels-last takes a third less time on a CPU, and is the frames' memory layout anyway.
+    generator = load_srgb_tir(files[0]).to(device, dtype).to(memory_format=torch.channels_last).eval()
+    style = generator.style(style_seed).to(device, dtype)
+    return SrgbTirTranslator(generator=generator, style=style, device=device, dtype=dtype)
+
+
+def _levels(share: Any) -> list[Grey]:
+    """Round [0, 1] (b, h, w) to [0, 255]."""
+    import torch
+
+    return list((share * 255).round().clamp(0, 255).to(torch.uint8).cpu().numpy())

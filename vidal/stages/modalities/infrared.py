@@ -8,6 +8,7 @@ import numpy.typing as npt
 from pydantic import Field, PrivateAttr
 
 from vidal.clip import Clip
+from vidal.models.device import Half
 from vidal.models.locate import identity
 from vidal.stage import Resources
 from vidal.stages.modalities.frame_series import flicker, for_each_frame, put_images
@@ -27,21 +28,26 @@ class Infrared(ModelStage):
     version = 1
     reads = ("video",)
     writes = ("infrared", "infrared_model", "infrared_flicker", "infrared_edge_agreement", "synthetic_layers")
-    imports = ("huggingface_hub", "safetensors", "torch", "transformers")
+    imports = ("huggingface_hub", "safetensors", "timm", "torch", "transformers")
     not_fingerprinted = ()  # the device has been part of the fingerprint of this stage from its first version
     layers = ("infrared",)
     default_resources: ClassVar[Resources] = Resources(gpus=1.0, batch_size=8, timeout_s=300)
 
     model: str = "vidal:infrared-small"
-    """Weights of an sRGB-TIR generator, such as the published checkpoint: a file, a folder, or a downloaded hub id."""
+    """sRGB-TIR weights or a transformers image-to-image model: a file, a folder, or a downloaded hub id.
+
+    Or ``package.module:load``, a function of yours: ``load(device=..., dtype=...)`` returns what translates frames.
+    """
     style_seed: int = Field(0, ge=0)
-    """Seed of the style that all images have."""
+    """Seed of the style that all images of an sRGB-TIR generator have."""
+    half: Half = True
+    """Whether to use half precision on a GPU: float16, or ``bfloat16``."""
     batch_frames: int = Field(8, ge=1, le=1024)
     """Frames that the model takes at once."""
     jpeg_quality: int = Field(92, ge=1, le=100)
     """Quality of the JPEG files, 100 is best."""
 
-    _generator: Any = PrivateAttr(default=None)
+    _translator: Any = PrivateAttr(default=None)
     _identity: str = PrivateAttr(default="")
 
     def model_identities(self) -> dict[str, str]:
@@ -54,7 +60,9 @@ class Infrared(ModelStage):
 
         # Workers are the parallelism: OpenCV's own threads would only compete with them.
         cv2.setNumThreads(1)
-        self._generator = load_infrared(self.model, device=self.chosen_device(), style_seed=self.style_seed)
+        self._translator = load_infrared(
+            self.model, device=self.chosen_device(), half=self.half, style_seed=self.style_seed
+        )
         self._identity = self.model_identities()["model"]
 
     def process_batch(self, clips: Sequence[Clip]) -> None:
@@ -63,9 +71,9 @@ class Infrared(ModelStage):
         clips = [clip for clip in clips if clip.work.frame_members()]
         translated = for_each_frame(
             [clip.work.frames() for clip in clips],
-            self._generator.translate,
+            self._translator.translate,
             batch_frames=self.batch_frames,
-            mix_clips=self._generator.device.type == "cuda",
+            mix_clips=self.chosen_device() == "cuda",
         )
         for clip, images in zip(clips, translated, strict=True):
             put_images(clip, "infrared", images, ".jpg", [cv2.IMWRITE_JPEG_QUALITY, self.jpeg_quality])
