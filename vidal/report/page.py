@@ -170,7 +170,7 @@ def _sheet(row: dict[str, Any], read_member: ReadMember, columns: pa.Schema) -> 
         "scores": [
             (column.name, f"{score:.4g}" if isinstance(score, float) else str(score))
             for column in columns
-            if column.metadata[b"group"] == b"scores" and (score := row[column.name]) is not None
+            if column.metadata[b"group"] == b"scores" and (score := row[column.name]) not in (None, [])
         ],
         "models": [(name, row[name]) for name in vidal.clip.column_names() if name.endswith("_model") and row[name]],
     }
