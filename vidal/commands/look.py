@@ -65,14 +65,14 @@ def report(
     from vidal.dataset.dataset import Dataset
     from vidal.export.export import selected_clips
     from vidal.report.page import write_report
-    from vidal.report.summary import crawl_of, stage_order
+    from vidal.report.summary import crawls_of, stage_order
 
     dataset = Dataset.open(directory)
     modalities.load_recorded(dataset.info.modalities, directory, dataset.info.layers)
     result = write_report(
         dataset.rows(), dataset.read_member, out or Path("report.html"), title=dataset.info.name,
         stage_order=stage_order(dataset), declared=dataset.info.columns, max_clips=max_clips, where=where,
-        selected=selected_clips(dataset, where), crawl=crawl_of(dataset),
+        selected=selected_clips(dataset, where), crawls=crawls_of(dataset),
     )  # fmt: skip
     show(result, as_json)
 

@@ -84,7 +84,7 @@ def write_report(
     max_rejected: int = 12,
     where: str | None = None,
     selected: Collection[str] | None = None,
-    crawl: Crawl | None = None,
+    crawls: Sequence[Crawl] = (),
 ) -> Report:
     """Write ``out``, one HTML file that loads nothing and runs no script.
 
@@ -94,7 +94,8 @@ def write_report(
     ``read_member(row, name)`` returns the bytes of a tar member. Of more than ``max_clips`` kept or ``max_dropped``
     dropped clips, an even sample is shown, and the page says so; the counts are of all rows. ``declared`` are the
     dataset's columns beyond those of `vidal.clip.Clip`; their scores are shown. ``selected`` are the ids of the kept
-    clips that meet the condition ``where``; other clips are counted but not shown. ``crawl`` is shown after the funnel.
+    clips that meet the condition ``where``; other clips are counted but not shown. ``crawls`` follow the
+    funnel.
     """
     columns = vidal.clip.schema(fields(declared or {}))
     funnel, kept, others = Funnel(), EvenChoice(max_clips), EvenChoice(max_dropped)
@@ -135,7 +136,7 @@ def write_report(
         sheets=(_sheet(dict(row), read_member, columns) for row in kept.rows()),
         wave_columns=WAVE_COLUMNS,
         where=where,
-        crawl=crawl,
+        crawls=crawls,
         groups_shown=SHOWN_IN_PAGE,
         shown_name=shown_name,
         failures_text=failures_text,

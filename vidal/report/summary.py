@@ -80,10 +80,24 @@ def funnel_of(dataset: Dataset) -> Funnel:
     return _funnel(outcomes(dataset))
 
 
-def crawl_of(dataset: Dataset) -> Crawl | None:
-    """Return the report of a crawl by platform; None for a dataset whose clips do not come from the web."""
-    crawl = Crawl.of(outcomes(dataset, By.platform), dataset, By.platform) if _may_crawl(dataset) else None
-    return crawl if crawl and crawl.is_any_asked else None
+def crawls_of(dataset: Dataset) -> list[Crawl]:
+    """Return the reports of a crawl by platform, by host where that differs, and by term where there are terms.
+
+    Empty for a dataset whose clips do not come from the web.
+    """
+    if not _may_crawl(dataset):
+        return []
+    by_platform, by_host, by_term = (
+        Crawl.of(outcomes(dataset, by), dataset, by) for by in (By.platform, By.host, By.term)
+    )
+    if not by_platform.is_any_asked:
+        return []
+    crawls = [by_platform]
+    if by_host.groups["name"] != by_platform.groups["name"]:
+        crawls.append(by_host)
+    if by_term.groups["name"].null_count < by_term.groups.num_rows:
+        crawls.append(by_term)
+    return crawls
 
 
 def _funnel(counts: pa.Table) -> Funnel:

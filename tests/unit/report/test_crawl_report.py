@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import time
 from pathlib import Path
 from typing import Any
@@ -20,7 +21,7 @@ from vidal.dataset.dataset import Dataset, DatasetInfo, write_info
 from vidal.dataset.storage import Storage
 from vidal.report.by import By
 from vidal.report.crawl import Failure, failures_text, shown_name
-from vidal.report.summary import Status, crawl_of
+from vidal.report.summary import Status, crawls_of
 
 EVIL = "<script>alert(1)</script>\x1b[31m\u202e[bold]"
 AT = {"crawled_at": "2026-11-26T12:00:00Z"}
@@ -121,6 +122,19 @@ def test_every_candidate_counts_once_for_its_platform_its_host_and_its_term(data
     assert counted(dataset, by) == COUNTS[by]
 
 
+def test_the_page_counts_by_platform_by_host_and_by_term(dataset: Dataset, tmp_path: Path) -> None:
+    done = command("report", dataset.address, "--out", tmp_path / "report.html")
+    assert done.returncode == 0, done.stderr
+    tables = (tmp_path / "report.html").read_text().split("<h3>By ")[1:]
+    for table, by in zip(tables, (By.platform, By.host, By.term), strict=True):
+        assert table.startswith(str(by))
+        rows = [re.findall(r"<td[^>]*>(.*?)</td>", row) for row in table.split("</table>")[0].split("<tr>")[2:]]
+        # Names are escaped and shortened, so counts alone are compared.
+        assert sorted([int(cell) for cell in row[1:6]] for row in rows) == sorted(
+            [*counts[:5]] for counts in COUNTS[by].values()
+        )
+
+
 def test_failures_are_told_by_reason_and_whether_they_may_pass(dataset: Dataset) -> None:
     told = json.loads(command("status", dataset.address, "--json").stdout)["crawl"]
     assert told["by"] == "platform"
@@ -142,8 +156,7 @@ def test_the_rate_used_is_that_of_all_runs_beside_what_the_last_one_allowed(data
     usage(dataset, 1, youtube=COUNTED)
     usage(dataset, 2, youtube={**COUNTED, "requests": 21, "first_at": 500.0, "used_at": 540.0, "per_s": 0.6})
     usage(dataset, 3, films={**COUNTED, "requests": 1, "used_at": 100.0})
-    crawl = crawl_of(dataset)
-    assert crawl is not None
+    crawl = crawls_of(dataset)[0]
     youtube, films = crawl.budgets
     assert (youtube.name, youtube.runs, youtube.requests, youtube.asked_s) == ("youtube", 2, 32, 60)
     assert (youtube.used_per_s, youtube.allowed_per_s, films.used_per_s) == (30 / 60, 0.6, None)
