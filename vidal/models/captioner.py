@@ -166,20 +166,24 @@ class ServerCaptioner:
         replies = iter(self.server.each(self._ask, questions))
         captioned = []
         for work in works:
-            frames = [next(replies) for _ in work.frame_members()]
-            video = next(replies)
-            usage = sum((frame.usage for frame in frames), video.usage)
-            texts = [frame.text for frame in frames]
-            captioned.append(Captioned(frames=texts, video=video.text, score=None, usage=usage))
+            *frames, video = [next(replies) for _ in range(len(work.frame_members()) + 1)]
+            bad = [reply for reply in (*frames, video) if isinstance(reply, MalformedReplyError)]
+            if len(bad) > len(frames):
+                raise ClipError("malformed_caption", bad[0].detail, transient=True) from bad[0]
+            texts = ["" if isinstance(frame, MalformedReplyError) else frame.text for frame in frames]
+            of_clip = most_shared(texts) if isinstance(video, MalformedReplyError) else video.text
+            usage = sum((reply.usage for reply in frames), video.usage)
+            captioned.append(Captioned(frames=texts, video=of_clip, score=None, usage=usage))
         return captioned
 
-    def _ask(self, question: tuple[list[dict[str, Any]], str]) -> Reply:
+    def _ask(self, question: tuple[list[dict[str, Any]], str]) -> Reply | MalformedReplyError:
         images, text = question
         content = [*images, {"type": "text", "text": text}]
         try:
             reply = self.server.ask([{"role": "user", "content": content}], "caption", self.max_new_tokens)
         except MalformedReplyError as error:
-            raise ClipError("malformed_caption", error.detail, transient=True) from error
+            # It costs this caption, not the clip.
+            return error
         return Reply(" ".join(reply.text.split()), reply.usage)
 
 

@@ -6,6 +6,7 @@ import base64
 import itertools
 import json
 import os
+import random
 import re
 import time
 import urllib.error
@@ -31,6 +32,7 @@ _PERMANENT = (401, 403, 404)
 """Statuses that every request would get: a wrong key, address or model name."""
 _BUSY = (408, 425, 429, 502, 503, 504)
 _FENCED = re.compile(r"```\w*\s*(\{.*\})\s*```", re.DOTALL)
+_LAST_OBJECT = re.compile(r"\{[^{}]*\}\s*$")
 _RETRY_TEMPERATURE = 0.7
 
 
@@ -87,7 +89,9 @@ class ChatServer:
     key_variable: str = "OPENAI_API_KEY"
     timeout_s: float = 120.0
     tries: int = 5
-    """Attempts of a request before the server counts as down, while no other request is answered either."""
+    """Attempts of a request before the server counts as wrongly addressed or broken."""
+    busy_tries: int = 10
+    """Attempts, some four minutes, before one that has answered or says that it is busy counts as down."""
     most_tries: int = 20
     """Attempts of a request in all."""
     reply_tries: int = 3
@@ -144,7 +148,7 @@ class ChatServer:
     def _post(self, path: str, body: dict[str, Any]) -> bytes:
         seen, unanswered = self._health.answers, 0
         for attempt in itertools.count(1):
-            retry_after_s = 0.0
+            retry_after_s, is_busy = 0.0, False
             try:
                 data = self._send(path, body)
             except urllib.error.HTTPError as error:
@@ -154,22 +158,26 @@ class ChatServer:
                 if error.code < 500 and error.code not in _BUSY:
                     excerpt = " ".join(error.read(300).decode("utf-8", "replace").split())
                     raise self._refused(f"{why} {excerpt}", for_good=error.code in _PERMANENT) from error
+                is_busy = error.code in _BUSY
                 # An error that repeats while other requests are answered is this request's own.
-                if error.code not in _BUSY and attempt == self.tries and self._health.answers:
+                if not is_busy and attempt == self.tries and self._health.answers:
                     raise self._refused(f"{why} in {attempt} tries", for_good=False) from error
             except (OSError, HTTPException) as error:
                 why = f"{type(error).__name__}: {error}"
             else:
                 self._health.answers, self._health.refused_since = self._health.answers + 1, 0
                 return data
-            # Tries since the server last answered anyone: five in all would stop the run at one that is only busy.
+            # Tries since the server last answered anyone: so many in all would stop the run at one that is only busy.
             unanswered = unanswered + 1 if seen == self._health.answers else 1
             seen = self._health.answers
-            if unanswered >= self.tries:
+            # A server may load a model or be started anew for minutes; an address that never answered is a wrong one.
+            if unanswered >= (self.busy_tries if is_busy or self._health.answers else self.tries):
                 break
             if attempt >= self.most_tries:
                 raise self._refused(f"{why} in {attempt} tries", for_good=False)
-            self.sleep(max(retry_after_s, min(MAX_WAIT_S, 2.0 ** (unanswered - 1))))
+            backoff_s = min(MAX_WAIT_S, 2.0 ** (unanswered - 1))
+            # Jitter, so that requests that were turned away together do not come back together.
+            self.sleep(max(retry_after_s, backoff_s) + random.uniform(0, backoff_s / 2))
         raise MachineError(f"server {self.base_url}: no answer in {unanswered} tries ({why}); is it running?")
 
     def _refused(self, why: str, *, for_good: bool) -> ModelError | ClipError:
@@ -207,18 +215,24 @@ class _NoRedirect(urllib.request.HTTPRedirectHandler):
 
 def _field_of(data: bytes, name: str) -> str:
     """Return the one field of the reply's JSON object; servers that ignore response_format make the check needed."""
+    cut_off = ""
     try:
-        text = json.loads(data)["choices"][0]["message"]["content"].strip()
+        choice = json.loads(data)["choices"][0]
+        cut_off = " (cut off by max_new_tokens)" if choice.get("finish_reason") == "length" else ""
+        text = choice["message"]["content"].strip()
         if not text.startswith("{"):
             # Reasoning models think aloud before the object, and some servers cut off the opening <think> tag.
             before, is_thought, after = text.partition("</think>")
             text = after if is_thought else before
-            fenced = _FENCED.search(text)
-            text = fenced[1] if fenced else text
+            if fenced := _FENCED.search(text):
+                text = fenced[1]
+            # A thought that is never closed, or a sentence, before the object that ends the reply.
+            elif last := _LAST_OBJECT.search(text):
+                text = last[0]
         reply = json.loads(text)
     # RecursionError: a reply of brackets nested a thousand deep.
     except (ValueError, LookupError, TypeError, AttributeError, RecursionError) as error:
-        raise MalformedReplyError(f"no JSON object: {type(error).__name__}") from error
+        raise MalformedReplyError(f"no JSON object: {type(error).__name__}{cut_off}") from error
     if not isinstance(reply, dict) or set(reply) != {name}:
         raise MalformedReplyError(f"not an object with the single field {name}")
     value = reply[name]

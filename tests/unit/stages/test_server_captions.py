@@ -127,6 +127,9 @@ OBJECT = '{"caption": "A dog."}'
         f"A dog, I should say.\n</think>{OBJECT}",
         f"<think>no</think>```json\n{OBJECT}\n```",
         f"\n  {OBJECT}\n",
+        f"<think>\nA dog? {{yes}}\n{OBJECT}",
+        f"<think>\nA dog.\n```json\n{OBJECT}\n```",
+        f"Sure: {OBJECT}",
     ],
 )
 def test_a_reply_is_read_whatever_a_model_puts_around_it(site: Site, content: str) -> None:
@@ -141,7 +144,7 @@ def test_what_is_inside_the_caption_is_left_as_it_is(site: Site) -> None:
 
 
 def test_a_malformed_reply_is_asked_for_anew_with_another_draw_and_every_reply_counts(site: Site) -> None:
-    for content in ("A dog.", "<think>It may be", OBJECT):
+    for content in ("A dog.", '<think>It may be {"caption": "A cat."} or', OBJECT):
         site.says(content, usage={"prompt_tokens": 10, "completion_tokens": 3})
     assert server(site).ask([], "caption", 8) == Reply("A dog.", Usage(30, 9))
     assert [(r["temperature"], r["seed"]) for r in site.requests] == [(0, 0), (0.7, 1), (0.7, 2)]
@@ -178,17 +181,32 @@ def test_a_server_that_fails_every_second_request_captions_every_clip(concurrenc
     assert {(clip.status, clip.video_caption) for clip in clips} == {("candidate", "A dog.")}
 
 
+@pytest.mark.parametrize(
+    ("bad", "frames", "video"),
+    [
+        pytest.param([0], ["", "A dog.", "A dog."], "A dog.", id="a frame, and with it the clip's caption"),
+        pytest.param([0, 1, 2], None, None, id="all of them"),
+    ],
+)
 @pytest.mark.parametrize("concurrency", [1, 8])
-def test_a_clip_whose_replies_are_bad_fails_by_name_and_no_other_does(concurrency: int) -> None:
+def test_a_bad_reply_costs_its_caption_and_only_all_of_them_the_clip(
+    concurrency: int, bad: list[int], frames: list[str] | None, video: str | None
+) -> None:
     clips = clips_with_frames(4)
     blue = io.BytesIO()
     Image.new("RGB", (16, 16), "blue").save(blue, "JPEG")
-    clips[2].work.members[0] = dataclasses.replace(clips[2].work.members[0], data=blue.getvalue())
+    members = clips[2].work.members
+    for k in bad:
+        members[k] = dataclasses.replace(members[k], data=blue.getvalue())
     mark = base64.b64encode(blue.getvalue()).decode()
     with running_site(lambda request: "no" if mark in str(request) else OBJECT) as site:
         run(ServerCaptioner(server(site, concurrency=concurrency), 8), clips)
-    assert [clip.reason for clip in clips] == [None, None, "malformed_caption", None]
-    assert clips[2].is_transient and "3 times" in str(clips[2].detail)
+    assert [(clip.reason, clip.video_caption) for n, clip in enumerate(clips) if n != 2] == [(None, "A dog.")] * 3
+    if frames is None:
+        assert clips[2].reason == "malformed_caption"
+        assert clips[2].is_transient and "3 times" in str(clips[2].detail)
+    else:
+        assert (clips[2].reason, clips[2].frame_captions, clips[2].video_caption) == (None, frames, video)
 
 
 @pytest.mark.parametrize(("status", "tries"), [(400, 1), (413, 1), (500, 5)])
