@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import functools
 import subprocess
 import sys
 from collections import Counter
@@ -38,7 +39,11 @@ def imports(path: Path) -> set[str]:
     return {name for name in found if name.partition(".")[0] in ("vidal", *NOT_IN_THE_WHEEL)}
 
 
-MODULES = {module_of(path): imports(path) for path in sorted(PACKAGE.rglob("*.py"))}
+@functools.cache
+def modules() -> dict[str, set[str]]:
+    """What each module of the package imports. Read on demand, as every test process collects this file."""
+    return {module_of(path): imports(path) for path in sorted(PACKAGE.rglob("*.py"))}
+
 
 # From the ground up: every folder and file of the package, and what of those above it in this table it may import.
 # A name stands for all that is in it; `vidal` itself, which has the version, is imported by everybody.
@@ -107,7 +112,7 @@ def is_in(name: str, package: str) -> bool:
 
 
 def test_every_folder_and_file_of_the_package_has_a_rule() -> None:
-    assert {module.split(".")[1] for module in MODULES if module != "vidal"} == set(MAY_IMPORT)
+    assert {module.split(".")[1] for module in modules() if module != "vidal"} == set(MAY_IMPORT)
 
 
 def test_the_table_of_imports_has_no_circle() -> None:
@@ -128,16 +133,16 @@ def test_imports_point_one_way(package: str) -> None:
     folders = {name.rpartition(".")[0] for name in allowed}
     wrong = {
         (module, name)
-        for module, names in MODULES.items()
+        for module, names in modules().items()
         if is_in(module, f"vidal.{package}")
         for name in names - folders
         if is_in(name, "vidal") and not any(is_in(name, other) for other in allowed)
     }
-    assert wrong - {(module, "vidal.__version__") for module in MODULES} == set()
+    assert wrong - {(module, "vidal.__version__") for module in modules()} == set()
 
 
 def test_the_package_itself_opens_a_dataset_and_imports_nothing_else() -> None:
-    assert {name for name in MODULES["vidal"] if name in MODULES} == {"vidal.reader.samples"}
+    assert {name for name in modules()["vidal"] if name in modules()} == {"vidal.reader.samples"}
 
 
 def test_search_and_embeddings_stand_on_no_part_of_the_trainer() -> None:
@@ -155,18 +160,18 @@ def test_search_and_embeddings_stand_on_no_part_of_the_trainer() -> None:
 
 
 def test_the_package_imports_nothing_that_is_not_in_its_wheel() -> None:
-    names = {(module, name) for module, found in MODULES.items() for name in found}
+    names = {(module, name) for module, found in modules().items() for name in found}
     assert {(module, name) for module, name in names if name.partition(".")[0] in NOT_IN_THE_WHEEL} == set()
 
 
 def test_the_record_stands_on_arrow_its_working_state_and_the_error_of_a_clip() -> None:
     below = {"vidal.arrow_types", "vidal.errors", "vidal.work"}
-    assert {name for name in MODULES["vidal.clip"] if name in MODULES} == below
-    assert not MODULES["vidal.arrow_types"]
+    assert {name for name in modules()["vidal.clip"] if name in modules()} == below
+    assert not modules()["vidal.arrow_types"]
 
 
 def test_supervised_processes_stand_on_the_errors_alone() -> None:
-    assert {name for name in MODULES["vidal.process"] if name in MODULES} == {"vidal.errors"}
+    assert {name for name in modules()["vidal.process"] if name in modules()} == {"vidal.errors"}
 
 
 def test_a_dataset_is_read_without_torch() -> None:
