@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import fcntl
-import os
 import subprocess
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 import pytest
@@ -14,24 +14,23 @@ from tests.conftest import ROOT
 from tests.runs import vidal
 
 
-def run_vidal(*arguments: str | Path) -> subprocess.CompletedProcess[str]:
+def run_vidal(*arguments: str | Path, **keys: Any) -> subprocess.CompletedProcess[str]:
     """Run the command as a user would."""
-    done = vidal(*arguments, timeout=900)
+    done = vidal(*arguments, timeout=900, **keys)
     assert done.returncode == 0, done.stderr
     return done
 
 
 @pytest.fixture(scope="session")
-def sample_dataset(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def sample_dataset(shared: Path, converted_models: Path) -> Path:
     """`pipelines/sample.yaml`, built by two local workers; the test processes of one run share it and only read it."""
-    own = tmp_path_factory.getbasetemp()
-    folder = (own.parent if "PYTEST_XDIST_WORKER" in os.environ else own) / "sample"
+    folder = shared / "sample"
     folder.mkdir(exist_ok=True)
     with (folder / "lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         if not (folder / "is_built").exists():
             build = ["build", "pipelines/sample.yaml", "--out", folder / "data", "--engine", "local", "--workers", "2"]
-            run_vidal(*build)
+            run_vidal(*build, env={"VIDAL_CACHE": str(converted_models)})
             (folder / "is_built").touch()
     return folder / "data"
 

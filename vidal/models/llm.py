@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import copy
+import fcntl
 import os
 import shutil
 import tempfile
@@ -181,8 +183,9 @@ def _load_gguf(path: Path, reference: str, dtype: Any) -> tuple[Any, Any]:
 def cached_folder(key: str, build: Callable[[Path], None]) -> Path | None:
     """Return the folder ``key`` of the user's cache, built on first use; None where the cache cannot be written.
 
-    It is built under a temporary name and renamed: other workers see all of it or nothing, and of several that build
-    at once one wins. The cache is ``VIDAL_CACHE``, by default ``~/.cache/vidal``.
+    Workers that need it at once wait for the first of them. It is built under a temporary name and renamed: others see
+    all of it or nothing, and of hosts that build at once one wins. The cache is ``VIDAL_CACHE``, by default
+    ``~/.cache/vidal``.
     """
     root = Path(os.environ.get("VIDAL_CACHE") or Path.home() / ".cache" / "vidal")
     folder = root / key
@@ -190,7 +193,21 @@ def cached_folder(key: str, build: Callable[[Path], None]) -> Path | None:
         return folder
     try:
         root.mkdir(mode=0o700, parents=True, exist_ok=True)
-        building = Path(tempfile.mkdtemp(prefix=f".{key}.", dir=root))
+        lock = os.open(root, os.O_RDONLY)
+    except OSError:
+        return None
+    try:
+        # Not every file system has locks; without one, each builds its own.
+        with contextlib.suppress(OSError):
+            fcntl.flock(lock, fcntl.LOCK_EX)
+        return folder if folder.is_dir() else _built(folder, build)
+    finally:
+        os.close(lock)
+
+
+def _built(folder: Path, build: Callable[[Path], None]) -> Path | None:
+    try:
+        building = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", dir=folder.parent))
     except OSError:
         return None
     try:

