@@ -20,7 +20,7 @@ from safetensors.torch import load_file
 from typer.testing import CliRunner
 
 import vidal
-from tests.runs import ROOT, start_vidal
+from tests.runs import ROOT, command, start_vidal
 from tests.runs import vidal as run_vidal
 from tools.rendering import learning_set
 from vidal.commands import app
@@ -50,7 +50,7 @@ def material(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def trained(material: Path) -> Path:
-    done = run_vidal("train", material / "small.yaml", "--data", material / "set", "--out", material / "run")
+    done = command("train", material / "small.yaml", "--data", material / "set", "--out", material / "run")
     assert (done.returncode, done.stderr) == (0, "")
     return material / "run"
 
@@ -93,9 +93,12 @@ def test_texts_that_are_told_apart_though_they_are_the_same_are_counted(trained:
 
 def test_a_run_that_was_killed_and_resumed_is_bitwise_the_one_that_was_not(trained: Path, material: Path) -> None:
     arguments = ["train", material / "small.yaml", "--data", material / "set", "--out", material / "killed"]
-    command = [sys.executable, "-m", "vidal", *map(str, arguments)]
     process = subprocess.Popen(
-        command, cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True
+        [sys.executable, "-m", "vidal", *map(str, arguments)],
+        cwd=ROOT,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+        start_new_session=True,
     )
     log = material / "killed" / "log.jsonl"
     deadline = time.monotonic() + 120
@@ -105,7 +108,7 @@ def test_a_run_that_was_killed_and_resumed_is_bitwise_the_one_that_was_not(train
     os.killpg(process.pid, signal.SIGKILL)
     process.wait()
     assert newest(material / "killed").name in ("000010", "000015", "000020")
-    rejected = run_vidal(*arguments)
+    rejected = command(*arguments)
     assert (rejected.returncode, "--resume" in rejected.stderr) == (2, True)
     done = run_vidal(*arguments, "--resume", "--set", "data.workers=0")
     assert (done.returncode, done.stderr) == (0, "")
@@ -116,16 +119,22 @@ def test_a_run_that_was_killed_and_resumed_is_bitwise_the_one_that_was_not(train
         assert all(torch.equal(ours[key], theirs[key]) for key in ours), name
 
 
+def on_two_ranks(*arguments: str | Path) -> subprocess.CompletedProcess[str]:
+    """A vidal command as torchrun starts it."""
+    launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", "-m", "vidal"]
+    return subprocess.run(
+        [*launcher, *map(str, arguments)], cwd=ROOT, capture_output=True, text=True, timeout=200
+    )  # fmt: skip
+
+
 @pytest.mark.parametrize("sharded", ["false", "true"], ids=["DDP", "FSDP"])
 def test_a_run_on_two_ranks_has_the_same_samples_and_nearly_the_same_losses(
     sharded: str, trained: Path, material: Path
 ) -> None:
-    command = [
-        sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", "-m", "vidal", "train",
-        str(material / "small.yaml"), "--data", str(material / "set"), "--out", str(material / f"ranks-{sharded}"),
+    done = on_two_ranks(
+        "train", material / "small.yaml", "--data", material / "set", "--out", material / f"ranks-{sharded}",
         "--set", "data.workers=0", "--set", "steps=6", "--set", f"fsdp={sharded}",
-    ]  # fmt: skip
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=200)
+    )  # fmt: skip
     assert done.returncode == 0, done.stderr[-2000:]
     for (_, pair, loss), (_, wanted_pair, wanted) in zip(
         steps_of(material / f"ranks-{sharded}"), steps_of(trained), strict=False
@@ -148,12 +157,8 @@ def test_uneven_steps_and_broken_samples_are_the_same_on_any_number_of_ranks(tmp
     (tmp_path / "small.yaml").write_text(yaml.safe_dump(recipe))
     runs = {}
     for ranks in (1, 2):
-        command = [
-            sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(ranks), "-m",
-            "vidal", "train", str(tmp_path / "small.yaml"), "--data", str(tmp_path / "set"),
-            "--out", str(tmp_path / f"{ranks}"),
-        ]  # fmt: skip
-        done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=200)
+        arguments = ["train", tmp_path / "small.yaml", "--data", tmp_path / "set", "--out", tmp_path / f"{ranks}"]
+        done = on_two_ranks(*arguments) if ranks == 2 else command(*arguments)
         assert done.returncode == 0, done.stderr[-2000:]
         assert done.stdout.count(f"{tmp_path / str(ranks)}: 3 steps") == 1
         runs[ranks] = lines_of(tmp_path / f"{ranks}")
@@ -168,29 +173,15 @@ def test_uneven_steps_and_broken_samples_are_the_same_on_any_number_of_ranks(tmp
 
 def test_an_error_of_every_rank_is_told_once(tmp_path: Path) -> None:
     (tmp_path / "small.yaml").write_text(yaml.safe_dump(RECIPE))
-    command = [
-        sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", "-m", "vidal", "train",
-        str(tmp_path / "small.yaml"), "--data", str(tmp_path / "nowhere"), "--out", str(tmp_path / "run"),
-    ]  # fmt: skip
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=200)
+    done = on_two_ranks("train", tmp_path / "small.yaml", "--data", tmp_path / "nowhere", "--out", tmp_path / "run")
     assert done.returncode != 0 and done.stderr.count("no dataset there") == 1
 
 
 @pytest.mark.parametrize("given", [[], ["--resume"]], ids=["first", "resumed"])
 def test_ctrl_c_says_how_to_resume_the_run(given: list[str], trained: Path, material: Path, tmp_path: Path) -> None:
     out = shutil.copytree(trained, tmp_path / "run") if given else tmp_path / "run"
-    command = [
-        "train",
-        material / "small.yaml",
-        "--data",
-        material / "set",
-        "--out",
-        out,
-        "--set",
-        "steps=2000",
-        *given,
-    ]
-    process = start_vidal(*command)
+    arguments = ["train", material / "small.yaml", "--data", material / "set", "--out", out, "--set", "steps=2000"]
+    process = start_vidal(*arguments, *given)
     deadline = time.monotonic() + 120
     while not (out / "log.jsonl").exists() or not any(step > 25 or not given for step, *_ in steps_of(out)):
         assert time.monotonic() < deadline and process.poll() is None

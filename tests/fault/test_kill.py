@@ -54,7 +54,7 @@ def files_in(out: Path) -> int:
 def killed_after(process: subprocess.Popen[str], out: Path, files: int) -> list[psutil.Process]:
     """Kill the driver once so many files are there (or it has ended); gives the processes that it leaves."""
     while process.poll() is None and files_in(out) < files:
-        time.sleep(0.001)
+        time.sleep(0.005)
     left = descendants(process.pid)
     process.kill()
     process.communicate()
@@ -108,7 +108,7 @@ def test_ctrl_c_ends_every_process_and_leaves_what_is_committed(
     process = start_vidal("build", reference / "toys.yaml", "--out", out, *engine)
     try:
         while process.poll() is None and files_in(out / "phases" / "1" / "manifest") < 2:
-            time.sleep(0.001)
+            time.sleep(0.005)
         children = descendants(process.pid)
         os.killpg(process.pid, signal.SIGINT)
         stdout, stderr = process.communicate(timeout=60)
