@@ -12,7 +12,7 @@ import pyarrow.parquet as pq
 import pytest
 import yaml
 
-from tests.runs import vidal
+from tests.runs import command, vidal
 from tests.site import Plan, Site
 from vidal.dataset.dataset import Dataset
 from vidal.dataset.verify import verify
@@ -75,9 +75,10 @@ def test_a_crawl_run_again_when_the_host_is_up_has_the_bytes_of_one_in_which_it_
 ) -> None:
     recipe = write_recipe(tmp_path, site, port)
 
-    def crawl(name: str, cache: str) -> tuple[int, str]:
+    def crawl(name: str, cache: str, engine: str = engine) -> tuple[int, str]:
         how = ["--engine", engine, "--workers", "2", "--set", OPEN]
-        done = vidal("crawl", recipe, "--out", tmp_path / name, *how, env={"VIDAL_CACHE": str(tmp_path / cache)})
+        run = vidal if engine == "ray" else command
+        done = run("crawl", recipe, "--out", tmp_path / name, *how, env={"VIDAL_CACHE": str(tmp_path / cache)})
         return done.returncode, (done.stderr.strip().splitlines() or [""])[-1]
 
     code, line = crawl("out", "cache")
@@ -98,7 +99,7 @@ def test_a_crawl_run_again_when_the_host_is_up_has_the_bytes_of_one_in_which_it_
         # Of the shards that were committed nothing was asked again.
         asked = {hit.path for hit in site.hits[hits:] if hit.path.startswith("/v/")}
         assert len(asked) <= len(committed) and len(asked) == 2 * (5 - len(committed)) - 2
-        assert crawl("reference", "a third")[0] == 0
+        assert crawl("reference", "a third", "local")[0] == 0
     assert {name: (tmp_path / "out/manifest" / name).read_bytes() for name in committed} == committed
     assert rows(tmp_path / "out") == rows(tmp_path / "reference")
     assert members(tmp_path / "out") == members(tmp_path / "reference")
@@ -111,7 +112,7 @@ def test_a_retry_leaves_what_it_cannot_fetch_as_it_was_and_grow_goes_on_where_it
     recipe, out = write_recipe(tmp_path, site, port), tmp_path / "out"
 
     def run(*words: str | Path, cache: str = "cache") -> tuple[int, str]:
-        done = vidal(*words, "--engine", "local", "--workers", "1", env={"VIDAL_CACHE": str(tmp_path / cache)})
+        done = command(*words, "--engine", "local", "--workers", "1", env={"VIDAL_CACHE": str(tmp_path / cache)})
         return done.returncode, (done.stderr.strip().splitlines() or [""])[-1]
 
     assert run("crawl", recipe, "--out", out)[0] == 0

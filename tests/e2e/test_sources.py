@@ -13,7 +13,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from tests.conftest import ROOT
-from tests.runs import vidal
+from tests.runs import command, vidal
 from tests.site import Site
 from tests.site.freesound import TOKEN
 from vidal.licences import licence_name
@@ -37,7 +37,8 @@ def crawl(name: str, folder: Path, settings: list[str], engine: str = "local") -
     sets = [word for setting in settings for word in ("--set", setting)]
     how = ["--engine", engine, "--workers", "1", "--set", "engine.object_store_bytes=104857600"]
     recipe = PIPELINES / f"{name}.yaml"
-    return vidal("crawl", recipe, "--out", folder / "crawl", *how, *sets, env={"FREESOUND_API_KEY": TOKEN}, timeout=280)
+    run = vidal if engine == "ray" else command
+    return run("crawl", recipe, "--out", folder / "crawl", *how, *sets, env={"FREESOUND_API_KEY": TOKEN})
 
 
 def rows(folder: Path) -> list[dict[str, Any]]:
@@ -70,7 +71,7 @@ def terms(folder: Path, *captions: str) -> Path:
     out = folder / "terms.parquet"
     settings = ["--number", str(len(captions)), "--set", "min_count=1", "--set", "max_share=1",
                 "--set", "clips_per_term=3"]  # fmt: skip
-    done = vidal("terms", folder / "captions.txt", "--out", out, *settings)
+    done = command("terms", folder / "captions.txt", "--out", out, *settings)
     assert done.returncode == 0, done.stderr
     return out
 
@@ -148,7 +149,8 @@ def test_vidals_annotations_are_built_from_files_and_each_id_is_a_text(
         "source: {vidal_json: vidal.json, media: media}\nstages: [fetch, probe, keep_source]\n"
     )
     how = ["--engine", engine, "--workers", "1", "--set", "engine.object_store_bytes=104857600"]
-    done = vidal("build", tmp_path / "recipe.yaml", "--out", tmp_path / "crawl", *how, timeout=280)
+    run = vidal if engine == "ray" else command
+    done = run("build", tmp_path / "recipe.yaml", "--out", tmp_path / "crawl", *how)
     assert done.returncode == 0, done.stderr
     found = {row["clip_id"]: (row["status"], row["title"], row["hashtags"]) for row in rows(tmp_path)}
     assert found == dict.fromkeys(["007", "7"], ("kept", "A rabbit", ["cute"]))
