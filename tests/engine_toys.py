@@ -8,18 +8,19 @@ import os
 import signal
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar
 
 import numpy as np
 import pyarrow as pa
 import soundfile
 from PIL import Image
+from pydantic import PrivateAttr
 
 from vidal.clip import Clip
 from vidal.errors import ClipError, NotNowError, StorageError
 from vidal.record import Column
-from vidal.stage import Decision, Resources, Stage
+from vidal.stage import Decision, Resources, Stage, Waiting
 from vidal.work import Member
 
 
@@ -143,6 +144,29 @@ class Trouble(Stage):
         "disk full": _disk_full,
         "misalign": lambda clip: setattr(clip, "frame_times", [0.5, 1.4]),
     }
+
+
+class Wait(Stage):
+    """Waits with the clips of some shards, as fetch does for hosts, until another shard of its worker comes here."""
+
+    default_resources = Resources(batch_size=4, timeout_s=None)
+    shards: tuple[int, ...] = ()
+    _waiting: Waiting | None = PrivateAttr(default=None)
+    _came: int = PrivateAttr(default=0)
+
+    def wait_in(self, waiting: Waiting) -> None:
+        self._waiting = waiting
+
+    def process_batch(self, clips: Sequence[Clip]) -> None:
+        self._came += 1
+        # Clip by clip no other shard is made meanwhile.
+        if self._waiting is None or clips[0].shard not in self.shards or len(clips) == 1:
+            return
+        with self._waiting() as ask_for_more:
+            before = self._came
+            while self._came == before:
+                ask_for_more()
+                time.sleep(0.01)
 
 
 class BrokenSetup(Stage):

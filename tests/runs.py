@@ -34,7 +34,7 @@ os.environ["PYTHONPATH"] = str(ROOT)
 if str(ROOT) not in sys.path:
     sys.path.insert(0, str(ROOT))
 
-PAINT, SHADE, TROUBLE = (f"tests.engine_toys:{name}" for name in ("Paint", "Shade", "Trouble"))
+PAINT, SHADE, TROUBLE, WAIT = (f"tests.engine_toys:{name}" for name in ("Paint", "Shade", "Trouble", "Wait"))
 CAPTION, AUDIO = (f"tests.engine_toys:{name}" for name in ("Caption", "Audio"))
 LETTERS, FEW_LETTERS, RANK = (f"tests.engine_toys:{name}" for name in ("Letters", "FewLetters", "Rank"))
 SAME_TITLE, BROKEN_SETUP = (f"tests.engine_toys:{name}" for name in ("SameTitle", "BrokenSetup"))

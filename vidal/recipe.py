@@ -63,7 +63,8 @@ class EngineSettings(BaseModel):
     model_config = ConfigDict(extra="forbid")
 
     window: int = Field(16, ge=1)
-    """Clips of a shard that a worker holds in memory at once."""
+    """Clips of a shard that a worker holds in memory at once; while those of one shard wait for their hosts, it makes
+    a second one."""
     gpu_workers: int | None = Field(None, ge=1)
     """Workers per GPU group; one per GPU by default."""
     dashboard: bool = False

@@ -172,7 +172,10 @@ class Stage(Step):
         """Raise `UserError` for an address that no run could take; called once, before the plan is written."""
 
     def setup(self) -> None:
-        """Load models and the like, once per worker; an error here stops the run."""
+        """Load models and the like, once per worker; an error here stops the run.
+
+        One thread at a time calls a stage, but not always the thread of this call.
+        """
 
     def shared(self) -> object | None:
         """Return an object that all workers of the run share, such as a budget, or None.
@@ -199,7 +202,10 @@ class Stage(Step):
         """
 
     def wait_in(self, waiting: Waiting) -> None:
-        """Receive, before `setup`, the context in which a worker makes another shard while this stage waits."""
+        """Receive, before `setup`, the context in which a worker makes another shard while this stage waits.
+
+        Not called where a worker makes one shard at a time, nor with a ``timeout_s``, which would end both.
+        """
 
     def process(self, clip: Clip) -> None:
         raise TypeError(f"{type(self).__name__} defines neither process nor process_batch")

@@ -1,8 +1,9 @@
-"""A worker whose last clips wait for their host makes its next shards meanwhile."""
+"""A worker whose last clips wait for their host makes its next shards meanwhile; Ctrl-C ends both."""
 
 from __future__ import annotations
 
 import os
+import signal
 import subprocess
 import sys
 import time
@@ -12,6 +13,7 @@ import pyarrow.parquet as pq
 import yaml
 
 from tests.conftest import ROOT
+from tests.runs import descendants, still_alive
 from tests.site import Plan, Site
 
 
@@ -28,6 +30,7 @@ def test_the_next_shards_are_made_while_a_host_is_paused(tmp_path: Path) -> None
             return subprocess.Popen(
                 [sys.executable, "-m", "vidal", "crawl", tmp_path / "crawl.yaml", "--out", tmp_path / "out", *how],
                 cwd=ROOT, stdout=subprocess.DEVNULL, env={**os.environ, "VIDAL_CACHE": str(tmp_path / cache)},
+                start_new_session=True,
             )  # fmt: skip
 
         def wait_for_good(run: subprocess.Popen[bytes]) -> None:
@@ -40,6 +43,9 @@ def test_the_next_shards_are_made_while_a_host_is_paused(tmp_path: Path) -> None
         try:
             wait_for_good(run)
             assert len(list((tmp_path / "out").glob("manifest/*.parquet"))) == 3, "all but that of the busy host"
+            children = descendants(run.pid)
+            os.killpg(run.pid, signal.SIGINT)
+            assert run.wait(60) == 130 and still_alive(children) == []
         finally:
             run.kill()
             run.wait()

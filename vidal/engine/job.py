@@ -117,6 +117,9 @@ class Notes:
     def begin(self, shard: int, under_way: UnderWay, *, surely: bool) -> None:
         """Announce some clips; with ``surely`` the note survives a crash right after the call."""
 
+    def turn(self, shard: int | None) -> None:
+        """Announce the shard whose stages compute from now on, None while each waits; surely, as of `begin`."""
+
     def advance(self, report: ShardReport) -> None:
         """Send the shard's counts so far and the stage under way."""
 

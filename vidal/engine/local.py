@@ -77,8 +77,22 @@ class _Member:
 
     process: Any
     pipe: Connection
-    shards: dict[int, UnderWay] = field(default_factory=dict)
+    shards: dict[int, tuple[Assignment, UnderWay]] = field(default_factory=dict)
     """The shards that it is making: one, or two while one of them waits for others than this machine."""
+    turn: int | None = None
+    """The shard whose stages compute; None while each waits."""
+    wants_more: bool = False
+
+    def give(self, assignment: Assignment) -> None:
+        """Send it a shard, which is its own before it is sent: where it is dead, its pipe ends next."""
+        self.shards[assignment.shard] = assignment, _NOTHING
+        self.wants_more = False
+        with contextlib.suppress(OSError):
+            self.pipe.send(assignment)
+
+    def blamed(self) -> list[int]:
+        """The shards that may have killed it: the one that had the turn, all where none had it."""
+        return [self.turn] if self.turn in self.shards else list(self.shards)
 
 
 class PoolEngine:
@@ -100,24 +114,31 @@ class PoolEngine:
                     self._members.append(_start(job))
                 ready = wait([m.pipe for m in self._members], timeout=_TICK_S)
                 for member in [m for m in self._members if m.pipe in ready]:
-                    if self._receive(member, waiting, left, progress):
+                    if self._receive(member, left, progress):
                         continue
                     self._members.remove(member)
                     member.process.join()
-                    left |= member.shards
+                    blamed = member.blamed()
+                    for shard, (assignment, under_way) in member.shards.items():
+                        if shard in blamed:
+                            left[shard] = under_way
+                        else:
+                            # It only waited, so that it is made again as if it had not begun.
+                            waiting.appendleft(assignment)
                     # One death in setup may be chance; when more than all workers have died there, the next ones will.
                     if not member.shards and (deaths_in_setup := deaths_in_setup + 1) > 1 + self._size:
                         how = exit_text(member.process.exitcode)
                         raise MachineError(f"workers die while they load their models ({how}); is memory short?")
+                for member in self._members:
+                    if member.wants_more and waiting:
+                        member.give(waiting.popleft())
                 progress.tick()
         finally:
             self._end_members()
         return left
 
     @staticmethod
-    def _receive(
-        member: _Member, waiting: deque[Assignment], left: dict[int, UnderWay | NotNowError], progress: Progress
-    ) -> bool:
+    def _receive(member: _Member, left: dict[int, UnderWay | NotNowError], progress: Progress) -> bool:
         """Handle one message of a worker; False where its process has died."""
         try:
             kind, value = member.pipe.recv()
@@ -127,21 +148,18 @@ class PoolEngine:
             raise fatal_error(*value)
         if kind == "begin":
             shard, under_way = value
-            member.shards[shard] = under_way
+            member.shards[shard] = member.shards[shard][0], under_way
+        elif kind == "turn":
+            member.turn = value
         elif kind == "advance":
             progress.update(value)
-        else:
-            if kind == "done":
-                progress.done(value)
-                del member.shards[value.shard]
-                if value.not_now is not None:
-                    left[value.shard] = value.not_now
-            if waiting and (kind == "more" or not member.shards):
-                assignment = waiting.popleft()
-                # Set before it is sent: where the worker is dead already, its pipe ends next, and the shard is retried.
-                member.shards[assignment.shard] = _NOTHING
-                with contextlib.suppress(OSError):
-                    member.pipe.send(assignment)
+        elif kind == "done":
+            progress.done(value)
+            del member.shards[value.shard]
+            if value.not_now is not None:
+                left[value.shard] = value.not_now
+        if kind in ("ready", "more") or not member.shards:
+            member.wants_more = True
         return True
 
     has_gpu = staticmethod(InProcessEngine.has_gpu)
@@ -240,6 +258,9 @@ class _PipeNotes(Notes):
 
     def begin(self, shard: int, under_way: UnderWay, *, surely: bool) -> None:
         self.send("begin", (shard, under_way))
+
+    def turn(self, shard: int | None) -> None:
+        self.send("turn", shard)
 
     def advance(self, report: ShardReport) -> None:
         self.send("advance", report)

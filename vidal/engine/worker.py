@@ -63,6 +63,8 @@ class Worker:
         self._notes = notes
         self._more = more
         self._turn = threading.Lock()
+        self._shard = -1
+        """The shard that has the turn."""
         self._making: dict[int, Assignment] = {}
         self._has_asked = False
         self._loader: ClipLoader | None = None
@@ -77,7 +79,8 @@ class Worker:
             if stage.step_name() in self._job.shared:
                 stage.bind(self._job.shared[stage.step_name()])
             stage.withhold(self._job.removals.names)
-            if self._more is not None:
+            # The watchdog has one timer, which the stages of the other shard need.
+            if self._more is not None and stage.needs.timeout_s is None:
                 stage.wait_in(self._waiting)
             try:
                 stage.setup()
@@ -145,16 +148,22 @@ class Worker:
     def make(self, assignment: Assignment) -> ShardReport:
         """Make a whole shard, from plan to commit, in this process, or give it back."""
         report = ShardReport(shard=assignment.shard)
-        with self._turn:
-            self._making[assignment.shard] = assignment
-            self._has_asked = False
-            try:
-                self.finish(self.process(self.load(assignment), assignment, report), assignment, report)
-            except NotNowError as error:
-                report.give_back(error)
-            finally:
-                del self._making[assignment.shard]
+        self._take_turn(assignment.shard)
+        self._making[assignment.shard] = assignment
+        self._has_asked = False
+        try:
+            self.finish(self.process(self.load(assignment), assignment, report), assignment, report)
+        except NotNowError as error:
+            report.give_back(error)
+        finally:
+            del self._making[assignment.shard]
+            self._turn.release()
         return report
+
+    def _take_turn(self, shard: int) -> None:
+        self._turn.acquire()
+        self._shard = shard
+        self._notes.turn(shard)
 
     @contextmanager
     def _waiting(self) -> Iterator[Callable[[], None]]:
@@ -162,16 +171,20 @@ class Worker:
 
         def ask() -> None:
             # After a death each clip is alone, so that the next one tells which it was.
-            is_alone = len(self._making) == 1 and not any(each.isolate for each in self._making.values())
-            if self._more is not None and is_alone and not self._has_asked:
+            # A copy, as the other thread may begin its shard at any moment.
+            making = list(self._making.values())
+            if self._more is not None and len(making) == 1 and not making[0].isolate and not self._has_asked:
                 self._has_asked = True
                 self._more()
 
+        shard = self._shard
+        # Before it is released: the next note of a turn is of whoever takes it.
+        self._notes.turn(None)
         self._turn.release()
         try:
             yield ask
         finally:
-            self._turn.acquire()
+            self._take_turn(shard)
 
 
 def fatal_text(error: BaseException) -> tuple[str, str]:
