@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import fcntl
-import subprocess
 from pathlib import Path
-from typing import Any
 
 import pandas as pd
 import pytest
@@ -14,23 +12,19 @@ from tests.conftest import ROOT
 from tests.runs import vidal
 
 
-def run_vidal(*arguments: str | Path, **keys: Any) -> subprocess.CompletedProcess[str]:
-    """Run the command as a user would."""
-    done = vidal(*arguments, timeout=900, **keys)
-    assert done.returncode == 0, done.stderr
-    return done
-
-
 @pytest.fixture(scope="session")
 def sample_dataset(shared: Path, converted_models: Path) -> Path:
-    """`pipelines/sample.yaml`, built by two local workers; the test processes of one run share it and only read it."""
+    """`pipelines/sample.yaml`, built by one local worker, as each loads every model; the test processes of one run share
+    it and only read it.
+    """
     folder = shared / "sample"
     folder.mkdir(exist_ok=True)
     with (folder / "lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         if not (folder / "is_built").exists():
-            build = ["build", "pipelines/sample.yaml", "--out", folder / "data", "--engine", "local", "--workers", "2"]
-            run_vidal(*build, env={"VIDAL_CACHE": str(converted_models)})
+            build = ["build", "pipelines/sample.yaml", "--out", folder / "data", "--engine", "local", "--workers", "1"]
+            done = vidal(*build, env={"VIDAL_CACHE": str(converted_models)}, timeout=900)
+            assert done.returncode == 0, done.stderr
             (folder / "is_built").touch()
     return folder / "data"
 

@@ -43,9 +43,10 @@ def write_recipe(folder: Path, source: dict[str, Any], **fetch: Any) -> Path:
 
 
 def crawl(
-    folder: Path, recipe: Path, *more: str, engine: str = "local", env: dict[str, str] | None = None, run: Any = command
+    folder: Path, recipe: Path, *more: str, engine: str = "local", env: dict[str, str] | None = None, run: Any = None
 ) -> subprocess.CompletedProcess[str]:
     how = ["--engine", engine, "--workers", "1"]
+    run = run or (vidal if engine == "ray" else command)
     return run("crawl", recipe, "--out", folder / "crawl", *how, *more, env=env)
 
 
@@ -84,7 +85,7 @@ def test_a_list_of_addresses_becomes_rows_with_their_reasons_and_a_build_starts_
 ) -> None:
     urls = [site.url(f"/{path}") for path in ADDRESSES]
     recipe, started = write_recipe(tmp_path, {"urls": urls}), now()
-    done = crawl(tmp_path, recipe, engine=engine, run=vidal)
+    done = crawl(tmp_path, recipe, engine=engine)
     assert done.returncode == 0, done.stderr
     assert by_path(tmp_path) == ADDRESSES
     assert all(started <= row["crawled_at"] <= now() for row in rows(tmp_path))
@@ -142,7 +143,7 @@ def crawl_report(folder: Path, *more: str) -> dict[str, Any]:
 def test_the_report_of_a_crawl_has_its_hosts_and_every_request_that_the_server_saw(tmp_path: Path, engine: str) -> None:
     with Site() as site:
         urls = [site.url(f"/{path}") for path in ADDRESSES] + [site.url("/fault/unavailable/a.mp4", 2)]
-        done = crawl(tmp_path, write_recipe(tmp_path, {"urls": urls}), engine=engine, run=vidal)
+        done = crawl(tmp_path, write_recipe(tmp_path, {"urls": urls}), engine=engine)
         assert done.returncode == 0, done.stderr
         site.heal()
         done = command("retry", tmp_path / "crawl", "--engine", "local", "--workers", "0", "--reason", "server_error")

@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 
 from tests.hub import COMMIT, hub
+from tests.runs import command
 from tests.runs import vidal as run_vidal
 from vidal.models.locate import CHECKPOINTS
 
@@ -113,7 +114,9 @@ def test_a_model_of_a_later_phase_that_is_missing_stops_the_build_before_its_fir
     with silent_hub() as address:
         monkeypatch.setenv("HF_ENDPOINT", address)
         started = time.monotonic()
-        done = run_vidal(
+        # Where the hub is, its library reads at its import.
+        run = run_vidal if model.startswith(MODEL) else command
+        done = run(
             "build", phases_recipe(tmp_path, samples, model), "--out", tmp_path / "out", "--engine", "local",
             "--workers", "0",
         )  # fmt: skip

@@ -13,7 +13,6 @@ import soundfile
 import webdataset
 from PIL import Image
 
-from tests.e2e.conftest import run_vidal
 from tests.runs import command
 from tests.text_error import character_error_rate, word_error_rate
 
@@ -39,8 +38,8 @@ def test_the_dataset_keeps_its_promises(sample_dataset: Path) -> None:
 
 
 def test_a_second_run_does_nothing_and_says_so(sample_dataset: Path) -> None:
-    again = run_vidal("build", "pipelines/sample.yaml", "--out", sample_dataset)
-    assert "nothing to do" in again.stdout
+    again = command("build", "pipelines/sample.yaml", "--out", sample_dataset)
+    assert again.returncode == 0 and "nothing to do" in again.stdout, again.stderr
 
 
 @pytest.mark.parametrize("layer", LAYERS)

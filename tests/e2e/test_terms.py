@@ -10,8 +10,7 @@ import pandas as pd
 import pytest
 
 from tests.conftest import ROOT
-from tests.e2e.conftest import run_vidal
-from tests.runs import command
+from tests.runs import command, vidal
 from vidal.sources.search import read_terms
 
 LISTS = sorted((ROOT / "manifests" / "terms").glob("*.txt"))
@@ -59,7 +58,7 @@ def test_the_same_lists_give_the_same_bytes_in_another_process(
     chosen: tuple[Path, dict[str, Any]], tmp_path: Path
 ) -> None:
     again = tmp_path / "again.parquet"
-    run_vidal("terms", *LISTS, "--exclude", KINETICS, "--number", "3000", "--out", again)
+    vidal("terms", *LISTS, "--exclude", KINETICS, "--number", "3000", "--out", again)
     assert again.read_bytes() == chosen[0].read_bytes()
 
 

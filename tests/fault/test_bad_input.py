@@ -124,7 +124,7 @@ def test_a_folder_of_another_recipe_says_what_differs_and_the_two_ways_out(tmp_p
     run(write_recipe(tmp_path, [{PAINT: {"pixels": 8}}, SHADE], 3), tmp_path / "out", InProcessEngine())
     before = digests(tmp_path / "out")
     recipe = write_recipe(tmp_path, [{PAINT: {"pixels": 9}}, TROUBLE], 3)
-    done = vidal("build", recipe, "--out", tmp_path / "out", "--engine", "local")
+    done = command("build", recipe, "--out", tmp_path / "out", "--engine", "local")
     assert done.returncode == USER
     assert done.stderr == (
         f"vidal: {tmp_path}/out: was built from a different recipe; differences: stages.shade: present → absent; "
@@ -154,13 +154,13 @@ def test_a_build_says_what_it_did_and_a_second_one_that_there_was_nothing_to_do(
     told = json.loads(first.stdout)
     assert (told["candidates"], told["kept"], told["rejected"], told["failed"], told["open"]) == (3, 1, 1, 1, 0)
     assert told["did_nothing"] is False
-    second = vidal(*given)
+    second = command(*given)
     assert (second.returncode, second.stderr) == (0, "")
     assert second.stdout.startswith(f"{tmp_path}/out: nothing to do, every shard is committed\n")
-    assert json.loads(vidal(*given, "--json").stdout)["did_nothing"] is True
+    assert json.loads(command(*given, "--json").stdout)["did_nothing"] is True
     # A shard that is gone is missed, whatever else lies in the folder.
     (tmp_path / "out/manifest/000000.parquet").rename(tmp_path / "out/manifest/000007.parquet")
-    assert json.loads(vidal(*given, "--json").stdout)["did_nothing"] is False
+    assert json.loads(command(*given, "--json").stdout)["did_nothing"] is False
     assert (tmp_path / "out/manifest/000000.parquet").exists()
 
 
