@@ -28,11 +28,6 @@ BEHIND = {
     "build": {
         "accelerate": "transformers, of models in parts",
         "gguf": "transformers, of models in GGUF",
-        "onnxruntime": "the OCR and the voice detector",
-        "pyclipper": "rapidocr-onnxruntime",
-        "shapely": "rapidocr-onnxruntime",
-        "six": "rapidocr-onnxruntime",
-        "tqdm": "rapidocr-onnxruntime",
     },
     "train": {"onnx": "torch.onnx", "onnxscript": "torch.onnx"},
 }

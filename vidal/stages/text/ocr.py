@@ -1,9 +1,11 @@
 from __future__ import annotations
 
+import unicodedata
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from difflib import SequenceMatcher
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
@@ -13,11 +15,18 @@ from vidal.clip import Clip, OcrLine
 from vidal.models.locate import identity
 from vidal.stage import Resources, Stage
 
+if TYPE_CHECKING:
+    from vidal.models.ocr import TextLine
+
 Image = npt.NDArray[np.uint8]
 
 _BLOCK_PX = 8
 """Side of the blocks in which frames are compared: a changed word fills a block, sensor noise averages out."""
 _SAME_LINE_SHARE = 0.85
+_MIN_OVERLAP = 8
+"""Characters that two readings of a moving line must share; at its ends up to `_CUT` more are cut by the frame."""
+_CUT = 2
+_SAME_EDGE = 0.05
 
 
 class Ocr(Stage):
@@ -25,21 +34,30 @@ class Ocr(Stage):
 
     The shorter side of stored frames has 256 pixels by default; letters of at least 11 pixels are legible after
     enlargement by ``detector_scale`` to detect lines and by ``reading_scale`` to read them. A frame that is equal to
-    the last frame read gets the same lines. ``ocr_text`` contains each line once, in reading order.
+    the last frame read gets the same lines. ``ocr_text`` contains each line once, in reading order, also one that
+    scrolls. The default recogniser reads Chinese, Japanese and most languages in Latin letters; lines in other scripts
+    are dropped, unless a recogniser of ``other_recognisers`` reads them.
     """
 
-    version = 1
+    version = 2
     reads = ("video",)
     writes = ("ocr_text", "ocr_lines", "ocr_model", "ocr_area_share")
-    imports = ("huggingface_hub",)
+    imports = ("huggingface_hub", "onnxruntime", "rapidocr")
     default_resources = Resources(timeout_s=120)
 
-    detector: str = "package:rapidocr_onnxruntime/models/ch_PP-OCRv4_det_infer.onnx"
+    detector: str = "package:rapidocr/models/PP-OCRv6_det_small.onnx"
     """ONNX model that finds lines of text."""
-    recogniser: str = "package:rapidocr_onnxruntime/models/ch_PP-OCRv4_rec_infer.onnx"
+    recogniser: str = "package:rapidocr/models/PP-OCRv6_rec_small.onnx"
     """ONNX model that reads them."""
+    other_recognisers: list[str] = Field([])
+    """ONNX models for more languages: all read each line, and the most confident one's reading is kept."""
+    frames_per_s: float = Field(0.0, ge=0, le=30)
+    """Frames of the stored video that are read too, per second; lines get the number of the nearest stored frame."""
     min_score: float = Field(0.8, ge=0, le=1)
     """Lines of lower confidence are dropped; most lines below 0.7 are textures."""
+    max_unread: float = Field(0.05, ge=0, le=1)
+    """Lines with a letter that is not in the recogniser's alphabet are dropped: more than this probability is spread
+    over other letters between two of the line."""
     min_letters: int = Field(2, ge=1)
     """Lines with fewer letters and digits are dropped; most single characters are textures."""
     detector_scale: float = Field(1.5, ge=1, le=4)
@@ -55,14 +73,15 @@ class Ocr(Stage):
     _model: str = PrivateAttr(default="")
 
     def model_identities(self) -> dict[str, str]:
-        return {"detector": identity(self.detector), "recogniser": identity(self.recogniser)}
+        others = {f"recogniser {k}": identity(name) for k, name in enumerate(self.other_recognisers, 2)}
+        return {"detector": identity(self.detector), "recogniser": identity(self.recogniser), **others}
 
     def setup(self) -> None:
         from vidal.models.ocr import load_reader
 
         self._reader = load_reader(
             self.detector,
-            self.recogniser,
+            [self.recogniser, *self.other_recognisers],
             detector_scale=self.detector_scale,
             reading_scale=self.reading_scale,
             max_lines=self.max_lines_per_frame,
@@ -72,22 +91,44 @@ class Ocr(Stage):
     def process(self, clip: Clip) -> None:
         if not clip.work.frame_members():
             return
-        lines: list[OcrLine] = []
+        read: list[list[OcrLine]] = []
         last_read: Image | None = None
         last_lines: list[Any] = []
-        for number, frame in enumerate(clip.work.frames()):
+        for number, frame in self._frames(clip):
             if last_read is None or not is_same_image(last_read, frame, self.same_frame_level):
                 last_read, last_lines = frame, self._reader.read(frame)
-            lines += [
+            lines = [
                 OcrLine(frame=number, text=line.text, score=round(line.score, 4), box=list(line.box))
                 for line in last_lines
-                if line.score >= self.min_score and len(_letters(line.text)) >= self.min_letters
+                if self.keeps(line)
             ]
-        clip.ocr_lines = lines
-        clip.ocr_text = "\n".join(each_line_once(lines)) or None
-        boxes = ([line.box for line in lines if line.frame == frame] for frame in {line.frame for line in lines})
-        clip.ocr_area_share = max(map(area_share, boxes), default=0.0)
+            read.append(lines)
+        clip.ocr_lines = [line for lines in read for line in lines]
+        clip.ocr_text = "\n".join(each_line_once(read)) or None
+        clip.ocr_area_share = max((area_share([line.box for line in lines]) for lines in read if lines), default=0.0)
         clip.ocr_model = self._model
+
+    def keeps(self, line: TextLine) -> bool:
+        """Return whether a line is text, sure enough, and in the recogniser's alphabet."""
+        return (
+            line.score >= self.min_score
+            and line.unread <= self.max_unread
+            and len(_letters(line.text)) >= self.min_letters
+            and not mixes_alphabets(line.text)
+        )
+
+    def _frames(self, clip: Clip) -> Iterator[tuple[int, Image]]:
+        """Yield the frames to read in order of time, each with the number of the nearest stored frame."""
+        stored = [(member.time_s or 0.0, number) for number, member in enumerate(clip.work.frame_members())]
+        frames = [(*key, image) for key, image in zip(stored, clip.work.frames(), strict=True)]
+        video = clip.work.member("video", "mp4")
+        if self.frames_per_s and video is not None:
+            from vidal.media.stored_video import video_frames
+
+            for time_s, image in video_frames(video.data, self.frames_per_s):
+                frames.append((time_s, min(stored, key=lambda each: abs(each[0] - time_s))[1], image))
+        for _, number, image in sorted(frames, key=lambda frame: frame[:2]):
+            yield number, image
 
 
 def is_same_image(one: Image, other: Image, level: float) -> bool:
@@ -102,24 +143,59 @@ def is_same_image(one: Image, other: Image, level: float) -> bool:
     return float(blocks.max()) <= level
 
 
-def each_line_once(lines: Sequence[OcrLine]) -> list[str]:
-    """Return each line once, in reading order and in its most frequent reading, then that of the highest score."""
-    readings: list[list[OcrLine]] = []
-    above: list[OcrLine] | None = None
-    frame: int | None = None
-    for line in lines:
-        if line.frame != frame:
-            above, frame = None, line.frame
-        same = next((group for group in readings if _same_line(group[0].text, line.text)), None)
-        if same is None:
-            same = [line]
-            # A line that was hidden or garbled in earlier frames is inserted after the line above it.
-            place = len(readings) if above is None else readings.index(above) + 1
-            readings.insert(place, same)
+def each_line_once(frames: Sequence[Sequence[OcrLine]]) -> list[str]:
+    """Return each line of the frames once, in reading order and in its most frequent reading, then the surest one."""
+    readings: list[_Line] = []
+    for number, lines in enumerate(frames):
+        above: _Line | None = None
+        for line in lines:
+            same = next((each for each in readings if _same_line(each.seen[0].text, line.text)), None)
+            if same is None:
+                same = _Line([], set())
+                # A line that was hidden or garbled in earlier frames is inserted after the line above it.
+                readings.insert(len(readings) if above is None else readings.index(above) + 1, same)
+            same.seen.append(line)
+            same.frames.add(number)
+            above = same
+    whole = [r for r in readings if not any(_is_part(r.seen[0], o.seen[0]) for o in readings if o is not r)]
+    told: list[tuple[str, _Line]] = []
+    for each in whole:
+        text = _best_reading(each.seen)
+        for k, (earlier, moving) in enumerate(told):
+            if _may_have_moved(moving, each) and (both := overlapped(earlier, text)):
+                told[k] = both, _Line(moving.seen + each.seen, moving.frames | each.frames)
+                break
         else:
-            same.append(line)
-        above = same
-    return [_best_reading(g) for g in readings if not any(_is_part(g[0], o[0]) for o in readings if o is not g)]
+            told.append((text, each))
+    return [text for text, _ in told]
+
+
+@dataclass(slots=True, eq=False)
+class _Line:
+    """A line as it was seen, in order of time, and the places of the frames in which it was."""
+
+    seen: list[OcrLine]
+    frames: set[int]
+
+
+def _may_have_moved(line: _Line, other: _Line) -> bool:
+    """Return whether the lines are never seen together, at one height, and cut at the same edge, as a window would."""
+    (x0, y0, x1, y1), (other_x0, other_y0, other_x1, other_y1) = line.seen[-1].box, other.seen[0].box
+    is_cut_alike = min(abs(x0 - other_x0), abs(x1 - other_x1)) < _SAME_EDGE
+    return line.frames.isdisjoint(other.frames) and y0 < (other_y0 + other_y1) / 2 < y1 and is_cut_alike
+
+
+def overlapped(one: str, other: str) -> str | None:
+    """Join two parts of a line that moves to the left, if the first ends as the second begins; None if it does not.
+
+    overlapped("The mayor opens the nev", "ayor opens the new bridge")  # "The mayor opens the new bridge"
+    """
+    a, b = [c.casefold() for c in one], [c.casefold() for c in other]
+    match = SequenceMatcher(None, a, b, autojunk=False).find_longest_match()
+    end, other_end = match.a + match.size, match.b + match.size
+    if match.size < _MIN_OVERLAP or len(a) - end > _CUT or match.b > _CUT:
+        return None
+    return one[:end] + other[other_end:]
 
 
 def _is_part(line: OcrLine, whole: OcrLine) -> bool:
@@ -149,6 +225,12 @@ def _same_line(one: str, other: str) -> bool:
 
 def _letters(text: str) -> str:
     return "".join(character for character in text.casefold() if character.isalnum())
+
+
+def mixes_alphabets(text: str) -> bool:
+    """Return whether a word has Greek and Latin letters, as words of another alphabet that has letters of both."""
+    alphabets = ({unicodedata.name(c, "").split(" ")[0] for c in word} for word in text.split())
+    return any({"GREEK", "LATIN"} <= each for each in alphabets)
 
 
 def area_share(boxes: Sequence[Sequence[float]]) -> float:

