@@ -1,10 +1,11 @@
-"""Checks whether this machine can run a recipe: `examine`."""
+"""Checks whether this machine can run a recipe, fetches its models and pins them: `examine`, `pull`, `pin`."""
 
 from __future__ import annotations
 
 import contextlib
 import os
 import platform
+import re
 import time
 from collections.abc import Iterable, Iterator
 from dataclasses import asdict, dataclass
@@ -13,16 +14,18 @@ from pathlib import Path
 from typing import Any
 
 import psutil
+import yaml
 
 from vidal import extras
 from vidal.clip import Clip
-from vidal.errors import ClipError, ToolError, VidalError
+from vidal.errors import ClipError, ModelError, OutputError, ToolError, VidalError
 from vidal.models import packages
-from vidal.models.inventory import Model, fetch, find, of_stage
+from vidal.models.inventory import Model, commit_of, fetch, find, of_stage
 from vidal.settings import read_yaml
 from vidal.stage import Stage, Step
 
 _GIB = 1024**3
+_COMMIT = re.compile(r"@[0-9a-f]{40}$")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -86,6 +89,56 @@ def pull(recipe: Path) -> Iterator[str]:
         yield f"installed the package {package}"
     for model in models_of(recipe):
         yield f"{model.stage}.{model.setting}: {fetch(model).sentence()}"
+
+
+def pin(recipe: Path, out: Path) -> Iterator[str]:
+    """Write a recipe to ``out`` with the present commit of each hub model, and yield a line for each.
+
+    Only the models' names change: comments and layout stay. Raises `VidalError`.
+    """
+    pinned = {}
+    for model in _to_pin(recipe):
+        setting = f"{model.stage}.{model.setting}"
+        pinned[setting] = f"{model.reference.partition('@')[0]}@{commit_of(model)}"
+        yield f"{setting}: {pinned[setting]}"
+    text = recipe.read_text(encoding="utf-8")
+    # From the last to the first, as what is written is longer than what it replaces.
+    for setting, value in reversed(list(_settings(yaml.compose(text)))):
+        if name := pinned.get(setting.removeprefix("stages.")):
+            quotes = 0 if value.style is None else 1
+            start, end = value.start_mark.index + quotes, value.end_mark.index - quotes
+            text = text[:start] + name + text[end:]
+    try:
+        out.write_text(text, encoding="utf-8")
+    except OSError as error:
+        raise OutputError(f"{out}: cannot be written: {error}") from error
+    yield f"wrote {out}"
+
+
+def _to_pin(recipe: Path) -> Iterator[Model]:
+    models = models_of(recipe) if _is_training(recipe) else _findable(recipe)
+    return (model for model in models if model.whereabouts == "hub" and not _COMMIT.search(model.reference))
+
+
+def _findable(recipe: Path) -> Iterator[Model]:
+    from vidal.recipe import steps_of
+
+    for step in steps_of(recipe):
+        # A path that is not on this machine is nothing to pin.
+        with contextlib.suppress(ModelError):
+            yield from of_stage(step)
+
+
+def _settings(node: yaml.Node | None, prefix: str = "") -> Iterator[tuple[str, yaml.ScalarNode]]:
+    """Yield the key, such as ``stages.depth.model``, and the value of each setting, in the order of the text."""
+    if isinstance(node, yaml.MappingNode):
+        for key, value in node.value:
+            if isinstance(value, yaml.ScalarNode):
+                yield f"{prefix}{key.value}", value
+            yield from _settings(value, f"{prefix}{key.value}.")
+    elif isinstance(node, yaml.SequenceNode):
+        for item in node.value:
+            yield from _settings(item, prefix)
 
 
 def _is_training(recipe: Path) -> bool:

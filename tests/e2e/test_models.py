@@ -13,8 +13,10 @@ from pathlib import Path
 import pytest
 
 from tests.hub import COMMIT, hub
-from tests.runs import command
+from tests.runs import command, rows
 from tests.runs import vidal as run_vidal
+from vidal.dataset.dataset import read_info
+from vidal.dataset.storage import Storage
 from vidal.models.locate import CHECKPOINTS
 
 MODEL = "acme/depth-tiny"
@@ -66,6 +68,43 @@ def test_what_is_pulled_once_is_found_loaded_and_timed_without_a_hub(
     assert doctor.returncode == 0, doctor.stdout
     assert f"ok   model depth.model: {MODEL}@{COMMIT} (hub, 6.2 MB, licence cc-by-4.0)" in doctor.stdout
     assert "s for a test clip of 2 frames" in doctor.stdout
+
+
+PINNED_TEXT = """\
+# Comments stay.
+source: {{folder: .}}
+stages:
+  - fetch   # and so does the layout
+  - probe
+  - media: {{frames: 2}}
+  - depth: {{model: {plain}, scale: relative}}   # {plain} in a comment is no setting
+  - infrared:
+        model: "{quoted}"
+  - enhance_caption: {{model: '{pinned}'}}
+  - frame_captions: {{backend: server, model: {plain}}}
+"""
+
+
+def test_a_recipe_is_pinned_to_the_commits_that_the_hub_has_now(
+    repository: Path, tmp_path: Path, home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path, earlier = tmp_path / "recipe.yaml", f"{MODEL}@{'f' * 40}"
+    # The name of a server's model is not a hub's.
+    written = PINNED_TEXT.format(plain=MODEL, quoted=f"{MODEL}@v2", pinned=earlier)
+    path.write_text(written)
+    with hub(MODEL, repository) as server:
+        monkeypatch.setenv("HF_ENDPOINT", server.url)
+        done = run_vidal("models", "pin", path, "--out", tmp_path / "pinned.yaml")
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.splitlines()[:-1] == [f"{stage}.model: {MODEL}@{COMMIT}" for stage in ("depth", "infrared")]
+    changed = written.replace(f"{MODEL}, scale", f"{MODEL}@{COMMIT}, scale").replace(f"{MODEL}@v2", f"{MODEL}@{COMMIT}")
+    assert (path.read_text(), (tmp_path / "pinned.yaml").read_text()) == (written, changed)
+    with silent_hub() as address:
+        monkeypatch.setenv("HF_ENDPOINT", address)
+        started = time.monotonic()
+        done = run_vidal("models", "pin", path)
+        assert (done.returncode, len(done.stderr.splitlines()), path.read_text()) == (1, 1, written), done.stderr
+        assert time.monotonic() - started < 30
 
 
 @pytest.mark.parametrize("model", [MODEL, "acme/other"], ids=["no hub", "no such model"])
@@ -153,6 +192,12 @@ def test_a_model_in_the_cache_is_built_with_while_the_hub_says_nothing_and_pull_
         assert done.returncode == 0, done.stderr
         assert json.loads(done.stdout)["kept"] == 1
         assert json.loads(done.stdout)["stage_seconds"]["depth"] < 60
+        # The recipe names no commit; the dataset does.
+        info = read_info(Storage(str(tmp_path / "out")))
+        assert info is not None
+        (depth,) = (s for s in info.recipe["stages"] if s["name"] == "depth")
+        (row,) = rows(tmp_path / "out").values()
+        assert depth["models"]["model"] == row["depth_model"] == f"{MODEL}@{COMMIT}"
         recipe.write_text(recipe.read_text().replace(MODEL, "acme/other"))
         started = time.monotonic()
         done = run_vidal("models", "pull", recipe)

@@ -64,3 +64,15 @@ def pull(recipe: Annotated[Path, typer.Argument(metavar="RECIPE")]) -> None:
 
     for line in doctor.pull(recipe):
         say(line)
+
+
+@models_app.command()
+def pin(
+    recipe: Annotated[Path, typer.Argument(metavar="RECIPE")],
+    out: Annotated[Path | None, typer.Option(metavar="FILE", help="File to write; RECIPE itself by default.")] = None,
+) -> None:
+    """Ask the hub for the commit of each model of a recipe and write it as ID@COMMIT; nothing else changes."""
+    from vidal import doctor
+
+    for line in doctor.pin(recipe, out or recipe):
+        say(line)

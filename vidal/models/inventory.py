@@ -2,6 +2,7 @@
 
 for model in of_stage(stage):
     fetch(model)
+    commit_of(model)    # asks the hub
 
 require(stages)         # raises ModelError for the first model that is not on this machine
 """
@@ -101,15 +102,31 @@ def fetch(model: Model) -> Model:
             pickles = _PICKLES if any(name.endswith(".safetensors") for name in files) else []
             huggingface_hub.snapshot_download(hub_id, revision=revision, ignore_patterns=[*_OTHER_FRAMEWORKS, *pickles])
         except Exception as error:  # the client's errors have no narrower base class
-            raise ModelError(
-                f"{model.stage}.{model.setting}: {model.reference} cannot be fetched ({first_line(error)}); is the id "
-                "right, the hub reachable, and HF_TOKEN set for a gated model?"
-            ) from error
+            raise _unreachable(model, "fetched", error) from error
     # Found anew: an id without weights downloads, too.
     fetched = find(model.stage, model.setting, model.reference, download_root=model.download_root)
     if fetched.is_missing:
         raise ModelError(f"{model.stage}.{model.setting}: {model.reference} holds no weights; is the id right?")
     return fetched
+
+
+def commit_of(model: Model) -> str:
+    """Ask the hub which commit a model's revision, by default its main branch, is now; raises `ModelError`."""
+    import huggingface_hub
+
+    place = locate(model.reference)
+    try:
+        info = huggingface_hub.HfApi().model_info(str(place.hub_id), revision=place.revision, timeout=_HUB_TIMEOUT_S)
+        return str(info.sha)
+    except Exception as error:  # the client's errors have no narrower base class
+        raise _unreachable(model, "looked up", error) from error
+
+
+def _unreachable(model: Model, what: str, error: Exception) -> ModelError:
+    return ModelError(
+        f"{model.stage}.{model.setting}: {model.reference} cannot be {what} ({first_line(error)}); is the id "
+        "right, the hub reachable, and HF_TOKEN set for a gated model?"
+    )
 
 
 def find(

@@ -106,10 +106,14 @@ def hub_folder(hub_id: str, revision: str | None) -> Path | None:
 
 
 def identity(reference: str) -> str:
-    """Return what identifies the model in a fingerprint: the hash of its files, or its hub id with revision."""
+    """Return what identifies the model in a fingerprint: the hash of its files, or its hub id with its commit.
+
+    The commit is the one in this machine's hub cache, so that a dataset records which weights made it even where the
+    recipe names none; a model that is not here keeps its reference.
+    """
     place = locate(reference)
     if place.path is None:
-        return reference
+        return f"{place.hub_id}@{place.here.name}" if place.here else reference
     return f"{reference if ':' in reference else place.path.name} sha256:{_files_hash(place.path)[:16]}"
 
 
