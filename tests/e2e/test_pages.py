@@ -40,6 +40,7 @@ SAYS = {
 }
 """What is in the output of a command below which its page prints none."""
 MORE = {
+    "vidal build shorts.yaml --out data/shorts": "--workers 1",
     "vidal train pipelines/train/sample.yaml --data data/sample --out runs/sample": "--set epochs=1",
     "vidal crawl pipelines/crawl-list.yaml --out data/crawl --set source.list=urls.csv":
         "--set fetch.allow_addresses=[127.0.0.0/29]",
