@@ -5,6 +5,7 @@ from collections.abc import Iterator
 from concurrent.futures import Future, ProcessPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import cache
 from multiprocessing import get_context
 from pathlib import Path
 from typing import Literal
@@ -47,34 +48,35 @@ def inverse_depth_rank(depth: npt.NDArray[np.float32]) -> Bytes:
     return np.asarray(((below + upto) * (127.5 / near.size)).reshape(depth.shape), np.uint8)
 
 
-def training_library(cache: Path) -> Library:
+@cache
+def training_library(folder: Path) -> Library:
     """The package images that training may see, and noise images so that plain renders are familiar too."""
-    return package_library(cache).part(held_out=False).joined(noise_library(0, photos=60, cutouts=150))
+    return package_library(folder).part(held_out=False).joined(noise_library(0, photos=60, cutouts=150))
 
 
-def held_out_library(cache: Path) -> Library:
+def held_out_library(folder: Path) -> Library:
     """Images that training never saw."""
-    return package_library(cache).part(held_out=True)
+    return package_library(folder).part(held_out=True)
 
 
 @contextmanager
-def rendering(cache: Path, kind: Kind, *, seed: int, frames: int, workers: int) -> Iterator[list[Future[Chunk]]]:
-    """Chunks of `frames` training frames, shapes in turn, rendered into `cache` beside the caller's own work."""
+def rendering(folder: Path, kind: Kind, *, seed: int, frames: int, workers: int) -> Iterator[list[Future[Chunk]]]:
+    """Chunks of `frames` training frames, shapes in turn, rendered into `folder` beside the caller's own work."""
     firsts = range(seed * 100_000, seed * 100_000 + frames, CHUNK)
-    package_library(cache)
+    package_library(folder)
     # Each worker is one thread; BLAS would start one per core in every worker.
     os.environ.update({"OPENBLAS_NUM_THREADS": "1", "OMP_NUM_THREADS": "1"})
     # Forking after torch has started its threads can hang, so the workers start afresh.
     with ProcessPoolExecutor(workers, mp_context=get_context("spawn")) as pool:
-        yield [pool.submit(_chunk, cache, kind, first) for first in firsts]
+        yield [pool.submit(_chunk, folder, kind, first) for first in firsts]
 
 
-def _chunk(cache: Path, kind: Kind, first: int) -> Chunk:
-    path = cache / f"{kind}-{first:07d}.npz"
+def _chunk(folder: Path, kind: Kind, first: int) -> Chunk:
+    path = folder / f"{kind}-{first:07d}.npz"
     if not path.exists():
         cv2.setNumThreads(1)
         hw = SHAPES[first // CHUNK % len(SHAPES)]
-        library = training_library(cache)
+        library = training_library(folder)
         frames = [_rendered(kind, library, seed, hw) for seed in range(first, first + CHUNK)]
         rgb, target = (np.stack(column) for column in zip(*frames, strict=True))
         part = path.with_suffix(".part.npz")

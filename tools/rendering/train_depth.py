@@ -19,7 +19,7 @@ import torch.nn.functional as F
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from tools.rendering.evaluate_depth import score_renders
+from tools.rendering.evaluate_depth import by_network, score_renders
 from tools.rendering.frames import CHOOSING_SEEDS, Chunk, held_out_frames, held_out_library, picks, rendering
 from vidal.models.small_depth import SmallDepthConfig, SmallDepthForDepthEstimation, processor
 
@@ -158,7 +158,7 @@ def train(args: argparse.Namespace) -> None:
             _average(mean, model, min(0.99, step / (step + 10)))
             if step % args.every and step < args.steps:
                 continue
-            gain = score_renders(mean, choosing)["gain"]
+            gain = score_renders(by_network(mean), choosing)["gain"]
             line = {"step": step, "loss": round(value.item(), 4), "choosing_gain": round(gain, 4)}
             print(json.dumps({**line, "minutes": round((time.monotonic() - started) / 60, 1)}), flush=True)
             if gain > best:
