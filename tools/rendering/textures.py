@@ -77,7 +77,7 @@ SOURCES = (
         package="scikit-image 0.16.2",
         command=(*_PIP, "--python-version", "3.7", "scikit-image==0.16.2"),
         content="brick, grass, gravel",
-        licence="CC0, as skimage/data/README.txt states",
+        licence="CC0, as skimage/data/__init__.py states",
     ),
     Source(
         package="scikit-learn 1.9.1",

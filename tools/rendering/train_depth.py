@@ -1,6 +1,6 @@
 """Train the small depth network on rendered scenes and write its checkpoint folder.
 
-    python -m tools.rendering.train_depth --out DIR --seed 0 --frames 6000 --steps 450
+    python -m tools.rendering.train_depth --out DIR --seed 0 --frames 4000 --steps 380
 
 The target is the rank of inverse depth in each frame. The checkpoint written is the one that ranks the choosing
 renders best (images and seeds that training never sees), a rule fixed before any run; the averaged weights are used.
@@ -171,9 +171,9 @@ def main() -> None:
     parser.add_argument("--out", type=Path, required=True, help="checkpoint folder")
     parser.add_argument("--textures", type=Path, default=Path("build/synthetic"), help="packages, images and renders")
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--frames", type=int, default=6_000)
-    parser.add_argument("--steps", type=int, default=450)
-    parser.add_argument("--every", type=int, default=100, help="steps between checkpoints")
+    parser.add_argument("--frames", type=int, default=4_000)
+    parser.add_argument("--steps", type=int, default=380)
+    parser.add_argument("--every", type=int, default=40, help="steps between checkpoints")
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--workers", type=int, default=1, help="rendering processes")
     train(parser.parse_args())
