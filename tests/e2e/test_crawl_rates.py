@@ -30,14 +30,24 @@ def most_in_a_second(hits: list[Hit]) -> int:
     return max(sum(at <= time < at + 1 for time in times) for at in times)
 
 
-def fetched(urls: list[str], folder: Path, **settings: Any) -> list[Clip]:
+class Stalled(Direct):
+    """A governor whose admissions reach nobody for half a second of each one and a half, and then all at once."""
+
+    def call(self, method: str, *arguments: Any) -> Any:
+        answer = super().call(method, *arguments)
+        if method == "admit" and answer[0] <= 0 and (phase_s := time.monotonic() % 1.5) < 0.5:
+            time.sleep(0.5 - phase_s)
+        return answer
+
+
+def fetched(urls: list[str], folder: Path, of: type[Direct] = Direct, **settings: Any) -> list[Clip]:
     clips = []
     for number, url in enumerate(urls):
         clips.append(Clip(url=url, extra=dict.fromkeys(Fetch.columns)))
         clips[-1].work.folder = folder / str(number)
         (folder / str(number)).mkdir(parents=True)
     stage = Fetch(**{**WAYS, **settings})
-    stage.bind(Direct(stage.shared()))
+    stage.bind(of(stage.shared()))
     stage.setup()
     stage.process_batch(clips)
     return clips
@@ -49,6 +59,14 @@ def test_redirects_are_charged_one_by_one(tmp_path: Path) -> None:
         clips = fetched(urls, tmp_path, any_host={"per_s": 2, "concurrent": 3}, via="direct")
         assert [clip.reason for clip in clips] == [None] * 3
         assert len(site.hits) >= 20 and most_in_a_second(site.hits) <= 3
+
+
+def test_requests_of_processes_that_waited_for_a_core_keep_the_rate(tmp_path: Path) -> None:
+    with Site(Plan(share=0)) as site:
+        urls = [site.url(f"/v/{n}.mp4") for n in range(20)]
+        clips = fetched(urls, tmp_path, Stalled, any_host={"per_s": 9, "concurrent": 8, "jitter": 0}, via="direct")
+        assert [clip.reason for clip in clips] == [None] * 20
+        assert len(site.hits) >= 22 and most_in_a_second(site.hits) <= 10
 
 
 def test_segments_are_charged_one_by_one_and_may_have_a_rate_of_their_own(tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from math import inf
 from typing import Any
 
 
@@ -12,9 +13,9 @@ class Admitted:
         self.statuses: list[int] = []
         self.delays: list[tuple[str, float]] = []
 
-    def admit(self, host: str, kind: str) -> dict[str, Any]:
+    def admit(self, host: str, kind: str, *, is_again: bool) -> dict[str, Any]:
         self.asked.append((host, kind))
-        return {"waited_s": 0.0}
+        return {"waited_s": 0.0, "send_by": inf}
 
     def answered(self, status: int) -> None:
         self.statuses.append(status)

@@ -17,6 +17,9 @@ _ASK_AGAIN_S = 5.0
 """A caller asks at least this often, as the governor forgets silent ones."""
 _MAX_PAUSE_S = 10.0
 """A visit waits for no longer pauses, and is started again after them."""
+_MIN_LATE_S = 0.05
+"""A request may be sent half a gap of its rate after it was asked for, or this long. A later one, of a process that
+waited for a core, would meet those that were admitted after it at the host."""
 _UNKNOWN = frozenset({"fetcher_died", "extractor_failed", "ssrf", "storage", "terms_not_accepted"})
 """Reasons that say nothing about the last host."""
 
@@ -45,20 +48,29 @@ class Admission:
         self.refused: tuple[str, float, State] | None = None
         """Budget, seconds and state of the pause for which a request was not admitted."""
 
-    def admit(self, host: str, kind: str) -> dict[str, Any]:
-        """Wait until a request to the host may be sent; returns ``waited_s``, and ``reason`` if it may not."""
+    def admit(self, host: str, kind: str, *, is_again: bool = False) -> dict[str, Any]:
+        """Wait until a request to the host may be sent; returns ``waited_s``, and ``reason`` if it may not.
+
+        It has to be sent before ``send_by`` (`time.monotonic`), or be admitted again.
+        """
         if platform := self._settings.needs_acceptance(host):
             return _refusal("terms_not_accepted", f"{host} belongs to {platform}, which fetch.accept_terms lacks", 0.0)
-        budget, rules = budget_name(self._settings, host), self._settings.rules_of(host).model_dump()
+        budget, given = budget_name(self._settings, host), self._settings.rules_of(host)
+        late_s = max(0.5 / ((given.media_per_s if kind == "media" else None) or given.per_s), _MIN_LATE_S)
+        rules = given.model_dump()
         waited_s = paused_s = 0.0
         while True:
-            wait_s, state = self._governor.call("admit", self._run, self._visit, budget, rules, kind, waited_s)
+            # Of the machine, also where a test has a clock of its own: the process that sends reads it, too.
+            asked_at = time.monotonic()
+            wait_s, state = self._governor.call(
+                "admit", self._run, self._visit, budget, rules, kind, waited_s, is_again
+            )
             self._called_at = self._clock()
             if wait_s <= 0:
                 self._is_probe = state != "open"
                 self._hosts.pop(budget, None)
                 self._hosts[budget] = host
-                return {"waited_s": waited_s}
+                return {"waited_s": waited_s, "send_by": asked_at + late_s}
             paused_s += wait_s if state != "open" else 0.0
             if paused_s > _MAX_PAUSE_S:
                 self.refused = budget, wait_s, state

@@ -17,6 +17,7 @@ import shutil
 import sys
 import time
 from concurrent.futures import ThreadPoolExecutor
+from math import inf
 from pathlib import Path
 from typing import Any, Self
 
@@ -180,7 +181,8 @@ class FetchChild:
                 admission.delay(str(message["origin"])[:_ORIGIN_CHARACTERS], float(message["delay_s"]))
             return 0.0
         host, kind = str(message["admit"])[:_HOST_CHARACTERS], str(message["kind"])
-        go = {"waited_s": 0.0} if admission is None else admission.admit(host, kind)
+        is_again = bool(message["is_again"])
+        go = {"waited_s": 0.0, "send_by": inf} if admission is None else admission.admit(host, kind, is_again=is_again)
         child.write(json.dumps(go).encode() + b"\n")
         return float(go["waited_s"])
 

@@ -117,12 +117,13 @@ class Governor:
             return visit, 0.0, "open"
 
     def admit(
-        self, run: str, visit: str, budget: str, rules: Mapping[str, Any], kind: str = "page", waited_s: float = 0.0
-    ) -> tuple[float, State]:
+        self, run: str, visit: str, budget: str, rules: Mapping[str, Any], kind: str = "page", waited_s: float = 0.0,
+        is_again: bool = False,
+    ) -> tuple[float, State]:  # fmt: skip
         """The seconds to wait before asking again (0: send one request), and the state.
 
         Callers go in the order of their first request, and have to ask every few seconds. ``waited_s`` is what this one
-        has waited so far.
+        has waited so far; ``is_again``: its request was admitted before, and could not be sent in time.
         """
         with self._transaction() as (database, now):
             database.execute("UPDATE visits SET seen_at = ? WHERE visit = ?", (now, visit))
@@ -152,7 +153,7 @@ class Governor:
             database.execute("INSERT OR REPLACE INTO lanes VALUES (?, ?, ?)", (lane, now, gap_s))
             if is_on_trial:
                 database.execute("UPDATE budgets SET probe = ? WHERE name = ?", (visit, budget))
-            self._count(database, run, lane, now, per_s=per_s, requests=1, waited_s=waited_s)
+            self._count(database, run, lane, now, per_s=per_s, requests=0 if is_again else 1, waited_s=waited_s)
             return 0.0, state
 
     def delay(self, budget: str, origin: str, delay_s: float) -> None:

@@ -338,11 +338,15 @@ def test_requests_and_waits_are_counted_by_run_and_budget_and_outlive_the_proces
     assert governor.counts("another") == {}
 
 
-def test_media_with_a_rate_of_its_own_is_counted_apart(governor: Governor) -> None:
+def test_media_with_a_rate_of_its_own_is_counted_apart_and_a_request_admitted_twice_once(
+    governor: Governor, clock: Clock
+) -> None:
     given = rules(per_s=2, media_per_s=7)
     visit, _, _ = governor.begin("run", "a", given, "media")
     assert governor.admit("run", visit, "a", given, "media")[0] == 0
     assert governor.admit("run", visit, "a", given)[0] == 0
+    clock.now += 1
+    assert governor.admit("run", visit, "a", given, is_again=True)[0] == 0
     counted = {lane: (counts["requests"], counts["per_s"]) for lane, counts in governor.counts("run").items()}
     assert counted == {"a": (1, 2), "a media": (1, 7)}
 
