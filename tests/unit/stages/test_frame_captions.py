@@ -14,6 +14,7 @@ import pytest
 import torch
 import transformers
 
+from tests import captioners
 from tests.chat_site import Site, running_site
 from tests.toys import clip_of
 from vidal.clip import Clip
@@ -100,136 +101,30 @@ def test_a_checkpoint_of_another_model_is_one_line(tmp_path: Path) -> None:
         FrameCaptions(model=str(tmp_path / "x.pth")).setup()
 
 
-# ---- transformers: tiny models with random weights show that the paths work, not what they say
-
-WORDS = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "<image>", "a", "dog", "runs", "in", "the", "park", "."]
-
-
-def tiny_blip(folder: Path) -> str:
-    from transformers import (
-        BertTokenizerFast,
-        BlipConfig,
-        BlipForConditionalGeneration,
-        BlipImageProcessor,
-        BlipProcessor,
-    )
-
-    torch.manual_seed(0)
-    (folder / "vocab.txt").write_text("\n".join(WORDS))
-    tokenizer: Any = BertTokenizerFast(vocab=str(folder / "vocab.txt"))
-    small = {"hidden_size": 16, "intermediate_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2}
-    ids = {"bos_token_id": 2, "eos_token_id": 3, "sep_token_id": 3, "pad_token_id": 0}
-    text = {**small, **ids, "vocab_size": len(WORDS), "encoder_hidden_size": 16}
-    config = BlipConfig(text_config=text, vision_config={**small, "image_size": 32, "patch_size": 16})
-    BlipForConditionalGeneration(config).save_pretrained(folder)
-    BlipProcessor(BlipImageProcessor(size={"height": 32, "width": 32}), tokenizer).save_pretrained(folder)
-    return str(folder)
-
-
-CHAT_TEMPLATE = (
-    "{% for m in messages %}{% for c in m['content'] %}"
-    "{% if c['type'] == 'image' %}<image> {% else %}{{ c['text'] }} {% endif %}"
-    "{% endfor %}{% endfor %}"
-)
-
-
-def tiny_llava(folder: Path) -> str:
-    from tokenizers import Tokenizer, models, pre_tokenizers
-    from transformers import CLIPImageProcessor, LlavaConfig, LlavaForConditionalGeneration, LlavaProcessor
-    from transformers import PreTrainedTokenizerFast as Fast
-
-    torch.manual_seed(0)
-    words = Tokenizer(models.WordLevel({word: index for index, word in enumerate(WORDS)}, unk_token="[UNK]"))
-    words.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
-    tokenizer = Fast(
-        tokenizer_object=words,
-        pad_token="[PAD]",
-        eos_token="[SEP]",
-        unk_token="[UNK]",
-        additional_special_tokens=["<image>"],
-    )
-    small = {"hidden_size": 16, "intermediate_size": 16, "num_hidden_layers": 2, "num_attention_heads": 2}
-    vision = {**small, "model_type": "clip_vision_model", "image_size": 32, "patch_size": 16, "projection_dim": 16}
-    text = {**small, "model_type": "llama", "vocab_size": len(WORDS), "num_key_value_heads": 2, "pad_token_id": 0}
-    config = LlavaConfig(vision_config=vision, text_config=text, image_token_index=WORDS.index("<image>"))
-    LlavaForConditionalGeneration(config).save_pretrained(folder)
-    LlavaProcessor(
-        image_processor=CLIPImageProcessor(size={"shortest_edge": 32}, crop_size={"height": 32, "width": 32}),
-        tokenizer=tokenizer,
-        patch_size=16,
-        vision_feature_select_strategy="default",
-        num_additional_image_tokens=1,
-        chat_template=CHAT_TEMPLATE,
-    ).save_pretrained(folder)
-    return str(folder)
-
-
-@pytest.mark.parametrize("build", [tiny_blip, tiny_llava])
-def test_any_image_text_model_captions_frames_and_clip(build: Any, tmp_path: Path) -> None:
-    reference = build(tmp_path)
-    rows = []
-    for _ in range(2):
-        stage = FrameCaptions(backend="transformers", model=reference, max_new_tokens=6)
-        stage.setup()
-        clip = noise()
-        stage.process_batch([clip])
-        rows.append(clip)
-    assert rows[0] == rows[1]
-    assert len(clip.frame_captions) == 2 and clip.video_caption
-    assert "describe" not in clip.video_caption.lower()
-    assert clip.frame_caption_score is not None and 0 < clip.frame_caption_score <= 1
-    assert clip.frame_caption_model is not None and "sha256:" in clip.frame_caption_model
-
-
-def tiny_instructblip(folder: Path) -> str:
-    tokenizer: Any = transformers.BertTokenizerFast(vocab=str(vocabulary(folder)))
-    small = {"hidden_size": 16, "intermediate_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2}
-    ids = {"vocab_size": len(WORDS), "bos_token_id": 2, "eos_token_id": 3, "pad_token_id": 0}
-    text = {"model_type": "opt", **small, "ffn_dim": 16, "word_embed_proj_dim": 16, **ids}
-    config = transformers.InstructBlipConfig(
-        vision_config={**small, "image_size": 32, "patch_size": 16},
-        qformer_config={**small, "vocab_size": len(WORDS), "encoder_hidden_size": 16},
-        text_config=text, num_query_tokens=2, image_token_index=5,
-    )  # fmt: skip
-    transformers.InstructBlipForConditionalGeneration(config).save_pretrained(folder)
-    images = transformers.BlipImageProcessor(size={"height": 32, "width": 32})
-    transformers.InstructBlipProcessor(images, tokenizer, tokenizer, num_query_tokens=2).save_pretrained(folder)
-    return "instructblip cannot be driven as a captioner"
-
-
-def tiny_encoder_decoder(folder: Path) -> str:
-    small = {"hidden_size": 16, "intermediate_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2}
-    decoder = transformers.BertConfig(**small, vocab_size=len(WORDS), is_decoder=True, add_cross_attention=True)
-    config = transformers.VisionEncoderDecoderConfig.from_encoder_decoder_configs(
-        transformers.ViTConfig(**small, image_size=32, patch_size=16), decoder
-    )
-    transformers.VisionEncoderDecoderModel(config=config).save_pretrained(folder)
-    transformers.BertTokenizerFast(vocab=str(vocabulary(folder))).save_pretrained(folder)
-    transformers.ViTImageProcessor(size={"height": 32, "width": 32}).save_pretrained(folder)
-    return "vision-encoder-decoder cannot be driven as a captioner"
-
-
-def florence(folder: Path) -> str:
-    transformers.Florence2Config().save_pretrained(folder)
-    return "florence2 cannot be driven as a captioner (it is prompted with task tokens)"
+# ---- transformers: what every class does is in tests/unit/models/test_captioners.py
 
 
 def smolvlm(folder: Path) -> str:
     transformers.SmolVLMConfig().save_pretrained(folder)
-    transformers.BertTokenizerFast(vocab=str(vocabulary(folder))).save_pretrained(folder)
+    captioners.bert_tokenizer(folder).save_pretrained(folder)
     transformers.SmolVLMImageProcessor().save_pretrained(folder)
     transformers.SmolVLMVideoProcessor().save_pretrained(folder)
     (folder / "processor_config.json").write_text('{"processor_class": "SmolVLMProcessor"}')
     return "num2words"
 
 
-def vocabulary(folder: Path) -> Path:
-    torch.manual_seed(0)
-    (folder / "vocab.txt").write_text("\n".join(WORDS))
-    return folder / "vocab.txt"
+def needing_another_image(folder: Path) -> str:
+    """A model whose trial fails, as that of a class that wants more than images would."""
+    captioners.git(folder)
+    path = folder / "config.json"
+    config = json.loads(path.read_text())
+    config["vision_config"]["image_size"] = 64
+    path.write_text(json.dumps(config))
+    transformers.GitForCausalLM(transformers.GitConfig.from_pretrained(folder)).save_pretrained(folder)
+    return "git cannot be driven as a captioner (Input image size (32*32) doesn't match model (64*64)"
 
 
-@pytest.mark.parametrize("build", [tiny_instructblip, tiny_encoder_decoder, florence, smolvlm])
+@pytest.mark.parametrize("build", [smolvlm, needing_another_image])
 def test_a_class_that_cannot_be_driven_is_rejected_in_one_line_before_any_clip(build: Any, tmp_path: Path) -> None:
     why = build(tmp_path)
     with pytest.raises(ModelError, match=re.escape(why)) as caught:
@@ -307,6 +202,20 @@ def test_replies_that_are_all_outside_the_schema_fail_the_clip(site: Site) -> No
         site.says("a dog")
     with pytest.raises(ClipError, match="malformed_caption"):
         captioner(site).caption([noise().work])
+
+
+def test_a_server_is_asked_in_the_recipes_words_and_never_shown_a_video(site: Site) -> None:
+    for _ in range(3):
+        site.says('{"caption": "a dog"}')
+    words = {"frame_prompt": "What is here?", "video_prompt": "What happens?"}
+    stage = FrameCaptions(backend="server", model="vlm", server_url=site.url, concurrency=1, **words)
+    stage.setup()
+    clip = noise()
+    stage.process_batch([clip])
+    asked = [request["messages"][0]["content"][-1]["text"] for request in site.requests]
+    assert asked == ["What is here?", "What is here?", "What happens?"]
+    with pytest.raises(ValueError, match="a server is shown images"):
+        FrameCaptions(backend="server", model="vlm", server_url=site.url, video_input="video")
 
 
 def test_a_server_needs_its_address() -> None:
