@@ -57,9 +57,12 @@ class Captioned:
 
 
 class Captioner(Protocol):
-    """Captions the stored frames of a batch of clips; the result has one `Captioned` per clip, in their order."""
+    """Captions the stored frames of a batch of clips; the result has one `Captioned` per clip, in their order.
 
-    def caption(self, works: Sequence[Work]) -> list[Captioned]: ...
+    The error of a clip that could not be captioned stands in its place where the others are not to be done again.
+    """
+
+    def caption(self, works: Sequence[Work]) -> Sequence[Captioned | ClipError]: ...
 
 
 class LabelCaptioner:
@@ -259,34 +262,45 @@ class ServerCaptioner:
     frame_prompt: str = FRAME_PROMPT
     video_prompt: str = IMAGES_PROMPT
 
-    def caption(self, works: Sequence[Work]) -> list[Captioned]:
+    def caption(self, works: Sequence[Work]) -> list[Captioned | ClipError]:
         questions: list[tuple[list[dict[str, Any]], str]] = []
         for work in works:
             images = [image_part(member.data) for member in work.frame_members()]
             questions += [*(([image], self.frame_prompt) for image in images), (images, self.video_prompt)]
         # All at once, so that the last frame of one clip and the first of the next are requested concurrently.
         replies = iter(self.server.each(self._ask, questions))
-        captioned = []
-        for work in works:
-            *frames, video = [next(replies) for _ in range(len(work.frame_members()) + 1)]
-            bad = [reply for reply in (*frames, video) if isinstance(reply, MalformedReplyError)]
-            if len(bad) > len(frames):
-                raise ClipError("malformed_caption", bad[0].detail, transient=True) from bad[0]
-            texts = ["" if isinstance(frame, MalformedReplyError) else frame.text for frame in frames]
-            usage = sum((reply.usage for reply in frames), video.usage)
-            of_clip = most_shared(texts) if isinstance(video, MalformedReplyError) else video.text
-            captioned.append(Captioned(frames=texts, video=of_clip, score=None, usage=usage))
-        return captioned
+        return [_of_replies([next(replies) for _ in range(len(work.frame_members()) + 1)]) for work in works]
 
-    def _ask(self, question: tuple[list[dict[str, Any]], str]) -> Reply | MalformedReplyError:
+    def _ask(self, question: tuple[list[dict[str, Any]], str]) -> Reply | ClipError:
         images, text = question
         content = [*images, {"type": "text", "text": text}]
         try:
             reply = self.server.ask([{"role": "user", "content": content}], "caption", self.max_new_tokens)
-        except MalformedReplyError as error:
-            # It costs this caption, not the clip.
+        except ClipError as error:
+            # Not raised: the replies to the other questions are paid for.
             return error
         return Reply(" ".join(reply.text.split()), reply.usage)
+
+
+def _of_replies(replies: Sequence[Reply | ClipError]) -> Captioned | ClipError:
+    """Put together the replies to a clip's questions, the last of which is about all frames.
+
+    A malformed reply costs its caption, and the clip only where all are malformed; a refused request costs the clip.
+    """
+    texts: list[str] = []
+    usage, bad = NOTHING, []
+    for reply in replies:
+        if not isinstance(reply, (Reply, MalformedReplyError)):
+            return reply
+        usage += reply.usage
+        texts.append(reply.text if isinstance(reply, Reply) else "")
+        bad += [reply] if isinstance(reply, MalformedReplyError) else []
+    if len(bad) == len(replies):
+        return ClipError("malformed_caption", bad[0].detail, transient=True)
+    *frames, video = texts
+    if isinstance(replies[-1], MalformedReplyError):
+        video = most_shared(frames)
+    return Captioned(frames=frames, video=video, score=None, usage=usage)
 
 
 def most_shared(captions: Sequence[str]) -> str:

@@ -8,7 +8,7 @@ from typing import ClassVar, Literal, Self
 from pydantic import Field, PrivateAttr, model_validator
 
 from vidal.clip import Clip
-from vidal.errors import RecipeError
+from vidal.errors import ClipError, RecipeError
 from vidal.models.captioner import (
     FRAME_PROMPT,
     IMAGES_PROMPT,
@@ -107,6 +107,9 @@ class FrameCaptions(ModelStage):
         clips = [clip for clip in clips if clip.work.frame_members()]
         captioned = self._captioner.caption([clip.work for clip in clips])
         for clip, captions in zip(clips, captioned, strict=True):
+            if isinstance(captions, ClipError):
+                clip.fail(captions.reason, captions.detail, is_transient=captions.transient)
+                continue
             clip.frame_captions, clip.video_caption = captions.frames, captions.video or None
             clip.frame_caption_score = captions.score
             clip.frame_caption_model = self.model_identities()["model"] + (" video" if captions.saw_video else "")
