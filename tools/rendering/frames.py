@@ -16,7 +16,7 @@ import numpy.typing as npt
 
 from tools.rendering.scenes import Frame, render
 from tools.rendering.textures import Library, noise_library, package_library
-from tools.rendering.thermal import infrared
+from tools.rendering.thermal import infrared, surface_class
 
 CHUNK = 250
 SHAPES = ((160, 224), (192, 192), (224, 160), (160, 288))
@@ -27,14 +27,14 @@ REPORTING_SEEDS = 9_000_000
 """First seed of the renders that are only ever reported on."""
 
 Kind = Literal["depth", "infrared"]
-"""What a frame's target is: rank of inverse depth, or the thermal rule."""
+"""What a frame's target is: rank of inverse depth, or the thermal rule with the surface class."""
 
 Bytes = npt.NDArray[np.uint8]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Chunk:
-    """Frames of one shape: rgb (n, h, w, 3) and the target (n, h, w), both uint8."""
+    """Frames of one shape, uint8: rgb (n, h, w, 3) and the target, rank (n, h, w) or grey and class (n, h, w, 2)."""
 
     rgb: Bytes
     target: Bytes
@@ -91,7 +91,7 @@ def _rendered(kind: Kind, library: Library, seed: int, hw: tuple[int, int]) -> t
         frame = render(seed, library, hw)
         return frame.rgb, inverse_depth_rank(frame.depth)
     frame = render(seed, library, hw, honest=True)
-    return frame.rgb, infrared(frame, seed)
+    return frame.rgb, np.dstack([infrared(frame, seed), surface_class(frame)])
 
 
 def picks(seed: int, chunks: int, *, steps: int, batch: int) -> Iterator[tuple[int, list[int]]]:

@@ -57,7 +57,7 @@ THERMAL = {
     Material.WOOD: Thermal(above_air_k=0.0, spread_k=1.0, sun_k=6.0, emissivity=0.90),
     Material.PLASTIC: Thermal(above_air_k=0.0, spread_k=1.5, sun_k=6.0, emissivity=0.92),
     Material.METAL: Thermal(above_air_k=0.0, spread_k=2.0, sun_k=5.0, emissivity=0.30),
-    Material.FABRIC: Thermal(above_air_k=4.0, spread_k=1.5, sun_k=4.0, emissivity=0.95),
+    Material.FABRIC: Thermal(above_air_k=0.5, spread_k=1.5, sun_k=4.0, emissivity=0.95),
     Material.PLANT: Thermal(above_air_k=-1.5, spread_k=1.0, sun_k=2.0, emissivity=0.96),
     Material.VEHICLE: Thermal(above_air_k=6.0, spread_k=3.0, sun_k=5.0, emissivity=0.85),
     Material.BODY: Thermal(above_air_k=10.0, spread_k=1.5, sun_k=1.0, emissivity=0.97),

@@ -73,11 +73,11 @@ def _piece(rng: np.random.Generator, library: Library) -> npt.NDArray[np.uint8]:
 
 
 def backdrop(
-    rng: np.random.Generator, hw: tuple[int, int], library: Library, *, outdoor: bool
+    rng: np.random.Generator, hw: tuple[int, int], library: Library, *, outdoor: bool, honest: bool = False
 ) -> tuple[Floats, npt.NDArray[np.uint8], Floats]:
     """Colour (h, w, 3), material (h, w) and sunlit share (h, w) of what is infinitely far: a sky or a photograph."""
-    if rng.random() < 0.4:
-        return _sky(rng, hw)
+    if rng.random() < (0.6 if honest and outdoor else 0.1 if honest else 0.4):
+        return _sky(rng, hw, any_weather=honest)
     photo = library.photos[rng.integers(len(library.photos))]
     crop = rng.uniform(0.5, 1.0)
     height, width = int(photo.shape[0] * crop), int(photo.shape[1] * crop)
@@ -86,27 +86,45 @@ def backdrop(
     if rng.random() < 0.5:
         piece = cv2.GaussianBlur(piece, (0, 0), rng.uniform(0.5, 4))
     colour = np.asarray(piece[:, ::-1] if rng.random() < 0.5 else piece, np.float32)
-    lit = cv2.GaussianBlur(colour.mean(2) / 255, (0, 0), 3) * outdoor
+    # Nothing else says where the sun falls in a photograph.
+    lit = cv2.GaussianBlur(colour.mean(2) / 255, (0, 0), 3) * (0.5 if honest else outdoor)
     return colour, _photo_material(colour), np.asarray(lit, np.float32)
 
 
 def _photo_material(colour: Floats) -> npt.NDArray[np.uint8]:
-    """Sky where a photograph is bright and blue, plants where it is green, else plain backdrop."""
+    """Sky where a photograph is smooth, bright and bluish from its top down, plants where green, else backdrop."""
     smooth = cv2.GaussianBlur(colour, (0, 0), 2)
     red, green, blue = (smooth[..., channel] for channel in range(3))
+    grey = colour.mean(2)
+    rough = np.sqrt(np.maximum(cv2.blur(grey * grey, (7, 7)) - cv2.blur(grey, (7, 7)) ** 2, 0))
     material = np.full(colour.shape[:2], Material.BACKDROP, np.uint8)
     material[green > 1.08 * np.maximum(red, blue)] = Material.PLANT
-    material[(blue > 1.1 * red) & (blue > 130)] = Material.SKY
+    # Violet is no sky, and neither is a blue thing that the sky's edge does not reach.
+    bluish = (blue > 1.03 * red) & (blue > 0.98 * green) & (green > 0.97 * red) & (blue > 110) & (rough < 14)
+    _, pieces = cv2.connectedComponents(bluish.astype(np.uint8))
+    material[bluish & np.isin(pieces, pieces[:3])] = Material.SKY
     return material
 
 
-def _sky(rng: np.random.Generator, hw: tuple[int, int]) -> tuple[Floats, npt.NDArray[np.uint8], Floats]:
-    """A vertical gradient from blue or grey towards white, with clouds of noise in half of the skies."""
+def _sky(
+    rng: np.random.Generator, hw: tuple[int, int], *, any_weather: bool
+) -> tuple[Floats, npt.NDArray[np.uint8], Floats]:
+    """A vertical gradient from blue or grey towards white, with clouds of noise in half of the skies.
+
+    In any weather a third of them is overcast, dusk or night.
+    """
     zenith = np.array([rng.uniform(60, 200), rng.uniform(110, 205), rng.uniform(170, 240)])
     horizon = zenith + (255 - zenith) * rng.uniform(0.2, 0.9)
+    if any_weather and rng.random() < 0.35:
+        overcast = np.full(3, rng.uniform(120, 235)) + rng.normal(0, 5, 3)
+        dusk = np.array([rng.uniform(170, 255), rng.uniform(110, 200), rng.uniform(70, 170)])
+        night = np.array([rng.uniform(5, 40), rng.uniform(10, 50), rng.uniform(30, 90)])
+        zenith = (overcast, dusk, night)[rng.choice(3, p=[0.5, 0.3, 0.2])]
+        horizon = zenith * rng.uniform(0.8, 1.15) + rng.uniform(0, 20)
     down = np.linspace(0, 1, hw[0])[:, None, None]
     colour = np.broadcast_to(zenith * (1 - down) + horizon * down, (*hw, 3)).astype(np.float32)
     if rng.random() < 0.5:
         cloud = noise_image(rng, hw).mean(2, keepdims=True) / 255 * rng.uniform(0.2, 1)
         colour = colour * (1 - cloud) + 245 * cloud
-    return np.ascontiguousarray(colour, np.float32), np.full(hw, Material.SKY, np.uint8), np.zeros(hw, np.float32)
+    sky = np.ascontiguousarray(colour.clip(0, 255), np.float32)
+    return sky, np.full(hw, Material.SKY, np.uint8), np.zeros(hw, np.float32)

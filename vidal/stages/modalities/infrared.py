@@ -11,7 +11,7 @@ from vidal.clip import Clip
 from vidal.models.device import Half
 from vidal.models.locate import identity
 from vidal.stage import Resources
-from vidal.stages.modalities.frame_series import flicker, for_each_frame, put_images
+from vidal.stages.modalities.frame_series import flicker, for_each_frame, put_images, steadied
 from vidal.stages.model_stage import ModelStage
 
 Grey = npt.NDArray[np.uint8]
@@ -25,7 +25,7 @@ class Infrared(ModelStage):
     All frames of all clips have the same style and the same mapping to grey levels.
     """
 
-    version = 1
+    version = 2
     reads = ("video",)
     writes = ("infrared", "infrared_model", "infrared_flicker", "infrared_edge_agreement", "synthetic_layers")
     imports = ("huggingface_hub", "safetensors", "timm", "torch", "transformers")
@@ -42,6 +42,8 @@ class Infrared(ModelStage):
     """Seed of the style that all images of an sRGB-TIR generator have."""
     half: Half = True
     """Whether to use half precision on a GPU: float16, or ``bfloat16``."""
+    steady: bool = True
+    """Whether to average each pixel over the clip's frames in which the colours around it are the same."""
     batch_frames: int = Field(8, ge=1, le=1024)
     """Frames that the model takes at once."""
     jpeg_quality: int = Field(92, ge=1, le=100)
@@ -76,6 +78,8 @@ class Infrared(ModelStage):
             mix_clips=self.chosen_device() == "cuda",
         )
         for clip, images in zip(clips, translated, strict=True):
+            if self.steady:
+                images = steadied(clip.work.frames(), images)
             put_images(clip, "infrared", images, ".jpg", [cv2.IMWRITE_JPEG_QUALITY, self.jpeg_quality])
             frames = clip.work.frames()
             clip.infrared_model = self._identity
