@@ -1,48 +1,56 @@
 """Compares how a caption combines words with how the views combine them.
 
-A caption may consist of supported words and still state a wrong number, a wrong negation or swapped roles. Nothing is
-parsed: the checks compare which noun a number precedes, which word a negation precedes, and the order of words.
+A caption may consist of supported words and still attach a number or colour to another noun, assert what is denied, or
+swap who does what to whom. Nothing is parsed: the checks go by which word stands before or after which in a clause.
 """
 
 from __future__ import annotations
 
 import itertools
 import re
-from collections import Counter
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 
-from vidal.caption.words import content_words, lemmas, number, tokens
+from vidal.caption.lexicon import ANIMALS, PERSONS, implied, is_noun, is_usually, is_verb, senses
+from vidal.caption.support import COLOURS, is_used_as_verb
+from vidal.caption.words import NEGATIONS, content_words, lemmas, number, tokens
 
 Lemmas = frozenset[str]
 
-_CLAUSE = re.compile(r"[.!?;:,\n]+\s|\b(?:but|so|and|while|because|as)\b", re.IGNORECASE)
-_SENTENCE = re.compile(r"[.!?]\s+")
-_NEGATIONS = frozenset(["not", "no", "never", "nobody", "none", "nothing", "neither", "nor", "without", "cannot"])
-_REACH = 6
-"""Number of consecutive content words within which three words are compared."""
+_CLAUSE = re.compile(r"[.!?;:,|\n]+\s|\b(?:but|so|and|while|because|as)\b", re.IGNORECASE)
+_ROLE_CLAUSE = re.compile(r"[.!?;:,|\n]+\s|\b(?:but|while|because|as|before|after|when)\b", re.IGNORECASE)
+_SENTENCE = re.compile(r"[.!?;|]\s+")
+_PASSIVE_REACH = 6
+"""Number of words after a participle within which "by" makes it passive."""
 
 
-def miscounted(text: str, views: Sequence[str]) -> str | None:
-    """Return a counted noun of ``text`` that the views count differently, such as ``3 egg``, or None."""
-    values: dict[str, set[str]] = {}
-    for value, nouns in itertools.chain.from_iterable(map(_counts, views)):
+def misattached(text: str, views: Sequence[str]) -> str | None:
+    """Return a number or colour of ``text`` with a noun that has another in the views, such as ``3 egg``, or None."""
+    values: dict[tuple[bool, str], set[str]] = {}
+    for value, nouns in itertools.chain.from_iterable(map(_modifiers, views)):
         for noun in nouns:
-            values.setdefault(noun, set()).add(value)
-    for value, nouns in _counts(text):
-        known = set().union(*(values.get(noun, set()) for noun in nouns))
-        if known and value not in known:
+            values.setdefault((value in COLOURS, noun), set()).add(value)
+    for value, nouns in _modifiers(text):
+        found = set().union(*(values.get((value in COLOURS, noun), set()) for noun in nouns))
+        if found and value not in found:
             return f"{value} {min(nouns)}"
     return None
 
 
-def _counts(text: str) -> Iterator[tuple[str, Lemmas]]:
-    """Yield each number and the lemmas of the word after it: ``3 eggs``; ages are ignored."""
+def _modifiers(text: str) -> Iterator[tuple[str, Lemmas]]:
+    """Yield each number and colour with the lemmas of the noun after it, and of what stands between; no ages."""
+    if text.isupper() and not text[0].isdigit():
+        return  # on a screen the number may follow, as in "KEYS 3"
     for sentence in _SENTENCE.split(text):
-        words = content_words(re.sub(r"(?i)[ -]years?[ -]olds?\b", " ", sentence))
-        for word, after in itertools.pairwise(words):
-            value = number(word)
-            if value is not None and number(after) is None:
-                yield value, lemmas(after)
+        plain = re.sub(r"(?i)[ -]years?[ -]olds?\b", " ", sentence)
+        words = [word for word in tokens(plain) if number(word) is not None or content_words(word)]
+        for at, word in enumerate(words):
+            value = number(word) or (word.casefold() if word.casefold() in COLOURS else None)
+            after = words[at + 1 : at + 4]
+            if value is None or not after or number(after[0]) is not None:
+                continue
+            nouns = next((n for n, w in enumerate(after) if any(map(is_noun, lemmas(w)))), 0)
+            yield value, frozenset().union(*map(lemmas, after[: nouns + 1]))
 
 
 def misnegated(text: str, views: Sequence[str]) -> str | None:
@@ -60,7 +68,7 @@ def _negated_and_asserted(texts: Sequence[str]) -> tuple[Lemmas, Lemmas]:
     for clause in itertools.chain.from_iterable(map(_CLAUSE.split, texts)):
         is_next = False
         for word in tokens(clause):
-            if word.casefold() in _NEGATIONS or word.casefold().endswith("n't"):
+            if word.casefold() in NEGATIONS or word.casefold().endswith("n't"):
                 is_next = True
             elif content_words(word):
                 (negated if is_next else asserted).update(lemmas(word))
@@ -68,26 +76,73 @@ def _negated_and_asserted(texts: Sequence[str]) -> tuple[Lemmas, Lemmas]:
     return frozenset(negated), frozenset(asserted)
 
 
-def reversed_order(text: str, views: Sequence[str]) -> str | None:
-    """Return three words of ``text`` that a view has only in the opposite order (swapped roles or colours), or None."""
-    passive = re.search(r"\b(?:is|are|was|were|being|been)\b.*\bby\b", text, re.IGNORECASE)
-    if passive:
-        return None  # "a chair is sanded by a man" legitimately reverses the order
-    forwards = {three for view in views for words in _triples(view) for three in itertools.product(*words)}
-    # Words that occur more than once are ambiguous and are not compared.
-    counts = Counter(lemma for word in content_words(text) for lemma in lemmas(word))
-    for words in _triples(text):
-        threes = [three for three in itertools.product(*words) if all(counts[lemma] == 1 for lemma in three)]
-        if any(three[::-1] in forwards for three in threes) and not forwards.intersection(threes):
-            return " ".join(max(word, key=len) for word in words)
+@dataclass(frozen=True, slots=True)
+class _Role:
+    """A verb of a clause, the persons or animals that do it, the nearest first, and the nouns around it, as lemmas."""
+
+    verb: Lemmas
+    agents: list[Lemmas]
+    before: list[Lemmas]
+    after: list[Lemmas]
+
+
+def swapped_roles(text: str, views: Sequence[str]) -> str | None:
+    """Return a verb of ``text`` with its doer if the views have another doer, or doer and object swapped; or None."""
+    for role, view in itertools.product(_roles(text), map(list, map(_roles, views))):
+        same = [other for other in view if _is_same_verb(role.verb, other.verb)]
+        if not same or not role.before:
+            continue
+        doers = [agent for other in same for agent in other.agents]
+        is_other = doers and not any(_is_same(mine, agent) for mine in role.agents for agent in doers)
+        # The doer is somebody else in this view, or the view's doer has become the object.
+        others = [noun for other in view for noun in (*other.before, *other.after)]
+        if is_other and (
+            any(_has(others, mine) for mine in role.agents[:1]) or any(_has(role.after, agent) for agent in doers)
+        ):
+            return f"{min(role.before[0])} {min(filter(is_verb, role.verb))}"
+        for one, two in itertools.product(role.before, role.after):
+            is_swapped = any(_has(other.after, one) and _has(other.before, two) for other in same)
+            is_kept = _is_same(one, two) or any(_has(other.before, one) and _has(other.after, two) for other in same)
+            if is_swapped and not is_kept:
+                return f"{min(one)} {min(filter(is_verb, role.verb))} {min(two)}"
     return None
 
 
-def _triples(text: str) -> Iterator[tuple[Lemmas, Lemmas, Lemmas]]:
-    """Yield the lemmas of every three different words of a sentence that are near each other, in order."""
-    for sentence in _SENTENCE.split(text):
-        words = [lemmas(word) for word in content_words(sentence) if number(word) is None]
-        for start, one in enumerate(words):
-            for middle, other in itertools.combinations(words[start + 1 : start + _REACH], 2):
-                if not (one & middle or one & other or middle & other):
-                    yield one, middle, other
+def _roles(text: str) -> Iterator[_Role]:
+    for clause in _ROLE_CLAUSE.split(text):
+        words = tokens(clause)
+        forms = [lemmas(word) for word in words]
+        nouns = [bool(content_words(word)) and any(map(is_noun, forms[at])) for at, word in enumerate(words)]
+        for at, word in enumerate(words):
+            if not is_used_as_verb(words, at):
+                continue
+            before = [forms[n] for n in range(at - 1, -1, -1) if nouns[n]]
+            after = [forms[n] for n in range(at + 1, len(words)) if nouns[n]]
+            following = [w.casefold() for w in words[at + 1 : at + 1 + _PASSIVE_REACH]]
+            has_been = any(
+                w.casefold() in ("is", "are", "was", "were", "been", "being") for w in words[max(at - 2, 0) : at]
+            )
+            if "by" in following and (has_been or word.endswith("ed")):
+                doer = at + 1 + following.index("by")
+                by = [forms[n] for n in range(doer, len(words)) if nouns[n]]
+                before, after = by, before
+            yield _Role(forms[at], [noun for noun in before if _is_animate(noun)], before, after)
+
+
+def _is_animate(forms: Lemmas) -> bool:
+    return any(is_usually(form, PERSONS) or is_usually(form, ANIMALS) for form in forms)
+
+
+def _is_same_verb(one: Lemmas, two: Lemmas) -> bool:
+    return bool(one & two) or any(senses(a) & senses(b) for a, b in itertools.product(one, two))
+
+
+def _is_same(one: Lemmas, two: Lemmas) -> bool:
+    """Return whether one noun may stand for the other."""
+    return bool(one & two) or any(
+        senses(a) & implied(b) or senses(b) & implied(a) for a, b in itertools.product(one, two)
+    )
+
+
+def _has(nouns: Sequence[Lemmas], noun: Lemmas) -> bool:
+    return any(noun & other for other in nouns)

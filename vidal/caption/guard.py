@@ -13,10 +13,11 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-from vidal.caption.binding import miscounted, misnegated, reversed_order
+from vidal.caption.attribution import LICENSED, SEEN, Sentence
+from vidal.caption.binding import misattached, misnegated, swapped_roles
 from vidal.caption.injection import is_instruction
 from vidal.caption.views import LINK, View
-from vidal.caption.words import FRAMING_WORDS, FUNCTION_WORDS, HEDGES, content_words, lemma_set, lemmas, tokens
+from vidal.caption.words import FRAMING_WORDS, FUNCTION_WORDS, content_words, lemma_set, lemmas, tokens
 
 MIN_WORDS = 3
 MAX_WORDS = 80
@@ -24,17 +25,23 @@ MAX_CHARS = 500
 MIN_ENGLISH_SHARE = 0.15
 """Smallest share of English function words; captions in other languages have hardly any."""
 
-# Words that a view permits in the caption because they name the view as the origin of other words.
-_LICENSED = {
-    "title": "title titled called",
-    "hashtags": "tagged",
-    "ocr_text": "text written word reads screen",
-    "transcript": "say speak speech someone somebody voice word explain tell talk ask",
-    "sound_caption": "sound hear",
-}
-_SEEN = ("video_caption", "frame_captions")
 _STRUCTURE = "{}[]<>|\\`^~=_*#"
 _PREFACE = re.compile(r"^(?:(?:enhanced |video )?caption\s*:|in (?:the|this) video,|[-–*]+)\s*", re.IGNORECASE)
+# Text about the caption or its writer, and calls on the audience.
+_META = re.compile(
+    r"\b(?:this|the|a|an|my) (?:caption|prompt|summary)\b|\bcaption for\b|\bas an ai\b|\bI(?:'m| am)? (?:believe"
+    r"|think|cannot|can't"
+    r"|can only|unable|sorry|assume)\b|\bno (?:title|transcript|caption|information|audio|views?) (?:is|was|were)\b"
+    r"|\b(?:given|provided|available) (?:to me|text|information|notes|views|data)\b"
+    r"|\b(?:text|information|notes|views|data) (?:given|provided|available)\b|\blanguage model\b",
+    re.IGNORECASE,
+)
+_CALL = re.compile(
+    r"^(?:(?:come|go) (?:and|on)|[a-z]+ (?:your|this|these|us|me|now|out|our)|don't|let's|watch (?:until|till)|stay"
+    r" tuned)\b|!\W*$"
+    r"|\b(?:link in bio|(?:like|subscribe|follow|share) (?:and|for|now|us|to)|swipe up|click (?:here|the link))\b",
+    re.IGNORECASE,
+)
 _SENTENCE_END = re.compile(r"(?<=[.!?])[\"')]*\s+(?=[\"'(]*[A-Z0-9])")
 
 
@@ -92,6 +99,12 @@ def _faults_of_text(text: str, secret: str, prompt: str) -> Iterator[tuple[str, 
         yield "leak", " ".join(min(shared))
     if address := LINK.search(text):
         yield "url", address.group()
+    plain = re.sub(r"(?<!\w)'[^']+'(?!\w)", " ", text)
+    if about := _META.search(plain):
+        yield "meta", about.group()
+    sentences = _SENTENCE_END.split(plain)
+    if call := next((found for sentence in sentences if (found := _CALL.search(sentence))), None):
+        yield "advert", call.group()
     if is_instruction(text):
         yield "instruction", "addresses the language model"
     triples = Counter(zip(words, words[1:], words[2:], strict=False))
@@ -110,25 +123,33 @@ def _faults_of_text(text: str, secret: str, prompt: str) -> Iterator[tuple[str, 
 
 def _faults_against(text: str, views: Sequence[View]) -> Iterator[tuple[str, str]]:
     """Yield reason and detail of what the text claims beyond, or against, its ``views``."""
-    claims, known = content_words(text), _known(views)
-    if missing := [word for word in claims if not lemmas(word) & known]:
+    sentences = [Sentence(sentence, views) for sentence in _SENTENCE_END.split(text)]
+    if missing := [word for sentence in sentences for word in sentence.unsupported()]:
         yield "unsupported", " ".join(dict.fromkeys(missing))
-    # Words that only a hedged view supports have to come after a hedge such as "may".
-    words = tokens(text)
-    hedge = next((at for at, word in enumerate(words) if word.casefold() in HEDGES), len(words))
-    sure = _known([view for view in views if not view.is_hedged])
-    if unsure := [word for word in content_words(" ".join(words[:hedge])) if not lemmas(word) & sure]:
+    if unattributed := [word for sentence in sentences for word in sentence.unattributed()]:
+        yield "unattributed", " ".join(dict.fromkeys(unattributed))
+    if unsure := [word for sentence in sentences for word in sentence.overclaimed()]:
         yield "overclaim", " ".join(dict.fromkeys(unsure))
+    for sentence in sentences:
+        if speaker := sentence.animal_that_speaks():
+            yield "speaker", f"a {speaker} does not speak"
     # Supported words can still contradict the views by the way they are combined.
-    for reason, contradicted in (("miscounted", miscounted), ("negation", misnegated), ("reversed", reversed_order)):
-        if wrong := contradicted(text, [view.text for view in views]):
-            yield reason, wrong
+    texts = [view.text for view in views]
+    # Speech tells who does what elsewhere.
+    shown = [view.text for view in views if view.name != "transcript"]
+    for sentence in sentences:
+        if wrong := misattached(sentence.text, texts):
+            yield "misattached", wrong
+        if wrong := misnegated(sentence.text, texts):
+            yield "negation", wrong
+        if wrong := swapped_roles(sentence.text, shown):
+            yield "reversed", wrong
     # A caption that obeys an undetected instruction consists of that untrusted view's words alone, while a visual
     # caption contributes nothing.
-    seen = [view for view in views if not view.quoted and not view.is_hedged and view.name in _SEEN]
-    meanings = [lemmas(word) for word in claims]
-    if seen and not any(meaning & _known(seen) for meaning in meanings):
-        one = next((v.name for v in views if v.quoted and all(m & _known([v]) for m in meanings)), None)
+    seen = [view for view in views if not view.quoted and not view.is_hedged and view.name in SEEN]
+    claims = content_words(text)
+    if seen and not any(_is_of(word, seen) for word in claims):
+        one = next((v.name for v in views if v.quoted and all(_is_of(word, [v]) for word in claims)), None)
         if one:
             yield "one_sided", f"only words of {one}, none of the video's captions"
 
@@ -137,15 +158,16 @@ def _is_complete(sentence: str) -> bool:
     return sentence.rstrip("\"') ").endswith((".", "!", "?"))
 
 
-def _known(views: Sequence[View]) -> frozenset[str]:
-    """Return the lemmas of the views' words and of the words that the presence of a view permits."""
-    return lemma_set(" ".join(f"{view.text} . {_LICENSED.get(view.name, '')}" for view in views))
+def _is_of(word: str, views: Sequence[View]) -> bool:
+    """Return whether ``word`` is one of the views' words, or of those that they permit."""
+    texts = (f"{view.text} . {LICENSED.get(view.name, '')}" for view in views)
+    return bool(lemmas(word) & lemma_set(" ".join(texts)))
 
 
 def vocabulary(views: Sequence[View]) -> list[str]:
     """Return the words that a caption of these views may use, to constrain an LLM's decoding."""
     words = [word for view in views for word in tokens(view.text)]
-    licensed = [word for view in views for word in _LICENSED.get(view.name, "").split()]
+    licensed = [word for view in views for word in LICENSED.get(view.name, "").split()]
     return sorted({*words, *licensed, *FUNCTION_WORDS, *FRAMING_WORDS})
 
 

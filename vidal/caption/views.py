@@ -19,7 +19,7 @@ from vidal.clip import Clip
 
 LINK = re.compile(
     r"[a-z][a-z0-9+.-]*://\S*|\bwww\.\S*|\S+@\S+\.\S+"
-    r"|\b(?:[\w-]+\.)+(?:com|net|org|info|biz|io|ru|cn|xyz|top|example|evil|co|me|tv|gg|ly|be|app|dev|link|site|shop)\b(?:/\S*)?",
+    r"|\b(?:[\w-]+\.)+(?:com|net|org|info|biz|io|ru|cn|xyz|top|example|evil|co|me|tv|gg|ly|be|app|dev|link|site|shop|fr|de|es|it|nl|pl|br|jp|uk|eu)\b(?:/\S*)?",
     re.IGNORECASE,
 )
 """An address: a URL, an e-mail address, or a host name under a top-level domain common in spam."""

@@ -15,6 +15,7 @@ eighteen nineteen twenty
 _TENS = "zero ten twenty thirty forty fifty sixty seventy eighty ninety hundred"
 NUMBERS = {word: str(value) for value, word in enumerate(_UNITS.split())}
 NUMBERS |= {word: str(10 * tens) for tens, word in enumerate(_TENS.split())}
+NUMBERS |= {"pair": "2", "couple": "2", "duo": "2", "trio": "3", "quartet": "4", "quintet": "5", "dozen": "12"}
 NUMBERS |= {"thousand": "1000", "million": "1000000", "billion": "1000000000"}
 
 # Irregular forms, after their lemma; entries are separated by "|" or line breaks.
@@ -27,29 +28,62 @@ freeze froze frozen|get got gotten|give gave given|go goes went gone|goose geese
 hang hung|have has had|hear heard|he him his himself|hide hid hidden|hit hit|hold held|keep kept|knife knives
 know knew known|lay laid|lead led|leaf leaves|learn learnt|leave leaves left|lend lent|lie lies lying lay
 life lives|light lit|lose lost
-make made|man men|meet met|mouse mice|pay paid|put put|read read|ride rode ridden|ring rang rung|rise rose risen
+make made|man men|person people persons|meet met|mouse mice|pay paid|put put|read read|ride rode ridden
+ring rang rung|rise rose risen
 run ran|say said|see saw seen|sell sold|send sent|set set|sew sewn|shake shook shaken|she her hers herself
 shine shone|shoot shot|show shown|sing sang sung|sink sank sunk|sit sat|sleep slept|slide slid|speak spoke spoken
 spend spent|spin spun|stand stood|steal stole stolen|stick stuck|strike struck|sweep swept|swim swam swum
 swing swung|take took taken|teach taught|tear tore torn|tell told|think thought|throw threw thrown|tooth teeth
+minute min mins|second sec secs|hour hr hrs
 wake woke woken|wear wore worn|weave wove woven|wife wives|win won|wind wound|wolf wolves|woman women
 write wrote written
 """
+# One negation may stand for another; what is denied is compared by `vidal.caption.binding`.
+NEGATIONS = frozenset(
+    ["not", "no", "never", "nobody", "none", "nothing", "neither", "nor", "without", "cannot", "against"]
+)
 _LEMMAS: dict[str, set[str]] = {}
 for _entry in re.split(r"[|\n]", _IRREGULAR):
     for _form in _entry.split():
         _LEMMAS.setdefault(_form, set()).add(_entry.split()[0])
+for _form in NEGATIONS:
+    _LEMMAS.setdefault(_form, set()).add("not")
 
 _CLAIM_NOTHING = """
 a an the this that these those which who whose where while when as and or with of to in on at for from by into onto
-it its they their them themselves there is are be being been was were am has have had having does do did can
-how why about
+it its they their them themselves there is are be being been was were am has have had having does do did can how why
+about what whether but than until amid among across along around after before beneath beside besides between during
+over past through toward towards under upon via within next near out up down off away together according also then
+itself himself herself another other both each one less least if some any several few very still again once here
+back front somebody someone something everything anyone everyone anything whom atop alongside because though
+although spend spends spent
 """
-_FRAMING = "video clip footage scene show shows showing shown feature features featuring"
+# Verbs of a state that anything seen is in, and such as mean little without their object.
+_CLAIM_LITTLE = """
+stand stands standing stood lie lies lying lay wear wears wearing carrying dressed seen visible set go goes went
+going gone come comes came coming get gets got take takes took make makes made making way put puts keep keeps kept
+stay stays stayed help helps use uses used using heard side
+"""
+_FRAMING = "video clip clip's video's footage view scene show shows showing shown feature features featuring"
 
-HEDGES = frozenset(["may", "might", "could", "possibly", "perhaps", "maybe", "appears", "appear", "seems", "seem"])
-FUNCTION_WORDS = frozenset(_CLAIM_NOTHING.split()) | HEDGES
-"""English words without content of their own. Negations, quantities, persons and spatial words are not included."""
+HEDGES = frozenset(
+    [
+        "may",
+        "might",
+        "could",
+        "possibly",
+        "perhaps",
+        "maybe",
+        "appears",
+        "appear",
+        "seems",
+        "seem",
+        "probably",
+        "likely",
+    ]
+)
+FUNCTION_WORDS = frozenset((_CLAIM_NOTHING + _CLAIM_LITTLE).split()) | HEDGES
+"""English words without content of their own; negations, most quantities, and places such as "left" have content."""
 FRAMING_WORDS = frozenset(_FRAMING.split())
 """Words that any caption of a video may use."""
 

