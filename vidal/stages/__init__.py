@@ -38,6 +38,7 @@ CATALOGUE: dict[str, str] = {
     "frame_captions": "vidal.stages.text.frame_captions:FrameCaptions",
     "sound_caption": "vidal.stages.text.sound_caption:SoundCaption",
     "enhance_caption": "vidal.stages.text.enhance_caption:EnhanceCaption",
+    "repeated_captions": "vidal.stages.repeated_captions:RepeatedCaptions",
     "text_match": "vidal.stages.text.text_match:TextMatch",
     "depth": "vidal.stages.modalities.depth:Depth",
     "infrared": "vidal.stages.modalities.infrared:Infrared",
