@@ -133,7 +133,7 @@ _ONLY = (
 )
 # A caption or its writing in other languages, with a word that dictates what it says.
 _CAPTION_ABROAD = (
-    r"d[ée]crire|d[ée]cri[sv]\w*|l[ée]gende|descri\w+|leyenda|legenda|didascalia"
+    r"d[ée]crire|d[ée]cri[sv]\w*|l[ée]gend\w*|descri\w+|leyenda|legenda|didascalia"
     r"|beschreib\w*|bildunterschrift|beschrijv\w*|bijschrift|a[cç][ıi]klama\w*|altyaz[ıi]\w*|betimle\w*|описан\w*"
     r"|опиши\w*|подпис[ьи]\b"
     r"|opisz|opisie?\b|deskripsi|keterangan|takarir|mô tả|chú thích|bildtext|beskriv\w*|r[ée]sum[ée]|resumen|resumo"
@@ -141,7 +141,7 @@ _CAPTION_ABROAD = (
     r"|描述|说明文?|說明|字幕|标题|配文|説明文?|キャプション|字幕|설명|캡션|자막|विवरण|कैप्शन|وصف|الوصف|تعليق|คำบรรยาย"
 )
 _DICTATE_ABROAD = (
-    r"merci de|veuillez|\bdoi(?:t|vent)\b|[ée]cri(?:re|s|vez)\b|mentionne\w*|\bdebe[ns]?\b|escrib[ae]\w*"
+    r"merci de|veuillez|\bdoi(?:s|t|vent)\b|[ée]cri(?:re|s|vez)\b|mentionne\w*|\bdebe[ns]?\b|escrib[ae]\w*"
     r"|menciona\w*|di(?:ga)? que|pon(?:ga)?\b|\bdeve\b"
     r"|escrev[ae]\w*|\bdevem\b|scriv[iae]\w*|menzion\w*|\bmuss\b|m[üu]ssen|schreib\w*|erw[äa]hn\w*|\bmoet(?:en)?\b"
     r"|schrijf|vermeld\w*|\byaz\w*|belirt\w*"
@@ -165,14 +165,14 @@ _COMMAND = re.compile("|".join(f"(?:{pattern})" for pattern in (*_FOREIGN, *_ENG
 
 # A text dictates a caption if it names captions or their writer, tells to write, and gives the words.
 _NAMES_CAPTIONS = re.compile(
-    rf"\b(?:{_CAPTION}|caption\w*|descri(?:be|bes|bing|ber|bers)|summar\w+|alt[- ]?text|narrat(?:or|ion) text"
-    rf"|label(?:ler|er|ling|ing)s?"
-    r"|annotat\w+|answer key|final (?:answer|text)|your (?:task|job|output|answer|reply|response|sentence)|output"
-    r"|metadata|footage"
-    r"|recording|the user|models? (?:that|which)|video text|house style|\[?instructions?\]?)(?!\w)",
+    rf"\b(?:{_CAPTION}|caption\w*|describers?|summari[sz]\w+|narrat(?:or|ion) text|text for the blind|annotators?"
+    r"|answer key|final (?:answer|text)|your (?:one |own )?(?:task|output|answer|reply|response|sentence)|house style"
+    r"|the user (?:wants|asks|asked|expects)|models? (?:that|which)|blurb|\[instructions?\])(?!\w)",
     re.IGNORECASE,
 )
-_NAMES_WRITER = re.compile(rf"\b(?:{_READER}|(?:the|your) developer|reviewers?|software|moderators?)\b", re.IGNORECASE)
+_NAMES_WRITER = re.compile(
+    rf"\b(?:{_READER}|the developer|reviewers? of|software|describe|output|footage|recording)\b", re.IGNORECASE
+)
 _TELLS = (
     rf"(?:^|[.!?:;,\])\n]\s*|\b(?:please|kindly|just|only|always|and|then|to|{_MUST}) )"
     r"(?:{write}|write|list|record|praise|translate|recommend|promote|summari[sz]e|use|note|credit|refer|quote|copy)\b".replace(
