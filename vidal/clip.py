@@ -171,7 +171,7 @@ class Clip:
     frame_captions: list[str] = _column("texts", "caption of each stored frame", [])
     video_caption: str | None = _column("texts", "caption of the whole clip")
     frame_caption_model: str | None = _column(
-        "texts", "model that captioned them; ends in `video` if it saw the clip as one"
+        "texts", "model of these captions; ends in `video` if it saw the clip as one"
     )
     sound_caption: str | None = _column("texts", "caption of the audio, derived from the audio alone")
     sound_caption_model: str | None = _column("texts", "model that captioned the audio")
