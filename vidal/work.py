@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -34,6 +35,8 @@ class Work:
     beside: dict[str, Path] = field(default_factory=dict)
     """What was fetched with the source, ``subtitle.en`` or ``thumbnail``, each with its file; for keep_source."""
     members: list[Member] = field(default_factory=list)
+    read_members: Callable[[], None] | None = None
+    """Reads the members of a clip that is only carried over, when it is about to be written."""
     probe: object = None
     """`vidal.media.probe.SourceFacts` of the source, passed from probe to media."""
     _frames: list[npt.NDArray[np.uint8]] | None = None

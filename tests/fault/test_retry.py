@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 from rich.console import Console
 
+from tests.engine_toys import Shade
 from tests.runs import PAINT, SAME_TITLE, SHADE, TROUBLE, digests, rows, run, write_recipe
 from vidal.build import How, retry
 from vidal.dataset.dataset import Dataset
@@ -19,7 +20,7 @@ TITLES = ["clip 0", "once gone", "raise", "reject", *[f"clip {n}" for n in range
 
 
 def again(out: Path, **keys: Any) -> bool:
-    how = How(engine="local", workers=1)
+    how = How(engine="local", workers=keys.get("workers", 1))
     result = retry(str(out), how, Console(quiet=True), reasons=keys.get("reasons", ()), clip_ids=keys.get("clips", ()))
     return result.did_nothing
 
@@ -47,6 +48,20 @@ def test_a_retry_redoes_the_chosen_clips_and_no_other(chosen: dict[str, list[str
     assert changed == {f"video/{stem}.tar", f"depth/{stem}.tar", f"manifest/{stem}.parquet"}
     assert list(verify(Dataset.open(str(out)))) == []
     assert again(out) is True
+
+
+def test_the_clips_of_a_shard_that_are_retried_share_a_window(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    titles = ["once gone" if n % 10 == 3 else f"clip {n}" for n in range(40)]
+    recipe = write_recipe(tmp_path, [PAINT, {TROUBLE: {"marks": str(tmp_path)}}, SHADE], titles, shards={"size": 40})
+    run(recipe, tmp_path / "out", InProcessEngine())
+    assert sum(row["status"] == "failed" for row in rows(tmp_path / "out").values()) == 4
+    batches: list[int] = []
+    process_batch = Shade.process_batch
+    monkeypatch.setattr(Shade, "process_batch", lambda *given: (batches.append(len(given[1])), process_batch(*given)))
+    again(tmp_path / "out", workers=0)
+    assert batches == [4]
+    assert {row["status"] for row in rows(tmp_path / "out").values()} == {"kept"}
+    assert list(verify(Dataset.open(str(tmp_path / "out")))) == []
 
 
 def test_a_retry_of_what_fails_again_says_so_and_counts(tmp_path: Path) -> None:

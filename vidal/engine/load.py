@@ -41,7 +41,9 @@ class ClipLoader:
             if before is not None and before["clip_id"] not in (assignment.again or ()):
                 clip = from_row(before)
                 if clip.status == "kept":
-                    load_members(clip, self._own, before["shard"], self._job.layers)
+                    clip.work.read_members = functools.partial(
+                        load_members, clip, self._own, before["shard"], self._job.layers
+                    )
                 yield clip
                 continue
             clip = self._from_source(row, index)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 import os
 import shutil
 import signal
@@ -103,9 +102,8 @@ class Worker:
     def process(self, clips: Iterable[Clip], assignment: Assignment, report: ShardReport) -> Iterator[Clip]:
         """Run clips through this worker's stages, one window at a time, in order."""
         size = 1 if assignment.isolate else self._job.window
-        remaining = iter(clips)
-        # All clips of a window are in memory at once; a window, not a shard, bounds what a worker holds.
-        while window := list(itertools.islice(remaining, size)):
+        # All open clips of a window are in memory at once; a window, not a shard, bounds what a worker holds.
+        for window in _windows(clips, size):
             for clip in window:
                 if clip.is_open:
                     clip.work.folder = Path(tempfile.mkdtemp(dir=self._scratch))
@@ -120,7 +118,11 @@ class Worker:
             for clip in window:
                 clip.work.folder = clip.work.source_path = clip.work.probe = None
                 clip.work.forget_decoded()
-            yield from window
+            for clip in window:
+                if clip.work.read_members is not None:
+                    clip.work.read_members()
+                    clip.work.read_members = None
+                yield clip
 
     def finish(self, clips: Iterable[Clip], assignment: Assignment, report: ShardReport) -> None:
         """Mark the clips that are still open as kept, write all of them with their members, and commit the shard."""
@@ -185,6 +187,18 @@ class Worker:
             yield ask
         finally:
             self._take_turn(shard)
+
+
+def _windows(clips: Iterable[Clip], size: int) -> Iterator[list[Clip]]:
+    """Cut the clips into windows with ``size`` open ones each; the others hold no media, and wait for no stage."""
+    window: list[Clip] = []
+    for clip in clips:
+        window.append(clip)
+        if clip.is_open and sum(each.is_open for each in window) == size:
+            yield window
+            window = []
+    if window:
+        yield window
 
 
 def fatal_text(error: BaseException) -> tuple[str, str]:
