@@ -230,7 +230,7 @@ def test_ray_makes_the_same_bytes_with_one_group_and_with_three(
 def test_a_worker_whose_stages_want_no_gpu_sees_none(
     where: str, gpus: int, seen: str, ray_engine: RayEngine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "0")
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "0,1")
     recipe = write_recipe(tmp_path, [{"tests.engine_toys:Sight": {"resources": {"gpus": gpus}}}], 4)
     run(recipe, tmp_path / "out", PoolEngine(1) if where == "pool" else ray_engine, have_gpu=True)
     assert {row["detail"] for row in rows(tmp_path / "out").values()} == {seen}

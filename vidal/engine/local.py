@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import math
 import multiprocessing
 import os
 import signal
@@ -77,6 +78,8 @@ class _Member:
 
     process: Any
     pipe: Connection
+    number: int
+    """Its place in the pool, which decides its GPU; a worker that replaces a dead one takes over its number."""
     shards: dict[int, tuple[Assignment, UnderWay]] = field(default_factory=dict)
     """The shards that it is making: one, or two while one of them waits for others than this machine."""
     turn: int | None = None
@@ -111,7 +114,8 @@ class PoolEngine:
             while waiting or any(m.shards for m in self._members):
                 busy = sum(bool(m.shards) for m in self._members)
                 while len(self._members) < min(self._size, len(waiting) + busy):
-                    self._members.append(_start(job))
+                    number = min(set(range(self._size)) - {m.number for m in self._members})
+                    self._members.append(_start(job, number))
                 ready = wait([m.pipe for m in self._members], timeout=_TICK_S)
                 for member in [m for m in self._members if m.pipe in ready]:
                     if self._receive(member, left, progress):
@@ -191,14 +195,31 @@ class PoolEngine:
         sweep_folders()
 
 
-def _start(job: Job) -> _Member:
+def own_gpus(number: int, gpus: float) -> dict[str, str]:
+    """The variable that shows the worker of this number its GPUs; empty where it sees all that the driver sees.
+
+    Workers take the driver's GPUs in turn, and start again with the first one where there are more of them.
+    """
+    visible = os.environ.get("CUDA_VISIBLE_DEVICES")
+    if visible is None and gpus and not extras.missing(["torch"]):
+        import torch
+
+        visible = ",".join(map(str, range(torch.cuda.device_count())))
+    if not gpus or not visible:
+        return {}
+    devices = visible.split(",")
+    own = (int(number * gpus) + further for further in range(min(math.ceil(gpus), len(devices))))
+    return {"CUDA_VISIBLE_DEVICES": ",".join(devices[index % len(devices)] for index in own)}
+
+
+def _start(job: Job, number: int) -> _Member:
     driver_pipe, worker_pipe = _SPAWN.Pipe()
     process = _SPAWN.Process(target=_serve, args=(job, worker_pipe, os.getpid()), daemon=True)
     # Started by the first process otherwise, which would unblock SIGINT again.
     resource_tracker.ensure_running()
     # The worker must have these variables before its first import, and must ignore Ctrl-C from its first instruction:
     # it inherits both, and the driver gets its own back.
-    variables = environment(gpus=job.gpus)
+    variables = environment(gpus=job.gpus) | own_gpus(number, job.gpus)
     before = {name: os.environ.get(name) for name in variables}
     mask = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
     os.environ.update(variables)
@@ -212,7 +233,7 @@ def _start(job: Job) -> _Member:
         signal.pthread_sigmask(signal.SIG_SETMASK, mask)
     # While the driver holds this end, a worker's death would not end the pipe.
     worker_pipe.close()
-    return _Member(process=process, pipe=driver_pipe)
+    return _Member(process=process, pipe=driver_pipe, number=number)
 
 
 def _serve(job: Job, pipe: Connection, parent_pid: int) -> None:

@@ -6,6 +6,7 @@ import pytest
 
 from tests.runs import PAINT, SHADE, TROUBLE
 from vidal.engine.job import Group, cut_into_groups
+from vidal.engine.local import own_gpus
 from vidal.engine.ray import cut_into_pools
 from vidal.recipe import check
 
@@ -47,3 +48,23 @@ def test_stages_are_cut_where_the_hardware_changes() -> None:
         ["paint", "shade", "trouble"]
     ]
     assert [g.stages for g in cut_into_groups([], have_gpu=True)] == [()]
+
+
+@pytest.mark.parametrize(
+    ("visible", "gpus", "of_workers"),
+    [
+        ("0,1", 1.0, ["0", "1", "0", "1"]),
+        ("3", 1.0, ["3", "3"]),
+        ("0,1", 0.5, ["0", "0", "1", "1", "0"]),
+        ("0,1,2,3", 2.0, ["0,1", "2,3", "0,1"]),
+        ("5", 2.0, ["5", "5"]),
+        ("GPU-a,GPU-b", 1.0, ["GPU-a", "GPU-b"]),
+        ("0,1", 0.0, [None]),
+        ("", 1.0, [None]),
+    ],
+)
+def test_workers_of_the_local_engine_take_the_gpus_in_turn(
+    visible: str, gpus: float, of_workers: list[str | None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", visible)
+    assert [own_gpus(number, gpus).get("CUDA_VISIBLE_DEVICES") for number in range(len(of_workers))] == of_workers

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 import torch
 
@@ -47,6 +49,34 @@ def test_every_stage_with_a_model_takes_a_device(stage: str, is_in_fingerprint: 
     assert chosen.chosen_device() == "cpu"
     assert (chosen.identity()["settings"] != kind().identity()["settings"]) == is_in_fingerprint
     assert ("device" in chosen.identity()["settings"]) == is_in_fingerprint
+
+
+@pytest.mark.parametrize(
+    ("stage", "settings", "gpus"),
+    [
+        ("depth", {}, 1.0),
+        ("depth", {"device": "cpu"}, 0.0),
+        ("frame_captions", {}, 0.0),
+        ("frame_captions", {"device": "cuda"}, 1.0),
+        ("frame_captions", {"backend": "transformers", "model": "some/captioner"}, 1.0),
+        ("frame_captions", {"backend": "transformers", "model": "some/captioner", "device": "cpu"}, 0.0),
+        ("frame_captions", {"backend": "transformers", "model": "some/captioner", "resources": {"gpus": 0.5}}, 0.5),
+        ("frame_captions", {"backend": "server", "model": "some/captioner"}, 0.0),
+        ("enhance_caption", {}, 0.0),
+        ("enhance_caption", {"model": "some/llm"}, 1.0),
+        ("enhance_caption", {"model": "some/llm", "resources": {"gpus": 0}}, 0.0),
+        ("enhance_caption", {"model": "some/llm", "backend": "merge"}, 0.0),
+        ("speech", {}, 0.0),
+        ("speech", {"whisper": "large-v3-turbo"}, 1.0),
+        ("sound_caption", {"model": "some/tagger", "backend": "transformers"}, 1.0),
+        ("text_match", {"model": "some/clip"}, 0.0),
+        ("text_match", {"model": "some/clip", "backend": "clip"}, 1.0),
+    ],
+)  # fmt: skip
+def test_a_stage_asks_for_a_gpu_for_a_model_of_ones_choice(stage: str, settings: dict[str, Any], gpus: float) -> None:
+    chosen = step_class(stage).model_validate(settings)
+    assert isinstance(chosen, ModelStage)
+    assert chosen.needs.gpus == gpus
 
 
 def test_whisper_goes_where_its_stage_goes() -> None:

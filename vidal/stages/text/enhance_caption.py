@@ -73,6 +73,9 @@ class EnhanceCaption(ModelStage):
             identities["model"] = identity(self.model) if local else f"server {self.model}"
         return identities
 
+    def large_model(self) -> str | None:
+        return self.model if self.backend == "transformers" else None
+
     def setup(self, llm: Llm | None = None) -> None:
         """Load the LLM, unless one is passed."""
         self._stop_words = frozenset().union(*read_stop_words(self.stop_words))

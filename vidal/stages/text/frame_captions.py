@@ -72,6 +72,9 @@ class FrameCaptions(ModelStage):
     def model_identities(self) -> dict[str, str]:
         return {"model": f"server {self.model}" if self.backend == "server" else identity(self.model)}
 
+    def large_model(self) -> str | None:
+        return self.model if self.backend == "transformers" else None
+
     @model_validator(mode="after")
     def _video_is_for_transformers(self) -> Self:
         if self.video_input == "video" and self.backend != "transformers":

@@ -59,6 +59,9 @@ class SoundCaption(ModelStage):
     def model_identities(self) -> dict[str, str]:
         return {"model": identity(self.model), "vad": identity(self.vad)}
 
+    def large_model(self) -> str | None:
+        return self.model if self.backend == "transformers" else None
+
     def setup(self) -> None:
         self._vad = load_vad(self.vad)
         if self.backend == "events":

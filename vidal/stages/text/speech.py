@@ -74,6 +74,9 @@ class Speech(ModelStage):
     def model_identities(self) -> dict[str, str]:
         return {"vad": identity(self.vad), "whisper": identity(self.whisper)}
 
+    def large_model(self) -> str:
+        return self.whisper
+
     def setup(self) -> None:
         from vidal.models.vad import load_vad
         from vidal.models.whisper import load_whisper

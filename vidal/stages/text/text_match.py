@@ -57,6 +57,9 @@ class TextMatch(ModelStage):
         identities = {"model": identity(self.model), "stop_words": identity(self.stop_words)}
         return identities if self.backend == "clip" else {**identities, "sentence_model": identity(self.sentence_model)}
 
+    def large_model(self) -> str | None:
+        return self.model if self.backend == "clip" else None
+
     def setup(self, matcher: Matcher | None = None) -> None:
         """Load the model, unless one is passed."""
         self._stop_words = frozenset().union(*read_stop_words(self.stop_words))
