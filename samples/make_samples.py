@@ -125,6 +125,8 @@ Written by `samples/make_samples.py`. The clips are not under the licence of the
 - The voices: LibriVox recordings are in the public domain (the package that carries them is under BSD-2-Clause); the
   telephone prompts are by Allison Smith, CC BY-SA 3.0, so a clip that has one is under CC BY-SA 3.0 as a whole.
   `vidal/trial-speech.flac`, which `vidal doctor` times speech with, is four seconds of the voice of bunny-apple.
+  `vidal/models/range-frames.jpg`, on which depth models are measured, is a frame each of city-night, cat-stare,
+  coffee-still, astronaut-portrait and rocket-hold, of which the image is CC0 or in the public domain.
 - Titles, hashtags and drawn captions were written for this set and are under CC0.
 
 | clip | origin | licence | author | what was changed |

@@ -203,9 +203,12 @@ def _stage(stage: Step, clip: Clip) -> Iterator[Finding]:
         # Loading a missing model would wait for the hub.
         if not isinstance(stage, Stage) or any(model.is_missing for model in models):
             return
-        yield from (Finding(what=f"{name} {what}", is_well=True, detail=said) for what, said in stage.facts().items())
         stage.setup()
         detail = f"ready in {time.monotonic() - started:.1f} s"
+        yield from (Finding(what=f"{name} {what}", is_well=True, detail=said) for what, said in stage.facts().items())
+        if doubts := stage.doubts():
+            yield from (Finding(what=f"stage {name}", is_well=False, detail=doubt) for doubt in doubts)
+            return
         if models:
             detail += f", {_timed(stage, clip)}"
     except VidalError as error:

@@ -165,8 +165,12 @@ class Stage(Step):
         return self.default_resources.model_copy(update=given)
 
     def facts(self) -> Mapping[str, str]:
-        """Return what `vidal doctor` reports of the stage beside its models: a line each, by subject."""
+        """Return what `vidal doctor` reports of the stage beside its models, after `setup`: a line each, by subject."""
         return {}
+
+    def doubts(self) -> list[str]:
+        """Return why results of the stage would be of no use, a line each, for `vidal doctor`; called after `setup`."""
+        return []
 
     def check_candidates(self, urls: Iterable[str]) -> None:
         """Raise `UserError` for an address that no run could take; called once, before the plan is written."""

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
 import transformers
 
+from tests.runs import ROOT
 from tests.unit.stages.layered import FIRST_S, STEP_S, clip_of, image, images_of
 from vidal.errors import ClipError, ModelError
-from vidal.models.depth import load_depth
+from vidal.models.depth import DepthModel, load_depth, measure_range, range_frames
 from vidal.stages.modalities.depth import Depth
 
 
@@ -172,29 +174,158 @@ def test_values_of_a_stated_range_have_one_nominal_depth_whatever_else_is_in_the
         assert stage._millimetres([np.full((8, 8), 9.0, np.float32), values])[1][0, 0] == millimetres
 
 
-@pytest.mark.parametrize(("least", "most"), [(6.0, 30.0), (0.0, 1.0), (-3.0, 900.0)])
-def test_values_of_no_stated_range_fill_the_nominal_one_in_order_and_alike_in_every_frame_of_a_clip(
-    models: dict[str, Path], least: float, most: float
+@pytest.mark.parametrize("stated", [(6.0, 30.0), (-3.0, 900.0), None], ids=str)
+def test_values_of_an_unbounded_model_are_on_one_scale_whatever_else_is_in_the_clip(
+    models: dict[str, Path], stated: tuple[float, float] | None
 ) -> None:
-    stage = Depth(model=str(models["relative"]))
+    stage = Depth(model=str(models["relative"]), value_range=stated)
     stage.setup()
-    ramp = np.linspace(least, most, 4000, dtype=np.float32).reshape(50, 80)
-    half = (least + ramp) / 2 if least else ramp / 2
-    outlier = ramp.copy()
-    outlier[0, 0] = most * 1000
-    whole, nearer, third = (depth.astype(int) for depth in stage._millimetres([ramp, half, outlier]))
-    assert 9900 < whole.max() <= 10_000 and 1000 <= whole.min() < 1060
-    assert (np.diff(whole.ravel()) <= 0).all() and len(np.unique(whole)) > 1800
-    # Equal values of two frames are equal depths.
-    assert (whole.ravel()[1:] == third.ravel()[1:]).all() and third[0, 0] == 1000
-    order = np.argsort(np.concatenate([ramp.ravel(), half.ravel()]), kind="stable")
-    assert (np.diff(np.concatenate([whole.ravel(), nearer.ravel()])[order]) <= 0).all()
+    low, high = stated or measure_range(stage._estimator)
+    assert stage.facts() == {"scale": f"relative, value_range: [{low:g}, {high:g}]"}
+    ramp = np.linspace(low, high, 4000, dtype=np.float32).reshape(50, 80)
+    alone, (beside, outside) = stage._millimetres([ramp])[0], stage._millimetres([ramp, ramp * 100 + 9])
+    assert (alone == beside).all() and set(np.unique(outside)) <= set(range(1000, 10_001))
+    # In equal steps of the value, so there are more of the near depths.
+    assert (alone.max(), alone.min()) == (10_000, 1000) and (np.diff(alone.astype(int).ravel()) <= 0).all()
 
 
-def test_a_clip_of_one_value_is_as_far_as_can_be(models: dict[str, Path]) -> None:
+def test_a_range_that_was_measured_is_of_the_photographs_and_the_same_in_every_worker(models: dict[str, Path]) -> None:
+    ranges = []
+    for _ in range(2):
+        stage = Depth(model=str(models["relative"]))
+        stage.setup()
+        ranges.append(stage._range)
+    values = np.concatenate([depth.ravel() for depth in stage._estimator.estimate(range_frames())])
+    assert ranges[0] == ranges[1] == pytest.approx(np.percentile(values, [0.5, 99.5]), rel=5e-3)
+    assert {frame.shape for frame in range_frames()} == {(180, 320, 3)} and len(range_frames()) == 5
+
+
+def test_a_model_of_one_value_is_as_far_as_can_be(models: dict[str, Path], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(DepthModel, "estimate", lambda self, frames: [np.full(f.shape[:2], 12.0) for f in frames])
     stage = Depth(model=str(models["relative"]))
     stage.setup()
     assert (stage._millimetres([np.full((4, 4), 12.0, np.float32)])[0] == 10_000).all()
+    assert stage.doubts() == [
+        "100% of its depth of test photographs is at an end of the range; see max_depth_m, value_range"
+    ]
+
+
+@pytest.mark.parametrize(
+    ("metres", "doubt"),
+    [
+        ((0.5, 4.0), None), ((3.0, 12.0), None), ((3.0, 3.1), "is 3001 to 3099 mm of 10000: nearly one value"),
+        ((20.0, 90.0), "100% of its depth"), ((0.03, 0.17), "is 31 to 169 mm of 10000: nearly one value"),
+    ],
+)  # fmt: skip
+def test_depth_that_is_nearly_one_value_or_out_of_range_is_doubted(
+    models: dict[str, Path], metres: tuple[float, float], doubt: str | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stage = Depth(model=str(models["glpn"]))
+    stage.setup()
+    ramp = np.linspace(*metres, 180 * 320, dtype=np.float32).reshape(180, 320)
+    monkeypatch.setattr(DepthModel, "estimate", lambda self, frames: [ramp for _ in frames])
+    doubts = stage.doubts()
+    assert (doubts == []) if doubt is None else (len(doubts) == 1 and doubt in doubts[0]), doubts
+
+
+@pytest.mark.parametrize("name", ["glpn", "relative", "metric", "dpt dinov2"])
+def test_frames_of_any_shape_are_squashed_to_an_input_size(
+    models: dict[str, Path], name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    loaded = load_depth(str(models[name]), device="cpu", half=False, input_size=(140, 84))
+    assert isinstance(loaded, DepthModel)
+    seen: list[tuple[int, ...]] = []
+    forward = type(loaded.model).forward
+
+    def watched(self: object, pixel_values: torch.Tensor, **options: object) -> object:
+        seen.append(tuple(pixel_values.shape[-2:]))
+        return forward(self, pixel_values=pixel_values, **options)
+
+    monkeypatch.setattr(type(loaded.model), "forward", watched)
+    frames = [image(60, 100, 1), image(100, 60, 2)]
+    assert [loaded.estimate([frame])[0].shape for frame in frames] == [(60, 100), (100, 60)]
+    # GLPN takes multiples of 32, as it did with VIDAL's 796.
+    assert seen == [(128, 64) if name == "glpn" else (140, 84)] * 2
+
+
+@pytest.mark.parametrize(
+    "settings", [{"value_range": [3, 1]}, {"value_range": [0, float("inf")]}, {"input_size": [796, 16]}], ids=str
+)
+def test_a_range_or_size_that_is_none_is_refused(settings: dict[str, Any]) -> None:
+    with pytest.raises(ValueError, match="must be"):
+        Depth(**settings)
+
+
+OUTSIDE = """
+import numpy as np
+def load(device, dtype):
+    return lambda frames: [frame[..., 0].astype(np.float32) / 25 for frame in frames]
+def ints(device, dtype):
+    return lambda frames: [frame[..., 0] for frame in frames]
+def broken(device, dtype):
+    return lambda frames: 1 / 0
+"""
+
+
+@pytest.fixture
+def outside(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
+    monkeypatch.syspath_prepend(tmp_path)
+    (tmp_path / "depth_outside.py").write_text(OUTSIDE)
+    return "depth_outside"
+
+
+def test_a_function_from_outside_gives_metres_or_where_the_recipe_says_so_an_order(outside: str) -> None:
+    for scale, farthest in (("auto", 65_535), ("relative", 10_000)):
+        stage = Depth(model=f"{outside}:load", scale=scale)
+        stage.setup()
+        clip = clip_of([image(60, 100, 1)])
+        stage.process_batch([clip])
+        (depth,) = images_of(clip, "depth")
+        assert stage._farthest_mm == farthest and depth.shape == (60, 100)
+        red = clip.work.frames()[0][..., 0].astype(float)
+        if scale == "auto":
+            assert clip.depth_scale == "metric" and np.abs(depth - red * 40).max() <= 1
+        else:
+            # A greater value of an inverse depth is nearer.
+            assert clip.depth_scale == "relative" and np.corrcoef(depth.ravel(), red.ravel())[0, 1] < -0.5
+        assert clip.depth_model and clip.depth_model.startswith(f"{outside}:load sha256:")
+
+
+@pytest.mark.parametrize(("name", "why"), [("ints", "one float array"), ("broken", "division by zero")])
+def test_a_function_from_outside_that_does_not_fit_is_one_error(outside: str, name: str, why: str) -> None:
+    with pytest.raises(ModelError, match=f"depth: model {outside}:{name} .*{why}"):
+        Depth(model=f"{outside}:{name}").setup()
+
+
+MOGE = """
+import torch
+class MoGeModel(torch.nn.Module):
+    @classmethod
+    def from_pretrained(cls, name):
+        return cls()
+    def infer(self, image, use_fp16=True):
+        assert image.ndim == 4 and image.dtype == torch.float32 and 0 <= image.min() <= image.max() <= 1
+        depth = image.mean(1) * 20
+        depth[:, :5] = torch.inf
+        return {"depth": depth, "mask": depth.isfinite()}
+"""
+
+
+def test_the_tutorials_function_for_moge_2_works_with_what_its_authors_document(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """MoGe is not a dependency: in its place stands a module with the interface of its README."""
+    page = (ROOT / "docs" / "tutorial.md").read_text(encoding="utf-8")
+    (tmp_path / "my_depth.py").write_text(page.partition("# my_depth.py\n")[2].partition("```")[0])
+    (tmp_path / "moge" / "model").mkdir(parents=True)
+    (tmp_path / "moge" / "model" / "v2.py").write_text(MOGE)
+    monkeypatch.syspath_prepend(tmp_path)
+    stage = Depth(model="my_depth:load", max_depth_m=65)
+    stage.setup()
+    clip = clip_of([image(60, 100, seed) for seed in range(2)])
+    stage.process_batch([clip])
+    for depth, frame in zip(images_of(clip, "depth"), clip.work.frames(), strict=True):
+        assert (depth[:5] == 65_000).all() and np.abs(depth[5:] - frame[5:].mean(-1) / 255 * 20_000).max() < 2
 
 
 @pytest.mark.parametrize("name", ["dpt", "dpt hybrid", "dpt dinov2"])
