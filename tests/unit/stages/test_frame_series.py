@@ -8,7 +8,7 @@ import pytest
 from tests.unit.stages.layered import clip_of, image
 from vidal.clip import Clip
 from vidal.stages.modalities.depth import Depth
-from vidal.stages.modalities.frame_series import flicker, for_each_frame, steadied
+from vidal.stages.modalities.frame_series import finishing, flicker, for_each_frame, put_images, steadied
 from vidal.stages.modalities.infrared import Infrared
 
 
@@ -74,5 +74,22 @@ def test_batches_hold_one_size_and_one_clip_unless_mixing(mix: bool, expected: l
         return [frame.shape for frame in batch]
 
     made = for_each_frame([[wide] * 3, [tall] * 2, [wide]], make, batch_frames=2, mix_clips=mix)
+    first = next(made)
+    assert sizes == [2, 2 if mix else 1]
+    assert [first, *made] == [[wide.shape] * 3, [tall.shape] * 2, [wide.shape]]
     assert sizes == expected
-    assert made == [[wide.shape] * 3, [tall.shape] * 2, [wide.shape]]
+
+
+@pytest.mark.parametrize(("ending", "layer"), [(".png", "depth"), (".jpg", "infrared")])
+def test_threads_change_no_byte_and_hide_no_error(ending: str, layer: str) -> None:
+    made = []
+    for in_threads in (False, True):
+        clips = [clip_of([image(64, 96, 10 * i + k) for k in range(4)], str(i)) for i in range(9)]
+        with finishing(in_threads=in_threads) as finish:
+            for clip in clips:
+                finish(put_images, clip, layer, [frame[..., 0] for frame in clip.work.frames()], ending, [])
+        made.append([(clip.work.members, clip.synthetic_layers) for clip in clips])
+    assert made[0] == made[1]
+    assert all(len(members) == 8 for members, _ in made[1])
+    with pytest.raises(ValueError, match="shorter"), finishing(in_threads=True) as finish:
+        finish(put_images, clips[0], layer, [], ending, [])

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
@@ -18,6 +20,8 @@ Image = npt.NDArray[np.uint8]
 _STILL_LEVELS = 8.0
 """A pixel is still if its colour changes by less than this, in levels of 255."""
 _MIN_STILL_SHARE = 0.01
+_THREADS = 4
+"""Threads of a worker that finish clips beside a GPU."""
 _FORMATS = {".png": "PNG", ".jpg": "JPEG"}
 
 
@@ -27,8 +31,10 @@ def for_each_frame(
     *,
     batch_frames: int,
     mix_clips: bool,
-) -> list[list[Any]]:
-    """Return the result of ``compute`` for each frame of each clip; it is called with batches of frames of equal size.
+) -> Iterator[list[Any]]:
+    """Yield, clip by clip, the result of ``compute`` for each frame; it gets batches of frames of equal size.
+
+    A clip's results come as soon as they are there, before the next batch is computed.
 
     Results depend on the batch size in their last bits. Unless ``mix_clips`` is true, no batch contains frames of two
     clips, so that the output for a clip does not depend on other clips.
@@ -38,13 +44,39 @@ def for_each_frame(
         for number, frame in enumerate(clip_frames):
             groups.setdefault((None if mix_clips else clip, frame.shape), []).append((clip, number))
     results: list[list[Any]] = [[None] * len(clip_frames) for clip_frames in frames]
+    missing = [len(clip_frames) for clip_frames in frames]
+    following = 0
     for places in groups.values():
         for first in range(0, len(places), batch_frames):
             batch = places[first : first + batch_frames]
             computed = compute([frames[clip][number] for clip, number in batch])
             for (clip, number), result in zip(batch, computed, strict=True):
                 results[clip][number] = result
-    return results
+                missing[clip] -= 1
+            while following < len(frames) and not missing[following]:
+                yield results[following]
+                following += 1
+
+
+@contextmanager
+def finishing(*, in_threads: bool) -> Iterator[Callable[..., None]]:
+    """Give a function that calls its first argument with the others, for what follows the model, such as encoding.
+
+    With ``in_threads`` it calls in threads, so that a GPU computes meanwhile; on a CPU a worker has one thread. Where
+    the context ends, all calls have ended; the error of the first that failed is raised.
+    """
+
+    def call(function: Callable[..., None], *arguments: Any) -> None:
+        if not in_threads:
+            function(*arguments)
+        else:
+            calls.append(pool.submit(function, *arguments))
+
+    calls: list[Future[None]] = []
+    with ThreadPoolExecutor(_THREADS) as pool:
+        yield call
+    for ended in calls:
+        ended.result()
 
 
 def put_images(clip: Clip, layer: str, images: Sequence[npt.NDArray[Any]], ending: str, options: list[int]) -> None:

@@ -11,7 +11,7 @@ from vidal.clip import Clip
 from vidal.models.device import Half
 from vidal.models.locate import identity
 from vidal.stage import Resources
-from vidal.stages.modalities.frame_series import flicker, for_each_frame, put_images, steadied
+from vidal.stages.modalities.frame_series import finishing, flicker, for_each_frame, put_images, steadied
 from vidal.stages.model_stage import ModelStage
 
 Grey = npt.NDArray[np.uint8]
@@ -68,8 +68,6 @@ class Infrared(ModelStage):
         self._identity = self.model_identities()["model"]
 
     def process_batch(self, clips: Sequence[Clip]) -> None:
-        import cv2
-
         clips = [clip for clip in clips if clip.work.frame_members()]
         translated = for_each_frame(
             [clip.work.frames() for clip in clips],
@@ -77,16 +75,22 @@ class Infrared(ModelStage):
             batch_frames=self.batch_frames,
             mix_clips=self.chosen_device() == "cuda",
         )
-        for clip, images in zip(clips, translated, strict=True):
-            if self.steady:
-                images = steadied(clip.work.frames(), images)
-            put_images(clip, "infrared", images, ".jpg", [cv2.IMWRITE_JPEG_QUALITY, self.jpeg_quality])
-            frames = clip.work.frames()
-            clip.infrared_model = self._identity
-            clip.infrared_flicker = flicker(frames, images, 255.0)
-            agreements = [edge_agreement(frame, image) for frame, image in zip(frames, images, strict=True)]
-            known = [agreement for agreement in agreements if agreement is not None]
-            clip.infrared_edge_agreement = round(float(np.mean(known)), 5) if known else None
+        with finishing(in_threads=self.chosen_device() == "cuda") as finish:
+            for clip, images in zip(clips, translated, strict=True):
+                finish(self._finish, clip, images)
+
+    def _finish(self, clip: Clip, images: Sequence[Grey]) -> None:
+        import cv2
+
+        if self.steady:
+            images = steadied(clip.work.frames(), images)
+        put_images(clip, "infrared", images, ".jpg", [cv2.IMWRITE_JPEG_QUALITY, self.jpeg_quality])
+        frames = clip.work.frames()
+        clip.infrared_model = self._identity
+        clip.infrared_flicker = flicker(frames, images, 255.0)
+        agreements = [edge_agreement(frame, image) for frame, image in zip(frames, images, strict=True)]
+        known = [agreement for agreement in agreements if agreement is not None]
+        clip.infrared_edge_agreement = round(float(np.mean(known)), 5) if known else None
 
 
 def edge_agreement(frame: Image, image: Grey) -> float | None:
