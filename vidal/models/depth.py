@@ -90,7 +90,7 @@ class DepthModel:
         sizes = [(frame.shape[0], frame.shape[1]) for frame in frames]
         if self.input_size is not None:
             height, width = self.input_size
-            frames = [cv2.resize(frame, (width, height)) for frame in frames]
+            frames = [np.asarray(cv2.resize(frame, (width, height)), np.uint8) for frame in frames]
         # Copied, as torch warns about read-only arrays, which decoded frames are.
         inputs = self.processor(
             images=[frame.copy() for frame in frames], return_tensors="pt", input_data_format="channels_last"
