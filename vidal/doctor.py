@@ -18,8 +18,9 @@ import yaml
 
 from vidal import extras
 from vidal.clip import Clip
-from vidal.errors import ClipError, ModelError, OutputError, ToolError, VidalError
+from vidal.errors import ModelError, OutputError, ToolError, VidalError
 from vidal.models import packages
+from vidal.models.auto import first_line
 from vidal.models.inventory import Model, commit_of, fetch, find, of_stage
 from vidal.settings import read_yaml
 from vidal.stage import Stage, Step
@@ -87,7 +88,9 @@ def pull(recipe: Path) -> Iterator[str]:
     for package in packages.missing(value for value in settings if isinstance(value, str)):
         packages.install(package)
         yield f"installed the package {package}"
-    for model in models_of(recipe):
+    # One stage after the other, so that a path that is not here keeps no model of an earlier stage from being fetched.
+    models = (model for step in steps for model in of_stage(step)) if steps else models_of(recipe)
+    for model in models:
         yield f"{model.stage}.{model.setting}: {fetch(model).sentence()}"
 
 
@@ -214,15 +217,15 @@ def _stage(stage: Step, clip: Clip) -> Iterator[Finding]:
     except VidalError as error:
         yield Finding(what=f"stage {name}", is_well=False, detail=str(error))
         return
+    except Exception as error:  # a model may raise anything, and would in every clip
+        yield Finding(what=f"stage {name}", is_well=False, detail=f"{type(error).__name__}: {first_line(error)}")
+        return
     yield Finding(what=f"stage {name}", is_well=True, detail=detail)
 
 
 def _timed(stage: Stage, clip: Clip) -> str:
     """Return how long a test clip takes, timed on the second pass, as the first one warms up."""
-    try:
-        for _ in range(2):
-            started = time.monotonic()
-            stage.process_batch([clip])
-        return f"{time.monotonic() - started:.2f} s for a test clip of {len(clip.frame_times)} frames"
-    except ClipError as error:
-        return f"no time for a test clip ({error})"
+    for _ in range(2):
+        started = time.monotonic()
+        stage.process_batch([clip])
+    return f"{time.monotonic() - started:.2f} s for a test clip of {len(clip.frame_times)} frames"

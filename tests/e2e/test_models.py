@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 import socket
+import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -254,3 +255,25 @@ def test_a_training_recipe_is_looked_at_and_pulled_too(
         monkeypatch.setenv("HF_ENDPOINT", server.url)
         done = run_vidal("models", "pull", path)
     assert f"towers.depth.model: {MODEL} (hub, 6.2 MB, licence cc-by-4.0)" in done.stdout, done.stderr
+
+
+@pytest.mark.parametrize(
+    ("body", "told"),
+    [
+        ("1 / 0", "FAIL stage depth: depth: model failing_depth:load cannot be loaded (division by zero)"),
+        ("[f[..., 0] / np.float32(25) if f.shape[0] < 200 else 1 / 0 for f in fs]", "FAIL stage depth: ZeroDivisionError"),
+        ("[f[..., 0] * np.float32(0) for f in fs]", "FAIL stage depth: 100% of its depth of test photographs"),
+    ],
+    ids=["loading", "on the test clip", "one value"],
+)  # fmt: skip
+def test_a_model_that_loads_and_is_of_no_use_is_told_by_doctor(
+    body: str, told: str, tmp_path: Path, recipe: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "failing_depth.py").write_text(
+        f"import numpy as np\ndef load(device, dtype):\n    return lambda fs: {body}\n"
+    )
+    monkeypatch.syspath_prepend(tmp_path)
+    sys.modules.pop("failing_depth", None)
+    recipe.write_text(recipe.read_text().replace(f"{MODEL}@{COMMIT}", '"failing_depth:load"'))
+    done = command("doctor", recipe)
+    assert done.returncode == 1 and told in done.stdout, done.stdout
