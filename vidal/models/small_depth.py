@@ -60,7 +60,7 @@ class Lateral(nn.Module):
         return projected
 
 
-class Decoder(nn.Module):
+class DepthDecoder(nn.Module):
     """Maps five feature maps, finest first, to logits at half resolution: (b, 1, h / 2, w / 2)."""
 
     def __init__(self, widths: list[int], channels: int) -> None:
@@ -102,7 +102,7 @@ class SmallDepthForDepthEstimation(PreTrainedModel):  # type: ignore[no-untyped-
         super().__init__(config)
         backbone: Any = timm.create_model(config.backbone, features_only=True, pretrained=False)
         self.backbone: nn.Module = backbone
-        self.decoder = Decoder(backbone.feature_info.channels(), config.channels)
+        self.decoder = DepthDecoder(backbone.feature_info.channels(), config.channels)
         self.post_init()  # type: ignore[no-untyped-call]
 
     def _init_weights(self, module: nn.Module) -> None:

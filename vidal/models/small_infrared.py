@@ -72,7 +72,9 @@ class SmallInfraredForImageToImage(PreTrainedModel):  # type: ignore[no-untyped-
         backbone: Any = timm.create_model(config.backbone, pretrained=False, output_stride=16)
         self.backbone: nn.Module = backbone
         widths = [backbone.feature_info[i]["num_chs"] for i in range(len(_STAGES))]
-        self.decoder = Decoder([*widths[:-1], widths[-1] + len(GROUPS) + 1], config.channels, len(config.levels) + 1)
+        self.decoder = InfraredDecoder(
+            [*widths[:-1], widths[-1] + len(GROUPS) + 1], config.channels, len(config.levels) + 1
+        )
         self.levels = nn.Parameter(torch.tensor(config.levels))
         self.evidence = nn.Conv2d(len(GROUPS) + 1, len(config.levels), 1, bias=False)
         nn.init.zeros_(self.evidence.weight)
@@ -115,7 +117,7 @@ class SmallInfraredForImageToImage(PreTrainedModel):  # type: ignore[no-untyped-
         return (full,) if return_dict is False else ImageSuperResolutionOutput(reconstruction=full)
 
 
-class Decoder(nn.Module):
+class InfraredDecoder(nn.Module):
     """Maps five feature maps, finest first, to scores at half resolution: (b, outputs, h / 2, w / 2)."""
 
     def __init__(self, widths: list[int], channels: int, outputs: int) -> None:
