@@ -139,11 +139,13 @@ def test_a_page_of_print_costs_no_more_than_the_limit_of_lines() -> None:
     assert len(clip.ocr_lines) <= 5
 
 
-def test_lines_read_with_doubt_and_single_characters_are_dropped(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_lines_read_with_doubt_too_high_ones_and_single_characters_are_dropped(monkeypatch: pytest.MonkeyPatch) -> None:
     class Scripted:
         def read(self, image: np.ndarray) -> list[TextLine]:
             said = [("sure", 0.8), ("unsure", 0.79), ("x", 0.99), ("竜!", 0.99), ("ok", 0.99)]
-            return [TextLine(text=text, score=score, box=(0, 0, 1, 0.1)) for text, score in said]
+            lines = [TextLine(text=text, score=score, box=(0, 0, 1, 0.1)) for text, score in said]
+            # Two poles in a snowstorm.
+            return [*lines, TextLine(text="10", score=0.92, box=(0, 0.3, 1, 0.87))]
 
     stage = Ocr()
     monkeypatch.setattr(stage, "_reader", Scripted(), raising=False)

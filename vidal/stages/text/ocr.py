@@ -60,6 +60,8 @@ class Ocr(Stage):
     over other letters between two of the line."""
     min_letters: int = Field(2, ge=1)
     """Lines with fewer letters and digits are dropped; most single characters are textures."""
+    max_height: float = Field(0.5, gt=0, le=1)
+    """Lines higher than this share of the frame are dropped; shapes of that size pass for digits."""
     detector_scale: float = Field(1.5, ge=1, le=4)
     """Enlargement of a frame to detect lines."""
     reading_scale: float = Field(3.0, ge=1, le=6)
@@ -109,10 +111,11 @@ class Ocr(Stage):
         clip.ocr_model = self._model
 
     def keeps(self, line: TextLine) -> bool:
-        """Return whether a line is text, sure enough, and in the recogniser's alphabet."""
+        """Return whether a line is text of a plausible size, sure enough, and in the recogniser's alphabet."""
         return (
             line.score >= self.min_score
             and line.unread <= self.max_unread
+            and line.box[3] - line.box[1] <= self.max_height
             and len(_letters(line.text)) >= self.min_letters
             and not mixes_alphabets(line.text)
         )
