@@ -44,13 +44,17 @@ def score_renders(model: Translator, frames: list[Frame], *, first: int) -> dict
     guesses = [model.translate([frame.rgb])[0].astype(np.float32) for frame in frames]
     truth, guess = (np.concatenate([image.ravel() for image in images]) for images in (truths, guesses))
     rms = float(np.sqrt(np.square(guess - truth).mean()))
-    within = [np.corrcoef(g.ravel(), t.ravel())[0, 1] for g, t in zip(guesses, truths, strict=True) if g.std() > 0]
+    within = [
+        np.corrcoef(g.ravel(), t.ravel())[0, 1]
+        for g, t in zip(guesses, truths, strict=True)
+        if min(np.ptp(g), np.ptp(t)) > 0
+    ]
     return {
         "rms": rms,
         "constant_rms": float(truth.std()),
         "rms_ratio": rms / float(truth.std()),
         "correlation": float(np.corrcoef(guess, truth)[0, 1]),
-        "correlation_within_frames": float(np.nanmean(within)),
+        "correlation_within_frames": float(np.mean(within)),
         "frames": len(frames),
     }
 
