@@ -11,7 +11,7 @@ import pytest
 from tests.runs import descendants, still_alive
 from tests.site import Site
 from vidal.crawl.ask import Ask
-from vidal.crawl.visitor import Visitor
+from vidal.crawl.visitor import Pauses, Visitor
 from vidal.errors import RecipeError
 from vidal.stage import Direct
 from vidal.stages.fetch import Fetch
@@ -83,3 +83,13 @@ def test_a_visitor_that_is_closed_leaves_no_process(site: Site, visitor: Visitor
     assert started
     visitor.close()
     assert still_alive(started) == []
+
+
+def test_a_pause_counts_once_however_many_visits_are_told_of_it_and_an_answer_after_it_begins_anew() -> None:
+    pauses = Pauses()
+    assert all(pauses.begin("host", now, 103.0 - now, patience_s=4) for now in (100.0, 100.5, 101.0, 102.5))
+    assert pauses.total_s("host") == 3.0
+    pauses.end("host", 102.0)
+    assert not pauses.begin("host", 103.0, 2.0, patience_s=4), "asked before the pause, that answer ends none"
+    pauses.end("host", 103.0)
+    assert pauses.begin("host", 103.5, 2.0, patience_s=4) and pauses.total_s("host") == 5.0
