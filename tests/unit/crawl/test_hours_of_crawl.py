@@ -171,7 +171,9 @@ def test_a_host_that_is_down_or_refuses_everything_ends_its_clips_and_delays_no_
     assert {clip.reason for clip in clips if "busy" in clip.url} == {"rate_limited"} and requests["busy.org"] <= 2
     assert {clip.reason for clip in clips if "down" in clip.url} == {"timeout", "host_unavailable"}
     assert all(clip.is_transient for clip in clips if clip.reason)
-    assert max(requests[host] for host in bad) <= 12, requests
+    # Five clips pause a host, of which the first four may have been tried four times by then, and each pause ends in one
+    # visit: 30 and 60 s, and the next one is beyond the patience. Without pauses it would be 160.
+    assert max(requests[host] for host in bad) <= 4 * 4 + 1 + 3, requests
     assert max(at for url, at in hits if "good" in url) < 40 * 0.5 * 1.2 and took_s < 200
 
 
