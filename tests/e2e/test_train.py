@@ -20,6 +20,7 @@ from safetensors.torch import load_file
 from typer.testing import CliRunner
 
 import vidal
+from tests.ranks import command_on_ranks
 from tests.runs import ROOT, command, start_vidal
 from tests.runs import vidal as run_vidal
 from tools.rendering import learning_set
@@ -119,8 +120,8 @@ def test_a_run_that_was_killed_and_resumed_is_bitwise_the_one_that_was_not(train
         assert all(torch.equal(ours[key], theirs[key]) for key in ours), name
 
 
-def on_two_ranks(*arguments: str | Path) -> subprocess.CompletedProcess[str]:
-    """A vidal command as torchrun starts it."""
+def under_torchrun(*arguments: str | Path) -> subprocess.CompletedProcess[str]:
+    """A vidal command on two ranks, as torchrun starts it."""
     launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", "-m", "vidal"]
     return subprocess.run(
         [*launcher, *map(str, arguments)], cwd=ROOT, capture_output=True, text=True, timeout=200
@@ -131,10 +132,11 @@ def on_two_ranks(*arguments: str | Path) -> subprocess.CompletedProcess[str]:
 def test_a_run_on_two_ranks_has_the_same_samples_and_nearly_the_same_losses(
     sharded: str, trained: Path, material: Path
 ) -> None:
-    done = on_two_ranks(
+    arguments = [
         "train", material / "small.yaml", "--data", material / "set", "--out", material / f"ranks-{sharded}",
         "--set", "data.workers=0", "--set", "steps=6", "--set", f"fsdp={sharded}",
-    )  # fmt: skip
+    ]  # fmt: skip
+    done = command_on_ranks(2, *arguments) if sharded == "true" else under_torchrun(*arguments)
     assert done.returncode == 0, done.stderr[-2000:]
     for (_, pair, loss), (_, wanted_pair, wanted) in zip(
         steps_of(material / f"ranks-{sharded}"), steps_of(trained), strict=False
@@ -158,7 +160,7 @@ def test_uneven_steps_and_broken_samples_are_the_same_on_any_number_of_ranks(tmp
     runs = {}
     for ranks in (1, 2):
         arguments = ["train", tmp_path / "small.yaml", "--data", tmp_path / "set", "--out", tmp_path / f"{ranks}"]
-        done = on_two_ranks(*arguments) if ranks == 2 else command(*arguments)
+        done = command_on_ranks(2, *arguments) if ranks == 2 else command(*arguments)
         assert done.returncode == 0, done.stderr[-2000:]
         assert done.stdout.count(f"{tmp_path / str(ranks)}: 3 steps") == 1
         runs[ranks] = lines_of(tmp_path / f"{ranks}")
@@ -173,7 +175,7 @@ def test_uneven_steps_and_broken_samples_are_the_same_on_any_number_of_ranks(tmp
 
 def test_an_error_of_every_rank_is_told_once(tmp_path: Path) -> None:
     (tmp_path / "small.yaml").write_text(yaml.safe_dump(RECIPE))
-    done = on_two_ranks("train", tmp_path / "small.yaml", "--data", tmp_path / "nowhere", "--out", tmp_path / "run")
+    done = under_torchrun("train", tmp_path / "small.yaml", "--data", tmp_path / "nowhere", "--out", tmp_path / "run")
     assert done.returncode != 0 and done.stderr.count("no dataset there") == 1
 
 
