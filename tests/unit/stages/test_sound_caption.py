@@ -16,6 +16,7 @@ from vidal.clip import Clip
 from vidal.errors import ModelError
 from vidal.models.sound import AudioTagger
 from vidal.stages.text.sound_caption import SoundCaption
+from vidal.trial import SPEECH
 from vidal.work import SAMPLE_RATE, Member
 
 LIMITS = {"quiet_db": -40.0, "min_share": 0.1}
@@ -46,15 +47,15 @@ def stage() -> SoundCaption:
 @pytest.mark.parametrize(
     ("name", "caption"),
     [
-        ("bunny-squirrel.webm", "speech"),  # a sentence of LibriVox
-        ("rocket-hold.mp4", "speech"),
+        (SPEECH, "speech"),  # a sentence of LibriVox
+        ("bunny-squirrel.webm", "music; nobody speaks"),
         ("band-session.mov", "music and some singing; nobody speaks"),
         ("bunny-stick.mov", "music; nobody speaks"),
         ("sintel-gatekeepers.mp4", "speech and music"),
         ("sintel-dunes.mp4", "silence"),  # an audio track that holds digital silence
     ],
 )
-def test_a_sound_is_told_for_what_it_is(stage: SoundCaption, samples: Path, name: str, caption: str) -> None:
+def test_a_sound_is_told_for_what_it_is(stage: SoundCaption, samples: Path, name: str | Path, caption: str) -> None:
     clip = clip_of(sample_audio(samples / name), title="a brass band", video_caption="a video of a drum")
     stage.process(clip)
     assert clip.sound_caption == caption

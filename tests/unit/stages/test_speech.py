@@ -70,9 +70,9 @@ def spoken_samples() -> dict[str, str]:
 
 def test_speech_of_the_samples_is_transcribed(stage: Speech, samples: Path) -> None:
     spoken = spoken_samples()
-    assert len(spoken) >= 4
+    assert len(spoken) >= 2
     errors = total = 0
-    for name, truth in list(spoken.items())[:3]:
+    for name, truth in spoken.items():
         clip = clip_of(sample_audio(samples, name))
         stage.process(clip)
         errors += word_errors(words(truth), words(clip.transcript or ""))
