@@ -6,6 +6,7 @@ import io
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -39,6 +40,8 @@ class Work:
     """Reads the members of a clip that is only carried over, when it is about to be written."""
     probe: object = None
     """`vidal.media.probe.SourceFacts` of the source, passed from probe to media."""
+    on_devices: dict[str, list[Any]] = field(default_factory=dict)
+    """The frames as tensors by device, where `vidal.models.frame_batch` has put them."""
     _frames: list[npt.NDArray[np.uint8]] | None = None
     _audio: npt.NDArray[np.float32] | None = None
 
@@ -62,7 +65,8 @@ class Work:
             from PIL import Image
 
             # From the stored bytes: the worker that encoded them and that of a later phase must see the same pixels.
-            self._frames = [np.asarray(Image.open(io.BytesIO(m.data)).convert("RGB")) for m in self.frame_members()]
+            # Copied into memory of their own, which a tensor may share.
+            self._frames = [np.array(Image.open(io.BytesIO(m.data)).convert("RGB")) for m in self.frame_members()]
         return self._frames
 
     def audio(self) -> npt.NDArray[np.float32] | None:
@@ -77,5 +81,6 @@ class Work:
         return self._audio
 
     def forget_decoded(self) -> None:
-        """Free the decoded frames and audio, before the clip is sent or queued."""
+        """Free the decoded frames, on devices too, and audio, before the clip is sent or queued."""
         self._frames = self._audio = None
+        self.on_devices = {}

@@ -8,7 +8,6 @@ from dataclasses import dataclass
 from typing import Any, Literal, Protocol
 
 import numpy as np
-import numpy.typing as npt
 
 from vidal.caption.labels import frame_sentence, video_sentence
 from vidal.caption.words import lemma_set
@@ -16,6 +15,7 @@ from vidal.errors import ClipError, ModelError
 from vidal.models.auto import first_line, load_auto
 from vidal.models.classifier import ImageNetClassifier
 from vidal.models.device import Half, dtype_for, one_thread
+from vidal.models.frame_batch import FrameBatch, pixels, preprocessed, shown_to, to_device, to_host
 from vidal.models.openai_server import NOTHING, ChatServer, MalformedReplyError, Reply, Usage, image_part
 from vidal.work import Work
 
@@ -35,8 +35,7 @@ VideoInput = Literal["auto", "video", "images"]
 """How a model is shown a clip: as a video where its class supports that, as a video, or as several images."""
 
 
-Pixels = npt.NDArray[np.uint8]
-_Shown = tuple[Sequence[Pixels], Sequence[float]]
+_Shown = tuple[FrameBatch, Sequence[float]]
 """The frames of a clip, and their times in seconds."""
 _Answer = tuple[str, float]
 
@@ -77,7 +76,7 @@ class LabelCaptioner:
     def caption(self, works: Sequence[Work]) -> list[Captioned]:
         captioned = []
         for work in works:
-            scores, indices = self._classifier.probabilities(work.frames()).max(-1)
+            scores, indices = map(to_host, self._classifier.probabilities(work.frames()).max(-1))
             # ImageNet's names are lists of synonyms.
             names = [self._classifier.names[index].split(",")[0] for index in indices.tolist()]
             labels = list(zip(names, scores.tolist(), strict=True))
@@ -140,7 +139,7 @@ class TransformersCaptioner:
         self._max_new_tokens = 2
         try:
             # An unsupported class would otherwise fail every clip.
-            self._caption([([np.full((48, 64, 3), 128, np.uint8)] * 2, [0.0, 1.0])])
+            self._caption([(FrameBatch.of([Work(_frames=[np.full((48, 64, 3), 128, np.uint8)] * 2)]), [0.0, 1.0])])
         except Exception as error:  # an untested class may raise anything
             raise undrivable(first_line(error)) from error
         self._max_new_tokens = max_new_tokens
@@ -149,13 +148,13 @@ class TransformersCaptioner:
         shown = []
         for work in works:
             times_s = [k if (m := member.time_s) is None else m for k, member in enumerate(work.frame_members())]
-            shown.append((work.frames(), times_s))
+            shown.append((FrameBatch.of([work]), times_s))
         if self.mix_clips:
             return self._caption(shown)
         return [captioned for one in shown for captioned in self._caption([one])]
 
     def _caption(self, clips: Sequence[_Shown]) -> list[Captioned]:
-        every = [frame for frames, _ in clips for frame in frames]
+        every = FrameBatch.joined(frames for frames, _ in clips)
         size = self._batch_frames
         answers = iter([one for k in range(0, len(every), size) for one in self._of_frames(every[k : k + size])])
         videos = self._of_all_clips(clips) if self._is_chat else {}
@@ -177,22 +176,21 @@ class TransformersCaptioner:
                 videos |= {number: text for number, (text, _) in zip(batch, answers, strict=True)}
         return videos
 
-    def _of_frames(self, frames: Sequence[Pixels]) -> list[_Answer]:
-        from PIL import Image
-
-        images = [Image.fromarray(frame) for frame in frames]
+    def _of_frames(self, frames: FrameBatch) -> list[_Answer]:
         if self._is_chat:
-            return self._ask([[{"type": "image", "image": image}] for image in images], self._frame_prompt)
+            return self._ask([[image] for image in self._images(frames)], self._frame_prompt)
         # Without the argument, as an image processor alone has none.
-        text = {"text": [self._frame_prompt] * len(images), "padding": True} if self._frame_prompt else {}
-        return self._generate(self._processor(images=images, return_tensors="pt", **text))
+        text = {"text": [self._frame_prompt] * len(frames), "padding": True} if self._frame_prompt else {}
+        return self._generate(preprocessed(self._processor, frames, self._device, **text))
+
+    def _images(self, frames: FrameBatch) -> list[dict[str, Any]]:
+        return [{"type": "image", "image": image} for image in shown_to(self._processor, frames, self._device)]
 
     def _of_clips(self, clips: Sequence[_Shown]) -> list[_Answer]:
-        from PIL import Image
+        import torch
 
         if not self._as_video:
-            shown = [[{"type": "image", "image": Image.fromarray(frame)} for frame in frames] for frames, _ in clips]
-            return self._ask(shown, self._video_prompt)
+            return self._ask([self._images(frames) for frames, _ in clips], self._video_prompt)
         metadata = []
         for frames, times_s in clips:
             span_s = times_s[-1] - times_s[0]
@@ -202,7 +200,8 @@ class TransformersCaptioner:
                 "total_num_frames": len(frames), "fps": fps, "duration": len(frames) / fps,
                 "frames_indices": [time_s * fps for time_s in times_s],
             }])  # fmt: skip
-        videos = [[{"type": "video", "video": np.stack(frames)}] for frames, _ in clips]
+        # Processors of videos compute on any device.
+        videos = [[{"type": "video", "video": torch.stack(pixels(frames, self._device))}] for frames, _ in clips]
         return self._ask(videos, self._video_prompt, do_sample_frames=False, video_metadata=metadata)
 
     def _ask(self, shown: Sequence[list[dict[str, Any]]], prompt: str | None, **options: Any) -> list[_Answer]:
@@ -211,7 +210,7 @@ class TransformersCaptioner:
             chats, tokenize=True, add_generation_prompt=True, return_dict=True, return_tensors="pt",
             processor_kwargs={"padding": True, **options},
         )  # fmt: skip
-        return self._generate(inputs)
+        return self._generate(to_device(self._processor, inputs, self._device))
 
     def _takes_video(self) -> bool:
         """Whether the processor has a part for videos and its chat template a place for them."""
@@ -224,10 +223,9 @@ class TransformersCaptioner:
             return False
 
     def _generate(self, inputs: Any) -> list[_Answer]:
-        """Return each generated text with the geometric mean of its token probabilities."""
+        """Return each generated text with the geometric mean of its token probabilities; inputs are on the device."""
         import torch
 
-        inputs = inputs.to(self._device)
         # The pixels alone: times in half precision would be other times.
         pixels = {name: each.to(self._dtype) for name, each in inputs.items() if name.startswith("pixel_values")}
         with torch.inference_mode():
@@ -245,12 +243,14 @@ class TransformersCaptioner:
         real = (new != self._tokenizer.pad_token_id) & logs.isfinite()
         means = torch.where(real, logs, 0.0).sum(-1) / real.sum(-1).clamp(min=1)
         is_florence = self._kind == "florence2"
-        texts = self._tokenizer.batch_decode(new, skip_special_tokens=not is_florence)
+        texts = self._tokenizer.batch_decode(to_host(new), skip_special_tokens=not is_florence)
         if is_florence:
             plain = [text.replace(self._tokenizer.pad_token, "") for text in texts]
             task = self._frame_prompt
             texts = [self._processor.post_process_generation(text=text, task=task)[task] for text in plain]
-        return [(" ".join(text.split()), score) for text, score in zip(texts, means.exp().tolist(), strict=True)]
+        return [
+            (" ".join(text.split()), score) for text, score in zip(texts, to_host(means.exp()).tolist(), strict=True)
+        ]
 
 
 @dataclass(frozen=True, slots=True)

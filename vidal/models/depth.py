@@ -25,9 +25,9 @@ from vidal.errors import ModelError
 from vidal.models.auto import first_line
 from vidal.models.device import Half, dtype_for, one_thread
 from vidal.models.dotted import is_dotted, load_function
+from vidal.models.frame_batch import Frame, preprocessed, to_host
 from vidal.models.locate import locate
 
-Frame = npt.NDArray[np.uint8]
 DepthMap = npt.NDArray[np.float32]
 
 # DPT's first fusion layer has nothing to fuse: published checkpoints lack its residual, and no forward pass uses it.
@@ -91,19 +91,17 @@ class DepthModel:
         if self.input_size is not None:
             height, width = self.input_size
             frames = [np.asarray(cv2.resize(frame, (width, height)), np.uint8) for frame in frames]
-        # Copied, as torch warns about read-only arrays, which decoded frames are.
-        inputs = self.processor(
-            images=[frame.copy() for frame in frames], return_tensors="pt", input_data_format="channels_last"
-        )
+        values = preprocessed(self.processor, frames, self.device)["pixel_values"]
         with torch.inference_mode():
-            outputs = self.model(pixel_values=inputs["pixel_values"].to(self.device, self.dtype))
+            outputs = self.model(pixel_values=values.to(self.dtype))
             outputs["predicted_depth"] = outputs["predicted_depth"].float()
             post_process = self.processor.post_process_depth_estimation
             # ZoeDepth's processor pads, and needs the original sizes to crop the padding off again.
             needs_sizes = "source_sizes" in inspect.signature(post_process).parameters
             shown = {"source_sizes": [frame.shape[:2] for frame in frames]} if needs_sizes else {}
             results = post_process(outputs, target_sizes=sizes, **shown)
-        return [result["predicted_depth"].cpu().numpy().astype(np.float32) for result in results]
+            depths = to_host(torch.stack([result["predicted_depth"] for result in results]))
+        return list(depths.numpy())
 
 
 @dataclass(slots=True, frozen=True, kw_only=True)

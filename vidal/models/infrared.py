@@ -24,12 +24,12 @@ from vidal.errors import ModelError
 from vidal.models.auto import first_line
 from vidal.models.device import Half, dtype_for, one_thread
 from vidal.models.dotted import is_dotted, load_function
+from vidal.models.frame_batch import Frame, pixels, preprocessed, to_host
 from vidal.models.locate import locate
 from vidal.models.srgb_tir import SrgbTir, SrgbTirConfig, load_srgb_tir
 
 __all__ = ["SrgbTir", "SrgbTirConfig", "Translator", "load_infrared", "load_srgb_tir"]
 
-Frame = npt.NDArray[np.uint8]
 Grey = npt.NDArray[np.uint8]
 
 _SMALLEST: tuple[int, int] = (72, 128)
@@ -60,8 +60,8 @@ class SrgbTirTranslator:
         """Map [-1, 1], the mean of the generator's three channels, to [0, 255]."""
         import torch
 
-        colour = torch.from_numpy(np.stack(frames)).to(self.device).permute(0, 3, 1, 2).to(self.dtype) / 127.5 - 1
-        infrared = self.generator.translate(colour, self.style).float().mean(dim=1)
+        colour = torch.stack(pixels(frames, self.device)).to(self.dtype, memory_format=torch.channels_last)
+        infrared = self.generator.translate(colour / 127.5 - 1, self.style).float().mean(dim=1)
         return _levels((infrared + 1) / 2)
 
 
@@ -79,11 +79,9 @@ class ImageToImageTranslator:
         import torch
         import torch.nn.functional as F
 
-        inputs = self.processor(
-            images=[frame.copy() for frame in frames], return_tensors="pt", input_data_format="channels_last"
-        )
+        values = preprocessed(self.processor, frames, self.device)["pixel_values"]
         with torch.inference_mode():
-            made = self.model(pixel_values=inputs["pixel_values"].to(self.device, self.dtype)).reconstruction
+            made = self.model(pixel_values=values.to(self.dtype)).reconstruction
             full = F.interpolate(made.float(), size=frames[0].shape[:2], mode="bilinear")
         return _levels(full.mean(dim=1))
 
@@ -175,4 +173,4 @@ def _levels(share: Any) -> list[Grey]:
     """Round [0, 1] (b, h, w) to [0, 255]."""
     import torch
 
-    return list((share * 255).round().clamp(0, 255).to(torch.uint8).cpu().numpy())
+    return list(to_host((share * 255).round().clamp(0, 255).to(torch.uint8)).numpy())

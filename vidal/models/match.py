@@ -12,6 +12,7 @@ from vidal.errors import ModelError
 from vidal.models.auto import load_auto
 from vidal.models.classifier import ImageNetClassifier
 from vidal.models.device import one_thread
+from vidal.models.frame_batch import preprocessed, to_device, to_host
 
 Frames = Sequence[npt.NDArray[np.uint8]]
 Vectors = npt.NDArray[np.float32]
@@ -48,22 +49,19 @@ class ClipMatcher:
         self._padding = "max_length" if "siglip" in model.config.model_type else True
 
     def images(self, frames: Frames) -> Vectors:
-        from PIL import Image
-
-        inputs = self._processor(images=[Image.fromarray(frame) for frame in frames], return_tensors="pt")
-        return self._unit(self._model.get_image_features, inputs)
+        return self._unit(self._model.get_image_features, preprocessed(self._processor, frames, self._device))
 
     def texts(self, texts: Sequence[str]) -> Vectors:
         inputs = self._tokenizer(
             list(texts), padding=self._padding, truncation=True, max_length=self._max_tokens, return_tensors="pt"
         )
-        return self._unit(self._model.get_text_features, inputs)
+        return self._unit(self._model.get_text_features, to_device(self._tokenizer, inputs, self._device))
 
     def _unit(self, features: Any, inputs: Any) -> Vectors:
         import torch
 
         with torch.inference_mode():
-            output = features(**inputs.to(self._device))
+            output = features(**inputs)
         return _normalised(getattr(output, "pooler_output", output))
 
 
@@ -88,15 +86,16 @@ class ConseMatcher:
         import torch
 
         scores, indices = self._classifier.probabilities(frames).topk(self.top)
-        likely = torch.from_numpy(self._names)[indices.cpu()]
-        return _normalised((scores.cpu()[..., None] * likely).sum(1))
+        likely = torch.from_numpy(self._names)[to_host(indices)]
+        return _normalised((to_host(scores)[..., None] * likely).sum(1))
 
     def texts(self, texts: Sequence[str]) -> Vectors:
         import torch
 
         inputs = self._tokenizer(
             list(texts), padding=True, truncation=True, max_length=_LONGEST_TEXT, return_tensors="pt"
-        ).to(self._device)
+        )
+        inputs = to_device(self._tokenizer, inputs, self._device)
         with torch.inference_mode():
             tokens = self._model(**inputs).last_hidden_state
         # The mean over real tokens, without padding, is how all-MiniLM-L6-v2 pools.
@@ -107,5 +106,5 @@ class ConseMatcher:
 def _normalised(vectors: Any) -> Vectors:
     import torch
 
-    rows: Vectors = torch.nn.functional.normalize(vectors.float(), dim=-1).cpu().numpy()
+    rows: Vectors = to_host(torch.nn.functional.normalize(vectors.float(), dim=-1)).numpy()
     return rows

@@ -105,7 +105,7 @@ def test_a_model_that_takes_video_sees_the_frames_with_their_times(
     seeing.caption([clip])
     of_clip = seen[-1]
     ((video,),) = of_clip["videos"]
-    assert np.array_equal(video, np.stack(clip.frames()))
+    assert np.array_equal(video.permute(0, 2, 3, 1), np.stack(clip.frames()))
     ((metadata,),) = of_clip["video_metadata"]
     assert [index / metadata["fps"] for index in metadata["frames_indices"]] == [0.25, 0.75, 1.25, 1.75]
     assert VIDEO_PROMPT in of_clip["text"][0]

@@ -7,9 +7,11 @@ import pytest
 
 from tests.unit.stages.layered import clip_of, image
 from vidal.clip import Clip
+from vidal.models.frame_batch import FrameBatch
 from vidal.stages.modalities.depth import Depth
 from vidal.stages.modalities.frame_series import finishing, flicker, for_each_frame, put_images, steadied
 from vidal.stages.modalities.infrared import Infrared
+from vidal.work import Work
 
 
 @pytest.fixture(scope="module", params=[Depth, Infrared])
@@ -68,12 +70,13 @@ def test_batches_hold_one_size_and_one_clip_unless_mixing(mix: bool, expected: l
     wide, tall = np.zeros((2, 4, 3), np.uint8), np.zeros((4, 2, 3), np.uint8)
     sizes: list[int] = []
 
-    def make(batch: list[np.ndarray]) -> list[tuple[int, ...]]:
+    def make(batch: FrameBatch) -> list[tuple[int, ...]]:
         assert len({frame.shape for frame in batch}) == 1
         sizes.append(len(batch))
         return [frame.shape for frame in batch]
 
-    made = for_each_frame([[wide] * 3, [tall] * 2, [wide]], make, batch_frames=2, mix_clips=mix)
+    works = [Work(_frames=[wide] * 3), Work(_frames=[tall] * 2), Work(_frames=[wide])]
+    made = for_each_frame(works, make, batch_frames=2, mix_clips=mix)
     first = next(made)
     assert sizes == [2, 2 if mix else 1]
     assert [first, *made] == [[wide.shape] * 3, [tall.shape] * 2, [wide.shape]]

@@ -126,7 +126,7 @@ class Depth(ModelStage):
     def process_batch(self, clips: Sequence[Clip]) -> None:
         clips = [clip for clip in clips if clip.work.frame_members()]
         predictions = for_each_frame(
-            [clip.work.frames() for clip in clips],
+            [clip.work for clip in clips],
             self._estimator.estimate,
             batch_frames=self.batch_frames,
             # A function may be a model of videos, which takes the frames of one clip in order.

@@ -13,7 +13,8 @@ import numpy.typing as npt
 
 from vidal.clip import Clip
 from vidal.errors import ClipError
-from vidal.work import Member
+from vidal.models.frame_batch import FrameBatch
+from vidal.work import Member, Work
 
 Image = npt.NDArray[np.uint8]
 
@@ -26,13 +27,13 @@ _FORMATS = {".png": "PNG", ".jpg": "JPEG"}
 
 
 def for_each_frame(
-    frames: Sequence[Sequence[Image]],
-    compute: Callable[[list[Image]], list[Any]],
+    works: Sequence[Work],
+    compute: Callable[[FrameBatch], list[Any]],
     *,
     batch_frames: int,
     mix_clips: bool,
 ) -> Iterator[list[Any]]:
-    """Yield, clip by clip, the result of ``compute`` for each frame; it gets batches of frames of equal size.
+    """Yield, clip by clip, the result of ``compute`` for each stored frame; it gets batches of frames of equal size.
 
     A clip's results come as soon as they are there, before the next batch is computed.
 
@@ -40,20 +41,20 @@ def for_each_frame(
     clips, so that the output for a clip does not depend on other clips.
     """
     groups: dict[tuple[object, ...], list[tuple[int, int]]] = {}
-    for clip, clip_frames in enumerate(frames):
-        for number, frame in enumerate(clip_frames):
+    for clip, work in enumerate(works):
+        for number, frame in enumerate(work.frames()):
             groups.setdefault((None if mix_clips else clip, frame.shape), []).append((clip, number))
-    results: list[list[Any]] = [[None] * len(clip_frames) for clip_frames in frames]
-    missing = [len(clip_frames) for clip_frames in frames]
+    results: list[list[Any]] = [[None] * len(work.frames()) for work in works]
+    missing = [len(work.frames()) for work in works]
     following = 0
     for places in groups.values():
         for first in range(0, len(places), batch_frames):
             batch = places[first : first + batch_frames]
-            computed = compute([frames[clip][number] for clip, number in batch])
+            computed = compute(FrameBatch((works[clip], number) for clip, number in batch))
             for (clip, number), result in zip(batch, computed, strict=True):
                 results[clip][number] = result
                 missing[clip] -= 1
-            while following < len(frames) and not missing[following]:
+            while following < len(works) and not missing[following]:
                 yield results[following]
                 following += 1
 

@@ -70,7 +70,7 @@ class Infrared(ModelStage):
     def process_batch(self, clips: Sequence[Clip]) -> None:
         clips = [clip for clip in clips if clip.work.frame_members()]
         translated = for_each_frame(
-            [clip.work.frames() for clip in clips],
+            [clip.work for clip in clips],
             self._translator.translate,
             batch_frames=self.batch_frames,
             mix_clips=self.chosen_device() == "cuda",

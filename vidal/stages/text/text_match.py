@@ -12,6 +12,7 @@ from vidal.caption.merge import MERGE_NAME, merge
 from vidal.caption.views import views_of
 from vidal.clip import Clip, MatchScore
 from vidal.models.classifier import EFFICIENTNET_LITE0
+from vidal.models.frame_batch import FrameBatch
 from vidal.models.locate import identity
 from vidal.models.match import ClipMatcher, ConseMatcher, Matcher, Vectors
 from vidal.stage import Resources
@@ -78,7 +79,7 @@ class TextMatch(ModelStage):
             return
         texts = [self._texts(clip) for clip in seen]
         rows = iter(self._matcher.texts([text for of_clip in texts for text in of_clip.values()] or [""]))
-        images = self._matcher.images([frame for clip in seen for frame in clip.work.frames()])
+        images = self._matcher.images(FrameBatch.of(clip.work for clip in seen))
         at = 0
         for clip, of_clip in zip(seen, texts, strict=True):
             frames = images[at : at + len(clip.work.frame_members())]
