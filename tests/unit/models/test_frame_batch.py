@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -23,7 +24,7 @@ from vidal.stages.modalities.depth import Depth
 from vidal.stages.modalities.infrared import Infrared
 from vidal.stages.text.frame_captions import FrameCaptions
 from vidal.stages.text.text_match import TextMatch
-from vidal.work import Work
+from vidal.work import Member, Work
 
 HEIGHT, WIDTH = 72, 128
 FRAME_BYTES = HEIGHT * WIDTH * 3
@@ -117,3 +118,26 @@ def test_each_processor_of_transformers_in_use_takes_tensors() -> None:
     classes = (transformers.DPTImageProcessor, transformers.GLPNImageProcessor, transformers.CLIPImageProcessor,
                transformers.BlipImageProcessor, transformers.SiglipImageProcessor)  # fmt: skip
     assert [one().backend for one in classes] == ["torchvision"] * 5
+
+
+def test_beside_a_gpu_frames_are_decoded_in_threads(monkeypatch: pytest.MonkeyPatch) -> None:
+    alone, threaded = clips(5), clips(5)
+    expected = [[frame.tobytes() for frame in clip.work.frames()] for clip in alone]
+    used: set[str] = set()
+    decode = Work.frames
+
+    def noted(work: Work) -> Any:
+        used.add(threading.current_thread().name)
+        return decode(work)
+
+    monkeypatch.setattr(Work, "frames", noted)
+    assert len(Depth(device="cpu").with_frames(threaded)) == 5
+    assert not used, "a CPU worker has one thread, which decodes what it needs when it needs it"
+    monkeypatch.setattr(Depth, "chosen_device", lambda self: "cuda")
+    assert len(Depth().with_frames([*threaded, Clip(clip_id="no frames")])) == 5
+    assert used and threading.current_thread().name not in used
+    assert [[frame.tobytes() for frame in clip.work.frames()] for clip in threaded] == expected
+    broken = clips(1)
+    broken[0].work.put(Member(layer="video", suffix="frame.0.jpg", data=b"no picture"))
+    with pytest.raises(OSError, match="cannot identify"):
+        Depth().with_frames(broken)

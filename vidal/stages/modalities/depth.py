@@ -124,7 +124,7 @@ class Depth(ModelStage):
         return []
 
     def process_batch(self, clips: Sequence[Clip]) -> None:
-        clips = [clip for clip in clips if clip.work.frame_members()]
+        clips = self.with_frames(clips)
         predictions = for_each_frame(
             [clip.work for clip in clips],
             self._estimator.estimate,

@@ -68,7 +68,7 @@ class Infrared(ModelStage):
         self._identity = self.model_identities()["model"]
 
     def process_batch(self, clips: Sequence[Clip]) -> None:
-        clips = [clip for clip in clips if clip.work.frame_members()]
+        clips = self.with_frames(clips)
         translated = for_each_frame(
             [clip.work for clip in clips],
             self._translator.translate,

@@ -107,7 +107,7 @@ class FrameCaptions(ModelStage):
 
     def process_batch(self, clips: Sequence[Clip]) -> None:
         assert self._captioner is not None, "setup() comes first"
-        clips = [clip for clip in clips if clip.work.frame_members()]
+        clips = self.with_frames(clips)
         captioned = self._captioner.caption([clip.work for clip in clips])
         for clip, captions in zip(clips, captioned, strict=True):
             if isinstance(captions, ClipError):

@@ -74,7 +74,7 @@ class TextMatch(ModelStage):
 
     def process_batch(self, clips: Sequence[Clip]) -> None:
         assert self._matcher is not None, "setup() comes first"
-        seen = [clip for clip in clips if clip.work.frame_members()]
+        seen = self.with_frames(clips)
         if not seen:
             return
         texts = [self._texts(clip) for clip in seen]
