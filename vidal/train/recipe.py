@@ -28,6 +28,7 @@ from vidal.train.optim import OptimiserSettings
 from vidal.train.towers.settings import Settings, TowerSettings
 
 Pair = tuple[str, str]
+Precision = Literal["fp32", "bf16"]
 
 _EXAMPLE = "batch_size=64 or optimiser.lr=1e-4"
 
@@ -42,8 +43,9 @@ class Text(Settings):
     """Maximum length of a text in tokens; longer texts are truncated."""
     views: TextViews = TextViews()
     """Weights of the text views, or a preset: ``caption``, ``mix``."""
-    precompute: bool = False
-    """Encode every text once before the first step; for small datasets, where the text tower is the bottleneck."""
+    cache: bool | str = True
+    """Encode every text of the run once, before the first step, and keep the embeddings in the run's folder, or in the
+    folder named here, which runs may share; false encodes the texts of each step anew."""
 
 
 class TowerRecipe(TowerSettings):
@@ -133,7 +135,7 @@ class TrainRecipe(Settings):
     """Length of the run; set either this or ``steps``."""
     steps: int | None = Field(None, ge=1)
     """Length of the run; set either this or ``epochs``."""
-    precision: Literal["fp32", "bf16"] = "fp32"
+    precision: Precision = "fp32"
     """Compute in float32, or in bfloat16 by autocast."""
     compile: bool = False
     """Compile the towers with torch.compile."""
@@ -199,7 +201,7 @@ class TrainRecipe(Settings):
 
 # Settings that may change at a resume: those that do not affect the results, and those that cure a divergence.
 FREE_ON_RESUME = {
-    "checkpoints", "log", "data.workers", "data.prefetch", "data.stall_s", "data.cache_bytes", "name",
+    "checkpoints", "log", "data.workers", "data.prefetch", "data.stall_s", "data.cache_bytes", "name", "text.cache",
     "max_nan_steps", "max_broken_share", "optimiser.lr", "optimiser.min_lr", "optimiser.warmup_steps",
 }  # fmt: skip
 MAY_GROW_ON_RESUME = ("steps", "epochs")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import signal
 import threading
+import time
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, field
@@ -26,11 +27,11 @@ from vidal.train import material
 from vidal.train.checkpoint import Checkpoints
 from vidal.train.data.loader import Loader
 from vidal.train.data.plan import PairPlan, SamplePlan
-from vidal.train.data.text_views import COLUMNS
+from vidal.train.data.plan_texts import texts_of_plan
 from vidal.train.distributed import World, barrier, from_main, world
 from vidal.train.full_state import full_state
 from vidal.train.health import Health
-from vidal.train.logs import RunLog
+from vidal.train.logs import RunLog, progress_bar
 from vidal.train.loop import StepResult, Trainer
 from vidal.train.material import Material
 from vidal.train.optim import Optimisation
@@ -165,8 +166,10 @@ class _Run:
         if self.start >= self.plan.steps:
             # A finished run: the same command again is no error.
             return result
+        # Before the run's own progress bar. Ctrl-C then ends it at once: what it has written is kept.
+        texts = self._texts()
         with _interrupts() as interrupted, self._log() as log:
-            trainer = Trainer(recipe, self.encoder, self.towers, self.optimisation, self._texts(), here)
+            trainer = Trainer(recipe, self.encoder, self.towers, self.optimisation, texts, here)
             health = Health(recipe, self.checkpoints, is_main=here.is_main)
             is_due, step = False, None
             loader = Loader(
@@ -206,10 +209,20 @@ class _Run:
         barrier()
 
     def _texts(self) -> Texts:
-        texts = Texts(self.encoder.text_tower(), self.here.device)
-        if self.recipe.text.precompute and any("text" in pair for pair in self.data.index):
-            views = self.recipe.text.views
-            texts.precompute(text for s in self.data.samples for row in s.rows(COLUMNS) for text in views.every(row))
+        recipe = self.recipe
+        texts = Texts(self.encoder.text_tower(), self.here, recipe.precision)
+        if recipe.text.cache is False or not any("text" in pair for pair in self.data.index):
+            return texts
+        folder = self.folder.path / "text_cache" if recipe.text.cache is True else Path(recipe.text.cache)
+        needed = texts_of_plan(
+            self.data.samples, self.data.index, self.plan, recipe.text.views, recipe.seed, self.start
+        )
+        started = time.perf_counter()
+        with progress_bar(self.console, "texts", quiet=self.quiet or not self.here.is_main) as show:
+            encoded = texts.cache(folder.expanduser(), needed, show)
+        if encoded and self.here.is_main and not self.quiet:
+            line = f"text cache: {encoded:,} texts encoded in {time.perf_counter() - started:.1f} s"
+            self.console.print(line, soft_wrap=True, highlight=False)
         return texts
 
     def _log(self) -> AbstractContextManager[RunLog | None]:

@@ -1,33 +1,57 @@
-"""`Texts`: text embeddings of the frozen text tower, optionally precomputed, since they never change."""
+"""`Texts`: the text embeddings of a step, from a frozen text tower or from a cache of its embeddings."""
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Iterable, Sequence
+from pathlib import Path
 
 import torch
 from torch import Tensor
 
+from vidal.train.distributed import World
+from vidal.train.recipe import Precision
+from vidal.train.text_cache import Progress, TextCache
 from vidal.train.towers.text import TextTower
+
+# The shape of every forward pass, whatever the texts: on it depend the last bits of an embedding.
+_ROWS_PER_PASS = {"cpu": 32, "cuda": 256}
+# Part of the cache's folder name: raise it when the same tower gives other embeddings.
+_VERSION = 1
 
 
 class Texts:
-    """Encodes texts on demand, or looks them up if all were precomputed."""
+    """Encodes texts with a frozen tower, in the precision of the run; the same values come from its cache."""
 
-    def __init__(self, tower: TextTower, device: torch.device, batch_size: int = 32) -> None:
-        self._tower, self._device, self._batch_size = tower, device, batch_size
-        self._rows: dict[str, int] = {}
-        self._table: Tensor | None = None
+    def __init__(self, tower: TextTower, here: World, precision: Precision) -> None:
+        self._tower, self._here = tower, here
+        self._dtype = torch.bfloat16 if precision == "bf16" else torch.float32
+        self._rows_per_pass = _ROWS_PER_PASS[here.device.type]
+        self._cache: TextCache | None = None
 
-    def precompute(self, texts: Iterable[str]) -> None:
-        """Encode each distinct text once, in sorted order."""
-        # Padding rows have an empty text.
-        distinct = sorted(set(texts) | {""})
-        self._table = self._tower.encode(distinct, self._batch_size).to(self._device)
-        self._rows = {text: row for row, text in enumerate(distinct)}
+    def cache(self, folder: Path, texts: Iterable[str], progress: Progress = lambda done, total: None) -> int:
+        """From now on, take embeddings from a cache below ``folder``; return the number of texts it did not have.
+
+        The tower encodes those of ``texts`` that are missing and then leaves the device. A collective: the texts have
+        to be the same on every rank. Raises `StorageError` if the cache cannot be written.
+        """
+        self._cache = TextCache(folder / self._identity(), self._tower.dim, self._dtype, self._here)
+        encoded = self._cache.add(texts, self._encode, progress)
+        self._tower.to("cpu")
+        return encoded
 
     def encode(self, texts: Sequence[str]) -> Tensor:
-        """Return the embeddings (b, d) in float32, without gradient, not normalised."""
-        if self._table is not None and all(text in self._rows for text in texts):
-            return self._table[torch.tensor([self._rows[text] for text in texts], device=self._device)]
-        with torch.no_grad():
-            return self._tower.encode(list(texts), self._batch_size)
+        """Return the embeddings (n, d) on the device in float32, without gradient, not normalised."""
+        rows = self._cache.rows(texts).to(self._here.device) if self._cache is not None else self._encode(texts)
+        return rows.float()
+
+    def _encode(self, texts: Sequence[str]) -> Tensor:
+        """Encode n texts as (n, d), in bfloat16 or float32."""
+        is_bf16 = self._dtype is torch.bfloat16
+        with torch.autocast(self._here.device.type, dtype=torch.bfloat16, enabled=is_bf16):
+            return self._tower.encode(texts, self._rows_per_pass).to(self._dtype)
+
+    def _identity(self) -> str:
+        """What the embedding of a text depends on, as a hash."""
+        parts = (_VERSION, self._tower.identity(), self._dtype, self._here.device.type, self._rows_per_pass)
+        return hashlib.sha256(repr(parts).encode()).hexdigest()[:16]

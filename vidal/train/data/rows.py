@@ -84,7 +84,7 @@ class ChunkDataset(Dataset[Chunk | VidalError]):
             if dataset >= 0:
                 samples, i = self._samples[dataset], int(self._index[pair][dataset][place])
                 clip_id = samples.clip_id(i)
-                rng = generator(self._seed, "sample", "-".join(pair), request.epoch, dataset, i)
+                rng = sample_generator(self._seed, pair, request.epoch, dataset, i)
                 try:
                     if "text" in pair:
                         choice = self._texts.choose(samples.part(i, COLUMNS), rng)
@@ -101,6 +101,11 @@ class ChunkDataset(Dataset[Chunk | VidalError]):
             if "text" in pair:
                 chunk.texts.append(text)
         return chunk
+
+
+def sample_generator(seed: int, pair: Pair, epoch: int, dataset: int, i: int) -> np.random.Generator:
+    """Return the random generator of a sample in an epoch of a pair; its text, if it has one, is drawn first."""
+    return generator(seed, "sample", "-".join(pair), epoch, dataset, i)
 
 
 def load_input(

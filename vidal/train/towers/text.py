@@ -27,6 +27,7 @@ from vidal.train.towers.weights import (
 )
 
 _TOKENIZER_FILES = ("tokenizer.json", "vocab.json", "vocab.txt")
+_IDENTITY_FILES = ("*.json", "*.txt", "*/config.json")
 
 
 class TextEmbeddings(nn.Module):
@@ -238,6 +239,14 @@ class TextTower(nn.Module):
         ids, mask = (torch.cat([x, x[:1].expand(missing, -1)]).to(device) for x in (ids, mask))
         batches = zip(torch.split(ids, batch_size), torch.split(mask, batch_size), strict=True)
         return torch.cat([self(i, m) for i, m in batches])[: len(texts)]
+
+    def identity(self) -> str:
+        """Return a SHA-256 of all that embeddings depend on: weights, ``max_tokens``, configuration and tokenizer."""
+        digest = hashlib.sha256(f"{self.weights_digest()} {self.max_tokens}".encode())
+        folder = self.folder or Path()
+        for path in sorted(path for pattern in _IDENTITY_FILES for path in folder.glob(pattern)) if self.folder else ():
+            digest.update(f" {path.relative_to(folder)} ".encode() + hashlib.sha256(path.read_bytes()).digest())
+        return digest.hexdigest()
 
     def weights_digest(self) -> str:
         """Return the SHA-256 of the names, dtypes, shapes and bytes of all weights, as hex."""

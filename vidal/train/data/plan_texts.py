@@ -1,0 +1,48 @@
+"""`texts_of_plan`: the texts that the steps of a run encode."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+
+import numpy as np
+
+from vidal.reader.samples import Samples
+from vidal.train.data.plan import Pair, SamplePlan
+from vidal.train.data.rows import Indices, sample_generator
+from vidal.train.data.text_views import COLUMNS, TextViews
+
+
+def texts_of_plan(
+    samples: Sequence[Samples], index: Mapping[Pair, Sequence[Indices]], plan: SamplePlan, views: TextViews, seed: int,
+    start_step: int,
+) -> Iterator[str]:  # fmt: skip
+    """Yield the texts of the steps from ``start_step`` on, some of them repeatedly.
+
+    They are those that the steps draw, or all texts of the samples where the steps draw more often than there are
+    texts. Nothing is yielded if no pair has a text.
+    """
+    pairs = [pair for pair in index if "text" in pair]
+    steps = [step for step in range(start_step, plan.steps) if "text" in plan.pair_of(step)]
+    if not steps:
+        return
+    # The text of padding and of broken samples.
+    yield ""
+    trained = [
+        [int(i) for i in np.unique(np.concatenate([index[pair][dataset] for pair in pairs]))]
+        for dataset in range(len(samples))
+    ]
+
+    def every() -> Iterator[str]:
+        for part, numbers in zip(samples, trained, strict=True):
+            for i in numbers:
+                yield from views.every(part.part(i, COLUMNS))
+
+    if sum(1 for _ in every()) <= len(steps) * plan.batch_size:
+        yield from every()
+        return
+    for step in steps:
+        planned = plan.at(step)
+        for dataset, place in planned.slots.tolist():
+            i = int(index[planned.pair][dataset][place])
+            rng = sample_generator(seed, planned.pair, planned.epoch, dataset, i)
+            yield views.choose(samples[dataset].part(i, COLUMNS), rng).text
