@@ -12,6 +12,9 @@ stages:
   - duplicates        # a global decision: everything before it runs first, over all shards
   - depth: {model: vinvino02/glpn-nyu}
 
+A line ``half: bfloat16`` (or ``true`` for float16, ``false`` for neither) is for every stage that has this setting and
+does not set it itself: the precision of its model on a GPU.
+
 A line ``modalities: [my_package.normals:NORMALS]`` registers a modality of your own for the build. The dataset records
 it, so that its readers know the modality too.
 """
@@ -20,7 +23,7 @@ from __future__ import annotations
 
 import copy
 import difflib
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -41,7 +44,7 @@ from vidal.sources.source import Source
 from vidal.stage import Decision, Stage, Step, digest
 from vidal.stages import named_step, step_class
 
-_KEYS = ("name", "source", "shards", "engine", "removals", "modalities", "stages")
+_KEYS = ("name", "source", "shards", "engine", "removals", "modalities", "half", "stages")
 _EXAMPLE = "shards.size=4 or too_long.max_s=30"
 _NO_STAGE = "`stages` must be a list of at least one stage; it may be empty only where the source merges datasets"
 
@@ -177,7 +180,7 @@ def load(path: str | Path, overrides: Iterable[str] = (), *, is_crawl: bool = Fa
 def steps_of(path: str | Path, overrides: Iterable[str] = ()) -> tuple[Step, ...]:
     """Return the steps of a recipe file whose source need not exist yet. Raises `RecipeError`."""
     raw = with_overrides(read_yaml(Path(path), "`source` and `stages`"), overrides)
-    return tuple(_steps(raw.get("stages"), str(path)))
+    return tuple(_steps(raw, str(path)))
 
 
 def with_overrides(definition: dict[str, Any], overrides: Iterable[str]) -> dict[str, Any]:
@@ -186,8 +189,8 @@ def with_overrides(definition: dict[str, Any], overrides: Iterable[str]) -> dict
     raw = copy.deepcopy(definition)
     for text in overrides:
         key, parsed = parse_override(text, _EXAMPLE)
-        if key == "removals":
-            raw["removals"] = parsed
+        if key in ("removals", "half"):
+            raw[key] = parsed
             continue
         key = key.removeprefix("stages.")
         lines = raw["stages"] if isinstance(raw.get("stages"), list) else []
@@ -214,7 +217,7 @@ def with_overrides(definition: dict[str, Any], overrides: Iterable[str]) -> dict
 def steps_again(definition: dict[str, Any], place: str) -> tuple[Step, ...]:
     """Return the steps of the recipe stored in a dataset whose source may be gone. Raises `RecipeError`."""
     modalities.load_all(definition.get("modalities"), place)
-    return tuple(_steps(definition.get("stages"), place))
+    return tuple(_steps(definition, place))
 
 
 def again(definition: dict[str, Any], overrides: Iterable[str], place: str) -> Recipe:
@@ -269,7 +272,7 @@ def check(raw: dict[str, Any], place: str) -> Recipe:
     # Which URL schemes a list may use is up to the source, unless the recipe sets them.
     steps = tuple(
         step.model_copy(update={"schemes": source.schemes()}) if getattr(step, "schemes", ()) is None else step
-        for step in _steps(raw.get("stages"), place)
+        for step in _steps(raw, place)
     )
     if not steps and len(source.earlier_datasets()) < 2:
         raise RecipeError(f"{place}: {_NO_STAGE}")
@@ -300,9 +303,12 @@ def _definition(raw: dict[str, Any]) -> dict[str, Any]:
     return definition
 
 
-def _steps(raw: Any, place: str) -> list[Step]:
+def _steps(definition: Mapping[str, Any], place: str) -> list[Step]:
+    raw, half = definition.get("stages"), definition.get("half")
     if not isinstance(raw, list):
         raise RecipeError(f"{place}: {_NO_STAGE}")
+    if half not in (None, True, False, "bfloat16"):
+        raise RecipeError(f"{place}: `half` is true (float16), bfloat16 or false, not {half!r}")
     steps: list[Step] = []
     for index, line in enumerate(raw):
         at = f"{place}: stages[{index}]"
@@ -314,7 +320,8 @@ def _steps(raw: Any, place: str) -> list[Step]:
             kind = named_step(name)
         except RecipeError as error:
             raise RecipeError(f"{at}: {error}") from None
-        steps.append(validate(kind, settings or {}, f"{at}.{name}"))
+        default = {"half": half} if half is not None and "half" in kind.model_fields else {}
+        steps.append(validate(kind, {**default, **(settings or {})}, f"{at}.{name}"))
     # Rows, `--set` and a worker's notes know a step by its name alone.
     names = [step.step_name() for step in steps]
     if repeated := next((name for name in names if names.count(name) > 1), None):

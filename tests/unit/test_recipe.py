@@ -15,6 +15,7 @@ from vidal.errors import RecipeError
 from vidal.recipe import check, fingerprint, load
 from vidal.settings import differences
 from vidal.stage import Stage
+from vidal.stages.modalities.depth import Depth
 
 FETCH_AND_PROBE = "source: {list: a.csv}\nstages:\n- fetch\n- probe\n"
 
@@ -115,7 +116,28 @@ def test_a_setting_can_be_overridden(override: str, read: Any, value: object, tm
     assert read(load(path, [override])) == value
 
 
+def test_half_is_for_every_stage_that_has_it_and_does_not_set_it(tmp_path: Path) -> None:
+    stages = "source: {list: a.csv}\nstages: [fetch, probe, media, depth, infrared: {half: false}, text_match]\n"
+
+    def halves(recipe: recipes.Recipe) -> dict[str, object]:
+        return {stage.step_name(): stage.half for stage in recipe.stages if hasattr(stage, "half")}
+
+    path = written(tmp_path, stages)
+    assert halves(load(path)) == {"depth": True, "infrared": False, "text_match": True}
+    plain = fingerprint(load(path).resolved())
+    asked = {"depth": "bfloat16", "infrared": False, "text_match": "bfloat16"}
+    assert halves(load(path, ["half=bfloat16"])) == asked
+    recipe = load(written(tmp_path, stages + "half: bfloat16"))
+    assert halves(recipe) == asked
+    assert fingerprint(recipe.resolved()) != plain
+    again = recipes.steps_again(recipe.definition, "dataset.json")
+    assert {step.half for step in again if isinstance(step, Depth)} == {"bfloat16"}, (
+        "a dataset's own recipe has it, too"
+    )
+
+
 SET_REJECTED = [
+    ("half=float8", "`half` is true (float16), bfloat16 or false, not 'float8'"),
     ("size", "--set size: write key.path=value"),
     ("size=4", "--set size: write key.path=value"),
     ("shards.size", "--set shards.size: write key.path=value"),

