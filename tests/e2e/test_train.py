@@ -86,6 +86,18 @@ def test_a_run_takes_its_steps_and_its_loss_falls(trained: Path) -> None:
     assert written == ["000005", "000010", "000015", "000020", "000024"]
 
 
+def test_a_run_starts_from_the_towers_of_another(trained: Path, material: Path, tmp_path: Path) -> None:
+    command("train", material / "small.yaml", "--data", material / "set", "--out", tmp_path / "run",
+            "--set", f"init_from={trained}", "--set", "steps=1", "--set", "optimiser.lr=1e-9")  # fmt: skip
+    # Its untrained baseline is its start, and so small a rate moves nothing.
+    first, second = (
+        told("eval", run, "--data", material / "set", "--split", "all") for run in (trained, tmp_path / "run")
+    )
+    for direction in ("text_to_depth", "depth_to_audio"):
+        assert second[direction]["R@1"] == second[direction]["baseline"]["R@1"] == first[direction]["R@1"]
+        assert first[direction]["R@1"] != first[direction]["baseline"]["R@1"]
+
+
 def test_texts_that_are_told_apart_though_they_are_the_same_are_counted(trained: Path) -> None:
     counts = [line["duplicate_negatives"] for line in lines_of(trained) if line.get("pair") == "text-depth"]
     # 16 samples of 8 scenes, each with a caption or two.

@@ -36,10 +36,12 @@ class OptimiserSettings(BaseModel):
     """Decoupled weight decay; norms, biases and embeddings are exempt."""
     warmup_steps: int = Field(0, ge=0)
     """Steps of linear warm-up from 0 to ``lr``."""
-    schedule: Literal["cosine", "constant"] = "cosine"
-    """Schedule after the warm-up."""
+    schedule: Literal["cosine", "constant", "warmup_stable_decay"] = "cosine"
+    """Schedule after the warm-up: ``warmup_stable_decay`` is constant, and falls linearly over the last steps."""
+    decay_share: float = Field(0.1, gt=0, le=1)
+    """Share of all steps over which ``warmup_stable_decay`` falls."""
     min_lr: float = Field(0.0, ge=0)
-    """Final learning rate of the cosine schedule."""
+    """Final learning rate of the schedules that decrease."""
     clip_norm: float | None = Field(1.0, gt=0)
     """Maximum L2 norm of the gradient over all parameters; null disables clipping."""
     lr_multipliers: dict[str, float] = Field(default_factory=dict)
@@ -55,16 +57,23 @@ class OptimiserSettings(BaseModel):
             raise ValueError(f"min_lr {self.min_lr:g} is above lr {self.lr:g}: the schedule would increase")
         return self
 
+    def decay_steps(self, total: int) -> int:
+        """Return the steps of ``total`` over which ``warmup_stable_decay`` falls, at least one."""
+        return max(1, round(self.decay_share * total))
+
 
 def learning_rate(settings: OptimiserSettings, step: int, total: int) -> float:
-    """Return the learning rate of a step, counted from 0: linear warm-up, then cosine to ``min_lr`` or constant."""
+    """Return the learning rate of a step, counted from 0, of ``total``: linear warm-up, then the schedule."""
     # Step 0 has a rate already: at 0 its batch would be wasted.
     if step < settings.warmup_steps:
         return settings.lr * (step + 1) / settings.warmup_steps
     if settings.schedule == "constant":
         return settings.lr
-    share = (step - settings.warmup_steps) / max(1, total - settings.warmup_steps)
-    return settings.min_lr + (settings.lr - settings.min_lr) * 0.5 * (1 + math.cos(math.pi * min(share, 1.0)))
+    is_cosine = settings.schedule == "cosine"
+    first = settings.warmup_steps if is_cosine else max(settings.warmup_steps, total - settings.decay_steps(total))
+    share = min(max(0.0, (step - first) / max(1, total - first)), 1.0)
+    left = 0.5 * (1 + math.cos(math.pi * share)) if is_cosine else 1 - share
+    return settings.min_lr + (settings.lr - settings.min_lr) * left
 
 
 def decays(name: str, parameter: Tensor) -> bool:
@@ -120,8 +129,10 @@ class Optimisation:
         self.total_steps = total_steps
         self._named = {name: p for name, p in model.named_parameters() if p.requires_grad}
         self.adamw = torch.optim.AdamW(
-            parameter_groups(self._named.items(), settings), lr=settings.lr, betas=settings.betas, eps=settings.eps
-        )
+            parameter_groups(self._named.items(), settings), lr=settings.lr, betas=settings.betas, eps=settings.eps,
+            # One kernel for all parameters of a group; on a CPU it would add floats in another order.
+            fused=all(p.is_cuda for p in self._named.values()),
+        )  # fmt: skip
         self.ema = Ema(self._named, settings.ema) if settings.ema else None
 
     def begin(self, step: int) -> float:
@@ -198,8 +209,12 @@ class Ema:
         self._count += 1
         # As in TensorFlow's ExponentialMovingAverage: the first averages would otherwise be the initial weights.
         decay = min(self._decay, (1 + self._count) / (10 + self._count))
-        for name, p in self._named.items():
-            self.values[name].lerp_(p.detach(), 1 - decay)
+        # One call, and so a few kernels, for all parameters; separately for sharded ones, as one call takes one kind.
+        for sharded in (False, True):
+            names = [name for name, p in self._named.items() if isinstance(p, DTensor) is sharded]
+            if names:
+                averages = [self.values[name] for name in names]
+                torch._foreach_lerp_(averages, [self._named[name].detach() for name in names], 1 - decay)
 
     def state(self) -> dict[str, Tensor]:
         """Return the averages and the number of updates."""

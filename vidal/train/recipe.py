@@ -122,6 +122,8 @@ class TrainRecipe(Settings):
     text: Text
     towers: dict[str, TowerRecipe] = Field(min_length=1)
     """The towers by modality."""
+    init_from: str | None = None
+    """Training run, encoder folder or hub id whose towers and temperatures the run starts from, where it has them."""
     pairs: dict[str, PairRecipe] = Field(default_factory=dict)
     """Modality pairs to align, such as ``text-depth``; by default text with every tower."""
     loss: LossSettings = LossSettings()
@@ -203,6 +205,7 @@ class TrainRecipe(Settings):
 FREE_ON_RESUME = {
     "checkpoints", "log", "data.workers", "data.prefetch", "data.stall_s", "data.cache_bytes", "name", "text.cache",
     "max_nan_steps", "max_broken_share", "optimiser.lr", "optimiser.min_lr", "optimiser.warmup_steps",
+    "optimiser.schedule", "optimiser.decay_share",
 }  # fmt: skip
 MAY_GROW_ON_RESUME = ("steps", "epochs")
 

@@ -41,6 +41,7 @@ from vidal.train.run_folder import RunFolder, RunInfo
 from vidal.train.speed import peak_flops, step_flops
 from vidal.train.texts import Texts
 from vidal.train.towers.encoder import Encoder
+from vidal.train.towers.load import load_encoder
 from vidal.train.towers.text import TextTower
 
 _SIGNALS = (signal.SIGINT, signal.SIGTERM)
@@ -122,7 +123,9 @@ def build_encoder(recipe: TrainRecipe) -> Encoder:
     text = TextTower.load(recipe.text.model, recipe.text.max_tokens)
     pairs = {pair: s.init_temperature for pair, s in recipe.pair_settings().items()}
     towers = {modality: tower.tower_settings() for modality, tower in recipe.towers.items()}
-    return Encoder.build(towers, text, pairs=pairs, is_sigmoid=recipe.loss.kind == "sigmoid", seed=recipe.seed)
+    start = load_encoder(recipe.init_from) if recipe.init_from else None
+    is_sigmoid = recipe.loss.kind == "sigmoid"
+    return Encoder.build(towers, text, pairs=pairs, is_sigmoid=is_sigmoid, seed=recipe.seed, start=start)
 
 
 class _Run:

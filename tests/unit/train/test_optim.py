@@ -57,15 +57,27 @@ def trained(model: Model, optimisation: Optimisation, first: int, last: int, row
         optimisation.step()
 
 
-@pytest.mark.parametrize(("schedule", "theirs"), [("cosine", "cosine_lr"), ("constant", "const_lr")])
-def test_the_rate_is_open_clips_at_every_step(schedule: Any, theirs: str) -> None:
+@pytest.mark.parametrize(
+    ("settings", "theirs", "more"),
+    [
+        ({"schedule": "cosine"}, "cosine_lr", ()),
+        ({"schedule": "constant"}, "const_lr", ()),
+        (
+            {"schedule": "warmup_stable_decay", "decay_share": 0.25, "min_lr": 0.01},
+            "const_lr_cooldown",
+            (15, 1.0, 0.01),
+        ),
+        ({"schedule": "warmup_stable_decay", "decay_share": 0.001}, "const_lr_cooldown", (1,)),
+    ],
+)
+def test_the_rate_is_open_clips_at_every_step(settings: dict[str, Any], theirs: str, more: tuple[float, ...]) -> None:
     from open_clip_train import scheduler
 
     optimiser = torch.optim.SGD([nn.Parameter(torch.zeros(1))], lr=0.3)
-    set_rate = getattr(scheduler, theirs)(optimiser, 0.3, 7, 60)
+    set_rate = getattr(scheduler, theirs)(optimiser, 0.3, 7, 60, *more)
     for step in range(60):
         set_rate(step)
-        ours = learning_rate(OptimiserSettings(lr=0.3, warmup_steps=7, schedule=schedule), step, 60)
+        ours = learning_rate(OptimiserSettings(lr=0.3, warmup_steps=7, **settings), step, 60)
         assert ours == pytest.approx(optimiser.param_groups[0]["lr"], abs=1e-12), step
 
 

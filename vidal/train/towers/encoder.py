@@ -15,7 +15,7 @@ from vidal.train.towers.config import checked
 from vidal.train.towers.settings import LoraSettings, TowerSettings, VisionSettings
 from vidal.train.towers.start import tower_from
 from vidal.train.towers.text import TextTower
-from vidal.train.towers.tune import tune
+from vidal.train.towers.tune import merged, tune
 from vidal.train.towers.vit import VisionTower
 from vidal.train.towers.weights import State, put
 
@@ -62,21 +62,36 @@ class Encoder(nn.Module):
     @classmethod
     def build(
         cls, towers: Mapping[str, TowerSettings], text: TextTower, *,
-        pairs: Mapping[Pair, float | None], is_sigmoid: bool = False, seed: int = 0,
+        pairs: Mapping[Pair, float | None], is_sigmoid: bool = False, seed: int = 0, start: Encoder | None = None,
     ) -> Encoder:  # fmt: skip
         """Build the towers of a recipe.
 
-        A tower's initial weights depend on the seed and its modality alone, not on the other towers.
+        A tower's initial weights depend on the seed and its modality alone, not on the other towers. Towers and
+        temperatures that ``start`` has replace the initial ones, its adapters folded in, but no temperature that
+        ``pairs`` states; raises `RecipeError` if it has no tower for any of the modalities.
         """
+        served = set(start.serves) if start is not None else set()
+        if start is not None and not served & set(towers):
+            raise RecipeError(
+                f"init_from: has towers for {', '.join(sorted(served))}, and none for {', '.join(towers)}"
+            )
         built: dict[str, VisionTower] = {}
         for modality, settings in towers.items():
             # crc32, as Python's own hash of a string differs from process to process.
             # No devices, as saving the state of each GPU would start CUDA in every process.
             with torch.random.fork_rng(devices=[]):
                 torch.manual_seed(zlib.crc32(f"{seed} {modality}".encode()))
-                built[modality] = tower_from(settings, text.dim)
+                own = merged(start.tower(modality)) if start is not None and modality in served else None
+                built[modality] = tower_from(settings, text.dim, own)
                 tune(built[modality], settings.tune, settings.lora)
-        return cls(built, text, pairs=pairs, is_sigmoid=is_sigmoid)
+        encoder = cls(built, text, pairs=pairs, is_sigmoid=is_sigmoid)
+        # A temperature of the other loss is no start: with sigmoid, it goes with a bias.
+        if start is not None and start.is_sigmoid == is_sigmoid:
+            for name in {"-".join(pair) for pair, stated in pairs.items() if stated is None} & set(start.logit_scale):
+                encoder.logit_scale[name].data.copy_(start.logit_scale[name])
+                if is_sigmoid:
+                    encoder.logit_bias[name].data.copy_(start.logit_bias[name])
+        return encoder
 
     @property
     def modalities(self) -> list[str]:

@@ -22,8 +22,12 @@ from vidal.train.towers.weights import (
 _PROJECTION = "visual_projection.weight"
 
 
-def tower_from(start: TowerSettings | VisionSettings | str, projection_dim: int | None = None) -> VisionTower:
+def tower_from(
+    start: TowerSettings | VisionSettings | str, projection_dim: int | None = None, own: VisionTower | None = None
+) -> VisionTower:
     """Build a tower with the weights of ``start``; missing ones are drawn from torch's global generator.
+
+    ``own`` is a tower whose sizes and weights replace those that ``start`` names.
 
     tower_from("openai/clip-vit-large-patch14")   a CLIP folder, hub id or package:NAME/folder
     tower_from("timm:vit_tiny_patch16_224")
@@ -33,7 +37,7 @@ def tower_from(start: TowerSettings | VisionSettings | str, projection_dim: int 
     if isinstance(start, VisionSettings):
         return VisionTower(start)
     start = TowerSettings(model=start) if isinstance(start, str) else start
-    base, state = _base(start)
+    base, state = (own.settings, own.state_dict()) if own is not None else _base(start)
     # The defaults of these two are not overrides: the base model's own values hold.
     explicit = {name: getattr(start, name) for name in ("frames", "image_size") if name in start.model_fields_set}
     settings = VisionSettings(

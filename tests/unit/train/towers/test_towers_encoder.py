@@ -57,6 +57,33 @@ def test_a_pairs_first_scale_and_bias(
     assert (found.item() if found is not None else None) == bias
 
 
+@pytest.mark.parametrize("is_sigmoid", [False, True])
+def test_an_encoder_starts_from_another_ones_towers_and_temperatures(is_sigmoid: bool) -> None:
+    first = encoder(is_sigmoid=is_sigmoid)
+    with torch.no_grad():
+        # Adapters that do something, as a trained encoder's: new ones are zero.
+        for parameter in (*first.towers.parameters(), *first.logit_scale.values(), *first.logit_bias.values()):
+            parameter.add_(0.1 * torch.randn(parameter.shape, generator=torch.Generator().manual_seed(1)))
+    second = encoder(is_sigmoid=is_sigmoid, seed=7, start=first)
+    for modality, shape in (("depth", (2, 3, 32, 32)), ("video", (2, 3, 4, 32, 32))):
+        pixels = torch.randn(shape, generator=torch.Generator().manual_seed(2))
+        with torch.no_grad():
+            expected, found = first.eval().encode(modality, pixels), second.eval().encode(modality, pixels)
+        assert torch.allclose(found, expected, rtol=0, atol=1e-5)
+    assert second.tower("video").adapters is not None
+    # The recipe's own temperature of video-depth, 0.05, holds; it states none of text-depth.
+    assert second.logit_scale["text-depth"] == first.logit_scale["text-depth"]
+    assert second.logit_scale["video-depth"].item() == pytest.approx(-math.log(0.05))
+    if is_sigmoid:
+        assert second.logit_bias["text-depth"] == first.logit_bias["text-depth"] != -10
+
+
+def test_a_start_without_a_tower_of_the_recipe_is_refused() -> None:
+    first = Encoder.build({"audio": TowerSettings(sizes=SIZES)}, small_text(), pairs={})
+    with pytest.raises(RecipeError, match="init_from: has towers for audio, and none for depth, video"):
+        encoder(start=first)
+
+
 @pytest.mark.parametrize(("value", "kept"), [(-1.0, 0.0), (3.0, 3.0), (9.0, math.log(100))])
 def test_scales_are_clamped_to_1_and_100(value: float, kept: float) -> None:
     one = encoder()
