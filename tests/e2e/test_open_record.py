@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import json
-import os
+import sys
 import tarfile
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -14,8 +15,7 @@ import pytest
 
 import vidal
 from tests.conftest import ROOT
-from tests.runs import digests
-from tests.runs import vidal as command
+from tests.runs import command, digests
 
 PACKAGE = '''
 from typing import ClassVar
@@ -54,7 +54,7 @@ LIMIT = 5.0
 
 def run(folder: Path, *arguments: str | Path) -> str:
     """What a command prints, where the user's package is on the path."""
-    done = command(*arguments, env={"PYTHONPATH": os.pathsep.join([str(folder), str(ROOT)])}, cwd=folder)
+    done = command(*arguments, cwd=folder)
     assert done.returncode == 0, done.stderr
     return done.stdout
 
@@ -66,7 +66,7 @@ def build(folder: Path, recipe: dict[str, Any], out: str, workers: int) -> Path:
 
 
 @pytest.fixture(scope="module")
-def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     """A folder with the package, and the dataset ``out`` of two clips of which one is too grey."""
     folder = tmp_path_factory.mktemp("mine")
     (folder / "my_package").mkdir()
@@ -74,8 +74,12 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     (folder / "my_package" / "stages.py").write_text(PACKAGE)
     lines = [f"{ROOT}/samples/clips/{name}.mp4,{name}" for name in CLIPS]
     (folder / "clips.csv").write_text("\n".join(["url,clip_id", *lines]) + "\n")
+    sys.path.insert(0, str(folder))
     build(folder, recipe(), "out", workers=0)
-    return folder
+    yield folder
+    sys.path.remove(str(folder))
+    for name in ("my_package", "my_package.stages"):
+        sys.modules.pop(name, None)
 
 
 def recipe() -> dict[str, Any]:

@@ -14,8 +14,8 @@ import yaml
 from rich.console import Console
 
 import vidal
-from tests.runs import FEW_LETTERS, LETTERS, PAINT, SAME_TITLE, SHADE, digests, run, write_list, write_recipe
-from tests.runs import vidal as command
+from tests.runs import FEW_LETTERS, LETTERS, PAINT, SAME_TITLE, SHADE, command, digests, run, write_list, write_recipe
+from tests.runs import vidal as process
 from tests.store import s3_server
 from vidal.build import How, add, grow
 from vidal.dataset.dataset import Dataset
@@ -109,7 +109,7 @@ def test_a_bucket_that_is_not_there_and_a_server_that_is_away_are_one_line(
         run(recipe, "s3://nobodys/out", InProcessEngine())
     assert "\n" not in str(caught.value)
     away = {"AWS_ENDPOINT_URL": "http://127.0.0.1:9", "AWS_MAX_ATTEMPTS": "1"}
-    done = command("build", recipe, "--out", f"s3://{BUCKET}/x", "--engine", "local", "--workers", "0", env=away)
+    done = process("build", recipe, "--out", f"s3://{BUCKET}/x", "--engine", "local", "--workers", "0", env=away)
     assert (done.returncode, done.stdout, done.stderr.count("\n")) == (1, "", 1)
     assert done.stderr.startswith(f"vidal: s3://{BUCKET}/x")
 
@@ -121,7 +121,8 @@ def test_a_store_without_credentials_says_what_to_set(
         monkeypatch.delenv(name)
     monkeypatch.setenv("HOME", str(tmp_path))
     monkeypatch.setenv("AWS_EC2_METADATA_DISABLED", "true")
-    done = command("status", f"s3://{BUCKET}/some/where/out")
+    # In a process of its own, as this one has a session with the store already.
+    done = process("status", f"s3://{BUCKET}/some/where/out")
     assert (done.returncode, done.stdout, done.stderr.count("\n")) == (1, "", 1)
     assert "set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY" in done.stderr
 

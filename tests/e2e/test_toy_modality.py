@@ -15,8 +15,7 @@ import yaml
 from typer.testing import CliRunner
 
 import vidal
-from tests.runs import CAPTION, PAINT, SHADE, write_recipe
-from tests.runs import vidal as command
+from tests.runs import CAPTION, PAINT, SHADE, command, write_recipe
 from vidal import modality as modalities
 from vidal.commands import app
 from vidal.errors import VidalWarning
@@ -179,15 +178,15 @@ def test_an_exported_encoder_finds_it_too(folder: Path, trained: Path) -> None:
 
 
 def test_a_run_of_it_says_what_would_load_it(folder: Path, trained: Path) -> None:
-    done = command("eval", trained, "--data", folder / "set", env={"PYTHONPATH": f"{folder}:{vidal.__path__[0]}/.."})
+    done = command("eval", trained, "--data", folder / "set")
     assert (done.returncode, done.stderr.count("\n")) == (2, 1)
     assert "--allow-module toy_normals" in done.stderr and PATH in done.stderr
 
 
 def test_the_report_shows_it_or_says_in_one_line_why_not(folder: Path) -> None:
     for allowed, warned in (("", 1), ("toy_normals", 0)):
-        done = command("report", folder / "set", "--out", folder / "report.html",
-                       env={"PYTHONPATH": f"{folder}:{vidal.__path__[0]}/..", "VIDAL_ALLOW_MODULES": allowed})  # fmt: skip
+        forget()
+        done = command("report", folder / "set", "--out", folder / "report.html", env={"VIDAL_ALLOW_MODULES": allowed})
         assert (done.returncode, done.stderr.count("\n")) == (0, warned), done.stderr
         assert ("layer `normals` is skipped" in done.stderr) is bool(warned)
         page = (folder / "report.html").read_text()

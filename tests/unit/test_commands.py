@@ -19,8 +19,7 @@ from typer.main import get_command
 from typer.testing import CliRunner
 
 import vidal
-from tests.runs import PAINT, SAME_TITLE, TROUBLE, run, write_recipe
-from tests.runs import vidal as run_vidal
+from tests.runs import PAINT, SAME_TITLE, TROUBLE, command, run, write_recipe
 from vidal.commands import app
 from vidal.commands.terminal import guarded
 from vidal.dataset.dataset import Dataset
@@ -51,8 +50,8 @@ def test_the_version_is_the_packages() -> None:
 
 def test_every_command_has_a_line_of_help() -> None:
     listed = said("--help")
-    for name, command in get_command(app).commands.items():
-        assert command.help
+    for name, each in get_command(app).commands.items():
+        assert each.help
         assert name in listed
 
 
@@ -132,7 +131,7 @@ def read_only(tmp_path: Path) -> Iterator[Path]:
 
 
 def test_a_report_in_a_read_only_folder_is_one_line(built: Path, read_only: Path) -> None:
-    done = run_vidal("report", built, cwd=read_only)
+    done = command("report", built, cwd=read_only)
     assert (done.returncode, done.stdout, done.stderr.count("\n")) == (1, "", 1)
     assert done.stderr.startswith("vidal: ") and f"{read_only}/report.html: " in done.stderr
     assert "choose another --out" in done.stderr

@@ -20,11 +20,11 @@ from tests.runs import (
     SAME_TITLE,
     SHADE,
     TROUBLE,
+    command,
     digests,
     run,
     write_recipe,
 )
-from tests.runs import vidal as command
 from vidal.build import BuildResult, How, add
 from vidal.dataset import revisions
 from vidal.dataset.dataset import Dataset

@@ -18,12 +18,12 @@ from tests.runs import (
     SAME_TITLE,
     SHADE,
     TROUBLE,
+    command,
     digests,
     run,
     write_list,
     write_recipe,
 )
-from tests.runs import vidal as command
 from vidal.build import BuildResult, How, add, grow
 from vidal.dataset.dataset import Dataset
 from vidal.dataset.find import find
