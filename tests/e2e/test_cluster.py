@@ -7,12 +7,14 @@ import socket
 import subprocess
 import sys
 import tempfile
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from tests.runs import PAINT, SAME_TITLE, SHADE, digests, vidal, write_recipe
+from tests.runs import PAINT, SAME_TITLE, SHADE, digests, outcomes, run, vidal, write_recipe
+from vidal.engine.local import InProcessEngine
 from vidal.engine.ray_cluster import kill_processes_of
 
 
@@ -46,11 +48,19 @@ def test_a_cluster_that_is_joined_gives_the_bytes_of_a_local_run(
     cluster: tuple[str, dict[str, str]], tmp_path: Path
 ) -> None:
     address, env = cluster
-    recipe = write_recipe(tmp_path, [PAINT, SAME_TITLE, SHADE])
-    joined = vidal("build", recipe, "--out", tmp_path / "joined", "--ray-address", address, env=env)
+    listed = "".join(f"{n}.mp4,title {n % 10},{'ann' if n % 3 else 'bob'}\n" for n in range(12))
+    (tmp_path / "list.csv").write_text(f"url,title,uploader\n{listed}")
+    stages, source = (
+        [PAINT, SAME_TITLE, {"per_uploader": {"max_clips": 3}}, SHADE],
+        {"list": str(tmp_path / "list.csv")},
+    )
+    recipe = write_recipe(tmp_path, stages, source=source)
+    joined = vidal("build", recipe, "--out", tmp_path / "joined", "--ray-address", address, "--workers", "1", env=env)
     assert joined.returncode == 0, joined.stderr
-    assert vidal("build", recipe, "--out", tmp_path / "local", "--engine", "local").returncode == 0
+    run(recipe, tmp_path / "local", InProcessEngine())
     assert digests(tmp_path / "joined") == digests(tmp_path / "local")
+    reasons = Counter(reason for _, reason in outcomes(tmp_path / "local").values())
+    assert reasons == {None: 6, "duplicate": 2, "uploader_quota": 4}
 
 
 def test_a_cluster_that_is_not_there_is_one_line(tmp_path: Path) -> None:

@@ -79,19 +79,31 @@ ADDRESSES = {
 }
 
 
-@pytest.mark.parametrize("engine", ["local", "ray"])
+BUSY = "fault/unavailable/a.mp4"
+"""On a host of its own, and well when it is asked again later."""
+
+
+@pytest.fixture(scope="module", params=["local", "ray"])
+def crawled(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Path, Site]]:
+    """The folder of a crawl of all addresses, which tests only read, and the site that saw nothing else."""
+    folder = tmp_path_factory.mktemp("crawled")
+    with Site() as site:
+        urls = [site.url(f"/{path}") for path in ADDRESSES] + [site.url(f"/{BUSY}", 2)]
+        started = now()
+        done = crawl(folder, write_recipe(folder, {"urls": urls}), engine=request.param)
+        assert done.returncode == 0, done.stderr
+        assert all(started <= row["crawled_at"] <= now() for row in rows(folder))
+        yield folder, site
+
+
 def test_a_list_of_addresses_becomes_rows_with_their_reasons_and_a_build_starts_from_them(
-    site: Site, tmp_path: Path, engine: str
+    crawled: tuple[Path, Site], tmp_path: Path
 ) -> None:
-    urls = [site.url(f"/{path}") for path in ADDRESSES]
-    recipe, started = write_recipe(tmp_path, {"urls": urls}), now()
-    done = crawl(tmp_path, recipe, engine=engine)
-    assert done.returncode == 0, done.stderr
-    assert by_path(tmp_path) == ADDRESSES
-    assert all(started <= row["crawled_at"] <= now() for row in rows(tmp_path))
+    folder, _ = crawled
+    assert by_path(folder) == {**ADDRESSES, BUSY: ("failed", "server_error")}
     build = tmp_path / "build.yaml"
     stages = ["fetch", "probe", {"media": {"frames": 2}}]
-    build.write_text(yaml.safe_dump({"source": {"dataset": str(tmp_path / "crawl")}, "stages": stages}))
+    build.write_text(yaml.safe_dump({"source": {"dataset": str(folder / "crawl")}, "stages": stages}))
     done = command("build", build, "--out", tmp_path / "built", "--engine", "local", "--workers", "0")
     assert done.returncode == 0, done.stderr
     built = pq.read_table(tmp_path / "built" / "manifest").to_pylist()
@@ -139,16 +151,15 @@ def crawl_report(folder: Path, *more: str) -> dict[str, Any]:
     return report
 
 
-@pytest.mark.parametrize("engine", ["local", "ray"])
-def test_the_report_of_a_crawl_has_its_hosts_and_every_request_that_the_server_saw(tmp_path: Path, engine: str) -> None:
-    with Site() as site:
-        urls = [site.url(f"/{path}") for path in ADDRESSES] + [site.url("/fault/unavailable/a.mp4", 2)]
-        done = crawl(tmp_path, write_recipe(tmp_path, {"urls": urls}), engine=engine)
-        assert done.returncode == 0, done.stderr
-        site.heal()
-        done = command("retry", tmp_path / "crawl", "--engine", "local", "--workers", "0", "--reason", "server_error")
-        assert done.returncode == 0, done.stderr
-        requests = Counter(hit.host for hit in site.hits)
+def test_the_report_of_a_crawl_has_its_hosts_and_every_request_that_the_server_saw(
+    crawled: tuple[Path, Site], tmp_path: Path
+) -> None:
+    folder, site = crawled
+    shutil.copytree(folder / "crawl", tmp_path / "crawl")
+    site.heal()
+    done = command("retry", tmp_path / "crawl", "--engine", "local", "--workers", "0", "--reason", "server_error")
+    assert done.returncode == 0, done.stderr
+    requests = Counter(hit.host for hit in site.hits)
     report = crawl_report(tmp_path, "--by", "host")
     hosts = {group["name"]: group for group in report["groups"]}
     counts = ("candidates", "asked", "found", "fetched", "kept", "failed", "transient")

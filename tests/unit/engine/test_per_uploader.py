@@ -11,7 +11,6 @@ from rich.console import Console
 
 import vidal.clip
 from tests.runs import PAINT, SAME_TITLE, SHADE, digests, rows, run, write_recipe
-from tests.runs import vidal as process
 from vidal.build import How, grow
 from vidal.dataset.dataset import Dataset
 from vidal.dataset.verify import verify
@@ -81,14 +80,11 @@ def test_who_is_one_uploader(name: str, given: list[dict[str, Any]], kept: list[
     assert [clip_id for clip_id, status, _ in decided(1, *given) if status == "kept"] == kept, name
 
 
-def test_the_bytes_are_the_same_whatever_the_workers_and_the_engine(tmp_path: Path) -> None:
+def test_two_workers_give_the_bytes_of_one(tmp_path: Path) -> None:
+    """And so do those of Ray: `tests/e2e/test_cluster.py`."""
     wanted = digests(build(tmp_path, 2))
     run(tmp_path / "toys.yaml", tmp_path / "pool", PoolEngine(2))
     assert digests(tmp_path / "pool") == wanted
-    ray = ["--engine", "ray", "--workers", "2", "--set", "engine.object_store_bytes=104857600"]
-    done = process("build", tmp_path / "toys.yaml", "--out", tmp_path / "ray", *ray)
-    assert done.returncode == 0, done.stderr
-    assert digests(tmp_path / "ray") == wanted
 
 
 def test_a_refilter_gives_the_outcomes_of_a_build_with_the_other_quota(tmp_path: Path) -> None:
