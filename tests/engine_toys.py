@@ -151,6 +151,7 @@ class Wait(Stage):
 
     default_resources = Resources(batch_size=4, timeout_s=None)
     shards: tuple[int, ...] = ()
+    asks_once: bool = False
     _waiting: Waiting | None = PrivateAttr(default=None)
     _came: int = PrivateAttr(default=0)
 
@@ -163,9 +164,13 @@ class Wait(Stage):
         if self._waiting is None or clips[0].shard not in self.shards or len(clips) == 1:
             return
         with self._waiting() as ask_for_more:
-            before = self._came
+            before, deadline = self._came, time.monotonic() + 60
+            ask_for_more()
             while self._came == before:
-                ask_for_more()
+                if not self.asks_once:
+                    ask_for_more()
+                if time.monotonic() > deadline:
+                    raise TimeoutError("no other shard came")
                 time.sleep(0.01)
 
 

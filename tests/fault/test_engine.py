@@ -152,12 +152,13 @@ def test_a_shard_that_cannot_be_built_now_stays_open_and_the_same_run_again_buil
     assert digests(tmp_path / "out") == digests(tmp_path / "reference")
 
 
-def waiting_recipe(folder: Path, titles: Mapping[int, str], *waiting: int) -> Path:
+def waiting_recipe(folder: Path, titles: Mapping[int, str], *waiting: int, asks_once: bool = False) -> Path:
     """Six shards of two clips, of which some wait; ``titles`` are those of the first clip of a shard."""
     folder.mkdir()
     where = {row["shard"]: int(clip_id[1:]) for clip_id, row in rows(plan_of_twelve(folder)).items()}
     given = {where[shard]: title for shard, title in titles.items()}
-    stages = [PAINT, {TROUBLE: {"marks": str(folder)}}, {WAIT: {"shards": waiting}}, SHADE]
+    wait = {WAIT: {"shards": waiting, "asks_once": asks_once}}
+    stages = [PAINT, {TROUBLE: {"marks": str(folder)}}, wait, SHADE]
     return write_recipe(folder, stages, [given.get(n, f"clip {n}") for n in range(12)], shards={"size": 2})
 
 
@@ -175,6 +176,12 @@ def test_two_shards_of_a_worker_at_once_have_the_bytes_of_one_after_the_other_an
     assert run(recipe, tmp_path / "out", engine).done_shards == [1]
     run(recipe, tmp_path / "reference", InProcessEngine())
     assert digests(tmp_path / "out") == digests(tmp_path / "reference")
+
+
+def test_a_shard_that_asks_for_another_beside_two_gets_it_once_one_of_them_is_done(tmp_path: Path) -> None:
+    done = run(waiting_recipe(tmp_path / "toys", {}, 0, 1, asks_once=True), tmp_path / "out", Watched()).done_shards
+    assert done[0] == 0 and done.index(2) < done.index(1)
+    assert {status for status, _ in outcomes(tmp_path / "out").values()} == {"kept"}
 
 
 def test_a_death_costs_a_shard_that_only_waits_neither_its_pass_nor_an_attempt(tmp_path: Path) -> None:

@@ -15,7 +15,7 @@ class Admitted:
 
     def admit(self, host: str, kind: str, *, is_again: bool) -> dict[str, Any]:
         self.asked.append((host, kind))
-        return {"waited_s": 0.0, "send_by": inf}
+        return {"waited_s": 0.0, "send_by": inf, "is_probe": True}
 
     def answered(self, status: int) -> None:
         self.statuses.append(status)

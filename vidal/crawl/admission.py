@@ -51,7 +51,8 @@ class Admission:
     def admit(self, host: str, kind: str, *, is_again: bool = False) -> dict[str, Any]:
         """Wait until a request to the host may be sent; returns ``waited_s``, and ``reason`` if it may not.
 
-        It has to be sent before ``send_by`` (`time.monotonic`), or be admitted again.
+        It has to be sent before ``send_by`` (`time.monotonic`), or be admitted again; with ``is_probe`` its status is
+        to be told to `answered`.
         """
         if platform := self._settings.needs_acceptance(host):
             return _refusal("terms_not_accepted", f"{host} belongs to {platform}, which fetch.accept_terms lacks", 0.0)
@@ -70,7 +71,7 @@ class Admission:
                 self._is_probe = state != "open"
                 self._hosts.pop(budget, None)
                 self._hosts[budget] = host
-                return {"waited_s": waited_s, "send_by": asked_at + late_s}
+                return {"waited_s": waited_s, "send_by": asked_at + late_s, "is_probe": self._is_probe}
             paused_s += wait_s if state != "open" else 0.0
             if paused_s > _MAX_PAUSE_S:
                 self.refused = budget, wait_s, state

@@ -182,7 +182,9 @@ class FetchChild:
             return 0.0
         host, kind = str(message["admit"])[:_HOST_CHARACTERS], str(message["kind"])
         is_again = bool(message["is_again"])
-        go = {"waited_s": 0.0, "send_by": inf} if admission is None else admission.admit(host, kind, is_again=is_again)
+        go: dict[str, Any] = {"waited_s": 0.0, "send_by": inf, "is_probe": False}
+        if admission is not None:
+            go = admission.admit(host, kind, is_again=is_again)
         child.write(json.dumps(go).encode() + b"\n")
         return float(go["waited_s"])
 

@@ -9,10 +9,8 @@ import contextlib
 import json
 import os
 import sys
-import threading
 import time
 from pathlib import Path
-from queue import SimpleQueue
 from typing import IO
 from urllib.parse import quote
 
@@ -36,20 +34,25 @@ def main() -> None:
     asks, answers = _take_channels()
     guard.install()
 
+    is_probe = False
+
     def admit(host: str, kind: str) -> float:
+        nonlocal is_probe
         waited_s = 0.0
         for attempt in range(_ADMISSIONS):
             answers.write(json.dumps({"admit": host, "kind": kind, "is_again": attempt > 0}).encode() + b"\n")
-            go = json.loads(asks.get() or b"{}")
+            go = json.loads(asks.readline())
             if "reason" in go:
                 raise FetchError(go["reason"], go["detail"])
             waited_s += float(go["waited_s"])
+            is_probe = bool(go["is_probe"])
             if time.monotonic() < go["send_by"]:
                 break
         return waited_s
 
     def answered(status: int) -> None:
-        answers.write(json.dumps({"answered": status}).encode() + b"\n")
+        if is_probe:
+            answers.write(json.dumps({"answered": status}).encode() + b"\n")
 
     def delay(origin: str, delay_s: float) -> None:
         answers.write(json.dumps({"origin": origin, "delay_s": delay_s}).encode() + b"\n")
@@ -59,28 +62,17 @@ def main() -> None:
     )
     folders = tuple(folder for folder in (home, robots_folder) if folder)
     answers.write(b"{}\n")
-    while (line := asks.get()) is not None:
+    for line in iter(asks.readline, b""):
         answers.write(_answer(line, client, folders).to_line())
 
 
-def _take_channels() -> tuple[SimpleQueue[bytes | None], IO[bytes]]:
-    """Move stdin and stdout to private descriptors, so that no library's print ends up among the answers.
-
-    A thread reads stdin and ends the process at its end, the parent's death, even in the middle of a download.
-    """
+def _take_channels() -> tuple[IO[bytes], IO[bytes]]:
+    """Move stdin and stdout to private descriptors, so that no library's print ends up among the answers."""
     reader, writer = os.fdopen(os.dup(0), "rb"), os.fdopen(os.dup(1), "wb", buffering=0)
     null = os.open(os.devnull, os.O_RDWR)
     for descriptor in (0, 1, 2):
         os.dup2(null, descriptor)
-    asks: SimpleQueue[bytes | None] = SimpleQueue()
-
-    def read() -> None:
-        for line in reader:
-            asks.put(line)
-        os._exit(0)
-
-    threading.Thread(target=read, daemon=True).start()
-    return asks, writer
+    return reader, writer
 
 
 def _answer(line: bytes, client: Client, folders: tuple[str, ...]) -> Answer:

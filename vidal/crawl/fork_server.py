@@ -7,6 +7,7 @@ each child installs for itself; it dies with the thread that started it, and the
 
 from __future__ import annotations
 
+import gc
 import importlib
 import json
 import os
@@ -104,25 +105,29 @@ class ForkedChild(Supervised):
             return b""
 
     def poll(self) -> End | None:
-        """How the process ended, or None while it runs."""
-        return self._ask("poll")
+        """How the process ended, or None while it runs; one that has closed its end of the socket is ended."""
+        try:
+            # Of the socket and not of the server, which would have to wake up for each clip.
+            self._channel.settimeout(0)
+            if self._channel.recv(1, socket.MSG_PEEK):
+                return None
+        except BlockingIOError:
+            return None
+        except OSError:
+            # Closed here, or reset by a process that left something unread.
+            pass
+        return self.close()
 
     def close(self) -> End:
         """Kill the process with its group if it still runs, and release the socket."""
         self._channel.close()
-        end = self._ask("kill")
-        assert end is not None
-        return end
-
-    def _ask(self, what: str) -> End | None:
         if self._end is None:
             try:
-                code = self._server.call({what: self.pid})
+                code = self._server.call({"kill": self.pid})
             except OSError:
                 # The kernel kills the children with their server.
                 code = -signal.SIGKILL
-            if code is not None:
-                self._end = End(cause="exit" if code >= 0 else "signal", returncode=code)
+            self._end = End(cause="exit" if code >= 0 else "signal", returncode=code)
         return self._end
 
 
@@ -131,6 +136,8 @@ def main() -> None:
     die_with(int(sys.argv[1]))
     for name in _IMPORTS:
         importlib.import_module(name)
+    # What is imported lasts: a child's collections would look through it, and copy its pages.
+    gc.freeze()
     with socket.socket(fileno=os.dup(0)) as channel:
         while True:
             data, descriptors, *_ = socket.recv_fds(channel, _MESSAGE_BYTES, 1)
@@ -138,7 +145,7 @@ def main() -> None:
                 return
             message = json.loads(data)
             if "fork" not in message:
-                answer = _end_of(message.get("poll") or message["kill"], is_killed="kill" in message)
+                answer = _end_of(message["kill"])
             elif (answer := os.fork()) == 0:
                 channel.close()
                 _become(message, descriptors[0])
@@ -147,18 +154,16 @@ def main() -> None:
             channel.send(json.dumps(answer).encode())
 
 
-def _end_of(pid: int, *, is_killed: bool) -> int | None:
-    """The exit code of a child, or minus the number of the signal; None while it runs, unless it is to be killed."""
-    if is_killed:
-        # It is not reaped yet, so its number cannot have become another's.
-        for kill in (os.killpg, os.kill):
-            try:
-                kill(pid, signal.SIGKILL)
-            except ProcessLookupError:
-                # It has not made its group yet.
-                continue
-    reaped, status = os.waitpid(pid, 0 if is_killed else os.WNOHANG)
-    return os.waitstatus_to_exitcode(status) if reaped else None
+def _end_of(pid: int) -> int:
+    """Kill a child with its group; returns its exit code, or minus the number of the signal that ended it."""
+    # It is not reaped yet, so its number cannot have become another's.
+    for kill in (os.killpg, os.kill):
+        try:
+            kill(pid, signal.SIGKILL)
+        except ProcessLookupError:
+            # It has not made its group yet.
+            continue
+    return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
 
 
 def _become(message: dict[str, Any], channel: int) -> None:

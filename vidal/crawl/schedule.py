@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import threading
 import time
 from collections.abc import Callable, Sequence
@@ -40,7 +41,7 @@ class Schedule:
         is_up: Callable[[str], bool] = bool,
     ) -> None:
         """``is_up`` tells whether the hosts of a budget answer."""
-        self._lock = threading.Lock()
+        self._lock = threading.Condition()
         self._clock = clock
         self._is_up, self._threads, self._most_silent = is_up, threads, max(1, threads // 2)
         self._waiting: dict[str, list[Turn]] = {}
@@ -86,17 +87,22 @@ class Schedule:
             self._busy[budget] += 1
             return due[budget]
 
-    def is_idle(self) -> bool:
-        """Whether less than half of the threads have clips, those that are due soon included."""
+    def wait_until_idle(self, timeout_s: float) -> bool:
+        """Whether less than half of the threads have clips, those that are due soon included, within a time."""
         with self._lock:
-            soon = self._clock() + _SOON_S
-            due = (
-                turn
-                for name, turns in self._waiting.items()
-                for turn in turns
-                if max(turn.not_before, self._held_until.get(name, 0.0)) <= soon
-            )
-            return sum(self._busy.values()) + sum(1 for _ in due) < self._threads / 2
+            return self._lock.wait_for(self._is_idle, timeout_s)
+
+    def _is_idle(self) -> bool:
+        soon = self._clock() + _SOON_S
+        due = (
+            turn
+            for name, turns in self._waiting.items()
+            for turn in turns
+            if max(turn.not_before, self._held_until.get(name, 0.0)) <= soon
+        )
+        # No further than the answer: this is asked at the end of each turn.
+        busy, enough = sum(self._busy.values()), self._threads / 2
+        return busy + sum(1 for _ in itertools.islice(due, self._threads)) < enough
 
     def stop(self) -> None:
         """Leave the clips that are waiting as they are."""
@@ -107,6 +113,8 @@ class Schedule:
         with self._lock:
             now = self._clock()
             self._busy[turn.budget] -= 1
+            # Only the end of a turn makes the threads idle.
+            self._lock.notify_all()
             if later is None or later.of == "clip":
                 # The visit may have been what its budget had no room for.
                 self._held_until.pop(turn.budget, None)

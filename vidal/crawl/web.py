@@ -64,7 +64,7 @@ class WebFetcher:
     def fetch(self, clips: Sequence[Clip], judge: Judge, ask_for_more: Callable[[], None] = lambda: None) -> None:
         """Download each clip's file into its folder, or leave the clip rejected by ``judge`` or failed.
 
-        ``ask_for_more`` is called now and then while the last clips leave threads idle.
+        ``ask_for_more`` is called once the last clips leave threads idle, and now and then while they do.
 
         With ``when_unavailable: open`` the first clip that gives up a paused host raises `NotNowError` for all of them.
         """
@@ -78,13 +78,15 @@ class WebFetcher:
         schedule = Schedule(turns, self._clock, threads, self._visitor.is_up)
         with ThreadPoolExecutor(threads, thread_name_prefix="fetch") as pool:
             running = {pool.submit(self._work, schedule, judge) for _ in range(threads)}
+            is_idle = False
             while running:
-                ended, running = wait(running, _LOOK_S)
+                is_idle = schedule.wait_until_idle(0.0 if is_idle else _LOOK_S)
+                if is_idle:
+                    ask_for_more()
+                ended, running = wait(running, _LOOK_S if is_idle else 0.0)
                 for each in ended:
                     # What a thread raises is no clip's failure, and ends the run.
                     each.result()
-                if schedule.is_idle():
-                    ask_for_more()
 
     def _work(self, schedule: Schedule, judge: Judge) -> None:
         with self._visitor.child() as child:

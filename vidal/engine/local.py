@@ -8,6 +8,7 @@ import multiprocessing
 import os
 import signal
 import threading
+import time
 from collections import deque
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -25,6 +26,7 @@ from vidal.process import exit_text, sweep_folders
 from vidal.stage import Direct, Shared
 
 _TICK_S = 0.5
+_ADVANCE_S = 0.1
 _MOST_SHARDS = 2
 """Shards that one worker makes at once, while one of them waits."""
 _NOTHING = UnderWay(stage="", clip_ids=())
@@ -272,6 +274,8 @@ class _PipeNotes(Notes):
     def __init__(self, pipe: Connection) -> None:
         self._pipe = pipe
         self._lock = threading.Lock()
+        self._advanced, self._advanced_at = (-1, ""), 0.0
+        """Shard and stage of the counts that were last sent, and when."""
 
     def send(self, kind: str, value: object) -> None:
         with self._lock:
@@ -284,7 +288,11 @@ class _PipeNotes(Notes):
         self.send("turn", shard)
 
     def advance(self, report: ShardReport) -> None:
-        self.send("advance", report)
+        # A display shows no more, and a message takes as long as a quick stage.
+        latest, now = (report.shard, report.stage), time.monotonic()
+        if latest != self._advanced or now - self._advanced_at >= _ADVANCE_S:
+            self._advanced, self._advanced_at = latest, now
+            self.send("advance", report)
 
     def more(self) -> None:
         """Ask for another shard beside the one that is being made."""

@@ -12,6 +12,8 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
+import pyarrow as pa
+
 from vidal.clip import Clip
 from vidal.dataset.commit import ShardWriter
 from vidal.engine import isolate
@@ -52,8 +54,8 @@ def become_worker(*, gpus: float, parent_pid: int | None) -> None:
 class Worker:
     """Holds the loaded stages of some groups of a job and runs shards through them.
 
-    One thread at a time computes. While a stage waits, as for the last retries of a crawl, another thread may make
-    another shard, which the worker asks for through ``more``.
+    One thread at a time computes. Once a stage waits, as for the last clips of a crawl, another thread may make
+    another shard, which the worker asks for through ``more``: its files are fetched while the first is packed.
     """
 
     def __init__(self, job: Job, groups: Sequence[Group], notes: Notes, more: Callable[[], None] | None = None) -> None:
@@ -66,6 +68,9 @@ class Worker:
         """The shard that has the turn."""
         self._making: dict[int, Assignment] = {}
         self._has_asked = False
+        self._asking: set[int] = set()
+        """The shards whose stage has asked for another one, in its last wait."""
+        self._asking_lock = threading.Lock()
         self._loader: ClipLoader | None = None
         self._scratch = private_folder("worker")
 
@@ -90,6 +95,8 @@ class Worker:
                     f"stage {stage.step_name()} could not be set up: {type(error).__name__}: {error}"
                 ) from error
         self._loader = ClipLoader(self._job)
+        # Arrow imports pandas, where there is one, at its first conversion: the first clip's, while others are fetched.
+        pa.array([None])
 
     def close(self) -> None:
         shutil.rmtree(self._scratch, ignore_errors=True)
@@ -159,8 +166,21 @@ class Worker:
             report.give_back(error)
         finally:
             del self._making[assignment.shard]
+            self._asking.discard(assignment.shard)
             self._turn.release()
+            # The other one may have asked while there were two.
+            self._ask_for_more()
         return report
+
+    def _ask_for_more(self) -> None:
+        with self._asking_lock:
+            # After a death each clip is alone, so that the next one tells which it was.
+            # A copy, as the other thread may begin its shard at any moment.
+            making = list(self._making.values())
+            is_alone = len(making) == 1 and making[0].shard in self._asking and not making[0].isolate
+            if self._more is not None and is_alone and not self._has_asked:
+                self._has_asked = True
+                self._more()
 
     def _take_turn(self, shard: int) -> None:
         self._turn.acquire()
@@ -170,16 +190,13 @@ class Worker:
     @contextmanager
     def _waiting(self) -> Iterator[Callable[[], None]]:
         """Let another shard be made meanwhile; gives the function that asks for one."""
+        shard = self._shard
+        self._asking.discard(shard)
 
         def ask() -> None:
-            # After a death each clip is alone, so that the next one tells which it was.
-            # A copy, as the other thread may begin its shard at any moment.
-            making = list(self._making.values())
-            if self._more is not None and len(making) == 1 and not making[0].isolate and not self._has_asked:
-                self._has_asked = True
-                self._more()
+            self._asking.add(shard)
+            self._ask_for_more()
 
-        shard = self._shard
         # Before it is released: the next note of a turn is of whoever takes it.
         self._notes.turn(None)
         self._turn.release()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import queue
 import threading
 import time
 from pathlib import Path
@@ -112,6 +113,17 @@ def test_a_clip_that_is_put_off_lets_others_go_and_comes_back_in_its_time() -> N
     assert schedule.take() is turns[0]
     schedule.done(turns[0], None)
     assert schedule.take() is None
+
+
+def test_who_waits_for_idle_threads_is_woken_by_the_turn_that_ends() -> None:
+    turns = [Turn("a", Clip(url=f"http://a/{n}"), Tries(WebSettings())) for n in range(3)]
+    schedule, told = Schedule(turns, threads=4), queue.SimpleQueue[bool]()
+    assert [schedule.take(), schedule.take(), schedule.wait_until_idle(0.0)] == [*turns[:2], False]
+    threading.Thread(target=lambda: told.put(schedule.wait_until_idle(3600.0)), daemon=True).start()
+    schedule.done(turns[0], None)
+    assert not schedule.wait_until_idle(0.0), "one clip has a thread, and one is due"
+    schedule.done(turns[1], Later(60.0))
+    assert told.get(timeout=60), "another is due, and one in a minute"
 
 
 @pytest.mark.parametrize("of", ["budget", "pause"])
