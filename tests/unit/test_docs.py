@@ -14,9 +14,9 @@ import yaml
 
 from tests.conftest import ROOT
 from tools import reference
-from vidal import commands, recipe
+from vidal import commands, modality, recipe
 from vidal.stages import CATALOGUE
-from vidal.stages.describe import Catalogue
+from vidal.stages.describe import Catalogue, settings_of
 
 PAGES = [ROOT / f"{name}.md" for name in ("README", "ARCHITECTURE", "CONTRIBUTING")] + sorted(
     (ROOT / "docs").glob("*.md")
@@ -60,8 +60,11 @@ def test_the_references_have_every_stage_and_every_command() -> None:
     assert {name.split()[0] for name in re.findall(r"^### vidal (.*)$", commands, re.M)} == {*APP.commands}
 
 
-def test_every_setting_of_a_stage_says_what_it_means() -> None:
+def test_every_setting_says_what_it_means() -> None:
     bare = {stage.name: [one.name for one in stage.settings if not one.meaning] for stage in Catalogue.all()}
+    bare["training"] = [one.name for one in reference.training_settings() if not one.meaning]
+    for one in modality.all():
+        bare[one.layer] = [setting.name for setting in settings_of(one.transform) if not setting.meaning]
     assert {name: settings for name, settings in bare.items() if settings} == {}
 
 

@@ -30,10 +30,13 @@ class AudioTransform(Transform):
     """
 
     mel_bins: int = Field(126, ge=8)
+    """Mel bands of the spectrogram."""
     length: int = Field(1036, ge=8)
     """Number of 10 ms steps in each crop."""
     mean: float = -4.2677393
+    """Mean of the log mel energies, subtracted."""
     std: float = 4.5689974
+    """Half of what the log mel energies are divided by, as in AST (Gong et al., 2021)."""
 
     @classmethod
     def settings_for(cls, height: int, width: int, frames: int | None) -> dict[str, Any]:

@@ -25,7 +25,9 @@ class DepthTransform(ImageTransform):
 
     # LanguageBind's range.
     max_m: float = Field(10.0, gt=0)
+    """Depth in metres that becomes white; larger depths are clipped to it."""
     min_m: float = Field(0.01, ge=0)
+    """Depth in metres that smaller ones are clipped to."""
 
     white: ClassVar[float] = 1.0
 

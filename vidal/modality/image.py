@@ -49,8 +49,11 @@ class ImageTransform(Transform):
     size: int = Field(224, ge=8)
     """Side of the square in pixels."""
     frames: int = Field(1, ge=1)
+    """Frames of each clip, spread over it."""
     mean: tuple[float, float, float] = CLIP_MEAN
+    """Mean of each channel, subtracted."""
     std: tuple[float, float, float] = CLIP_STD
+    """Standard deviation of each channel, divided by."""
     crop: Literal["random", "centre"] = "centre"
     """Position of the crop in training; in evaluation it is always the centre."""
     flip: float = Field(0.0, ge=0, le=1)

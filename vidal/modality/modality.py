@@ -27,7 +27,7 @@ class Transform(BaseModel, ABC):
     With a random generator it augments the sample (training); without one it is deterministic (evaluation).
     """
 
-    model_config = ConfigDict(extra="forbid")
+    model_config = ConfigDict(extra="forbid", use_attribute_docstrings=True)
 
     @classmethod
     @abstractmethod

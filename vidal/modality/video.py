@@ -13,8 +13,11 @@ class VideoTransform(ImageTransform):
     """Preprocessing of video: in training, the random crop and flip are the same for all frames."""
 
     frames: int = Field(8, ge=1)
+    """Frames of each clip, spread over it."""
     crop: Literal["random", "centre"] = "random"
+    """Position of the crop in training; in evaluation it is always the centre."""
     flip: float = Field(0.5, ge=0, le=1)
+    """Probability of a horizontal flip in training."""
 
 
 class Video(ImageModality):

@@ -69,7 +69,7 @@ class Description:
             reads=list(step.reads), writes=[column for column in step.writes if column not in layers],
             layers=list(layers),
             columns={column: {**c.kind, "meaning": c.doc} for column, c in step.columns.items()},
-            settings=list(_settings(step)),
+            settings=list(settings_of(step)),
         )  # fmt: skip
 
     def lines(self) -> Iterator[str]:
@@ -106,8 +106,8 @@ class Catalogue(list[Description]):
         return {"stages": [description.as_json() for description in self]}
 
 
-def _settings(kind: type[BaseModel], given: BaseModel | None = None, prefix: str = "") -> Iterator[Setting]:
-    """Yield the settings of a stage, including those of nested settings; ``resources`` come last."""
+def settings_of(kind: type[BaseModel], given: BaseModel | None = None, prefix: str = "") -> Iterator[Setting]:
+    """Yield the settings of a class, including those of nested settings; ``resources`` come last."""
     # model_construct, as a class with a required setting has no instance of defaults alone.
     defaults = (given or kind.model_construct()).model_dump(mode="json", warnings=False)
     for name in sorted(kind.model_fields, key="resources".__eq__):
@@ -126,7 +126,9 @@ def _settings(kind: type[BaseModel], given: BaseModel | None = None, prefix: str
         for inner in (field.annotation, *get_args(field.annotation)):
             if isinstance(inner, type) and issubclass(inner, BaseModel):
                 own = kind.default_resources if name == "resources" and issubclass(kind, Stage) else None
-                yield from _settings(inner, own, f"{prefix}{name}.")
+                # Of a mapping to settings, each entry has them.
+                entry = "NAME." if get_origin(field.annotation) is dict else ""
+                yield from settings_of(inner, own, f"{prefix}{name}.{entry}")
 
 
 def _type(annotation: Any) -> str:

@@ -12,7 +12,7 @@ from typing import Literal
 
 import torch
 import torch.nn.functional as F
-from pydantic import BaseModel, ConfigDict, model_validator
+from pydantic import BaseModel, ConfigDict
 from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
@@ -25,27 +25,15 @@ _CHUNK_ROWS = 4096
 class LossSettings(BaseModel):
     """The kind of loss, and how it is computed over several ranks."""
 
-    model_config = ConfigDict(extra="forbid")
+    model_config = ConfigDict(extra="forbid", use_attribute_docstrings=True)
 
     kind: Literal["info_nce", "sigmoid"] = "info_nce"
     """InfoNCE as in CLIP (Radford et al., 2021), or the pairwise sigmoid loss of SigLIP (Zhai et al., 2023)."""
     local: bool = True
     """Each rank computes the logits of its own rows against all, in O(b n) memory instead of O(n n); the loss is the
     same. open_clip calls it ``local_loss``."""
-    gather_gradient: bool = True
-    """Propagate gradients through the gathered features of other ranks; open_clip calls it ``gather_with_grad``."""
     mask_duplicates: bool = False
     """Exclude negatives that are in fact matches, as they have the same text or are the same clip."""
-
-    @model_validator(mode="after")
-    def _is_exact(self) -> LossSettings:
-        if self.local and not self.gather_gradient:
-            raise ValueError(
-                "local without gather_gradient gives wrong gradients; set gather_gradient, or local: false"
-            )
-        if not self.gather_gradient:
-            raise ValueError("without gather_gradient gradients are too small by the number of ranks; leave it on")
-        return self
 
 
 def contrastive_loss(

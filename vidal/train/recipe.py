@@ -120,6 +120,7 @@ class TrainRecipe(Settings):
     modalities: list[str] = Field(default_factory=list, exclude_if=lambda paths: not paths)
     """Custom modalities, each as ``package.module:NAME``."""
     text: Text
+    """The text tower, and which texts of a clip it encodes."""
     towers: dict[str, TowerRecipe] = Field(min_length=1)
     """The towers by modality."""
     init_from: str | None = None
@@ -127,8 +128,11 @@ class TrainRecipe(Settings):
     pairs: dict[str, PairRecipe] = Field(default_factory=dict)
     """Modality pairs to align, such as ``text-depth``; by default text with every tower."""
     loss: LossSettings = LossSettings()
+    """The contrastive loss."""
     optimiser: OptimiserSettings = OptimiserSettings()
+    """AdamW, its learning rate, clipping and averaging."""
     data: Data = Data()
+    """How the datasets are sampled and read."""
     batch_size: int = Field(ge=2)
     """Samples per step, over all ranks."""
     chunk_size: int | None = Field(None, ge=1)
@@ -150,7 +154,9 @@ class TrainRecipe(Settings):
     max_broken_share: float = Field(0.5, ge=0, le=1)
     """Stop if more than this share of the last 512 samples cannot be read."""
     checkpoints: CheckpointSettings = CheckpointSettings()
+    """When checkpoints are written and deleted."""
     log: LogSettings = LogSettings()
+    """Where metrics are logged."""
 
     @field_validator("towers")
     @classmethod

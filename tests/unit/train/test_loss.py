@@ -6,8 +6,6 @@ import pytest
 import torch
 from torch import Tensor
 
-from vidal.errors import RecipeError
-from vidal.settings import validate
 from vidal.train.loss import LossSettings, contrastive_loss, duplicate_negatives, info_nce, sigmoid
 
 ROWS, WIDTH = 10, 5
@@ -97,12 +95,3 @@ def test_duplicates_count_unless_masked_and_an_invalid_one_never(kind: str) -> N
     valid[1] = False
     of_rest = [contrastive_loss(s, a, b, scale, bias, valid, group).item() for s in (plain, masked)]
     assert of_rest[0] == pytest.approx(of_rest[1], abs=1e-15)
-
-
-@pytest.mark.parametrize("wrong", [
-    {"local": True, "gather_gradient": False}, {"local": False, "gather_gradient": False}, {"gather_gradient": False},
-])  # fmt: skip
-def test_settings_that_give_wrong_gradients_are_rejected_in_a_line(wrong: dict[str, bool]) -> None:
-    with pytest.raises(RecipeError, match="gather_gradient") as caught:
-        validate(LossSettings, wrong, "recipe.yaml")
-    assert "\n" not in str(caught.value)

@@ -58,7 +58,7 @@ def test_the_published_settings_are_those_of_the_paper(modality: str) -> None:
     ({"pairs": {"depth-depth": {}}}, "write two of text"),
     ({"towers": {"depth": {"sizes": SIZES}, "audio": {"sizes": SIZES}},
       "pairs": {"text-depth": {"weight": 1}, "text-audio": {}}}, "give every pair a weight, or none"),
-    ({"loss": {"local": True, "gather_gradient": False}}, "gather_gradient"),
+    ({"loss": {"kind": "triplet"}}, "loss.kind: Input should be 'info_nce' or 'sigmoid'"),
     ({"text": {"model": "m", "views": {"captoin": 1}}}, "did you mean caption?"),
     ({"text": {"model": "m", "views": "mixed"}}, "no preset `mixed`"),
 ])  # fmt: skip
