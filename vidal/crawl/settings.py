@@ -89,7 +89,7 @@ class WebSettings(BaseModel):
     wall_s: float = Field(600.0, gt=0)
     """Wall-clock limit of one visit in seconds; a clip that has taken so long is left to `vidal retry`."""
     concurrency: int = Field(8, ge=1, le=64)
-    """Concurrent visits per worker, and as many more for its next shard while the last clips of one wait or are packed."""
+    """Concurrent visits per worker, and as many more for its next shard while one ends or is packed."""
     tries: int = Field(4, ge=1)
     """Attempts per clip before a transient failure is final."""
     back_off_s: float = Field(2.0, ge=0)
