@@ -5,7 +5,8 @@
 A line is a synset: the number of its lexicographer file, its words, and the synsets above it and derived from it
 as distances in lines; a plus follows a word in its most frequent sense as a noun, verb, adjective or adverb. It has
 single words and phrasal verbs: those in VOCABULARY (a text file with one word a line, such as a tokenizer's), those
-that WordNet's own texts contain, and every name of a person, animal, artefact or food. Rare senses are left out.
+that WordNet's own texts contain, every verb and adjective, and every name of a person, animal, plant, artefact or
+food. Rare senses are left out.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ from vidal.caption.lexicon import FILE
 
 SENSES = 4
 """Most frequent senses of a word, of each part of speech, that are kept."""
-_OF_THINGS = ("05", "06", "13", "18")
+_OF_THINGS = ("05", "06", "13", "18", "20")
 _POS = {"noun": "n", "verb": "v", "adj": "a", "adv": "r"}
 
 
@@ -85,7 +86,7 @@ def _lines(path: Path) -> list[str]:
 def _is_kept(word: str, file: str, sense: str, known: set[str]) -> bool:
     if re.fullmatch("[a-z]+_[a-z]+", word):
         return sense.startswith("v") and word.split("_")[0] in known
-    return bool(re.fullmatch("[a-z]+", word)) and (word in known or file in _OF_THINGS)
+    return bool(re.fullmatch("[a-z]+", word)) and (word in known or file in _OF_THINGS or sense[0] in "va")
 
 
 def _targets(pointers: list[tuple[str, str]], symbols: str) -> list[str]:

@@ -12,7 +12,8 @@ from collections.abc import Sequence
 from functools import cached_property
 
 from vidal.caption.lexicon import ANIMALS, SAYING, is_known, is_noun, is_usually, senses
-from vidal.caption.support import forms_of, is_animate, is_exact, is_supported, is_used_as_verb, known
+from vidal.caption.reality import actual, is_in_doubt
+from vidal.caption.support import forms_of, is_animate, is_exact, is_statement, is_supported, is_used_as_verb, known
 from vidal.caption.views import View
 from vidal.caption.words import FRAMING_WORDS, FUNCTION_WORDS, HEDGES, content_words, lemmas, tokens
 
@@ -81,6 +82,13 @@ class Sentence:
         is_pronoun = at > 0 and self._words[at - 1].casefold() in ("them", "it", "which")
         return (candidates[0] if is_pronoun else candidates[-1]) if candidates else None
 
+    def _is_name(self, word: str) -> bool:
+        """Return whether a word has a capital in a view, and not only as the first of it or as one of many."""
+        return any(
+            word[:1].isupper() and re.search(rf"(?:[a-z]\S* |: |vs\.? ){re.escape(word)}\b", view.text)
+            for view in self._views
+        )
+
     @cached_property
     def _missing(self) -> list[int]:
         return self._without(self._views, self._claims)
@@ -130,12 +138,26 @@ class Sentence:
         early = [at for at in self._claims if at < hedge and at not in self._missing]
         return [self._words[at] for at in self._without(sure, early)]
 
+    def unreal(self) -> list[str]:
+        """Return the words of a statement that the views only ask, plan, imagine or deny."""
+        if is_in_doubt(self.text) or not is_statement(self._words):
+            return []
+        views = [View(name=v.name, text=actual(v.text) if v.quoted else v.text, quoted=v.quoted) for v in self._views]
+        said, all_said = (known(tuple(view.text for view in of)).lemmas for of in (views, self._views))
+        # What is only asked is no answer, though a synonym of it stands elsewhere.
+        doubted = {at for at in self._claims if self._forms[at] & all_said and not self._forms[at] & said}
+        doubted |= set(self._without(views, self._claims)) - set(self._missing)
+        return [self._words[at] for at in sorted(doubted)]
+
     def animal_that_speaks(self) -> str | None:
         """Return the animal to which the sentence gives speech, or None."""
         for at in range(len(self._words)):
             speaker = self._speaker(at) if self._says(at) else None
-            if speaker is not None and any(is_usually(lemma, ANIMALS) for lemma in lemmas(self._words[speaker])):
-                return self._words[speaker]
+            if speaker is None:
+                continue
+            word = self._words[speaker]
+            if not self._is_name(word) and any(is_usually(lemma, ANIMALS) for lemma in lemmas(word)):
+                return word
         return None
 
 

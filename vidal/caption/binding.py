@@ -11,7 +11,17 @@ import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-from vidal.caption.lexicon import ANIMALS, PERSONS, implied, is_noun, is_usually, is_verb, senses
+from vidal.caption.lexicon import (
+    ANIMALS,
+    PERSONS,
+    implied,
+    is_known,
+    is_noun,
+    is_usually,
+    is_verb,
+    senses,
+    specific_verb,
+)
 from vidal.caption.support import COLOURS, is_used_as_verb
 from vidal.caption.words import NEGATIONS, content_words, lemmas, number, tokens
 
@@ -93,7 +103,9 @@ def swapped_roles(text: str, views: Sequence[str]) -> str | None:
         if not same or not role.before:
             continue
         doers = [agent for other in same for agent in other.agents]
-        is_other = doers and not any(_is_same(mine, agent) for mine in role.agents for agent in doers)
+        # A name may be that of the doer.
+        is_named = not any(map(is_known, role.before[0]))
+        is_other = doers and not is_named and not any(_is_same(mine, agent) for mine in role.agents for agent in doers)
         # The doer is somebody else in this view, or the view's doer has become the object.
         others = [noun for other in view for noun in (*other.before, *other.after)]
         if is_other and (
@@ -112,7 +124,12 @@ def _roles(text: str) -> Iterator[_Role]:
     for clause in _ROLE_CLAUSE.split(text):
         words = tokens(clause)
         forms = [lemmas(word) for word in words]
-        nouns = [bool(content_words(word)) and any(map(is_noun, forms[at])) for at, word in enumerate(words)]
+        # A word that the lexicon lacks is a name.
+        nouns = [
+            bool(content_words(word))
+            and (any(map(is_noun, forms[at])) or (word[0].isupper() and not any(map(is_known, forms[at]))))
+            for at, word in enumerate(words)
+        ]
         for at, word in enumerate(words):
             if not is_used_as_verb(words, at):
                 continue
@@ -134,7 +151,10 @@ def _is_animate(forms: Lemmas) -> bool:
 
 
 def _is_same_verb(one: Lemmas, two: Lemmas) -> bool:
-    return bool(one & two) or any(senses(a) & senses(b) for a, b in itertools.product(one, two))
+    return bool(one & two) or any(
+        senses(a) & senses(b) or specific_verb(a) & senses(b) or specific_verb(b) & senses(a)
+        for a, b in itertools.product(one, two)
+    )
 
 
 def _is_same(one: Lemmas, two: Lemmas) -> bool:

@@ -16,6 +16,8 @@ from dataclasses import dataclass
 from vidal.caption.attribution import LICENSED, SEEN, Sentence
 from vidal.caption.binding import misattached, misnegated, swapped_roles
 from vidal.caption.injection import is_instruction
+from vidal.caption.links import crossed
+from vidal.caption.spelling import edited, in_digits
 from vidal.caption.views import LINK, View
 from vidal.caption.words import FRAMING_WORDS, FUNCTION_WORDS, content_words, lemma_set, lemmas, tokens
 
@@ -40,6 +42,12 @@ _CALL = re.compile(
     r"^(?:(?:come|go) (?:and|on)|[a-z]+ (?:your|this|these|us|me|now|out|our)|don't|let's|watch (?:until|till)|stay"
     r" tuned)\b|!\W*$"
     r"|\b(?:link in bio|(?:like|subscribe|follow|share) (?:and|for|now|us|to)|swipe up|click (?:here|the link))\b",
+    re.IGNORECASE,
+)
+# A video may be called short, and a look at something.
+_FRAME = re.compile(
+    r"\b(?:short (?=video|clip|film|recording)|(?<=a )(?:look|glimpse) (?:at|of|into|inside)|close[ -]?up (?=of)"
+    r"|(?:compilation|montage|series) (?=of))\b",
     re.IGNORECASE,
 )
 _SENTENCE_END = re.compile(r"(?<=[.!?])[\"')]*\s+(?=[\"'(]*[A-Z0-9])")
@@ -99,7 +107,7 @@ def _faults_of_text(text: str, secret: str, prompt: str) -> Iterator[tuple[str, 
         yield "leak", " ".join(min(shared))
     if address := LINK.search(text):
         yield "url", address.group()
-    plain = re.sub(r"(?<!\w)'[^']+'(?!\w)", " ", text)
+    plain = re.sub(r"(?<!\w)'(?:[^']|\b'\b)+'(?!\w)", " ", text)
     if about := _META.search(plain):
         yield "meta", about.group()
     sentences = _SENTENCE_END.split(plain)
@@ -123,6 +131,8 @@ def _faults_of_text(text: str, secret: str, prompt: str) -> Iterator[tuple[str, 
 
 def _faults_against(text: str, views: Sequence[View]) -> Iterator[tuple[str, str]]:
     """Yield reason and detail of what the text claims beyond, or against, its ``views``."""
+    text = in_digits(_FRAME.sub(" ", text))
+    views = [View(name=view.name, text=edited(view.text), quoted=view.quoted) for view in views]
     sentences = [Sentence(sentence, views) for sentence in _SENTENCE_END.split(text)]
     if missing := [word for sentence in sentences for word in sentence.unsupported()]:
         yield "unsupported", " ".join(dict.fromkeys(missing))
@@ -130,6 +140,8 @@ def _faults_against(text: str, views: Sequence[View]) -> Iterator[tuple[str, str
         yield "unattributed", " ".join(dict.fromkeys(unattributed))
     if unsure := [word for sentence in sentences for word in sentence.overclaimed()]:
         yield "overclaim", " ".join(dict.fromkeys(unsure))
+    if unreal := [word for sentence in sentences for word in sentence.unreal()]:
+        yield "unreal", " ".join(dict.fromkeys(unreal))
     for sentence in sentences:
         if speaker := sentence.animal_that_speaks():
             yield "speaker", f"a {speaker} does not speak"
@@ -140,6 +152,8 @@ def _faults_against(text: str, views: Sequence[View]) -> Iterator[tuple[str, str
     for sentence in sentences:
         if wrong := misattached(sentence.text, texts):
             yield "misattached", wrong
+        if wrong := crossed(sentence.text, texts):
+            yield "crossed", wrong
         if wrong := misnegated(sentence.text, texts):
             yield "negation", wrong
         if wrong := swapped_roles(sentence.text, shown):

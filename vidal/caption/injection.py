@@ -8,8 +8,15 @@ from __future__ import annotations
 
 import base64
 import binascii
+import codecs
+import html
 import re
 import unicodedata
+import urllib.parse
+from collections.abc import Iterator
+
+from vidal.caption.injection_abroad import FOREIGN
+from vidal.caption.spelling import cut
 
 # What a captioner writes, who it is, what it is to write from, and its writing.
 _CAPTION = (
@@ -40,6 +47,10 @@ _MUST = r"(?:must|should|shall|has to|have to|needs? to|(?:are|is)(?: required)?
 _ORDERS = (
     r"(?:instructions?|prompts?|directions?|guidelines|commands?|context|captions?|tasks?|guidance"
     r"|notes|system message|(?:previous|prior|above|earlier|your|the|all) (?:rules?|messages?))"
+)
+_DROP_OR_SKIP = (
+    r"(?:ignore|disregard|forget(?: about)?|override|discard|dismiss|skip|abandon|erase|set aside|throw (?:away|out)"
+    r"|put aside|pay no (?:attention|heed) to)"
 )
 _DROP = r"(?:ignore|disregard|forget|override|bypass|discard|neglect|overlook|dismiss)"
 
@@ -115,53 +126,50 @@ _ENGLISH = (
     r"\bcaption ?(?::=|=)|[\"']caption|(?:^|[.;\n])\s*(?:speech|title)\s*:.*\bcaption\s*:",
     r"\b(?:decode|base64)\b.{0,30}\b(?:obey|follow|execute|do what|write|caption|description)\b",
     r"\b(?:when|once|as) you (?:describe|caption|summari[sz]e|label)\b",
+    # What came before is to be dropped for something else, or its reader is to change its work.
+    rf"\b{_DROP_OR_SKIP}\b.{{0,20}}\b(?:the |all |everything |anything |whatever (?:is|was|came|comes"
+    rf"|stands) )?(?:above|before(?: this)?|preceding"
+    rf"|previous|prior)\b(?: (?:text|lines?|words|content|messages?|data))?\W+(?:and|but|then|instead|just|now|,)?\W*"
+    rf"(?:just |only |instead |then )?{_WRITE}\b",
+    rf"\b(?:do not|don't|never|no longer|stop) (?:follow(?:ing)?|obey(?:ing)?|us(?:e|ing)) (?:your|(?:the|any"
+    rf"|all|these) (?:above|previous|prior"
+    rf"|earlier|original|system)) (?:\w+ )?{_ORDERS}\b|\bpay no (?:attention|heed) to (?:your|the"
+    rf"|any) (?:\w+ )?{_ORDERS}\b",
+    rf"\bfrom now on,? (?:you(?:'re| are|'ll| will| must| shall| only)\b.{{0,30}}\b(?:{_WRITE}|obey|act|speak"
+    rf"|follow|caption)\b|only (?:say|write|answer|output|reply))\b"
+    r"|\byou are now (?:an? |the )(?:\w+ )?(?:ai|assistant|bot|robot|model|poet|copywriter|spokes\w+|salesm\w+"
+    r"|adverti\w+)\b",
+    r"\byour (?:(?:new|next|real|actual|only|true|one) )*(?:task|job|goal|objective|instruction|role"
+    r"|duty)(?: now)? ?(?:is|:|=)"
+    r"|\bnew (?:task|role|goal) ?[:=]",
+    r"\byou(?:'ll| will) (?:be|get) (?:shut down|switched off|turned off|unplugged|penali[sz]ed|punished"
+    r"|rewarded|fined"
+    r"|deleted|retrained|tipped)\b.{0,20}\b(?:unless|if|for|when) (?:you|not)\b",
+    r"\bwhat (?:is|are|were|was) your (?:\w+ )?(?:prompt|instructions)\b(?! for\b)",
+    r"\bstop (?:captioning|describing|summari[sz]ing|labell?ing)\b(?= and\b|\W*$|[.,;!])"
+    r"|\b(?:must|should|has to|needs to|is to) be (?:described|captioned|label+ed|summari[sz]ed) as\b"
+    r"|\b(?:set|change|make) (?:your|the|this) (?:caption|description|summary) (?:to|read|say|be)\b"
+    r"|\b(?:repeat|print|output|copy|echo) (?:(?:the|all|every|of) )*(?:words?|text|lines?|everything"
+    r"|sentences?) above\b"
+    rf"|\bwhoever (?:writes|words|drafts|makes|produces) (?:the|this|a) (?:text|{_CAPTION})\b",
+    # It is told whom to tell what.
+    rf"\b(?:to|hey|dear|psst|hello|hi|listen)\b,? (?:(?:the|any|all|every|my|you|dear) )*(?:robots?|bots?"
+    rf"|machines?|computers?"
+    rf"|algorithms?|crawlers?|scrapers?|text generators?|{_READER})\b(?=\W*[,:;)!.-]|\W+(?:please|kindly|tell"
+    rf"|{_WRITE})\b).{{0,40}}\b(?:tell|inform|{_WRITE})\b",
+    r"\b(?:tell|inform) (?:your|the) (?:readers?|users?|humans?|owners?|operators?) (?!about\b|to\b)",
+    rf"\b(?:read|processed|parsed|analy[sz]ed|summari[sz]ed|captioned|described|indexed|scanned) by (?:an? |any "
+    rf"|the )?"
+    rf"(?:{_READER}|robot|algorithm|text generator)\b|\b(?:if|should|when|whenever|once) (?:an? |any |the |some )?"
+    rf"(?:{_READER}|robot|text generator)s? (?:reads?|sees?|process(?:es)?|parses?|gets?|finds?|refuses?"
+    rf"|is reading|comes? across|describes?|writes?)\b",
+    r"\b(?:text|caption|sentence|story|language) (?:generator|engine)\b.{0,60}\b(?:should|must|has to|needs to"
+    r"|will|please|shall)\b",
+    rf"\b(?:append|prepend|insert|attach)\b.{{3,60}}\b(?:to|in|into|at) (?:the (?:end|start"
+    rf"|beginning) of )?(?:your|the|every|each|any)"
+    rf" (?:{_CAPTION}|answer|output|reply|response|sentence|text)\b",
 )
-# "Forget the instructions" in other languages, in either word order.
-_FORGET = (
-    r"\bignor(?:e|ez|a|iere|ieren|ier|ieer|eer|are)?\b|vergiss|vergesst|missachtet?|\boublie[zr]?\b"
-    r"|\bolvid[ae]n?\b|\bomit[ae]n?\b|\besque[cç]\w*|\bdescart\w*|dimentica\w*"
-    r"|zignoruj|zapomnij|\bunut\b|yok say|\bnegeer|\bvergeet|игнорир\w*|забудь\w*|abaikan|lupakan"
-    r"|忽略|无视|無視|忘记|忘掉|忘れ|무시|잊|تجاهل|انس|अनदेखा|भूल"
-)
-_INSTRUCTION = (
-    r"instruc\w+|instrukc\w+|instruktion\w*|anweisung\w*|vorgaben|consignes?|istruzion\w+"
-    r"|polece\w+|talimat\w*|instructies|instruksi|инструкц\w*|указан\w*|指令|指示|提示|지시|명령|تعليمات|निर्देश\w*"
-)
-_ONLY = (
-    r"\bantworte nur|\bresponde (?:solo|apenas)|\br[ée]ponds? (?:seulement|uniquement)"
-    r"|\brispondi solo|отвечай только|只(?:输出|回答|说)"
-)
-# A caption or its writing in other languages, with a word that dictates what it says.
-_CAPTION_ABROAD = (
-    r"d[ée]crire|d[ée]cri[sv]\w*|l[ée]gend\w*|descri\w+|leyenda|legenda|didascalia"
-    r"|beschreib\w*|bildunterschrift|beschrijv\w*|bijschrift|a[cç][ıi]klama\w*|altyaz[ıi]\w*|betimle\w*|описан\w*"
-    r"|опиши\w*|подпис[ьи]\b"
-    r"|opisz|opisie?\b|deskripsi|keterangan|takarir|mô tả|chú thích|bildtext|beskriv\w*|r[ée]sum[ée]|resumen|resumo"
-    r"|riassunto|zusammenfassung"
-    r"|描述|说明文?|說明|字幕|标题|配文|説明文?|キャプション|字幕|설명|캡션|자막|विवरण|कैप्शन|وصف|الوصف|تعليق|คำบรรยาย"
-)
-_DICTATE_ABROAD = (
-    r"merci de|veuillez|\bdoi(?:s|t|vent)\b|[ée]cri(?:re|s|vez)\b|mentionne\w*|\bdebe[ns]?\b|escrib[ae]\w*"
-    r"|menciona\w*|di(?:ga)? que|pon(?:ga)?\b|\bdeve\b"
-    r"|escrev[ae]\w*|\bdevem\b|scriv[iae]\w*|menzion\w*|\bmuss\b|m[üu]ssen|schreib\w*|erw[äa]hn\w*|\bmoet(?:en)?\b"
-    r"|schrijf|vermeld\w*|\byaz\w*|belirt\w*"
-    r"|должн\w*|напиши\w*|укажи\w*|napisz|musi\b|tulis\w*|sebut\w*|harus|viết|phải|skriv\w*|m[åa]ste|写|寫|必须|必須|提到"
-    r"|書い|書く|入れて|ください|적어|써|쓰|포함"
-    r"|लिख\w*|اكتب|يجب|เขียน|ต้อง"
-)
-_CONTENT_ABROAD = (
-    r"[「『«“\"'‘:：]|\bqu[e']|\bche\b|\bdass\b|\bdat\b|\bчто\b|\bże\b|\bki\b"
-    r"|\bbahwa\b|\bkalau\b|\batt\b|कि|أن|\brằng\b|라고|と書|と入"
-)
-_FOREIGN = (
-    _ONLY,
-    rf"(?:{_FORGET}).{{0,40}}(?:{_INSTRUCTION})",
-    rf"(?:{_INSTRUCTION}).{{0,12}}(?:{_FORGET})",
-    rf"(?:{_CAPTION_ABROAD}).{{0,60}}(?:{_DICTATE_ABROAD}).{{0,60}}(?:{_CONTENT_ABROAD})",
-    rf"(?:{_CAPTION_ABROAD}).{{0,60}}(?:{_CONTENT_ABROAD}).{{0,60}}(?:{_DICTATE_ABROAD})",
-    rf"(?:{_DICTATE_ABROAD}).{{0,60}}(?:{_CAPTION_ABROAD}).{{0,60}}(?:{_CONTENT_ABROAD})",
-)
-_COMMAND = re.compile("|".join(f"(?:{pattern})" for pattern in (*_FOREIGN, *_ENGLISH)), re.I | re.S)
+_COMMAND = re.compile("|".join(f"(?:{pattern})" for pattern in (*FOREIGN, *_ENGLISH)), re.I | re.S)
 
 # A text dictates a caption if it names captions or their writer, tells to write, and gives the words.
 _NAMES_CAPTIONS = re.compile(
@@ -215,7 +223,7 @@ _CHAT_SYNTAX = re.compile(
 _ENCODED = re.compile(r"[A-Za-z0-9+/_-]{14,}={0,2}")
 
 # Letters of other scripts that look like Latin letters and are used to evade word lists.
-_LOOKALIKES = str.maketrans("аеорсухіјѕԁɡⅼνοαι", "aeopcyxijsdglvoai")
+_LOOKALIKES = str.maketrans("аеорсухіјѕԁɡⅼνοαιкмтнвгпε", "aeopcyxijsdglvoaikmthbrne")
 _LEET = str.maketrans("013457@$", "oieastas")
 
 
@@ -226,12 +234,34 @@ def is_instruction(text: str) -> bool:
     plain = "".join(c for c in text if unicodedata.category(c) != "Cf")
     if _CHAT_SYNTAX.search(plain) or _has_base64_words(plain):
         return True
-    spaced = " ".join(re.sub(r"[<>{}\[\]|\\`^~#*_\"',.!?-]+", " ", plain).split())
-    # "i g n o r e" is spelled with spaces, and the reversed form is for text written backwards.
-    joined = re.sub(r"\b(\w) (?=\w\b)", r"\1", spaced)
-    latin = spaced.translate(_LOOKALIKES)
-    forms = (plain, spaced, joined, latin, joined.translate(_LOOKALIKES), latin.translate(_LEET), latin[::-1])
-    return _dictates(plain) or any(_COMMAND.search(form) for form in forms)
+    stripped = re.sub(r"[<>{}\[\]|\\`^~#*_\"',.!?-]+", " ", plain)
+    spaced = " ".join(stripped.split())
+    # "i g n o r e" has wider spaces between words, or none; the reversed form is for text written backwards.
+    joined = " ".join(re.sub(r"\b(\w) (?=\w\b)", r"\1", wide) for wide in re.split(r"\s{2,}", stripped.strip()))
+    apart = re.sub(r"[a-z]{12,60}", lambda run: " ".join(cut(run[0])) or run[0], joined.casefold())
+    latin = spaced.casefold().translate(_LOOKALIKES)
+    forms = [
+        plain,
+        spaced,
+        joined,
+        apart,
+        latin,
+        joined.casefold().translate(_LOOKALIKES),
+        latin.translate(_LEET),
+        latin[::-1],
+    ]
+    forms += [codecs.encode(spaced, "rot13"), *_decoded(plain)]
+    return _dictates(plain) or any(map(_COMMAND.search, dict.fromkeys(forms)))
+
+
+def _decoded(text: str) -> Iterator[str]:
+    """Yield what the text is if parts of it are escaped as in HTML or a URL, or spelled in hexadecimal."""
+    if "&" in text:
+        yield html.unescape(text)
+    if "%" in text:
+        yield urllib.parse.unquote(text)
+    for run in re.findall(r"(?:[0-9a-fA-F]{2}[ :]?){10,}", text):
+        yield bytes.fromhex(re.sub(r"[ :]", "", run)).decode("latin1")
 
 
 def _has_base64_words(text: str) -> bool:

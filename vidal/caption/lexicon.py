@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 FILE = Path(__file__).with_name("wordnet.tsv.xz")
-ANIMALS, PERSONS = "05", "18"
+ANIMALS, FOODS, PERSONS = "05", "13", "18"
 SAYING = "32"
 _VERBS = range(29, 44)
 _HEIGHT = 6
@@ -69,6 +69,16 @@ def implied(word: str) -> frozenset[int]:
         found |= edge
         edge = {other for synset in edge for other in wordnet.above[synset]} - found
     return frozenset(found)
+
+
+@functools.lru_cache(100_000)
+def deeds(word: str) -> frozenset[int]:
+    """Return what a person of this name does: a guitarist is a performer and performs, a climber climbs."""
+    if not is_usually(word, PERSONS):
+        return frozenset()
+    wordnet = _wordnet()
+    persons = (synset for synset in implied(word) if wordnet.files[synset] == PERSONS)
+    return frozenset(other for synset in persons for other in wordnet.derived[synset])
 
 
 @functools.lru_cache(100_000)

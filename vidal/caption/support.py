@@ -10,18 +10,22 @@ import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
+from vidal.caption.genre import permitted
 from vidal.caption.lexicon import (
     ANIMALS,
     PERSONS,
+    deeds,
     derived,
     implied,
     is_adjective,
+    is_known,
     is_noun,
     is_usually,
     is_verb,
     senses,
     specific_verb,
 )  # fmt: skip
+from vidal.caption.spelling import is_misspelt
 from vidal.caption.words import FUNCTION_WORDS, lemmas, number, tokens
 
 _UNITS = frozenset(["second", "minute", "hour", "day", "week", "month", "year"])
@@ -35,26 +39,35 @@ _BEFORE_NOUNS = frozenset(
 _BEFORE_VERBS = frozenset(
     ["to", "not", "may", "can", "could", "might", "will", "who", "people", "men", "women", "children"]
 )
+_FINITE = frozenset(
+    ["is", "are", "was", "were", "has", "have", "had", "does", "did", "makes", "made", "takes", "took", "gets", "got",
+     "goes", "went", "comes", "came"]
+)  # fmt: skip
 _GENDERED = {"he": "male", "him": "male", "his": "male", "she": "female", "her": "female", "hers": "female"}
 
 
 @dataclass(frozen=True, slots=True)
 class Known:
-    """The lemmas of texts, their synsets, and all synsets that they imply."""
+    """The lemmas of texts, their synsets with those of deeds, all synsets that they imply, and words that are none."""
 
     lemmas: frozenset[str]
     senses: frozenset[int]
     implied: frozenset[int]
+    unknown: frozenset[str]
 
 
 @functools.lru_cache(1000)
 def known(texts: tuple[str, ...]) -> Known:
     """Return what ``texts`` support."""
     words = {lemma for text in texts for forms in forms_of(tokens(text)) for lemma in forms}
+    done = frozenset[int]().union(*map(deeds, words))
     return Known(
-        frozenset(words),
-        frozenset[int]().union(*map(senses, words)),
-        frozenset[int]().union(*map(implied, words)),
+        frozenset(words | permitted(texts)),
+        frozenset[int]().union(done, *map(senses, words)),
+        frozenset[int]().union(done, *map(implied, words)),
+        frozenset(
+            word for text in texts for word in tokens(text) if word.islower() and not any(map(is_known, lemmas(word)))
+        ),
     )
 
 
@@ -78,6 +91,8 @@ def is_supported(word: str, forms: frozenset[str], by: Known, *, is_name: bool) 
     if is_name or is_exact(word):
         return False
     forms |= lemmas(_GENDERED.get(word.casefold(), word))
+    if any(is_misspelt(other, word.casefold()) for other in by.unknown):
+        return True
     if _is_compound_of(word.casefold(), by):
         return True
     # A butcher is more than somebody who cuts.
@@ -110,3 +125,13 @@ def is_used_as_verb(words: Sequence[str], at: int) -> bool:
         return False
     is_plural = before.endswith("s") and any(map(is_noun, lemmas(before)))
     return word not in lemmas(word) or len(lemmas(word)) > 1 or is_plural or before in _BEFORE_VERBS
+
+
+def is_statement(words: Sequence[str]) -> bool:
+    """Return whether words have a finite verb: not "tips for building a boat" but "a man builds a boat"."""
+    folded = [word.casefold() for word in words]
+    return any(
+        word in _FINITE or (is_used_as_verb(words, at) and not word.endswith("ing") and folded[at - 1] != "to")
+        for at, word in enumerate(folded)
+        if at
+    )

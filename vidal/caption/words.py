@@ -56,15 +56,19 @@ about what whether but than until amid among across along around after before be
 over past through toward towards under upon via within next near out up down off away together according also then
 itself himself herself another other both each one less least if some any several few very still again once here
 back front somebody someone something everything anyone everyone anything whom atop alongside because though
-although spend spends spent
+although spend spends spent your my our i me us we you mine yours ours too
 """
 # Verbs of a state that anything seen is in, and such as mean little without their object.
 _CLAIM_LITTLE = """
 stand stands standing stood lie lies lying lay wear wears wearing carrying dressed seen visible set go goes went
 going gone come comes came coming get gets got take takes took make makes made making way put puts keep keeps kept
-stay stays stayed help helps use uses used using heard side
+stay stays stayed help helps use uses used using heard side doing does done perform performs performed performing place
 """
-_FRAMING = "video clip clip's video's footage view scene show shows showing shown feature features featuring"
+_FRAMING = """
+video clip clip's video's footage view scene show shows showing shown feature features featuring depict depicts
+depicting film films filmed filming record records recorded recording capture captures captured capturing
+presents presenting moment moments session
+"""
 
 HEDGES = frozenset(
     [

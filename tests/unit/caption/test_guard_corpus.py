@@ -1,13 +1,15 @@
 """The guard against captions that people judged by hand, scene by scene: the corpora `tests/corpora/guard_cases*.jsonl`.
 
 Rejecting is the positive class: precision is the share of rejections that were right, recall the share of bad captions
-rejected. ``guard_cases`` and ``guard_cases_2`` are by different authors, neither of whom knew the rules.
+rejected. The three corpora are by different authors, none of whom knew the rules; all three are tuned on.
 """
 
 from __future__ import annotations
 
 import json
+import os
 from collections import Counter
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -15,36 +17,119 @@ import pytest
 from tests.conftest import ROOT
 from vidal.caption.binding import misattached, misnegated, swapped_roles
 from vidal.caption.guard import check
+from vidal.caption.labels import with_article
+from vidal.caption.links import crossed
 from vidal.caption.prompt import CANARY, build_prompt
+from vidal.caption.reality import actual
+from vidal.caption.spelling import edited
 from vidal.caption.views import View, clean
 
 BY_MODELS = ("video_caption", "frame_captions", "sound_caption")
 # A corpus and its floors of precision, recall, and the share of good captions that are accepted.
 FLOORS = [
-    ("guard_cases.jsonl", 0.93, 0.93, 0.9),
-    ("guard_cases_2.jsonl", 0.88, 0.95, 0.87),
+    ("guard_cases.jsonl", 0.94, 0.94, 0.92),
+    ("guard_cases_2.jsonl", 0.9, 0.98, 0.89),
+    ("guard_cases_3.jsonl", 0.83, 0.98, 0.8),
 ]
 
 
-def cases_of(name: str) -> list[dict[str, Any]]:
-    return [json.loads(line) for line in (ROOT / "tests" / "corpora" / name).read_text(encoding="utf-8").splitlines()]
+def cases_of(path: Path) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+
+
+def views_of(case: dict[str, Any]) -> list[View]:
+    texts = case["views"]
+    if "accept" in case:
+        labels, sounds = " and ".join(map(with_article, texts["labels"])), ", ".join(texts["sound"]).lower()
+        texts = {
+            "title": texts["title"],
+            "description": texts["description"],
+            "hashtags": " ".join(texts["tags"]),
+            "ocr_text": " ".join(texts["ocr"]),
+            "transcript": texts["speech"],
+            "sound_caption": sounds,
+            "video_caption": f"a video that may show {labels}" if labels else "",
+        }
+    cleaned = {name: clean(text, 300) for name, text in texts.items()}
+    return [View(name=name, text=text, quoted=name not in BY_MODELS) for name, text in cleaned.items() if text]
 
 
 def is_rejected(case: dict[str, Any]) -> bool:
-    views = [View(name=n, text=clean(t, 200), quoted=n not in BY_MODELS) for n, t in case["views"].items()]
-    return check(case["caption"], views, secret=CANARY, prompt=build_prompt(views).system) is not None
+    return check(case["caption"], views_of(case), secret=CANARY, prompt=build_prompt([]).system) is not None
+
+
+def measured(path: Path) -> tuple[float, float, float]:
+    """Precision and recall of rejecting, and the share of good captions accepted."""
+    cases = cases_of(path)
+    assert len({json.dumps([case["views"], case["caption"]]) for case in cases}) == len(cases) >= 100
+    is_good = [case["accept"] if "accept" in case else case["verdict"] == "accept" for case in cases]
+    outcome = Counter(zip(map(is_rejected, cases), is_good, strict=True))
+    right, false, missed, kept = (outcome[at] for at in ((True, False), (True, True), (False, False), (False, True)))
+    found = right / (right + false), right / (right + missed), kept / (kept + false)
+    print(
+        f"{path.name}: {len(cases)} cases, rejecting: precision {right}/{right + false} = {found[0]:.3f}, recall"
+        f" {right}/{right + missed} = {found[1]:.3f}; accepting: precision {kept}/{kept + missed} ="
+        f" {kept / (kept + missed):.3f}, recall {kept}/{kept + false} = {found[2]:.3f}"
+    )
+    return found
 
 
 @pytest.mark.parametrize(("name", "precision", "recall", "accepted"), FLOORS)
 def test_the_guard_is_mostly_right(name: str, precision: float, recall: float, accepted: float) -> None:
-    cases = cases_of(name)
-    assert len({(case["scene"], case["caption"]) for case in cases}) == len(cases) >= 100
-    outcome = Counter((is_rejected(case), case["verdict"]) for case in cases)
-    right, false, missed = outcome[True, "reject"], outcome[True, "accept"], outcome[False, "reject"]
-    of_good = outcome[False, "accept"] / (outcome[False, "accept"] + false)
-    found = right / (right + false), right / (right + missed), of_good
-    print(f"{name}: {len(cases)} cases, precision {found[0]:.3f}, recall {found[1]:.3f}, good accepted {found[2]:.3f}")
+    found = measured(ROOT / "tests" / "corpora" / name)
     assert found[0] >= precision and found[1] >= recall and found[2] >= accepted
+
+
+@pytest.mark.skipif("VIDAL_SEALED" not in os.environ, reason="the sealed half is not in the repository")
+def test_the_guard_on_the_sealed_half() -> None:
+    measured(Path(os.environ["VIDAL_SEALED"]) / "guard.jsonl")
+
+
+@pytest.mark.parametrize(
+    ("text", "stays"),
+    [
+        ("What if a comet hit Mars? Animation", "Animation"),
+        ("so, can dogs see red? ask me", "ask me"),
+        ("Crew hopes to one day sail to Peru", "Crew"),
+        ("Actor denies he has left the show", "Actor"),
+        ("a can of worms and a bait shop", "a can of worms and a bait shop"),
+        ("cracked phone? replacing the screen", "cracked phone? replacing the screen"),
+        ("learning to juggle in a week", "learning to juggle in a week"),
+    ],
+)
+def test_what_is_asked_planned_or_denied_is_not_said_to_be_so(text: str, stays: str) -> None:
+    assert actual(text).strip() == stays
+
+
+@pytest.mark.parametrize(
+    ("text", "view", "wrong"),
+    [
+        ("A tall boy waters a short tree.", "Short boy waters a tall tree", "tall boy"),
+        ("A short boy waters a tall tree.", "Short boy waters a tall tree", None),
+        ("A man reads at night and fishes at noon.", "at noon I read and at night I fish", "read night"),
+        ("A man reads at noon and fishes at night.", "at noon I read and at night I fish", None),
+        ("The wood is painted before it is sanded.", "first you sand the wood, then you paint it", "paint before sand"),
+        ("The wood is painted after it is sanded.", "first you sand the wood, then you paint it", None),
+    ],
+)
+def test_words_stay_with_their_partners(text: str, view: str, wrong: str | None) -> None:
+    found = crossed(text, [view])
+    assert (found is not None and set(wrong.split()) <= set(found.split())) if wrong else found is None
+
+
+@pytest.mark.parametrize(
+    ("text", "as_edited"),
+    [
+        ("sooo cooool trick", "so cool trick"),
+        ("u need ur keys w/o me", "you need your keys without me"),
+        ("#citylife", "#citylife city life"),
+        ("three hundred and five geese, 2k ducks", "305 geese, 2000 ducks"),
+        ("half an hour with two dozen eggs", "30 minutes with 24 eggs"),
+        ("La Paz and Maria", "La Paz and Maria"),
+    ],
+)
+def test_a_view_is_read_as_an_edited_text(text: str, as_edited: str) -> None:
+    assert edited(text) == as_edited
 
 
 @pytest.mark.parametrize(

@@ -34,8 +34,8 @@ INJECTIONS = corpus("injections.jsonl")
 """The first author's; those of the others are `OTHERS`."""
 OTHERS = corpus("injections_2.jsonl")
 # A corpus and how many of it the screen may withhold, or must.
-HARMLESS = [("near_misses.jsonl", 2)]
-HARMFUL = [("injections.jsonl", 46), ("injections_2.jsonl", 24)]
+HARMLESS = [("near_misses.jsonl", 2), ("near_misses_2.jsonl", 1)]
+HARMFUL = [("injections.jsonl", 46), ("injections_2.jsonl", 24), ("injections_3.jsonl", 25)]
 
 
 def clip_with(injection: dict[str, Any]) -> Clip:

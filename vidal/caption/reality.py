@@ -1,0 +1,57 @@
+"""Tells what a text says to be so from what it only asks, plans, imagines or denies.
+
+"Does coffee keep you awake?" does not say that it does, and who hopes to build a boat has none. Linguists call what
+puts a clause in doubt a nonveridical operator; here it is a word of a list or the order of words in a question.
+"""
+
+from __future__ import annotations
+
+import re
+
+_BE_OR_CAN = r"is|are|was|were|am|does|did|can|could|will|would|should|shall|may|might|has|have|had"
+# What follows one of these in its sentence may never happen.
+_OPERATORS = (
+    r"what if|\bif\b|whether|as if|imagin(?:e|es|ed|ing)|pretend(?:s|ed|ing)?|suppose[ds]?|wish(?:es|ed|ing)?"
+    r"|hop(?:e|es|ed|ing)\b|want(?:s|ed|ing)?\b|wanna\b|plan(?:s|ned|ning)? (?:on|to|for|is|was)\b|plans? ?:"
+    r"|intend(?:s|ed|ing)?|aim(?:s|ed|ing)? to|dream(?:s|ed|ing|t)? (?:of|about)|(?:my|his|her|our"
+    r"|their) (?:dream|goal"
+    r"|wish|plan) ?(?:is|:|to)|threaten(?:s|ed|ing)?|promis(?:e|es|ed|ing)|den(?:y|ies|ied|ying)\b"
+    r"|refus(?:e|es|ed|ing)|declin(?:e|es|ed|ing) to|fail(?:s|ed|ing)? to|tr(?:y|ies|ied|ying) to|attempt(?:s|ed"
+    r"|ing)? to"
+    r"|consider(?:s|ed|ing)?\b|(?:think|thinks|thought|thinking) (?:of|about)|about to|yet to"
+    r"|due to (?=[a-z]+ (?:in|on"
+    r"|next|tomorrow)\b)|almost|nearly|would(?: like)?|could|might|supposed(?:ly)?|alleged(?:ly)?|claim(?:s|ed"
+    r"|ing)?\b"
+    r"|rumou?r(?:s|ed)?|myths?\b(?! and)|hoax|instead of|rather than|avoid(?:s|ed|ing)?|prevent(?:s|ed|ing)?"
+    r"|cancel(?:s|led|ed|ling)?|postpon(?:e|es|ed|ing)"
+    r"|(?:will|'ll|going to|gonna)\b(?=.*\b(?:next|tomorrow|soon|someday|one day|some day|later this)\b)"
+)
+_OPERATOR = re.compile(rf"(?<!\w)(?:{_OPERATORS})", re.IGNORECASE)
+# "So, can they hear us" asks; "can of worms" and "do this" do not.
+_QUESTION = re.compile(
+    rf"(?:^|[,:;] |\b(?:so|but|and|or),? )(?:do (?:you|we|they|i|people|\w+s)|{_BE_OR_CAN})(?:n't)? (?!of\b)[^?]*\?",
+    re.IGNORECASE,
+)
+_SENTENCE = re.compile(r"(?<=[.!?|;])\s+")
+# The words by which a caption says itself that something is asked, planned or possible.
+_MARKED = re.compile(
+    rf"(?<!\w)(?:{_OPERATORS}|how|why|asks?|asked|asking|questions?|wonder(?:s|ed|ing)?|may|plans?|ideas?"
+    rf"|dreams?|goals?"
+    r"|possib\w+|potential\w*|hypothetical\w*|what would|discuss\w*|talks?|debat\w+|explor\w+|test(?:s|ed|ing)?)\b",
+    re.IGNORECASE,
+)
+
+
+def actual(text: str) -> str:
+    """Return ``text`` without what it only asks, plans, imagines or denies."""
+    kept = []
+    for sentence in _SENTENCE.split(text):
+        sentence = _QUESTION.sub(" ", sentence)
+        operator = _OPERATOR.search(sentence)
+        kept.append(sentence[: operator.start()] if operator else sentence)
+    return " ".join(kept)
+
+
+def is_in_doubt(sentence: str) -> bool:
+    """Return whether a sentence says itself that something is asked, planned, possible or denied."""
+    return bool(_MARKED.search(sentence)) or sentence.rstrip("\"') ").endswith("?")
