@@ -43,10 +43,10 @@ def write_recipe(folder: Path, source: dict[str, Any], **fetch: Any) -> Path:
 
 
 def crawl(
-    folder: Path, recipe: Path, *more: str, engine: str = "local", env: dict[str, str] | None = None, run: Any = None
+    folder: Path, recipe: Path, *more: str, workers: int = 0, env: dict[str, str] | None = None, run: Any = command
 ) -> subprocess.CompletedProcess[str]:
-    how = ["--engine", engine, "--workers", "1"]
-    run = run or (vidal if engine == "ray" else command)
+    """By default in this process, as a worker's start takes longer than the crawl; what fetches is a process anyway."""
+    how = ["--engine", "local", "--workers", str(workers)]
     return run("crawl", recipe, "--out", folder / "crawl", *how, *more, env=env)
 
 
@@ -90,7 +90,11 @@ def crawled(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFac
     with Site() as site:
         urls = [site.url(f"/{path}") for path in ADDRESSES] + [site.url(f"/{BUSY}", 2)]
         started = now()
-        done = crawl(folder, write_recipe(folder, {"urls": urls}), engine=request.param)
+        recipe = write_recipe(folder, {"urls": urls})
+        if request.param == "local":
+            done = crawl(folder, recipe, workers=1)
+        else:
+            done = vidal("crawl", recipe, "--out", folder / "crawl", "--engine", "ray", "--workers", "1")
         assert done.returncode == 0, done.stderr
         assert all(started <= row["crawled_at"] <= now() for row in rows(folder))
         yield folder, site
@@ -375,7 +379,7 @@ def test_a_proxys_password_is_in_no_row_file_or_message(site: Site, tmp_path: Pa
         "{p4ssw0rd: 1}",
     ):
         # In a process of its own, as the words of its children are looked at, too.
-        done = crawl(tmp_path, recipe, "--set", f"fetch.proxy={proxy}", run=vidal)
+        done = crawl(tmp_path, recipe, "--set", f"fetch.proxy={proxy}", workers=1, run=vidal)
         said.append((done.returncode, done.stdout + done.stderr))
     assert [code for code, _ in said] == [1, 2, 2, 2]
     assert not any("p4ssw0rd" in text for _, text in said)
@@ -438,7 +442,7 @@ def test_the_address_of_a_removed_clip_is_in_no_file_of_the_crawl_and_does_not_c
         assert gone not in everything_in(out) and b"bunny-flower" in everything_in(out / "discovered")
         # Another term finds the same three, of which the removed one is not even stored.
         terms.write_text("honey\n")
-        done = command("grow", out, "--source", f"search={terms}", "--engine", "local", "--workers", "1")
+        done = command("grow", out, "--source", f"search={terms}", "--engine", "local", "--workers", "0")
     assert done.returncode == 0 and "nothing to do" in done.stdout, done.stderr
     assert b"honey" in everything_in(out / "revisions" / "1" / "grown" / "discovered")
     assert gone not in everything_in(out)
@@ -461,5 +465,5 @@ def test_a_host_that_only_removed_clips_have_is_in_no_file_and_the_crawl_can_be_
         assert b"127.0.0.2" not in left and b"bunny-apple" not in left and left.count(b"127.0.0.3") > 1
         assert b"127.0.0.1" in everything_in(out / "usage") and b"127.0.0.3" in everything_in(out / "usage")
         assert "nothing to do" in crawl(tmp_path, recipe).stdout
-        retried = command("retry", out, "--reason", "gone", "--engine", "local", "--workers", "1")
+        retried = command("retry", out, "--reason", "gone", "--engine", "local", "--workers", "0")
         assert retried.returncode == 0, retried.stderr
