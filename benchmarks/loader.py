@@ -60,7 +60,7 @@ TRANSFORM = DepthTransform()
 BUFFER = 1000
 
 
-def write_set(out: Path, clips: int, shard_size: int, mp4_bytes: int) -> None:
+def write_set(out: Path, clips: int, shard_size: int, mp4_bytes: int, workers: int) -> None:
     """Clips whose images and audio have the sizes of the sample dataset's; what they show does not matter."""
     storage = Storage(str(out))
     out.mkdir(parents=True)
@@ -71,7 +71,7 @@ def write_set(out: Path, clips: int, shard_size: int, mp4_bytes: int) -> None:
         name="loader", schema_version=SCHEMA_VERSION, fingerprint="0", layers=LAYERS, candidates=clips, shards=shards,
         recipe={}, definition={}, created_by="benchmarks/loader.py",
     ))  # fmt: skip
-    with ProcessPoolExecutor(2, mp_context=get_context("spawn")) as pool:
+    with ProcessPoolExecutor(workers, mp_context=get_context("spawn")) as pool:
         list(pool.map(_write_shard, [str(out)] * shards, range(shards), [mp4_bytes] * shards))
 
 
@@ -209,7 +209,7 @@ def main() -> None:
     warnings.filterwarnings("ignore", module="webdataset")
     with tempfile.TemporaryDirectory() as scratch:
         folder, joint = Path(scratch, "set"), Path(scratch, "joint")
-        write_set(folder, given.clips, 4 if given.quick else 64, given.mp4_kb * 1000)
+        write_set(folder, given.clips, 4 if given.quick else 64, given.mp4_kb * 1000, given.workers)
         joint.mkdir()
         write_joint(Dataset.open(str(folder)), str(joint))
         figures = measure(folder, joint, given)

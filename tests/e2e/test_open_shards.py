@@ -112,7 +112,7 @@ def test_a_retry_leaves_what_it_cannot_fetch_as_it_was_and_grow_goes_on_where_it
     recipe, out = write_recipe(tmp_path, site, port), tmp_path / "out"
 
     def run(*words: str | Path, cache: str = "cache") -> tuple[int, str]:
-        done = command(*words, "--engine", "local", "--workers", "1", env={"VIDAL_CACHE": str(tmp_path / cache)})
+        done = command(*words, "--engine", "local", "--workers", "0", env={"VIDAL_CACHE": str(tmp_path / cache)})
         return done.returncode, (done.stderr.strip().splitlines() or [""])[-1]
 
     assert run("crawl", recipe, "--out", out)[0] == 0
