@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -34,3 +35,11 @@ def test_a_benchmark_runs_at_toy_size_and_prints_its_figures(script: Path, tmp_p
     assert {"cores", "load"} < figures.keys()
     assert sum(number > 0 for number in numbers(figures)) > 3, figures
     assert list(tmp_path.iterdir()) == [], "nothing is left where it was started"
+
+
+def test_the_benchmark_of_a_gpu_says_in_one_line_that_none_is_here() -> None:
+    command = [sys.executable, ROOT / "benchmarks" / "gpu.py", "--json"]
+    without = {**os.environ, "CUDA_VISIBLE_DEVICES": ""}
+    done = subprocess.run(command, capture_output=True, text=True, env=without, timeout=240)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr == "no GPU is here; `--quick --device cpu` runs the same code at toy size\n"
