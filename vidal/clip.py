@@ -168,7 +168,7 @@ class Clip:
     transcript_language: str | None = _column("texts", "language of the speech")
     transcript_segments: list[Segment] = _column("texts", "segments of the transcript, with times and confidence", [])
     transcript_model: str | None = _column("texts", "models that detected and transcribed the speech")
-    frame_captions: list[str] = _column("texts", "caption of each stored frame", [])
+    frame_captions: list[str] = _column("texts", "caption of each stored frame; empty where nothing is said of it", [])
     video_caption: str | None = _column("texts", "caption of the whole clip")
     frame_caption_model: str | None = _column(
         "texts", "model of these captions; ends in `video` if it saw the clip as one"
@@ -210,7 +210,7 @@ class Clip:
     speech_share: float | None = _column("scores", "share of the clip with speech")
     transcript_confidence: float | None = _column("scores", "mean probability of the transcript's words, 0 to 1")
     ocr_area_share: float | None = _column("scores", "largest share of a frame that is covered by text")
-    frame_caption_score: float | None = _column("scores", "mean confidence of the frame captions")
+    frame_caption_score: float | None = _column("scores", "mean confidence of the frame captions that are not empty")
     depth_saturation_share: float | None = _column("scores", "share of depth pixels at either end of the range")
     depth_flicker: float | None = _column("scores", "mean change of depth where the colour frames are still")
     infrared_flicker: float | None = _column("scores", "mean change of infrared where the colour frames are still")

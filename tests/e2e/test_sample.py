@@ -13,12 +13,17 @@ import soundfile
 import webdataset
 from PIL import Image
 
+from tests.conftest import ROOT
 from tests.runs import command
 from tests.text_error import character_error_rate, word_error_rate
+from vidal.caption.labels import with_article
+from vidal.models.classifier import EFFICIENTNET_LITE0, ImageNetClassifier
+from vidal.stages.text.frame_captions import FrameCaptions
 
 # The first test waits for the whole build.
 pytestmark = pytest.mark.timeout(900)
 
+VERDICTS = ROOT / "tests" / "corpora" / "frame_labels.csv"
 LAYERS = {"video": 10, "depth": 9, "infrared": 9, "audio": 2}
 """Members of a clip in each layer: images, media and the json."""
 
@@ -112,6 +117,30 @@ def test_every_kept_clip_has_a_caption_and_says_who_wrote_it(manifest: pd.DataFr
     assert kept["caption"].str.len().gt(10).all()
     assert set(kept["caption_source"]) <= {"llm", "merge"}
     assert kept.loc[kept["caption_source"] == "merge", "caption_refusal"].notna().all()
+
+
+def test_frames_are_captioned_with_what_was_judged_by_eye(manifest: pd.DataFrame) -> None:
+    """A score within .005 of the limit may be on its other side with another build of torch."""
+    limit, judged = FrameCaptions().min_score, pd.read_csv(VERDICTS, comment="#").groupby(["clip_id", "frame"])
+    for (clip_id, frame), of in judged:
+        allowed = set()
+        for near in (limit - 0.005, limit + 0.005):
+            said = of.loc[of["score"] >= near, "label"].head(1)
+            allowed |= {f"a frame that may show {with_article(label)}" for label in said} or {""}
+        assert manifest.loc[clip_id, "frame_captions"][frame] in allowed, (clip_id, frame)
+    assert {clip_id for (clip_id, _), _ in judged} == set(manifest.index[manifest["status"] == "kept"])
+
+
+@pytest.mark.parametrize("clip_id", ["cat-stare", "band-session", "bunny-spikes"])
+def test_the_classifier_is_as_sure_of_a_class_as_when_it_was_judged(
+    clip_id: str, sample_dataset: Path, manifest: pd.DataFrame
+) -> None:
+    row = manifest.loc[clip_id]
+    images = [m for m in row["members"] if ".frame." in m["name"]]
+    frames = [np.asarray(_image(sample_dataset, row, member)) for member in images]
+    found = ImageNetClassifier(EFFICIENTNET_LITE0, device="cpu").probabilities(frames).max(-1).values
+    judged = pd.read_csv(VERDICTS, comment="#").query("clip_id == @clip_id").groupby("frame")["score"].first()
+    np.testing.assert_allclose(found.numpy(), judged, atol=0.02)
 
 
 def test_what_a_model_made_is_labelled_so(manifest: pd.DataFrame) -> None:

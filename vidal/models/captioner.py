@@ -9,7 +9,7 @@ from typing import Any, Literal, Protocol
 
 import numpy as np
 
-from vidal.caption.labels import frame_sentence, video_sentence
+from vidal.caption.labels import frame_sentence, narrowest_label, video_sentence
 from vidal.caption.words import lemma_set
 from vidal.errors import ClipError, ModelError
 from vidal.models.auto import first_line, load_auto
@@ -44,7 +44,8 @@ _Answer = tuple[str, float]
 class Captioned:
     """The captions of one clip: one per stored frame, and one of the whole clip.
 
-    ``score`` is the mean confidence of the frame captions in (0, 1], None where the model states none.
+    A frame of which nothing is said has an empty caption. ``score`` is the mean confidence of the other captions in
+    (0, 1], None where the model states none.
     ``saw_video`` tells whether the model was shown the clip as a video, not as images or only frame by frame.
     """
 
@@ -65,24 +66,25 @@ class Captioner(Protocol):
 
 
 class LabelCaptioner:
-    """Captions a frame with its most likely ImageNet label, worded as the guess that it is.
+    """Captions a frame with the ImageNet class that is as likely as ``min_score``, worded as the guess that it is.
 
-    Labels of a probability below ``min_score`` are not named.
+    Where no class is, the narrowest kind of classes that together are is named; else the frame has an empty caption.
     """
 
     def __init__(self, reference: str, *, device: str, min_score: float) -> None:
         self._classifier, self._min_score = ImageNetClassifier(reference, device=device), min_score
+        # ImageNet's names are lists of synonyms.
+        self._names = [name.split(",")[0] for name in self._classifier.names]
 
     def caption(self, works: Sequence[Work]) -> list[Captioned]:
         captioned = []
         for work in works:
-            scores, indices = map(to_host, self._classifier.probabilities(work.frames()).max(-1))
-            # ImageNet's names are lists of synonyms.
-            names = [self._classifier.names[index].split(",")[0] for index in indices.tolist()]
-            labels = list(zip(names, scores.tolist(), strict=True))
-            frames = [frame_sentence(label, score, self._min_score) for label, score in labels]
+            rows = to_host(self._classifier.probabilities(work.frames())).double().numpy()
+            labels = [narrowest_label(row, self._names, self._min_score) for row in rows]
+            frames = [frame_sentence(label) for label in labels]
+            scores = [label.score for label in labels if label]
             video = video_sentence(labels, self._min_score)
-            captioned.append(Captioned(frames=frames, video=video, score=_mean([score for _, score in labels])))
+            captioned.append(Captioned(frames=frames, video=video, score=_mean(scores) if scores else None))
         return captioned
 
 

@@ -167,7 +167,9 @@ def _sheet(row: dict[str, Any], read_member: ReadMember, columns: pa.Schema) -> 
     return {
         "row": row,
         "strips": [strip for strip in strips if strip is not None and (strip.images or strip.wave)],
-        "texts": [(label, row[text], row[model] if model else None) for label, text, model in _TEXTS if row[text]],
+        "texts": [
+            (label, row[text], row[model] if model else None) for label, text, model in _TEXTS if any(row[text] or "")
+        ],
         "scores": [
             (column.name, f"{score:.4g}" if isinstance(score, float) else str(score))
             for column in columns

@@ -1,10 +1,9 @@
-"""The merge: one sentence by rule, and the honest sentences about labels."""
+"""The merge: one sentence by rule."""
 
 from __future__ import annotations
 
 import pytest
 
-from vidal.caption.labels import NOTHING_IN_VIDEO, frame_sentence, is_guess, video_sentence, with_article
 from vidal.caption.merge import merge
 from vidal.caption.views import View
 
@@ -57,32 +56,3 @@ def test_a_long_quotation_is_cut_between_words() -> None:
     sentence = merge(views(transcript=words))
     assert sentence is not None
     assert "word19 …" in sentence and "word20" not in sentence
-
-
-@pytest.mark.parametrize(
-    ("labels", "sentence"),
-    [
-        ([("tabby", 0.8), ("tabby", 0.6)], "a video that may show a tabby"),
-        ([("tabby", 0.8), ("sofa", 0.7)], "a video that may show a tabby and a sofa"),
-        ([("tabby", 0.9), ("tabby", 0.9), ("tabby", 0.9), ("sofa", 0.4)], "a video that may show a tabby"),
-        ([("sofa", 0.5), ("tabby", 0.5), ("egg", 0.5)], "a video that may show an egg and a sofa"),
-        ([("tabby", 0.31), *[("dugong", 0.1)] * 7], NOTHING_IN_VIDEO),
-        ([("tabby", 0.29)], NOTHING_IN_VIDEO),
-    ],
-)
-def test_labels_weigh_the_sum_of_their_scores(labels: list[tuple[str, float]], sentence: str) -> None:
-    assert video_sentence(labels, 0.3) == sentence
-
-
-@pytest.mark.parametrize(
-    ("label", "text"),
-    [("espresso", "an espresso"), ("sunglasses", "sunglasses"), ("Chihuahua", "a Chihuahua"), ("bus", "a bus")],
-)
-def test_a_label_gets_its_article(label: str, text: str) -> None:
-    assert with_article(label) == text
-
-
-def test_a_frame_below_the_limit_names_nothing() -> None:
-    assert frame_sentence("tabby", 0.3, 0.3) == "a frame that may show a tabby"
-    assert frame_sentence("tabby", 0.29, 0.3) == "a frame with no object recognised"
-    assert is_guess(frame_sentence("tabby", 0.9, 0.3)) and not is_guess("a frame of film")

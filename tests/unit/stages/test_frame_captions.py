@@ -60,15 +60,16 @@ def test_a_cup_of_coffee_is_a_guessed_espresso(labels: FrameCaptions, samples: P
 def test_a_cat_is_a_cat(labels: FrameCaptions, samples: Path) -> None:
     clip = sample(samples / "cat-stare.mp4")
     labels.process_batch([clip])
-    assert clip.video_caption is not None and " cat" in clip.video_caption
+    assert clip.frame_captions == ["a frame that may show a cat"] * 3
+    assert clip.video_caption == "a video that may show a cat"
 
 
 def test_what_the_classifier_does_not_know_is_not_named(labels: FrameCaptions) -> None:
     clip = clip_of([np.full((48, 64, 3), 128, np.uint8)] * 2)
     labels.process_batch([clip])
-    assert clip.frame_captions == ["a frame with no object recognised"] * 2
+    assert clip.frame_captions == ["", ""]
     assert clip.video_caption == "a video with no object recognised"
-    assert clip.frame_caption_score is not None and clip.frame_caption_score < 0.3
+    assert clip.frame_caption_score is None
 
 
 def test_the_same_frames_give_the_same_row(labels: FrameCaptions, samples: Path) -> None:
@@ -84,7 +85,7 @@ def test_a_higher_limit_names_less(samples: Path) -> None:
     stage.setup()
     clip = sample(samples / "coffee-still.mp4", 1)
     stage.process_batch([clip])
-    assert clip.video_caption == "a video with no object recognised"
+    assert (clip.frame_captions, clip.video_caption) == ([""], "a video with no object recognised")
 
 
 @pytest.mark.parametrize("content", [b"", b"not a checkpoint"])
