@@ -20,6 +20,7 @@ from safetensors.torch import load_file
 from typer.testing import CliRunner
 
 import vidal
+from tests.clip_folders import VOCABULARY, clip_folder, clip_tokenizer
 from tests.ranks import command_on_ranks
 from tests.runs import ROOT, command, start_vidal
 from tests.runs import vidal as run_vidal
@@ -155,6 +156,33 @@ def test_a_run_on_two_ranks_has_the_same_samples_and_nearly_the_same_losses(
     ):
         # The schedule ends elsewhere, which six steps of warm-up hardly see.
         assert (pair, loss) == (wanted_pair, pytest.approx(wanted, abs=0.05))
+
+
+@pytest.mark.parametrize("sharded", [False, True], ids=["DDP", "FSDP"])
+def test_a_trained_text_tower_has_the_same_losses_on_two_ranks(sharded: bool, material: Path, tmp_path: Path) -> None:
+    clip_tokenizer(clip_folder(tmp_path / "clip", vocabulary=VOCABULARY))
+    text = {**RECIPE["text"], "model": str(tmp_path / "clip"), "tune": "full" if sharded else "lora"}
+    recipe = {
+        **RECIPE,
+        "text": text,
+        "pairs": {},
+        "batch_size": 32,
+        "steps": 4,
+        "fsdp": sharded,
+        "data": {"workers": 0},
+    }
+    (tmp_path / "text.yaml").write_text(yaml.safe_dump(recipe))
+    arguments = ["train", tmp_path / "text.yaml", "--data", material / "set", "--out"]
+    told(*arguments, tmp_path / "1")
+    done = command_on_ranks(2, *arguments, tmp_path / "2")
+    assert done.returncode == 0, done.stderr[-2000:]
+    losses = [[loss for *_, loss in steps_of(tmp_path / ranks)] for ranks in "12"]
+    assert len(losses[1]) == 4 and losses[1] == pytest.approx(losses[0], abs=1e-4)
+    one, two = (load_file(newest(tmp_path / ranks) / "model.safetensors") for ranks in "12")
+    trained = [name for name in one if name.startswith("text.") and (sharded or ".lora_B" in name)]
+    assert trained and one.keys() == two.keys()
+    for name in trained:
+        torch.testing.assert_close(two[name], one[name], atol=1e-3, rtol=0)
 
 
 def test_uneven_steps_and_broken_samples_are_the_same_on_any_number_of_ranks(tmp_path: Path) -> None:

@@ -1,6 +1,5 @@
 """Towers equal transformers' CLIPModel, timm's ViT and open_clip's patch dropout on random weights."""
 
-import json
 from pathlib import Path
 from typing import Any
 
@@ -8,6 +7,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from tests.clip_folders import clip_folder, clip_tokenizer
 from vidal.errors import ModelError
 from vidal.train import load_encoder
 from vidal.train.towers.encoder import TowerSettings, VisionSettings, VisionTower, tower_from
@@ -15,29 +15,6 @@ from vidal.train.towers.timm_vit import vit_settings, vit_state
 from vidal.train.towers.weights import put, resize_positions
 
 TOLERANCE = 1e-5
-
-
-def clip_folder(path: Path, activation: str = "quick_gelu") -> Path:
-    """A tiny random CLIPModel, saved by transformers."""
-    from transformers import CLIPConfig, CLIPModel
-
-    stack = {"num_hidden_layers": 2, "num_attention_heads": 4, "hidden_act": activation, "projection_dim": 24}
-    text = stack | {
-        "hidden_size": 32,
-        "intermediate_size": 48,
-        "vocab_size": 99,
-        "eos_token_id": 98,
-        "bos_token_id": 97,
-        "max_position_embeddings": 16,
-    }
-    vision = stack | {"hidden_size": 40, "intermediate_size": 80, "image_size": 32, "patch_size": 8}
-    torch.manual_seed(0)
-    model = CLIPModel(CLIPConfig(text_config=text, vision_config=vision, projection_dim=24)).eval()
-    with torch.no_grad():
-        for parameter in model.parameters():
-            parameter.add_(torch.randn_like(parameter) * 0.1)  # so that norms and biases count
-    model.save_pretrained(path)
-    return path
 
 
 def of_transformers(folder: Path, pixels: Tensor, ids: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
@@ -97,17 +74,6 @@ def test_a_saved_clip_loads_in_transformers_with_equal_outputs(
     with torch.no_grad():
         torch.testing.assert_close(encoder.encode("depth", pixels), image, atol=TOLERANCE, rtol=0)
         torch.testing.assert_close(encoder.encode_text(ids, mask), words, atol=TOLERANCE, rtol=0)
-
-
-def clip_tokenizer(folder: Path) -> None:
-    """CLIP's vocabulary, as open_clip carries it, in the two files of a CLIP folder."""
-    from open_clip.tokenizer import SimpleTokenizer
-
-    theirs = SimpleTokenizer()
-    names = {"<start_of_text>": "<|startoftext|>", "<end_of_text>": "<|endoftext|>"}
-    (folder / "vocab.json").write_text(json.dumps({names.get(token, token): n for token, n in theirs.encoder.items()}))
-    merges = sorted(theirs.bpe_ranks, key=theirs.bpe_ranks.__getitem__)
-    (folder / "merges.txt").write_text("\n".join(["#version: 0.2", *(" ".join(pair) for pair in merges)]))
 
 
 def test_tokens_equal_open_clips(tmp_path: Path) -> None:

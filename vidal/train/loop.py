@@ -130,25 +130,34 @@ class Trainer:
         )
 
     def _side(self, name: str, batch: Batch) -> gradcache.Side:
-        if name == "text":
+        if name == "text" and not self._encoder.trains_text:
             return gradcache.Side(embeddings=self._texts.encode(batch.texts))
-        tower, pixels, device = self._towers[name], batch.inputs[name], self._world.device
-        # Drawn for all rows of the step: a sample keeps the same patches on any number of ranks.
-        rng = torch.Generator(device=device)
-        rng.manual_seed(int(generator(self._recipe.seed, "patches", name, batch.step).integers(2**62)))
-        keep = self._encoder.tower(name).draw_keep(batch.step_rows, device, rng)
-        if keep is not None:
-            own = torch.arange(batch.first, batch.first + len(batch.valid), device=device)
-            # Rows past the end are padding; it does not matter which patches they keep.
-            keep = keep[own.clamp(max=batch.step_rows - 1)]
+        tower, device = self._towers[name], self._world.device
+        if name == "text":
+            inputs = [x.to(device) for x in self._encoder.text_tower().tokenize(batch.texts)]
+        else:
+            inputs = [batch.inputs[name], *self._kept_patches(name, batch)]
         is_bf16 = self._recipe.precision == "bf16"
 
         def encode(rows: slice) -> Tensor:
             with torch.autocast(device.type, dtype=torch.bfloat16) if is_bf16 else nullcontext():
-                embeddings: Tensor = tower(pixels[rows], None if keep is None else keep[rows])
+                embeddings: Tensor = tower(*(x[rows] for x in inputs))
             return embeddings.float()
 
         return gradcache.Side(encode=encode, defer_sync=partial(_deferred_sync, tower))
+
+    def _kept_patches(self, name: str, batch: Batch) -> list[Tensor]:
+        """The patches (b, k) that each row keeps; nothing if all are kept."""
+        device = self._world.device
+        # Drawn for all rows of the step: a sample keeps the same patches on any number of ranks.
+        rng = torch.Generator(device=device)
+        rng.manual_seed(int(generator(self._recipe.seed, "patches", name, batch.step).integers(2**62)))
+        keep = self._encoder.tower(name).draw_keep(batch.step_rows, device, rng)
+        if keep is None:
+            return []
+        own = torch.arange(batch.first, batch.first + len(batch.valid), device=device)
+        # Rows past the end are padding; it does not matter which patches they keep.
+        return [keep[own.clamp(max=batch.step_rows - 1)]]
 
 
 @contextmanager

@@ -106,7 +106,7 @@ def parameter_groups(named: Iterable[tuple[str, nn.Parameter]], settings: Optimi
     return [{"params": ps, "weight_decay": decay, "multiplier": factor} for (decay, factor, _), ps in groups.items()]
 
 
-_PLACE = re.compile(r"(?P<tower>.*?)\b(?:encoder\.layers\.(?P<layer>\d+)|embeddings|pre_layrnorm)\.")
+_PLACE = re.compile(r"(?P<tower>.*?)\b(?:encoder\.layers?\.(?P<layer>\d+)|embeddings|pre_layrnorm)\.")
 
 
 def _layers_above(names: list[str]) -> dict[str, int]:

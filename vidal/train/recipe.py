@@ -25,7 +25,7 @@ from vidal.train.data.loader import PREFETCH_CHUNKS, STALL_S
 from vidal.train.data.text_views import TextViews
 from vidal.train.loss import LossSettings
 from vidal.train.optim import OptimiserSettings
-from vidal.train.towers.settings import Settings, TowerSettings
+from vidal.train.towers.settings import LoraSettings, Settings, TextTune, TowerSettings
 
 Pair = tuple[str, str]
 Precision = Literal["fp32", "bf16"]
@@ -34,7 +34,7 @@ _EXAMPLE = "batch_size=64 or optimiser.lr=1e-4"
 
 
 class Text(Settings):
-    """The frozen text tower, and which texts of a clip it encodes."""
+    """The text tower, and which texts of a clip it encodes."""
 
     model: str
     """Folder, hub id or ``package:NAME/folder`` of a CLIP or sentence-transformers model."""
@@ -43,9 +43,14 @@ class Text(Settings):
     """Maximum length of a text in tokens; longer texts are truncated."""
     views: TextViews = TextViews()
     """Weights of the text views, or a preset: ``caption``, ``mix``."""
+    tune: TextTune = "frozen"
+    """Parameters to train: none, LoRA adapters on the attention, or all; the model's own dropout is then active."""
+    lora: LoraSettings = LoraSettings()
+    """Settings of the adapters; used only with ``tune: lora``."""
     cache: bool | str = True
     """Encode every text of the run once, before the first step, and keep the embeddings in the run's folder, or in the
-    folder named here, which runs may share; false encodes the texts of each step anew."""
+    folder named here, which runs may share; false encodes the texts of each step anew. Without effect on a tower that
+    is trained."""
 
 
 class TowerRecipe(TowerSettings):

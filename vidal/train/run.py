@@ -124,8 +124,10 @@ def build_encoder(recipe: TrainRecipe) -> Encoder:
     pairs = {pair: s.init_temperature for pair, s in recipe.pair_settings().items()}
     towers = {modality: tower.tower_settings() for modality, tower in recipe.towers.items()}
     start = load_encoder(recipe.init_from) if recipe.init_from else None
-    is_sigmoid = recipe.loss.kind == "sigmoid"
-    return Encoder.build(towers, text, pairs=pairs, is_sigmoid=is_sigmoid, seed=recipe.seed, start=start)
+    return Encoder.build(
+        towers, text, pairs=pairs, is_sigmoid=recipe.loss.kind == "sigmoid", seed=recipe.seed, start=start,
+        text_tune=recipe.text.tune, text_lora=recipe.text.lora,
+    )  # fmt: skip
 
 
 class _Run:
@@ -214,7 +216,11 @@ class _Run:
     def _texts(self) -> Texts:
         recipe = self.recipe
         texts = Texts(self.encoder.text_tower(), self.here, recipe.precision)
-        if recipe.text.cache is False or not any("text" in pair for pair in self.data.index):
+        if (
+            recipe.text.cache is False
+            or self.encoder.trains_text
+            or not any("text" in pair for pair in self.data.index)
+        ):
             return texts
         folder = self.folder.path / "text_cache" if recipe.text.cache is True else Path(recipe.text.cache)
         needed = texts_of_plan(
@@ -261,15 +267,20 @@ class _Run:
 
 
 def _distributed(encoder: Encoder, recipe: TrainRecipe, here: World) -> dict[str, nn.Module]:
-    """The towers by modality, sharded or each in a DDP of its own, which expects all its parameters in a step."""
-    wrapped: dict[str, nn.Module] = {}
+    """The towers by name, sharded or each in a DDP of its own, which expects all its parameters in a step."""
+    towers: dict[str, tuple[nn.Module, nn.ModuleList]] = {}
     for modality in recipe.towers:
-        tower = encoder.tower(modality)
+        vision = encoder.tower(modality)
+        towers[modality] = (vision, vision.encoder.layers)
+    if encoder.trains_text:
+        towers["text"] = (encoder.text_tower(), encoder.text_tower().layers)
+    wrapped: dict[str, nn.Module] = {}
+    for modality, (tower, layers) in towers.items():
         wrapped[modality] = tower
         if recipe.fsdp and here.size > 1:
             mesh = init_device_mesh(here.device.type, (here.size,))
             # Each layer, then the rest: a layer's parameters are gathered only while it runs.
-            for part in (*tower.encoder.layers, tower):
+            for part in (*layers, tower):
                 fully_shard(part, mesh=mesh)
         # In place: torch.compile returns a wrapper, under which every parameter has another name.
         if recipe.compile:

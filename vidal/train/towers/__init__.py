@@ -1,1 +1,1 @@
-"""Towers: one ViT per modality, a frozen text tower, and the encoder that holds them."""
+"""Towers: one ViT per modality, a text tower, and the encoder that holds them."""

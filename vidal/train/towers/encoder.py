@@ -1,10 +1,11 @@
-"""`Encoder`: one tower per modality, a frozen text tower, and a learned temperature for each trained pair."""
+"""`Encoder`: one tower per modality, a text tower, and a learned temperature for each trained pair."""
 
 from __future__ import annotations
 
 import math
 import zlib
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -12,10 +13,10 @@ from torch import Tensor, nn
 
 from vidal.errors import ModelError, RecipeError
 from vidal.train.towers.config import checked
-from vidal.train.towers.settings import LoraSettings, TowerSettings, VisionSettings
+from vidal.train.towers.settings import LoraSettings, TextTune, TowerSettings, VisionSettings
 from vidal.train.towers.start import tower_from
 from vidal.train.towers.text import TextTower
-from vidal.train.towers.tune import merged, tune
+from vidal.train.towers.tune import merged, merged_text, tune, tune_text
 from vidal.train.towers.vit import VisionTower
 from vidal.train.towers.weights import State, put
 
@@ -63,12 +64,14 @@ class Encoder(nn.Module):
     def build(
         cls, towers: Mapping[str, TowerSettings], text: TextTower, *,
         pairs: Mapping[Pair, float | None], is_sigmoid: bool = False, seed: int = 0, start: Encoder | None = None,
+        text_tune: TextTune = "frozen", text_lora: LoraSettings | None = None,
     ) -> Encoder:  # fmt: skip
         """Build the towers of a recipe.
 
         A tower's initial weights depend on the seed and its modality alone, not on the other towers. Towers and
         temperatures that ``start`` has replace the initial ones, its adapters folded in, but no temperature that
-        ``pairs`` states; raises `RecipeError` if it has no tower for any of the modalities.
+        ``pairs`` states; raises `RecipeError` if it has no tower for any of the modalities, or a
+        trained text tower that ``text`` does not equal.
         """
         served = set(start.serves) if start is not None else set()
         if start is not None and not served & set(towers):
@@ -77,13 +80,18 @@ class Encoder(nn.Module):
             )
         built: dict[str, VisionTower] = {}
         for modality, settings in towers.items():
-            # crc32, as Python's own hash of a string differs from process to process.
-            # No devices, as saving the state of each GPU would start CUDA in every process.
-            with torch.random.fork_rng(devices=[]):
-                torch.manual_seed(zlib.crc32(f"{seed} {modality}".encode()))
+            with _seeded(seed, modality):
                 own = merged(start.tower(modality)) if start is not None and modality in served else None
                 built[modality] = tower_from(settings, text.dim, own)
                 tune(built[modality], settings.tune, settings.lora)
+        if start is not None and start.trains_text:
+            trained = TextTower(merged_text(start.text_tower()))
+            if trained.weights_digest() != text.weights_digest():
+                raise RecipeError(
+                    "init_from: its text tower was trained; name its folder of `vidal export-encoder` in text.model"
+                )
+        with _seeded(seed, "text"):
+            tune_text(text, text_tune, text_lora)
         encoder = cls(built, text, pairs=pairs, is_sigmoid=is_sigmoid)
         # A temperature of the other loss is no start: with sigmoid, it goes with a bias.
         if start is not None and start.is_sigmoid == is_sigmoid:
@@ -134,6 +142,11 @@ class Encoder(nn.Module):
             raise RecipeError(f"this encoder has no text tower, only {', '.join(self.serves)}")
         return self.text
 
+    @property
+    def trains_text(self) -> bool:
+        """Whether the text tower is tuned."""
+        return self.text is not None and self.text.tune != "frozen"
+
     def pair_scale(self, pair: Pair) -> Tensor:
         """Return the factor of a pair's cosine similarities, exp(logit_scale), between 1 and 100."""
         return self._of_pair(self.logit_scale, pair).clamp(0, MAX_LOGIT_SCALE).exp()
@@ -174,22 +187,33 @@ class Encoder(nn.Module):
                 raise ModelError(f"description of a tower: {error} is missing") from None
             towers[name] = VisionTower(checked(VisionSettings, vision, "description"))
             tune(towers[name], mode, checked(LoraSettings, lora, "description") if lora is not None else None)
-        text = TextTower.from_description(description["text"]) if description["text"] is not None else None
+        text: TextTower | None = None
+        if (described := description["text"]) is not None:
+            text = TextTower.from_description(described)
+            lora = described.get("lora")
+            adapters = checked(LoraSettings, lora, "description") if lora is not None else None
+            tune_text(text, described.get("tune", "frozen"), adapters)
         pairs = pairs_of(description["pairs"])
         return cls(towers, text, pairs=pairs, is_sigmoid=description["is_sigmoid"], serves=description["serves"])
 
     def trainable_state(self) -> State:
-        """Return the tensors that a checkpoint stores: all except those of the frozen text tower."""
-        # The frozen text tower is loaded again by its reference, and compared by its digest.
-        return {name: tensor for name, tensor in self.state_dict().items() if not name.startswith("text.")}
+        """Return the tensors that a checkpoint stores: all except those of a frozen text tower."""
+        # A frozen text tower is loaded again by its reference, and compared by its digest.
+        return {k: v for k, v in self.state_dict().items() if self.trains_text or not k.startswith("text.")}
 
     def load_trainable_state(self, state: Mapping[str, Tensor], place: str = "checkpoint") -> None:
         """Load the tensors of `trainable_state`.
 
         Raises `ModelError`, prefixed by ``place``, if a tensor is missing, unexpected or of another shape.
         """
-        # All but the text tower, under the names that they have in the encoder.
-        stored = {"towers": self.towers, "logit_scale": self.logit_scale, "logit_bias": self.logit_bias}
+        # Under the names that they have in the encoder.
+        stored: dict[str, nn.Module] = {
+            "towers": self.towers,
+            "logit_scale": self.logit_scale,
+            "logit_bias": self.logit_bias,
+        }
+        if self.trains_text:
+            stored["text"] = self.text_tower()
         put(nn.ModuleDict(stored), state, place)
 
     def _of_pair(self, parameters: nn.ParameterDict, pair: Pair) -> Tensor:
@@ -198,6 +222,16 @@ class Encoder(nn.Module):
             raise RecipeError(f"pair `{name}` is not trained here; trained pairs: {', '.join(parameters) or 'none'}")
         parameter: Tensor = parameters[name]
         return parameter
+
+
+@contextmanager
+def _seeded(seed: int, name: str) -> Iterator[None]:
+    """Draw from torch's generator, within the block, numbers that depend on the arguments alone."""
+    # No devices, as saving the state of each GPU would start CUDA in every process.
+    with torch.random.fork_rng(devices=[]):
+        # crc32, as Python's own hash of a string differs from process to process.
+        torch.manual_seed(zlib.crc32(f"{seed} {name}".encode()))
+        yield
 
 
 def pairs_of(names: Iterable[str]) -> dict[Pair, float | None]:

@@ -26,7 +26,7 @@ from vidal.train.towers.config import hf_text_config, hf_vision_config
 from vidal.train.towers.encoder import Encoder
 from vidal.train.towers.settings import VisionSettings
 from vidal.train.towers.text import ClipText
-from vidal.train.towers.tune import merged
+from vidal.train.towers.tune import merged, merged_text
 from vidal.train.towers.vit import VisionTower
 from vidal.train.towers.weights import State, brief
 
@@ -116,7 +116,7 @@ def _write_part(encoder: Encoder, name: str, folder: Path, shared: dict[str, Any
         "vidal": shared | {"modality": name, "vision": tower.settings.model_dump(mode="json")},
     }
     if encoder.text is not None:
-        text, text_folder = encoder.text.model, folder
+        text, text_folder = merged_text(encoder.text), folder
         config["vidal"]["max_tokens"] = encoder.text.max_tokens
         if isinstance(text, ClipText):
             config["text_config"] = hf_text_config(text.settings)

@@ -77,7 +77,7 @@ def _run(folder: Path) -> Encoder:
     info = RunFolder(folder).read()
     encoder = Encoder.from_description(info.encoder)
     encoder.preprocessing = described(transforms_of(info.settings().transforms, encoder))
-    # Evaluated and exported is the average, where a run keeps one; it has no text tower either.
+    # Evaluated and exported is the average, where a run keeps one.
     averaged = {k.removeprefix("ema."): v for k, v in latest.optimiser().items() if k.startswith("ema.")}
     encoder.load_trainable_state(latest.model() | averaged, str(latest.path))
     return encoder

@@ -7,6 +7,7 @@ from typing import Annotated, Literal, Self
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 Tune = Literal["lora", "attention", "full", "frozen"]
+TextTune = Literal["frozen", "lora", "full"]
 Positive = Annotated[int, Field(ge=1)]
 
 

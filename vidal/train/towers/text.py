@@ -1,4 +1,4 @@
-"""`TextTower`: a frozen text encoder from a CLIP or sentence-transformers folder."""
+"""`TextTower`: a text encoder from a CLIP or sentence-transformers folder, frozen unless it is tuned."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from vidal.errors import ModelError
 from vidal.train.towers.config import clip_text_settings
-from vidal.train.towers.settings import ClipTextSettings
+from vidal.train.towers.settings import ClipTextSettings, LoraSettings, TextTune
 from vidal.train.towers.vit import Layer, Layers, initialise
 from vidal.train.towers.weights import (
     State,
@@ -137,7 +137,7 @@ def _read(path: Path) -> str:
 
 
 class TextTower(nn.Module):
-    """A text model that is never trained: its parameters require no gradient, and it stays in evaluation mode."""
+    """A text model; until `tune_text` tunes it, no parameter requires a gradient, and it stays in evaluation mode."""
 
     def __init__(
         self, model: ClipText | SentenceModel, reference: str = "", folder: Path | None = None,
@@ -150,6 +150,11 @@ class TextTower(nn.Module):
         """The folder of the tokenizer files; None for a model that encodes token ids only."""
         self.dim = model.dim
         self.max_tokens = min(max_tokens or model.max_tokens, model.max_tokens)
+        self.tune: TextTune = "frozen"
+        self.adapters: LoraSettings | None = None
+        """Settings of the injected adapters; None without adapters."""
+        self.base_sha256: str | None = None
+        """Digest of the weights that a tuned tower started from; None for a frozen tower."""
         self._tokenizer: Any = None
 
     @classmethod
@@ -179,12 +184,17 @@ class TextTower(nn.Module):
         return cls(text, reference or str(folder), folder, max_tokens)
 
     def describe(self) -> dict[str, Any]:
-        """Return a JSON-serialisable description: the model's reference, and a digest of its weights."""
-        return {"model": self.reference, "max_tokens": self.max_tokens, "weights_sha256": self.weights_digest()}
+        """Return a JSON-serialisable description: the model's reference, a digest of its weights, how it is tuned."""
+        lora = self.adapters.model_dump(mode="json") if self.adapters is not None else None
+        digest = self.base_sha256 or self.weights_digest()
+        return {
+            "model": self.reference, "max_tokens": self.max_tokens, "weights_sha256": digest, "tune": self.tune,
+            "lora": lora,
+        }  # fmt: skip
 
     @classmethod
     def from_description(cls, description: Mapping[str, Any]) -> TextTower:
-        """Load the described tower; raises `ModelError` if the model is missing or its weights have changed."""
+        """Load the described tower, not tuned yet; raises `ModelError` if it is missing or its weights have changed."""
         tower = cls.load(description["model"], description["max_tokens"])
         if tower.weights_digest() != description["weights_sha256"]:
             raise ModelError(
@@ -193,8 +203,13 @@ class TextTower(nn.Module):
         return tower
 
     def train(self, mode: bool = True) -> TextTower:
-        """Stay in evaluation mode, whatever mode the enclosing module is put in."""
-        return super().train(False)
+        """Set the mode of a tuned tower; a frozen one stays in evaluation mode."""
+        return super().train(mode and self.tune != "frozen")
+
+    @property
+    def layers(self) -> nn.ModuleList:
+        """The model's transformer layers."""
+        return next(module for module in self.model.modules() if isinstance(module, nn.ModuleList))
 
     def forward(self, input_ids: Tensor, attention_mask: Tensor | None = None) -> Tensor:
         """Return embeddings (b, d) of token ids (b, n), in at least float32, not normalised."""

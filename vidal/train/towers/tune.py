@@ -12,13 +12,20 @@ embedding and its norm. LoRA: Hu et al., 2021.
 
 from __future__ import annotations
 
+import copy
 import re
 
-from vidal.train.towers.settings import LoraSettings, Tune
+from torch import nn
+
+from vidal.errors import RecipeError
+from vidal.train.towers.settings import LoraSettings, TextTune, Tune
+from vidal.train.towers.text import ClipText, SentenceModel, TextTower
 from vidal.train.towers.vit import VisionTower
 from vidal.train.towers.weights import fold_lora
 
 _EXTRAS = r"embeddings\.class_embedding|post_layernorm\..*|visual_projection\..*|.*\.temporal_(embedding|layer_norm1.*)"
+# CLIP's names, and those of the encoders of transformers: BERT, MPNet and DistilBERT.
+_TEXT_ATTENTION = r".*\.(([qkv]|out)_proj|query|key|value|attention\.output\.dense|attn\.[qkvo]|([qkv]|out)_lin)"
 _TEMPORAL = r"encoder\.layers\.\d+\.temporal_.*"
 _SPATIAL = r"encoder\.layers\.\d+\.self_attn\..*"
 
@@ -27,17 +34,9 @@ def tune(tower: VisionTower, mode: Tune, lora: LoraSettings | None = None) -> No
     """Set ``requires_grad`` of every parameter for ``mode``; ``lora`` also injects new adapters into the tower."""
     tower.tune = mode
     if mode == "lora" and tower.adapters is None:
-        from peft import LoraConfig, inject_adapter_in_model
-
-        lora = lora or LoraSettings()
+        tower.adapters = lora or LoraSettings()
         attention = "temporal_attn" if tower.settings.temporal else "self_attn"
-        config = LoraConfig(
-            r=lora.rank, lora_alpha=lora.alpha, lora_dropout=lora.dropout, bias="none",
-            # As a string it has to match a whole name; peft compares the entries of a list with the ends of names.
-            target_modules=rf".*\.{attention}\.(q|k|v|out)_proj",
-        )  # fmt: skip
-        inject_adapter_in_model(config, tower)
-        tower.adapters = lora
+        _inject(tower, tower.adapters, rf".*\.{attention}\.(q|k|v|out)_proj")
     trained = {
         "lora": rf".*\.lora_.*|{_EXTRAS}",
         "attention": f"{_TEMPORAL if tower.settings.temporal else _SPATIAL}|{_EXTRAS}",
@@ -47,6 +46,50 @@ def tune(tower: VisionTower, mode: Tune, lora: LoraSettings | None = None) -> No
     # Every parameter anew: peft has frozen all but its adapters.
     for name, parameter in tower.named_parameters():
         parameter.requires_grad_(re.fullmatch(trained, name) is not None)
+
+
+def tune_text(tower: TextTower, mode: TextTune, lora: LoraSettings | None = None) -> None:
+    """Tune a frozen text tower: every parameter, or the adapters that ``lora`` injects.
+
+    Raises `RecipeError` for adapters on a model whose attention has unknown names.
+    """
+    if mode == "frozen":
+        return
+    tower.tune, tower.base_sha256 = mode, tower.weights_digest()
+    if mode == "lora":
+        tower.adapters = lora or LoraSettings()
+        try:
+            _inject(tower.model, tower.adapters, _TEXT_ATTENTION)
+        except ValueError:
+            raise RecipeError(
+                f"text.tune: lora: {tower.reference} has no attention of known names; use full or frozen"
+            ) from None
+    for name, parameter in tower.model.named_parameters():
+        # BERT's pooler gives no part of the embedding; DDP waits for the gradient of every trained parameter.
+        parameter.requires_grad_(".lora_" in name if mode == "lora" else "pooler." not in name)
+
+
+def _inject(module: nn.Module, lora: LoraSettings, targets: str) -> None:
+    from peft import LoraConfig, inject_adapter_in_model
+
+    config = LoraConfig(
+        r=lora.rank, lora_alpha=lora.alpha, lora_dropout=lora.dropout, bias="none",
+        # As a string it has to match a whole name; peft compares the entries of a list with the ends of names.
+        target_modules=targets,
+    )  # fmt: skip
+    inject_adapter_in_model(config, module)
+
+
+def merged_text(tower: TextTower) -> ClipText | SentenceModel:
+    """Return a copy of the model with the adapters folded into the weights, or the model itself if it has none."""
+    if tower.adapters is None:
+        return tower.model
+    plain = copy.deepcopy(tower.model)
+    for name, module in list(plain.named_modules()):
+        if isinstance(adapted := getattr(module, "base_layer", None), nn.Module):
+            plain.set_submodule(name, adapted)
+    plain.load_state_dict(fold_lora(tower.model.state_dict(), tower.adapters.alpha))
+    return plain
 
 
 def merged(tower: VisionTower) -> VisionTower:
