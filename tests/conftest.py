@@ -28,6 +28,22 @@ os.environ["VIDAL_CACHE"] = tempfile.mkdtemp(prefix="vidal-cache-")
 
 ROOT = Path(__file__).resolve().parent.parent
 
+LONGEST = (
+    "e2e/test_pages.py", "e2e/test_train.py", "e2e/test_benchmarks.py", "fault/test_kill.py", "e2e/test_crawl.py",
+    "e2e/test_crawl_rates.py", "fault/test_engine.py", "e2e/test_models.py", "e2e/test_open_shards.py",
+    "unit/caption/test_injections.py", "fault/test_hostile_media.py", "unit/test_extras.py",
+    "fault/test_corruptions.py", "e2e/test_cluster.py", "e2e/test_s3.py", "e2e/test_model_recipes.py",
+    "parity/test_world_sizes.py", "fault/test_loader_faults.py", "unit/train/test_distributed.py",
+)  # fmt: skip
+"""The files of more than ten seconds of CPU, the longest first; the first also builds the sample dataset for others."""
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Begin with the longest files: one that began last would keep one test process at work while the others are done."""
+    rank = {ROOT / "tests" / name: number for number, name in enumerate(LONGEST)}
+    assert all(path.is_file() for path in rank), "LONGEST names a file that is not there"
+    items.sort(key=lambda item: rank.get(item.path, len(rank)))
+
 
 def pytest_unconfigure() -> None:
     for name in ("VIDAL_TESTS_TMPDIR", "VIDAL_CACHE"):
