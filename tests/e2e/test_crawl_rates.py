@@ -15,6 +15,7 @@ import pytest
 import yaml
 
 from tests.conftest import ROOT
+from tests.runs import command
 from tests.site import Hit, Plan, Site
 from vidal.clip import Clip
 from vidal.stage import Direct
@@ -81,15 +82,20 @@ def test_segments_are_charged_one_by_one_and_may_have_a_rate_of_their_own(tmp_pa
         assert clip.reason is None and time.monotonic() - started < 15
 
 
-def crawl(folder: Path, urls: list[str], **settings: Any) -> subprocess.Popen[bytes]:
-    """A run in a process of its own."""
+def crawling(folder: Path, urls: list[str], **settings: Any) -> list[str]:
+    """The words of a crawl."""
     folder.mkdir(exist_ok=True)
     recipe = folder / "crawl.yaml"
     stages = [{"fetch": {**WAYS, "via": "direct", **settings}}, "keep_source"]
     recipe.write_text(yaml.safe_dump({"source": {"urls": urls}, "shards": {"size": 4}, "stages": stages}))
-    command = [sys.executable, "-m", "vidal", "crawl", str(recipe), "--out", str(folder / "out"), "--engine", "local"]
+    return ["crawl", str(recipe), "--out", str(folder / "out"), "--engine", "local"]
+
+
+def crawl(folder: Path, urls: list[str], **settings: Any) -> subprocess.Popen[bytes]:
+    """A run in a process of its own."""
+    words = crawling(folder, urls, **settings)
     return subprocess.Popen(
-        [*command, "--workers", "1"], cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
+        [sys.executable, "-m", "vidal", *words, "--workers", "1"], cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
         start_new_session=True,
     )  # fmt: skip
 
@@ -156,5 +162,6 @@ def test_a_host_that_wants_to_be_left_alone_for_a_day_stops_no_run(tmp_path: Pat
         urls = [site.url(f"/fault/leave_alone/{n}.mp4") for n in range(4)]
         urls += [site.url(f"/v/{n}.mp4", 1) for n in range(4)]
         for _ in range(1 + is_known):
-            assert crawl(tmp_path / "run", urls, any_host={"per_s": 20}).wait(120) == 0
+            words = crawling(tmp_path / "run", urls, any_host={"per_s": 20})
+            assert command(*words, "--workers", "0").returncode == 0
         assert sum("leave_alone" in hit.path for hit in site.hits) <= 2

@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 from collections import Counter
 from collections.abc import Sequence
+from threading import Lock
 from typing import Any
 
 import pyarrow as pa
@@ -64,12 +65,14 @@ class Remembers:
     """An LLM that is asked about a prompt once: most clips here have the same views left."""
 
     def __init__(self, llm: TransformersLlm, *, is_free: bool = False) -> None:
-        self.llm, self.is_free, self.said = llm, is_free, dict[str, Reply]()
+        self.llm, self.is_free, self.said, self.lock = llm, is_free, dict[str, Reply](), Lock()
 
     def complete(self, prompts: Sequence[Prompt], vocabularies: Sequence[Sequence[str]]) -> list[Reply]:
         for prompt, words in zip(prompts, vocabularies, strict=True):
-            if prompt.user not in self.said:
-                (self.said[prompt.user],) = self.llm.complete([prompt], [[] if self.is_free else words])
+            # A server's threads would else ask the same at once.
+            with self.lock:
+                if prompt.user not in self.said:
+                    (self.said[prompt.user],) = self.llm.complete([prompt], [[] if self.is_free else words])
         return [self.said[prompt.user] for prompt in prompts]
 
 
