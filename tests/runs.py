@@ -22,7 +22,9 @@ import yaml
 from vidal import recipe as recipes
 from vidal.commands import app
 from vidal.commands.terminal import console, errors, guarded, print_warning
+from vidal.dataset.dataset import Dataset
 from vidal.dataset.storage import Storage
+from vidal.dataset.verify import verify
 from vidal.engine.driver import Run, build
 from vidal.engine.job import Engine, ShardReport
 from vidal.recipe import Recipe
@@ -101,6 +103,16 @@ def rows(out: Path | str) -> dict[str, Row]:
     """The manifest by clip."""
     table = pq.read_table(Path(out) / "manifest")
     return {row["clip_id"]: row for row in table.to_pylist()}
+
+
+def rows_in_order(address: Path | str) -> list[Row]:
+    """Those of a revision by the plan's order, an id as often as it is there."""
+    return list(Dataset.open(str(address)).rows())
+
+
+def problems(out: Path) -> list[str]:
+    """What `vidal verify` finds in a dataset as it was built, and in its current revision."""
+    return [str(problem) for address in (f"{out}@0", str(out)) for problem in verify(Dataset.open(address))]
 
 
 def outcomes(out: Path | str) -> dict[str, tuple[str, str | None]]:

@@ -22,6 +22,7 @@ from tests.runs import (
     TROUBLE,
     command,
     digests,
+    problems,
     run,
     write_recipe,
 )
@@ -30,7 +31,6 @@ from vidal.dataset import revisions
 from vidal.dataset.dataset import Dataset
 from vidal.dataset.revise import drop
 from vidal.dataset.storage import Storage
-from vidal.dataset.verify import verify
 from vidal.engine.local import InProcessEngine
 from vidal.engine.refilter import refilter
 from vidal.errors import OutputError, RecipeError
@@ -54,10 +54,6 @@ def added(out: Path, stages: list[Any], *, workers: int = 0, **keys: Any) -> Bui
 
 def rows(out: Path | str) -> dict[str, dict[str, Any]]:
     return {row["title"]: row for row in Dataset.open(str(out)).rows()}
-
-
-def problems(out: Path) -> list[str]:
-    return [str(problem) for address in (f"{out}@0", str(out)) for problem in verify(Dataset.open(address))]
 
 
 def test_a_layer_and_columns_are_added_and_nothing_that_is_there_changes(built: Path) -> None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import shutil
 from pathlib import Path
-from typing import Any
 
 import pytest
 from rich.console import Console
@@ -20,6 +19,8 @@ from tests.runs import (
     TROUBLE,
     command,
     digests,
+    problems,
+    rows_in_order,
     run,
     write_list,
     write_recipe,
@@ -28,7 +29,6 @@ from vidal.build import BuildResult, How, add, grow
 from vidal.dataset.dataset import Dataset
 from vidal.dataset.find import find
 from vidal.dataset.revise import drop
-from vidal.dataset.verify import verify
 from vidal.engine.local import InProcessEngine
 from vidal.engine.refilter import refilter
 from vidal.errors import OutputError, RecipeError, UserError
@@ -57,14 +57,6 @@ def grown(out: Path, *source: str, workers: int = 0) -> BuildResult:
     return grow(str(out), source, How(engine="local", workers=workers), Console(), quiet=True)
 
 
-def rows(out: Path | str) -> list[dict[str, Any]]:
-    return list(Dataset.open(str(out)).rows())
-
-
-def problems(out: Path) -> list[str]:
-    return [str(problem) for address in (f"{out}@0", str(out)) for problem in verify(Dataset.open(address))]
-
-
 def test_a_longer_list_adds_its_new_candidates_as_further_shards(built: Path, longer: str, tmp_path: Path) -> None:
     before = digests(built)
     result = grown(built, longer)
@@ -74,15 +66,15 @@ def test_a_longer_list_adds_its_new_candidates_as_further_shards(built: Path, lo
         name: after[f"revisions/1/{name}"] for name in before if name.startswith("manifest/")
     }.items() <= before.items()
     assert (dataset.info.candidates, dataset.info.shards, result.funnel.candidates) == (13, 4, 13)
-    assert [row["title"] for row in rows(built)[:6]] == [row["title"] for row in rows(f"{built}@0")]
-    assert sorted(row["title"] for row in rows(built)[6:]) == sorted(NEW)
-    assert [(row["shard"], row["position"]) for row in rows(built)] == [
+    assert [row["title"] for row in rows_in_order(built)[:6]] == [row["title"] for row in rows_in_order(f"{built}@0")]
+    assert sorted(row["title"] for row in rows_in_order(built)[6:]) == sorted(NEW)
+    assert [(row["shard"], row["position"]) for row in rows_in_order(built)] == [
         (0, 0), (0, 1), (0, 2), (0, 3), (1, 4), (1, 5), *((2, 6 + k) for k in range(4)), *((3, 10 + k) for k in range(3)),
     ]  # fmt: skip
     samples = vidal.open(built)
     assert len(samples) == 10 and {samples[i]["depth"].shape for i in range(10)} == {(2, 16, 16)}
     assert write_joint(dataset, str(tmp_path / "joint")).clips == 10
-    new = next(row for row in rows(built) if row["title"] == "xyzabc")
+    new = next(row for row in rows_in_order(built) if row["title"] == "xyzabc")
     assert find(dataset, new["clip_id"]).row["shard"] == new["shard"]
 
 
@@ -102,7 +94,7 @@ def test_it_grows_again_and_takes_part_in_every_other_revision(built: Path, long
     more.write_text(f"stages: [{CAPTION}]")
     add(more, str(built), How(engine="local", workers=0), Console(), quiet=True)
     refilter(str(built), [f"{FEW_LETTERS}.min=3"])
-    assert problems(built) == [] and {row["caption"] for row in rows(built) if row["status"] == "kept"} >= {
+    assert problems(built) == [] and {row["caption"] for row in rows_in_order(built) if row["status"] == "kept"} >= {
         "zzz",
         "abc",
     }

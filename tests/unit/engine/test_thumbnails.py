@@ -6,7 +6,6 @@ import io
 import json
 import shutil
 from pathlib import Path
-from typing import Any
 
 import pyarrow.parquet as pq
 import pytest
@@ -25,6 +24,7 @@ from tests.runs import (
     TROUBLE,
     command,
     digests,
+    rows_in_order,
     run,
     write_recipe,
 )
@@ -51,17 +51,13 @@ def built(tmp_path: Path) -> Path:
     return tmp_path / "out"
 
 
-def rows(out: Path | str) -> list[dict[str, Any]]:
-    return list(Dataset.open(str(out)).rows())
-
-
 def with_thumbnail(out: Path | str) -> dict[str, str]:
-    return {row["title"]: row["reason"] for row in rows(out) if row["thumbnail"] is not None}
+    return {row["title"]: row["reason"] for row in rows_in_order(out) if row["thumbnail"] is not None}
 
 
 def test_a_clip_that_a_stage_or_a_decision_rejects_after_it_was_decoded_has_one(built: Path) -> None:
     assert with_thumbnail(built) == SHOWN
-    for data in (row["thumbnail"] for row in rows(built) if row["thumbnail"]):
+    for data in (row["thumbnail"] for row in rows_in_order(built) if row["thumbnail"]):
         image = Image.open(io.BytesIO(data))
         assert (image.format, image.size) == ("JPEG", (96, 96)) and len(data) < 3000
     assert list(verify(Dataset.open(str(built)))) == []
@@ -86,7 +82,7 @@ def test_readers_that_do_not_ask_do_not_meet_it(built: Path) -> None:
     samples = vidal.open(built)
     assert "thumbnail" not in samples[0]["row"] and samples.manifest().column("thumbnail").null_count == 4
     dataset = Dataset.open(str(built))
-    kept = next(row for row in rows(built) if row["status"] == "kept")
+    kept = next(row for row in rows_in_order(built) if row["status"] == "kept")
     assert "thumbnail" not in json.loads(dataset.read_member(kept, f"{kept['clip_id']}.json"))
     for more in ([], ["--json"]):
         done = command("why", built, "c001", *more)
@@ -95,7 +91,7 @@ def test_readers_that_do_not_ask_do_not_meet_it(built: Path) -> None:
 
 def test_a_removed_clip_loses_it_in_every_revision_and_phase(built: Path) -> None:
     refilter(str(built), [f"{FEW_LETTERS}.min=5"])
-    ids = frozenset(row["clip_id"] for row in rows(built) if row["title"] in SHOWN)
+    ids = frozenset(row["clip_id"] for row in rows_in_order(built) if row["title"] in SHOWN)
     assert remove(str(built), Removals({"clip_id": ids})).is_proven
     for path in built.rglob("*.parquet"):
         names = pq.read_schema(path).names
@@ -108,7 +104,9 @@ def test_a_removed_clip_loses_it_in_every_revision_and_phase(built: Path) -> Non
 def test_a_clip_removed_before_its_shard_was_made_anew_is_a_tombstone(built: Path, tmp_path: Path) -> None:
     recipe = check({"source": {"dataset": str(built)}, "shards": {"size": 1}, "stages": [CAPTION]}, "again")
     run(recipe, tmp_path / "again", InProcessEngine())
-    shard, clip_id = next((row["shard"], row["clip_id"]) for row in rows(tmp_path / "again") if row["title"] == "other")
+    shard, clip_id = next(
+        (row["shard"], row["clip_id"]) for row in rows_in_order(tmp_path / "again") if row["title"] == "other"
+    )
     (tmp_path / "again" / "manifest" / f"{shard:06d}.parquet").unlink()
     remove(str(tmp_path / "again"), Removals({"clip_id": frozenset([clip_id])}))
     run(recipe, tmp_path / "again", InProcessEngine())
