@@ -46,7 +46,7 @@ MORE = {
         "--set fetch.allow_addresses=[127.0.0.0/29]",
 }  # fmt: skip
 """What keeps a command short, or within this machine."""
-IN_A_PROCESS = {"build", "crawl", "train"}
+IN_A_PROCESS = {"build", "crawl"}
 """Commands that run as a user's do; of the others the time goes into imports, which this process has behind it."""
 PARSED_ONLY = {
     "make build-shards",
