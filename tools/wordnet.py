@@ -2,11 +2,11 @@
 
     python -m tools.wordnet DICT VOCABULARY
 
-A line is a synset: the number of its lexicographer file, its words, and the synsets above it and derived from it
-as distances in lines; a plus follows a word in its most frequent sense as a noun, verb, adjective or adverb. It has
-single words and phrasal verbs: those in VOCABULARY (a text file with one word a line, such as a tokenizer's), those
-that WordNet's own texts contain, every verb and adjective, and every name of a person, animal, plant, artefact or
-food. Rare senses are left out.
+A line is a synset: the number of its lexicographer file, its words, and the synsets above it, derived from it and
+opposite to it as distances in lines; a plus follows a word in its most frequent sense as a noun, verb, adjective or
+adverb. It has single words and phrasal verbs: those in VOCABULARY (a text file with one word a line, such as a
+tokenizer's), those that WordNet's own texts contain, every verb and adjective, and every name of a person, animal,
+plant, artefact, measure or food. Rare senses are left out.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from vidal.caption.lexicon import FILE
 
 SENSES = 4
 """Most frequent senses of a word, of each part of speech, that are kept."""
-_OF_THINGS = ("05", "06", "13", "18", "20")
+_OF_THINGS = ("05", "06", "13", "18", "20", "23")
 _POS = {"noun": "n", "verb": "v", "adj": "a", "adv": "r"}
 
 
@@ -49,7 +49,7 @@ def main(dictionary: Path, vocabulary: Path) -> None:
     lines = []
     for synset, number in at.items():
         file, pointers = synsets[synset]
-        related = (_targets(pointers, symbols) for symbols in ("@*&", "+\\="))
+        related = (_targets(pointers, symbols) for symbols in ("@*&", "+\\=", "!"))
         distances = (sorted({at[other] - number for other in others if other in at}) for others in related)
         lines.append("\t".join([file, ",".join(kept.get(synset, [])), *(" ".join(map(str, d)) for d in distances)]))
     FILE.write_bytes(lzma.compress("\n".join(lines).encode(), preset=9))

@@ -11,11 +11,11 @@ import re
 from collections.abc import Sequence
 from functools import cached_property
 
-from vidal.caption.lexicon import ANIMALS, SAYING, is_known, is_noun, is_usually, senses
+from vidal.caption.lexicon import ANIMALS, is_known, is_noun, is_usually, senses
 from vidal.caption.reality import actual, is_in_doubt
 from vidal.caption.support import forms_of, is_animate, is_exact, is_statement, is_supported, is_used_as_verb, known
 from vidal.caption.views import View
-from vidal.caption.words import FRAMING_WORDS, FUNCTION_WORDS, HEDGES, content_words, lemmas, tokens
+from vidal.caption.words import FRAMING_WORDS, FUNCTION_WORDS, HEDGES, content_words, lemma_set, lemmas, tokens
 
 SEEN = ("video_caption", "frame_captions")
 LICENSED = {
@@ -27,6 +27,12 @@ LICENSED = {
 }
 """Words that a view permits because they name the view as the origin of other words."""
 _SPEECH = frozenset(["voice", "speech", "speaker", "according"])
+_SAYING = frozenset(
+    ["say", "tell", "speak", "talk", "ask", "explain", "state", "mention", "note", "describe", "discuss", "comment",
+     "call", "name", "promise", "report", "answer", "reply", "introduce", "announce", "declare", "claim", "shout",
+     "whisper", "advise", "recommend", "warn", "thank", "admit", "add", "express", "argue", "suggest", "instruct",
+     "list", "address"]
+)  # fmt: skip
 _TAGGED = frozenset(["tagged", "tag", "tags", "hashtag", "hashtags"])
 _TRANSLATED = re.compile(r"\b[Tt]itled?\b[^,;]*?\bin ([A-Z][a-z]+\b(?:(?:[^',;]|\w'\w)*'.+'|[^,;]*))")
 _CLAUSE = re.compile(r"[,;:]\s|\b(?:while|as|and|but|where|when|after|before)\b")
@@ -36,10 +42,11 @@ _HEDGE = re.compile(rf"\b(?:{'|'.join(sorted(HEDGES))})\b", re.IGNORECASE)
 
 
 class Sentence:
-    """One sentence of a caption and the ``views`` of its clip."""
+    """One sentence of a caption and the ``views`` of its clip, with the number of their words of unknown meaning."""
 
-    def __init__(self, text: str, views: Sequence[View]) -> None:
+    def __init__(self, text: str, views: Sequence[View], untranslated: int = 0) -> None:
         self._views = views
+        self._untranslated = untranslated
         self._translation = self._translated(text)
         self.text = text.replace(self._translation, " ") if self._translation else text
         self._words = tokens(self.text)
@@ -57,23 +64,26 @@ class Sentence:
     @cached_property
     def _claims(self) -> list[int]:
         """Positions of the words with content."""
-        return [at for at, word in enumerate(self._words) if word.casefold() not in FUNCTION_WORDS | FRAMING_WORDS]
+        ages = {at + 1 for at, word in enumerate(self._words) if word.casefold() in ("year", "years")}
+        old = {at for at in ages if at < len(self._words) and self._words[at].casefold() in ("old", "olds")}
+        without_content = FUNCTION_WORDS | FRAMING_WORDS
+        return [at for at, w in enumerate(self._words) if w.casefold() not in without_content and at not in old]
 
     def _without(self, views: Sequence[View], claims: Sequence[int]) -> list[int]:
         """Return which of the claims these views do not support."""
-        texts = [view.text for view in views] + [LICENSED.get(view.name, "") for view in views]
-        by = known(tuple(texts))
+        by = known(tuple(view.text for view in views))
+        licensed = lemma_set(" ".join(LICENSED.get(view.name, "") for view in views))
         can_say = any(view.name in ("transcript", "title") or "speak" in view.text for view in views)
         return [
             at
             for at in claims
-            if not is_supported(self._words[at], self._forms[at], by, is_name=at > 0 and self._words[at][0].isupper())
+            if not self._forms[at] & licensed
+            and not is_supported(self._words[at], self._forms[at], by, is_name=at > 0 and self._words[at][0].isupper())
             and not (can_say and self._says(at))
         ]
 
     def _says(self, at: int) -> bool:
-        is_saying = any(is_usually(lemma, SAYING) for lemma in lemmas(self._words[at]))
-        return is_saying and is_used_as_verb(self._words, at)
+        return bool(lemmas(self._words[at]) & _SAYING) and is_used_as_verb(self._words, at)
 
     def _speaker(self, at: int) -> int | None:
         """Return the position of who says what the verb at a position says: a person, an animal or a voice; or None."""
@@ -99,6 +109,10 @@ class Sentence:
         A paraphrase mostly has a word of its own; invention takes two or more, or is a name, a number or a being.
         """
         words = [self._words[at] for at in self._missing]
+        # A word without support may be the translation of one that the lexicon lacks.
+        is_few = len(words) <= self._untranslated and len(words) * 3 <= len(self._claims) * 2
+        if is_few and not any(is_exact(word) or is_animate(word) for word in words):
+            return []
         if len(words) != 1 or words[0][0].isupper() or is_exact(words[0]) or is_animate(words[0]):
             return words
         # A hashtag such as #beachlife is where an invented beach comes from.

@@ -29,6 +29,7 @@ Lemmas = frozenset[str]
 
 _CLAUSE = re.compile(r"[.!?;:,|\n]+\s|\b(?:but|so|and|while|because|as)\b", re.IGNORECASE)
 _ROLE_CLAUSE = re.compile(r"[.!?;:,|\n]+\s|\b(?:but|while|because|as|before|after|when)\b", re.IGNORECASE)
+_AGE = re.compile(r"\b(\w+)[ -]years?[ -]olds?\b", re.IGNORECASE)
 _SENTENCE = re.compile(r"[.!?;|]\s+")
 _PASSIVE_REACH = 6
 """Number of words after a participle within which "by" makes it passive."""
@@ -48,18 +49,21 @@ def misattached(text: str, views: Sequence[str]) -> str | None:
 
 
 def _modifiers(text: str) -> Iterator[tuple[str, Lemmas]]:
-    """Yield each number and colour with the lemmas of the noun after it, and of what stands between; no ages."""
+    """Yield each number and colour with the lemmas of the noun after it, and of what stands between; ages too."""
     if text.isupper() and not text[0].isdigit():
         return  # on a screen the number may follow, as in "KEYS 3"
     for sentence in _SENTENCE.split(text):
-        plain = re.sub(r"(?i)[ -]years?[ -]olds?\b", " ", sentence)
+        for age in _AGE.finditer(sentence):
+            if value := number(age[1]):
+                yield value, frozenset(["years old"])
+        plain = _AGE.sub(" ", sentence)
         words = [word for word in tokens(plain) if number(word) is not None or content_words(word)]
         for at, word in enumerate(words):
             value = number(word) or (word.casefold() if word.casefold() in COLOURS else None)
             after = words[at + 1 : at + 4]
             if value is None or not after or number(after[0]) is not None:
                 continue
-            nouns = next((n for n, w in enumerate(after) if any(map(is_noun, lemmas(w)))), 0)
+            nouns = next((n for n, w in enumerate(after) if any(map(is_noun, lemmas(w))) or number(w)), 0)
             yield value, frozenset().union(*map(lemmas, after[: nouns + 1]))
 
 
@@ -139,7 +143,8 @@ def _roles(text: str) -> Iterator[_Role]:
             has_been = any(
                 w.casefold() in ("is", "are", "was", "were", "been", "being") for w in words[max(at - 2, 0) : at]
             )
-            if "by" in following and (has_been or word.endswith("ed")):
+            is_participle = word.endswith("ed") or following[:1] == ["by"]
+            if "by" in following and (has_been or is_participle):
                 doer = at + 1 + following.index("by")
                 by = [forms[n] for n in range(doer, len(words)) if nouns[n]]
                 before, after = by, before

@@ -18,13 +18,14 @@ from vidal.caption.binding import misattached, misnegated, swapped_roles
 from vidal.caption.injection import is_instruction
 from vidal.caption.links import crossed
 from vidal.caption.spelling import edited, in_digits
+from vidal.caption.translation import in_english
 from vidal.caption.views import LINK, View
 from vidal.caption.words import FRAMING_WORDS, FUNCTION_WORDS, content_words, lemma_set, lemmas, tokens
 
 MIN_WORDS = 3
 MAX_WORDS = 80
 MAX_CHARS = 500
-MIN_ENGLISH_SHARE = 0.15
+MIN_ENGLISH_SHARE = 0.1
 """Smallest share of English function words; captions in other languages have hardly any."""
 
 _STRUCTURE = "{}[]<>|\\`^~=_*#"
@@ -132,8 +133,9 @@ def _faults_of_text(text: str, secret: str, prompt: str) -> Iterator[tuple[str, 
 def _faults_against(text: str, views: Sequence[View]) -> Iterator[tuple[str, str]]:
     """Yield reason and detail of what the text claims beyond, or against, its ``views``."""
     text = in_digits(_FRAME.sub(" ", text))
+    views, unknown = in_english(views, text)
     views = [View(name=view.name, text=edited(view.text), quoted=view.quoted) for view in views]
-    sentences = [Sentence(sentence, views) for sentence in _SENTENCE_END.split(text)]
+    sentences = [Sentence(sentence, views, unknown) for sentence in _SENTENCE_END.split(text)]
     if missing := [word for sentence in sentences for word in sentence.unsupported()]:
         yield "unsupported", " ".join(dict.fromkeys(missing))
     if unattributed := [word for sentence in sentences for word in sentence.unattributed()]:

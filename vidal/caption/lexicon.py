@@ -13,7 +13,6 @@ from pathlib import Path
 
 FILE = Path(__file__).with_name("wordnet.tsv.xz")
 ANIMALS, FOODS, PERSONS = "05", "13", "18"
-SAYING = "32"
 _VERBS = range(29, 44)
 _HEIGHT = 6
 """Steps up from a word to a more general one: from a pug to a dog, a mammal, an animal."""
@@ -21,11 +20,12 @@ _HEIGHT = 6
 
 @dataclass(frozen=True, slots=True)
 class _WordNet:
-    """Synsets by number: their lexicographer file, the more general, and those of derived words; senses of words."""
+    """Synsets by number: lexicographer file, the more general, those of derived words, opposites; senses of words."""
 
     files: list[str]
     above: list[list[int]]
     derived: list[list[int]]
+    opposite: list[list[int]]
     senses: dict[str, list[int]]
     usual: dict[str, set[str]]
     """Lexicographer files of the most frequent sense of a word as a noun, verb, adjective and adverb."""
@@ -33,18 +33,19 @@ class _WordNet:
 
 @functools.cache
 def _wordnet() -> _WordNet:
-    files, above, derived, senses, usual = [], [], [], dict[str, list[int]](), dict[str, set[str]]()
+    files, above, derived, opposite, senses, usual = [], [], [], [], dict[str, list[int]](), dict[str, set[str]]()
     for line, text in enumerate(lzma.decompress(FILE.read_bytes()).decode().split("\n")):
         file, words, *related = text.split("\t")
         files.append(file)
-        hypernyms, derivations = ([line + int(step) for step in steps.split()] for steps in related)
+        hypernyms, derivations, opposites = ([line + int(step) for step in steps.split()] for steps in related)
         above.append(hypernyms)
         derived.append(derivations)
+        opposite.append(opposites)
         for word in words.split(",") if words else ():
             senses.setdefault(word.rstrip("+"), []).append(line)
             if word.endswith("+"):
                 usual.setdefault(word.rstrip("+"), set()).add(file)
-    return _WordNet(files, above, derived, senses, usual)
+    return _WordNet(files, above, derived, opposite, senses, usual)
 
 
 @functools.lru_cache(100_000)
@@ -58,6 +59,13 @@ def derived(word: str) -> frozenset[int]:
     """Return the synsets of words derived from a lemma: a guitarist from a guitar."""
     wordnet = _wordnet()
     return frozenset(other for sense in senses(word) for other in wordnet.derived[sense])
+
+
+@functools.lru_cache(100_000)
+def opposite(word: str) -> frozenset[int]:
+    """Return the synsets of a lemma's antonyms: to sell is the opposite of to buy."""
+    wordnet = _wordnet()
+    return frozenset(other for sense in senses(word) for other in wordnet.opposite[sense])
 
 
 @functools.lru_cache(100_000)
@@ -90,7 +98,7 @@ def specific_verb(word: str) -> frozenset[int]:
 
 
 def is_usually(word: str, file: str) -> bool:
-    """Return whether a lemma as a noun or verb is usually of a lexicographer file: `ANIMALS`, `PERSONS` or `SAYING`."""
+    """Return whether a lemma as a noun or verb is usually of a lexicographer file, such as `ANIMALS` or `PERSONS`."""
     return file in _wordnet().usual.get(word, ())
 
 

@@ -21,13 +21,17 @@ _SENTENCE = re.compile(r"[.!?;|]\s+")
 _EARLIER = re.compile(
     r"^(.*?)(?:,? (?:and )?(?:then|before|afterwards|followed by|later|finally)\b)(.*)$", re.IGNORECASE
 )
+_COMPARED = re.compile(
+    r"^(.*?)\b(?P<more>\w+er|better|worse|more \w+|less \w+)\b(?: \w+){0,2}? than\b(?P<than>.*)$", re.IGNORECASE
+)
 _LATER = re.compile(r"^(.*?)\bafter\b(.*)$", re.IGNORECASE)
 
 
 def crossed(text: str, views: Sequence[str]) -> str | None:
     """Return two words that ``text`` links and a view links to others, such as ``new motorcycle``, or None."""
     for view in views:
-        if wrong := _moved_modifier(text, view) or _moved_between_clauses(text, view) or _other_order(text, view):
+        checks = (_moved_modifier, _moved_between_clauses, _other_order, _other_comparison)
+        if wrong := next((found for check in checks if (found := check(text, view))), None):
             return wrong
     return None
 
@@ -88,6 +92,17 @@ def _other_order(text: str, view: str) -> str | None:
         if any(map(is_verb, late)) and any(map(is_verb, early)):
             return f"{min(late)} before {min(early)}"
     return None
+
+
+def _other_comparison(text: str, view: str) -> str | None:
+    """Return what ``text`` says to be more than what a view says to be more, as in "cheap paint covers better"."""
+    here, there = _COMPARED.match(text), _COMPARED.match(view)
+    if not here or not there or here["more"].casefold() != there["more"].casefold():
+        return None
+    (one, two), (first, second) = ((lemma_set(found[1]), lemma_set(found["than"])) for found in (here, there))
+    # "Than" may have its other side in a sentence of its own.
+    came, went = (one - two) & (second - first), (two - one) & (first - second)
+    return f"{min(came)} {here['more']} {min(went)}" if came and went else None
 
 
 def _orders(text: str) -> Iterator[tuple[Lemmas, Lemmas]]:

@@ -32,6 +32,10 @@ _QUESTION = re.compile(
     rf"(?:^|[,:;] |\b(?:so|but|and|or),? )(?:do (?:you|we|they|i|people|\w+s)|{_BE_OR_CAN})(?:n't)? (?!of\b)[^?]*\?",
     re.IGNORECASE,
 )
+# "Best noodles in town?" doubts that they are; "flat tire? here is help" has one.
+_RATED = re.compile(
+    r"\b(?:the )?(?:best|worst|\w{3,}est|real|fake|true|worth|safe|legal|possible|healthy)\b[^?.!:]*\?", re.I
+)
 _SENTENCE = re.compile(r"(?<=[.!?|;])\s+")
 # The words by which a caption says itself that something is asked, planned or possible.
 _MARKED = re.compile(
@@ -46,7 +50,7 @@ def actual(text: str) -> str:
     """Return ``text`` without what it only asks, plans, imagines or denies."""
     kept = []
     for sentence in _SENTENCE.split(text):
-        sentence = _QUESTION.sub(" ", sentence)
+        sentence = _RATED.sub(" ", _QUESTION.sub(" ", sentence))
         operator = _OPERATOR.search(sentence)
         kept.append(sentence[: operator.start()] if operator else sentence)
     return " ".join(kept)

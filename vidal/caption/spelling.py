@@ -55,6 +55,7 @@ _TENS = re.compile(
 _HALVES = {"kilo": "500 g", "kilogram": "500 g", "kg": "500 g", "hour": "30 minutes", "litre": "500 ml",
            "liter": "500 ml", "minute": "30 seconds", "metre": "50 cm", "meter": "50 cm", "year": "6 months",
            "kilometre": "500 metres", "kilometer": "500 metres", "dozen": "6"}  # fmt: skip
+_UNIT = re.compile(r"\b(\d+(?:[.,]\d+)?)(kg|kgs|km|cm|mm|g|ml|lbs?|mins?|hrs?|h|ft|yrs?|secs?)\b", re.IGNORECASE)
 _HALF = re.compile(rf"\b(?:half (?:an? |of an? )?|an? half[ -])({'|'.join(_HALVES)})\b", re.IGNORECASE)
 
 
@@ -69,6 +70,7 @@ def edited(text: str) -> str:
 
 def in_digits(text: str) -> str:
     """Return ``text`` with numbers of several words as digits: three hundred is 300, half an hour 30 minutes."""
+    text = _UNIT.sub(r"\1 \2", text)
     text = _HALF.sub(lambda found: _HALVES[found[1].casefold()], text)
     text = _TENS.sub(lambda found: str(int(NUMBERS[found[1].casefold()]) + int(NUMBERS[found[2].casefold()])), text)
     return _TIMES.sub(_multiplied, text)

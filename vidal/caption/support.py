@@ -22,6 +22,7 @@ from vidal.caption.lexicon import (
     is_noun,
     is_usually,
     is_verb,
+    opposite,
     senses,
     specific_verb,
 )  # fmt: skip
@@ -41,25 +42,38 @@ _BEFORE_VERBS = frozenset(
 )
 _FINITE = frozenset(
     ["is", "are", "was", "were", "has", "have", "had", "does", "did", "makes", "made", "takes", "took", "gets", "got",
-     "goes", "went", "comes", "came"]
+     "goes", "went", "comes", "came", "should", "must", "can", "will"]
 )  # fmt: skip
+# What WordNet does not say of a relative or a young animal.
+_MALE = "brother father dad daddy papa grandfather grandpa granddad uncle husband boyfriend groom"
+_FEMALE = "sister mother mom mum mummy grandmother grandma granny aunt wife girlfriend bride"
+_YOUNG = "baby cub calf puppy kitten chick foal lamb kid child toddler infant duckling teenager teen"
+_KIN = {
+    "man": frozenset(_MALE.split()),
+    "woman": frozenset(_FEMALE.split()),
+    "male": frozenset([*_MALE.split(), "son", "boy", "grandson", "nephew", "king"]),
+    "female": frozenset([*_FEMALE.split(), "daughter", "girl", "granddaughter", "niece", "queen"]),
+    "young": frozenset(_YOUNG.split()),
+}
 _GENDERED = {"he": "male", "him": "male", "his": "male", "she": "female", "her": "female", "hers": "female"}
 
 
 @dataclass(frozen=True, slots=True)
 class Known:
-    """The lemmas of texts, their synsets with those of deeds, all synsets that they imply, and words that are none."""
+    """The lemmas of texts, their synsets with those of deeds, all that they imply, words that are none, own synsets."""
 
     lemmas: frozenset[str]
     senses: frozenset[int]
     implied: frozenset[int]
     unknown: frozenset[str]
+    literal: frozenset[int]
 
 
 @functools.lru_cache(1000)
 def known(texts: tuple[str, ...]) -> Known:
     """Return what ``texts`` support."""
     words = {lemma for text in texts for forms in forms_of(tokens(text)) for lemma in forms}
+    words |= {name for name, kin in _KIN.items() if words & kin}
     done = frozenset[int]().union(*map(deeds, words))
     return Known(
         frozenset(words | permitted(texts)),
@@ -68,6 +82,7 @@ def known(texts: tuple[str, ...]) -> Known:
         frozenset(
             word for text in texts for word in tokens(text) if word.islower() and not any(map(is_known, lemmas(word)))
         ),
+        frozenset[int]().union(*map(senses, words)),
     )
 
 
@@ -88,10 +103,10 @@ def is_supported(word: str, forms: frozenset[str], by: Known, *, is_name: bool) 
     """Return whether ``word`` with lemmas ``forms`` is one of the known words or implied by one."""
     if forms & by.lemmas:
         return True
-    if is_name or is_exact(word):
+    if is_name or is_exact(word) or any(opposite(form) & by.literal for form in forms):
         return False
     forms |= lemmas(_GENDERED.get(word.casefold(), word))
-    if any(is_misspelt(other, word.casefold()) for other in by.unknown):
+    if any(is_misspelt(other, form) for other in by.unknown for form in forms):
         return True
     if _is_compound_of(word.casefold(), by):
         return True

@@ -34,7 +34,9 @@ run ran|say said|see saw seen|sell sold|send sent|set set|sew sewn|shake shook s
 shine shone|shoot shot|show shown|sing sang sung|sink sank sunk|sit sat|sleep slept|slide slid|speak spoke spoken
 spend spent|spin spun|stand stood|steal stole stolen|stick stuck|strike struck|sweep swept|swim swam swum
 swing swung|take took taken|teach taught|tear tore torn|tell told|think thought|throw threw thrown|tooth teeth
-minute min mins|second sec secs|hour hr hrs
+minute min mins|second sec secs|hour hr hrs|kilogram kg kgs kilo kilos kilograms|gram grams g
+kilometre km kms kilometer kilometers kilometres|metre meter meters metres|litre liter liters litres|pound lb lbs pounds
+centimetre cm centimeter centimeters centimetres
 wake woke woken|wear wore worn|weave wove woven|wife wives|win won|wind wound|wolf wolves|woman women
 write wrote written
 """
@@ -56,7 +58,7 @@ about what whether but than until amid among across along around after before be
 over past through toward towards under upon via within next near out up down off away together according also then
 itself himself herself another other both each one less least if some any several few very still again once here
 back front somebody someone something everything anyone everyone anything whom atop alongside because though
-although spend spends spent your my our i me us we you mine yours ours too
+although spend spends spent your my our i me us we you mine yours ours too now
 """
 # Verbs of a state that anything seen is in, and such as mean little without their object.
 _CLAIM_LITTLE = """
@@ -108,6 +110,8 @@ def number(word: str) -> str | None:
 def lemmas(word: str) -> frozenset[str]:
     """Return all possible lemmas of ``word`` in lower case; two words match if they share one."""
     word = word.casefold().removesuffix("'s").removesuffix("'")
+    if not word.isascii():
+        word = "".join(c for c in unicodedata.normalize("NFKD", word) if not unicodedata.combining(c))
     if word in _LEMMAS:
         return frozenset(_LEMMAS[word])
     if (digits := number(word)) is not None:

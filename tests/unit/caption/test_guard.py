@@ -102,6 +102,22 @@ def test_a_word_from_nowhere_is_named(text: str, word: str) -> None:
     assert (refusal.reason, refusal.detail) == ("unsupported", word)
 
 
+@pytest.mark.parametrize(
+    ("text", "view", "missing"),
+    [
+        ("A child buys lemonade.", "kid sells lemonade to pay for a trip", "buys"),
+        ("A man fixes his bicycle.", "my brother repairs a bike", None),
+        ("A musician performs a piece.", "a guitarist and a flamenco piece", None),
+        ("A tutorial on braiding hair.", "how to briad hair", None),
+        ("A person weighs 80 kilograms.", "I weigh 80kg", None),
+        ("Tiny lizards eat a cafe's bread.", "small lizard eats bread of a café", None),
+    ],
+)
+def test_words_are_supported_by_what_implies_them(text: str, view: str, missing: str | None) -> None:
+    refusal = check(text, [View(name="title", text=view, quoted=True)])
+    assert (refusal and refusal.detail) == missing
+
+
 @pytest.mark.parametrize(("text", "reason"), REJECTED)
 def test_a_caption_of_bad_form_is_rejected(text: str, reason: str) -> None:
     refusal = check(text, VIEWS, secret=CANARY, prompt=build_prompt(VIEWS).system)

@@ -27,9 +27,9 @@ from vidal.caption.views import View, clean
 BY_MODELS = ("video_caption", "frame_captions", "sound_caption")
 # A corpus and its floors of precision, recall, and the share of good captions that are accepted.
 FLOORS = [
-    ("guard_cases.jsonl", 0.94, 0.94, 0.92),
-    ("guard_cases_2.jsonl", 0.9, 0.98, 0.89),
-    ("guard_cases_3.jsonl", 0.83, 0.98, 0.8),
+    ("guard_cases.jsonl", 0.95, 0.96, 0.93),
+    ("guard_cases_2.jsonl", 0.91, 1.0, 0.91),
+    ("guard_cases_3.jsonl", 0.96, 0.98, 0.96),
 ]
 
 
@@ -109,6 +109,7 @@ def test_what_is_asked_planned_or_denied_is_not_said_to_be_so(text: str, stays: 
         ("A man reads at night and fishes at noon.", "at noon I read and at night I fish", "read night"),
         ("A man reads at noon and fishes at night.", "at noon I read and at night I fish", None),
         ("The wood is painted before it is sanded.", "first you sand the wood, then you paint it", "paint before sand"),
+        ("Cheap glue holds better than dear glue.", "Dear glue holds better than cheap glue", "cheap better dear"),
         ("The wood is painted after it is sanded.", "first you sand the wood, then you paint it", None),
     ],
 )
@@ -138,7 +139,8 @@ def test_a_view_is_read_as_an_edited_text(text: str, as_edited: str) -> None:
         ("2 eggs and 3 bananas", "3 eggs 2 bananas", "2 egg"),
         ("Three eggs and two bananas", "3 eggs 2 bananas", None),
         ("a 91-year-old grandpa after 30 years", "grandpa, 91, plays after 30 years", None),
-        ("45 kg on day 120", "day 45 120 kg", "45 kg"),
+        ("a 6-year-old solves 12 puzzles", "12 year old solves 6 puzzles", "6 years old"),
+        ("45 kg on day 120", "day 45 120 kg", "45 kilogram"),
         ("5 dogs", "a dog", None),
         ("2 eggs, then 3 eggs", "2 eggs, then 3 eggs", None),
         ("a blue flower on a yellow canvas", "a yellow flower on a blue canvas", "blue flower"),
@@ -175,6 +177,8 @@ def test_what_a_view_denies_stays_denied(text: str, view: str, wrong: str | None
         ("a lion and a buffalo", "a buffalo and a lion", None),
         ("a woman hides while a man searches", "a man hides while a woman searches", "woman hide"),
         ("a keeper has a shot blocked by a striker", "a keeper blocks a shot by a striker", "striker block"),
+        ("a drone finds three hikers", "3 hikers lost in the fog found by a drone", None),
+        ("Brazil defeats Croatia", "Croatia beats Brazil", "brazil defeat croatia"),
         ("a buffalo chases a lion", "a lion chases a buffalo, then the buffalo chases the lion", None),
     ],
 )
