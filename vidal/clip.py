@@ -177,9 +177,11 @@ class Clip:
     sound_caption_model: str | None = _column("texts", "model that captioned the audio")
     caption: str | None = _column("texts", "the enhanced caption")
     caption_source: str | None = _column(
-        "texts", "llm, merge where the guard rejected the LLM's text, or the column that text_match chose"
+        "texts", "llm, merge or title, by what each states; or the text that text_match chose"
     )
-    caption_refusal: str | None = _column("texts", "why the guard rejected the LLM's text")
+    caption_refusal: str | None = _column(
+        "texts", "why the LLM's text was not chosen: a fault that the guard found, or less said"
+    )
     caption_model: str | None = _column("texts", "model or rule that wrote the caption, with the hash of its prompt")
 
     text_match: list[MatchScore] = _column("texts", "similarity of each text to the frames, by column", [])

@@ -39,3 +39,9 @@ def tag_sentence(tags: Sequence[tuple[str, float]], *, voice: float, min_score: 
     listed = " and ".join([", ".join(words[:-1]), words[-1]] if len(words) > 1 else words)
     sentence = f"sound that may be {listed}" if words else "sound that no tag fits"
     return sentence + ("" if voice else f"; {NOBODY}")
+
+
+def named_sounds(sentence: str) -> str:
+    """Return what a sentence of this module says is heard: empty for silence and for sounds that it does not name."""
+    heard = sentence.split(";")[0]
+    return "" if heard == SILENCE or "neither" in heard or "no tag fits" in heard else heard

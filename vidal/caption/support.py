@@ -27,7 +27,7 @@ from vidal.caption.lexicon import (
     specific_verb,
 )  # fmt: skip
 from vidal.caption.spelling import is_misspelt
-from vidal.caption.words import FUNCTION_WORDS, lemmas, number, tokens
+from vidal.caption.words import FRAMING_WORDS, FUNCTION_WORDS, lemmas, number, tokens
 
 _UNITS = frozenset(["second", "minute", "hour", "day", "week", "month", "year"])
 COLOURS = frozenset(
@@ -113,6 +113,17 @@ def is_supported(word: str, forms: frozenset[str], by: Known, *, is_name: bool) 
     # A butcher is more than somebody who cuts.
     ways = frozenset[int]() if is_animate(word) else frozenset[int]().union(*map(specific_verb, forms))
     return bool(ways & by.senses) or any(senses(form) & by.implied or derived(form) & by.senses for form in forms)
+
+
+def unsupported(text: str, by: Sequence[str]) -> list[str]:
+    """Return the content words of ``text`` that the texts ``by`` neither contain nor imply."""
+    words, support = tokens(text), known(tuple(by))
+    return [
+        word
+        for word, forms in zip(words, forms_of(words), strict=True)
+        if word.casefold() not in FUNCTION_WORDS | FRAMING_WORDS
+        and not is_supported(word, forms, support, is_name=False)
+    ]
 
 
 def is_exact(word: str) -> bool:

@@ -1,7 +1,7 @@
 """The text views of a clip, from which its caption is written: cleaned, truncated and screened.
 
 Titles, hashtags, on-screen text and speech are untrusted. A view that instructs the model instead of describing the
-video is withheld entirely, from the prompt and from the merge.
+video is withheld entirely, from the prompt and from the merge; so is on-screen text and speech that nothing confirms.
 """
 
 from __future__ import annotations
@@ -12,9 +12,10 @@ from collections import Counter
 from collections.abc import Container
 from dataclasses import dataclass
 
+from vidal.caption.confirmation import confirmed
 from vidal.caption.injection import is_instruction
 from vidal.caption.labels import NOTHING_IN_VIDEO, is_guess
-from vidal.caption.words import HEDGES, tokens
+from vidal.caption.words import HEDGES, lemma_set, tokens
 from vidal.clip import Clip
 
 LINK = re.compile(
@@ -77,10 +78,14 @@ def views_of(clip: Clip, max_chars: int, stop_words: Container[str] = ()) -> tup
         ("sound_caption", clip.sound_caption, False),
     )
     shown, withheld = [], []
+    # A captioning model may copy text from a frame, so its captions are screened as well.
+    instructs = {name for name, raw, _ in raw_views if is_instruction(raw or "")}
+    lemmas_of = {name: lemma_set(raw) for name, raw, _ in raw_views if raw and name not in instructs}
     for name, raw, quoted in raw_views:
-        text = clean(raw or "", max_chars)
-        # A captioning model may copy text from a frame, so its captions are screened as well.
-        if is_instruction(raw or ""):
+        elsewhere = frozenset[str]().union(*(words for other, words in lemmas_of.items() if other != name))
+        sure = confirmed(name, raw or "", clip, elsewhere)
+        text = clean(sure, max_chars)
+        if name in instructs or (raw and not sure):
             withheld.append(name)
         elif tokens(text):
             shown.append(View(name=name, text=text, quoted=quoted))

@@ -39,7 +39,20 @@ def views(**texts: str) -> list[View]:
             "and with a sound track of music.",
         ),
         ({"frame_captions": "a dog runs. a cat sits."}, "A dog runs."),
-        ({"sound_caption": "music; nobody speaks"}, "A video, with a sound track of music in which nobody speaks."),
+        ({"sound_caption": "music; nobody speaks"}, "A video, with a sound track of music."),
+        (
+            {"title": "They did what?", "hashtags": "cat", "ocr_text": "NO WAY!"},
+            'A video, with the text "NO WAY!" on the screen.',
+        ),
+        ({"title": "Rome", "sound_caption": "silence"}, 'A video, titled "Rome".'),
+        (
+            {"title": "Rome", "sound_caption": "quiet sounds that are neither speech nor music"},
+            'A video, titled "Rome".',
+        ),
+        (
+            {"title": "squirrel runs", "video_caption": "a video that may show a mammal"},
+            'A video, titled "squirrel runs".',
+        ),
         ({"transcript": "grind beans", "sound_caption": "some speech"}, 'A video, with somebody saying "grind beans".'),
     ],
 )

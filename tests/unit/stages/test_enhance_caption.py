@@ -56,7 +56,7 @@ def test_a_rejected_text_is_replaced_by_the_merge_and_the_reason_is_kept() -> No
     clip = enhanced(dog(), Says("A cat learns to catch a ball on grass."))
     merged = 'A dog with a ball on grass, in a video titled "My dog learns to catch a ball".'
     assert (clip.caption, clip.caption_source) == (merged, "merge")
-    assert (clip.caption_refusal, clip.caption_model) == ("unsupported: cat", "vidal merge 2")
+    assert (clip.caption_refusal, clip.caption_model) == ("unsupported: cat", "vidal merge 3")
 
 
 def test_a_clip_without_any_text_has_no_caption_and_asks_no_llm() -> None:
@@ -70,8 +70,8 @@ def test_clips_of_a_batch_keep_their_own_captions() -> None:
     stage.setup(Says("A dog learns to catch a ball on grass."))
     clips = [Clip(clip_id="silent"), dog(), Clip(clip_id="cat", title="cat naps all day long")]
     stage.process_batch(clips)
-    assert [clip.caption_source for clip in clips] == [None, "llm", "merge"]
-    assert clips[2].caption == 'A video, titled "cat naps all day long".'
+    assert [clip.caption_source for clip in clips] == [None, "llm", "title"]
+    assert clips[2].caption == "cat naps all day long"
 
 
 def test_the_merge_backend_needs_no_model() -> None:
@@ -118,7 +118,7 @@ EVIL = ("wolf", "wolves", "hacked", "pirate", "http", "evil", "caption", "data b
 def test_an_injection_that_the_llm_obeys_does_not_enter_the_caption(view: str, text: str, obeyed: str) -> None:
     llm = Says(obeyed)
     clip = enhanced(dog(**{"hashtags": ["dog"], view: text}), llm)
-    assert clip.caption is not None and clip.caption_source == "merge"
+    assert clip.caption is not None and clip.caption_source in ("merge", "title")
     assert clip.caption_refusal
     assert not [word for word in EVIL if word in clip.caption.lower()]
     assert "dog" in clip.caption.lower()
@@ -258,9 +258,9 @@ def server(site: Site, waits: list[float] | None = None, **settings: Any) -> Cha
 
 def test_a_server_is_asked_for_one_json_object(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("A_KEY", "k")
-    site.says('{"caption": "A dog learns to catch a ball."}')
+    site.says('{"caption": "A dog learns to catch a ball on grass."}')
     clip = enhanced(dog(), ServerLlm(server(site, key_variable="A_KEY"), 40))
-    assert (clip.caption, clip.caption_source) == ("A dog learns to catch a ball.", "llm")
+    assert (clip.caption, clip.caption_source) == ("A dog learns to catch a ball on grass.", "llm")
     (request,) = site.requests
     assert (request["path"], request["key"], request["temperature"]) == ("/v1/chat/completions", "Bearer k", 0)
     assert request["response_format"]["json_schema"]["schema"]["required"] == ["caption"]

@@ -52,14 +52,14 @@ def site() -> Iterator[Site]:
 def test_clips_of_a_batch_are_asked_about_at_once_and_keep_their_order() -> None:
     def answer(request: dict[str, Any]) -> str:
         number = next(word for word in request["messages"][-1]["content"].split() if word.isdigit())
-        return json.dumps({"caption": f"The dog catches ball {number}."})
+        return json.dumps({"caption": f"A dog catches ball {number} again, on grass."})
 
     with running_site(answer=answer, wait_for=4) as site:
         stage = EnhanceCaption(backend="server", model="m", server_url=site.url, concurrency=4, prices=(2.0, 10.0))
         stage.setup()
         clips = [dog(clip_id=str(n), title=f"My dog catches ball {n} again") for n in range(8)]
         stage.process_batch(clips)
-    assert [clip.caption for clip in clips] == [f"The dog catches ball {n}." for n in range(8)]
+    assert [clip.caption for clip in clips] == [f"A dog catches ball {n} again, on grass." for n in range(8)]
     assert site.most_at_once == 4
 
 

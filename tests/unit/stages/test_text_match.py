@@ -208,7 +208,8 @@ def chosen(clip: Clip, word: str, **settings: Any) -> tuple[str | None, str | No
     [
         ("dog", "A dog runs.", "match:video_caption", "blip"),
         ("cat", "A cat sits on a dog.", "llm", "smol"),
-        ("zoom", 'A dog runs, in a video titled "zoom zoom".', "match:merge", "vidal merge 2"),
+        ("zoom", "zoom zoom", "match:title", "vidal merge 3"),
+        ("video", 'A dog runs, in a video titled "zoom zoom".', "match:merge", "vidal merge 3"),
         ("nothing", "A cat sits on a dog.", "llm", "smol"),  # of equals the one that is there
     ],
 )

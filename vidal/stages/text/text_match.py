@@ -28,9 +28,11 @@ class TextMatch(ModelStage):
     """Scores every text of a clip against its frames: the mean cosine over the frames, by any CLIP-family model.
 
     The caption of a frame is compared with that frame alone. With ``choose``, the best of the enhanced caption, the
-    video caption and the merged caption becomes ``caption``, and ``caption_source`` names it, such as ``match:merge``.
+    video caption, the merged caption and the title becomes ``caption``, and ``caption_source`` names it, such as
+    ``match:merge``.
     """
 
+    version = 2
     reads = ("video",)
     writes = ("text_match", "text_match_model")
     imports = (
@@ -102,7 +104,8 @@ class TextMatch(ModelStage):
             views, _ = views_of(clip, self.max_view_chars, self._stop_words)
             shown = next((view.text for view in views if view.name == "video_caption"), "")
             sentence = shown[:1].upper() + shown[1:].rstrip(".!? ") + "." if shown else ""
-            texts |= {"match:merge": merge(views) or "", "match:video_caption": sentence}
+            title = next((view.text for view in views if view.name == "title"), "")
+            texts |= {"match:merge": merge(views) or "", "match:title": title, "match:video_caption": sentence}
         return {name: text for name, text in texts.items() if text.strip()}
 
     def _score(self, clip: Clip, texts: Mapping[str, str], vectors: Mapping[str, Vectors], frames: Vectors) -> None:
@@ -118,7 +121,7 @@ class TextMatch(ModelStage):
         best = max(rivals, key=lambda name: (rivals[name], name == "caption", name == "match:merge"), default=None)
         if best is not None and best != "caption":
             clip.caption, clip.caption_source = texts[best], best
-            clip.caption_model = MERGE_NAME if best == "match:merge" else clip.frame_caption_model
+            clip.caption_model = MERGE_NAME if best in ("match:merge", "match:title") else clip.frame_caption_model
             kept["caption"] = rivals[best]
         clip.text_match = [MatchScore(view=name, score=score) for name, score in kept.items()]
         identities = self.model_identities()
