@@ -85,8 +85,11 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("dataset")
     parser.add_argument("out", type=Path)
+    parser.add_argument("--all", action="store_true", help="every clip of the dataset")
     options = parser.parse_args()
-    contact_sheet(options.dataset).save(options.out, quality=80)
+    dataset = vidal.open(options.dataset)
+    clips = tuple(sorted(map(dataset.clip_id, range(len(dataset))))) if options.all else CLIPS
+    contact_sheet(options.dataset, clips).save(options.out, quality=80)
 
 
 if __name__ == "__main__":

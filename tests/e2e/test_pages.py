@@ -227,10 +227,34 @@ def test_output_on_a_page_is_compared_but_for_its_ellipses(printed: str, said: s
     assert is_said(printed, said) is is_it
 
 
-def test_the_readme_says_how_many_captions_the_guard_accepted(manifest: pd.DataFrame) -> None:
+def test_the_readme_says_who_wrote_the_captions_of_the_sample(manifest: pd.DataFrame) -> None:
     sources = manifest[manifest["status"] == "kept"]["caption_source"].value_counts()
-    accepted, written, merged = re.search(
-        r"guard accepts (\d+) of its (\d+); the other (\d+) are a deterministic merge",
+    merged, written, titles, accepted = re.search(
+        r"(\d+) of the (\d+) are a merge by rule .*, (\d+) are the title alone, and (\d+) a text by a language model",
         " ".join(PAGES["README.md"].read_text("utf-8").split()),
     ).groups()  # type: ignore[union-attr]
-    assert (sources["llm"], sources.sum(), sources["merge"]) == (int(accepted), int(written), int(merged))
+    assert sources.to_dict() == {"merge": int(merged), "title": int(titles), "llm": int(accepted)}
+    assert sources.sum() == int(written)
+
+
+def judged_captions() -> pd.DataFrame:
+    """The table of docs/sample-captions.md, with a row per clip id."""
+    lines = (ROOT / "docs" / "sample-captions.md").read_text("utf-8").splitlines()
+    rows = [[cell.strip() for cell in line.strip("|").split("|")] for line in lines if line.startswith("|")]
+    return pd.DataFrame(rows[2:], columns=rows[0]).set_index("clip").sort_index()
+
+
+def test_the_captions_that_were_judged_are_those_that_are_built(manifest: pd.DataFrame) -> None:
+    kept, judged = manifest[manifest["status"] == "kept"].sort_index(), judged_captions()
+    assert judged["caption"].to_dict() == kept["caption"].to_dict()
+    assert judged["source"].to_dict() == kept["caption_source"].to_dict()
+    assert judged["title"].to_dict() == kept["title"].to_dict()
+
+
+def test_no_caption_is_worse_than_its_title_and_the_readme_counts_them() -> None:
+    verdicts = judged_captions()["verdict"].value_counts().to_dict()
+    better, equal = re.search(
+        r"(\d+) are better than the title, (\d+) as good and none worse",
+        " ".join(PAGES["README.md"].read_text("utf-8").split()),
+    ).groups()  # type: ignore[union-attr]
+    assert verdicts == {"better": int(better), "equal": int(equal)}
