@@ -70,7 +70,8 @@ class Knowing(nn.Module):
         for n in range(len(samples)):
             for modality, transform in transforms.items():
                 if samples.has(modality)[n]:
-                    pixels = load_input(samples, n, modality, transform, None)
+                    prepared = load_input(samples, n, modality, transform, None)
+                    pixels = transform.finish(prepared.values[None], None)
                     self.known[pixels.numpy().tobytes()] = scene_of(samples.clip_id(n))
 
     def tower(self, modality: str) -> Any:

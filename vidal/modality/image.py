@@ -1,6 +1,7 @@
 """`ImageModality`, a modality of frames, and `ImageTransform`, LanguageBind's preprocessing of frames.
 
-Images are resized by torch, bicubically with antialiasing. On 8-bit images the result is within 1 grey value (2 when
+A worker process decodes, resizes and crops; the device mirrors and normalises. Images are resized by torch, bicubically
+with antialiasing. On 8-bit images the result is within 1 grey value (2 when
 enlarging) of open_clip's transform with PIL, in less than half the time; depth is resized without rounding. Without
 antialiasing, fine texture would cause moiré that depends on the stored size.
 
@@ -9,6 +10,7 @@ Shape suffixes of variables: T frames, C channels, H and W pixels.
 
 from __future__ import annotations
 
+import functools
 import re
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
@@ -19,10 +21,11 @@ from pydantic import Field
 
 from vidal.errors import ClipError
 from vidal.modality.image_bytes import decode_image
-from vidal.modality.modality import Array, Modality, Rng, Shown, Transform
+from vidal.modality.modality import Array, DeviceTransform, Modality, Prepared, Rng, Shown, Transform
 
 if TYPE_CHECKING:
     # Readers import this module and do not need torch.
+    import torch
     from torch import Tensor
 
 # Of the images that OpenAI trained CLIP on; models that start from its weights expect them.
@@ -43,7 +46,7 @@ _PROMPTS = (
 )  # fmt: skip
 
 
-class ImageTransform(Transform):
+class ImageTransform(DeviceTransform):
     """A normalised square crop of each frame: (3, size, size) float32, or (3, frames, size, size) if ``frames`` > 1."""
 
     size: int = Field(224, ge=8)
@@ -60,7 +63,9 @@ class ImageTransform(Transform):
     """Probability of a horizontal flip in training."""
 
     white: ClassVar[float] = 255.0
-    """The value in `planes` that corresponds to 1.0 of ``mean`` and ``std``."""
+    """The value in `unpacked` planes that corresponds to 1.0 of ``mean`` and ``std``."""
+    channels: ClassVar[int] = 3
+    """3, or 1 where the tower gets three equal channels."""
 
     @classmethod
     def settings_for(cls, height: int, width: int, frames: int | None) -> dict[str, Any]:
@@ -81,9 +86,18 @@ class ImageTransform(Transform):
             return [stored // 2]
         return [frame if frame is not None and frame < stored else int(rng.integers(stored))]
 
-    def __call__(self, array: Array, rng: Rng) -> Tensor:
-        """Convert frames (t, h, w[, 3]) to the tower's input."""
+    @property
+    def prepared_shape(self) -> tuple[int, ...]:
+        return (self.frames, self.size, self.size, self.channels)
+
+    @property
+    def prepared_dtype(self) -> torch.dtype:
         import torch
+
+        return torch.uint8
+
+    def prepare(self, array: Array, rng: Rng) -> Prepared:
+        """Resize and crop frames (t, h, w[, 3]) to (t, size, size, channels)."""
         import torch.nn.functional as F
 
         planes_TCHW = self.planes(array)
@@ -99,25 +113,50 @@ class ImageTransform(Transform):
         else:
             top, left = (round((side - self.size) / 2) for side in planes_TCHW.shape[2:])
         square_TCHW = planes_TCHW[:, :, top : top + self.size, left : left + self.size]
-        if rng is not None and rng.random() < self.flip:
-            square_TCHW = self.mirrored(square_TCHW)
-        # One copy to float32 in the tower's layout, then in place: otherwise this takes a quarter of a clip's time.
-        pixels = torch.empty(3, len(square_TCHW), self.size, self.size)
-        pixels.copy_(square_TCHW.transpose(0, 1))
-        mean, std = (torch.tensor(of).mul(self.white)[:, None, None, None] for of in (self.mean, self.std))
+        is_mirrored = rng is not None and rng.random() < self.flip
+        return Prepared(self.packed(square_TCHW).permute(0, 2, 3, 1), is_mirrored)
+
+    def finish(self, values: Tensor, mirrored: Tensor | None) -> Tensor:
+        """Mirror, convert to float32 and normalise (b, t, size, size, channels) to the tower's input."""
+        import torch
+
+        planes = self.unpacked(values.flatten(0, 1).permute(0, 3, 1, 2))
+        if mirrored is not None and self.flip > 0:
+            of_frame = mirrored[:, None].expand(-1, self.frames).reshape(-1, 1, 1, 1)
+            planes = torch.where(of_frame, self.mirrored(planes), planes)
+        # One copy to float32 in the tower's layout, then in place.
+        pixels = torch.empty(len(values), 3, *values.shape[1:4], device=values.device)
+        pixels.copy_(planes.reshape(*values.shape[:2], *planes.shape[1:]).transpose(1, 2))
+        mean, std = (_per_channel(of, self.white, values.device) for of in (self.mean, self.std))
         pixels.sub_(mean).div_(std)
-        return pixels if self.frames > 1 else pixels[:, 0]
+        return pixels if self.frames > 1 else pixels[:, :, 0]
 
     def planes(self, array: Array) -> Tensor:
-        """Convert frames (t, h, w[, 3]) to (t, c, h, w); c is 3, or 1 for three equal channels."""
+        """Convert frames (t, h, w[, 3]) to (t, channels, h, w)."""
         import torch
 
         planes = torch.from_numpy(array)
         return planes.permute(0, 3, 1, 2) if planes.ndim == 4 else planes[:, None]
 
+    def packed(self, planes: Tensor) -> Tensor:
+        """Convert resized planes to `prepared_dtype`."""
+        return planes
+
+    def unpacked(self, planes: Tensor) -> Tensor:
+        """Convert planes of `prepared_dtype` to those that are mirrored and normalised."""
+        return planes
+
     def mirrored(self, planes_TCHW: Tensor) -> Tensor:
-        """Flip the frames; overridden by modalities whose values have a direction, such as normals."""
+        """Flip frames, of any clips; overridden by modalities whose values have a direction, such as normals."""
         return planes_TCHW.flip(3)
+
+
+@functools.lru_cache(maxsize=64)
+def _per_channel(values: tuple[float, float, float], white: float, device: torch.device) -> Tensor:
+    """``values`` times ``white`` as (3, 1, 1, 1); kept, as a copy to a GPU makes the CPU wait."""
+    import torch
+
+    return torch.tensor(values).mul(white)[:, None, None, None].to(device)
 
 
 class ImageModality(Modality):

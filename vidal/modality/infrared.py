@@ -10,6 +10,8 @@ from vidal.modality.image import GREY, ImageModality, ImageTransform
 class InfraredTransform(ImageTransform):
     """Preprocessing of thermal images, as three equal channels; stored colour images are decoded to grey."""
 
+    channels: ClassVar[int] = 1
+
 
 class Infrared(ImageModality):
     """Members ``infrared.3.jpg``; decodes to (t, h, w) uint8."""

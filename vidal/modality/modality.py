@@ -12,6 +12,7 @@ import numpy.typing as npt
 from pydantic import BaseModel, ConfigDict
 
 if TYPE_CHECKING:
+    import torch
     from torch import Tensor
 
 Array = npt.NDArray[Any]
@@ -21,10 +22,20 @@ SELF_CHECKED = (".png", ".flac")
 """File name endings of formats with checksums, whose decoders detect changed bytes."""
 
 
+@dataclass(frozen=True, slots=True)
+class Prepared:
+    """A sample as a worker process hands it over to the device."""
+
+    values: Tensor
+    is_mirrored: bool = False
+    """Whether the device has to mirror it."""
+
+
 class Transform(BaseModel, ABC):
     """Settings of a modality's preprocessing; an instance is called with a decoded sample and returns a tower's input.
 
-    With a random generator it augments the sample (training); without one it is deterministic (evaluation).
+    With a random generator it augments the sample (training); without one it is deterministic (evaluation). Everything
+    is computed in the worker processes; a `DeviceTransform` leaves a part of it to the device.
     """
 
     model_config = ConfigDict(extra="forbid", use_attribute_docstrings=True)
@@ -49,6 +60,55 @@ class Transform(BaseModel, ABC):
     @abstractmethod
     def __call__(self, array: Array, rng: Rng) -> Tensor:
         """Convert the result of `Modality.decode` to float32 of `input_shape`; raises `ClipError` if it cannot."""
+
+    @property
+    def prepared_shape(self) -> tuple[int, ...]:
+        """Shape of what `prepare` returns."""
+        return self.input_shape
+
+    @property
+    def prepared_dtype(self) -> torch.dtype:
+        """Data type of what `prepare` returns."""
+        import torch
+
+        return torch.float32
+
+    def prepare(self, array: Array, rng: Rng) -> Prepared:
+        """Do the part of the worker process; raises `ClipError` if the sample cannot be converted."""
+        return Prepared(self(array, rng))
+
+    def finish(self, values: Tensor, mirrored: Tensor | None) -> Tensor:
+        """Convert a batch (b, …) of prepared values to the tower's input (b, …), on the device of ``values``.
+
+        ``mirrored`` is (b,) bool, or None if no sample is to be mirrored.
+        """
+        return values
+
+
+class DeviceTransform(Transform):
+    """A `Transform` in two parts: `prepare` in a worker process, with all random draws, and `finish` on the device."""
+
+    @property
+    @abstractmethod
+    def prepared_shape(self) -> tuple[int, ...]: ...
+
+    @property
+    @abstractmethod
+    def prepared_dtype(self) -> torch.dtype: ...
+
+    @abstractmethod
+    def prepare(self, array: Array, rng: Rng) -> Prepared: ...
+
+    @abstractmethod
+    def finish(self, values: Tensor, mirrored: Tensor | None) -> Tensor: ...
+
+    def __call__(self, array: Array, rng: Rng) -> Tensor:
+        """Do both parts at once, on the CPU."""
+        import torch
+
+        prepared = self.prepare(array, rng)
+        mirrored = torch.ones(1, dtype=torch.bool) if prepared.is_mirrored else None
+        return self.finish(prepared.values[None], mirrored)[0]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

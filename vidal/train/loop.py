@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from functools import partial
@@ -20,7 +20,7 @@ from torch.distributed.fsdp import FSDPModule
 from torch.nn.parallel import DistributedDataParallel
 
 from vidal.train import gradcache
-from vidal.train.data.loader import Batch
+from vidal.train.data.loader import Batch, Inputs
 from vidal.train.data.plan import generator
 from vidal.train.data.rows import Broken
 from vidal.train.distributed import World, from_all, mean_gradients, total
@@ -44,7 +44,7 @@ class StepResult:
     """L2 norm of the gradient before clipping."""
     lr: float
     scale: float
-    """exp(logit_scale) of the pair, after the step."""
+    """exp(logit_scale) of the pair, of which the loss was computed."""
     samples: int
     """Valid rows of the batch."""
     duplicate_negatives: int
@@ -85,17 +85,25 @@ class Trainer:
             if batch is None:
                 return
             data_s = time.perf_counter() - started
-            batch = batch.to(self._world.device)
             self._encoder.train()
             # Of the step, so that a resumed run draws the same; of the rank, so that no two rows share a dropout mask.
             rng = generator(self._recipe.seed, "step", batch.step, self._world.rank)
             torch.manual_seed(int(rng.integers(2**62)))
             lr = self._optimisation.begin(batch.step)
             # Each rank's loss is scaled such that the mean over ranks is that of the whole batch (`vidal.train.loss`).
-            loss = float(total(self._backward(batch))) / self._world.size
+            loss_sum = total(self._backward(batch))
             # Temperatures belong to no tower, and each DDP averages the gradients of its tower alone.
             mean_gradients(p for n, p in self._encoder.named_parameters() if n.startswith("logit_"))
-            norm = self._optimisation.clip()
+            on_device = [
+                loss_sum, self._optimisation.clip(), self._encoder.pair_scale(batch.pair),
+                *total(torch.stack([batch.valid, batch.broken_rows]).sum(1)),
+            ]  # fmt: skip
+            if not self._recipe.loss.mask_duplicates:
+                on_device.append(duplicate_negatives(batch.group, batch.valid))
+            # The only time in a step that the CPU waits for a GPU.
+            numbers = torch.stack([n.detach().to(self._world.device, torch.float64) for n in on_device]).tolist()
+            loss, norm, scale, samples, broken, *duplicates = numbers
+            loss /= self._world.size
             # The same on every rank, as both numbers are of all ranks: none would step alone.
             if math.isfinite(loss) and math.isfinite(norm):
                 self._optimisation.step()
@@ -103,13 +111,9 @@ class Trainer:
                 bad_steps = 0
             else:
                 bad_steps += 1
-            counts = torch.tensor([int(batch.valid.sum()), len(batch.broken)], device=self._world.device)
-            samples, broken = total(counts).tolist()
-            masks = self._recipe.loss.mask_duplicates
             yield StepResult(
                 step=batch.step, pair=batch.pair, epoch=batch.epoch, loss=loss, grad_norm=norm, lr=lr,
-                scale=self._encoder.pair_scale(batch.pair).item(), samples=samples,
-                duplicate_negatives=0 if masks else int(duplicate_negatives(batch.group, batch.valid)),
+                scale=scale, samples=int(samples), duplicate_negatives=int(sum(duplicates)),
                 # The lists, which have to be pickled, are gathered only in a step that has one.
                 broken=from_all(batch.broken) if broken else [],
                 bad_steps=bad_steps, clip_ids=[clip_id for clip_id in batch.clip_ids if clip_id],
@@ -131,10 +135,12 @@ class Trainer:
 
     def _side(self, name: str, batch: Batch) -> gradcache.Side:
         if name == "text" and not self._encoder.trains_text:
-            return gradcache.Side(embeddings=self._texts.encode(batch.texts))
+            return gradcache.Side(embeddings=self._texts.encode(batch.texts, batch.tokens))
         tower, device = self._towers[name], self._world.device
+        inputs: Sequence[Inputs | Tensor]
         if name == "text":
-            inputs = [x.to(device) for x in self._encoder.text_tower().tokenize(batch.texts)]
+            assert batch.tokens is not None
+            inputs = batch.tokens
         else:
             inputs = [batch.inputs[name], *self._kept_patches(name, batch)]
         is_bf16 = self._recipe.precision == "bf16"

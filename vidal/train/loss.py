@@ -96,8 +96,13 @@ def duplicate_negatives(group: Tensor, valid: Tensor) -> Tensor:
     Both directions count, so two rows with the same text are two.
     """
     all_groups, all_valid = gather_rows(group, with_gradient=False), gather_rows(valid, with_gradient=False)
-    sizes: Tensor = all_groups[all_valid].unique(return_counts=True)[1]  # type: ignore[no-untyped-call]
-    return (sizes * (sizes - 1)).sum()
+    # Not `unique`, nor a selection by a mask: the size of their result is known on the device alone, and the CPU would
+    # wait for it.
+    ordered, order = all_groups.sort()
+    before = F.pad(all_valid[order].long().cumsum(0), (1, 0))
+    first, past = (torch.searchsorted(ordered, all_groups, right=right) for right in (False, True))
+    others = before[past] - before[first] - 1
+    return (others * all_valid).sum()
 
 
 class _Rows:

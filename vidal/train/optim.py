@@ -144,8 +144,8 @@ class Optimisation:
             group["lr"] = lr * group["multiplier"]
         return lr
 
-    def clip(self) -> float:
-        """Clip the gradient to ``clip_norm``; return its L2 norm before that."""
+    def clip(self) -> Tensor:
+        """Clip the gradient to ``clip_norm``; return its L2 norm before that, a scalar on the device."""
         with_gradient = [p for p in self._named.values() if p.grad is not None]
         # Separately for full and sharded parameters: one call of torch's functions does not take both.
         parts = [[p for p in with_gradient if isinstance(p, DTensor) is sharded] for sharded in (False, True)]
@@ -157,7 +157,7 @@ class Optimisation:
         if self.settings.clip_norm is not None:
             for part in filter(None, parts):
                 nn.utils.clip_grads_with_norm_(part, self.settings.clip_norm, norm)
-        return float(norm)
+        return norm
 
     def step(self) -> None:
         """Update the parameters and their moving average."""

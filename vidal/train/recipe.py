@@ -21,7 +21,7 @@ from pydantic import Field, field_validator, model_validator
 from vidal import modality as modalities
 from vidal.errors import RecipeError
 from vidal.settings import parse_override, put, read_yaml, validate
-from vidal.train.data.loader import PREFETCH_CHUNKS, STALL_S
+from vidal.train.data.loader import STALL_S
 from vidal.train.data.text_views import TextViews
 from vidal.train.loss import LossSettings
 from vidal.train.optim import OptimiserSettings
@@ -83,9 +83,7 @@ class Data(Settings):
     drop_last: bool = False
     """Drop the remainder of an epoch, so that every batch has exactly ``batch_size`` samples."""
     workers: int = Field(2, ge=0)
-    """Decoding processes per rank; 0 decodes in the training process."""
-    prefetch: int = Field(PREFETCH_CHUNKS, ge=1)
-    """Chunks that each worker prefetches; each takes up to 16 MiB of shared memory."""
+    """Processes per rank that decode and tokenise, up to two steps ahead; 0 does it in the training process."""
     stall_s: float = Field(STALL_S, gt=0)
     """Stop the run after this many seconds without a sample from any worker."""
     cache_bytes: int = Field(8 << 30, ge=0)
@@ -214,7 +212,7 @@ class TrainRecipe(Settings):
 
 # Settings that may change at a resume: those that do not affect the results, and those that cure a divergence.
 FREE_ON_RESUME = {
-    "checkpoints", "log", "data.workers", "data.prefetch", "data.stall_s", "data.cache_bytes", "name", "text.cache",
+    "checkpoints", "log", "data.workers", "data.stall_s", "data.cache_bytes", "name", "text.cache",
     "max_nan_steps", "max_broken_share", "optimiser.lr", "optimiser.min_lr", "optimiser.warmup_steps",
     "optimiser.schedule", "optimiser.decay_share",
 }  # fmt: skip

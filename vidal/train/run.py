@@ -180,8 +180,8 @@ class _Run:
             loader = Loader(
                 self.data.samples, self.data.index, self.plan, transforms_of(recipe.transforms, self.encoder),
                 recipe.text.views, seed=recipe.seed, rank=here.rank, ranks=here.size, workers=recipe.data.workers,
-                start_step=self.start, pin=here.device.type == "cuda", prefetch=recipe.data.prefetch,
-                stall_s=recipe.data.stall_s, stop=interrupted,
+                start_step=self.start, device=here.device, tokenize=texts.tokenize, stall_s=recipe.data.stall_s,
+                stop=interrupted,
             )  # fmt: skip
             for step in trainer.steps(iter(loader)):
                 result.count(step)

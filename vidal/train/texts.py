@@ -9,6 +9,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from vidal.train.data.rows import Tokenize
 from vidal.train.distributed import World
 from vidal.train.recipe import Precision
 from vidal.train.text_cache import Progress, TextCache
@@ -40,16 +41,29 @@ class Texts:
         self._tower.to("cpu")
         return encoded
 
-    def encode(self, texts: Sequence[str]) -> Tensor:
-        """Return the embeddings (n, d) on the device in float32, without gradient, not normalised."""
-        rows = self._cache.rows(texts).to(self._here.device) if self._cache is not None else self._encode(texts)
-        return rows.float()
+    @property
+    def tokenize(self) -> Tokenize | None:
+        """The tower's tokeniser, for the loader's workers; None if embeddings come from the cache."""
+        return self._tower.tokenize if self._cache is None else None
 
-    def _encode(self, texts: Sequence[str]) -> Tensor:
+    def encode(self, texts: Sequence[str], tokens: tuple[Tensor, Tensor] | None = None) -> Tensor:
+        """Return the embeddings (n, d) on the device in float32, without gradient, not normalised.
+
+        ``tokens`` are the token ids and the attention mask of the texts, if the workers made them.
+        """
+        if self._cache is None:
+            return self._encode(texts, tokens).float()
+        rows = self._cache.rows(texts)
+        # From pinned memory, as the CPU would wait for any other copy.
+        rows = rows.pin_memory() if self._here.device.type == "cuda" else rows
+        return rows.to(self._here.device, non_blocking=True).float()
+
+    def _encode(self, texts: Sequence[str], tokens: tuple[Tensor, Tensor] | None = None) -> Tensor:
         """Encode n texts as (n, d), in bfloat16 or float32."""
         is_bf16 = self._dtype is torch.bfloat16
         with torch.autocast(self._here.device.type, dtype=torch.bfloat16, enabled=is_bf16):
-            return self._tower.encode(texts, self._rows_per_pass).to(self._dtype)
+            ids, mask = tokens or self._tower.tokenize(texts)
+            return self._tower.encode_tokens(ids, mask, self._rows_per_pass).to(self._dtype)
 
     def _identity(self) -> str:
         """What the embedding of a text depends on, as a hash."""

@@ -7,17 +7,17 @@ sample that cannot be read becomes an invalid row that is reported; no other sam
 
 from __future__ import annotations
 
-import dataclasses
-import hashlib
-import math
 import multiprocessing
 import multiprocessing.process
+import os
 import signal
 import threading
 import time
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections import deque
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field
+from functools import partial
 
 import cv2
 import torch
@@ -28,33 +28,62 @@ from torch.utils.data._utils import signal_handling
 from vidal.errors import MachineError, VidalError
 from vidal.modality.modality import Transform
 from vidal.reader.samples import Samples
-from vidal.train.data.ahead import ahead
 from vidal.train.data.plan import Pair, SamplePlan
-from vidal.train.data.rows import Broken, Chunk, ChunkDataset, ChunkRequest, Indices, check_frames
-from vidal.train.data.shared_memory import check_room
+from vidal.train.data.rows import Broken, Chunk, ChunkDataset, ChunkRequest, Indices, Tokenize, check_frames, layout
+from vidal.train.data.slabs import Copy, allocate, pinned
 from vidal.train.data.text_views import TextViews
 
-# What a worker hands over at once; workers * prefetch of them may lie in the 64 MB of a container's shared memory.
+_CPU = torch.device("cpu")
 _CHUNK_ROWS = 16
-_CHUNK_BYTES = 16 << 20
-PREFETCH_CHUNKS = 4
+"""Rows that a worker is asked for at once."""
+_STEPS_AHEAD = 2
+"""Steps whose rows the workers make while a batch is being trained on."""
+_POLL_S = 0.2
 STALL_S = 300.0
+
+
+@dataclass(frozen=True, slots=True)
+class Inputs:
+    """One side of a batch of b rows, as the workers prepared it.
+
+    ``inputs[4:8]`` finishes some rows on their device and returns the tower's input, (4, …) float32; rows that are not
+    valid are zero. A step that encodes a batch in parts never holds all of it in float32.
+    """
+
+    values: Tensor
+    mirrored: Tensor
+    valid: Tensor
+    has_invalid: bool
+    transform: Transform
+
+    def __getitem__(self, rows: slice) -> Tensor:
+        finished = self.transform.finish(self.values[rows], self.mirrored[rows])
+        if not self.has_invalid:
+            return finished
+        return finished.masked_fill(~self.valid[rows].view(-1, *[1] * (finished.ndim - 1)), 0)
 
 
 @dataclass(slots=True, kw_only=True)
 class Batch:
-    """A rank's share of a step: b rows, of which those that are not ``valid`` are padding or broken, and zero."""
+    """A rank's share of a step: b rows, of which those that are not ``valid`` are padding or broken, and zero.
+
+    Tensors are on the device of the loader.
+    """
 
     step: int
     epoch: int
     """Epoch of the pair."""
     pair: Pair
-    inputs: dict[str, Tensor]
-    """Pixel values (b, …) float32 of each side of the pair that is not text."""
+    inputs: dict[str, Inputs]
+    """Each side of the pair that is not text."""
     texts: list[str]
     """The b texts; empty if the pair has no text side."""
+    tokens: tuple[Tensor, Tensor] | None
+    """Token ids and attention mask of the texts, (b, n) int64; None if the loader has no tokeniser."""
     valid: Tensor
     """(b,) bool."""
+    broken_rows: Tensor
+    """(b,) bool, True for samples that could not be read."""
     group: Tensor
     """(b,) int64, equal for rows with the same text or, without texts, of the same clip."""
     first: int
@@ -63,113 +92,132 @@ class Batch:
     """The maximum number of rows of a step, over all ranks."""
     clip_ids: list[str | None]
     """The b clip ids; None for padding."""
+    samples: int
+    """Number of valid rows."""
+    nbytes: int
+    """Bytes that were copied to the device."""
     broken: list[Broken] = field(default_factory=list)
-
-    def to(self, device: torch.device) -> Batch:
-        """Return the batch with its tensors on ``device``; pinned inputs are copied asynchronously."""
-        moved = {name: x.to(device, non_blocking=True) for name, x in self.inputs.items()}
-        return dataclasses.replace(self, inputs=moved, valid=self.valid.to(device), group=self.group.to(device))
 
 
 class Loader:
     """Iterates over the `Batch` of each step from ``start_step`` on.
 
-    Workers send rows in chunks of at most 16 MiB. A thread assembles them into batches (with ``pin``, in pinned
-    memory), one batch ahead of the consumer, so up to three batches are in memory.
+    Workers write rows into slabs, memory of the size of a batch that all processes share; usually there are three. The
+    main process only copies a complete slab to the device. On a GPU the copy runs in a stream of its own, one step
+    ahead.
     """
 
     def __init__(
         self, samples: Sequence[Samples], index: Mapping[Pair, Sequence[Indices]], plan: SamplePlan,
         transforms: Mapping[str, Transform], texts: TextViews, *, seed: int, rank: int = 0, ranks: int = 1,
-        workers: int = 0, start_step: int = 0, pin: bool = False, prefetch: int = PREFETCH_CHUNKS,
+        workers: int = 0, start_step: int = 0, device: torch.device = _CPU, tokenize: Tokenize | None = None,
         stall_s: float = STALL_S, stop: threading.Event | None = None,
     ) -> None:  # fmt: skip
         """``index`` maps each pair to the sample indices of each dataset that have both sides.
 
-        Each worker prefetches ``prefetch`` chunks; if none arrives for ``stall_s`` seconds, iteration raises
+        With ``tokenize``, the workers tokenise the texts. If no rows arrive for ``stall_s`` seconds, iteration raises
         `MachineError`. Setting ``stop`` ends the iteration while it waits for a batch, unless there are other ranks:
         they would wait for this one. Raises `RecipeError` if a transform needs more frames than the clips store.
         """
         check_frames(samples, index, transforms)
         self._plan, self._rank, self._ranks, self._start = plan, rank, ranks, start_step
         self._rows = plan.rows_per_rank(ranks)
-        self._transforms = transforms
-        self._dataset = ChunkDataset(samples, index, transforms, texts, seed)
-        self._workers, self._pin = workers, pin and torch.cuda.is_available()
-        self._prefetch, self._stall_s = prefetch, stall_s
+        self._workers, self._device, self._stall_s = workers, device, stall_s
         # With other ranks the step after the signal ends the run, on all of them together.
         self._stop = stop if ranks == 1 else None
+        # Loads the tokeniser, too, which is then there in every worker.
+        has_texts = any("text" in pair for pair in plan.pairs())
+        tokens = tokenize([""])[0].shape[1] if tokenize is not None and has_texts else None
+        self._transforms = transforms
+        self._layouts = {pair: layout(pair, self._rows, transforms, tokens) for pair in plan.pairs()}
+        # Small enough that every worker has a part of a batch.
+        self._chunk_rows = max(1, min(_CHUNK_ROWS, -(-self._rows // max(workers, 1))))
+        self._make_dataset = partial(ChunkDataset, samples, index, transforms, texts, seed, tokenize)
 
     def __iter__(self) -> Iterator[Batch]:
-        if self._workers:
-            chunk_bytes = max(self._chunk_rows(pair) * self._row_bytes(pair) for pair in self._plan.pairs())
-            check_room(self._workers, self._prefetch, chunk_bytes)
+        per_step = -(-self._rows // self._chunk_rows)
+        prefetch = max(1, _STEPS_AHEAD * per_step // max(self._workers, 1))
+        # Chunk c is requested when chunk c - workers * prefetch arrives. With so many slabs, the steps between the two
+        # leave one for the step before, so no worker ever writes into a slab that is still being read.
+        count = 1 + -(-self._workers * prefetch // per_step)
+        slabs = allocate(count, max(layout.size for layout in self._layouts.values()))
+        dataset = self._make_dataset(slabs, self._layouts)
+        requests = self._requests(count)
+        if not self._workers:
+            return self._batches(_Watch(map(dataset.__getitem__, requests), set(), self._stall_s, None), slabs)
         before = set(multiprocessing.active_children())
         with _own_child_signals():
             chunks = iter(
                 DataLoader(
                     # No batches of its own: a request is a chunk of rows already. Forked, so that workers share the
-                    # datasets' rows.
-                    self._dataset, batch_size=None, sampler=self._requests(), num_workers=self._workers,
-                    prefetch_factor=self._prefetch if self._workers else None, worker_init_fn=_init_worker,
+                    # slabs and the datasets' rows.
+                    dataset, batch_size=None, sampler=requests, num_workers=self._workers, prefetch_factor=prefetch,
+                    worker_init_fn=_init_worker, timeout=_POLL_S, multiprocessing_context="fork",
                     # Its own generator: starting workers must not advance the global one.
-                    generator=torch.Generator(), multiprocessing_context="fork" if self._workers else None,
+                    generator=torch.Generator(),
                 )
             )  # fmt: skip
-        # A new thread's current device is the first one, which may be another rank's.
-        device = torch.cuda.current_device() if self._pin else None
-        watch = _Watch(chunks, set(multiprocessing.active_children()) - before, self._stall_s, self._stop)
-        batches = self._batches(watch, device)
-        return ahead(batches, watch.should_end) if self._workers else batches
+        workers = set(multiprocessing.active_children()) - before
+        return self._batches(_Watch(chunks, workers, self._stall_s, self._stop), slabs)
 
-    def _requests(self) -> Iterator[ChunkRequest]:
+    def _requests(self, slabs: int) -> Iterator[ChunkRequest]:
         for step in range(self._start, self._plan.steps):
             planned = self._plan.at(step)
             slots = self._plan.share_of(planned.slots, self._rank, self._ranks)
-            for rows in self._chunks(planned.pair):
-                yield ChunkRequest(planned.pair, planned.epoch, slots[rows])
+            for first in range(0, self._rows, self._chunk_rows):
+                rows = slots[first : first + self._chunk_rows]
+                yield ChunkRequest(planned.pair, planned.epoch, rows, (step - self._start) % slabs, first)
 
-    def _chunks(self, pair: Pair) -> list[slice]:
-        size = self._chunk_rows(pair)
-        return [slice(start, min(start + size, self._rows)) for start in range(0, self._rows, size)]
+    def _batches(self, chunks: _Watch, slabs: Sequence[Tensor]) -> Iterator[Batch]:
+        is_cuda = self._device.type == "cuda"
+        stream = torch.cuda.Stream(self._device) if is_cuda else None  # type: ignore[no-untyped-call]
+        # A copy to the CPU is complete at once, so nothing is gained by making it one step ahead.
+        ahead = 0 if stream is None else 1
+        copies: deque[tuple[Copy, Callable[[Tensor], Batch]]] = deque()
+        with nullcontext() if stream is None else pinned(slabs):
+            for step in range(self._start, self._plan.steps):
+                if copies:
+                    # From the first chunk of this step on, workers write into the slab of the step before.
+                    copies[-1][0].wait()
+                arrived = [next(chunks, None) for _ in range(0, self._rows, self._chunk_rows)]
+                if None in arrived:
+                    return
+                slab = slabs[(step - self._start) % len(slabs)]
+                copy = Copy(slab, self._layouts[self._plan.pair_of(step)].size, self._device, stream)
+                copies.append((copy, self._finisher(step, slab, [chunk for chunk in arrived if chunk is not None])))
+                if len(copies) > ahead:
+                    copy, batch_of = copies.popleft()
+                    yield batch_of(copy.result())
+            for copy, batch_of in copies:
+                yield batch_of(copy.result())
 
-    def _chunk_rows(self, pair: Pair) -> int:
-        return max(1, min(_CHUNK_ROWS, self._rows, _CHUNK_BYTES // self._row_bytes(pair)))
+    def _finisher(self, step: int, slab: Tensor, chunks: Sequence[Chunk]) -> Callable[[Tensor], Batch]:
+        """The function that makes the batch of a step from the copied slab."""
+        pair = self._plan.pair_of(step)
+        layout = self._layouts[pair]
+        # Counted here, on the CPU: a GPU would have to be waited for.
+        samples = sum(layout.views(slab)["valid"].tolist())
 
-    def _row_bytes(self, pair: Pair) -> int:
-        return sum(4 * math.prod(self._transforms[side].input_shape) for side in pair if side != "text")
-
-    def _batches(self, chunks: Iterator[Chunk], device: int | None) -> Iterator[Batch]:
-        if device is not None:
-            torch.cuda.set_device(device)
-        for step in range(self._start, self._plan.steps):
-            pair = self._plan.pair_of(step)
+        def batch_of(block: Tensor) -> Batch:
+            views = layout.views(block)
             inputs = {
-                side: torch.empty(self._rows, *self._transforms[side].input_shape, pin_memory=self._pin)
+                side: Inputs(
+                    views[side], views[f"{side}.mirrored"], views["valid"], samples < self._rows, self._transforms[side]
+                )
                 for side in pair if side != "text"
             }  # fmt: skip
-            texts: list[str] = []
-            valid: list[bool] = []
-            clip_ids: list[str | None] = []
-            broken: list[Broken] = []
-            for rows in self._chunks(pair):
-                chunk = next(chunks)
-                for side, pixel_values in chunk.inputs.items():
-                    inputs[side][rows] = pixel_values
-                texts += chunk.texts
-                valid += chunk.valid
-                clip_ids += chunk.clip_ids
-                broken += chunk.broken
-            # Hashes, not running numbers: equal keys must get equal groups on every rank.
-            keys = texts or [clip_id or "" for clip_id in clip_ids]
-            digests = [hashlib.sha256(key.encode()).digest() for key in keys]
-            # 64 bits: two of a million keys coincide with a probability of 3 in a hundred million.
-            group = torch.tensor([int.from_bytes(d[:8], "big", signed=True) for d in digests], dtype=torch.int64)
-            yield Batch(
-                step=step, epoch=self._plan.epoch_of(step), pair=pair, inputs=inputs, texts=texts,
-                valid=torch.tensor(valid), first=self._plan.first_row(step, self._rank, self._ranks),
-                step_rows=self._plan.batch_size, clip_ids=clip_ids, broken=broken, group=group,
+            return Batch(
+                step=step, epoch=self._plan.epoch_of(step), pair=pair, inputs=inputs,
+                texts=[text for chunk in chunks for text in chunk.texts],
+                tokens=(views["input_ids"], views["attention_mask"]) if "input_ids" in views else None,
+                valid=views["valid"], broken_rows=views["broken"], group=views["group"],
+                step_rows=self._plan.batch_size,
+                first=self._plan.first_row(step, self._rank, self._ranks), samples=samples, nbytes=len(block),
+                clip_ids=[clip_id for chunk in chunks for clip_id in chunk.clip_ids],
+                broken=[broken for chunk in chunks for broken in chunk.broken],
             )  # fmt: skip
+
+        return batch_of
 
 
 class _Watch(Iterator[Chunk]):
@@ -180,39 +228,41 @@ class _Watch(Iterator[Chunk]):
         stop: threading.Event | None,
     ) -> None:  # fmt: skip
         self._chunks, self._workers, self._stall_s, self._stop = chunks, workers, stall_s, stop
-        self._last_s = time.monotonic()
 
     def __next__(self) -> Chunk:
-        try:
-            chunk = next(self._chunks)
-        except RuntimeError as error:
-            if "DataLoader worker" not in str(error):
-                raise
-            reason = " ".join(str(error).split())[:200]
-            raise MachineError(
-                f"a worker process died ({reason}); if memory or shared memory (--shm-size) is short, lower "
-                "data.workers"
-            ) from error
-        self._last_s = time.monotonic()
-        if isinstance(chunk, VidalError):
-            raise chunk
-        return chunk
+        """Wait for the next chunk; ends if the run was stopped, and raises `MachineError` after a stall."""
+        # While the trainer computes, nothing is requested, so the time is that of this wait.
+        since_s = time.monotonic()
+        while True:
+            try:
+                chunk = next(self._chunks)
+            except RuntimeError as error:
+                if "DataLoader timed out" in str(error):
+                    self._check(time.monotonic() - since_s)
+                    continue
+                if "DataLoader worker" not in str(error):
+                    raise
+                reason = " ".join(str(error).split())[:200]
+                raise MachineError(
+                    f"a worker process died ({reason}); if memory is short, lower data.workers"
+                ) from error
+            if isinstance(chunk, VidalError):
+                raise chunk
+            return chunk
 
-    def should_end(self, since_s: float) -> bool:
-        """Return whether the run was stopped while it waits for a batch; raises `MachineError` after a stall."""
+    def _check(self, waited_s: float) -> None:
         is_stopped = self._stop is not None and self._stop.is_set()
-        # Counted from the start of the wait: while the trainer computes, nothing is requested.
-        is_stalled = time.monotonic() - max(self._last_s, since_s) > self._stall_s
-        if is_stopped or is_stalled:
-            for worker in self._workers:
-                # SIGKILL: a process that is stopped or waits for a disk ignores every other signal.
-                worker.kill()
-        if is_stalled and not is_stopped:
-            raise MachineError(
-                f"no sample arrived from the {len(self._workers)} worker processes for {self._stall_s:g} s; check the "
-                "storage of the data, or raise data.stall_s if a read takes that long"
-            )
-        return is_stopped
+        if not is_stopped and waited_s <= self._stall_s:
+            return
+        for worker in self._workers:
+            # SIGKILL: a process that is stopped or waits for a disk ignores every other signal.
+            worker.kill()
+        if is_stopped:
+            raise StopIteration
+        raise MachineError(
+            f"no sample arrived from the {len(self._workers)} worker processes for {self._stall_s:g} s; check the "
+            "storage of the data, or raise data.stall_s if a read takes that long"
+        )
 
 
 def _init_worker(worker: int) -> None:
@@ -222,6 +272,8 @@ def _init_worker(worker: int) -> None:
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
     # The workers are the parallelism; torch is limited to one thread by its DataLoader, OpenCV is not.
     cv2.setNumThreads(0)
+    # The tokeniser's threads did not survive the fork.
+    os.environ["TOKENIZERS_PARALLELISM"] = "false"
 
 
 @contextmanager

@@ -2,26 +2,29 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import hashlib
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
 import torch
 from torch import Tensor
-from torch.utils.data import Dataset, get_worker_info
+from torch.utils.data import Dataset
 
 from vidal import modality as modalities
-from vidal.errors import ClipError, RecipeError, VidalError
-from vidal.modality.modality import SELF_CHECKED, Transform
+from vidal.errors import ClipError, RecipeError, UserError, VidalError
+from vidal.modality.modality import SELF_CHECKED, Prepared, Transform
 from vidal.reader.samples import Samples
 from vidal.train.data.plan import Pair, Slots, generator
-from vidal.train.data.shared_memory import share
+from vidal.train.data.slabs import Field, Layout
 from vidal.train.data.text_views import COLUMNS, TextViews
 
 _PROBED_CLIPS = 8
 
 Indices = npt.NDArray[np.int64]
+Tokenize = Callable[[Sequence[str]], tuple[Tensor, Tensor]]
+"""Returns the token ids and the attention mask, (n, tokens) int64, of n texts."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -36,11 +39,9 @@ class Broken:
 
 @dataclass(slots=True)
 class Chunk:
-    """Consecutive rows of a batch; ``inputs`` has a tensor (rows, …) for each side of the pair that is not text."""
+    """What a worker reports of the rows that it has written into a slab."""
 
-    inputs: dict[str, Tensor]
     texts: list[str]
-    valid: list[bool]
     clip_ids: list[str | None]
     broken: list[Broken]
 
@@ -52,55 +53,95 @@ class ChunkRequest:
     pair: Pair
     epoch: int
     slots: Slots
+    slab: int
+    """Number of the slab of the step."""
+    first: int
+    """Index of the first row in the slab."""
+
+
+def layout(pair: Pair, rows: int, transforms: Mapping[str, Transform], tokens: int | None) -> Layout:
+    """Return the layout of a batch of a pair; ``tokens`` is the length of a tokenised text, None without tokens.
+
+    For each side that is not text there are ``SIDE`` and ``SIDE.mirrored``.
+    """
+    fields = {"group": Field(torch.int64, (rows,)), **dict.fromkeys(("valid", "broken"), Field(torch.bool, (rows,)))}
+    for side in pair:
+        if side != "text":
+            transform = transforms[side]
+            fields[side] = Field(transform.prepared_dtype, (rows, *transform.prepared_shape))
+            fields[f"{side}.mirrored"] = Field(torch.bool, (rows,))
+        elif tokens is not None:
+            fields["input_ids"] = fields["attention_mask"] = Field(torch.int64, (rows, tokens))
+    return Layout(fields)
 
 
 class ChunkDataset(Dataset[Chunk | VidalError]):
-    """Maps each `ChunkRequest` to its `Chunk`; each worker process holds a copy."""
+    """Writes the rows of each `ChunkRequest` into their slab; each worker process holds a copy."""
 
     def __init__(
         self, samples: Sequence[Samples], index: Mapping[Pair, Sequence[Indices]], transforms: Mapping[str, Transform],
-        texts: TextViews, seed: int,
+        texts: TextViews, seed: int, tokenize: Tokenize | None, slabs: Sequence[Tensor], layouts: Mapping[Pair, Layout],
     ) -> None:  # fmt: skip
         self._samples, self._index = samples, index
         self._transforms, self._texts, self._seed = transforms, texts, seed
+        self._tokenize, self._slabs, self._layouts = tokenize, slabs, layouts
 
     def __getitem__(self, request: ChunkRequest) -> Chunk | VidalError:
         try:
-            chunk = self._chunk(request)
-            if get_worker_info() is not None:
-                share(chunk.inputs.values())
-            return chunk
+            return self._chunk(request)
         except VidalError as error:
             # Returned, not raised: DataLoader would raise it in the main process with the worker's traceback as text.
             return error
 
     def _chunk(self, request: ChunkRequest) -> Chunk:
-        pair, transforms = request.pair, {side: self._transforms[side] for side in request.pair if side != "text"}
-        zeros = {side: torch.zeros(len(request.slots), *t.input_shape) for side, t in transforms.items()}
-        chunk = Chunk(zeros, texts=[], valid=[], clip_ids=[], broken=[])
+        rows = slice(request.first, request.first + len(request.slots))
+        slab = self._layouts[request.pair].views(self._slabs[request.slab])
+        views = {name: view[rows] for name, view in slab.items()}
+        chunk = Chunk(texts=[], clip_ids=[], broken=[])
         for row, (dataset, place) in enumerate(request.slots.tolist()):
-            inputs: dict[str, Tensor] = {}
-            text, frame, clip_id = "", None, None
-            if dataset >= 0:
-                samples, i = self._samples[dataset], int(self._index[pair][dataset][place])
-                clip_id = samples.clip_id(i)
-                rng = sample_generator(self._seed, pair, request.epoch, dataset, i)
-                try:
-                    if "text" in pair:
-                        choice = self._texts.choose(samples.part(i, COLUMNS), rng)
-                        text, frame = choice.text, choice.frame
-                    inputs = {s: load_input(samples, i, s, t, rng, frame) for s, t in transforms.items()}
-                except ClipError as error:
-                    text = ""
-                    chunk.broken.append(Broken(clip_id=clip_id, dataset=samples.address, why=str(error)))
-            # Only when all sides are read: a row is whole or zero.
-            for side, pixel_values in inputs.items():
-                chunk.inputs[side][row] = pixel_values
-            chunk.valid.append(bool(inputs))
-            chunk.clip_ids.append(clip_id)
-            if "text" in pair:
-                chunk.texts.append(text)
+            self._write(request, row, dataset, place, views, chunk)
+        # Hashes, not running numbers: equal keys must get equal groups on every rank.
+        keys = chunk.texts or [clip_id or "" for clip_id in chunk.clip_ids]
+        digests = [hashlib.sha256(key.encode()).digest() for key in keys]
+        # 64 bits: two of a million keys coincide with a probability of 3 in a hundred million.
+        views["group"].copy_(torch.tensor([int.from_bytes(d[:8], "big", signed=True) for d in digests]))
+        if "input_ids" in views and self._tokenize is not None:
+            ids, mask = self._tokenize(chunk.texts)
+            views["input_ids"].copy_(ids)
+            views["attention_mask"].copy_(mask)
         return chunk
+
+    def _write(
+        self, request: ChunkRequest, row: int, dataset: int, place: int, views: Mapping[str, Tensor], chunk: Chunk
+    ) -> None:
+        """Write one row and add it to the chunk; ``dataset`` is negative for padding."""
+        pair = request.pair
+        inputs: dict[str, Prepared] = {}
+        text, frame, clip_id = "", None, None
+        if dataset >= 0:
+            samples, i = self._samples[dataset], int(self._index[pair][dataset][place])
+            clip_id = samples.clip_id(i)
+            rng = sample_generator(self._seed, pair, request.epoch, dataset, i)
+            try:
+                if "text" in pair:
+                    choice = self._texts.choose(samples.part(i, COLUMNS), rng)
+                    text, frame = choice.text, choice.frame
+                for side in pair:
+                    if side != "text":
+                        inputs[side] = load_input(samples, i, side, self._transforms[side], rng, frame)
+            except ClipError as error:
+                text, inputs = "", {}
+                chunk.broken.append(Broken(clip_id=clip_id, dataset=samples.address, why=str(error)))
+        views["valid"][row], views["broken"][row] = bool(inputs), dataset >= 0 and not inputs
+        for side in pair:
+            if side != "text":
+                prepared = inputs.get(side)
+                # The slab holds the rows of an earlier step: a row is whole or zero.
+                views[side][row] = prepared.values if prepared else 0
+                views[f"{side}.mirrored"][row] = bool(prepared and prepared.is_mirrored)
+        chunk.clip_ids.append(clip_id)
+        if "text" in pair:
+            chunk.texts.append(text)
 
 
 def sample_generator(seed: int, pair: Pair, epoch: int, dataset: int, i: int) -> np.random.Generator:
@@ -111,10 +152,10 @@ def sample_generator(seed: int, pair: Pair, epoch: int, dataset: int, i: int) ->
 def load_input(
     samples: Samples, i: int, modality: str, transform: Transform, rng: np.random.Generator | None,
     frame: int | None = None,
-) -> Tensor:  # fmt: skip
-    """Read, decode and transform one modality of sample ``i``; reads only the members that the transform needs.
+) -> Prepared:  # fmt: skip
+    """Read, decode and prepare one modality of sample ``i``; reads only the members that the transform needs.
 
-    Returns a tensor of the transform's ``input_shape``. ``frame`` is the number of the frame that the row's text
+    ``frame`` is the number of the frame that the row's text
     describes; without ``rng`` the transform is deterministic. Raises `ClipError` if the sample cannot be decoded.
     """
     kind = modalities.get(modality)
@@ -126,7 +167,14 @@ def load_input(
         suffixes = [stored[numbers[k]] for k in transform.frames_to_read(len(stored), rng, place)]
     # A checksum costs a fifteenth of decoding a JPEG, but nothing else reveals a zeroed block inside one.
     verify = not all(suffix.endswith(SELF_CHECKED) for suffix in suffixes)
-    return transform(kind.decode(samples.read(i, modality, suffixes, verify=verify)), rng)
+    prepared = transform.prepare(kind.decode(samples.read(i, modality, suffixes, verify=verify)), rng)
+    if prepared.values.dtype != transform.prepared_dtype:
+        # A slab has one data type: writing another into it would lose digits without a word.
+        raise UserError(
+            f"modality {modality}: its transform prepares {prepared.values.dtype}, but declares a prepared_dtype of "
+            f"{transform.prepared_dtype}"
+        )
+    return prepared
 
 
 def check_frames(

@@ -33,6 +33,8 @@ class Embedded:
 
 
 class _Inputs(Dataset[tuple[int, Tensor | None, str]]):
+    """The number of each sample, and what a worker prepares of it, or why it cannot."""
+
     def __init__(self, samples: Samples, numbers: Sequence[int], modality: str, transform: Transform) -> None:
         self._samples, self._numbers, self._modality, self._transform = samples, numbers, modality, transform
 
@@ -42,7 +44,7 @@ class _Inputs(Dataset[tuple[int, Tensor | None, str]]):
     def __getitem__(self, place: int) -> tuple[int, Tensor | None, str]:
         number = int(self._numbers[place])
         try:
-            return number, load_input(self._samples, number, self._modality, self._transform, None), ""
+            return number, load_input(self._samples, number, self._modality, self._transform, None).values, ""
         except ClipError as error:
             return number, None, str(error)
 
@@ -71,7 +73,8 @@ def embed_samples(
             else:
                 embedded.append(number)
         if readable := [x for _, x, _ in batch if x is not None]:
-            rows.append(encoder.encode(modality, torch.stack(readable).to(device)).float().cpu().numpy())
+            inputs_of_batch = transform.finish(torch.stack(readable).to(device), None)
+            rows.append(encoder.encode(modality, inputs_of_batch).float().cpu().numpy())
     return Embedded(numbers=np.asarray(embedded, np.int64), rows=np.concatenate(rows), broken=broken)
 
 

