@@ -16,29 +16,30 @@ _SPEAKER = frozenset(["i", "me", "my", "we", "us", "our", "you", "your"])
 """Words of a title's author, of whom a caption speaks in the third person, if at all."""
 
 
-class Choice(NamedTuple):
+class ChosenCaption(NamedTuple):
     """A caption, who wrote it, and why the LLM's text is not it."""
 
     caption: str | None
-    source: Literal["llm", "merge", "title"]
+    source: Literal["llm", "merge", "title"] | None
     refusal: Refusal | None = None
 
 
-def choose(views: Sequence[View], text: str | None, min_fact_share: float) -> Choice:
+def choose(views: Sequence[View], text: str | None, min_fact_share: float) -> ChosenCaption:
     """Return the caption for a clip with these ``views``, given an LLM's ``text`` that the guard accepted, or None.
 
     The facts are the content words of what the merge states. The LLM's text is chosen if it states at least
     ``min_fact_share`` of them in words that mean the same, none more often than the merge, and one that the title
     lacks; else the merge, if it states one that the title lacks; else the title, which says as much in fewer words.
+    Views that state nothing, such as silence alone, give no caption.
     """
     stated = statements(views)
     refusal = _says_less(text, stated, min_fact_share) if text else None
     if text and refusal is None:
-        return Choice(text, "llm")
+        return ChosenCaption(text, "llm")
     title = next((view.text for view in views if view.name == "title"), None)
     if title and not stated.keys() - {"title"}:
-        return Choice(title, "title", refusal)
-    return Choice(sentence_of(stated) if stated else None, "merge", refusal)
+        return ChosenCaption(title, "title", refusal)
+    return ChosenCaption(sentence_of(stated), "merge", refusal) if stated else ChosenCaption(None, None, refusal)
 
 
 def _says_less(text: str, stated: Mapping[str, str], min_fact_share: float) -> Refusal | None:

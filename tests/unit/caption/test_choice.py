@@ -53,6 +53,11 @@ def test_the_title_is_chosen_where_no_view_adds_to_it(others: dict[str, str]) ->
     assert str(chosen.refusal) == "nothing_new: no view but the title states anything"
 
 
+def test_silence_alone_gives_no_caption() -> None:
+    chosen = choose(views(sound_caption="silence"), "A video in silence.", 1.0)
+    assert (chosen.caption, chosen.source) == (None, None)
+
+
 @pytest.mark.parametrize(("min_fact_share", "source"), [(1.0, "merge"), (0.6, "llm"), (0.0, "llm")])
 def test_a_better_model_may_leave_something_out(min_fact_share: float, source: str) -> None:
     text = "A squirrel takes off to music."

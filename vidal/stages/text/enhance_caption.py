@@ -123,8 +123,10 @@ class EnhanceCaption(ModelStage):
                 refusal = guard.check(text, of_clip, secret=CANARY, prompt=prompt.system)
             # The merge quotes the views and adds nothing, so it needs no guard.
             chosen = choose(of_clip, text if refusal is None else None, self.min_fact_share)
-            clip.caption, clip.caption_source, clip.caption_model = chosen.caption, chosen.source, MERGE_NAME
+            clip.caption, clip.caption_source = chosen.caption, chosen.source
             if chosen.source == "llm":
                 clip.caption_model = f"{self.model_identities()['model']} prompt:{prompt_hash(self.marking)}"
+            elif chosen.source is not None:
+                clip.caption_model = MERGE_NAME
             refusal = refusal or chosen.refusal
             clip.caption_refusal = None if refusal is None else str(refusal)
