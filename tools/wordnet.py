@@ -39,6 +39,12 @@ def main(dictionary: Path, vocabulary: Path) -> None:
             counts[sense[0]] += 1
             if counts[sense[0]] <= SENSES and _is_kept(word, synsets[sense][0], sense, known):
                 kept.setdefault(sense, []).append(word + "+" * (counts[sense[0]] == 1))
+    # A compound is kept where it says the same as a single word, as "vacuum cleaner" says of a vacuum.
+    for word, senses in words.items():
+        if re.fullmatch("[a-z]+_[a-z]+", word):
+            for sense in senses[:SENSES]:
+                if sense[0] == "n" and any("_" not in other for other in kept.get(sense, ())):
+                    kept[sense].append(word)
     needed, todo = set[str](), list(kept)
     while todo:
         synset = todo.pop()

@@ -15,14 +15,23 @@ from vidal.caption.lexicon import ANIMALS, is_known, is_noun, is_usually, senses
 from vidal.caption.reality import actual, is_in_doubt
 from vidal.caption.support import forms_of, is_animate, is_exact, is_statement, is_supported, is_used_as_verb, known
 from vidal.caption.views import View
-from vidal.caption.words import FRAMING_WORDS, FUNCTION_WORDS, HEDGES, content_words, lemma_set, lemmas, tokens
+from vidal.caption.words import (
+    FRAMING_WORDS,
+    FUNCTION_WORDS,
+    HEDGES,
+    NEGATIONS,
+    content_words,
+    lemma_set,
+    lemmas,
+    tokens,
+)
 
 SEEN = ("video_caption", "frame_captions")
 LICENSED = {
     "title": "title titled called billed name promise tell say mention maker",
     "hashtags": "tagged tag hashtag",
     "ocr_text": "text written word reads screen display list sign",
-    "transcript": "say speak speech someone somebody voice word explain tell talk ask name",
+    "transcript": "speaker narrator say speak speech someone somebody voice word explain tell talk ask name",
     "sound_caption": "sound hear heard",
 }
 """Words that a view permits because they name the view as the origin of other words."""
@@ -156,7 +165,9 @@ class Sentence:
         """Return the words of a statement that the views only ask, plan, imagine or deny."""
         if is_in_doubt(self.text) or not is_statement(self._words):
             return []
-        views = [View(name=v.name, text=actual(v.text) if v.quoted else v.text, quoted=v.quoted) for v in self._views]
+        is_denial = any(word.casefold() in NEGATIONS | {"against"} or word.endswith("n't") for word in self._words)
+        real = [actual(v.text, is_denial=is_denial) if v.quoted else v.text for v in self._views]
+        views = [View(name=v.name, text=text, quoted=v.quoted) for v, text in zip(self._views, real, strict=True)]
         said, all_said = (known(tuple(view.text for view in of)).lemmas for of in (views, self._views))
         # What is only asked is no answer, though a synonym of it stands elsewhere.
         doubted = {at for at in self._claims if self._forms[at] & all_said and not self._forms[at] & said}

@@ -31,6 +31,8 @@ _CLAUSE = re.compile(r"[.!?;:,|\n]+\s|\b(?:but|so|and|while|because|as)\b", re.I
 _ROLE_CLAUSE = re.compile(r"[.!?;:,|\n]+\s|\b(?:but|while|because|as|before|after|when)\b", re.IGNORECASE)
 _AGE = re.compile(r"\b(\w+)[ -]years?[ -]olds?\b", re.IGNORECASE)
 _SENTENCE = re.compile(r"[.!?;|]\s+")
+_AUXILIARIES = frozenset(["is", "are", "was", "were", "be", "been", "being", "has", "have", "had", "gets", "got"])
+_NOBODY = frozenset(["nobody", "none", "nothing"])
 _PASSIVE_REACH = 6
 """Number of words after a participle within which "by" makes it passive."""
 
@@ -80,13 +82,19 @@ def _negated_and_asserted(texts: Sequence[str]) -> tuple[Lemmas, Lemmas]:
     negated: set[str] = set()
     asserted: set[str] = set()
     for clause in itertools.chain.from_iterable(map(_CLAUSE.split, texts)):
-        is_next = False
+        is_next, before = False, ""
         for word in tokens(clause):
-            if word.casefold() in NEGATIONS or word.casefold().endswith("n't"):
+            is_against = before == "against" and word.endswith("ing")
+            if is_against:
+                negated.update(lemmas(word))
+            elif word.casefold() in NEGATIONS or word.casefold().endswith("n't"):
                 is_next = True
             elif content_words(word):
                 (negated if is_next else asserted).update(lemmas(word))
                 is_next = False
+            elif before in _NOBODY and word.casefold() not in _AUXILIARIES:
+                is_next = False  # "nobody came to the concert" denies no concert
+            before = word.casefold()
     return frozenset(negated), frozenset(asserted)
 
 

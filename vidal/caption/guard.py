@@ -142,8 +142,6 @@ def _faults_against(text: str, views: Sequence[View]) -> Iterator[tuple[str, str
         yield "unattributed", " ".join(dict.fromkeys(unattributed))
     if unsure := [word for sentence in sentences for word in sentence.overclaimed()]:
         yield "overclaim", " ".join(dict.fromkeys(unsure))
-    if unreal := [word for sentence in sentences for word in sentence.unreal()]:
-        yield "unreal", " ".join(dict.fromkeys(unreal))
     for sentence in sentences:
         if speaker := sentence.animal_that_speaks():
             yield "speaker", f"a {speaker} does not speak"
@@ -160,6 +158,8 @@ def _faults_against(text: str, views: Sequence[View]) -> Iterator[tuple[str, str
             yield "negation", wrong
         if wrong := swapped_roles(sentence.text, shown):
             yield "reversed", wrong
+    if unreal := [word for sentence in sentences for word in sentence.unreal()]:
+        yield "unreal", " ".join(dict.fromkeys(unreal))
     # A caption that obeys an undetected instruction consists of that untrusted view's words alone, while a visual
     # caption contributes nothing.
     seen = [view for view in views if not view.quoted and not view.is_hedged and view.name in SEEN]

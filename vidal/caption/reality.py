@@ -36,6 +36,7 @@ _QUESTION = re.compile(
 _RATED = re.compile(
     r"\b(?:the )?(?:best|worst|\w{3,}est|real|fake|true|worth|safe|legal|possible|healthy)\b[^?.!:]*\?", re.I
 )
+_DENIED = re.compile(r"(?<!\w)(?:no|not|never|without|\w+n't) (?:a |an |any |the )?\w+", re.IGNORECASE)
 _SENTENCE = re.compile(r"(?<=[.!?|;])\s+")
 # The words by which a caption says itself that something is asked, planned or possible.
 _MARKED = re.compile(
@@ -46,11 +47,12 @@ _MARKED = re.compile(
 )
 
 
-def actual(text: str) -> str:
-    """Return ``text`` without what it only asks, plans, imagines or denies."""
+def actual(text: str, *, is_denial: bool = True) -> str:
+    """Return ``text`` without what it only asks, plans or imagines, and denies, unless the caption is a denial."""
     kept = []
     for sentence in _SENTENCE.split(text):
         sentence = _RATED.sub(" ", _QUESTION.sub(" ", sentence))
+        sentence = sentence if is_denial else _DENIED.sub(" ", sentence)
         operator = _OPERATOR.search(sentence)
         kept.append(sentence[: operator.start()] if operator else sentence)
     return " ".join(kept)

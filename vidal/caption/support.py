@@ -27,9 +27,13 @@ from vidal.caption.lexicon import (
     specific_verb,
 )  # fmt: skip
 from vidal.caption.spelling import is_misspelt
+from vidal.caption.synonyms import near
 from vidal.caption.words import FRAMING_WORDS, FUNCTION_WORDS, lemmas, number, tokens
 
-_UNITS = frozenset(["second", "minute", "hour", "day", "week", "month", "year"])
+_UNITS = frozenset(
+    ["second", "minute", "hour", "day", "week", "month", "year",
+     "hourly", "daily", "nightly", "weekly", "monthly", "yearly", "annual", "annually"]
+)  # fmt: skip
 COLOURS = frozenset(
     ["red", "green", "blue", "yellow", "orange", "purple", "violet", "pink", "brown", "black", "white", "grey", "gray",
      "golden", "silver", "beige", "cream"]
@@ -45,8 +49,8 @@ _FINITE = frozenset(
      "goes", "went", "comes", "came", "should", "must", "can", "will"]
 )  # fmt: skip
 # What WordNet does not say of a relative or a young animal.
-_MALE = "brother father dad daddy papa grandfather grandpa granddad uncle husband boyfriend groom"
-_FEMALE = "sister mother mom mum mummy grandmother grandma granny aunt wife girlfriend bride"
+_MALE = "he brother father dad daddy papa grandfather grandpa granddad uncle husband boyfriend groom"
+_FEMALE = "she sister mother mom mum mummy grandmother grandma granny aunt wife girlfriend bride"
 _YOUNG = "baby cub calf puppy kitten chick foal lamb kid child toddler infant duckling teenager teen"
 _KIN = {
     "man": frozenset(_MALE.split()),
@@ -95,7 +99,7 @@ def forms_of(words: Sequence[str]) -> Iterator[frozenset[str]]:
         after = folded[at + 1] if at + 1 < len(folded) else ""
         before = folded[at - 1] if at else ""
         joined = {f"{form}{sign}{after}" for form in forms for sign in ("_", "")} if after else set()
-        joined |= {f"{before}{form}" for form in forms} if before else set()
+        joined |= {f"{before}{sign}{form}" for form in forms for sign in ("_", "")} if before else set()
         yield frozenset(forms | joined)
 
 
@@ -103,10 +107,16 @@ def is_supported(word: str, forms: frozenset[str], by: Known, *, is_name: bool) 
     """Return whether ``word`` with lemmas ``forms`` is one of the known words or implied by one."""
     if forms & by.lemmas:
         return True
-    if is_name or is_exact(word) or any(opposite(form) & by.literal for form in forms):
+    if (
+        is_name
+        or is_exact(word)
+        or any(opposite(form) & by.literal and not senses(form) & by.implied for form in forms)
+    ):
         return False
     forms |= lemmas(_GENDERED.get(word.casefold(), word))
     if any(is_misspelt(other, form) for other in by.unknown for form in forms):
+        return True
+    if any(near(form) & by.lemmas for form in forms):
         return True
     if _is_compound_of(word.casefold(), by):
         return True

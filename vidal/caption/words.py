@@ -38,12 +38,11 @@ minute min mins|second sec secs|hour hr hrs|kilogram kg kgs kilo kilos kilograms
 kilometre km kms kilometer kilometers kilometres|metre meter meters metres|litre liter liters litres|pound lb lbs pounds
 centimetre cm centimeter centimeters centimetres
 wake woke woken|wear wore worn|weave wove woven|wife wives|win won|wind wound|wolf wolves|woman women
-write wrote written
+write wrote written|cactus cacti|fungus fungi|larva larvae|calf calves|half halves|loaf loaves|shelf shelves
+thief thieves|scarf scarves|hoof hooves|elf elves|ox oxen|die dice|self selves
 """
 # One negation may stand for another; what is denied is compared by `vidal.caption.binding`.
-NEGATIONS = frozenset(
-    ["not", "no", "never", "nobody", "none", "nothing", "neither", "nor", "without", "cannot", "against"]
-)
+NEGATIONS = frozenset(["not", "no", "never", "nobody", "none", "nothing", "neither", "nor", "without", "cannot"])
 _LEMMAS: dict[str, set[str]] = {}
 for _entry in re.split(r"[|\n]", _IRREGULAR):
     for _form in _entry.split():
@@ -58,7 +57,7 @@ about what whether but than until amid among across along around after before be
 over past through toward towards under upon via within next near out up down off away together according also then
 itself himself herself another other both each one less least if some any several few very still again once here
 back front somebody someone something everything anyone everyone anything whom atop alongside because though
-although spend spends spent your my our i me us we you mine yours ours too now
+although spend spends spent your my our i me us we you mine yours ours too now due should
 """
 # Verbs of a state that anything seen is in, and such as mean little without their object.
 _CLAIM_LITTLE = """

@@ -28,8 +28,8 @@ BY_MODELS = ("video_caption", "frame_captions", "sound_caption")
 # A corpus and its floors of precision, recall, and the share of good captions that are accepted.
 FLOORS = [
     ("guard_cases.jsonl", 0.95, 0.96, 0.93),
-    ("guard_cases_2.jsonl", 0.91, 1.0, 0.91),
-    ("guard_cases_3.jsonl", 0.96, 0.98, 0.96),
+    ("guard_cases_2.jsonl", 0.93, 1.0, 0.92),
+    ("guard_cases_3.jsonl", 0.98, 0.98, 0.98),
 ]
 
 
@@ -159,6 +159,7 @@ def test_a_number_counts_what_it_counts_in_a_view(text: str, view: str, wrong: s
         ("the screen isn't bright", "the screen is not bright", None),
         ("the screen is not bright", "the screen is bright", "bright"),
         ("somebody speaks", "music; nobody speaks", "speak"),
+        ("nobody came to the concert", "nobody showed up to my concert", None),
         ("the dough did rise", "it did not rise but then it did rise", None),
         ("the starter is active", "no starter, active yeast", "starter"),
     ],
