@@ -73,8 +73,12 @@ class Sentence:
     @cached_property
     def _claims(self) -> list[int]:
         """Positions of the words with content."""
-        ages = {at + 1 for at, word in enumerate(self._words) if word.casefold() in ("year", "years")}
-        old = {at for at in ages if at < len(self._words) and self._words[at].casefold() in ("old", "olds")}
+        folded = [word.casefold() for word in self._words]
+        # The number of "a 7-year-old" is all that it states.
+        ages = [
+            at for at, word in enumerate(folded[:-1]) if word in ("year", "years") and folded[at + 1] in ("old", "olds")
+        ]
+        old = {*ages, *(at + 1 for at in ages)}
         without_content = FUNCTION_WORDS | FRAMING_WORDS
         return [at for at, w in enumerate(self._words) if w.casefold() not in without_content and at not in old]
 

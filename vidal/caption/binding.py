@@ -23,7 +23,7 @@ from vidal.caption.lexicon import (
     specific_verb,
 )
 from vidal.caption.support import COLOURS, is_used_as_verb
-from vidal.caption.words import NEGATIONS, content_words, lemmas, number, tokens
+from vidal.caption.words import NEGATIONS, content_words, lemma_set, lemmas, number, tokens
 
 Lemmas = frozenset[str]
 
@@ -32,6 +32,7 @@ _ROLE_CLAUSE = re.compile(r"[.!?;:,|\n]+\s|\b(?:but|while|because|as|before|afte
 _AGE = re.compile(r"\b(\w+)[ -]years?[ -]olds?\b", re.IGNORECASE)
 _SENTENCE = re.compile(r"[.!?;|]\s+")
 _AUXILIARIES = frozenset(["is", "are", "was", "were", "be", "been", "being", "has", "have", "had", "gets", "got"])
+_GROUPS = frozenset(["pair", "couple", "duo", "trio", "quartet", "quintet", "dozen"])
 _NOBODY = frozenset(["nobody", "none", "nothing"])
 _PASSIVE_REACH = 6
 """Number of words after a participle within which "by" makes it passive."""
@@ -43,7 +44,16 @@ def misattached(text: str, views: Sequence[str]) -> str | None:
     for value, nouns in itertools.chain.from_iterable(map(_modifiers, views)):
         for noun in nouns:
             values.setdefault((value in COLOURS, noun), set()).add(value)
+    literal = lemma_set("\n".join(views))
+    counted = list(itertools.chain.from_iterable(map(_modifiers, views)))
+    # "One" may be a pronoun, and a quintet counts no noun after it.
+    is_counting = not _GROUPS & {word.casefold() for word in tokens(text)}
     for value, nouns in _modifiers(text):
+        counts = [others for other, others in counted if other == value]
+        # "Two lifeguards" of a lifeguard and two swimmers.
+        is_number = is_counting and value != "1" and value not in COLOURS
+        if counts and is_number and nouns <= literal and not any(nouns & others for others in counts):
+            return f"{value} {min(nouns)}"
         found = set().union(*(values.get((value in COLOURS, noun), set()) for noun in nouns))
         if found and value not in found:
             return f"{value} {min(nouns)}"

@@ -56,6 +56,7 @@ _GENRES = (
     ("first", r"\bnever (?:done|tried|been)|\b1st\b|\bdebut"),
     ("win winner victory", r"\b(?:won|wins?|champions?|first place|1st place)\b"),
     ("attempt try", r"\b(?:first|1st) time\b|\btr(?:y|ies|ied|ying)\b|\battempt"),
+    ("more", r"\b\w+er\b.*\bthan\b"),
     ("beginner novice", r"\bfirst (?:time|try|attempt)\b"),
     ("narrator speaker presenter maker creator host author uploader person", _FIRST_PERSON),
     ("own owner", r"\bmy\b"),

@@ -29,7 +29,8 @@ _OPERATORS = (
 _OPERATOR = re.compile(rf"(?<!\w)(?:{_OPERATORS})", re.IGNORECASE)
 # "So, can they hear us" asks; "can of worms" and "do this" do not.
 _QUESTION = re.compile(
-    rf"(?:^|[,:;] |\b(?:so|but|and|or),? )(?:do (?:you|we|they|i|people|\w+s)|{_BE_OR_CAN})(?:n't)? (?!of\b)[^?]*\?",
+    rf"(?:^|[,:;] |\b(?:so|but|and|or),? )(?:do (?:you|we|they|i|people|\w+s)|{_BE_OR_CAN})(?:n't)? (?!of\b)[^?]*\?"
+    r"|\b(?:which|who)\b[^?.!]*\?",
     re.IGNORECASE,
 )
 # "Best noodles in town?" doubts that they are; "flat tire? here is help" has one.

@@ -94,13 +94,23 @@ def forms_of(words: Sequence[str]) -> Iterator[frozenset[str]]:
     """Yield the possible lemmas of each word, also those of the compound or phrasal verb that it is in."""
     folded = [word.casefold() for word in words]
     # "3/5" is three of five.
-    alone = [lemmas(word) | {word, *(re.findall(r"\d+", word) if "/" in word else ())} for word in folded]
+    alone = [
+        lemmas(word) | _positive(word) | {word, *(re.findall(r"\d+", word) if "/" in word else ())} for word in folded
+    ]
     for at, forms in enumerate(alone):
         after = folded[at + 1] if at + 1 < len(folded) else ""
         before = folded[at - 1] if at else ""
         joined = {f"{form}{sign}{after}" for form in forms for sign in ("_", "")} if after else set()
         joined |= {f"{before}{sign}{form}" for form in forms for sign in ("_", "")} if before else set()
         yield frozenset(forms | joined)
+
+
+def _positive(word: str) -> set[str]:
+    """Return the adjectives of which a word may be the comparative, superlative or adverb."""
+    bases = {word.removesuffix(suffix) for suffix in ("er", "est", "ly", "r", "st") if word.endswith(suffix)}
+    bases |= {f"{base[:-1]}y" for base in bases if base.endswith("i")}
+    bases |= {base[:-1] for base in bases if len(base) > 3 and base[-1] == base[-2]}
+    return {base for base in bases if len(base) > 2 and is_adjective(base)}
 
 
 def is_supported(word: str, forms: frozenset[str], by: Known, *, is_name: bool) -> bool:

@@ -23,8 +23,9 @@ _LONGEST = 4
 """Words of the longest entry."""
 # Endings of verbs, adjectives and nouns, the longest first; what is left must have three letters.
 _ROMANCE = """
-iendo ando endo indo eremo iamo amos emos imos ados adas idos idas ates ato ata ati ate uto uta ito ita iti ite ado ada
-ido ida are ere ire ant ent ons ez er ir re ar ees es os as an en on ee is it a e i o s x t n
+ieron aron aban iendo ando endo indo eremo iamo amos emos imos ados adas idos idas ates ato ata ati ate uto
+uta ito ita iti ite ado ada ido ida are ere ire ant ent ons aba ava ia io ou eu ez er ir re ar ees es os as an
+en on ee is it a e i o s x t n
 """
 _GERMAN = "enden ende est ern ten tet te en er es em et e n s t"
 _ENDINGS = {language: (_GERMAN if language == "de" else _ROMANCE).split() for language in LANGUAGES}
@@ -156,7 +157,9 @@ def gloss(text: str, language: str, caption: Collection[str]) -> Gloss:
         elif found := _translations(key, lexicon, language):
             chosen = _chosen(found, caption)
             unused += not _is_used(chosen, caption)
-            english.append(_inflected(chosen, key, lexicon, language))
+            # German and French deny a verb after it.
+            is_late = chosen == "not" and language in ("de", "fr") and english and english[-1].endswith("s")
+            english.insert(len(english) - bool(is_late), _inflected(chosen, key, lexicon, language))
         elif key in lexicon.function_words:
             pass
         elif alike := next((word for word in caption if _is_alike(key, word)), None):

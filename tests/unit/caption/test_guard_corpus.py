@@ -90,6 +90,7 @@ def test_the_guard_on_the_sealed_half() -> None:
     [
         ("What if a comet hit Mars? Animation", "Animation"),
         ("so, can dogs see red? ask me", "ask me"),
+        ("Wood or steel: which lasts longer? a test", "Wood or steel: a test"),
         ("Crew hopes to one day sail to Peru", "Crew"),
         ("Actor denies he has left the show", "Actor"),
         ("a can of worms and a bait shop", "a can of worms and a bait shop"),
@@ -98,7 +99,7 @@ def test_the_guard_on_the_sealed_half() -> None:
     ],
 )
 def test_what_is_asked_planned_or_denied_is_not_said_to_be_so(text: str, stays: str) -> None:
-    assert actual(text).strip() == stays
+    assert " ".join(actual(text).split()) == stays
 
 
 @pytest.mark.parametrize(
@@ -146,6 +147,7 @@ def test_a_view_is_read_as_an_edited_text(text: str, as_edited: str) -> None:
         ("a blue flower on a yellow canvas", "a yellow flower on a blue canvas", "blue flower"),
         ("four faint bands and two dots", "two faint bands and four dots", "4 faint"),
         ("a pair of hikers", "two hikers", None),
+        ("two keepers save a swimmer", "a keeper saves two swimmers", "2 keeper"),
     ],
 )
 def test_a_number_counts_what_it_counts_in_a_view(text: str, view: str, wrong: str | None) -> None:

@@ -57,6 +57,8 @@ def test_words_are_glossed_toward_the_caption(text: str, language: str, caption:
         ("Radtour durch die Alpen im Sommer", "A bike tour through the Alps in winter.", False),
         ("Tramonto sul lago con la barca a vela", "A sunset on the lake with a sailboat.", True),
         ("Tramonto sul lago con la barca a vela", "A sunrise on the lake with a sailboat.", False),
+        ("Bambus pflanzen: so wächst er nicht im Garten", "Bamboo does not grow in the garden.", True),
+        ("Bambus pflanzen: so wächst er nicht im Garten", "Bamboo grows in the garden.", False),
         ("Menina de 8 anos aprende a surfar", "An eight-year-old girl learns to surf.", True),
         ("Menina de 8 anos aprende a surfar", "A five-year-old girl learns to surf.", False),
     ],
