@@ -16,7 +16,8 @@ import vidal
 from tools.rendering import learning_set
 from vidal.errors import DivergedError, MachineError, OutputError, SourceError, VidalError
 from vidal.train import recipe as recipes
-from vidal.train.run import TrainResult, build_encoder, train
+from vidal.train.assemble import build_encoder
+from vidal.train.run import TrainResult, train
 
 TOWER = {"sizes": {"hidden_size": 16, "layers": 1, "heads": 2, "patch_size": 8, "image_size": 32}}
 RECIPE: dict[str, Any] = {

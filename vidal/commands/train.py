@@ -24,6 +24,11 @@ from vidal.commands.options import (
 from vidal.commands.terminal import console, show
 from vidal.errors import InterruptedRunError, UserError, VidalError
 
+WorkersOption = Annotated[
+    int, typer.Option(min=0, metavar="N", help="Decoding processes; 0 decodes in the process itself.")
+]
+DeviceOption = Annotated[Literal["auto", "cpu", "cuda"], typer.Option(help="auto: a GPU where there is one.")]
+
 app = typer.Typer()
 command = partial(app.command, rich_help_panel="Train")
 
@@ -67,7 +72,12 @@ def train(
 
 @command(name="eval", cls=ManyValues)
 def evaluate(
-    run: Annotated[str, typer.Argument(metavar="RUN", help="Folder of a training run.")],
+    checkpoints: Annotated[
+        list[str],
+        typer.Argument(
+            metavar="C...", help="Training run (RUN@best: its best checkpoint), or encoders with one text tower."
+        ),
+    ],
     # A list, as Click lets the last of several options win without a word; a second one is rejected below.
     data: Annotated[list[str], typer.Option("--data", metavar="DIR", help="The dataset to evaluate on.")],
     where: WhereOption = None,
@@ -79,23 +89,37 @@ def evaluate(
         bool, typer.Option("--one-per-caption", help="Use only the first clip of each distinct caption.")
     ] = False,
     max_clips: Annotated[int | None, typer.Option(min=2, metavar="N", help="Evaluate on at most N clips.")] = None,
+    views: Annotated[
+        str | None,
+        typer.Option(metavar="VIEWS", help="Texts to retrieve by: caption, mix, or text views such as raw,transcript."),
+    ] = None,
     classes: Annotated[
         str | None, typer.Option(metavar="COLUMN", help="Column of classes for zero-shot classification.")
     ] = None,
+    class_names: Annotated[
+        Path | None,
+        typer.Option(help="All classes for --classes, one per line: the label, or label, tab and name in prompts."),
+    ] = None,
     templates: Annotated[Path | None, typer.Option(help="Prompts for --classes, one per line, with {c}.")] = None,
+    workers: WorkersOption = 0,
+    device: DeviceOption = "auto",
     allow_module: AllowOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Evaluate retrieval in both directions for every modality pair, alongside the untrained baseline."""
+    """Evaluate retrieval in both directions for every modality pair; of a run also its untrained baseline."""
+    from vidal.train.data.text_views import TextViews
     from vidal.train.evaluate.run import evaluate as evaluate_run
 
     if len(data) > 1:
         raise UserError(f"--data {' '.join(data)}: one dataset; ranks among clips of several are not comparable")
-    result = evaluate_run(
-        run, data[0], where=where, split=split, one_per_caption=one_per_caption, max_clips=max_clips,
-        classes=classes, templates=templates,
-    )  # fmt: skip
-    show(result, as_json)
+    with _reported_once():
+        result = evaluate_run(
+            checkpoints, data[0], where=where, split=split, one_per_caption=one_per_caption, max_clips=max_clips,
+            views=TextViews.named(views) if views else None, classes=classes, class_names=class_names,
+            templates=templates, workers=workers, device=device,
+        )  # fmt: skip
+    if _rank() == 0:
+        show(result, as_json)
 
 
 @command()
@@ -104,13 +128,15 @@ def embed(
     checkpoint: Annotated[str, typer.Option(metavar="C", help="Training run or encoder folder.")],
     out: Annotated[str, typer.Option(metavar="DIR", help="Folder to write embeddings to, one Parquet file per shard.")],
     where: WhereOption = None,
+    workers: WorkersOption = 0,
+    device: DeviceOption = "auto",
     allow_module: AllowOption = None,
     as_json: JsonOption = False,
 ) -> None:
     """Write the embeddings of a dataset's clips for every modality of the encoder."""
     from vidal.retrieval.embed import embed as embed_dataset
 
-    show(embed_dataset(directory, checkpoint, out, where=where), as_json)
+    show(embed_dataset(directory, checkpoint, out, where=where, workers=workers, device=device), as_json)
 
 
 @command()

@@ -108,7 +108,7 @@ def embed(
         numbers = np.flatnonzero(shards == shard).tolist()
         tables, broken = [], []
         for modality, transform in transforms.items():
-            embedded = embed_samples(encoder, samples, numbers, modality, transform, workers=workers)
+            embedded = embed_samples([encoder], samples, numbers, modality, transform, workers=workers)
             tables.append(_table(samples, modality, embedded))
             broken += embedded.broken
         table = pa.concat_tables(tables)
@@ -154,7 +154,7 @@ def _claim(storage: Storage, info: EmbeddingsInfo) -> None:
 
 
 def _table(samples: Samples, modality: str, embedded: Embedded) -> pa.Table:
-    rows = normalised(embedded.rows)
+    rows = normalised(embedded.rows[0])
     kind = pa.list_(pa.float32(), rows.shape[1])
     return pa.table({
         "clip_id": pa.array([samples.clip_id(int(n)) for n in embedded.numbers], pa.string()),

@@ -1,6 +1,7 @@
 """Atomic checkpoints.
 
     checkpoints/000500/model.safetensors  optimiser.safetensors  state.json  sums.json
+    checkpoints/best.json                 the step with the best score, where the recipe evaluates
 
 A checkpoint is written to a temporary folder, synced to disk, then renamed. `Checkpoints.latest` returns the newest one
 whose files match ``sums.json``, and skips damaged ones with a warning. No random state is stored: all randomness of a
@@ -22,7 +23,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load, save
 from torch import Tensor
 
-from vidal.dataset.storage import sync_folder
+from vidal.dataset.storage import Storage, sync_folder
 from vidal.errors import ModelError, VidalWarning, storage_errors
 
 FOLDER = "checkpoints"
@@ -30,6 +31,7 @@ _SUMS = "sums.json"
 _MODEL, _OPTIMISER, _STATE = "model.safetensors", "optimiser.safetensors", "state.json"
 _TEMPORARY = ".tmp"
 _ASIDE = ".diverged"
+_BEST = "best.json"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -89,10 +91,33 @@ class Checkpoints:
         self._sweep()
         # Later ones are damaged, or the run would have resumed from them: they must not displace intact ones.
         written = [path for path in self._all() if int(path.name) <= step]
+        best = self.best()
         for path in written[: -self._keep_last]:
-            if not self._keep_every or int(path.name) % self._keep_every:
+            is_best = best is not None and int(path.name) == best[0]
+            if not is_best and (not self._keep_every or int(path.name) % self._keep_every):
                 shutil.rmtree(path, ignore_errors=True)
         return final
+
+    def best(self) -> tuple[int, float] | None:
+        """Return the step and the score of the best checkpoint; None if the run has recorded none."""
+        try:
+            recorded = json.loads((self.folder / _BEST).read_bytes())
+            return int(recorded["step"]), float(recorded["score"])
+        except (OSError, ValueError, KeyError, TypeError):
+            return None
+
+    def mark_best(self, step: int, score: float) -> None:
+        """Record the checkpoint after ``step`` steps as the best one, which is then kept."""
+        Storage(str(self.folder)).write(_BEST, json.dumps({"step": step, "score": score}).encode())
+
+    def named(self, name: str) -> Checkpoint | None:
+        """Return a checkpoint: ``latest``, ``best``, or the one after so many steps; None if there is no intact one."""
+        if name == "latest":
+            return self.latest()
+        best = self.best()
+        step = best[0] if name == "best" and best is not None else int(name) if name.isdigit() else -1
+        path = next((path for path in self._all() if int(path.name) == step), None)
+        return Checkpoint(path=path, step=step) if path is not None and _damage(path) is None else None
 
     def latest(self) -> Checkpoint | None:
         """Return the newest checkpoint that is undamaged; None if there is none."""
@@ -111,6 +136,9 @@ class Checkpoints:
             with storage_errors(str(path)):
                 shutil.rmtree(aside, ignore_errors=True)
                 os.replace(path, aside)
+        best = self.best()
+        if best is not None and best[0] >= step:
+            (self.folder / _BEST).unlink(missing_ok=True)
         return [path.name for path in paths]
 
     def _all(self) -> list[Path]:

@@ -38,6 +38,11 @@ class World:
         """Whether this is rank 0, which writes files and prints."""
         return self.rank == 0
 
+    @property
+    def is_gpu(self) -> bool:
+        """Whether this rank computes on a GPU."""
+        return self.device.type == "cuda"
+
 
 @contextmanager
 def world(device: str = "auto", timeout_s: float = _TIMEOUT_S) -> Iterator[World]:
@@ -93,6 +98,11 @@ def _line(error: Exception) -> str:
 def is_distributed() -> bool:
     """Return whether this process is one of several ranks."""
     return dist.is_available() and dist.is_initialized() and dist.get_world_size() > 1
+
+
+def position() -> tuple[int, int]:
+    """Return the rank of this process and the number of ranks."""
+    return (dist.get_rank(), dist.get_world_size()) if is_distributed() else (0, 1)
 
 
 class _GatherRows(torch.autograd.Function):

@@ -6,7 +6,8 @@ import difflib
 import fnmatch
 import math
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from typing import Literal
 
 import torch
@@ -164,6 +165,20 @@ class Optimisation:
         self.adamw.step()
         if self.ema is not None:
             self.ema.update()
+
+    @contextmanager
+    @torch.no_grad()
+    def averaged(self) -> Iterator[None]:
+        """Within the block, the parameters have their moving averages, if there are any."""
+        values = self.ema.values if self.ema is not None else {}
+        own = {name: self._named[name].detach().clone() for name in values}
+        for name, value in values.items():
+            self._named[name].copy_(value)
+        try:
+            yield
+        finally:
+            for name, value in own.items():
+                self._named[name].copy_(value)
 
     def trained(self) -> Mapping[str, nn.Parameter]:
         """Return the trained parameters by name."""

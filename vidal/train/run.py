@@ -24,6 +24,7 @@ from vidal.dataset.removals import load as load_removals
 from vidal.dataset.storage import Storage
 from vidal.errors import ModelError, OutputError
 from vidal.train import material
+from vidal.train.assemble import build_encoder
 from vidal.train.checkpoint import Checkpoints
 from vidal.train.data.loader import Loader
 from vidal.train.data.plan import PairPlan, SamplePlan
@@ -41,8 +42,6 @@ from vidal.train.run_folder import RunFolder, RunInfo
 from vidal.train.speed import peak_flops, step_flops
 from vidal.train.texts import Texts
 from vidal.train.towers.encoder import Encoder
-from vidal.train.towers.load import load_encoder
-from vidal.train.towers.text import TextTower
 
 _SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
@@ -116,18 +115,6 @@ def train(
         barrier()
         with Lock(Storage(str(folder.path))) if here.is_main else nullcontext():
             return _Run(recipe, folder, data_of_run, encoder.to(here.device), here, console, quiet=quiet).go()
-
-
-def build_encoder(recipe: TrainRecipe) -> Encoder:
-    """Build the encoder before its first step, which is also the untrained baseline of `vidal eval`."""
-    text = TextTower.load(recipe.text.model, recipe.text.max_tokens)
-    pairs = {pair: s.init_temperature for pair, s in recipe.pair_settings().items()}
-    towers = {modality: tower.tower_settings() for modality, tower in recipe.towers.items()}
-    start = load_encoder(recipe.init_from) if recipe.init_from else None
-    return Encoder.build(
-        towers, text, pairs=pairs, is_sigmoid=recipe.loss.kind == "sigmoid", seed=recipe.seed, start=start,
-        text_tune=recipe.text.tune, text_lora=recipe.text.lora,
-    )  # fmt: skip
 
 
 class _Run:

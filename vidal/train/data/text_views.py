@@ -12,6 +12,7 @@ import numpy as np
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
 from vidal.errors import ClipError
+from vidal.settings import validate
 
 Row = Mapping[str, Any]
 
@@ -68,6 +69,12 @@ class TextViews(BaseModel):
                 raise ValueError(f"no preset `{value}`; presets: {', '.join(PRESETS)}")
             return {"weights": PRESETS[value]}
         return {"weights": value} if isinstance(value, Mapping) and value and "weights" not in value else value
+
+    @classmethod
+    def named(cls, text: str) -> TextViews:
+        """Return a preset, or the views whose names ``text`` lists with commas; raises `RecipeError`."""
+        names = [name.strip() for name in text.split(",")]
+        return validate(cls, text if text in PRESETS else {"weights": dict.fromkeys(names, 1.0)}, "--views")
 
     @field_validator("weights")
     @classmethod

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -19,6 +19,9 @@ from vidal.train.data.rows import Broken, Indices, load_input
 from vidal.train.evaluate.metrics import Floats
 from vidal.train.towers.encoder import Encoder
 
+EncodeTexts = Callable[[Sequence[str]], Tensor]
+"""Returns the embeddings (n, d) of n texts, each independent of the others."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Embedded:
@@ -26,8 +29,8 @@ class Embedded:
 
     numbers: Indices
     """(n,) indices of the samples."""
-    rows: Floats
-    """(n, d) embeddings, not normalised."""
+    rows: list[Floats]
+    """(n, d) embeddings, not normalised, of each encoder."""
     broken: list[Broken]
     """Samples that have the modality but could not be read."""
 
@@ -51,21 +54,36 @@ class _Inputs(Dataset[tuple[int, Tensor | None, str]]):
 
 @torch.no_grad()
 def embed_samples(
-    encoder: Encoder, samples: Samples, numbers: Sequence[int], modality: str, transform: Transform, *,
-    batch_size: int = 32, workers: int = 0,
+    encoders: Sequence[Encoder], samples: Samples, numbers: Sequence[int], modality: str, transform: Transform, *,
+    batch_size: int = 32, workers: int = 0, is_bf16: bool = False, rank: int = 0, ranks: int = 1,
 ) -> Embedded:  # fmt: skip
-    """Embed one modality of the samples ``numbers``, in that order, skipping those that lack it."""
-    device = next(encoder.parameters()).device
+    """Embed one modality of the samples ``numbers``, in that order, skipping those that lack it.
+
+    A sample is decoded once for all encoders. ``is_bf16`` computes under bfloat16 autocast. Of several ``ranks`` each
+    embeds every so manieth batch, so that the batches, and the embeddings, do not depend on their number.
+    """
+    device = next(encoders[0].parameters()).device
     has_modality = samples.has(modality)
-    inputs = _Inputs(samples, [n for n in numbers if has_modality[n]], modality, transform)
+    all_numbers = [n for n in numbers if has_modality[n]]
+    batch_numbers = [all_numbers[first : first + batch_size] for first in range(0, len(all_numbers), batch_size)]
+    own = batch_numbers[rank::ranks]
+    inputs = _Inputs(samples, [n for batch in own for n in batch], modality, transform)
     # As lists: the batch of a broken sample has one tensor less.
     batches: Any = DataLoader(
         inputs, batch_size=batch_size, num_workers=workers, collate_fn=list, worker_init_fn=_one_thread
     )
     embedded: list[int] = []
-    rows = [np.zeros((0, encoder.tower(modality).settings.projection_dim), np.float32)]
+    rows = [[np.zeros((0, e.tower(modality).settings.projection_dim), np.float32)] for e in encoders]
     broken: list[Broken] = []
-    encoder.eval()
+    passes = 0
+    for encoder in encoders:
+        encoder.eval()
+
+    def encode(values: Tensor) -> None:
+        with torch.autocast(device.type, dtype=torch.bfloat16, enabled=is_bf16):
+            for of_encoder, encoder in zip(rows, encoders, strict=True):
+                of_encoder.append(encoder.encode(modality, values).float().cpu().numpy())
+
     for batch in batches:
         for number, x, why in batch:
             if x is None:
@@ -73,15 +91,19 @@ def embed_samples(
             else:
                 embedded.append(number)
         if readable := [x for _, x, _ in batch if x is not None]:
-            inputs_of_batch = transform.finish(torch.stack(readable).to(device), None)
-            rows.append(encoder.encode(modality, inputs_of_batch).float().cpu().numpy())
-    return Embedded(numbers=np.asarray(embedded, np.int64), rows=np.concatenate(rows), broken=broken)
+            encode(transform.finish(torch.stack(readable).to(device), None))
+            passes += 1
+    found = [np.concatenate(parts) for parts in rows]
+    for _ in range(passes, -(-len(batch_numbers) // ranks) if ranks > 1 else 0):
+        # A pass of a sharded tower is a collective: a rank whose batches are fewer, or broken, takes part in it.
+        encode(torch.zeros(1, *transform.input_shape, device=device))
+    return Embedded(numbers=np.asarray(embedded, np.int64), rows=found, broken=broken)
 
 
-def embed_texts(encoder: Encoder, texts: Sequence[str]) -> Mapping[str, Floats]:
+def embed_texts(encode: EncodeTexts, texts: Sequence[str]) -> Mapping[str, Floats]:
     """Return the embedding (d,), not normalised, of each distinct text."""
     distinct = sorted(set(texts))
-    rows = encoder.encode_texts(distinct, 32).float().cpu().numpy()
+    rows = encode(distinct).float().cpu().numpy()
     return dict(zip(distinct, rows, strict=True))
 
 

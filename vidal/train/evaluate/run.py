@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
@@ -13,14 +13,19 @@ from rich.table import Table
 
 import vidal
 from vidal.errors import SourceError
+from vidal.modality.modality import Transform
 from vidal.reader.samples import Samples
+from vidal.train.assemble import build_encoder
 from vidal.train.data.rows import Broken, Indices
+from vidal.train.data.text_views import TextViews
+from vidal.train.distributed import world
+from vidal.train.evaluate.clips import choose, embed, embed_all_texts, of_clips
 from vidal.train.evaluate.retrieval import retrieval
-from vidal.train.evaluate.zero_shot import read_templates, zero_shot
-from vidal.train.preprocessing import transforms_of
-from vidal.train.run import build_encoder
+from vidal.train.evaluate.zero_shot import labels_of, read_class_names, read_templates, zero_shot
+from vidal.train.preprocessing import transforms_for, transforms_of
 from vidal.train.run_folder import RunFolder
-from vidal.train.towers.load import load_encoder
+from vidal.train.towers.encoder import Encoder
+from vidal.train.towers.load import joined, load_encoder, run_of
 
 Split = Literal["auto", "held_out", "train", "all"]
 
@@ -51,13 +56,13 @@ class Evaluation:
                 name.replace("_", " "), "" if row["trained"] else "emergent",
                 f"{row['R@1']:.1%} ({low:.0%}-{high:.0%})",
                 f"{row['R@5']:.1%}", f"{row['R@10']:.1%}", f"{row['median_rank']:g}", str(row["n"]),
-                f"{row['baseline']['R@1']:.1%}",
+                f"{row['baseline']['R@1']:.1%}" if "baseline" in row else "",
             )  # fmt: skip
         yield table
         for modality, row in self.zero_shot.items():
             yield (
                 f"zero-shot by {modality}: top-1 {row['top1']:.1%}, top-5 {row['top5']:.1%} of {row['classes']} "
-                f"classes (untrained {row['baseline']['top1']:.1%})"
+                "classes" + (f" (untrained {row['baseline']['top1']:.1%})" if "baseline" in row else "")
             )
         yield from (f"skipped broken sample: {broken.clip_id} ({broken.why})" for broken in self.broken)
 
@@ -71,54 +76,103 @@ class Evaluation:
 
 
 def evaluate(
-    run: str, data: str, *, where: str | None = None, split: Split = "auto", one_per_caption: bool = False,
-    max_clips: int | None = None, classes: str | None = None, templates: Path | None = None, workers: int = 0,
+    checkpoints: Sequence[str], data: str, *, where: str | None = None, split: Split = "auto",
+    one_per_caption: bool = False, max_clips: int | None = None, views: TextViews | None = None,
+    classes: str | None = None, class_names: Path | None = None, templates: Path | None = None, workers: int = 0,
+    device: str = "auto",
 ) -> Evaluation:  # fmt: skip
-    """Evaluate a run on a dataset.
+    """Evaluate a training run, an encoder folder or hub id, or several of these with one text tower, on a dataset.
 
-    ``auto`` selects the held-out part of a dataset that the run was trained on, and all of any other. ``classes`` names
-    a manifest column for zero-shot classification, ``templates`` a file of prompts. Raises `OutputError` if ``run`` is
-    no training run, `SourceError` if there is nothing to evaluate.
+    ``RUN@best`` is a run's best checkpoint. A run is compared with its untrained encoder. ``auto`` selects the held-out
+    part of a dataset that the run was trained on, and all of any other. ``views`` are the texts to retrieve by; those
+    of the run's recipe, or captions, by default. ``classes`` names a manifest column for zero-shot classification,
+    ``class_names`` a file of all classes, ``templates`` one of prompts. Under torchrun the ranks share the work.
+
+    Raises `ModelError` for an encoder that cannot be loaded, `SourceError` if there is nothing to evaluate.
     """
-    recipe = RunFolder(run).read().settings()
-    # As in the run: another number of threads adds floats in another order.
-    if recipe.threads is not None:
-        torch.set_num_threads(recipe.threads)
-    trained, untrained = load_encoder(run), build_encoder(recipe).eval()
-    transforms = transforms_of(recipe.transforms, trained)
+    subject = _Subject.load(checkpoints)
     samples = vidal.open(data, where=where)
     if classes is not None:
         samples.check_column(classes, "--classes")
-    part, numbers = _part(RunFolder(run), samples, split)
-    results = [
-        retrieval(
-            encoder, samples, numbers.tolist(), transforms, recipe.text.views, one_per_caption=one_per_caption,
-            max_clips=max_clips, workers=workers,
-        )
-        for encoder in (trained, untrained)
-    ]  # fmt: skip
-    figures = {name: {**row, "baseline": results[1].figures[name]} for name, row in results[0].figures.items()}
-    for row in figures.values():
-        row["baseline"].pop("trained")
-    evaluation = Evaluation(figures=figures, split=part, clips=results[0].clips, broken=results[0].broken)
+    part, numbers = part_of(subject.folder, samples, split)
+    clips = choose(
+        samples, numbers.tolist(), views or subject.views, one_per_caption=one_per_caption, max_clips=max_clips
+    )
+    wanted = list(clips.captions)
+    labels: dict[int, str] = {}
     if classes is not None:
+        names = read_class_names(class_names) if class_names else None
         prompts = read_templates(templates) if templates else None
-        rows, baseline = (
-            zero_shot(encoder, samples, numbers.tolist(), transforms, classes, templates=prompts, workers=workers)
-            for encoder in (trained, untrained)
+        labels, classes_of = labels_of(samples, numbers.tolist(), classes, names)
+        # Clips without a text count here, too.
+        wanted = sorted({*wanted, *labels})
+    with world(device) as here, torch.inference_mode():
+        encoders = [encoder.to(here.device).eval() for encoder in subject.encoders]
+        sides = embed(
+            encoders, samples, wanted, subject.transforms, workers=workers, is_bf16=subject.is_bf16 and here.is_gpu
         )
-        evaluation.zero_shot = {modality: {**row, "baseline": baseline[modality]} for modality, row in rows.items()}
-    return evaluation
+        tables, accuracies = [], []
+        for k, encoder in enumerate(encoders):
+            texts = embed_all_texts(encoder.encode_texts, clips.texts())
+            tables.append(retrieval(clips, of_clips(clips, sides, k), texts, subject.trained_pairs))
+            if classes is not None:
+                rows = {modality: (side.numbers, side.rows[k]) for modality, side in sides.items()}
+                accuracies.append(zero_shot(rows, encoder.encode_texts, labels, classes_of, templates=prompts))
+    for table in (tables, accuracies):
+        for name, row in table[0].items() if len(table) > 1 else ():
+            row["baseline"] = {key: value for key, value in table[1][name].items() if key != "trained"}
+    return Evaluation(
+        figures=tables[0], split=part, clips=len(clips.captions), zero_shot=accuracies[0] if accuracies else {},
+        broken=[broken for side in sides.values() for broken in side.broken],
+    )  # fmt: skip
 
 
-def _part(folder: RunFolder, samples: Samples, split: Split) -> tuple[str, Indices]:
-    """The resolved name of the split, and the indices of its samples, by the run's record of each clip.
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Subject:
+    """What is evaluated."""
+
+    encoders: list[Encoder]
+    """The encoder, and the one of a run before its first step."""
+    transforms: dict[str, Transform]
+    views: TextViews
+    trained_pairs: set[str]
+    folder: RunFolder | None = None
+    """The folder of a training run."""
+    is_bf16: bool = False
+
+    @classmethod
+    def load(cls, checkpoints: Sequence[str]) -> _Subject:
+        run = run_of(checkpoints[0]) if len(checkpoints) == 1 else None
+        if run is None:
+            encoders = {checkpoint: load_encoder(checkpoint) for checkpoint in checkpoints}
+            transforms = {m: t for encoder in encoders.values() for m, t in transforms_for(encoder).items()}
+            trained = {pair for encoder in encoders.values() for pair in encoder.logit_scale}
+            return cls(encoders=[joined(encoders)], transforms=transforms, views=TextViews(), trained_pairs=trained)
+        folder = RunFolder(run[0])
+        recipe = folder.read().settings()
+        # As in the run: another number of threads adds floats in another order.
+        if recipe.threads is not None:
+            torch.set_num_threads(recipe.threads)
+        encoder = load_encoder(checkpoints[0])
+        return cls(
+            encoders=[encoder, build_encoder(recipe)], transforms=transforms_of(recipe.transforms, encoder),
+            views=recipe.text.views, trained_pairs=set(encoder.logit_scale), folder=folder,
+            is_bf16=recipe.precision == "bf16",
+        )  # fmt: skip
+
+
+def part_of(folder: RunFolder | None, samples: Samples, split: Split) -> tuple[str, Indices]:
+    """Return the resolved name of the split, and the indices of its samples, by the run's record of each clip.
+
+    Without a run, ``auto`` is all. Raises `SourceError` for a part without clips, or of no run.
 
     After a dataset was rebuilt, clips that the run never saw are in neither part: they may be near-duplicates of clips
     that it trained on.
     """
-    if split == "all":
-        return split, np.arange(len(samples))
+    if split == "all" or (split == "auto" and folder is None):
+        return "all", np.arange(len(samples))
+    if folder is None:
+        raise SourceError(f"--split {split}: only one training run has such a part")
     recorded = folder.split()
     held = [recorded.get(samples.clip_id(i)) for i in range(len(samples))]
     if split == "auto":

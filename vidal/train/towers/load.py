@@ -36,12 +36,13 @@ LANGUAGEBIND = {
 def load_encoder(folder: str | Path) -> Encoder:
     """Load the encoder of a folder or hub id, in evaluation mode, with adapters folded in.
 
-    A LanguageBind folder encodes its own modality, a CLIP folder every image modality. Raises `ModelError` if the
+    A LanguageBind folder encodes its own modality, a CLIP folder every image modality. Of a training run it is the
+    newest checkpoint, or the one that is named behind an @: ``RUN@best``, ``RUN@000500``. Raises `ModelError` if the
     folder is missing, of an unsupported model type, or its weights do not match its configuration.
     """
+    if (run := run_of(folder)) is not None:
+        return _run(*run).eval()
     path = model_folder(folder)
-    if (path / "run.json").is_file():
-        return _run(path).eval()
     config = read_config(path)
     if "vidal" in config:
         return _exported(path, config["vidal"]).eval()
@@ -65,21 +66,52 @@ def load_encoder(folder: str | Path) -> Encoder:
     return encoder.eval()
 
 
-def _run(folder: Path) -> Encoder:
-    """The newest checkpoint of a training run, with its averaged weights if it has them."""
+def run_of(reference: str | Path) -> tuple[Path, str] | None:
+    """Return the folder and the name of the checkpoint of a training run; None if ``reference`` is no training run."""
+    folder, at, checkpoint = str(reference).rpartition("@")
+    for path, name in ((str(reference), "latest"), (folder, checkpoint) if at else ("", "")):
+        if path and (Path(path).expanduser() / "run.json").is_file():
+            return Path(path).expanduser(), name
+    return None
+
+
+def joined(encoders: Mapping[str, Encoder]) -> Encoder:
+    """Return one encoder with the towers of several, given by their names, which share a text tower.
+
+    Raises `ModelError` if two encode the same modality, or their text towers differ.
+    """
+    (first, base), *others = encoders.items()
+    if not others:
+        return base
+    of: dict[str, str] = {}
+    for name, encoder in encoders.items():
+        if encoder.text_tower().weights_digest() != base.text_tower().weights_digest():
+            raise ModelError(f"{name}: its text tower is another than that of {first}; their embeddings do not compare")
+        for modality in encoder.serves:
+            if modality in of:
+                raise ModelError(f"{name}: encodes {modality}, as does {of[modality]}; name one of the two")
+            of[modality] = name
+    towers = {modality: encoders[name].tower(modality) for modality, name in of.items()}
+    pairs = dict.fromkeys(pair for encoder in encoders.values() for pair in pairs_of(encoder.logit_scale))
+    return Encoder(towers, base.text, pairs=pairs).eval()
+
+
+def _run(folder: Path, checkpoint: str) -> Encoder:
+    """A checkpoint of a training run, with its averaged weights if it has them."""
     from vidal.train.checkpoint import Checkpoints
     from vidal.train.preprocessing import described, transforms_of
     from vidal.train.run_folder import RunFolder
 
-    latest = Checkpoints(folder).latest()
-    if latest is None:
-        raise ModelError(f"{folder}: the run has no checkpoint yet")
+    found = Checkpoints(folder).named(checkpoint)
+    if found is None:
+        which = "no checkpoint yet" if checkpoint == "latest" else f"no intact checkpoint `{checkpoint}`"
+        raise ModelError(f"{folder}: the run has {which}")
     info = RunFolder(folder).read()
     encoder = Encoder.from_description(info.encoder)
     encoder.preprocessing = described(transforms_of(info.settings().transforms, encoder))
     # Evaluated and exported is the average, where a run keeps one.
-    averaged = {k.removeprefix("ema."): v for k, v in latest.optimiser().items() if k.startswith("ema.")}
-    encoder.load_trainable_state(latest.model() | averaged, str(latest.path))
+    averaged = {k.removeprefix("ema."): v for k, v in found.optimiser().items() if k.startswith("ema.")}
+    encoder.load_trainable_state(found.model() | averaged, str(found.path))
     return encoder
 
 

@@ -47,18 +47,18 @@ def test_the_automatic_split_is_what_the_run_held_out(name: str, material: Path)
     recorded = RunFolder(material / "run").split()
     held = [clip for clip, is_held in recorded.items() if is_held]
     assert len(recorded) == 30 and 4 < len(held) < 20
-    said = evaluate(str(material / "run"), str(material / name)).as_json()
+    said = evaluate([str(material / "run")], str(material / name)).as_json()
     assert (said["split"], said["clips"], said["broken"]) == ("held_out", len(held), [])
-    trained = evaluate(str(material / "run"), str(material / name), split="train")
+    trained = evaluate([str(material / "run")], str(material / name), split="train")
     assert trained.clips == 30 - len(held)
 
 
 def test_a_condition_never_brings_trained_clips_into_the_automatic_split(material: Path) -> None:
     trained = next(clip for clip, is_held in RunFolder(material / "run").split().items() if not is_held)
     with pytest.raises(SourceError, match="none of 1 clips is in the run's held_out part"):
-        evaluate(str(material / "run"), str(material / "set"), where=f"clip_id = '{trained}'")
+        evaluate([str(material / "run")], str(material / "set"), where=f"clip_id = '{trained}'")
 
 
 def test_a_column_of_classes_that_is_not_there_is_rejected_before_anything_is_embedded(material: Path) -> None:
     with pytest.raises(SourceError, match=r"--classes captoin: no column `captoin`; near it: caption"):
-        evaluate(str(material / "run"), str(material / "set"), classes="captoin")
+        evaluate([str(material / "run")], str(material / "set"), classes="captoin")

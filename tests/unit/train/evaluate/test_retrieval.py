@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -14,9 +15,10 @@ from tests.learned import CLIPS, SCENES, TRANSFORMS, Blank, Knowing, erase, smal
 from vidal.errors import SourceError
 from vidal.modality.infrared import InfraredTransform
 from vidal.reader.samples import Samples
+from vidal.train.data.rows import Broken
 from vidal.train.data.text_views import TextViews
-from vidal.train.evaluate.embeddings import Embedded
-from vidal.train.evaluate.retrieval import Retrieval, _with_text, retrieval
+from vidal.train.evaluate.clips import Clips, choose, embed, embed_all_texts, of_clips
+from vidal.train.evaluate.retrieval import retrieval
 
 VIEWS = TextViews(weights={"caption": 1.0, "video_caption": 1.0})
 SIDES = ("text", "depth", "audio")
@@ -37,8 +39,19 @@ def knowing(samples: Samples) -> Knowing:
     return Knowing(samples, TRANSFORMS, trained=("text-depth", "text-audio"))
 
 
-def result(encoder: Any, samples: Samples, **keys: Any) -> Retrieval:
-    return retrieval(encoder, samples, range(len(samples)), TRANSFORMS, VIEWS, **keys)
+class Result(SimpleNamespace):
+    figures: dict[str, dict[str, Any]]
+    broken: list[Broken]
+    clips: int
+
+
+def result(encoder: Any, samples: Samples, **keys: Any) -> Result:
+    clips = choose(samples, range(len(samples)), VIEWS, **keys)
+    sides = embed([encoder], samples, list(clips.captions), TRANSFORMS)
+    texts = embed_all_texts(encoder.encode_texts, clips.texts())
+    figures = retrieval(clips, of_clips(clips, sides, 0), texts, set(encoder.logit_scale))
+    broken = [one for side in sides.values() for one in side.broken]
+    return Result(figures=figures, broken=broken, clips=len(clips.captions))
 
 
 def test_who_knows_is_right_in_every_direction_though_clips_share_a_caption(knowing: Knowing, samples: Samples) -> None:
@@ -72,13 +85,13 @@ def test_one_clip_may_stand_for_each_caption(knowing: Knowing, samples: Samples,
     assert found.clips == clips == found.figures["audio_to_depth"]["n"] == found.figures["text_to_depth"]["gallery"]
 
 
-def test_a_text_of_two_groups_is_right_for_both() -> None:
+def test_a_text_of_two_groups_is_right_for_both(samples: Samples) -> None:
     # Clips 0 and 1 have captions of their own and share a title; the title's embedding is nearest to clip 1.
-    side = Embedded(numbers=np.arange(3), rows=np.eye(3, dtype=np.float32), broken=[])
     captions = {0: ["red", "a walk"], 1: ["blue", "a walk"], 2: ["green"]}
     axes = np.eye(3, dtype=np.float32)
     texts = {"red": axes[0], "blue": axes[1], "green": axes[2], "a walk": axes[1]}
-    figures = _with_text("depth", side, captions, texts, {0: 0, 1: 1, 2: 2})
+    clips = Clips(samples=samples, captions=captions, groups={0: 0, 1: 1, 2: 2})
+    figures = retrieval(clips, {"depth": (np.arange(3), axes)}, texts, ())
     assert figures["text_to_depth"]["R@1"] == 1.0 and figures["text_to_depth"]["n"] == 5
 
 
@@ -94,8 +107,8 @@ def test_a_broken_sample_is_named_and_left_out(knowing: Knowing, folder: Path, t
 
 def test_too_little_to_evaluate_is_one_line(knowing: Knowing, samples: Samples) -> None:
     with pytest.raises(SourceError, match="1 clips with a text to evaluate on; at least two are needed"):
-        retrieval(knowing, samples, [3], TRANSFORMS, VIEWS)  # type: ignore[arg-type]
+        choose(samples, [3], VIEWS)
     with pytest.raises(SourceError, match="0 clips with a text"):
-        retrieval(knowing, samples, range(9), TRANSFORMS, TextViews(weights={"ocr": 1.0}))  # type: ignore[arg-type]
+        choose(samples, range(9), TextViews(weights={"ocr": 1.0}))
     with pytest.raises(SourceError, match="the encoder supports thermal"):
-        retrieval(knowing, samples, range(9), {"thermal": InfraredTransform()}, VIEWS)  # type: ignore[arg-type]
+        embed([knowing], samples, range(9), {"thermal": InfraredTransform()})  # type: ignore[list-item]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -12,7 +13,14 @@ from tests.learned import CLIPS, SCENES, TRANSFORMS, Blank, Knowing, small_set
 from vidal import modality as modalities
 from vidal.errors import SourceError
 from vidal.reader.samples import Samples
-from vidal.train.evaluate.zero_shot import class_embeddings, read_templates, zero_shot
+from vidal.train.evaluate.clips import embed
+from vidal.train.evaluate.zero_shot import (
+    class_embeddings,
+    labels_of,
+    read_class_names,
+    read_templates,
+    zero_shot,
+)
 
 
 @pytest.fixture(scope="module")
@@ -21,10 +29,12 @@ def samples(tmp_path_factory: pytest.TempPathFactory) -> Samples:
 
 
 def test_who_knows_is_right_and_who_has_collapsed_is_not(samples: Samples) -> None:
-    numbers = range(len(samples))
+    labels, classes = labels_of(samples, range(len(samples)), "caption", None)
+    encoders: list[Any] = [Knowing(samples, TRANSFORMS), Blank(samples, {})]
+    sides = embed(encoders, samples, range(len(samples)), TRANSFORMS)
     knowing, blank = (
-        zero_shot(kind(samples, TRANSFORMS), samples, numbers, TRANSFORMS, "caption")  # type: ignore[arg-type]
-        for kind in (Knowing, Blank)
+        zero_shot({m: (side.numbers, side.rows[k]) for m, side in sides.items()}, one.encode_texts, labels, classes)
+        for k, one in enumerate(encoders)
     )
     assert set(knowing) == set(blank) == {"depth", "audio"}
     for modality, row in knowing.items():
@@ -45,7 +55,7 @@ def test_each_modality_has_prompts_of_its_own(modality: str, said: str) -> None:
 
 
 def test_a_class_is_the_normalised_mean_of_its_prompts(samples: Samples) -> None:
-    vectors = class_embeddings(Knowing(samples, {}), ["a calm harbour at dawn"], ["{c}", "a view of {c}."])  # type: ignore[arg-type]
+    vectors = class_embeddings(Knowing(samples, {}).encode_texts, ["a calm harbour at dawn"], ["{c}", "a view of {c}."])
     assert vectors.shape == (1, 128) and np.linalg.norm(vectors) == pytest.approx(1)
     assert vectors[0, 0] == pytest.approx(1)
 
@@ -74,4 +84,24 @@ def test_templates_are_read_a_line_each(tmp_path: Path) -> None:
 @pytest.mark.parametrize("column", ["licence", "captoin"])
 def test_a_column_without_classes_is_rejected(samples: Samples, column: str) -> None:
     with pytest.raises(SourceError, match=f"column `{column}`"):
-        zero_shot(Blank(samples, {}), samples, range(len(samples)), TRANSFORMS, column)  # type: ignore[arg-type]
+        labels_of(samples, range(len(samples)), column, None)
+
+
+def test_classes_of_a_file_have_names_of_their_own_and_may_have_no_clip(samples: Samples, tmp_path: Path) -> None:
+    captions = sorted(set(samples.column("caption").to_pylist()))
+    (tmp_path / "classes.txt").write_text("".join(f"{c}\tthe {c}\n" for c in captions) + "a thing that is nowhere\n")
+    names = read_class_names(tmp_path / "classes.txt")
+    assert names == {c: f"the {c}" for c in captions} | {"a thing that is nowhere": "a thing that is nowhere"}
+    labels, classes = labels_of(samples, range(CLIPS), "caption", names)
+    assert classes == names and [labels[n] for n in range(CLIPS)] == samples.column("caption").to_pylist()
+    with pytest.raises(SourceError, match=f"label '{captions[1]}' of column `caption` is not in the list of classes"):
+        labels_of(samples, range(CLIPS), "caption", {captions[0]: "a", **dict.fromkeys(captions[2:], "b")})
+
+
+@pytest.mark.parametrize(("text", "said"), [("one\n\n", "has 1 classes"), (None, "cannot be read as a list")])
+def test_a_file_without_classes_is_one_line(tmp_path: Path, text: str | None, said: str) -> None:
+    if text is not None:
+        (tmp_path / "classes.txt").write_text(text)
+    with pytest.raises(SourceError) as caught:
+        read_class_names(tmp_path / "classes.txt")
+    assert said in str(caught.value) and "\n" not in str(caught.value)
