@@ -46,7 +46,7 @@ def material(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A small set of 8 scenes, and the recipe beside it."""
     folder = tmp_path_factory.mktemp("train")
     learning_set.write(str(folder / "set"), clips=96, scenes=8, size=32, workers=1)
-    (folder / "small.yaml").write_text(yaml.safe_dump(RECIPE))
+    (folder / "small.yaml").write_text(yaml.safe_dump({**RECIPE, "eval": {"every_steps": 10, "max_clips": 16}}))
     return folder
 
 
@@ -73,6 +73,10 @@ def steps_of(run: Path) -> list[tuple[int, str, float]]:
     return [(line["step"], line["pair"], line["loss"]) for line in lines_of(run) if line["event"] == "step"]
 
 
+def evaluations_of(run: Path) -> list[tuple[int, dict[str, float]]]:
+    return [(line["step"], line["R@1"]) for line in lines_of(run) if line["event"] == "eval"]
+
+
 def newest(run: Path) -> Path:
     return sorted((run / "checkpoints").glob("[0-9]*"))[-1]
 
@@ -85,6 +89,49 @@ def test_a_run_takes_its_steps_and_its_loss_falls(trained: Path) -> None:
     assert newest(trained).name == "000024"
     written = [line["folder"] for line in lines_of(trained) if line["event"] == "checkpoint"]
     assert written == ["000005", "000010", "000015", "000020", "000024"]
+
+
+def test_a_run_is_evaluated_while_it_goes_on_and_keeps_its_best_checkpoint(trained: Path, material: Path) -> None:
+    found = [line for line in lines_of(trained) if line["event"] == "eval"]
+    assert [(line["step"], line["clips"]) for line in found] == [(9, 16), (19, 16), (23, 16)]
+    best = max(found, key=lambda line: line["mean_R@1"])
+    assert json.loads((trained / "checkpoints" / "best.json").read_bytes()) == {
+        "step": best["step"] + 1, "score": best["mean_R@1"]
+    }  # fmt: skip
+    for line, checkpoint in ((found[-1], "latest"), (found[-1], "000024"), (best, "best")):
+        told_later = told("eval", f"{trained}@{checkpoint}", "--data", material / "set", "--max-clips", "16")
+        assert {name: told_later[name]["R@1"] for name in line["R@1"]} == line["R@1"]
+    missing = command("eval", f"{trained}@000007", "--data", material / "set")
+    assert (missing.returncode, missing.stderr.count("\n")) == (1, 1)
+    assert "no intact checkpoint `000007`" in missing.stderr
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ({"eval": {}, "data": {"workers": 0}}, "`eval` needs clips that are not trained on"),
+        ({"eval": {"where": "blur < 3"}}, "`where` filters `data`, which is not set"),
+    ],
+)
+def test_an_evaluation_of_nothing_is_refused(change: dict[str, Any], said: str, material: Path, tmp_path: Path) -> None:
+    (tmp_path / "bad.yaml").write_text(yaml.safe_dump({**RECIPE, **change}))
+    done = command("train", tmp_path / "bad.yaml", "--data", material / "set", "--out", tmp_path / "run")
+    assert (done.returncode, done.stderr.count("\n")) == (2, 1) and said in done.stderr
+
+
+def test_exported_encoders_are_evaluated_alone_and_together(trained: Path, material: Path, tmp_path: Path) -> None:
+    command("export-encoder", trained, "--out", tmp_path / "encoder")
+    ours, exported, joint = (
+        told("eval", *which, "--data", material / "set", "--split", "all", "--device", "cpu")
+        for which in ([trained], [tmp_path / "encoder"], [tmp_path / "encoder" / m for m in ("depth", "audio")])
+    )
+    for name in ("text_to_depth", "audio_to_text", "depth_to_audio"):
+        assert joint[name]["R@1"] == exported[name]["R@1"] == ours[name]["R@1"]
+        assert "baseline" in ours[name] and "baseline" not in exported[name]
+    of_titles = told("eval", trained, "--data", material / "set", "--views", "video_caption")
+    assert of_titles["text_to_depth"]["n"] == of_titles["clips"]
+    twice = command("eval", tmp_path / "encoder" / "depth", tmp_path / "encoder", "--data", material / "set")
+    assert twice.returncode == 2 and "encodes depth, as does" in twice.stderr
 
 
 def test_a_run_starts_from_the_towers_of_another(trained: Path, material: Path, tmp_path: Path) -> None:
@@ -127,6 +174,7 @@ def test_a_run_that_was_killed_and_resumed_is_bitwise_the_one_that_was_not(train
     done = run_vidal(*arguments, "--resume", "--set", "data.workers=0")
     assert (done.returncode, done.stderr) == (0, "")
     assert steps_of(material / "killed") == steps_of(trained)
+    assert evaluations_of(material / "killed") == evaluations_of(trained)
     for name in ("model.safetensors", "optimiser.safetensors"):
         ours, theirs = (load_file(newest(run) / name) for run in (material / "killed", trained))
         assert ours.keys() == theirs.keys()

@@ -6,7 +6,7 @@ import contextlib
 import json
 import math
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import IO, Any
 
@@ -84,10 +84,23 @@ class RunLog:
             scalars = {k: v for k, v in numbers.items() if isinstance(v, (int, float)) and k != "step"}
             # One curve per pair: the losses of different pairs differ in scale.
             scalars[f"loss/{numbers['pair']}"] = numbers["loss"]
-            for name, value in scalars.items() if self._writer is not None else ():
-                self._writer.add_scalar(name, value, numbers["step"])
-            if self._wandb is not None:
-                self._wandb.log(scalars, step=numbers["step"])
+            self._plot(numbers["step"], scalars)
+
+    def evaluation(self, numbers: dict[str, Any]) -> None:
+        """Log an evaluation: ``step``, ``clips``, ``mean_R@1``, ``is_best``, and ``R@1`` by direction."""
+        self.event("eval", numbers)
+        self._plot(numbers["step"], {f"eval/{name}": value for name, value in numbers["R@1"].items()})
+        if not self._quiet:
+            best = ", the best so far" if numbers["is_best"] else ""
+            line = f"step {numbers['step'] + 1}/{self._total} R@1 {numbers['mean_R@1']:.1%} of {numbers['clips']} clips"
+            self._console.print(line + best, soft_wrap=True, highlight=False)
+
+    def _plot(self, step: int, scalars: Mapping[str, float]) -> None:
+        """Log to TensorBoard and W&B."""
+        for name, value in scalars.items() if self._writer is not None else ():
+            self._writer.add_scalar(name, value, step)
+        if self._wandb is not None:
+            self._wandb.log(dict(scalars), step=step)
 
     def event(self, kind: str, values: dict[str, Any]) -> None:
         """Append a line to ``log.jsonl``; numbers that are not finite become null."""

@@ -102,6 +102,25 @@ class CheckpointSettings(Settings):
     """Also keep, permanently, those whose step is a multiple of this."""
 
 
+class EvalSettings(Settings):
+    """Evaluation while the run goes on, and the checkpoint that is kept for it: ``RUN@best``."""
+
+    every_steps: int = Field(1000, ge=1)
+    """Evaluate every so many steps, and after the last one."""
+    data: str | None = None
+    """Dataset to evaluate on, of one that is trained on its held-out part; by default the dataset of --data."""
+    where: str | None = None
+    """Filter on the manifest of ``data``."""
+    max_clips: int = Field(1000, ge=2)
+    """Evaluate on at most so many clips."""
+
+    @model_validator(mode="after")
+    def _filters_its_own(self) -> EvalSettings:
+        if self.where is not None and self.data is None:
+            raise ValueError("`where` filters `data`, which is not set; the run's own --where holds for its clips")
+        return self
+
+
 class LogSettings(Settings):
     """Where metrics are logged besides the terminal and ``log.jsonl``."""
 
@@ -158,6 +177,8 @@ class TrainRecipe(Settings):
     """Stop if more than this share of the last 512 samples cannot be read."""
     checkpoints: CheckpointSettings = CheckpointSettings()
     """When checkpoints are written and deleted."""
+    eval: EvalSettings | None = None
+    """Evaluation while the run goes on; null: none."""
     log: LogSettings = LogSettings()
     """Where metrics are logged."""
 
@@ -194,6 +215,8 @@ class TrainRecipe(Settings):
             raise ValueError("give every pair a weight, or none")
         if any(weighted) and self.steps is None:
             raise ValueError("weights of pairs need `steps`: with weights an epoch has no defined length")
+        if self.eval is not None and self.eval.data is None and not self.data.heldout:
+            raise ValueError("`eval` needs clips that are not trained on: set `data.heldout`, or `eval.data`")
         # A wrong setting is refused here, not when the first sample is decoded.
         for modality, tower in self.towers.items():
             modalities.get(modality).transform.model_validate(tower.transform)
@@ -213,8 +236,8 @@ class TrainRecipe(Settings):
 # Settings that may change at a resume: those that do not affect the results, and those that cure a divergence.
 FREE_ON_RESUME = {
     "checkpoints", "log", "data.workers", "data.stall_s", "data.cache_bytes", "name", "text.cache",
-    "max_nan_steps", "max_broken_share", "optimiser.lr", "optimiser.min_lr", "optimiser.warmup_steps",
-    "optimiser.schedule", "optimiser.decay_share",
+    "eval.every_steps", "max_nan_steps", "max_broken_share",
+    "optimiser.lr", "optimiser.min_lr", "optimiser.warmup_steps", "optimiser.schedule", "optimiser.decay_share",
 }  # fmt: skip
 MAY_GROW_ON_RESUME = ("steps", "epochs")
 

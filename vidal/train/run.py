@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import itertools
 import signal
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -30,6 +31,7 @@ from vidal.train.data.loader import Loader
 from vidal.train.data.plan import PairPlan, SamplePlan
 from vidal.train.data.plan_texts import texts_of_plan
 from vidal.train.distributed import World, barrier, from_main, world
+from vidal.train.evaluate.held_out import HeldOut
 from vidal.train.full_state import full_state
 from vidal.train.health import Health
 from vidal.train.logs import RunLog, progress_bar
@@ -158,8 +160,9 @@ class _Run:
         if self.start >= self.plan.steps:
             # A finished run: the same command again is no error.
             return result
+        held_out = HeldOut(recipe, recipe.eval, self.folder, self.data) if recipe.eval is not None else None
         # Before the run's own progress bar. Ctrl-C then ends it at once: what it has written is kept.
-        texts = self._texts()
+        texts = self._texts(held_out.clips.texts() if held_out is not None else ())
         with _interrupts() as interrupted, self._log() as log:
             trainer = Trainer(recipe, self.encoder, self.towers, self.optimisation, texts, here)
             health = Health(recipe, self.checkpoints, is_main=here.is_main)
@@ -180,8 +183,11 @@ class _Run:
                 result.was_interrupted = bool(from_main(interrupted.is_set()))
                 is_due |= is_last or result.was_interrupted or result.steps % recipe.checkpoints.every_steps == 0
                 # A checkpoint waits for a step with a finite loss, which shows that its weights are usable.
-                if is_due and step.is_finite:
-                    self._save(result.steps, log)
+                best = None
+                if held_out is not None and step.is_finite and (is_last or self._is_eval_due(result.steps)):
+                    best = self._evaluate(held_out, texts, result.steps, log)
+                if (is_due or best is not None) and step.is_finite:
+                    self._save(result.steps, log, best)
                     is_due = False
                 if result.was_interrupted:
                     return result
@@ -192,15 +198,34 @@ class _Run:
                     self._save(result.steps, log)
         return result
 
-    def _save(self, steps: int, log: RunLog | None) -> None:
+    def _is_eval_due(self, steps: int) -> bool:
+        return self.recipe.eval is not None and steps % self.recipe.eval.every_steps == 0
+
+    def _evaluate(self, held_out: HeldOut, texts: Texts, steps: int, log: RunLog | None) -> float | None:
+        """The score of the weights that a checkpoint would be evaluated with, if it is the best of the run."""
+        encode = self.encoder.encode_texts if self.encoder.trains_text else texts.encode
+        with self.optimisation.averaged():
+            score = held_out.score(self.encoder, encode, self.here.device)
+        best = from_main(self.checkpoints.best())
+        is_best = best is None or score.mean_recall > best[1] or steps == best[0]
+        if log is not None:
+            log.evaluation({
+                "step": steps - 1, "clips": score.clips, "mean_R@1": score.mean_recall, "is_best": is_best,
+                "R@1": score.recall,
+            })  # fmt: skip
+        return score.mean_recall if is_best else None
+
+    def _save(self, steps: int, log: RunLog | None, best: float | None = None) -> None:
         # On every rank, though only the main one has a log and writes: gathering sharded parameters is a collective.
         model, optimiser = full_state(self.encoder.trainable_state()), self.optimisation.state()
         if log is not None:
             path = self.checkpoints.save(steps, model, optimiser)
             log.event("checkpoint", {"step": steps - 1, "folder": path.name})
+            if best is not None:
+                self.checkpoints.mark_best(steps, best)
         barrier()
 
-    def _texts(self) -> Texts:
+    def _texts(self, evaluated: Iterable[str]) -> Texts:
         recipe = self.recipe
         texts = Texts(self.encoder.text_tower(), self.here, recipe.precision)
         if (
@@ -215,7 +240,7 @@ class _Run:
         )
         started = time.perf_counter()
         with progress_bar(self.console, "texts", quiet=self.quiet or not self.here.is_main) as show:
-            encoded = texts.cache(folder.expanduser(), needed, show)
+            encoded = texts.cache(folder.expanduser(), itertools.chain(needed, evaluated), show)
         if encoded and self.here.is_main and not self.quiet:
             line = f"text cache: {encoded:,} texts encoded in {time.perf_counter() - started:.1f} s"
             self.console.print(line, soft_wrap=True, highlight=False)

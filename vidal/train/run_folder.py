@@ -130,7 +130,7 @@ def _differences(old: RunInfo, new: RunInfo) -> list[str]:
     for recipe in (before, after):
         for key in FREE_ON_RESUME:
             group, _, name = key.partition(".")
-            (recipe.get(group, {}) if name else recipe).pop(name or group, None)
+            ((recipe.get(group) or {}) if name else recipe).pop(name or group, None)
     for key in MAY_GROW_ON_RESUME:
         was, now = before.get(key), after.get(key)
         if was and now and now > was:

@@ -60,7 +60,7 @@ def choose(
 
 def embed(
     encoders: Sequence[Encoder], samples: Samples, numbers: Sequence[int], transforms: Mapping[str, Transform], *,
-    workers: int = 0, is_bf16: bool = False,
+    batch_size: int = 32, workers: int = 0, is_bf16: bool = False,
 ) -> dict[str, Embedded]:  # fmt: skip
     """Embed the samples ``numbers`` in every modality that the dataset and ``transforms`` share; a collective.
 
@@ -71,8 +71,9 @@ def embed(
     broken: list[Broken] = []
     for modality, transform in transforms.items():
         own = embed_samples(
-            encoders, samples, numbers, modality, transform, workers=workers, is_bf16=is_bf16, rank=rank, ranks=ranks
-        )
+            encoders, samples, numbers, modality, transform, batch_size=batch_size, workers=workers, is_bf16=is_bf16,
+            rank=rank, ranks=ranks,
+        )  # fmt: skip
         parts = from_all([own])
         found = np.concatenate([part.numbers for part in parts])
         order = np.argsort(found, kind="stable")

@@ -16,7 +16,7 @@ import torch
 from torch import nn
 
 from vidal import modality as modalities
-from vidal.errors import ModelError
+from vidal.errors import ModelError, RecipeError
 from vidal.modality.image import ImageModality
 from vidal.train.towers.encoder import Encoder, pairs_of
 from vidal.train.towers.start import vision_folder
@@ -78,7 +78,7 @@ def run_of(reference: str | Path) -> tuple[Path, str] | None:
 def joined(encoders: Mapping[str, Encoder]) -> Encoder:
     """Return one encoder with the towers of several, given by their names, which share a text tower.
 
-    Raises `ModelError` if two encode the same modality, or their text towers differ.
+    Raises `RecipeError` if two encode the same modality, or their text towers differ.
     """
     (first, base), *others = encoders.items()
     if not others:
@@ -86,10 +86,12 @@ def joined(encoders: Mapping[str, Encoder]) -> Encoder:
     of: dict[str, str] = {}
     for name, encoder in encoders.items():
         if encoder.text_tower().weights_digest() != base.text_tower().weights_digest():
-            raise ModelError(f"{name}: its text tower is another than that of {first}; their embeddings do not compare")
+            raise RecipeError(
+                f"{name}: its text tower is another than that of {first}; their embeddings do not compare"
+            )
         for modality in encoder.serves:
             if modality in of:
-                raise ModelError(f"{name}: encodes {modality}, as does {of[modality]}; name one of the two")
+                raise RecipeError(f"{name}: encodes {modality}, as does {of[modality]}; name one of the two")
             of[modality] = name
     towers = {modality: encoders[name].tower(modality) for modality, name in of.items()}
     pairs = dict.fromkeys(pair for encoder in encoders.values() for pair in pairs_of(encoder.logit_scale))
