@@ -16,9 +16,10 @@ from torch.nn.parallel import DistributedDataParallel
 
 from tests.ranks import on_ranks
 from vidal.train import gradcache
-from vidal.train.distributed import mean_gradients, total
+from vidal.train.distributed import World
 from vidal.train.gradcache import Side
 from vidal.train.loss import LossSettings, contrastive_loss
+from vidal.train.totals import StepTotals
 from vidal.train.towers.settings import VisionSettings
 from vidal.train.towers.vit import VisionTower
 
@@ -86,11 +87,18 @@ def step(
         sides, lambda a, b: contrastive_loss(settings, a, b, scale.exp(), bias, counts), rows=share,
         chunk_size=chunk_size, device=torch.device("cpu"),
     )  # fmt: skip
-    mean_gradients(iter([scale, bias]))
+    totals = StepTotals(
+        loss, [scale, bias], group=torch.arange(share), valid=counts, broken=~counts, interrupted=False,
+        here=World(rank=rank, size=ranks),
+    )  # fmt: skip
     named = {"scale": scale, "bias": bias}
     named |= {f"{n}.{name}": p for n, tower in enumerate(towers) for name, p in tower.named_parameters()}
     found = {name: p.grad for name, p in named.items() if p.grad is not None}
-    return {"loss": total(loss) / ranks, **found, "reduced": torch.tensor([t.reduced for t in wrapped])}
+    return {
+        "loss": torch.tensor(totals.read(loss).loss, dtype=torch.float64),
+        **found,
+        "reduced": torch.tensor([t.reduced for t in wrapped]),
+    }
 
 
 def assert_equal(got: dict[str, Tensor], wanted: dict[str, Tensor]) -> None:

@@ -15,7 +15,7 @@ from typing import Any, TypeVar
 
 import torch
 import torch.distributed as dist
-from torch import Tensor, nn
+from torch import Tensor
 
 from vidal.errors import MachineError
 
@@ -143,15 +143,6 @@ def total(value: Tensor) -> Tensor:
     if is_distributed():
         dist.all_reduce(summed)
     return summed
-
-
-def mean_gradients(parameters: Iterator[nn.Parameter]) -> None:
-    """Average the gradients over ranks, for parameters that no DDP or FSDP wrapper synchronises."""
-    gradients = [p.grad for p in parameters if p.grad is not None] if is_distributed() else []
-    for gradient in gradients:
-        # Summed, then divided: gloo cannot average.
-        dist.all_reduce(gradient)
-        gradient /= dist.get_world_size()
 
 
 def from_main(value: Any) -> Any:

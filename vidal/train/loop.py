@@ -8,6 +8,7 @@ state of model and optimiser, and is bitwise identical to an uninterrupted run.
 from __future__ import annotations
 
 import math
+import threading
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, nullcontext
@@ -23,11 +24,12 @@ from vidal.train import gradcache
 from vidal.train.data.loader import Batch, Inputs
 from vidal.train.data.plan import generator
 from vidal.train.data.rows import Broken
-from vidal.train.distributed import World, from_all, mean_gradients, total
-from vidal.train.loss import contrastive_loss, duplicate_negatives
+from vidal.train.distributed import World, from_all
+from vidal.train.loss import contrastive_loss
 from vidal.train.optim import Optimisation
 from vidal.train.recipe import Pair, TrainRecipe
 from vidal.train.texts import Texts
+from vidal.train.totals import StepTotals
 from vidal.train.towers.encoder import Encoder
 
 
@@ -51,6 +53,8 @@ class StepResult:
     """Negatives that have the same text or are the same clip; 0 if the loss masks them."""
     broken: list[Broken]
     """Samples that could not be read."""
+    was_interrupted: bool
+    """Whether rank 0 was told to end the run after this step."""
     bad_steps: int
     """Consecutive steps, up to this one, that were skipped as their loss or gradient was not finite."""
     clip_ids: list[str]
@@ -71,10 +75,13 @@ class Trainer:
 
     def __init__(
         self, recipe: TrainRecipe, encoder: Encoder, towers: dict[str, nn.Module], optimisation: Optimisation,
-        texts: Texts, world: World,
+        texts: Texts, world: World, interrupted: threading.Event,
     ) -> None:  # fmt: skip
         self._recipe, self._encoder, self._towers = recipe, encoder, towers
         self._optimisation, self._texts, self._world = optimisation, texts, world
+        self._interrupted = interrupted
+        # Temperatures belong to no tower, and each DDP averages the gradients of its tower alone.
+        self._alone = [p for name, p in encoder.named_parameters() if name.startswith("logit_")]
 
     def steps(self, batches: Iterator[Batch]) -> Iterator[StepResult]:
         """Train on each batch; a step whose loss or gradient is not finite is skipped."""
@@ -91,32 +98,29 @@ class Trainer:
             torch.manual_seed(int(rng.integers(2**62)))
             lr = self._optimisation.begin(batch.step)
             # Each rank's loss is scaled such that the mean over ranks is that of the whole batch (`vidal.train.loss`).
-            loss_sum = total(self._backward(batch))
-            # Temperatures belong to no tower, and each DDP averages the gradients of its tower alone.
-            mean_gradients(p for n, p in self._encoder.named_parameters() if n.startswith("logit_"))
-            on_device = [
-                loss_sum, self._optimisation.clip(), self._encoder.pair_scale(batch.pair),
-                *total(torch.stack([batch.valid, batch.broken_rows]).sum(1)),
-            ]  # fmt: skip
-            if not self._recipe.loss.mask_duplicates:
-                on_device.append(duplicate_negatives(batch.group, batch.valid))
+            # Rank 0 decides: a rank that stopped at its own signal would leave the others in a collective.
+            totals = StepTotals(
+                self._backward(batch), self._alone, group=batch.group, valid=batch.valid, broken=batch.broken_rows,
+                interrupted=self._interrupted.is_set(), here=self._world,
+            )  # fmt: skip
             # The only time in a step that the CPU waits for a GPU.
-            numbers = torch.stack([n.detach().to(self._world.device, torch.float64) for n in on_device]).tolist()
-            loss, norm, scale, samples, broken, *duplicates = numbers
-            loss /= self._world.size
+            told = totals.read(self._optimisation.clip(), self._encoder.pair_scale(batch.pair))
+            norm, scale = told.own
             # The same on every rank, as both numbers are of all ranks: none would step alone.
-            if math.isfinite(loss) and math.isfinite(norm):
+            if math.isfinite(told.loss) and math.isfinite(norm):
                 self._optimisation.step()
                 self._encoder.clamp_scales()
                 bad_steps = 0
             else:
                 bad_steps += 1
+            masks = self._recipe.loss.mask_duplicates
             yield StepResult(
-                step=batch.step, pair=batch.pair, epoch=batch.epoch, loss=loss, grad_norm=norm, lr=lr,
-                scale=scale, samples=int(samples), duplicate_negatives=int(sum(duplicates)),
+                step=batch.step, pair=batch.pair, epoch=batch.epoch, loss=told.loss, grad_norm=norm, lr=lr,
+                scale=scale, samples=told.samples, duplicate_negatives=0 if masks else told.duplicate_negatives,
                 # The lists, which have to be pickled, are gathered only in a step that has one.
-                broken=from_all(batch.broken) if broken else [],
-                bad_steps=bad_steps, clip_ids=[clip_id for clip_id in batch.clip_ids if clip_id],
+                broken=from_all(batch.broken) if told.broken else [],
+                was_interrupted=told.was_interrupted, bad_steps=bad_steps,
+                clip_ids=[clip_id for clip_id in batch.clip_ids if clip_id],
                 data_s=data_s, wall_s=time.perf_counter() - started,
             )  # fmt: skip
 

@@ -8,6 +8,8 @@ loss and of its gradients, which DDP computes, equals those of one process with 
 
 from __future__ import annotations
 
+from collections import Counter
+from collections.abc import Iterable
 from typing import Literal
 
 import torch
@@ -16,7 +18,7 @@ from pydantic import BaseModel, ConfigDict
 from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
-from vidal.train.distributed import gather_rows, is_distributed, total
+from vidal.train.distributed import gather_rows, is_distributed
 
 # With as many rows of the rank's own, 64 MiB of float32 logits at a time.
 _CHUNK_ROWS = 4096
@@ -90,19 +92,12 @@ def sigmoid(
     return torch.stack(sums).sum() * rows.ranks / rows.count
 
 
-def duplicate_negatives(group: Tensor, valid: Tensor) -> Tensor:
-    """Return the number of negatives, over all ranks, whose contents equal those of the row: false negatives.
+def duplicate_negatives(groups: Iterable[float]) -> int:
+    """Return the number of negatives whose contents, and so groups, equal those of the row: false negatives.
 
     Both directions count, so two rows with the same text are two.
     """
-    all_groups, all_valid = gather_rows(group, with_gradient=False), gather_rows(valid, with_gradient=False)
-    # Not `unique`, nor a selection by a mask: the size of their result is known on the device alone, and the CPU would
-    # wait for it.
-    ordered, order = all_groups.sort()
-    before = F.pad(all_valid[order].long().cumsum(0), (1, 0))
-    first, past = (torch.searchsorted(ordered, all_groups, right=right) for right in (False, True))
-    others = before[past] - before[first] - 1
-    return (others * all_valid).sum()
+    return sum(size * (size - 1) for size in Counter(groups).values())
 
 
 class _Rows:
@@ -122,8 +117,7 @@ class _Rows:
         self.all_valid = gather_rows(self.valid, with_gradient=False) if gathers else self.valid
         self.all_group = group if group is None or not gathers else gather_rows(group, with_gradient=False)
         # At least 1: the loss of a batch without a valid row is 0, not NaN.
-        count = self.valid.sum() if is_gathered else total(self.valid.sum())
-        self.count = count.clamp(min=1)
+        self.count = self.all_valid.sum().clamp(min=1)
 
     def targets(self) -> Tensor:
         """(b,) the column of each row's positive."""

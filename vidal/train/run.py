@@ -164,7 +164,7 @@ class _Run:
         # Before the run's own progress bar. Ctrl-C then ends it at once: what it has written is kept.
         texts = self._texts(held_out.clips.texts() if held_out is not None else ())
         with _interrupts() as interrupted, self._log() as log:
-            trainer = Trainer(recipe, self.encoder, self.towers, self.optimisation, texts, here)
+            trainer = Trainer(recipe, self.encoder, self.towers, self.optimisation, texts, here, interrupted)
             health = Health(recipe, self.checkpoints, is_main=here.is_main)
             is_due, step = False, None
             loader = Loader(
@@ -179,8 +179,7 @@ class _Run:
                     self._log_step(log, step)
                 is_last = result.steps == self.plan.steps
                 health.check(step, is_last=is_last)
-                # Rank 0 decides: a rank that stopped at its own signal would leave the others in a collective.
-                result.was_interrupted = bool(from_main(interrupted.is_set()))
+                result.was_interrupted = step.was_interrupted
                 is_due |= is_last or result.was_interrupted or result.steps % recipe.checkpoints.every_steps == 0
                 # A checkpoint waits for a step with a finite loss, which shows that its weights are usable.
                 best = None

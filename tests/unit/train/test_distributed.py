@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import os
 import socket
 import time
@@ -16,7 +17,8 @@ from torch import Tensor, nn
 
 from tests.ranks import RANKS, on_ranks
 from vidal.errors import MachineError, OutputError
-from vidal.train.distributed import World, barrier, from_main, gather_rows, mean_gradients, total, world
+from vidal.train.distributed import World, barrier, from_main, gather_rows, total, world
+from vidal.train.totals import StepTotals
 
 _PATIENCE_S = 30
 
@@ -66,19 +68,28 @@ def test_summing_a_gradient_leaves_that_of_others_alone() -> None:
 
 
 def agreed(rank: int, ranks: int) -> dict[str, Any]:
-    parameters = [nn.Parameter(torch.zeros(())), nn.Parameter(torch.zeros(2)), nn.Parameter(torch.zeros(3))]
-    parameters[0].grad, parameters[1].grad = torch.tensor(float(rank)), torch.tensor([1.0, 2.0 * rank])
-    mean_gradients(iter(parameters))
+    parameters = [nn.Parameter(torch.zeros(())), nn.Parameter(torch.zeros(())), nn.Parameter(torch.zeros(()))]
+    parameters[0].grad, parameters[1].grad = torch.tensor(float(rank)), torch.tensor(2.0 * rank)
+    totals = StepTotals(
+        torch.tensor(float(rank)), parameters, group=torch.tensor([rank, 5]), valid=torch.tensor([True, rank > 1]),
+        broken=torch.tensor([False, rank == 1]), interrupted=rank == 1, here=World(rank=rank, size=ranks),
+    )  # fmt: skip
+    told = totals.read(torch.tensor(float(-rank)))
     barrier()
     return {
-        "means": [p.grad for p in parameters], "said": from_main(f"rank {rank}"), "sum": total(torch.tensor(rank + 1)),
+        "means": [p.grad for p in parameters], "told": dataclasses.asdict(told), "said": from_main(f"rank {rank}"), "sum": total(torch.tensor(rank + 1)),
     }  # fmt: skip
 
 
 def test_ranks_agree() -> None:
-    for given in on_ranks(4, agreed):
+    for rank, given in enumerate(on_ranks(4, agreed)):
         first, second, third = given["means"]
-        assert (first.item(), second.tolist(), third) == (1.5, [1.0, 3.0], None)
+        assert (first.item(), second.item(), third) == (1.5, 3.0, None)
+        # Rows 0 to 3 and two of group 5; only rank 0 may interrupt.
+        assert given["told"] == {
+            "loss": 1.5, "broken": 1, "was_interrupted": False, "samples": 6, "duplicate_negatives": 2,
+            "own": [float(-rank)],
+        }  # fmt: skip
         assert (given["said"], given["sum"].item()) == ("rank 0", 10)
 
 

@@ -67,16 +67,11 @@ def test_half_precision_embeddings_are_scored_in_float32() -> None:
     assert torch.equal(info_nce(a, b, scale.float()), info_nce(a.float(), b.float(), scale.float()))
 
 
-@pytest.mark.parametrize(("group", "valid", "pairs"), [
-    ([1, 2, 3, 4], [1, 1, 1, 1], 0),
-    ([1, 1, 3, 4], [1, 1, 1, 1], 2),
-    ([1, 1, 1, 4], [1, 1, 1, 1], 6),
-    ([1, 1, 3, 3], [1, 1, 1, 1], 4),
-    ([1, 1, 3, 3], [1, 1, 1, 0], 2),
-    ([1, 1, 3, 3], [0, 0, 0, 0], 0),
+@pytest.mark.parametrize(("groups", "pairs"), [
+    ([1, 2, 3, 4], 0), ([1, 1, 3, 4], 2), ([1, 1, 1, 4], 6), ([1, 1, 3, 3], 4), ([1, 1, 3], 2), ([], 0),
 ])  # fmt: skip
-def test_duplicates_that_count_against_each_other_are_counted(group: list[int], valid: list[int], pairs: int) -> None:
-    assert duplicate_negatives(torch.tensor(group), torch.tensor(valid).bool()).item() == pairs
+def test_duplicates_that_count_against_each_other_are_counted(groups: list[float], pairs: int) -> None:
+    assert duplicate_negatives(groups) == pairs
 
 
 @pytest.mark.parametrize("kind", ["info_nce", "sigmoid"])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from threading import Event
 from typing import Any
 
 import numpy as np
@@ -81,7 +82,7 @@ def test_a_step_waits_for_the_device_once(
 
     monkeypatch.setattr(optimisation, "step", uncounted_step)
     monkeypatch.setattr(torch.Tensor, "tolist", counted_tolist)
-    trainer = Trainer(recipe, encoder, {"depth": encoder.tower("depth")}, optimisation, texts, here)
+    trainer = Trainer(recipe, encoder, {"depth": encoder.tower("depth")}, optimisation, texts, here, Event())
     counts = []
     with waits:
         for made in trainer.steps(iter(batches)):

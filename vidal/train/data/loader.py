@@ -85,7 +85,7 @@ class Batch:
     broken_rows: Tensor
     """(b,) bool, True for samples that could not be read."""
     group: Tensor
-    """(b,) int64, equal for rows with the same text or, without texts, of the same clip."""
+    """(b,) int64 from 0 to 2**48, equal for rows with the same text or, without texts, of the same clip."""
     first: int
     """Index of this rank's first row among the rows of the step over all ranks."""
     step_rows: int

@@ -104,7 +104,7 @@ class ChunkDataset(Dataset[Chunk | VidalError]):
         keys = chunk.texts or [clip_id or "" for clip_id in chunk.clip_ids]
         digests = [hashlib.sha256(key.encode()).digest() for key in keys]
         # 64 bits: two of a million keys coincide with a probability of 3 in a hundred million.
-        views["group"].copy_(torch.tensor([int.from_bytes(d[:8], "big", signed=True) for d in digests]))
+        views["group"].copy_(torch.tensor([int.from_bytes(d[:6], "big") for d in digests]))
         if "input_ids" in views and self._tokenize is not None:
             ids, mask = self._tokenize(chunk.texts)
             views["input_ids"].copy_(ids)
