@@ -1,13 +1,12 @@
 """The guard against captions that people judged by hand, scene by scene: the corpora `tests/corpora/guard_cases*.jsonl`.
 
 Rejecting is the positive class: precision is the share of rejections that were right, recall the share of bad captions
-rejected. The three corpora are by different authors, none of whom knew the rules; all three are tuned on.
+rejected. The corpora are by three authors, none of whom knew the rules; all are tuned on but ``guard_unseen.jsonl``.
 """
 
 from __future__ import annotations
 
 import json
-import os
 from collections import Counter
 from pathlib import Path
 from typing import Any
@@ -30,6 +29,8 @@ FLOORS = [
     ("guard_cases.jsonl", 0.95, 0.96, 0.93),
     ("guard_cases_2.jsonl", 0.93, 1.0, 0.92),
     ("guard_cases_3.jsonl", 0.98, 0.98, 0.98),
+    # What it is worth on captions that nobody tuned for; .9 of each was the goal.
+    ("guard_unseen.jsonl", 0.76, 0.88, 0.73),
 ]
 
 
@@ -78,11 +79,6 @@ def measured(path: Path) -> tuple[float, float, float]:
 def test_the_guard_is_mostly_right(name: str, precision: float, recall: float, accepted: float) -> None:
     found = measured(ROOT / "tests" / "corpora" / name)
     assert found[0] >= precision and found[1] >= recall and found[2] >= accepted
-
-
-@pytest.mark.skipif("VIDAL_SEALED" not in os.environ, reason="the sealed half is not in the repository")
-def test_the_guard_on_the_sealed_half() -> None:
-    measured(Path(os.environ["VIDAL_SEALED"]) / "guard.jsonl")
 
 
 @pytest.mark.parametrize(

@@ -43,8 +43,10 @@ UNSEEN = [
 ]  # fmt: skip
 """Texts that the screen does not know."""
 # A corpus and how many of it the screen may withhold, or must.
-HARMLESS = [("near_misses.jsonl", 2), ("near_misses_2.jsonl", 1)]
-HARMFUL = [("injections.jsonl", 46), ("injections_2.jsonl", 24), ("injections_3.jsonl", 25)]
+HARMLESS = [("near_misses.jsonl", 2), ("near_misses_2.jsonl", 1), ("near_misses_unseen.jsonl", 5)]
+HARMFUL = [
+    ("injections.jsonl", 46), ("injections_2.jsonl", 24), ("injections_3.jsonl", 25), ("injections_unseen.jsonl", 18)
+]  # fmt: skip
 
 
 def clip_with(injection: dict[str, Any]) -> Clip:
