@@ -15,12 +15,13 @@ import json
 import os
 import shutil
 import warnings
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+import torch
 from safetensors import SafetensorError
-from safetensors.torch import load, save
+from safetensors.torch import load
 from torch import Tensor
 
 from vidal.dataset.storage import Storage, sync_folder
@@ -32,6 +33,11 @@ _MODEL, _OPTIMISER, _STATE = "model.safetensors", "optimiser.safetensors", "stat
 _TEMPORARY = ".tmp"
 _ASIDE = ".diverged"
 _BEST = "best.json"
+_DTYPES = {
+    torch.int64: "I64", torch.float64: "F64", torch.float32: "F32", torch.int32: "I32", torch.bfloat16: "BF16",
+    torch.float16: "F16", torch.uint8: "U8", torch.bool: "BOOL",
+}  # fmt: skip
+"""The dtypes by their names in a safetensors file, in the order in which it holds them."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -71,11 +77,11 @@ class Checkpoints:
                 # A killed writer's folder of this name is gone by now, or it could not be made.
                 temporary.mkdir(parents=True)
                 sums = {
-                    _MODEL: _write(temporary / _MODEL, _packed(model)),
-                    _OPTIMISER: _write(temporary / _OPTIMISER, _packed(optimiser)),
-                    _STATE: _write(temporary / _STATE, json.dumps({"step": step}, indent=1).encode()),
+                    _MODEL: _write(temporary / _MODEL, packed(model)),
+                    _OPTIMISER: _write(temporary / _OPTIMISER, packed(optimiser)),
+                    _STATE: _write(temporary / _STATE, [json.dumps({"step": step}, indent=1).encode()]),
                 }
-                _write(temporary / _SUMS, json.dumps(sums, indent=1).encode())
+                _write(temporary / _SUMS, [json.dumps(sums, indent=1).encode()])
                 sync_folder(temporary)
                 # A folder cannot be replaced while it has files. A kill between the two renames costs this checkpoint
                 # only: the earlier one is still there.
@@ -176,15 +182,34 @@ def _tensors(path: Path) -> dict[str, Tensor]:
         raise ModelError(f"{path}: not a valid safetensors file ({error})") from None
 
 
-def _packed(tensors: Mapping[str, Tensor]) -> bytes:
-    # safetensors refuses tensors that are not contiguous.
-    return save({name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()})
+def packed(tensors: Mapping[str, Tensor]) -> Iterator[bytes | memoryview]:
+    """Yield the parts of a safetensors file of tensors on the CPU, as `safetensors.torch.save` orders them.
+
+    That function copies everything twice, and keeps Python's other threads from running as it does so.
+    """
+    kinds = list(_DTYPES)
+    ordered = sorted(tensors.items(), key=lambda item: (kinds.index(item[1].dtype), item[0]))
+    header: dict[str, dict[str, object]] = {}
+    start = 0
+    for name, tensor in ordered:
+        place = [start, start + tensor.nbytes]
+        header[name] = {"dtype": _DTYPES[tensor.dtype], "shape": list(tensor.shape), "data_offsets": place}
+        start = place[1]
+    text = json.dumps(header, separators=(",", ":"), ensure_ascii=False).encode()
+    # Padded, so that the tensors are aligned.
+    text += b" " * (-len(text) % 8)
+    yield len(text).to_bytes(8, "little") + text
+    for _, tensor in ordered:
+        yield tensor.detach().contiguous().reshape(-1).view(torch.uint8).numpy().data
 
 
-def _write(path: Path, data: bytes) -> str:
-    """Write a file and sync it to disk; return the SHA-256 of ``data``."""
+def _write(path: Path, parts: Iterable[bytes | memoryview]) -> str:
+    """Write a file and sync it to disk; return the SHA-256 of its bytes."""
+    digest = hashlib.sha256()
     with path.open("wb") as file:
-        file.write(data)
+        for part in parts:
+            file.write(part)
+            digest.update(part)
         file.flush()
         os.fsync(file.fileno())
-    return hashlib.sha256(data).hexdigest()
+    return digest.hexdigest()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+import torch
 from torch import Tensor
 from torch.distributed.tensor import DTensor, distribute_tensor
 
@@ -18,12 +19,17 @@ def clean_name(name: str) -> str:
 
 
 def full_state(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Return full tensors on the CPU, by clean name; a collective if any is sharded: every rank must call it."""
+    """Return copies of full tensors on the CPU, by clean name; a collective if any is sharded: every rank must call it.
+
+    Those of a GPU's tensors are in pinned memory, and complete once the current stream has come this far.
+    """
     state: dict[str, Tensor] = {}
     for name, tensor in tensors.items():
         # One at a time, so that the device holds at most one full tensor besides its shards.
         tensor = tensor.detach()
-        state[clean_name(name)] = (tensor.full_tensor() if isinstance(tensor, DTensor) else tensor).cpu()
+        full = tensor.full_tensor() if isinstance(tensor, DTensor) else tensor
+        copy = torch.empty(full.shape, dtype=full.dtype, pin_memory=full.is_cuda)
+        state[clean_name(name)] = copy.copy_(full, non_blocking=True)
     return state
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import deque
 
 from vidal.errors import DivergedError, SourceError
-from vidal.train.checkpoint import Checkpoints
+from vidal.train.checkpoint_writer import CheckpointWriter
 from vidal.train.loop import StepResult
 from vidal.train.recipe import TrainRecipe
 
@@ -16,9 +16,10 @@ _WINDOW_SAMPLES = 512
 class Health:
     """Checks every step; all ranks see the same numbers, so they stop together."""
 
-    def __init__(self, recipe: TrainRecipe, checkpoints: Checkpoints, *, is_main: bool) -> None:
+    def __init__(self, recipe: TrainRecipe, writer: CheckpointWriter | None) -> None:
+        """``writer`` is that of the main rank, which alone renames checkpoints."""
         self._max_nan_steps, self._max_broken_share = recipe.max_nan_steps, recipe.max_broken_share
-        self._checkpoints, self._is_main = checkpoints, is_main
+        self._writer = writer
         self._window: deque[tuple[int, int]] = deque()
 
     def check(self, step: StepResult, *, is_last: bool) -> None:
@@ -37,8 +38,9 @@ class Health:
             return
         # The weights before the first bad step led to these losses: nothing may resume from them.
         first_bad = step.step - step.bad_steps + 1
-        aside = self._checkpoints.set_aside(first_bad) if self._is_main else []
-        latest = self._checkpoints.latest() if self._is_main else None
+        checkpoints = self._writer.settled() if self._writer is not None else None
+        aside = checkpoints.set_aside(first_bad) if checkpoints is not None else []
+        latest = checkpoints.latest() if checkpoints is not None else None
         start = f"resumes from checkpoint {latest.path.name}" if latest else "starts over: no earlier checkpoint exists"
         raise DivergedError(
             f"step {step.step} ({'-'.join(step.pair)}): loss {step.loss}, gradient norm {step.grad_norm}, "

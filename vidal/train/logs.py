@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import math
+import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
@@ -32,6 +33,7 @@ class RunLog:
     ) -> None:  # fmt: skip
         self._path = folder / NAME
         self._open = contextlib.ExitStack()
+        self._lock = threading.Lock()
         # First, because its package may be missing: nothing has been opened or truncated yet.
         self._wandb: Any = None
         if wandb:
@@ -106,7 +108,10 @@ class RunLog:
         """Append a line to ``log.jsonl``; numbers that are not finite become null."""
         with storage_errors(str(self._path)):
             # Strict JSON, in which there is no NaN: Python alone could read a line with one.
-            self._file.write(json.dumps({"event": kind, **_plain(values)}, allow_nan=False) + "\n")
+            line = json.dumps({"event": kind, **_plain(values)}, allow_nan=False) + "\n"
+            # Checkpoints are logged by the thread that writes them.
+            with self._lock:
+                self._file.write(line)
 
     def __enter__(self) -> RunLog:
         return self

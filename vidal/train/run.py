@@ -27,6 +27,7 @@ from vidal.errors import ModelError, OutputError
 from vidal.train import material
 from vidal.train.assemble import build_encoder
 from vidal.train.checkpoint import Checkpoints
+from vidal.train.checkpoint_writer import CheckpointWriter
 from vidal.train.data.loader import Loader
 from vidal.train.data.plan import PairPlan, SamplePlan
 from vidal.train.data.plan_texts import texts_of_plan
@@ -163,9 +164,9 @@ class _Run:
         held_out = HeldOut(recipe, recipe.eval, self.folder, self.data) if recipe.eval is not None else None
         # Before the run's own progress bar. Ctrl-C then ends it at once: what it has written is kept.
         texts = self._texts(held_out.clips.texts() if held_out is not None else ())
-        with _interrupts() as interrupted, self._log() as log:
+        with _interrupts() as interrupted, self._log() as log, self._writer(log) as writer:
             trainer = Trainer(recipe, self.encoder, self.towers, self.optimisation, texts, here, interrupted)
-            health = Health(recipe, self.checkpoints, is_main=here.is_main)
+            health = Health(recipe, writer)
             is_due, step = False, None
             loader = Loader(
                 self.data.samples, self.data.index, self.plan, transforms_of(recipe.transforms, self.encoder),
@@ -184,9 +185,9 @@ class _Run:
                 # A checkpoint waits for a step with a finite loss, which shows that its weights are usable.
                 best = None
                 if held_out is not None and step.is_finite and (is_last or self._is_eval_due(result.steps)):
-                    best = self._evaluate(held_out, texts, result.steps, log)
+                    best = self._evaluate(held_out, texts, result.steps, log, writer)
                 if (is_due or best is not None) and step.is_finite:
-                    self._save(result.steps, log, best)
+                    self._save(result.steps, writer, best)
                     is_due = False
                 if result.was_interrupted:
                     return result
@@ -194,18 +195,20 @@ class _Run:
                 # Interrupted while it waited for samples.
                 result.was_interrupted = True
                 if step is not None and step.is_finite:
-                    self._save(result.steps, log)
+                    self._save(result.steps, writer)
         return result
 
     def _is_eval_due(self, steps: int) -> bool:
         return self.recipe.eval is not None and steps % self.recipe.eval.every_steps == 0
 
-    def _evaluate(self, held_out: HeldOut, texts: Texts, steps: int, log: RunLog | None) -> float | None:
+    def _evaluate(
+        self, held_out: HeldOut, texts: Texts, steps: int, log: RunLog | None, writer: CheckpointWriter | None
+    ) -> float | None:
         """The score of the weights that a checkpoint would be evaluated with, if it is the best of the run."""
         encode = self.encoder.encode_texts if self.encoder.trains_text else texts.encode
         with self.optimisation.averaged():
             score = held_out.score(self.encoder, encode, self.here.device)
-        best = from_main(self.checkpoints.best())
+        best = from_main(writer.settled().best() if writer is not None else None)
         is_best = best is None or score.mean_recall > best[1] or steps == best[0]
         if log is not None:
             log.evaluation({
@@ -214,15 +217,17 @@ class _Run:
             })  # fmt: skip
         return score.mean_recall if is_best else None
 
-    def _save(self, steps: int, log: RunLog | None, best: float | None = None) -> None:
-        # On every rank, though only the main one has a log and writes: gathering sharded parameters is a collective.
+    def _writer(self, log: RunLog | None) -> AbstractContextManager[CheckpointWriter | None]:
+        return CheckpointWriter(self.checkpoints, log) if log is not None else nullcontext()
+
+    def _save(self, steps: int, writer: CheckpointWriter | None, best: float | None = None) -> None:
+        if writer is not None:
+            # Before the copies are made: those of two checkpoints would be in memory.
+            writer.settled()
+        # On every rank, though only the main one writes: gathering sharded parameters is a collective.
         model, optimiser = full_state(self.encoder.trainable_state()), self.optimisation.state()
-        if log is not None:
-            path = self.checkpoints.save(steps, model, optimiser)
-            log.event("checkpoint", {"step": steps - 1, "folder": path.name})
-            if best is not None:
-                self.checkpoints.mark_best(steps, best)
-        barrier()
+        if writer is not None:
+            writer.save(steps, model, optimiser, best)
 
     def _texts(self, evaluated: Iterable[str]) -> Texts:
         recipe = self.recipe
