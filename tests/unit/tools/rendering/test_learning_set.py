@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import re
 from itertools import combinations
 from pathlib import Path
 from typing import Any
@@ -20,6 +21,7 @@ from vidal.dataset.verify import verify
 from vidal.modality.fbank import fbank
 from vidal.work import Member
 
+WORDS = (ls.NOUNS, ls.MOODS, ls.LIGHTS)
 MODALITIES = ("video", "depth", "infrared", "audio")
 
 
@@ -52,6 +54,26 @@ def test_every_scene_is_said_in_words_of_its_own() -> None:
     everything = [text for texts in said for text in texts.values() if isinstance(text, str)]
     assert len(set(everything)) == len(everything)
     assert ls.caption(0) == "a calm harbour at dawn" and ls.caption(16) == "an ancient harbour at dawn"
+
+
+def test_a_held_out_scene_has_the_words_of_training_and_none_of_its_texts() -> None:
+    held, trained = ([s for s in range(ls.SCENES) if ls.is_held_out(s) is held] for held in (True, False))
+    assert len(held) == len(trained) == 64
+    for count in (1, 2):
+        known = {part for s in trained for part in combinations(enumerate(ls.attributes(s)), count)}
+        assert {part for s in held for part in combinations(enumerate(ls.attributes(s)), count)} == known
+    words, unseen = ({w for s in half for w in re.findall(r"\w+", ls.caption(s))} for half in (trained, held))
+    assert unseen == words >= {word for attribute in WORDS for said in attribute for word in said.split()}
+    for column in ls.texts(0):
+        assert not {str(ls.texts(s)[column]) for s in held} & {str(ls.texts(s)[column]) for s in trained}
+
+
+def test_held_out_scenes_are_left_out_by_a_condition(tmp_path: Path) -> None:
+    ls.write(str(tmp_path), clips=32, scenes=16, size=16, workers=1)
+    for condition, is_held in {"scene_is_held_out": True, "not scene_is_held_out": False}.items():
+        ds = vidal.open(str(tmp_path), where=condition)
+        scenes = [int(ds.clip_id(i)[1:4]) for i in range(len(ds))]
+        assert sorted(scenes) == sorted(2 * [s for s in range(16) if ls.is_held_out(s) is is_held]) and len(ds) == 16
 
 
 @pytest.mark.parametrize("layer", MODALITIES)
