@@ -11,7 +11,6 @@ import numpy.typing as npt
 from vidal.caption.kinds import kinds
 
 _FRAME = "a frame that may show "
-NOTHING_IN_VIDEO = "a video with no object recognised"
 MAX_VIDEO_LABELS = 2
 MIN_WEIGHT_SHARE = 0.25
 """Smallest weight of a further label, relative to the weight of the first."""
@@ -50,9 +49,10 @@ def is_guess(caption: str) -> bool:
 
 
 def video_sentence(labels: Sequence[Label | None], min_score: float) -> str:
-    """Return a sentence for a clip from the label of each frame; a label is weighted by the sum of its scores.
+    """Return a sentence for a clip from the label of each frame, an empty one where no label is frequent enough.
 
-    A frame of a cat counts for an animal, too; what contains a thing that is said is not said.
+    A label is weighted by the sum of its scores. A frame of a cat counts for an animal, too; what contains a thing that
+    is said is not said.
     """
     named = [label for label in labels if label]
     weights = {
@@ -63,7 +63,7 @@ def video_sentence(labels: Sequence[Label | None], min_score: float) -> str:
     heavy = {classes: (weight, name) for (name, classes), weight in weights.items() if weight >= min_weight}
     narrow = [heavy[classes] for classes in heavy if not any(other < classes for other in heavy)]
     if not narrow:
-        return NOTHING_IN_VIDEO
+        return ""
     # Ties are broken by name, not by the order of frames.
     ordered = sorted(narrow, key=lambda found: (-found[0], found[1]))
     shown = [name for weight, name in ordered if weight >= MIN_WEIGHT_SHARE * ordered[0][0]]

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 
 from vidal.caption.confirmation import confirmed
 from vidal.caption.injection import is_instruction
-from vidal.caption.labels import NOTHING_IN_VIDEO, is_guess
+from vidal.caption.labels import is_guess
 from vidal.caption.words import HEDGES, lemma_set, tokens
 from vidal.clip import Clip
 
@@ -89,6 +89,4 @@ def views_of(clip: Clip, max_chars: int, stop_words: Container[str] = ()) -> tup
             withheld.append(name)
         elif tokens(text):
             shown.append(View(name=name, text=text, quoted=quoted))
-    # "No object recognised" is kept only if it is the only view.
-    informative = [view for view in shown if view.text != NOTHING_IN_VIDEO]
-    return informative or shown, withheld
+    return shown, withheld

@@ -12,7 +12,6 @@ from timm.data.imagenet_info import ImageNetInfo
 from tests.conftest import ROOT
 from vidal.caption.kinds import kinds
 from vidal.caption.labels import (
-    NOTHING_IN_VIDEO,
     Label,
     frame_sentence,
     is_guess,
@@ -93,8 +92,8 @@ def test_the_narrowest_thing_that_is_likely_is_named(likely: dict[str, float], n
         ([("tabby", 0.8), ("studio couch", 0.7)], "a video that may show a tabby and a studio couch"),
         ([*[("tabby", 0.9)] * 3, ("studio couch", 0.6)], "a video that may show a tabby"),
         ([("pitcher", 0.5), ("tabby", 0.5), ("admiral", 0.5)], "a video that may show an admiral and a pitcher"),
-        ([("tabby", 0.31), *[None] * 7], NOTHING_IN_VIDEO),
-        ([None], NOTHING_IN_VIDEO),
+        ([("tabby", 0.31), *[None] * 7], ""),
+        ([None], ""),
         # What is said of a cat is not said again of an animal, and frames of either count for the wider.
         ([("cat", 0.8), ("animal", 0.8)], "a video that may show a cat"),
         ([("cat", 0.8), ("dog", 0.8), ("animal", 0.8)], "a video that may show a cat and a dog"),

@@ -30,7 +30,7 @@ from vidal.stages.text.spent import Prices, spend
 class FrameCaptions(ModelStage):
     """Writes ``frame_captions`` and ``video_caption``: labels of a classifier or sentences of a captioning model."""
 
-    version: ClassVar[int] = 4
+    version: ClassVar[int] = 5
     reads = ("video",)
     writes = ("frame_captions", "video_caption", "frame_caption_model", "frame_caption_score")
     imports = ("huggingface_hub", "safetensors", "timm", "torch", "torchvision", "transformers")
