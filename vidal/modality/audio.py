@@ -12,6 +12,7 @@ import numpy.typing as npt
 from pydantic import Field
 
 from vidal.errors import ClipError
+from vidal.modality.augment import mask_random_bands
 from vidal.modality.modality import Array, Modality, Rng, Shown, Transform
 from vidal.work import SAMPLE_RATE
 
@@ -37,6 +38,12 @@ class AudioTransform(Transform):
     """Mean of the log mel energies, subtracted."""
     std: float = 4.5689974
     """Half of what the log mel energies are divided by, as in AST (Gong et al., 2021)."""
+    time_mask: int = Field(0, ge=0, exclude_if=lambda width: width == 0)
+    """In training, mask up to so many successive steps to the mean (Park et al., 2019, SpecAugment); 0: off."""
+    frequency_mask: int = Field(0, ge=0, exclude_if=lambda width: width == 0)
+    """In training, mask up to so many neighbouring mel bands to the mean; 0: off."""
+    masks: int = Field(1, ge=1, exclude_if=lambda count: count == 1)
+    """Number of masks of either kind."""
 
     @classmethod
     def settings_for(cls, height: int, width: int, frames: int | None) -> dict[str, Any]:
@@ -71,7 +78,11 @@ class AudioTransform(Transform):
             mels = mels.repeat(1, -(-self.length // steps))[:, : max(steps, self.length)]
             crops = torch.stack([mels[:, start : start + self.length] for start in starts])
         # Twice the standard deviation, as LanguageBind divides.
-        return (crops - self.mean) / (2 * self.std)
+        normalised = (crops - self.mean) / (2 * self.std)
+        for axis, widest in ((1, self.frequency_mask), (2, self.time_mask)):
+            if rng is not None and widest > 0:
+                mask_random_bands(normalised, axis, widest, self.masks, rng)
+        return normalised
 
     def _mels(self, samples: Tensor) -> Tensor:
         from vidal.modality.fbank import fbank

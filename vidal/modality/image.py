@@ -11,15 +11,17 @@ Shape suffixes of variables: T frames, C channels, H and W pixels.
 from __future__ import annotations
 
 import functools
+import itertools
 import re
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 import cv2
 import numpy as np
-from pydantic import Field
+from pydantic import Field, field_validator
 
 from vidal.errors import ClipError
+from vidal.modality.augment import random_box
 from vidal.modality.image_bytes import decode_image
 from vidal.modality.modality import Array, DeviceTransform, Modality, Prepared, Rng, Shown, Transform
 
@@ -61,11 +63,26 @@ class ImageTransform(DeviceTransform):
     """Position of the crop in training; in evaluation it is always the centre."""
     flip: float = Field(0.0, ge=0, le=1)
     """Probability of a horizontal flip in training."""
+    # An augmentation that is off is not in an encoder's record, by which embeddings say how they were made: those made
+    # before it existed stay comparable.
+    scale: tuple[float, float] | None = Field(None, exclude_if=lambda scale: scale is None)
+    """In training, crop a box of random place and size, and of a ratio of 3:4 to 4:3, that is resized to the square:
+    the least and the largest share of the area of the largest square, such as [0.9, 1.0]. Null: off."""
+    frame_choice: Literal["even", "random"] = Field("even", exclude_if=lambda choice: choice == "even")
+    """With several frames, `random` takes one anywhere in each of as many equal parts of the clip in training (Wang et
+    al., 2016, TSN); `even`, and evaluation, the middle one."""
 
     white: ClassVar[float] = 255.0
     """The value in `unpacked` planes that corresponds to 1.0 of ``mean`` and ``std``."""
     channels: ClassVar[int] = 3
     """3, or 1 where the tower gets three equal channels."""
+
+    @field_validator("scale")
+    @classmethod
+    def _bounds_shares(cls, scale: tuple[float, float] | None) -> tuple[float, float] | None:
+        if scale is not None and not 0 < scale[0] <= scale[1] <= 1:
+            raise ValueError("`scale` is the least and the largest share of an area, such as [0.9, 1.0]")
+        return scale
 
     @classmethod
     def settings_for(cls, height: int, width: int, frames: int | None) -> dict[str, Any]:
@@ -77,9 +94,15 @@ class ImageTransform(DeviceTransform):
         return (3, *time, self.size, self.size)
 
     def frames_to_read(self, stored: int, rng: Rng, frame: int | None = None) -> list[int]:
-        """Return evenly spaced indices; for one frame ``frame``, else a random one, or without ``rng`` the middle."""
+        """Return one index of each equal part; for one frame ``frame``, else a random one.
+
+        Without ``rng``, and by default, it is the middle one of the part.
+        """
         if self.frames > stored:
             raise ClipError("too_few_frames", f"{stored} frames are stored, {self.frames} are required")
+        if self.frames > 1 and rng is not None and self.frame_choice == "random":
+            bounds = [k * stored // self.frames for k in range(self.frames + 1)]
+            return [int(rng.integers(first, end)) for first, end in itertools.pairwise(bounds)]
         if self.frames > 1 or stored == 1:
             return [int((2 * k + 1) * stored // (2 * self.frames)) for k in range(self.frames)]
         if rng is None:
@@ -98,23 +121,30 @@ class ImageTransform(DeviceTransform):
 
     def prepare(self, array: Array, rng: Rng) -> Prepared:
         """Resize and crop frames (t, h, w[, 3]) to (t, size, size, channels)."""
-        import torch.nn.functional as F
-
         planes_TCHW = self.planes(array)
         height, width = planes_TCHW.shape[2:]
+        box = random_box(height, width, self.scale, rng) if rng is not None and self.scale else None
+        if box is not None:
+            top, left, height, width = box
+            planes_TCHW = planes_TCHW[:, :, top : top + height, left : left + width]
+            square_TCHW = _resized(planes_TCHW, self.size, self.size)
+        else:
+            square_TCHW = self._square(planes_TCHW, rng)
+        is_mirrored = rng is not None and rng.random() < self.flip
+        return Prepared(self.packed(square_TCHW).permute(0, 2, 3, 1), is_mirrored)
+
+    def _square(self, planes_TCHW: Tensor, rng: Rng) -> Tensor:
+        """Resize the shorter side to `size` and crop the longer one."""
+        height, width = planes_TCHW.shape[2:]
         short, long = min(height, width), max(height, width)
-        if short != self.size:
-            # As torchvision's Resize: the shorter side is `size`, the longer one is rounded down.
-            other = int(self.size * long / short)
-            target = (self.size, other) if height <= width else (other, self.size)
-            planes_TCHW = F.interpolate(planes_TCHW, target, mode="bicubic", antialias=True)
+        # As torchvision's Resize: the shorter side is `size`, the longer one is rounded down.
+        other = int(self.size * long / short)
+        planes_TCHW = _resized(planes_TCHW, *((self.size, other) if height <= width else (other, self.size)))
         if rng is not None and self.crop == "random":
             top, left = (int(rng.integers(side - self.size + 1)) for side in planes_TCHW.shape[2:])
         else:
             top, left = (round((side - self.size) / 2) for side in planes_TCHW.shape[2:])
-        square_TCHW = planes_TCHW[:, :, top : top + self.size, left : left + self.size]
-        is_mirrored = rng is not None and rng.random() < self.flip
-        return Prepared(self.packed(square_TCHW).permute(0, 2, 3, 1), is_mirrored)
+        return planes_TCHW[:, :, top : top + self.size, left : left + self.size]
 
     def finish(self, values: Tensor, mirrored: Tensor | None) -> Tensor:
         """Mirror, convert to float32 and normalise (b, t, size, size, channels) to the tower's input."""
@@ -149,6 +179,14 @@ class ImageTransform(DeviceTransform):
     def mirrored(self, planes_TCHW: Tensor) -> Tensor:
         """Flip frames, of any clips; overridden by modalities whose values have a direction, such as normals."""
         return planes_TCHW.flip(3)
+
+
+def _resized(planes_TCHW: Tensor, height: int, width: int) -> Tensor:
+    import torch.nn.functional as F
+
+    if planes_TCHW.shape[2:] == (height, width):
+        return planes_TCHW
+    return F.interpolate(planes_TCHW, (height, width), mode="bicubic", antialias=True)
 
 
 @functools.lru_cache(maxsize=64)

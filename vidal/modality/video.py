@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import ClassVar, Literal
 
 from pydantic import Field
 
+from vidal.modality.augment import ColourJitter
 from vidal.modality.image import ImageModality, ImageTransform
+from vidal.modality.modality import Array, Prepared, Rng
+
+UNCHANGED = ColourJitter()
 
 
 class VideoTransform(ImageTransform):
-    """Preprocessing of video: in training, the random crop and flip are the same for all frames."""
+    """Preprocessing of video: in training, the random crop, flip and colours are the same for all frames."""
 
     frames: int = Field(8, ge=1)
     """Frames of each clip, spread over it."""
@@ -18,6 +23,17 @@ class VideoTransform(ImageTransform):
     """Position of the crop in training; in evaluation it is always the centre."""
     flip: float = Field(0.5, ge=0, le=1)
     """Probability of a horizontal flip in training."""
+    colour_jitter: ColourJitter = Field(UNCHANGED, exclude_if=lambda jitter: jitter == UNCHANGED)
+    """Random changes of colour in training, all 0 (off) by default; in the order of torchvision's ColorJitter, a random
+    one."""
+
+    def prepare(self, array: Array, rng: Rng) -> Prepared:
+        prepared = super().prepare(array, rng)
+        if rng is None or self.colour_jitter == UNCHANGED:
+            return prepared
+        import torch
+
+        return replace(prepared, values=torch.from_numpy(self.colour_jitter(prepared.values.numpy(), rng)))
 
 
 class Video(ImageModality):

@@ -10,6 +10,7 @@ from types import NoneType, UnionType
 from typing import Annotated, Any, Literal, Union, get_args, get_origin
 
 from pydantic import BaseModel
+from pydantic_core import to_jsonable_python
 
 from vidal.stage import Decision, Stage
 from vidal.stages import CATALOGUE, named_step
@@ -118,8 +119,12 @@ def settings_of(kind: type[BaseModel], given: BaseModel | None = None, prefix: s
             for key, sign in _BOUNDS.items()
             if (value := getattr(constraint, key, None)) is not None
         ]
+        default = defaults.get(name)
+        if name not in defaults and not field.is_required():
+            # Of a field that is left out of a dump while it has its default.
+            default = to_jsonable_python(field.get_default(call_default_factory=True))
         yield Setting(
-            name=f"{prefix}{field.alias or name}", type=_type(field.annotation), default=defaults.get(name),
+            name=f"{prefix}{field.alias or name}", type=_type(field.annotation), default=default,
             is_required=field.is_required(), bounds=", ".join(bounds),
             meaning=" ".join((field.description or "").split()),
         )  # fmt: skip

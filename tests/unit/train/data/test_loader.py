@@ -127,6 +127,22 @@ def test_a_run_that_goes_on_has_the_tail_of_the_whole(folder, expected, start, w
         assert_equal(mine, theirs)
 
 
+@pytest.mark.parametrize(("start", "workers"), [(13, 0), (7, 2)])
+def test_augmented_samples_are_a_function_of_the_seed_and_their_place(folder, expected, start, workers):
+    jitter = {"brightness": 0.4, "contrast": 0.4, "saturation": 0.4, "hue": 0.1}
+    video = {"frames": 4, "size": 32, "scale": (0.5, 1), "frame_choice": "random", "colour_jitter": jitter}
+    transforms = {
+        "video": VideoTransform.model_validate(video), "depth": DepthTransform(size=32, scale=(0.5, 1)),
+        "audio": AudioTransform(mel_bins=32, length=60, time_mask=20, frequency_mask=8, masks=2),
+    }  # fmt: skip
+    whole = list(loader(folder, **transforms))
+    for mine, theirs in zip(loader(folder, start=start, workers=workers, **transforms), whole[start:], strict=True):
+        assert_equal(mine, theirs)
+    plain = {side: x[:] for batch in expected[:3] for side, x in batch.inputs.items()}
+    augmented = {side: x[:] for batch in whole[:3] for side, x in batch.inputs.items()}
+    assert {side for side in plain if not torch.equal(plain[side], augmented[side])} == {*transforms}
+
+
 def test_epochs_draw_other_crops_and_texts(expected):
     first, second = (
         {
