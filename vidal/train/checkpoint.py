@@ -52,6 +52,11 @@ class Checkpoint:
         """Return the trainable state of the encoder, by parameter name."""
         return _tensors(self.path / _MODEL)
 
+    def bases(self) -> dict[str, str]:
+        """Return the digests, by tower, of the frozen weights that the checkpoint leaves out."""
+        bases: dict[str, str] = json.loads((self.path / _STATE).read_bytes()).get("bases", {})
+        return bases
+
     def optimiser(self) -> dict[str, Tensor]:
         """Return the state of the optimiser, by parameter name."""
         return _tensors(self.path / _OPTIMISER)
@@ -64,11 +69,16 @@ class Checkpoints:
         self.folder = run / FOLDER
         self._keep_last, self._keep_every = keep_last, keep_every
 
-    def save(self, step: int, model: Mapping[str, Tensor], optimiser: Mapping[str, Tensor]) -> Path:
+    def save(
+        self, step: int, model: Mapping[str, Tensor], optimiser: Mapping[str, Tensor],
+        bases: Mapping[str, str] | None = None,
+    ) -> Path:  # fmt: skip
         """Write the checkpoint after ``step`` steps and delete old ones, as ``keep_last`` and ``keep_every`` say.
 
+        ``bases`` are digests of the frozen weights, by tower, that ``model`` leaves out.
         Raises `StorageError` if it cannot be written; earlier checkpoints are then unchanged.
         """
+        state = {"step": step, **({"bases": dict(bases)} if bases else {})}
         final = self.folder / f"{step:06d}"
         temporary = self.folder / f".{final.name}{_TEMPORARY}"
         with storage_errors(str(final)):
@@ -79,7 +89,7 @@ class Checkpoints:
                 sums = {
                     _MODEL: _write(temporary / _MODEL, packed(model)),
                     _OPTIMISER: _write(temporary / _OPTIMISER, packed(optimiser)),
-                    _STATE: _write(temporary / _STATE, [json.dumps({"step": step}, indent=1).encode()]),
+                    _STATE: _write(temporary / _STATE, [json.dumps(state, indent=1).encode()]),
                 }
                 _write(temporary / _SUMS, [json.dumps(sums, indent=1).encode()])
                 sync_folder(temporary)

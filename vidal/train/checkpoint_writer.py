@@ -19,8 +19,9 @@ class CheckpointWriter:
     An error of the thread is raised by whatever waits next: `save`, `settled` or the end of the context.
     """
 
-    def __init__(self, checkpoints: Checkpoints, log: RunLog) -> None:
-        self._checkpoints, self._log = checkpoints, log
+    def __init__(self, checkpoints: Checkpoints, log: RunLog, bases: Mapping[str, str] | None = None) -> None:
+        """``bases`` are digests of the frozen weights, by tower, that the checkpoints leave out."""
+        self._checkpoints, self._log, self._bases = checkpoints, log, bases
         self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="checkpoint")
         self._under_way: Future[None] | None = None
 
@@ -51,7 +52,7 @@ class CheckpointWriter:
     ) -> None:  # fmt: skip
         if copied is not None:
             copied.synchronize()
-        path = self._checkpoints.save(steps, model, optimiser)
+        path = self._checkpoints.save(steps, model, optimiser, self._bases)
         self._log.event("checkpoint", {"step": steps - 1, "folder": path.name})
         if best is not None:
             self._checkpoints.mark_best(steps, best)

@@ -139,11 +139,13 @@ class _Run:
             pair_weights=pair_weights or None, drop_last=recipe.data.drop_last,
         )  # fmt: skip
         self.checkpoints = Checkpoints(folder.path, recipe.checkpoints.keep_last, recipe.checkpoints.keep_every)
+        # The towers of another run may change or go, so a run that starts from them stores all of its weights.
+        self.bases = encoder.base_digests() if recipe.init_from is None else {}
         latest = self.checkpoints.latest()
         self.start = latest.step if latest is not None else 0
         if latest is not None:
             try:
-                encoder.load_trainable_state(latest.model(), str(latest.path))
+                encoder.load_trainable_state(latest.model(), str(latest.path), latest.bases())
             except ModelError as error:
                 raise OutputError(f"{latest.path}: does not match the towers of the recipe ({error})") from None
         # Before the optimiser, whose state has the layout of the parameters; after loading, which takes full tensors.
@@ -218,14 +220,15 @@ class _Run:
         return score.mean_recall if is_best else None
 
     def _writer(self, log: RunLog | None) -> AbstractContextManager[CheckpointWriter | None]:
-        return CheckpointWriter(self.checkpoints, log) if log is not None else nullcontext()
+        return CheckpointWriter(self.checkpoints, log, self.bases) if log is not None else nullcontext()
 
     def _save(self, steps: int, writer: CheckpointWriter | None, best: float | None = None) -> None:
         if writer is not None:
             # Before the copies are made: those of two checkpoints would be in memory.
             writer.settled()
         # On every rank, though only the main one writes: gathering sharded parameters is a collective.
-        model, optimiser = full_state(self.encoder.trainable_state()), self.optimisation.state()
+        model = full_state(self.encoder.trainable_state(with_bases=not self.bases))
+        optimiser = self.optimisation.state()
         if writer is not None:
             writer.save(steps, model, optimiser, best)
 

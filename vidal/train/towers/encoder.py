@@ -12,13 +12,14 @@ import torch
 from torch import Tensor, nn
 
 from vidal.errors import ModelError, RecipeError
+from vidal.train.full_state import clean_name
 from vidal.train.towers.config import checked
 from vidal.train.towers.settings import LoraSettings, TextTune, TowerSettings, VisionSettings
 from vidal.train.towers.start import tower_from
 from vidal.train.towers.text import TextTower
 from vidal.train.towers.tune import merged, merged_text, tune, tune_text
 from vidal.train.towers.vit import VisionTower
-from vidal.train.towers.weights import State, put
+from vidal.train.towers.weights import State, digest, put
 
 __all__ = ["Encoder", "TextTower", "TowerSettings", "VisionSettings", "VisionTower", "tower_from"]
 
@@ -196,16 +197,45 @@ class Encoder(nn.Module):
         pairs = pairs_of(description["pairs"])
         return cls(towers, text, pairs=pairs, is_sigmoid=description["is_sigmoid"], serves=description["serves"])
 
-    def trainable_state(self) -> State:
-        """Return the tensors that a checkpoint stores: all except those of a frozen text tower."""
-        # A frozen text tower is loaded again by its reference, and compared by its digest.
-        return {k: v for k, v in self.state_dict().items() if self.trains_text or not k.startswith("text.")}
+    def base_digests(self) -> dict[str, str]:
+        """Return the SHA-256 of the frozen weights of each tower of which a part or nothing is trained."""
+        return {name: digest(weights) for name, weights in self._bases().items()}
 
-    def load_trainable_state(self, state: Mapping[str, Tensor], place: str = "checkpoint") -> None:
-        """Load the tensors of `trainable_state`.
+    def trainable_state(self, *, with_bases: bool = True) -> State:
+        """Return the tensors that a checkpoint stores: all except those of a frozen text tower.
 
-        Raises `ModelError`, prefixed by ``place``, if a tensor is missing, unexpected or of another shape.
+        Without ``with_bases``, those that `base_digests` is of are left out, too.
         """
+        # A frozen text tower is loaded again by its reference, and compared by its digest.
+        stored = {k: v for k, v in self.state_dict().items() if self.trains_text or not k.startswith("text.")}
+        left_out = {} if with_bases else {k: v for weights in self._bases().values() for k, v in weights.items()}
+        return {k: v for k, v in stored.items() if k not in left_out}
+
+    def _bases(self) -> dict[str, State]:
+        """By tower, the tensors that no step changes, under their names in the encoder."""
+        prefixes = {name: f"towers.{name}." for name, tower in self.towers.items() if tower.tune != "full"}
+        if self.text is not None and self.text.tune == "lora":
+            prefixes["text"] = "text."
+        trained = {clean_name(name) for name, p in self.named_parameters() if p.requires_grad}
+        frozen = {k: v for k, v in self.state_dict().items() if clean_name(k) not in trained}
+        return {name: {k: v for k, v in frozen.items() if k.startswith(p)} for name, p in prefixes.items()}
+
+    def load_trainable_state(
+        self, state: Mapping[str, Tensor], place: str = "checkpoint", bases: Mapping[str, str] | None = None
+    ) -> None:
+        """Load the tensors of `trainable_state`; ``bases`` are the `base_digests` of those that it left out.
+
+        Raises `ModelError`, prefixed by ``place``, if a tensor is missing, unexpected or of another shape, or if the
+        frozen weights of this encoder are others.
+        """
+        own = self._bases() if bases else {}
+        for name, sha256 in (bases or {}).items():
+            if digest(own.get(name, {})) != sha256:
+                raise ModelError(
+                    f"{place}: its {name} tower was trained on other frozen weights than the recipe's model gives now; "
+                    "restore that model"
+                )
+            state = own[name] | dict(state)
         # Under the names that they have in the encoder.
         stored: dict[str, nn.Module] = {
             "towers": self.towers,

@@ -100,6 +100,7 @@ def joined(encoders: Mapping[str, Encoder]) -> Encoder:
 
 def _run(folder: Path, checkpoint: str) -> Encoder:
     """A checkpoint of a training run, with its averaged weights if it has them."""
+    from vidal.train.assemble import build_encoder
     from vidal.train.checkpoint import Checkpoints
     from vidal.train.preprocessing import described, transforms_of
     from vidal.train.run_folder import RunFolder
@@ -109,11 +110,17 @@ def _run(folder: Path, checkpoint: str) -> Encoder:
         which = "no checkpoint yet" if checkpoint == "latest" else f"no intact checkpoint `{checkpoint}`"
         raise ModelError(f"{folder}: the run has {which}")
     info = RunFolder(folder).read()
-    encoder = Encoder.from_description(info.encoder)
+    bases = found.bases()
+    if bases.keys() - {"text"}:
+        # What the checkpoint leaves out is in the models that the recipe names.
+        encoder = build_encoder(info.settings())
+        encoder.text_tower().check_start(info.encoder["text"])
+    else:
+        encoder = Encoder.from_description(info.encoder)
     encoder.preprocessing = described(transforms_of(info.settings().transforms, encoder))
     # Evaluated and exported is the average, where a run keeps one.
     averaged = {k.removeprefix("ema."): v for k, v in found.optimiser().items() if k.startswith("ema.")}
-    encoder.load_trainable_state(found.model() | averaged, str(found.path))
+    encoder.load_trainable_state(found.model() | averaged, str(found.path), bases)
     return encoder
 
 

@@ -18,6 +18,7 @@ from vidal.train.towers.vit import Layer, Layers, initialise
 from vidal.train.towers.weights import (
     State,
     brief,
+    digest,
     model_folder,
     plain_names,
     read_config,
@@ -186,21 +187,27 @@ class TextTower(nn.Module):
     def describe(self) -> dict[str, Any]:
         """Return a JSON-serialisable description: the model's reference, a digest of its weights, how it is tuned."""
         lora = self.adapters.model_dump(mode="json") if self.adapters is not None else None
-        digest = self.base_sha256 or self.weights_digest()
         return {
-            "model": self.reference, "max_tokens": self.max_tokens, "weights_sha256": digest, "tune": self.tune,
-            "lora": lora,
+            "model": self.reference, "max_tokens": self.max_tokens, "weights_sha256": self._start_digest(),
+            "tune": self.tune, "lora": lora,
         }  # fmt: skip
+
+    def _start_digest(self) -> str:
+        return self.base_sha256 or self.weights_digest()
 
     @classmethod
     def from_description(cls, description: Mapping[str, Any]) -> TextTower:
         """Load the described tower, not tuned yet; raises `ModelError` if it is missing or its weights have changed."""
         tower = cls.load(description["model"], description["max_tokens"])
-        if tower.weights_digest() != description["weights_sha256"]:
-            raise ModelError(
-                f"text model {tower.reference}: its weights differ from those used in training; restore them"
-            )
+        tower.check_start(description)
         return tower
+
+    def check_start(self, description: Mapping[str, Any]) -> None:
+        """Raise `ModelError` if the tower did not start from the weights that the described one started from."""
+        if self._start_digest() != description["weights_sha256"]:
+            raise ModelError(
+                f"text model {self.reference}: its weights differ from those used in training; restore them"
+            )
 
     def train(self, mode: bool = True) -> TextTower:
         """Set the mode of a tuned tower; a frozen one stays in evaluation mode."""
@@ -260,17 +267,12 @@ class TextTower(nn.Module):
 
     def identity(self) -> str:
         """Return a SHA-256 of all that embeddings depend on: weights, ``max_tokens``, configuration and tokenizer."""
-        digest = hashlib.sha256(f"{self.weights_digest()} {self.max_tokens}".encode())
+        found = hashlib.sha256(f"{self.weights_digest()} {self.max_tokens}".encode())
         folder = self.folder or Path()
         for path in sorted(path for pattern in _IDENTITY_FILES for path in folder.glob(pattern)) if self.folder else ():
-            digest.update(f" {path.relative_to(folder)} ".encode() + hashlib.sha256(path.read_bytes()).digest())
-        return digest.hexdigest()
+            found.update(f" {path.relative_to(folder)} ".encode() + hashlib.sha256(path.read_bytes()).digest())
+        return found.hexdigest()
 
     def weights_digest(self) -> str:
         """Return the SHA-256 of the names, dtypes, shapes and bytes of all weights, as hex."""
-        digest = hashlib.sha256()
-        for name, tensor in sorted(self.model.state_dict().items()):
-            digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
-            # Viewed as bytes, since numpy has no bfloat16.
-            digest.update(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().tobytes())
-        return digest.hexdigest()
+        return digest(self.model.state_dict())

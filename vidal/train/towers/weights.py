@@ -5,6 +5,7 @@ This module maps the tensor names of CLIP, LanguageBind and peft to those of `Vi
 
 from __future__ import annotations
 
+import hashlib
 import json
 import pickle
 from collections.abc import Callable, Mapping
@@ -107,6 +108,16 @@ def _read_pickle(file: Path) -> State:
     if not isinstance(state, dict) or not all(isinstance(tensor, Tensor) for tensor in state.values()):
         raise ModelError(f"{file}: not a state dict; convert it to model.safetensors")
     return state
+
+
+def digest(state: Mapping[str, Tensor]) -> str:
+    """Return the SHA-256 of the names, dtypes, shapes and bytes of all tensors, as hex."""
+    found = hashlib.sha256()
+    for name, tensor in sorted(state.items()):
+        found.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
+        # Viewed as bytes, since numpy has no bfloat16.
+        found.update(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().data)
+    return found.hexdigest()
 
 
 def plain_names(state: Mapping[str, Tensor]) -> State:
