@@ -22,6 +22,7 @@ import yaml
 from vidal import recipe as recipes
 from vidal.commands import app
 from vidal.commands.terminal import console, errors, guarded, print_warning
+from vidal.dataset import lock
 from vidal.dataset.dataset import Dataset
 from vidal.dataset.storage import Storage
 from vidal.dataset.verify import verify
@@ -121,9 +122,9 @@ def outcomes(out: Path | str) -> dict[str, tuple[str, str | None]]:
 
 
 def digests(out: Path | str) -> dict[str, str]:
-    """SHA-256 of every file of a dataset, hidden ones included."""
+    """SHA-256 of every file of a dataset, hidden ones included; not of the lock, which counts the runs."""
     root = Path(out)
-    files = (path for path in sorted(root.rglob("*")) if path.is_file())
+    files = (path for path in sorted(root.rglob("*")) if path.is_file() and path.parent.name != lock.FOLDER)
     return {str(path.relative_to(root)): hashlib.sha256(path.read_bytes()).hexdigest() for path in files}
 
 

@@ -23,5 +23,7 @@ def s3_server(bucket: str) -> Iterator[str]:
         patch.setenv("AWS_SECRET_ACCESS_KEY", "test")
         patch.setenv("AWS_DEFAULT_REGION", "us-east-1")
         fsspec.filesystem("s3", skip_instance_cache=True).mkdir(bucket)
+        # Of an earlier server in this process, fsspec would hand out its connections again.
+        type(fsspec.filesystem("s3")).clear_instance_cache()
         yield f"http://127.0.0.1:{port}"
     server.stop()

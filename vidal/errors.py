@@ -11,6 +11,7 @@ VidalError
 │   ├── StorageError   disk full, read-only, no permission, storage service unavailable
 │   ├── ToolError      ffmpeg missing or too old
 │   ├── ModelError     a model cannot be loaded
+│   ├── LostLockError  another run has taken the lock over (vidal.dataset.lock)
 │   ├── OpenShardsError  shards stay open for another run (vidal.engine.driver)
 │   └── DivergedError  a training has diverged, on every rank
 ├── NotNowError        a stage cannot build a shard now: the shard stays open, and the run goes on

@@ -18,10 +18,12 @@ from tests.runs import FEW_LETTERS, LETTERS, PAINT, SAME_TITLE, SHADE, command, 
 from tests.runs import vidal as process
 from tests.store import s3_server
 from vidal.build import How, add, grow
+from vidal.dataset import lock
 from vidal.dataset.dataset import Dataset
 from vidal.dataset.removals import Removals
 from vidal.dataset.remove import remove
 from vidal.dataset.revise import drop
+from vidal.dataset.storage import Storage
 from vidal.dataset.verify import verify
 from vidal.engine.local import InProcessEngine, PoolEngine
 from vidal.engine.refilter import refilter
@@ -37,10 +39,17 @@ def endpoint() -> Iterator[str]:
 
 
 def stored(address: str) -> dict[str, bytes]:
-    """Every object below an address."""
+    """Every object below an address but the lock's, which count the runs."""
     fs = fsspec.filesystem("s3", skip_instance_cache=True)
     root = address.removeprefix("s3://")
-    return {path.removeprefix(f"{root}/"): fs.cat_file(path) for path in fs.find(root)}
+    paths = (path for path in fs.find(root) if f"/{lock.FOLDER}/" not in path)
+    return {path.removeprefix(f"{root}/"): fs.cat_file(path) for path in paths}
+
+
+def on_disk(folder: Path) -> dict[str, bytes]:
+    """Every file of a local dataset but the lock's."""
+    paths = (path for path in folder.rglob("*") if path.is_file() and path.parent.name != lock.FOLDER)
+    return {str(path.relative_to(folder)): path.read_bytes() for path in paths}
 
 
 @pytest.fixture(scope="module")
@@ -56,8 +65,7 @@ def built(endpoint: str, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path
 
 def test_the_objects_are_the_files_of_a_local_dataset(built: tuple[Path, str]) -> None:
     folder, address = built
-    local = {str(p.relative_to(folder / "out")): p.read_bytes() for p in (folder / "out").rglob("*") if p.is_file()}
-    assert stored(address) == local
+    assert stored(address) == on_disk(folder / "out")
     assert list(verify(Dataset.open(address))) == []
 
 
@@ -90,15 +98,13 @@ def test_a_run_that_lost_shards_is_finished_and_then_does_nothing(built: tuple[P
 
 
 def test_a_second_driver_and_another_recipe_are_rejected(built: tuple[Path, str], tmp_path: Path) -> None:
-    from vidal.dataset.lock import Lock
-    from vidal.dataset.storage import Storage
-
     folder, address = built
-    with Lock(Storage(address)), pytest.raises(OutputError, match="another run"):
+    with lock.Lock(Storage(address)), pytest.raises(OutputError, match="another run"):
         run(folder / "toys.yaml", address, InProcessEngine())
     with pytest.raises(OutputError, match="built from a different recipe"):
         run(write_recipe(tmp_path, [PAINT], 3), address, InProcessEngine())
-    assert "run.lock" not in stored(address)
+    with lock.Lock(Storage(address)):
+        pass
 
 
 def test_a_bucket_that_is_not_there_and_a_server_that_is_away_are_one_line(
@@ -154,7 +160,6 @@ def test_revisions_in_the_store_are_those_of_a_local_dataset(endpoint: str, tmp_
         remove(address, Removals({"clip_id": frozenset(["c004"])}))
         assert [len(vidal.open(f"{address}{suffix}")) for suffix in ("@0", "@1", "@2", "")] == [4, 4, 5, 3]
         assert not [*verify(Dataset.open(address)), *verify(Dataset.open(f"{address}@2"))]
-    local = {str(p.relative_to(places[1])): p.read_bytes() for p in Path(places[1]).rglob("*") if p.is_file()}
-    assert stored(places[0]) == local
+    assert stored(places[0]) == on_disk(Path(places[1]))
     drop(places[0], 3)
     assert len(vidal.open(places[0])) == 5 and not [name for name in stored(places[0]) if "revisions/3" in name]

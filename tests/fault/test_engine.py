@@ -18,6 +18,7 @@ from tests.runs import BROKEN_SETUP, PAINT, SAME_TITLE, SHADE, TROUBLE, WAIT, di
 from vidal import recipe as recipes
 from vidal.crawl.governor import Governor
 from vidal.crawl.settings import HostRules
+from vidal.dataset import lock
 from vidal.dataset.dataset import Dataset
 from vidal.dataset.verify import verify
 from vidal.engine.driver import OpenShardsError
@@ -261,7 +262,7 @@ def test_a_broken_setup_stops_the_run_at_once_and_blames_no_clip(
     with pytest.raises(kind, match=text):
         run(recipe, tmp_path / "out", engine)
     assert Dataset.open(str(tmp_path / "out")).committed() == []
-    assert [path.name for path in (tmp_path / "out").rglob(".*")] == []
+    assert [path.name for path in (tmp_path / "out").rglob(".*")] == [lock.FOLDER]
 
 
 def test_workers_that_die_while_they_load_stop_the_run(tmp_path: Path) -> None:
@@ -313,7 +314,7 @@ def test_a_text_that_no_file_can_hold_fails_its_clip_alone(tmp_path: Path, monke
 
 
 def times(out: Path) -> dict[str, int]:
-    return {str(path): path.stat().st_mtime_ns for path in out.rglob("*")}
+    return {str(path): path.stat().st_mtime_ns for path in out.rglob("*") if lock.FOLDER not in path.parts}
 
 
 def test_a_second_run_does_nothing(calm: Path, tmp_path: Path) -> None:

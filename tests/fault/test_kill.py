@@ -30,6 +30,8 @@ from tests.runs import (
     write_list,
     write_recipe,
 )
+from vidal.dataset.lock import run_under_way
+from vidal.dataset.storage import Storage
 from vidal.engine.local import InProcessEngine
 
 COST_S = 0.02
@@ -122,7 +124,7 @@ def test_ctrl_c_ends_every_process_and_leaves_what_is_committed(
     assert still_alive(children) == []
     committed = {name: digest for name, digest in digests(out / "phases" / "1").items() if "manifest/" in name}
     assert len(committed) >= 1
-    assert not (out / "run.lock").exists()
+    assert run_under_way(Storage(str(out))) is None
     run(reference / "toys.yaml", out, InProcessEngine())
     assert digests(out) == digests(reference / "out")
 

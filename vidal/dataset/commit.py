@@ -102,10 +102,9 @@ class ShardWriter:
                 os.fsync(handle.fileno())
                 handle.close()
         name = manifest.name_of(self._shard)
-        if self._storage.exists(name):
-            # The shard is being rewritten: revoke its commit before its tars change. A crash from here on costs a shard
-            # that is built again; the other order could leave a manifest that speaks of other tars.
-            self._storage.remove(name)
+        # Of a shard that is rewritten the commit is revoked before its tars change. A crash from here on costs a shard
+        # that is built again; the other order could leave a manifest that speaks of other tars.
+        self._revoke(name)
         for layer, (path, _, _) in self._files.items():
             final = f"{layer}/{manifest.stem_of(self._shard)}.tar"
             if self._storage.is_local:
@@ -115,7 +114,14 @@ class ShardWriter:
                 path.unlink()
         # The files have their final names: nothing is left for `__exit__` to delete.
         self._files.clear()
-        self._storage.write(name, rows)
+        # A manifest is only ever created. Where one has come in between, it is that of a writer who was late on S3, and
+        # speaks of tars that are replaced by now; or this one is late, which every call here says by an error.
+        while self._storage.create(name, rows) is None:
+            self._revoke(name)
+
+    def _revoke(self, name: str) -> None:
+        while (token := self._storage.token(name)) is not None:
+            self._storage.swap(name, None, token)
 
     @contextlib.contextmanager
     def _errors(self) -> Iterator[None]:

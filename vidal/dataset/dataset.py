@@ -94,7 +94,7 @@ class Dataset:
         root = storage.address.removesuffix(f"/{info.within}")
         if root == storage.address:
             raise SourceError(f"{root}: is a copy of the folder {info.within} of a dataset; open the whole dataset")
-        return cls(Storage(root), info)
+        return cls(Storage(root, storage.fence), info)
 
     @property
     def folder(self) -> str:

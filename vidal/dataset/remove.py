@@ -78,7 +78,6 @@ def remove(address: str, removals: Removals) -> Removed:
     seen: Seen = {key: set() for key in KEYS}
     # One lock for all parts: nobody may write between a removal and its proof.
     with Lock(dataset.storage):
-        dataset.storage.remove_temporaries()
         parts = list(_parts(dataset))
         traces = Traces.of(parts, removals)
         traces.erase(parts)

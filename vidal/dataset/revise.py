@@ -76,9 +76,8 @@ def refuse_listed(base: Dataset, lists: Sequence[str]) -> None:
 
 @contextlib.contextmanager
 def locked(base: Dataset, note: Callable[[], str] = str) -> Iterator[None]:
-    """Hold the dataset's lock, with what killed runs left swept; ``note`` tells others how far the run is."""
+    """Hold the lock of the whole dataset; ``note`` tells others how far the run is."""
     with Lock(base.storage, note):
-        base.storage.remove_temporaries()
         yield
 
 

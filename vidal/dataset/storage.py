@@ -2,6 +2,11 @@
 
 On a local disk a file is written under a temporary name, synced and renamed, and the folder is synced.
 In an object store a put is atomic already. Names are relative to the folder and use ``/``.
+
+A storage with a `Fence` is written only while its owner holds the lock of `vidal.dataset.lock`. On a local disk each
+write first makes its temporary file, then asks the fence, then renames; whoever takes the lock over deletes all
+temporary files before anything else, so a rename of the earlier owner fails however late it comes. On S3 each write
+depends on the token that the file had before the fence was asked.
 """
 
 from __future__ import annotations
@@ -12,13 +17,14 @@ import functools
 import os
 import shutil
 import socket
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import fsspec
 
 from vidal import extras
+from vidal.dataset import conditional
 from vidal.errors import OutputError, StorageError, machine_error
 
 TEMPORARY_SUFFIX = ".tmp"
@@ -29,6 +35,14 @@ _CREDENTIALS = (
 
 _NO_LINKS = (errno.EPERM, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK)
 """The errors of a file system without hard links."""
+_MOST_TRIES = 5
+
+
+class Fence(Protocol):
+    """Says whether its owner may still write; travels to the owner's workers with the storage."""
+
+    def check(self) -> None:
+        """Raise `MachineError` if the lock is another owner's by now."""
 
 
 class Storage:
@@ -37,15 +51,17 @@ class Storage:
     Its methods raise `FileNotFoundError` for a missing file, and `StorageError` for every other failure.
     """
 
-    def __init__(self, address: str) -> None:
+    def __init__(self, address: str, fence: Fence | None = None) -> None:
         self.address = address.rstrip("/") or "/"
+        self.fence = fence
+        """Asked before every write; None for what nobody else writes."""
         # Opened at the first use: an address is passed on by many that never look.
         self._fs: Any = None
         self._root = ""
 
     def __reduce__(self) -> tuple[object, ...]:
         # A file system holds connections and locks; the other process opens its own.
-        return Storage, (self.address,)
+        return Storage, (self.address, self.fence)
 
     @property
     def fs(self) -> Any:
@@ -78,7 +94,7 @@ class Storage:
         return (_elsewhere(name), "") if name.startswith("/") or "://" in name else (self, name)
 
     def child(self, name: str) -> Storage:
-        return Storage(f"{self.address}/{name}")
+        return Storage(f"{self.address}/{name}", self.fence)
 
     def exists(self, name: str = "") -> bool:
         with self._errors(name):
@@ -113,22 +129,28 @@ class Storage:
 
     def write(self, name: str, data: bytes) -> None:
         """Write a whole file atomically: readers see either the old one or the new one."""
-        if not self.is_local:
+        if self.is_local:
+            with self._errors(name, writing=True), self._as_temporary(name, data) as temporary:
+                self.rename_temporary(temporary, name)
+        elif self.fence is None:
             with self._errors(name, writing=True):
                 self.fs.pipe_file(self.path(name), data)
-            return
+        else:
+            self._put_over(name, lambda expected: self._swap(name, data, expected))
+
+    @contextlib.contextmanager
+    def _as_temporary(self, name: str, data: bytes) -> Iterator[Path]:
+        """Give a synced temporary file, which is deleted unless it was renamed."""
         temporary = self.temporary(name)
-        with self._errors(name, writing=True):
-            try:
-                with open(temporary, "wb") as handle:
-                    handle.write(data)
-                    # Synced before the rename: after a power cut, a renamed file could be empty otherwise.
-                    handle.flush()
-                    os.fsync(handle.fileno())
-                self.rename_temporary(temporary, name)
-            except BaseException:
-                temporary.unlink(missing_ok=True)
-                raise
+        try:
+            with open(temporary, "wb") as handle:
+                handle.write(data)
+                # Synced before the rename: after a power cut, a renamed file could be empty otherwise.
+                handle.flush()
+                os.fsync(handle.fileno())
+            yield temporary
+        finally:
+            temporary.unlink(missing_ok=True)
 
     def temporary(self, name: str) -> Path:
         """Return a path beside the final one that readers ignore and no other process uses; creates the folder."""
@@ -140,51 +162,160 @@ class Storage:
 
     def rename_temporary(self, temporary: Path, name: str) -> None:
         """Rename a synced temporary file to its final name, durably."""
+        self._ask_fence()
         with self._errors(name, writing=True):
             final = self.local_path(name)
-            os.replace(temporary, final)
+            try:
+                os.replace(temporary, final)
+            except FileNotFoundError:
+                # Whoever took the lock over since the fence was asked has deleted it.
+                self._ask_fence()
+                raise
             # The name itself is an entry of the folder, which is written back on its own.
             sync_folder(final.parent)
 
     def upload(self, local: Path, name: str) -> None:
         """Upload a local file to the object store."""
+
+        def put(expected: str | None) -> bool:
+            if expected is not None and not conditional.delete(self.fs, self.path(name), expected):
+                return False
+            return conditional.put_file(self.fs, local, self.path(name))
+
+        if self.fence is not None and conditional.is_s3(self.fs):
+            self._put_over(name, put)
+            return
+        self._ask_fence()
         with self._errors(name, writing=True):
             self.fs.put_file(str(local), self.path(name))
 
-    def create_exclusively(self, name: str, data: bytes) -> bool:
-        """Write a small file unless it exists; returns whether it was written."""
-        with self._errors(name, writing=True), contextlib.suppress(FileExistsError):
+    def _put_over(self, name: str, put: Callable[[str | None], object]) -> None:
+        """Write over what is there by a function that takes its token, and is refused once another one has written."""
+        for _ in range(_MOST_TRIES):
+            expected = self.token(name)
+            # Between the two: what a later owner writes from here on has another token, and the put is refused.
+            self._ask_fence()
+            with self._errors(name, writing=True):
+                if put(expected):
+                    return
+        raise StorageError(f"{self.address}/{name}: another process writes it at the same time")
+
+    def token(self, name: str) -> str | None:
+        """Return what is another after every write of a file; None if there is no such file."""
+        try:
+            with self._errors(name):
+                if self.is_local:
+                    return _token(self.local_path(name))
+                if conditional.is_s3(self.fs):
+                    return conditional.token(self.fs, self.path(name))
+                return str(self.fs.ukey(self.path(name)))
+        except FileNotFoundError:
+            return None
+
+    def create(self, name: str, data: bytes) -> str | None:
+        """Write a small file unless it exists, and return its token; None if it does: of several, one creates it."""
+        with self._errors(name, writing=True):
             if not self.is_local:
-                # On S3 a put with If-None-Match: the store itself refuses the second writer.
-                self.fs.pipe_file(self.path(name), data, mode="create")
-                return True
-            temporary = self.temporary(name)
+                self._ask_fence()
+                return self._swap(name, data, None)
+            with self._as_temporary(name, data) as temporary:
+                self._ask_fence()
+                return self._link(temporary, self.local_path(name))
+
+    def _link(self, temporary: Path, final: Path) -> str | None:
+        try:
+            # A hard link has its content from the start: no reader sees an empty file.
+            os.link(temporary, final)
+        except FileExistsError:
+            # On NFS, a link whose answer was lost is made again by the client, and refused because it had succeeded.
+            if not (temporary.exists() and os.path.samefile(temporary, final)):
+                return None
+        except FileNotFoundError:
+            # Deleted by whoever has taken the lock.
+            return None
+        except OSError as error:
+            if error.errno not in _NO_LINKS:
+                raise
             try:
-                temporary.write_bytes(data)
-                # A hard link has its content from the start: no reader sees an empty file.
-                os.link(temporary, self.local_path(name))
-            except OSError as error:
-                if error.errno not in _NO_LINKS:
-                    raise
-                with open(self.local_path(name), "xb") as handle:
-                    handle.write(data)
-            finally:
-                temporary.unlink(missing_ok=True)
-            return True
-        return False
+                with open(final, "xb") as handle:
+                    handle.write(temporary.read_bytes())
+            except FileExistsError:
+                return None
+        sync_folder(final.parent)
+        return _token(final)
+
+    def swap(self, name: str, data: bytes | None, expected: str) -> str | None:
+        """Replace a file, or delete it (``data`` is None), if its token is the ``expected`` one.
+
+        Returns the new token, or of a deleted file the old one; None if the file is another one by now. Exact on S3,
+        and for a deletion on a local disk; a local replacement looks at the token just before it renames.
+        """
+        with self._errors(name, writing=True):
+            if not self.is_local:
+                self._ask_fence()
+                return self._swap(name, data, expected)
+            if data is None:
+                self._ask_fence()
+                return expected if self._take_away(name, expected) else None
+            with self._as_temporary(name, data) as temporary:
+                if self.token(name) != expected:
+                    return None
+                self.rename_temporary(temporary, name)
+            return _token(self.local_path(name))
+
+    def _swap(self, name: str, data: bytes | None, expected: str | None) -> str | None:
+        """Compare and swap in the object store; one without conditional puts is asked first, and then written."""
+        path = self.path(name)
+        if conditional.is_s3(self.fs):
+            if data is not None:
+                return conditional.put(self.fs, path, data, expected)
+            return expected if expected and conditional.delete(self.fs, path, expected) else None
+        if expected is not None and self.token(name) != expected:
+            return None
+        if data is None:
+            self.fs.rm_file(path)
+            return expected
+        try:
+            self.fs.pipe_file(path, data, mode="overwrite" if expected else "create")
+        except FileExistsError:
+            return None
+        return self.token(name)
+
+    def _take_away(self, name: str, expected: str) -> bool:
+        """Delete a local file if its token is the expected one: take it aside, look, and put another one back."""
+        final, aside = self.local_path(name), self.temporary(name)
+        try:
+            os.rename(final, aside)
+        except FileNotFoundError:
+            return False
+        is_expected = _token(aside) == expected
+        if not is_expected:
+            with contextlib.suppress(FileExistsError):
+                os.link(aside, final)
+        aside.unlink(missing_ok=True)
+        sync_folder(final.parent)
+        return is_expected
+
+    def _ask_fence(self) -> None:
+        if self.fence is not None:
+            self.fence.check()
 
     def remove(self, name: str) -> None:
         """Delete a file, or a folder with its contents, if it exists."""
+        self._ask_fence()
         with self._errors(name), contextlib.suppress(FileNotFoundError):
             self.fs.rm(self.path(name), recursive=True)
             if self.is_local:
                 sync_folder(self.local_path(name).parent)
 
     def remove_temporaries(self) -> None:
-        """Delete the temporary files of a killed run; only for the run that holds the lock."""
+        """Delete the temporary files and folders of a killed run; only for the run that holds the lock."""
         if self.is_local and self.local_path().is_dir():
-            for leftover in self.local_path().rglob(f".*{TEMPORARY_SUFFIX}"):
-                leftover.unlink(missing_ok=True)
+            for leftover in list(self.local_path().rglob(f".*{TEMPORARY_SUFFIX}")):
+                if leftover.is_dir():
+                    shutil.rmtree(leftover, ignore_errors=True)
+                else:
+                    leftover.unlink(missing_ok=True)
 
     def free_bytes(self) -> int | None:
         """Return the free space on the local disk; None for an object store."""
@@ -218,6 +349,12 @@ class Storage:
 
 
 _elsewhere = functools.lru_cache(maxsize=1024)(Storage)
+
+
+def _token(path: Path) -> str:
+    status = path.stat()
+    # The number of a deleted file is soon another's; that has another time.
+    return f"{status.st_ino}.{status.st_mtime_ns}.{status.st_size}"
 
 
 def sync_folder(folder: Path) -> None:

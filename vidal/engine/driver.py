@@ -21,7 +21,6 @@ from vidal.clip import SCHEMA_VERSION
 from vidal.dataset import plan as plans
 from vidal.dataset import removals, usage
 from vidal.dataset.dataset import Dataset, DatasetInfo, committed, read_info, write_info
-from vidal.dataset.lock import NAME as LOCK_NAME
 from vidal.dataset.lock import Lock
 from vidal.dataset.removals import Removals
 from vidal.dataset.revisions import INFO_NAME
@@ -108,7 +107,6 @@ def build(run: Run) -> None:
 
 def complete(run: Run) -> None:
     """Resume every phase and run it to the end; the caller holds the lock."""
-    run.storage.remove_temporaries()
     phases = run.recipe.phases()
     run.progress.begin_run([[stage.step_name() for stage in phase.stages] for phase in phases])
     previous: Storage | None = None
@@ -127,9 +125,8 @@ def _check_owner(recipe: Recipe, storage: Storage) -> DatasetInfo | None:
     info = read_info(storage)
     if info is None:
         # A run that was killed before its plan was complete leaves these; anything else is somebody's own.
-        foreign = [
-            n for n in storage.names("") if n not in (LOCK_NAME, "phases", plans.DISCOVERED, usage.FOLDER, plans.NAME)
-        ]
+        own = ("phases", plans.DISCOVERED, usage.FOLDER, plans.NAME)
+        foreign = [name for name in storage.names("") if name not in own]
         if foreign and storage.is_local:
             raise OutputError(
                 f"{storage.address}: the folder is not empty and has no {INFO_NAME} "

@@ -24,7 +24,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load
 from torch import Tensor
 
-from vidal.dataset.storage import Storage, sync_folder
+from vidal.dataset.storage import Fence, Storage, sync_folder
 from vidal.errors import ModelError, VidalWarning, storage_errors
 
 FOLDER = "checkpoints"
@@ -65,8 +65,12 @@ class Checkpoint:
 class Checkpoints:
     """The checkpoints of one run."""
 
-    def __init__(self, run: Path, keep_last: int = 3, keep_every: int | None = None) -> None:
+    def __init__(
+        self, run: Path, keep_last: int = 3, keep_every: int | None = None, fence: Fence | None = None
+    ) -> None:
+        """``fence`` is asked before a checkpoint gets its name, and before any is deleted."""
         self.folder = run / FOLDER
+        self._fence = fence
         self._keep_last, self._keep_every = keep_last, keep_every
 
     def save(
@@ -76,13 +80,16 @@ class Checkpoints:
         """Write the checkpoint after ``step`` steps and delete old ones, as ``keep_last`` and ``keep_every`` say.
 
         ``bases`` are digests of the frozen weights, by tower, that ``model`` leaves out.
-        Raises `StorageError` if it cannot be written; earlier checkpoints are then unchanged.
+        Raises `StorageError` if it cannot be written, and `MachineError` if the lock was lost; earlier checkpoints are
+        then unchanged.
         """
         state = {"step": step, **({"bases": dict(bases)} if bases else {})}
         final = self.folder / f"{step:06d}"
         temporary = self.folder / f".{final.name}{_TEMPORARY}"
         with storage_errors(str(final)):
             try:
+                # An owner that lost the lock must not sweep its successor's folder either.
+                self._ask_fence()
                 self._sweep()
                 # A killed writer's folder of this name is gone by now, or it could not be made.
                 temporary.mkdir(parents=True)
@@ -93,6 +100,7 @@ class Checkpoints:
                 }
                 _write(temporary / _SUMS, [json.dumps(sums, indent=1).encode()])
                 sync_folder(temporary)
+                self._ask_fence()
                 # A folder cannot be replaced while it has files. A kill between the two renames costs this checkpoint
                 # only: the earlier one is still there.
                 if final.exists():
@@ -114,6 +122,10 @@ class Checkpoints:
                 shutil.rmtree(path, ignore_errors=True)
         return final
 
+    def _ask_fence(self) -> None:
+        if self._fence is not None:
+            self._fence.check()
+
     def best(self) -> tuple[int, float] | None:
         """Return the step and the score of the best checkpoint; None if the run has recorded none."""
         try:
@@ -124,7 +136,7 @@ class Checkpoints:
 
     def mark_best(self, step: int, score: float) -> None:
         """Record the checkpoint after ``step`` steps as the best one, which is then kept."""
-        Storage(str(self.folder)).write(_BEST, json.dumps({"step": step, "score": score}).encode())
+        Storage(str(self.folder), self._fence).write(_BEST, json.dumps({"step": step, "score": score}).encode())
 
     def named(self, name: str) -> Checkpoint | None:
         """Return a checkpoint: ``latest``, ``best``, or the one after so many steps; None if there is no intact one."""
@@ -146,6 +158,7 @@ class Checkpoints:
 
     def set_aside(self, step: int) -> list[str]:
         """Rename the checkpoints of ``step`` or more steps, so that no run resumes from them; return their names."""
+        self._ask_fence()
         paths = [path for path in self._all() if int(path.name) >= step]
         for path in paths:
             aside = path.with_name(path.name + _ASIDE)

@@ -114,10 +114,10 @@ def train(
             folder.path.mkdir(parents=True, exist_ok=True)
             folder.claim(info, resume=resume)
             folder.write_split(data_of_run.split())
-        # No rank looks for checkpoints before the folder is known to be this run's.
-        barrier()
-        with Lock(Storage(str(folder.path))) if here.is_main else nullcontext():
-            return _Run(recipe, folder, data_of_run, encoder.to(here.device), here, console, quiet=quiet).go()
+        with Lock(Storage(str(folder.path))) if here.is_main else nullcontext() as lock:
+            # No rank looks for checkpoints, or writes a text, before the folder is known to be this run's.
+            barrier()
+            return _Run(recipe, folder, data_of_run, encoder.to(here.device), here, console, lock, quiet=quiet).go()
 
 
 class _Run:
@@ -125,7 +125,7 @@ class _Run:
 
     def __init__(
         self, recipe: TrainRecipe, folder: RunFolder, data: Material, encoder: Encoder, here: World,
-        console: Console, *, quiet: bool,
+        console: Console, lock: Lock | None, *, quiet: bool,
     ) -> None:  # fmt: skip
         self.recipe, self.folder, self.data, self.encoder, self.here = recipe, folder, data, encoder, here
         self.console, self.quiet = console, quiet
@@ -138,7 +138,7 @@ class _Run:
             batch_size=recipe.batch_size, seed=recipe.seed, epochs=recipe.epochs, steps=recipe.steps, ranks=here.size,
             pair_weights=pair_weights or None, drop_last=recipe.data.drop_last,
         )  # fmt: skip
-        self.checkpoints = Checkpoints(folder.path, recipe.checkpoints.keep_last, recipe.checkpoints.keep_every)
+        self.checkpoints = Checkpoints(folder.path, recipe.checkpoints.keep_last, recipe.checkpoints.keep_every, lock)
         # The towers of another run may change or go, so a run that starts from them stores all of its weights.
         self.bases = encoder.base_digests() if recipe.init_from is None else {}
         latest = self.checkpoints.latest()

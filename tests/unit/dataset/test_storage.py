@@ -82,14 +82,13 @@ def test_a_write_is_synced_before_it_is_renamed_and_its_folder_after(
 
 def test_of_two_who_create_one_wins_and_no_reader_sees_an_empty_file(tmp_path: Path) -> None:
     storage = here(tmp_path)
-    assert [storage.create_exclusively("lock", b"me"), storage.create_exclusively("lock", b"you")] == [True, False]
+    mine, yours = storage.create("lock", b"me"), storage.create("lock", b"you")
+    assert (mine, yours) == (storage.token("lock"), None)
     assert storage.read("lock") == b"me"
     assert [path.name for path in tmp_path.iterdir()] == ["lock"]
 
 
-def test_create_exclusively_does_without_links_where_there_are_none(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_create_does_without_links_where_there_are_none(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def no_links(*_: object) -> None:
         raise OSError(errno.EPERM, "no links here")
 

@@ -12,6 +12,8 @@ from pathlib import Path
 import pytest
 import torch
 
+from vidal.dataset.lock import FOLDER, LostLockError, take
+from vidal.dataset.storage import Storage
 from vidal.errors import ModelError, StorageError, VidalWarning
 from vidal.train.checkpoint import Checkpoints
 
@@ -45,6 +47,21 @@ def test_those_of_each_so_many_steps_stay_for_good(tmp_path: Path) -> None:
     for step in (10, 20, 30, 40, 50, 60, 70):
         checkpoints.save(step, MODEL, OPTIMISER)
     assert sorted(path.name for path in checkpoints.folder.iterdir()) == ["000020", "000040", "000060", "000070"]
+
+
+def test_a_training_that_lost_its_folder_saves_and_deletes_nothing_there(two: Checkpoints, tmp_path: Path) -> None:
+    late = Checkpoints(tmp_path, keep_last=1, fence=take(Storage(str(tmp_path))).fence)
+    late.save(30, MODEL, OPTIMISER)
+    (tmp_path / FOLDER / "000001").write_text("{}")
+    take(Storage(str(tmp_path)))
+    two.save(40, MODEL, OPTIMISER)
+    under_way = two.folder / ".000050.tmp"
+    under_way.mkdir()
+    for attempt in (lambda: late.save(40, OPTIMISER, MODEL), lambda: late.set_aside(30)):
+        with pytest.raises(LostLockError, match=r"lost the lock to pid"):
+            attempt()
+    assert sorted(path.name for path in two.folder.iterdir()) == [under_way.name, "000030", "000040"]
+    assert (latest := two.latest()) is not None and torch.equal(latest.model()["w"], MODEL["w"])
 
 
 HARM = {
