@@ -71,6 +71,7 @@ def tune_text(tower: TextTower, mode: TextTune, lora: LoraSettings | None = None
 
 def _inject(module: nn.Module, lora: LoraSettings, targets: str) -> None:
     from peft import LoraConfig, inject_adapter_in_model
+    from peft.tuners.tuners_utils import BaseTunerLayer
 
     config = LoraConfig(
         r=lora.rank, lora_alpha=lora.alpha, lora_dropout=lora.dropout, bias="none",
@@ -78,6 +79,10 @@ def _inject(module: nn.Module, lora: LoraSettings, targets: str) -> None:
         target_modules=targets,
     )  # fmt: skip
     inject_adapter_in_model(config, module)
+    for adapted in module.modules():
+        if isinstance(adapted, BaseTunerLayer):
+            # Autocast casts for the adapters as for the rest; peft would cast their input to float32 before.
+            adapted.cast_input_dtype_enabled = False  # type: ignore[assignment]
 
 
 def merged_text(tower: TextTower) -> ClipText | SentenceModel:

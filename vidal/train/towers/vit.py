@@ -30,6 +30,9 @@ class Attention(nn.Module):
         self.out_proj = nn.Linear(width, width)
 
     def forward(self, x: Tensor, mask: Tensor | None = None) -> Tensor:
+        if torch.is_autocast_enabled(x.device.type):
+            # Autocast would cast the norm's float32 in each of the three projections, and for each of their adapters.
+            x = x.to(torch.get_autocast_dtype(x.device.type))
         q, k, v = (
             project(x).reshape(*x.shape[:2], self.heads, -1).transpose(1, 2)
             for project in (self.q_proj, self.k_proj, self.v_proj)
