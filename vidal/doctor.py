@@ -6,6 +6,7 @@ import contextlib
 import os
 import platform
 import re
+import secrets
 import time
 from collections.abc import Iterable, Iterator
 from dataclasses import asdict, dataclass
@@ -18,6 +19,7 @@ import yaml
 
 from vidal import extras
 from vidal.clip import Clip
+from vidal.dataset.storage import Storage
 from vidal.errors import ModelError, OutputError, ToolError, VidalError
 from vidal.models import packages
 from vidal.models.auto import first_line
@@ -55,9 +57,14 @@ class Examination(list[Finding]):
         return {"ok": self.is_well, "findings": [asdict(finding) for finding in self]}
 
 
-def examine(recipe: Path | None) -> Examination:
-    """Check the machine, and each stage of the recipe if one is given; raises `VidalError` for a bad recipe."""
+def examine(recipe: Path | None, out: str | None = None) -> Examination:
+    """Check the machine, each stage of the recipe, and whether ``out`` can hold a dataset's lock, where they are given.
+
+    Raises `VidalError` for a bad recipe.
+    """
     findings = Examination(_machine())
+    if out is not None:
+        findings.append(examine_store(Storage(out)))
     if recipe is not None:
         findings += _models(models_of(recipe)) if _is_training(recipe) else _stages(recipe)
     return findings
@@ -181,6 +188,31 @@ def _machine() -> Iterator[Finding]:
 
         gpus = [torch.cuda.get_device_name(index) for index in range(torch.cuda.device_count())]
         yield Finding(what="gpu", is_well=True, detail=", ".join(gpus) or "none; every stage runs on the CPU")
+
+
+def examine_store(storage: Storage) -> Finding:
+    """Write, swap and delete a small file, and try what must be refused."""
+    what, name = f"out {storage.address}", f"vidal-doctor-{secrets.token_hex(8)}"
+    if storage.is_local and not storage.exists():
+        return Finding(what=what, is_well=True, detail="no folder yet")
+    try:
+        first = storage.create(name, b"first")
+        try:
+            second = storage.swap(name, b"second", first or "")
+            allowed = {
+                "create": storage.create(name, b"third"),
+                "replace": storage.swap(name, b"fourth", first or ""),
+                "delete": storage.swap(name, None, first or ""),
+            }
+        finally:
+            storage.remove(name)
+    except VidalError as error:
+        return Finding(what=what, is_well=False, detail=str(error))
+    if first and second and not any(allowed.values()):
+        return Finding(what=what, is_well=True, detail="of two writers at once, one is refused")
+    done = ", ".join(act for act, token in allowed.items() if token)
+    detail = f"ignores If-None-Match and If-Match ({done or 'a first put is refused'}): two runs could write at once"
+    return Finding(what=what, is_well=False, detail=detail)
 
 
 def _stages(path: Path) -> Iterator[Finding]:

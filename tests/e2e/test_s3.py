@@ -25,6 +25,7 @@ from vidal.dataset.remove import remove
 from vidal.dataset.revise import drop
 from vidal.dataset.storage import Storage
 from vidal.dataset.verify import verify
+from vidal.doctor import examine_store
 from vidal.engine.local import InProcessEngine, PoolEngine
 from vidal.engine.refilter import refilter
 from vidal.errors import OutputError, StorageError
@@ -131,6 +132,24 @@ def test_a_store_without_credentials_says_what_to_set(
     done = process("status", f"s3://{BUCKET}/some/where/out")
     assert (done.returncode, done.stdout, done.stderr.count("\n")) == (1, "", 1)
     assert "set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY" in done.stderr
+
+
+def test_the_doctor_tells_a_store_that_refuses_a_second_writer_from_one_that_does_not(
+    endpoint: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    address = f"s3://{BUCKET}/new"
+    assert examine_store(Storage(address)).is_well
+    store = type(fsspec.filesystem("s3"))
+    inner = store.call_s3
+
+    def without_conditions(self: object, method: str, *more: object, **keys: object) -> object:
+        return inner(self, method, *more, **{k: v for k, v in keys.items() if not k.startswith("If")})
+
+    monkeypatch.setattr(store, "call_s3", without_conditions)
+    finding = examine_store(Storage(address))
+    assert not finding.is_well and "(create, replace, delete): two runs could write at once" in finding.detail
+    assert stored(address) == {}
+    assert not examine_store(Storage("s3://nobodys/new")).is_well
 
 
 def test_an_export_goes_to_the_store(built: tuple[Path, str]) -> None:

@@ -92,7 +92,7 @@ MAY_IMPORT = {
     "terms": ["errors", "caption.words", "sources.source"],
     "build": ["errors", "extras", "models.inventory", "dataset", "recipe", "engine", "report"],
     "trial": ["errors", "clip", "stage", "media", "stages"],
-    "doctor": ["errors", "extras", "settings", "clip", "stage", "media", "models", "recipe", "train.recipe", "trial"],
+    "doctor": ["errors", "extras", "settings", "clip", "dataset", "stage", "media", "models", "recipe", "train.recipe", "trial"],
     "templates": ["errors"],
     "commands": [
         "errors", "extras", "settings", "record", "modality", "dataset", "reader", "export", "models", "stages", "recipe",

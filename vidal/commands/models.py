@@ -20,12 +20,16 @@ def doctor(
     recipe: Annotated[
         Path | None, typer.Argument(metavar="RECIPE", help="Recipe whose models are loaded and checked.")
     ] = None,
+    out: Annotated[
+        str | None,
+        typer.Option(help="Folder or address of a dataset, such as s3://bucket/folder, to check for its lock."),
+    ] = None,
     as_json: JsonOption = False,
 ) -> None:
     """Check this machine: Python, FFmpeg, Ray, cores, memory, and the models of a recipe."""
     from vidal.doctor import examine
 
-    findings = examine(recipe)
+    findings = examine(recipe, out)
     show(findings, as_json)
     if not findings.is_well:
         raise typer.Exit(1)
