@@ -17,7 +17,6 @@ from vidal.modality.image_bytes import MAX_PIXELS
 from vidal.modality.modality import Array, Shown
 
 if TYPE_CHECKING:
-    import torch
     from torch import Tensor
 
 
@@ -41,10 +40,8 @@ class DepthTransform(ImageTransform):
     channels: ClassVar[int] = 1
 
     @property
-    def prepared_dtype(self) -> torch.dtype:
-        import torch
-
-        return torch.int16
+    def prepared_dtype(self) -> str:
+        return "int16"
 
     def planes(self, array: Array) -> Tensor:
         import torch

@@ -114,10 +114,8 @@ class ImageTransform(DeviceTransform):
         return (self.frames, self.size, self.size, self.channels)
 
     @property
-    def prepared_dtype(self) -> torch.dtype:
-        import torch
-
-        return torch.uint8
+    def prepared_dtype(self) -> str:
+        return "uint8"
 
     def prepare(self, array: Array, rng: Rng) -> Prepared:
         """Resize and crop frames (t, h, w[, 3]) to (t, size, size, channels)."""

@@ -12,7 +12,6 @@ import numpy.typing as npt
 from pydantic import BaseModel, ConfigDict
 
 if TYPE_CHECKING:
-    import torch
     from torch import Tensor
 
 Array = npt.NDArray[Any]
@@ -67,11 +66,9 @@ class Transform(BaseModel, ABC):
         return self.input_shape
 
     @property
-    def prepared_dtype(self) -> torch.dtype:
-        """Data type of what `prepare` returns."""
-        import torch
-
-        return torch.float32
+    def prepared_dtype(self) -> str:
+        """Name of the torch data type of what `prepare` returns."""
+        return "float32"
 
     def prepare(self, array: Array, rng: Rng) -> Prepared:
         """Do the part of the worker process; raises `ClipError` if the sample cannot be converted."""
@@ -94,7 +91,7 @@ class DeviceTransform(Transform):
 
     @property
     @abstractmethod
-    def prepared_dtype(self) -> torch.dtype: ...
+    def prepared_dtype(self) -> str: ...
 
     @abstractmethod
     def prepare(self, array: Array, rng: Rng) -> Prepared: ...
@@ -104,10 +101,8 @@ class DeviceTransform(Transform):
 
     def __call__(self, array: Array, rng: Rng) -> Tensor:
         """Do both parts at once, on the CPU."""
-        import torch
-
         prepared = self.prepare(array, rng)
-        mirrored = torch.ones(1, dtype=torch.bool) if prepared.is_mirrored else None
+        mirrored = prepared.values.new_ones(1).bool() if prepared.is_mirrored else None
         return self.finish(prepared.values[None], mirrored)[0]
 
 

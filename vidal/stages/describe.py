@@ -9,8 +9,7 @@ from dataclasses import asdict, dataclass
 from types import NoneType, UnionType
 from typing import Annotated, Any, Literal, Union, get_args, get_origin
 
-from pydantic import BaseModel
-from pydantic_core import to_jsonable_python
+from pydantic import BaseModel, TypeAdapter
 
 from vidal.stage import Decision, Stage
 from vidal.stages import CATALOGUE, named_step
@@ -122,7 +121,7 @@ def settings_of(kind: type[BaseModel], given: BaseModel | None = None, prefix: s
         default = defaults.get(name)
         if name not in defaults and not field.is_required():
             # Of a field that is left out of a dump while it has its default.
-            default = to_jsonable_python(field.get_default(call_default_factory=True))
+            default = TypeAdapter(Any).dump_python(field.get_default(call_default_factory=True), mode="json")
         yield Setting(
             name=f"{prefix}{field.alias or name}", type=_type(field.annotation), default=default,
             is_required=field.is_required(), bounds=", ".join(bounds),

@@ -8,14 +8,7 @@ import torch
 from torch import Tensor
 from torch.distributed.tensor import DTensor, distribute_tensor
 
-_WRAPPERS = ("module.", "_orig_mod.", "_checkpoint_wrapped_module.", "_fsdp_wrapped_module.")
-
-
-def clean_name(name: str) -> str:
-    """Return a parameter name without the prefixes of DDP, FSDP, `torch.compile` and activation checkpointing."""
-    for wrapper in _WRAPPERS:
-        name = name.removeprefix(wrapper).replace(f".{wrapper}", ".")
-    return name
+from vidal.train.towers.weights import clean_name
 
 
 def full_state(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:

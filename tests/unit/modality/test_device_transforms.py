@@ -44,7 +44,10 @@ def test_a_batch_is_mirrored_and_normalised_on_the_device(transform, array, low,
     samples = [transform.prepare(array, np.random.default_rng(seed)) for seed in range(12)]
     assert {sample.is_mirrored for sample in samples} == {False, True}
     values = torch.stack([sample.values for sample in samples])
-    assert (values.dtype, tuple(values.shape[1:])) == (transform.prepared_dtype, transform.prepared_shape)
+    assert (values.dtype, tuple(values.shape[1:])) == (
+        getattr(torch, transform.prepared_dtype),
+        transform.prepared_shape,
+    )
     assert (dtype, bytes_per_pixel * transform.frames * 48 * 48) == (values.dtype, values[0].nbytes)
     mirrored = torch.tensor([sample.is_mirrored for sample in samples])
     made = transform.finish(values.to(device), mirrored.to(device)).cpu()

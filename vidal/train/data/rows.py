@@ -68,7 +68,7 @@ def layout(pair: Pair, rows: int, transforms: Mapping[str, Transform], tokens: i
     for side in pair:
         if side != "text":
             transform = transforms[side]
-            fields[side] = Field(transform.prepared_dtype, (rows, *transform.prepared_shape))
+            fields[side] = Field(getattr(torch, transform.prepared_dtype), (rows, *transform.prepared_shape))
             fields[f"{side}.mirrored"] = Field(torch.bool, (rows,))
         elif tokens is not None:
             fields["input_ids"] = fields["attention_mask"] = Field(torch.int64, (rows, tokens))
@@ -168,11 +168,11 @@ def load_input(
     # A checksum costs a fifteenth of decoding a JPEG, but nothing else reveals a zeroed block inside one.
     verify = not all(suffix.endswith(SELF_CHECKED) for suffix in suffixes)
     prepared = transform.prepare(kind.decode(samples.read(i, modality, suffixes, verify=verify)), rng)
-    if prepared.values.dtype != transform.prepared_dtype:
+    if prepared.values.dtype != getattr(torch, transform.prepared_dtype):
         # A slab has one data type: writing another into it would lose digits without a word.
         raise UserError(
             f"modality {modality}: its transform prepares {prepared.values.dtype}, but declares a prepared_dtype of "
-            f"{transform.prepared_dtype}"
+            f"torch.{transform.prepared_dtype}"
         )
     return prepared
 

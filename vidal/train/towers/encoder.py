@@ -12,14 +12,13 @@ import torch
 from torch import Tensor, nn
 
 from vidal.errors import ModelError, RecipeError
-from vidal.train.full_state import clean_name
 from vidal.train.towers.config import checked
 from vidal.train.towers.settings import LoraSettings, TextTune, TowerSettings, VisionSettings
 from vidal.train.towers.start import tower_from
 from vidal.train.towers.text import TextTower
 from vidal.train.towers.tune import merged, merged_text, tune, tune_text
 from vidal.train.towers.vit import VisionTower
-from vidal.train.towers.weights import State, digest, put
+from vidal.train.towers.weights import State, clean_name, digest, put
 
 __all__ = ["Encoder", "TextTower", "TowerSettings", "VisionSettings", "VisionTower", "tower_from"]
 

@@ -26,6 +26,7 @@ Module = TypeVar("Module", bound=nn.Module)
 _SMALL_FILES = ("*.json", "*.txt", "*.model", "1_Pooling/*")
 _SAFE = ("model.safetensors", "model-*.safetensors")
 _PICKLE = ("pytorch_model.bin", "pytorch_model-*.bin")
+_WRAPPERS = ("module.", "_orig_mod.", "_checkpoint_wrapped_module.", "_fsdp_wrapped_module.")
 _MAX_NAMES = 3
 """The number of tensor names that an error message lists."""
 
@@ -33,6 +34,13 @@ _MAX_NAMES = 3
 def brief(error: Exception) -> str:
     """Return the first 200 characters of an error's message, on one line."""
     return " ".join(str(error).split())[:200]
+
+
+def clean_name(name: str) -> str:
+    """Return a parameter name without the prefixes of DDP, FSDP, `torch.compile` and activation checkpointing."""
+    for wrapper in _WRAPPERS:
+        name = name.removeprefix(wrapper).replace(f".{wrapper}", ".")
+    return name
 
 
 def model_folder(reference: str | Path) -> Path:
