@@ -10,7 +10,7 @@ ENGINE ?= ray
 WORKERS ?=
 RAY_ADDRESS ?=
 SET ?=
-TEST_PROCESSES ?= 3
+TEST_PROCESSES ?= 4
 
 # Where a shell forbids Python to keep its bytecode, every process compiles torch, Ray and vidal again: seconds each.
 unexport PYTHONDONTWRITEBYTECODE
@@ -41,7 +41,7 @@ build-shards: setup ## Build the sample dataset, or RECIPE=… OUT=… RAY_ADDRE
 report: setup ## Write report.html of OUT
 	$(BIN)/vidal report $(OUT)
 
-test: setup ## Run the tests (1,200 s of CPU, 13 minutes on two idle cores)
+test: setup ## Run the tests (1,030 s of CPU, ten and a half minutes on two idle cores)
 	$(BIN)/python -m pytest -n $(TEST_PROCESSES) --dist loadfile --no-loadscope-reorder
 
 test-slow: setup ## Run the long tests too: 20 kills, all engines and worker counts
