@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -61,18 +62,22 @@ def test_a_class_is_the_normalised_mean_of_its_prompts(samples: Samples) -> None
 
 
 @pytest.mark.parametrize(
-    ("text", "said"),
+    ("read", "text", "said"),
     [
-        ("a photo\n", "'a photo' lacks the placeholder {c}"),
-        ("\n", "has no templates"),
-        (None, "cannot be read as a list"),
+        (read_templates, "a photo\n", "'a photo' lacks the placeholder {c}"),
+        (read_templates, "\n", "has no templates"),
+        (read_templates, None, "cannot be read as a list"),
+        (read_class_names, "one\n\n", "has 1 classes"),
+        (read_class_names, None, "cannot be read as a list"),
     ],
 )
-def test_templates_that_are_none_are_one_line(tmp_path: Path, text: str | None, said: str) -> None:
+def test_a_file_of_no_templates_or_classes_is_one_line(
+    tmp_path: Path, read: Callable[[Path], object], text: str | None, said: str
+) -> None:
     if text is not None:
-        (tmp_path / "t.txt").write_text(text)
+        (tmp_path / "list.txt").write_text(text)
     with pytest.raises(SourceError) as caught:
-        read_templates(tmp_path / "t.txt")
+        read(tmp_path / "list.txt")
     assert said in str(caught.value) and "\n" not in str(caught.value)
 
 
@@ -96,12 +101,3 @@ def test_classes_of_a_file_have_names_of_their_own_and_may_have_no_clip(samples:
     assert classes == names and [labels[n] for n in range(CLIPS)] == samples.column("caption").to_pylist()
     with pytest.raises(SourceError, match=f"label '{captions[1]}' of column `caption` is not in the list of classes"):
         labels_of(samples, range(CLIPS), "caption", {captions[0]: "a", **dict.fromkeys(captions[2:], "b")})
-
-
-@pytest.mark.parametrize(("text", "said"), [("one\n\n", "has 1 classes"), (None, "cannot be read as a list")])
-def test_a_file_without_classes_is_one_line(tmp_path: Path, text: str | None, said: str) -> None:
-    if text is not None:
-        (tmp_path / "classes.txt").write_text(text)
-    with pytest.raises(SourceError) as caught:
-        read_class_names(tmp_path / "classes.txt")
-    assert said in str(caught.value) and "\n" not in str(caught.value)
