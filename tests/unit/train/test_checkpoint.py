@@ -49,6 +49,19 @@ def test_those_of_each_so_many_steps_stay_for_good(tmp_path: Path) -> None:
     assert sorted(path.name for path in checkpoints.folder.iterdir()) == ["000020", "000040", "000060", "000070"]
 
 
+def test_the_best_one_stays_until_another_is_better_or_it_led_to_nothing(two: Checkpoints) -> None:
+    two.mark_best(10, 0.5)
+    for step in (30, 40, 50):
+        two.save(step, MODEL, OPTIMISER)
+    best = two.named("best")
+    assert best is not None and (best.step, two.best()) == (10, (10, 0.5))
+    two.mark_best(50, 0.6)
+    two.save(60, MODEL, OPTIMISER)
+    assert sorted(path.name for path in two.folder.iterdir()) == ["000040", "000050", "000060", "best.json"]
+    two.set_aside(50)
+    assert (two.best(), two.named("best"), two.named("000050")) == (None, None, None)
+
+
 def test_a_training_that_lost_its_folder_saves_and_deletes_nothing_there(two: Checkpoints, tmp_path: Path) -> None:
     late = Checkpoints(tmp_path, keep_last=1, fence=take(Storage(str(tmp_path))).fence)
     late.save(30, MODEL, OPTIMISER)
