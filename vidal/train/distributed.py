@@ -109,32 +109,44 @@ class _GatherRows(torch.autograd.Function):
     """All-gather of rows in rank order, whose backward pass sums a row's gradient over all ranks."""
 
     @staticmethod
-    def forward(ctx: Any, rows: Tensor) -> Tensor:
-        return _gathered(rows)
+    def forward(ctx: Any, *rows: Tensor) -> tuple[Tensor, ...]:
+        # An output that nothing uses has no gradient then, on any rank, and none is summed.
+        ctx.set_materialize_grads(False)
+        ranks = dist.get_world_size()
+        # As bytes: the tensors differ in data type.
+        own = [part.flatten().view(torch.uint8) for part in rows]
+        block = torch.cat(own)
+        blocks = block.new_empty(ranks * len(block))
+        dist.all_gather_single(blocks, block)
+        parts = torch.split(blocks.view(ranks, -1), [len(part) for part in own], dim=1)
+        gathered = tuple(
+            part.contiguous().view(row.dtype).view(-1, *row.shape[1:]) for part, row in zip(parts, rows, strict=True)
+        )
+        needs = zip(gathered, ctx.needs_input_grad, strict=True)
+        ctx.mark_non_differentiable(*(part for part, has_gradient in needs if not has_gradient))
+        return gathered
 
     @staticmethod
-    def backward(ctx: Any, *gradients: Tensor) -> Tensor:
-        # A copy, as all_reduce works in place, and autograd may pass the same tensor to other functions.
-        summed = gradients[0].clone(memory_format=torch.contiguous_format)
-        dist.all_reduce(summed)
-        return summed.chunk(dist.get_world_size())[dist.get_rank()]
+    def backward(ctx: Any, *gradients: Tensor | None) -> tuple[Tensor | None, ...]:
+        ranks = dist.get_world_size()
+        given = [gradient.reshape(ranks, -1) for gradient in gradients if gradient is not None]
+        of_ranks = torch.cat(given, dim=1)
+        summed = of_ranks.new_empty(of_ranks.shape[1])
+        dist.reduce_scatter_single(summed, of_ranks.view(-1))
+        parts = iter(torch.split(summed, [gradient.shape[1] for gradient in given]))
+        return tuple(None if g is None else next(parts).view(-1, *g.shape[1:]) for g in gradients)
 
 
-def gather_rows(rows: Tensor, *, with_gradient: bool) -> Tensor:
-    """Gather (b, …) of every rank, b the same on each, as (ranks * b, …); differentiable if ``with_gradient``."""
+def gather_rows(*rows: Tensor) -> tuple[Tensor, ...]:
+    """Gather tensors (b, …) of every rank, b the same on each, as (ranks * b, …), in one collective.
+
+    The result is differentiable with respect to the tensors that require a gradient; the backward pass is one
+    collective, too.
+    """
     if not is_distributed():
         return rows
-    if with_gradient and rows.requires_grad:
-        gathered: Tensor = _GatherRows.apply(rows)
-        return gathered
-    return _gathered(rows.detach())
-
-
-def _gathered(rows: Tensor) -> Tensor:
-    parts = [torch.empty_like(rows, memory_format=torch.contiguous_format) for _ in range(dist.get_world_size())]
-    # The collective takes contiguous tensors only.
-    dist.all_gather(parts, rows.contiguous())
-    return torch.cat(parts)
+    gathered: tuple[Tensor, ...] = _GatherRows.apply(*rows)
+    return gathered
 
 
 def total(value: Tensor) -> Tensor:

@@ -76,8 +76,8 @@ def sigmoid(
 ) -> Tensor:  # fmt: skip
     """Return the pairwise sigmoid loss of SigLIP: its sum over all pairs of valid rows, divided by the number of rows.
 
-    Text features are gathered in one collective, where SigLIP's ring exchange has many; logits are computed for
-    ``chunk_rows`` of them at a time, and recomputed in the backward pass.
+    Features are gathered in one collective, where SigLIP's ring exchange has many; logits are computed for
+    ``chunk_rows`` texts at a time, and recomputed in the backward pass.
     """
     rows = _Rows(image_features, text_features, valid, group)
     chunks = [slice(start, start + chunk_rows) for start in range(0, len(rows.all_text), chunk_rows)]
@@ -112,10 +112,9 @@ class _Rows:
         gathers = is_distributed() and not is_gathered
         self.ranks = torch.distributed.get_world_size() if gathers else 1
         self.offset = torch.distributed.get_rank() * len(image) if gathers else 0
-        self.all_image = gather_rows(self.image, with_gradient=True) if gathers else self.image
-        self.all_text = gather_rows(self.text, with_gradient=True) if gathers else self.text
-        self.all_valid = gather_rows(self.valid, with_gradient=False) if gathers else self.valid
-        self.all_group = group if group is None or not gathers else gather_rows(group, with_gradient=False)
+        own = (self.image, self.text, self.valid, *([] if group is None else [group]))
+        self.all_image, self.all_text, self.all_valid, *groups = gather_rows(*own) if gathers else own
+        self.all_group = groups[0] if groups else None
         # At least 1: the loss of a batch without a valid row is 0, not NaN.
         self.count = self.all_valid.sum().clamp(min=1)
 

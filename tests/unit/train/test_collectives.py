@@ -1,4 +1,4 @@
-"""A step on two ranks has one collective beside those of the loss and of DDP, and all that is summed is in it."""
+"""A step on two ranks has two collectives of the loss and one of its numbers, beside those of DDP."""
 
 from __future__ import annotations
 
@@ -26,7 +26,10 @@ from vidal.train.towers.vit import VisionTower
 ROWS = 4
 SIDES = ("depth", "audio")
 SIZES = VisionSettings(hidden_size=16, layers=1, heads=2, patch_size=4, image_size=8, projection_dim=6)
-COLLECTIVES = ("all_reduce", "all_gather", "broadcast", "broadcast_object_list", "all_gather_object", "barrier")
+COLLECTIVES = (
+    "all_reduce", "all_gather", "all_gather_single", "reduce_scatter_single", "broadcast", "broadcast_object_list",
+    "all_gather_object", "barrier",
+)  # fmt: skip
 
 
 def batch(rank: int, step: int) -> Batch:
@@ -88,7 +91,7 @@ def second_step(rank: int, ranks: int) -> dict[str, Any]:
 def test_a_step_sums_its_numbers_at_once() -> None:
     first, second = on_ranks(2, second_step)
     assert first == second
-    # Of the loss: both sides and which rows count are gathered, and the gradient of each side is summed.
-    assert first["calls"] == {"all_gather": 3, "all_reduce": 2 + 1}
+    # Of the loss: both sides and which rows count are gathered, and the gradients of both are summed.
+    assert first["calls"] == {"all_gather_single": 1, "reduce_scatter_single": 1, "all_reduce": 1}
     # 7 is there three times, and 9 twice among the rows that count.
     assert first["step"][:4] == [False, True, 7, 3 * 2 + 2]

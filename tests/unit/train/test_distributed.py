@@ -29,19 +29,22 @@ def test_one_process_needs_no_group(monkeypatch: pytest.MonkeyPatch) -> None:
         assert here == World(rank=0, size=1, device=torch.device("cpu"))
         assert here.is_main and not dist.is_initialized()
         rows = torch.ones(2, 3, requires_grad=True)
-        assert gather_rows(rows, with_gradient=True) is rows
+        assert gather_rows(rows)[0] is rows
         assert total(torch.tensor(3.0)).item() == 3.0
         assert from_main({"a": 1}) == {"a": 1}
         barrier()
 
 
 def weighted(rank: int, ranks: int) -> dict[str, Tensor]:
-    """Each rank weighs the gathered rows differently, so that a gradient shows who used the row."""
+    """Each rank weighs the gathered rows differently, so that a gradient shows who used the row; nobody uses others."""
     own = torch.full((2, 1), float(rank + 1), dtype=torch.float64, requires_grad=True)
-    everyone = gather_rows(own, with_gradient=True)
+    other = torch.full((2, 3), -1.0 - rank, dtype=torch.float32, requires_grad=True)
+    is_odd, number = torch.tensor([bool(rank % 2)] * 2), torch.tensor([2**48 + rank] * 2)
+    everyone, others, odd, numbers, frozen = gather_rows(own, other, is_odd, number, own.detach())
     (everyone * (rank + 1)).sum().backward()
-    assert own.grad is not None
-    return {"rows": everyone.detach(), "grad": own.grad, "alone": gather_rows(own, with_gradient=False)}
+    assert own.grad is not None and other.grad is None and not frozen.requires_grad
+    return {"rows": everyone.detach(), "grad": own.grad, "others": others.detach(), "odd": odd, "numbers": numbers,
+            "frozen": frozen}  # fmt: skip
 
 
 @pytest.mark.parametrize("ranks", [1, 2, 4])
@@ -49,14 +52,17 @@ def test_gathered_rows_are_in_rank_order_and_take_the_gradient_of_all_who_used_t
     for given in on_ranks(ranks, weighted):
         assert given["rows"].flatten().tolist() == [float(r + 1) for r in range(ranks) for _ in range(2)]
         assert (given["grad"] == sum(range(1, ranks + 1))).all()
-        assert torch.equal(given["alone"], given["rows"])
+        assert torch.equal(given["frozen"], given["rows"])
+        assert given["others"].tolist() == [[-1.0 - r] * 3 for r in range(ranks) for _ in range(2)]
+        assert given["odd"].tolist() == [bool(r % 2) for r in range(ranks) for _ in range(2)]
+        assert given["numbers"].tolist() == [2**48 + r for r in range(ranks) for _ in range(2)]
 
 
 def shared_gradient(rank: int, ranks: int) -> dict[str, Tensor]:
     other = torch.ones(ranks, 1, requires_grad=True)
     # Made before the gathering, its backward pass comes after it, with the very tensor that the gathering was given.
     doubled = other * 2
-    everyone = gather_rows(torch.ones(1, 1, requires_grad=True), with_gradient=True)
+    (everyone,) = gather_rows(torch.ones(1, 1, requires_grad=True))
     ((everyone + doubled) * torch.full((ranks, 1), 3.0)).sum().backward()
     assert other.grad is not None
     return {"other": other.grad}
@@ -110,7 +116,7 @@ def test_ranks_that_were_not_started_together_are_rejected_in_a_line(monkeypatch
 
 
 def meet() -> None:
-    gather_rows(torch.ones(1, 1), with_gradient=False)
+    gather_rows(torch.ones(1, 1))
 
 
 def dies(rank: int, culprit: int) -> None:
@@ -135,7 +141,7 @@ def gives_up(rank: int, culprit: int) -> None:
 
 
 def dies_before_the_backward_pass(rank: int, culprit: int) -> None:
-    rows = gather_rows(torch.ones(1, 1, requires_grad=True), with_gradient=True)
+    (rows,) = gather_rows(torch.ones(1, 1, requires_grad=True))
     if rank == culprit:
         os._exit(9)
     rows.sum().backward()
