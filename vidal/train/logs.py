@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import math
+import secrets
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -18,6 +19,7 @@ from vidal.dataset.storage import Storage
 from vidal.errors import RecipeError, storage_errors
 
 NAME = "log.jsonl"
+WANDB = "wandb.json"
 _PLAIN_EVERY_S = 10.0
 
 
@@ -30,7 +32,9 @@ class RunLog:
     def __init__(
         self, folder: Path, console: Console, *, total_steps: int, start_step: int, every_steps: int,
         tensorboard: bool = False, wandb: str | None = None, quiet: bool = False,
+        recipe: Mapping[str, Any] | None = None,
     ) -> None:  # fmt: skip
+        """``wandb`` is the project of W&B, in which a resumed run goes on; ``recipe`` is its configuration there."""
         self._path = folder / NAME
         self._open = contextlib.ExitStack()
         self._lock = threading.Lock()
@@ -43,7 +47,11 @@ class RunLog:
                 raise RecipeError(
                     "log.wandb: package wandb is not installed; run `pip install wandb`, or unset it"
                 ) from None
-            self._wandb = init(project=wandb, dir=str(folder))
+            self._wandb = init(
+                project=wandb, dir=str(folder), id=_wandb_id(Storage(str(folder))), config=dict(recipe or {}),
+                # Not "must": a run logged offline is not at W&B yet. A resume may change some settings.
+                resume="allow", allow_val_change=True,
+            )  # fmt: skip
             self._open.callback(self._wandb.finish)
         self._writer: Any = None
         if tensorboard:
@@ -128,6 +136,16 @@ def progress_bar(console: Console, what: str, *, quiet: bool) -> Iterator[Callab
     with Progress(*columns, console=console, disable=quiet or not console.is_terminal, transient=True) as progress:
         task = progress.add_task("", total=1)
         yield lambda done, total: progress.update(task, completed=done, total=total)
+
+
+def _wandb_id(storage: Storage) -> str:
+    """Return the id of the run at W&B, which the folder of the run keeps."""
+    try:
+        return str(json.loads(storage.read(WANDB))["id"])
+    except FileNotFoundError:
+        new = secrets.token_hex(8)
+        storage.write(WANDB, json.dumps({"id": new}).encode())
+        return new
 
 
 def _truncate(folder: Path, start_step: int) -> None:

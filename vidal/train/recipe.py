@@ -129,7 +129,7 @@ class LogSettings(Settings):
     tensorboard: bool = False
     """Write TensorBoard event files to the run's folder."""
     wandb: str | None = None
-    """Project of Weights & Biases to log to."""
+    """Project of Weights & Biases to log to; a resumed run goes on in its run there."""
 
 
 class TrainRecipe(Settings):

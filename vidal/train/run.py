@@ -260,6 +260,7 @@ class _Run:
         log = RunLog(
             self.folder.path, self.console, total_steps=self.plan.steps, start_step=self.start,
             every_steps=settings.every_steps, tensorboard=settings.tensorboard, wandb=settings.wandb, quiet=self.quiet,
+            recipe=self.recipe.model_dump(mode="json"),
         )  # fmt: skip
         # Once: the log of a resumed run has them.
         for modality in self.recipe.towers if self.start == 0 else ():

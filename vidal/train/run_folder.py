@@ -3,6 +3,7 @@
 RUN/run.json        recipe, data and towers: everything that the results depend on
 RUN/split.parquet   clip_id, is_held_out: the clips of the run, independent of later changes to the dataset
 RUN/log.jsonl       one line per step or event
+RUN/wandb.json      id of the run at W&B, where it is logged there
 RUN/checkpoints/    000500/ …
 """
 

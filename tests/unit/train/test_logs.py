@@ -6,6 +6,7 @@ import io
 import json
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -15,7 +16,7 @@ from rich.console import Console
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from vidal.errors import RecipeError, StorageError
-from vidal.train.logs import RunLog
+from vidal.train.logs import WANDB, RunLog
 
 NUMBERS = {"pair": "text-depth", "loss": 1.5, "samples_per_s": 20.0, "data_share": 0.25, "lr": 1e-4, "mfu": None}
 
@@ -102,6 +103,41 @@ def test_wandb_that_is_wanted_and_missing_is_one_line_and_cuts_nothing(
     ):
         log(tmp_path, wandb="project")
     assert [line["step"] for line in lines(tmp_path)] == [0]
+
+
+def test_a_resumed_run_goes_on_in_its_run_at_wandb_with_its_recipe(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The real package, which writes to the disk what it would send."""
+    wandb = pytest.importorskip("wandb", reason="a package of the caller's own")
+    monkeypatch.setenv("WANDB_MODE", "offline")
+    monkeypatch.setenv("WANDB_SILENT", "true")
+    for start, lr in ((0, 1.0), (1, 0.5)):
+        with log(tmp_path, start=start, wandb="project", recipe={"batch_size": 8, "optimiser": {"lr": lr}}) as one:
+            one.step({"step": start, **NUMBERS})
+    wandb.teardown()
+    written = list((tmp_path / "wandb").glob("offline-run-*/*.wandb"))
+    assert {path.stem for path in written} == {f"run-{json.loads((tmp_path / WANDB).read_bytes())['id']}"}
+    assert any(b"batch_size" in path.read_bytes() and b'{"lr":0.5}' in path.read_bytes() for path in written)
+
+
+def test_an_id_at_wandb_is_given_once_and_asked_for_at_each_resume(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Holds the arguments only: whether the server goes on in its run is W&B's part."""
+    asked: list[dict[str, Any]] = []
+
+    def init(**keys: Any) -> SimpleNamespace:
+        asked.append(keys)
+        return SimpleNamespace(log=lambda *_, **__: None, finish=lambda: None)
+
+    monkeypatch.setitem(sys.modules, "wandb", SimpleNamespace(init=init))
+    for folder, start in (("a", 0), ("a", 3), ("b", 0)):
+        (tmp_path / folder).mkdir(exist_ok=True)
+        with log(tmp_path / folder, start=start, wandb="project", recipe={"steps": 6}):
+            pass
+    assert asked[0]["id"] == asked[1]["id"] != asked[2]["id"]
+    assert all(a["resume"] == "allow" and a["config"] == {"steps": 6} and a["project"] == "project" for a in asked)
 
 
 def test_a_disk_that_takes_no_more_is_one_line(tmp_path: Path) -> None:
