@@ -102,8 +102,8 @@ MAY_IMPORT = {
 }  # fmt: skip
 
 TRAINER = [
-    "checkpoint", "distributed", "full_state", "gradcache", "health", "loop", "loss", "material", "optim", "recipe", "run",
-    "run_folder",
+    "checkpoint", "distributed", "full_state", "gradcache", "health", "loop", "loss", "material", "optim", "parallel",
+    "recipe", "run", "run_folder",
 ]  # fmt: skip
 
 

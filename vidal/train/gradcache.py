@@ -2,7 +2,8 @@
 
 A contrastive loss needs all embeddings of a batch at once, but the towers' activations of only one chunk at a time:
 the embeddings are computed without a graph, the loss gives the gradient with respect to each, and each chunk is then
-encoded again, with its graph, to backpropagate that gradient (Gao et al., 2021, arXiv 2101.06983).
+encoded again, with its graph, to backpropagate that gradient (Gao et al., 2021, arXiv 2101.06983). The chunk that is
+encoded last before the loss is not encoded again.
 
 Both passes of a chunk must draw the same random numbers, so each chunk's random state is saved and restored; the
 result is exact under dropout as well.
@@ -68,25 +69,34 @@ def backward(
         return value.detach()
     leaves: list[Tensor] = []
     states: list[list[RandomState]] = []
+    embeddings: list[Tensor] = []
     for side in sides:
         chunk_states, embeddings = [], []
-        with torch.no_grad():
-            for rows_of_chunk in slices:
-                chunk_states.append(RandomState(device))
+        for rows_of_chunk in slices:
+            chunk_states.append(RandomState(device))
+            # What is encoded last keeps its graph: one forward pass less, with no more memory. It is backpropagated
+            # before the others, and DDP wants to know in the forward pass whether gradients are averaged after it.
+            is_kept = side is sides[-1] and rows_of_chunk is slices[-1]
+            with side.defer_sync() if is_kept else torch.no_grad():
                 embeddings.append(_encode(side, rows_of_chunk))
         states.append(chunk_states)
         # A leaf without a graph, which accumulates the gradient of the embeddings.
-        leaves.append(torch.cat(embeddings).requires_grad_(side.encode is not None))
+        leaves.append(torch.cat([part.detach() for part in embeddings]).requires_grad_(side.encode is not None))
     value = loss(leaves[0], leaves[1])
     value.backward()  # type: ignore[no-untyped-call]
+    kept = embeddings[-1]
+    if kept.requires_grad and (gradient := leaves[-1].grad) is not None:
+        with sides[-1].defer_sync():
+            torch.autograd.backward(kept, gradient[slices[-1]])
     # The second passes rewind the generators; afterwards they continue as if there had been one pass.
     after = RandomState(device)
     for side, leaf, chunk_states in zip(sides, leaves, states, strict=True):
         if leaf.grad is None:
             continue
-        for rows_of_chunk, state in zip(slices, chunk_states, strict=True):
+        again = slices[:-1] if side is sides[-1] else slices
+        for rows_of_chunk, state in zip(again, chunk_states, strict=False):
             state.restore()
-            with nullcontext() if rows_of_chunk is slices[-1] else side.defer_sync():
+            with nullcontext() if rows_of_chunk is again[-1] else side.defer_sync():
                 torch.autograd.backward(_encode(side, rows_of_chunk), leaf.grad[rows_of_chunk])
     after.restore()
     return value.detach()

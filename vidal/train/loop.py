@@ -154,6 +154,10 @@ class Trainer:
                 embeddings: Tensor = tower(*(x[rows] for x in inputs))
             return embeddings.float()
 
+        if not any(p.requires_grad for p in tower.parameters()):
+            with torch.no_grad():
+                parts = [encode(rows) for rows in gradcache.chunks(len(batch.valid), self._recipe.chunk_size)]
+            return gradcache.Side(embeddings=torch.cat(parts))
         return gradcache.Side(encode=encode, defer_sync=partial(_deferred_sync, tower))
 
     def _kept_patches(self, name: str, batch: Batch) -> list[Tensor]:

@@ -28,7 +28,7 @@ from vidal.train.optim import OptimiserSettings
 from vidal.train.towers.settings import LoraSettings, Settings, TextTune, TowerSettings
 
 Pair = tuple[str, str]
-Precision = Literal["fp32", "bf16"]
+Precision = Literal["fp32", "tf32", "bf16"]
 
 _EXAMPLE = "batch_size=64 or optimiser.lr=1e-4"
 
@@ -164,9 +164,9 @@ class TrainRecipe(Settings):
     steps: int | None = Field(None, ge=1)
     """Length of the run; set either this or ``epochs``."""
     precision: Precision = "fp32"
-    """Compute in float32, or in bfloat16 by autocast."""
-    compile: bool = False
-    """Compile the towers with torch.compile."""
+    """Compute in float32, in float32 with matrix products in TF32 on a GPU, or in bfloat16 by autocast."""
+    compile: bool | None = None
+    """Compile the towers with torch.compile, for about a minute at the start of a run; by default on a GPU."""
     fsdp: bool = False
     """Shard the towers over the ranks (FSDP2) instead of replicating them (DDP); for towers larger than ViT-L."""
     threads: int | None = Field(None, ge=1)

@@ -14,10 +14,6 @@ from typing import Any
 
 import torch
 from rich.console import Console
-from torch import nn
-from torch.distributed.device_mesh import init_device_mesh
-from torch.distributed.fsdp import fully_shard
-from torch.nn.parallel import DistributedDataParallel
 
 from vidal.dataset.lock import Lock
 from vidal.dataset.removals import Removals
@@ -39,6 +35,7 @@ from vidal.train.logs import RunLog, progress_bar
 from vidal.train.loop import StepResult, Trainer
 from vidal.train.material import Material
 from vidal.train.optim import Optimisation
+from vidal.train.parallel import as_written, matmul_precision, prepared
 from vidal.train.preprocessing import transforms_of
 from vidal.train.recipe import TrainRecipe
 from vidal.train.run_folder import RunFolder, RunInfo
@@ -100,7 +97,7 @@ def train(
     if recipe.threads is not None:
         torch.set_num_threads(recipe.threads)
     folder = RunFolder(out)
-    with world(device) as here:
+    with world(device) as here, matmul_precision(recipe.precision):
         data_of_run = material.gather(
             data, list(recipe.pair_settings()), recipe.text.views, where=where, heldout=recipe.data.heldout,
             skip_damaged=skip_damaged, cache_bytes=recipe.data.cache_bytes,
@@ -149,7 +146,7 @@ class _Run:
             except ModelError as error:
                 raise OutputError(f"{latest.path}: does not match the towers of the recipe ({error})") from None
         # Before the optimiser, whose state has the layout of the parameters; after loading, which takes full tensors.
-        self.towers = _distributed(encoder, recipe, here)
+        self.towers = prepared(encoder, recipe, here, stores_bases=not self.bases)
         self.optimisation = Optimisation(encoder, recipe.optimiser, self.plan.steps)
         if latest is not None:
             self.optimisation.load_state(latest.optimiser())
@@ -208,7 +205,7 @@ class _Run:
     ) -> float | None:
         """The score of the weights that a checkpoint would be evaluated with, if it is the best of the run."""
         encode = self.encoder.encode_texts if self.encoder.trains_text else texts.encode
-        with self.optimisation.averaged():
+        with self.optimisation.averaged(), as_written(self.recipe, self.here):
             score = held_out.score(self.encoder, encode, self.here.device)
         best = from_main(writer.settled().best() if writer is not None else None)
         is_best = best is None or score.mean_recall > best[1] or steps == best[0]
@@ -284,32 +281,6 @@ class _Run:
             )
         if not step.is_finite:
             log.event("not_finite", {"step": step.step, "pair": "-".join(step.pair)})
-
-
-def _distributed(encoder: Encoder, recipe: TrainRecipe, here: World) -> dict[str, nn.Module]:
-    """The towers by name, sharded or each in a DDP of its own, which expects all its parameters in a step."""
-    towers: dict[str, tuple[nn.Module, nn.ModuleList]] = {}
-    for modality in recipe.towers:
-        vision = encoder.tower(modality)
-        towers[modality] = (vision, vision.encoder.layers)
-    if encoder.trains_text:
-        towers["text"] = (encoder.text_tower(), encoder.text_tower().layers)
-    wrapped: dict[str, nn.Module] = {}
-    for modality, (tower, layers) in towers.items():
-        wrapped[modality] = tower
-        if recipe.fsdp and here.size > 1:
-            mesh = init_device_mesh(here.device.type, (here.size,))
-            # Each layer, then the rest: a layer's parameters are gathered only while it runs.
-            for part in (*layers, tower):
-                fully_shard(part, mesh=mesh)
-        # In place: torch.compile returns a wrapper, under which every parameter has another name.
-        if recipe.compile:
-            tower.compile()
-        # DDP refuses a module without a trained parameter.
-        if here.size > 1 and not recipe.fsdp and any(p.requires_grad for p in tower.parameters()):
-            devices = [here.device] if here.device.type == "cuda" else None
-            wrapped[modality] = DistributedDataParallel(tower, device_ids=devices)
-    return wrapped
 
 
 @contextmanager

@@ -38,8 +38,9 @@ def text_training_flops(tower: TextTower) -> int:
 
 
 def peak_flops(device: torch.device, precision: str) -> float | None:
-    """Return the peak FLOP/s of the device; None if it is unknown, on a CPU, or in another precision than bf16."""
-    if device.type != "cuda" or precision != "bf16":
+    """Return the peak FLOP/s of the device; None if it is unknown, on a CPU, or in full float32."""
+    if device.type != "cuda" or precision == "fp32":
         return None
     name = torch.cuda.get_device_name(device)
-    return next((peak for part, peak in _PEAKS_BF16 if part in name), None)
+    # TF32 has half the rate of bfloat16 on each of them.
+    return next((peak / (1 if precision == "bf16" else 2) for part, peak in _PEAKS_BF16 if part in name), None)

@@ -55,7 +55,7 @@ class HeldOut:
         with torch.no_grad():
             sides = embed(
                 [encoder], clips.samples, list(clips.captions), transforms_of(recipe.transforms, encoder),
-                workers=recipe.data.workers, is_bf16=recipe.precision == "bf16" and device.type == "cuda",
+                workers=recipe.data.workers, is_bf16=recipe.precision == "bf16",
             )  # fmt: skip
             texts = embed_all_texts(encode_texts, clips.texts())
         rows = retrieval(clips, of_clips(clips, sides, 0), texts, set(encoder.logit_scale))

@@ -18,6 +18,18 @@ from vidal.train.towers.settings import LoraSettings, StackSizes, Tune, VisionSe
 _MAX_CUDA_BATCH = 65535
 
 
+def _wide(x: Tensor) -> Tensor:
+    """In at least float32: FSDP may gather parameters in bfloat16, and the residual stream is not to be rounded."""
+    return x.to(torch.promote_types(x.dtype, torch.float32))
+
+
+class LayerNorm(nn.LayerNorm):
+    """Layer normalisation in at least float32."""
+
+    def forward(self, input: Tensor) -> Tensor:
+        return F.layer_norm(_wide(input), self.normalized_shape, _wide(self.weight), _wide(self.bias), self.eps)
+
+
 class Attention(nn.Module):
     """Multi-head self-attention on (b, n, d), with torch's fused kernel."""
 
@@ -72,14 +84,14 @@ class Layer(nn.Module):
         super().__init__()
         width, eps = s.hidden_size, s.layer_norm_eps
         self.self_attn = Attention(width, s.heads)
-        self.layer_norm1 = nn.LayerNorm(width, eps=eps)
+        self.layer_norm1 = LayerNorm(width, eps=eps)
         self.mlp = Mlp(width, s.mlp_size, s.activation)
-        self.layer_norm2 = nn.LayerNorm(width, eps=eps)
+        self.layer_norm2 = LayerNorm(width, eps=eps)
         self.frames = frames
         if frames is not None:
             self.temporal_embedding = nn.Parameter(torch.zeros(1, frames, width))
             self.temporal_attn = Attention(width, s.heads)
-            self.temporal_layer_norm1 = nn.LayerNorm(width, eps=eps)
+            self.temporal_layer_norm1 = LayerNorm(width, eps=eps)
 
     def forward(self, x: Tensor, frames: int = 1, mask: Tensor | None = None) -> Tensor:
         if self.frames is not None:
@@ -148,7 +160,7 @@ class VisionEmbeddings(nn.Module):
     def forward(self, pixels: Tensor, keep: Tensor | None) -> Tensor:
         b, t = pixels.shape[0], pixels.shape[2]
         patches = self.patch_embedding(pixels, keep)
-        positions = self.position_embedding.weight
+        positions = _wide(self.position_embedding.weight)
         patch_positions = positions[1:] if keep is None else F.embedding(keep + 1, positions)[:, None]
         class_token = self.class_embedding if self.class_embedding.dim() == 1 else self.class_embedding[:t, None]
         class_token = (class_token + positions[0]).expand(b, t, 1, -1)
@@ -173,10 +185,10 @@ class VisionTower(nn.Module):
         self.drawn: list[str] = []
         """Tensors that the initial weights lack, and that are randomly initialised."""
         self.embeddings = VisionEmbeddings(s)
-        self.pre_layrnorm = nn.LayerNorm(s.hidden_size, eps=s.layer_norm_eps) if s.pre_norm else nn.Identity()
+        self.pre_layrnorm = LayerNorm(s.hidden_size, eps=s.layer_norm_eps) if s.pre_norm else nn.Identity()
         frames = s.frames if s.temporal else None
         self.encoder = Layers([Layer(s, frames) for _ in range(s.layers)], checkpointing=s.gradient_checkpointing)
-        self.post_layernorm = nn.LayerNorm(s.hidden_size, eps=s.layer_norm_eps)
+        self.post_layernorm = LayerNorm(s.hidden_size, eps=s.layer_norm_eps)
         self.visual_projection = nn.Linear(s.hidden_size, s.projection_dim, bias=False)
         self.reset_parameters()
 
