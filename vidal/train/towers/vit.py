@@ -23,7 +23,7 @@ def _wide(x: Tensor) -> Tensor:
     return x.to(torch.promote_types(x.dtype, torch.float32))
 
 
-class LayerNorm(nn.LayerNorm):
+class WideLayerNorm(nn.LayerNorm):
     """Layer normalisation in at least float32."""
 
     def forward(self, input: Tensor) -> Tensor:
@@ -84,14 +84,14 @@ class Layer(nn.Module):
         super().__init__()
         width, eps = s.hidden_size, s.layer_norm_eps
         self.self_attn = Attention(width, s.heads)
-        self.layer_norm1 = LayerNorm(width, eps=eps)
+        self.layer_norm1 = WideLayerNorm(width, eps=eps)
         self.mlp = Mlp(width, s.mlp_size, s.activation)
-        self.layer_norm2 = LayerNorm(width, eps=eps)
+        self.layer_norm2 = WideLayerNorm(width, eps=eps)
         self.frames = frames
         if frames is not None:
             self.temporal_embedding = nn.Parameter(torch.zeros(1, frames, width))
             self.temporal_attn = Attention(width, s.heads)
-            self.temporal_layer_norm1 = LayerNorm(width, eps=eps)
+            self.temporal_layer_norm1 = WideLayerNorm(width, eps=eps)
 
     def forward(self, x: Tensor, frames: int = 1, mask: Tensor | None = None) -> Tensor:
         if self.frames is not None:
@@ -185,10 +185,10 @@ class VisionTower(nn.Module):
         self.drawn: list[str] = []
         """Tensors that the initial weights lack, and that are randomly initialised."""
         self.embeddings = VisionEmbeddings(s)
-        self.pre_layrnorm = LayerNorm(s.hidden_size, eps=s.layer_norm_eps) if s.pre_norm else nn.Identity()
+        self.pre_layrnorm = WideLayerNorm(s.hidden_size, eps=s.layer_norm_eps) if s.pre_norm else nn.Identity()
         frames = s.frames if s.temporal else None
         self.encoder = Layers([Layer(s, frames) for _ in range(s.layers)], checkpointing=s.gradient_checkpointing)
-        self.post_layernorm = LayerNorm(s.hidden_size, eps=s.layer_norm_eps)
+        self.post_layernorm = WideLayerNorm(s.hidden_size, eps=s.layer_norm_eps)
         self.visual_projection = nn.Linear(s.hidden_size, s.projection_dim, bias=False)
         self.reset_parameters()
 
