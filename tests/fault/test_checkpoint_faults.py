@@ -16,7 +16,7 @@ from vidal.train import checkpoint as module
 from vidal.train.checkpoint import Checkpoints
 
 SMALL = {"w": torch.arange(6.0)}
-FILES = ("model.safetensors", "optimiser.safetensors", "state.json", "sums.json")
+FILES = ("model.safetensors", "optimiser.safetensors", "sums.json")
 
 
 def names(checkpoints: Checkpoints) -> list[str]:
@@ -85,7 +85,7 @@ def test_killed_before_any_call_of_a_save_there_is_a_whole_one(
         if code == 0:
             break
         kills += 1
-    assert kills >= 8
+    assert kills >= 7
 
 
 @pytest.fixture
@@ -132,9 +132,9 @@ def test_a_millionth_step_is_newer_than_the_one_before(two: Checkpoints) -> None
 
 
 def test_a_file_that_cannot_be_read_is_named(two: Checkpoints) -> None:
-    state = two.folder / "000020" / "state.json"
-    state.unlink()
-    state.mkdir()
-    with pytest.warns(VidalWarning, match=r"000020: state.json cannot be read \(Is a directory\)"):
+    model = two.folder / "000020" / "model.safetensors"
+    model.unlink()
+    model.mkdir()
+    with pytest.warns(VidalWarning, match=r"000020: model.safetensors cannot be read \(Is a directory\)"):
         latest = two.latest()
     assert latest is not None and latest.step == 10

@@ -1,6 +1,6 @@
 """Atomic checkpoints.
 
-    checkpoints/000500/model.safetensors  optimiser.safetensors  state.json  sums.json
+    checkpoints/000500/model.safetensors  optimiser.safetensors  sums.json
     checkpoints/best.json                 the step with the best score, where the recipe evaluates
 
 A checkpoint is written to a temporary folder, synced to disk, then renamed. `Checkpoints.latest` returns the newest one
@@ -10,6 +10,7 @@ step is a function of the recipe's seed and the step (see `vidal.train.loop`).
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import os
@@ -20,7 +21,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from safetensors import SafetensorError
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import load
 from torch import Tensor
 
@@ -29,7 +30,11 @@ from vidal.errors import ModelError, VidalWarning, storage_errors
 
 FOLDER = "checkpoints"
 _SUMS = "sums.json"
-_MODEL, _OPTIMISER, _STATE = "model.safetensors", "optimiser.safetensors", "state.json"
+_MODEL, _OPTIMISER = "model.safetensors", "optimiser.safetensors"
+_BASE = "base."
+"""What the names of towers stand behind in the metadata of the model file, whose values are digests."""
+_OLD_STATE = "state.json"
+"""Held the digests before they were metadata."""
 _TEMPORARY = ".tmp"
 _ASIDE = ".diverged"
 _BEST = "best.json"
@@ -54,8 +59,11 @@ class Checkpoint:
 
     def bases(self) -> dict[str, str]:
         """Return the digests, by tower, of the frozen weights that the checkpoint leaves out."""
-        bases: dict[str, str] = json.loads((self.path / _STATE).read_bytes()).get("bases", {})
-        return bases
+        if (old := self.path / _OLD_STATE).is_file():
+            bases: dict[str, str] = json.loads(old.read_bytes()).get("bases", {})
+            return bases
+        metadata = _metadata(self.path / _MODEL)
+        return {name.removeprefix(_BASE): value for name, value in metadata.items() if name.startswith(_BASE)}
 
     def optimiser(self) -> dict[str, Tensor]:
         """Return the state of the optimiser, by parameter name."""
@@ -83,7 +91,7 @@ class Checkpoints:
         Raises `StorageError` if it cannot be written, and `MachineError` if the lock was lost; earlier checkpoints are
         then unchanged.
         """
-        state = {"step": step, **({"bases": dict(bases)} if bases else {})}
+        metadata = {f"{_BASE}{tower}": sha256 for tower, sha256 in (bases or {}).items()}
         final = self.folder / f"{step:06d}"
         temporary = self.folder / f".{final.name}{_TEMPORARY}"
         with storage_errors(str(final)):
@@ -94,9 +102,8 @@ class Checkpoints:
                 # A killed writer's folder of this name is gone by now, or it could not be made.
                 temporary.mkdir(parents=True)
                 sums = {
-                    _MODEL: _write(temporary / _MODEL, packed(model)),
+                    _MODEL: _write(temporary / _MODEL, packed(model, metadata)),
                     _OPTIMISER: _write(temporary / _OPTIMISER, packed(optimiser)),
-                    _STATE: _write(temporary / _STATE, [json.dumps(state, indent=1).encode()]),
                 }
                 _write(temporary / _SUMS, [json.dumps(sums, indent=1).encode()])
                 sync_folder(temporary)
@@ -183,7 +190,7 @@ class Checkpoints:
 def _damage(path: Path) -> str | None:
     try:
         sums = json.loads((path / _SUMS).read_bytes())
-        for name in (_MODEL, _OPTIMISER, _STATE):
+        for name in (_MODEL, _OPTIMISER, *([_OLD_STATE] if _OLD_STATE in sums else [])):
             with (path / name).open("rb") as file:
                 if hashlib.file_digest(file, "sha256").hexdigest() != sums[name]:
                     return f"{name} does not match its checksum"
@@ -197,22 +204,34 @@ def _damage(path: Path) -> str | None:
 
 
 def _tensors(path: Path) -> dict[str, Tensor]:
-    try:
+    with _model_errors(path):
         return load(path.read_bytes())
+
+
+def _metadata(path: Path) -> dict[str, str]:
+    with _model_errors(path), safe_open(path, framework="pt") as file:
+        metadata: dict[str, str] = file.metadata() or {}
+        return metadata
+
+
+@contextlib.contextmanager
+def _model_errors(path: Path) -> Iterator[None]:
+    try:
+        yield
     except FileNotFoundError:
         raise ModelError(f"{path}: is missing") from None
     except SafetensorError as error:
         raise ModelError(f"{path}: not a valid safetensors file ({error})") from None
 
 
-def packed(tensors: Mapping[str, Tensor]) -> Iterator[bytes | memoryview]:
+def packed(tensors: Mapping[str, Tensor], metadata: Mapping[str, str] | None = None) -> Iterator[bytes | memoryview]:
     """Yield the parts of a safetensors file of tensors on the CPU, as `safetensors.torch.save` orders them.
 
     That function copies everything twice, and keeps Python's other threads from running as it does so.
     """
     kinds = list(_DTYPES)
     ordered = sorted(tensors.items(), key=lambda item: (kinds.index(item[1].dtype), item[0]))
-    header: dict[str, dict[str, object]] = {}
+    header: dict[str, dict[str, object]] = {"__metadata__": dict(metadata)} if metadata else {}
     start = 0
     for name, tensor in ordered:
         place = [start, start + tensor.nbytes]

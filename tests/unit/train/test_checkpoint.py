@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import pickle
@@ -18,6 +19,7 @@ from vidal.errors import ModelError, StorageError, VidalWarning
 from vidal.train.checkpoint import Checkpoints
 
 MODEL, OPTIMISER = {"w": torch.arange(6.0).reshape(2, 3)}, {"exp_avg.w": torch.ones(2, 3), "step.w": torch.tensor(4.0)}
+FILES = ("model.safetensors", "optimiser.safetensors", "sums.json")
 
 
 @pytest.fixture
@@ -33,7 +35,28 @@ def test_what_is_saved_is_what_is_loaded(two: Checkpoints) -> None:
     assert latest is not None and latest.step == 20
     assert torch.equal(latest.model()["w"], MODEL["w"] + 1)
     assert all(torch.equal(latest.optimiser()[name], value) for name, value in OPTIMISER.items())
-    assert json.loads((latest.path / "state.json").read_bytes()) == {"step": 20}
+    assert sorted(path.name for path in latest.path.iterdir()) == [*FILES]
+
+
+@pytest.mark.parametrize("bases", [{}, {"text": "1" * 64, "depth": "2" * 64}])
+def test_digests_of_what_is_left_out_are_read_from_the_model_file_and_from_the_file_that_held_them(
+    bases: dict[str, str], two: Checkpoints
+) -> None:
+    two.save(30, MODEL, OPTIMISER, bases)
+    latest = two.latest()
+    assert latest is not None and latest.bases() == bases and torch.equal(latest.model()["w"], MODEL["w"])
+    # As vidal wrote it before.
+    two.save(30, MODEL, OPTIMISER)
+    state = json.dumps({"step": 30, "bases": bases}).encode()
+    (latest.path / "state.json").write_bytes(state)
+    sums = json.loads((latest.path / "sums.json").read_bytes()) | {"state.json": hashlib.sha256(state).hexdigest()}
+    (latest.path / "sums.json").write_text(json.dumps(sums))
+    old = two.latest()
+    assert old is not None and (old.step, old.bases()) == (30, bases)
+    (latest.path / "state.json").write_bytes(state[:-1])
+    with pytest.warns(VidalWarning, match=r"state.json does not match its checksum"):
+        before = two.latest()
+    assert before is not None and before.step == 20
 
 
 def test_old_ones_go_and_nothing_temporary_stays(two: Checkpoints) -> None:
@@ -86,7 +109,7 @@ HARM = {
 
 
 @pytest.mark.parametrize("harm", HARM)
-@pytest.mark.parametrize("name", ["model.safetensors", "optimiser.safetensors", "state.json", "sums.json"])
+@pytest.mark.parametrize("name", FILES)
 def test_a_damaged_one_is_passed_over_and_named(name: str, harm: str, two: Checkpoints) -> None:
     HARM[harm](two.folder / "000020" / name)
     with pytest.warns(VidalWarning, match="000020.*skipped in favour"):

@@ -59,6 +59,7 @@ def files(folder: Path) -> dict[str, bytes]:
 
 def test_a_file_is_byte_by_byte_that_of_safetensors() -> None:
     assert b"".join(module.packed(TENSORS)) == save(TENSORS)
+    assert b"".join(module.packed(TENSORS, {"é": "1"})) == save(TENSORS, {"é": "1"})
 
 
 def test_it_writes_the_weights_as_they_were_in_the_bytes_of_a_save_that_is_waited_for(
