@@ -1,39 +1,33 @@
 """How fast a training step is: beside open_clip's on the CPU, and against the arithmetic ceiling on a GPU.
 
     python benchmarks/train.py                          one small ViT, both trainers' steps in turn, the ratio
-    python benchmarks/train.py --gpu [--tune lora]      ViT-L/14, 8 x 224², batch 1024, mask .5, bf16, synthetic data
+    python benchmarks/train.py --gpu [--rows full lora]     the trainer itself on a GPU, with and without each switch
     python benchmarks/train.py --gpu --quick --device cpu   the same at toy size, to see that it runs
 
-Both trainers start from the same weights and see the same pixels and text, so their losses agree.
-
-The ceiling is what 790 TFLOP/s allow. A forward pass counts 1, its backward pass 2 (LoRA: 1, no gradients of frozen
-weights), and GradCache one more forward: 309 clips/s full, 412 LoRA. MFU counts useful FLOP only: neither masked
-patches nor recomputation.
+On the CPU, both trainers start from the same weights and see the same pixels and text, so their losses agree. What
+``--gpu`` measures is in `benchmarks/train_gpu.py`.
 """
 
 from __future__ import annotations
 
+import os
 import statistics
 import time
 from collections.abc import Callable
-from contextlib import nullcontext
 
 import torch
 import torch.nn.functional as F
 from figures import options, show
 from torch import Tensor, nn
+from train_gpu import ROWS, on_gpu
 
 from vidal.train import gradcache
 from vidal.train.loss import info_nce
 from vidal.train.optim import Optimisation, OptimiserSettings
 from vidal.train.towers.encoder import MAX_LOGIT_SCALE
-from vidal.train.towers.flops import forward_flops, training_flops
-from vidal.train.towers.settings import LoraSettings, VisionSettings
-from vidal.train.towers.tune import tune
+from vidal.train.towers.settings import VisionSettings
 from vidal.train.towers.vit import VisionTower
 
-H200_FLOPS = 790e12
-_PASSES = {"full": 3, "lora": 2}
 _WARM_UP = 3
 _CPU_TOWER = {"width": 384, "layers": 6, "heads": 6, "patch": 16, "image": 128}
 _TINY_TOWER = {"width": 32, "layers": 2, "heads": 2, "patch": 16, "image": 32}
@@ -150,89 +144,23 @@ def beside_open_clip(repeat: int, threads: int, *, tiny: bool) -> dict[str, obje
     }  # fmt: skip
 
 
-def ceiling(settings: VisionSettings, how: str, *, is_cached: bool) -> float:
-    """Clips/s if the whole step ran at 790 TFLOP/s, in the facts' counting of passes."""
-    return H200_FLOPS / forward_flops(settings, masked=True).total / (_PASSES[how] + is_cached)
-
-
-def on_gpu(
-    how: str, device: torch.device, *, tiny: bool, rows: int, chunk: int, compile: bool, steps: int
-) -> dict[str, object]:
-    """The case of the ceiling; the first steps are warm-up and are not counted."""
-    large = {"hidden_size": 1024, "layers": 24, "heads": 16, "patch_size": 14, "image_size": 224, "projection_dim": 768}
-    small = {"hidden_size": 32, "layers": 2, "heads": 2, "patch_size": 8, "image_size": 32, "projection_dim": 16}
-    settings = VisionSettings(**(small if tiny else large), frames=8, patch_dropout=0.5)
-    rows, chunk = (8, 3) if tiny else (rows, chunk)
-    tower = VisionTower(settings).to(device).train()
-    lora = LoraSettings(rank=16)
-    tune(tower, "lora" if how == "lora" else "full", lora)
-    if compile:
-        tower.compile()
-    scale = nn.Parameter(torch.tensor(2.66, device=device))
-    model = nn.ModuleDict({"tower": tower})
-    model.register_parameter("logit_scale", scale)
-    optimisation = Optimisation(model, OptimiserSettings(lr=1e-4), 10_000)
-    side = settings.height_width[0]
-    pixels = torch.randn(rows, 3, 8, side, side, device=device, dtype=torch.bfloat16)
-    text = torch.randn(rows, settings.projection_dim, device=device)
-
-    def encode(part: slice, keep: Tensor | None) -> Tensor:
-        with torch.autocast(device.type, dtype=torch.bfloat16):
-            embeddings: Tensor = tower(pixels[part], None if keep is None else keep[part])
-        return embeddings.float()
-
-    seconds = []
-    for _ in range(_WARM_UP + steps):
-        started = _now(device)
-        optimisation.begin(0)
-        keep = tower.draw_keep(rows, device, None)
-        sides = [gradcache.Side(encode=lambda part, keep=keep: encode(part, keep), defer_sync=nullcontext),
-                 gradcache.Side(embeddings=text)]  # fmt: skip
-        loss = gradcache.backward(
-            sides, lambda a, b: info_nce(a, b, scale.exp()), rows=rows, chunk_size=chunk, device=device
-        )
-        optimisation.clip()
-        optimisation.step()
-        seconds.append(_now(device) - started)
-    step_s = statistics.median(seconds[_WARM_UP:])
-    clips_per_s = rows / step_s
-    useful = training_flops(settings, "lora" if how == "lora" else "full", lora)
-    limit = ceiling(settings, how, is_cached=chunk < rows)
-    name = torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu"
-    return {
-        "device": name, "torch": torch.__version__, "tower": settings.model_dump(include={*large}), "batch": rows,
-        "frames": 8, "mask": 0.5, "precision": "bf16", "tune": how, "lora_rank": lora.rank if how == "lora" else None,
-        "chunk": chunk, "compile": compile, "data": "synthetic", "warm_up_steps": _WARM_UP, "steps": steps,
-        "step_s": step_s, "slowest_step_s": max(seconds[_WARM_UP:]), "loss": float(loss),
-        "clips_per_s": clips_per_s, "frames_per_s": 8 * clips_per_s,
-        "ceiling_clips_per_s": limit, "share_of_ceiling": clips_per_s / limit,
-        "useful_gflop_per_clip": useful / 1e9, "mfu_of_790": useful * clips_per_s / H200_FLOPS,
-        "memory_GiB": torch.cuda.max_memory_allocated(device) / 2**30 if device.type == "cuda" else None,
-    }  # fmt: skip
-
-
-def _now(device: torch.device) -> float:
-    if device.type == "cuda":
-        torch.cuda.synchronize(device)
-    return time.perf_counter()
-
-
 def main() -> None:
     parser = options(__doc__)
     parser.add_argument("--gpu", action="store_true")
+    parser.add_argument(
+        "--rows", nargs="+", choices=list(ROWS), default=list(ROWS), help="those to measure, with --gpu"
+    )
     parser.add_argument("--batch", type=int, default=1024)
-    parser.add_argument("--tune", choices=["full", "lora"], default="full")
-    parser.add_argument("--chunk", type=int, default=64)
-    parser.add_argument("--compile", action="store_true")
+    parser.add_argument("--workers", type=int, default=max(1, (os.cpu_count() or 1) - 2))
     parser.add_argument("--device", default="cuda")
-    parser.add_argument("--steps", type=int, default=5)
+    parser.add_argument("--steps", type=int, default=2, help="that are timed, of each row")
     parser.add_argument("--repeat", type=int, default=15, help="steps of each trainer, in turns")
     parser.add_argument("--threads", type=int, default=1)
     given = parser.parse_args()
     if given.gpu:
         figures = on_gpu(
-            given.tune, torch.device(given.device), tiny=given.quick, rows=given.batch, chunk=given.chunk,
-            compile=given.compile, steps=given.steps,
+            given.rows, torch.device(given.device), batch=given.batch, workers=given.workers, steps=given.steps,
+            tiny=given.quick,
         )  # fmt: skip
     else:
         figures = beside_open_clip(2 if given.quick else given.repeat, given.threads, tiny=given.quick)

@@ -18,6 +18,9 @@ from vidal.train.recipe import Precision, TrainRecipe
 from vidal.train.towers.encoder import Encoder
 from vidal.train.towers.vit import PatchEmbedding
 
+# Of torch's limit of 8, a recipe of three towers with chunks of two sizes would exceed it, and run as written.
+_MAX_GRAPHS = 64
+
 
 def prepared(encoder: Encoder, recipe: TrainRecipe, here: World, *, stores_bases: bool) -> dict[str, nn.Module]:
     """Return the towers by name, sharded or each in a DDP of its own, which expects all its parameters in a step.
@@ -38,10 +41,8 @@ def prepared(encoder: Encoder, recipe: TrainRecipe, here: World, *, stores_bases
             _shard(tower, layers, here, is_bf16=is_bf16 and modality != "text")
         elif is_bf16 and not stores_bases:
             _halve_frozen(tower)
-        # In place: torch.compile returns a wrapper, under which every parameter has another name.
         if compiles(recipe, here):
-            # Of a step's chunks only the last may be smaller; one graph for any size would be slower for all.
-            tower.compile(dynamic=False)
+            _compile(layers)
         # DDP refuses a module without a trained parameter.
         if here.size > 1 and not is_sharded and any(p.requires_grad for p in tower.parameters()):
             devices = [here.device] if here.device.type == "cuda" else None
@@ -59,6 +60,18 @@ def _shard(tower: nn.Module, layers: nn.ModuleList, here: World, *, is_bf16: boo
     # Each layer, then the rest: a layer's parameters are gathered only while it runs.
     for part in (*layers, tower):
         fully_shard(part, mesh=mesh, mp_policy=policy)
+
+
+def _compile(layers: nn.ModuleList) -> None:
+    from torch._dynamo import config  # seconds, which no other run has to wait
+
+    # One graph for all layers of a tower, which takes seconds, where that of a whole tower takes more than a minute.
+    # Towers, chunks of another size, and passes with and without gradients, have graphs of their own.
+    config.recompile_limit = max(config.recompile_limit, _MAX_GRAPHS)
+    for layer in layers:
+        # In place, as a wrapper would give the parameters other names. Of a step's chunks only the last may be smaller,
+        # and a graph for any size would be slower for all.
+        layer.compile(dynamic=False)
 
 
 def _halve_frozen(tower: nn.Module) -> None:

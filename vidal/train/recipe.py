@@ -166,7 +166,7 @@ class TrainRecipe(Settings):
     precision: Precision = "fp32"
     """Compute in float32, in float32 with matrix products in TF32 on a GPU, or in bfloat16 by autocast."""
     compile: bool | None = None
-    """Compile the towers with torch.compile, for about a minute at the start of a run; by default on a GPU."""
+    """Compile the layers of the towers with torch.compile, in the first step of a run; by default on a GPU."""
     fsdp: bool = False
     """Shard the towers over the ranks (FSDP2) instead of replicating them (DDP); for towers larger than ViT-L."""
     threads: int | None = Field(None, ge=1)

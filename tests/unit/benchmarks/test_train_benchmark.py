@@ -2,10 +2,16 @@
 
 from __future__ import annotations
 
+import json
+import subprocess
+import sys
+
 import pytest
 import torch
 
-from benchmarks.train import beside_open_clip, ceiling, on_gpu
+from benchmarks.train import beside_open_clip
+from benchmarks.train_gpu import ROWS, ceiling
+from tests.conftest import ROOT
 from vidal.train.towers.settings import VisionSettings
 
 LARGE = VisionSettings(
@@ -21,11 +27,16 @@ def test_both_trainers_take_the_same_steps() -> None:
     assert losses["vidal"][-1] < losses["vidal"][0]
 
 
-@pytest.mark.parametrize("tune", ["full", "lora"])
-def test_the_gpu_path_runs_on_the_cpu_at_toy_size(tune: str) -> None:
-    found = on_gpu(tune, torch.device("cpu"), tiny=True, rows=1024, chunk=64, compile=False, steps=1)
-    assert (found["batch"], found["chunk"], found["data"]) == (8, 3, "synthetic")
-    assert isinstance(found["clips_per_s"], float) and found["clips_per_s"] > 0
+def test_the_rows_of_the_gpu_s_table_run_on_the_cpu_at_toy_size() -> None:
+    # As a command: the rows start workers by fork, and this process has used its threads.
+    rows = ["full", "full, tars", "full, text tower in the step", "lora", "open_clip, full"]
+    command = [sys.executable, str(ROOT / "benchmarks" / "train.py"), "--gpu", "--quick", "--device", "cpu", "--json"]
+    told = subprocess.run([*command, "--rows", *rows], check=True, capture_output=True, text=True).stdout
+    found = json.loads(told)
+    assert (found["batch"], found["device"]) == (8, "cpu") and set(rows) <= set(ROWS)
+    assert all(found[row]["clips_per_s"] > 0 for row in rows)
+    # The text cache holds what the tower gives.
+    assert found["full, text tower in the step"]["loss"] == found["full"]["loss"]
 
 
 @pytest.mark.parametrize(("tune", "is_cached", "clips_per_s"), [
