@@ -84,6 +84,7 @@ MAY_IMPORT = {
         "flow.check_own_columns", "recipe",
     ],
     "report": ["errors", "clip", "record", "modality", "dataset", "crawl.platforms"],
+    "view": ["errors", "clip", "record", "stage", "modality", "dataset", "reader", "stages", "report"],
     "train": ["errors", "settings", "modality", "dataset", "reader", "models.locate"],
     "retrieval": [
         "errors", "settings", "modality", "dataset", "reader",
@@ -96,7 +97,7 @@ MAY_IMPORT = {
     "templates": ["errors"],
     "commands": [
         "errors", "extras", "settings", "record", "modality", "dataset", "reader", "export", "models", "stages", "recipe",
-        "engine", "report", "train", "retrieval", "terms", "build", "doctor", "templates",
+        "engine", "report", "view", "train", "retrieval", "terms", "build", "doctor", "templates",
     ],
     "__main__": ["commands"],
 }  # fmt: skip

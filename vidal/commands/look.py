@@ -78,6 +78,30 @@ def report(
 
 
 @command()
+def view(
+    directory: DirArgument,
+    port: Annotated[int, typer.Option(min=0, max=65535, help="Port to listen on; 0 for any free one.")] = 0,
+    no_browser: Annotated[bool, typer.Option("--no-browser", help="Print the address only.")] = False,
+    allow_module: AllowOption = None,
+) -> None:
+    """Show a dataset in a browser, from a server that only this machine reaches; Ctrl-C ends it."""
+    import webbrowser
+
+    from vidal import modality as modalities
+    from vidal.dataset.dataset import Dataset
+    from vidal.view.api import Api
+    from vidal.view.server import Server, serve
+
+    dataset = Dataset.open(directory)
+    modalities.load_recorded(dataset.info.modalities, directory, dataset.info.layers)
+    server = Server(Api(dataset), port)
+    print(server.url, flush=True)
+    if not no_browser:
+        webbrowser.open(server.url)
+    serve(server)
+
+
+@command()
 def verify(directory: DirArgument, as_json: JsonOption = False) -> None:
     """Verify rows, members, checksums and alignment of a dataset; exit code 1 if anything is wrong."""
     from vidal.dataset.dataset import Dataset

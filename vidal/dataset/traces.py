@@ -12,7 +12,7 @@ from urllib.parse import urlsplit
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from vidal.dataset import plan, usage
+from vidal.dataset import flags, plan, usage
 from vidal.dataset.dataset import Dataset, read_info, write_info
 from vidal.dataset.removals import KEYS, REASON, Removals, hashed_address
 from vidal.dataset.storage import Storage
@@ -63,6 +63,8 @@ class Traces:
         """Take them out of the files beside the rows of every part: before the rows, which alone say what to erase."""
         parts = list(parts)
         hosts = self._hosts_of_no_other(parts)
+        for root in {part.storage.address: part.storage for part in parts}.values():
+            flags.erase(root, self.ids)
         for storage in (part.own_storage for part in parts):
             _erase_answers(storage, self)
             _erase_addresses(storage, self.urls)

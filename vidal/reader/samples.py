@@ -25,7 +25,7 @@ import pyarrow.parquet as pq
 
 from vidal import modality as modalities
 from vidal.clip import schema
-from vidal.dataset import manifest
+from vidal.dataset import flags, manifest
 from vidal.dataset.dataset import Dataset
 from vidal.dataset.removals import Removals
 from vidal.errors import ClipError, SourceError
@@ -161,7 +161,10 @@ class Samples:
 
     def select(self, where: str) -> Samples:
         """Return the samples that also meet another condition; raises `SourceError` if there are none."""
-        mask = matching(self._rows.table, where)[self._numbers]
+        table = self._rows.table
+        if flags.PREFIX in where.lower():
+            table = flags.with_columns(table, self._dataset.storage)
+        mask = matching(table, where)[self._numbers]
         if not mask.any():
             raise SourceError(f"{self.address}: --where {' '.join(where.split())}: selects none of {len(self)} samples")
         return self._narrowed(self._numbers[mask])

@@ -6,8 +6,11 @@ part of a statement.
 
 from __future__ import annotations
 
+import contextlib
 import difflib
 import re
+from collections.abc import Iterator, Sequence
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -23,9 +26,6 @@ def matching(table: pa.Table, condition: str) -> npt.NDArray[np.bool_]:
     """Return a mask of the rows that meet the condition; raises `SourceError` for an invalid condition."""
     import duckdb
 
-    option = f"--where {' '.join(condition.split())}"
-    if not condition.strip():
-        raise SourceError("--where is empty; leave it out, or give a condition such as blur < 0.3")
     # A condition may come from elsewhere: it reads no file and no address.
     # Several threads would draw from `random()` in another order each time.
     with duckdb.connect(config={"enable_external_access": "false", "threads": "1"}) as connection:
@@ -34,21 +34,35 @@ def matching(table: pa.Table, condition: str) -> npt.NDArray[np.bool_]:
         # The condition cannot turn external access on again.
         connection.execute("SET lock_configuration = true")
         numbered = table.append_column(_ROW, pa.array(np.arange(table.num_rows)))
-        try:
-            meets = duckdb.SQLExpression(condition)
+        with parsed(condition, table.column_names) as meets:
             numbers = connection.from_arrow(numbered).filter(meets).project(_ROW).fetchnumpy()[_ROW]
-        except duckdb.Error as error:
-            # The first line of DuckDB's error has the place.
-            line = str(error).splitlines()[0]
-            unknown = re.search(r'Referenced column "([^"]*)"', line) or re.search(r'Referenced table "([^"]*)"', line)
-            why = no_column(unknown[1], table.column_names) if unknown else _KINDS_OF_ERROR.sub("", line)
-            raise SourceError(f"{option}: {why}") from None
     mask = np.zeros(table.num_rows, np.bool_)
     mask[np.asarray(numbers, np.int64)] = True
     return mask
 
 
-def no_column(name: str, columns: list[str]) -> str:
+@contextlib.contextmanager
+def parsed(condition: str, columns: Sequence[str]) -> Iterator[Any]:
+    """Give a condition as an expression of DuckDB; the caller evaluates it within, over a table with the ``columns``.
+
+    Raises `SourceError` for a condition that is no single expression, or whose evaluation fails.
+    """
+    import duckdb
+
+    option = f"--where {' '.join(condition.split())}"
+    if not condition.strip():
+        raise SourceError("--where is empty; leave it out, or give a condition such as blur < 0.3")
+    try:
+        yield duckdb.SQLExpression(condition)
+    except duckdb.Error as error:
+        # The first line of DuckDB's error has the place.
+        line = str(error).splitlines()[0]
+        unknown = re.search(r'Referenced column "([^"]*)"', line) or re.search(r'Referenced table "([^"]*)"', line)
+        why = no_column(unknown[1], columns) if unknown else _KINDS_OF_ERROR.sub("", line)
+        raise SourceError(f"{option}: {why}") from None
+
+
+def no_column(name: str, columns: Sequence[str]) -> str:
     """Return the message about an unknown column, with similar names or all of them."""
     near = difflib.get_close_matches(name.lower(), columns, n=3)
     return f"no column `{name}`; " + (f"near it: {', '.join(near)}" if near else f"there is {', '.join(columns)}")

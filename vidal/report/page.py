@@ -25,6 +25,7 @@ from vidal.record import Column, fields
 from vidal.report.crawl import SHOWN_IN_PAGE, Crawl, failures_text, rate_text, shown_name
 from vidal.report.funnel import EvenChoice, Funnel, Row
 from vidal.report.images import WAVE_COLUMNS, thumbnail, waveform
+from vidal.report.texts import MODEL_OF
 
 ReadMember = Callable[[dict[str, Any], str], bytes]
 
@@ -33,16 +34,12 @@ if TYPE_CHECKING:
 
 Rows: TypeAlias = "pd.DataFrame | pa.Table | Iterable[Mapping[str, Any]]"
 
-_TEXTS = (
-    ("title", "title", None),
-    ("hashtags", "hashtags", None),
-    ("cleaned title", "clean_title", None),
-    ("written in the frames", "ocr_text", "ocr_model"),
-    ("said", "transcript", "transcript_model"),
-    ("frame captions", "frame_captions", "frame_caption_model"),
-    ("video caption", "video_caption", "frame_caption_model"),
-    ("sound caption", "sound_caption", "sound_caption_model"),
-)
+_LABELS = {
+    "title": "title", "hashtags": "hashtags", "clean_title": "cleaned title", "ocr_text": "written in the frames",
+    "transcript": "said", "frame_captions": "frame captions", "video_caption": "video caption",
+    "sound_caption": "sound caption",
+}  # fmt: skip
+"""What a sheet calls each text below the caption."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -168,7 +165,9 @@ def _sheet(row: dict[str, Any], read_member: ReadMember, columns: pa.Schema) -> 
         "row": row,
         "strips": [strip for strip in strips if strip is not None and (strip.images or strip.wave)],
         "texts": [
-            (label, row[text], row[model] if model else None) for label, text, model in _TEXTS if any(row[text] or "")
+            (label, row[text], row[model] if (model := MODEL_OF[text]) else None)
+            for text, label in _LABELS.items()
+            if any(row[text] or "")
         ],
         "scores": [
             (column.name, f"{score:.4g}" if isinstance(score, float) else str(score))

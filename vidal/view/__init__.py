@@ -1,0 +1,1 @@
+"""`vidal view`: a local server that shows a dataset in a browser."""

@@ -1,0 +1,213 @@
+"""`ManifestTable`: queries over the manifests of one revision, evaluated by DuckDB on the Parquet files themselves.
+
+A row is known by its number in the order of the plan. A query gives an array of such numbers, as a million clips may
+match, and only the rows of one page are read.
+"""
+
+from __future__ import annotations
+
+import functools
+import operator
+import shutil
+import tempfile
+import threading
+import weakref
+from collections.abc import Collection, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import duckdb
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from vidal.clip import SCHEMA_VERSION
+from vidal.dataset import flags
+from vidal.dataset.dataset import Dataset
+from vidal.dataset.manifest import without_categories
+from vidal.errors import SourceError
+from vidal.reader.where import no_column, parsed
+
+SEARCHED = ("title", "clean_title", "caption", "video_caption", "sound_caption", "transcript", "ocr_text")
+"""Columns that a text is searched in."""
+_CONCURRENT_REQUESTS = 8
+_CACHED_SELECTIONS, _CACHED_COLUMNS = 16, 12
+_FLAGGED = ", ".join(
+    f"clip_id IN (SELECT clip_id FROM flagged WHERE flag = '{name}') AS {flags.PREFIX}{name}" for name in flags.NAMES
+)
+
+Numbers = npt.NDArray[np.int64]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Query:
+    """Which clips, in which order; without a ``sort`` column in the order of the plan."""
+
+    where: str = ""
+    """Condition on manifest columns and on flags, as everywhere in vidal."""
+    search: str = ""
+    """Text that one of the texts contains, in upper or lower case."""
+    sort: str = ""
+    is_descending: bool = False
+
+
+class ManifestTable:
+    """The committed rows of a dataset as of now; its methods may be called from several threads."""
+
+    def __init__(self, dataset: Dataset) -> None:
+        """Open the manifests; those in an object store are copied to a temporary folder first.
+
+        Raises `SourceError` if no shard is committed, and `StorageError`.
+        """
+        self._dataset = dataset
+        shards = dataset.committed()
+        if not shards:
+            raise SourceError(f"{dataset.address}: no shard is committed yet; run `vidal build` first")
+        self._files = self._local_files(shards)
+        self.schema = pq.read_schema(self._files[0])
+        self._connection = duckdb.connect()
+        # A condition reads the manifests and nothing else, and cannot change that.
+        self._connection.execute("SET allowed_directories = ?", [[str(self._files[0].parent)]])
+        self._connection.execute("SET enable_external_access = false")
+        self._connection.execute("SET parquet_metadata_cache = true")
+        self._connection.execute("SET lock_configuration = true")
+        # Manifests of an earlier schema version lack columns. Comparing them all costs each query three times as much.
+        is_mixed = dataset.info.schema_version < SCHEMA_VERSION or bool(dataset.info.carried)
+        rows = self._connection.read_parquet(list(map(str, self._files)), file_row_number=True, union_by_name=is_mixed)
+        rows.create_view("clips")
+        if is_mixed:
+            self.schema = pa.unify_schemas([pq.read_schema(file) for file in self._files], promote_options="permissive")
+        self._starting = threading.Lock()
+        self.select = functools.lru_cache(_CACHED_SELECTIONS)(self._select)
+        self.numbers = functools.lru_cache(_CACHED_COLUMNS)(self._numbers)
+        self.is_kept = functools.cache(self._is_kept)
+
+    def _local_files(self, shards: Sequence[int]) -> list[Path]:
+        storage, names = self._dataset.storage, [self._dataset.manifest_name(shard) for shard in shards]
+        if storage.is_local:
+            return [storage.local_path(name).absolute() for name in names]
+        folder = Path(tempfile.mkdtemp(prefix="vidal-view-"))
+        weakref.finalize(self, shutil.rmtree, folder, ignore_errors=True)
+
+        def copy(name: str) -> Path:
+            path = folder / name.rpartition("/")[2]
+            path.write_bytes(storage.read(name))
+            return path
+
+        with ThreadPoolExecutor(_CONCURRENT_REQUESTS) as pool:
+            return list(pool.map(copy, names))
+
+    def __len__(self) -> int:
+        return int(self._starts[-1])
+
+    @functools.cached_property
+    def _starts(self) -> Numbers:
+        """The number of the first row of each file, and of all rows."""
+        with self._starting, ThreadPoolExecutor(2) as pool:
+            counts = list(pool.map(lambda file: pq.read_metadata(file).num_rows, self._files))
+        return np.cumsum([0, *counts])
+
+    @functools.cached_property
+    def _file_of_shard(self) -> Numbers:
+        shards = [int(file.stem) for file in self._files]
+        places = np.zeros(max(shards) + 1, np.int64)
+        places[shards] = np.arange(len(shards))
+        return places
+
+    def outcomes(self) -> list[dict[str, Any]]:
+        """Return how many ``clips`` have each status, stage and reason."""
+        counted = self._cursor().sql(
+            "SELECT status, stage, reason, count(*)::BIGINT AS clips FROM clips GROUP BY ALL ORDER BY ALL"
+        )
+        names = counted.columns
+        return [dict(zip(names, row, strict=True)) for row in counted.fetchall()]
+
+    def _select(self, query: Query, version: int) -> Numbers:
+        """Return the numbers of the clips of a query, in its order; ``version`` is another one once flags change.
+
+        Raises `SourceError` for an invalid condition or an unknown column.
+        """
+        if query == Query():
+            return np.arange(len(self))
+        cursor = self._cursor()
+        rows, columns = cursor.view("clips"), list(self.schema.names)
+        if flags.PREFIX in query.where.lower():
+            cursor.register("flagged", _flagged(self._dataset))
+            rows = cursor.sql(f"SELECT *, {_FLAGGED} FROM clips")
+            columns += [f"{flags.PREFIX}{name}" for name in flags.NAMES]
+        if query.search:
+            rows = rows.filter(self._contains(query.search))
+        if query.sort:
+            by = duckdb.ColumnExpression(self.sortable(query.sort))
+            rows = rows.sort((by.desc() if query.is_descending else by.asc()).nulls_last())
+        if not query.where:
+            return self._numbered(rows)
+        with parsed(query.where, columns) as meets:
+            return self._numbered(rows.filter(meets))
+
+    def _numbered(self, rows: Any) -> Numbers:
+        places = rows.project("shard, file_row_number").fetchnumpy()
+        return np.asarray(self._starts[self._file_of_shard[places["shard"]]] + places["file_row_number"])
+
+    def _contains(self, text: str) -> Any:
+        call = duckdb.FunctionExpression
+        wanted = call("lower", duckdb.ConstantExpression(text))
+        columns = [duckdb.ColumnExpression(name) for name in SEARCHED if name in self.schema.names]
+        return functools.reduce(operator.or_, (call("contains", call("lower", column), wanted) for column in columns))
+
+    def sortable(self, name: str) -> str:
+        """Return the name of a column that clips can be sorted by; raises `SourceError` for any other."""
+        if name not in self.schema.names or pa.types.is_nested(self.schema.field(name).type):
+            kinds = [field.name for field in self.schema if not pa.types.is_nested(field.type)]
+            raise SourceError(f"sort: {no_column(name, kinds)}")
+        return name
+
+    def numeric(self) -> list[str]:
+        """Return the names of the columns that hold numbers."""
+        place = ("shard", "position")
+        is_number = (pa.types.is_integer, pa.types.is_floating)
+        return [f.name for f in self.schema if f.name not in place and any(test(f.type) for test in is_number)]
+
+    def _numbers(self, name: str) -> npt.NDArray[np.float64]:
+        """Return the numbers of a column (n,), NaN where missing; raises `SourceError` for any other column."""
+        if name not in self.numeric():
+            raise SourceError(f"no column of numbers: {no_column(name, self.numeric())}")
+        column = self._cursor().view("clips").project(duckdb.ColumnExpression(name)).fetchnumpy()[name]
+        return np.ma.filled(np.ma.asarray(column).astype(np.float64), np.nan)
+
+    def _is_kept(self) -> npt.NDArray[np.bool_]:
+        """Return a mask of the kept clips (n,)."""
+        kept = self._cursor().sql("SELECT status = 'kept' AS is_kept FROM clips").fetchnumpy()["is_kept"]
+        return np.ma.filled(np.ma.asarray(kept), False).astype(np.bool_)
+
+    def place(self, number: int) -> tuple[int, int]:
+        """Return the shard of a clip, and its row there."""
+        file = int(np.searchsorted(self._starts, number, side="right")) - 1
+        return int(self._files[file].stem), int(number - self._starts[file])
+
+    def rows(self, numbers: Sequence[int], columns: Collection[str]) -> list[dict[str, Any]]:
+        """Return some columns of clips by their numbers."""
+        names = [name for name in self.schema.names if name in columns]
+        tables: dict[int, pa.Table] = {}
+        rows = []
+        for number in numbers:
+            shard, row = self.place(number)
+            if shard not in tables:
+                file = pq.ParquetFile(self._files[int(self._file_of_shard[shard])], page_checksum_verification=True)
+                present = [name for name in names if name in file.schema_arrow.names]
+                tables[shard] = without_categories(file.read(columns=present, use_threads=False))
+            rows.append(dict.fromkeys(names) | tables[shard].slice(row, 1).to_pylist()[0])
+        return rows
+
+    def _cursor(self) -> Any:
+        """A connection of the calling thread; the views are shared."""
+        return self._connection.cursor()
+
+
+def _flagged(dataset: Dataset) -> pa.Table:
+    pairs = [(flag, clip_id) for flag, clips in flags.current(dataset.storage).items() for clip_id in clips]
+    texts = [pa.array([pair[part] for pair in pairs], pa.string()) for part in (0, 1)]
+    return pa.table(texts, names=["flag", "clip_id"])
