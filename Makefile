@@ -11,6 +11,8 @@ WORKERS ?=
 RAY_ADDRESS ?=
 SET ?=
 TEST_PROCESSES ?= 4
+SEED ?= 1
+SCHEDULES ?= 500
 
 # Where a shell forbids Python to keep its bytecode, every process compiles torch, Ray and vidal again: seconds each.
 unexport PYTHONDONTWRITEBYTECODE
@@ -19,7 +21,7 @@ build_flags = --out $(OUT) --engine $(ENGINE) $(if $(WORKERS),--workers $(WORKER
 	$(if $(RAY_ADDRESS),--ray-address $(RAY_ADDRESS)) $(foreach s,$(SET),--set $(s))
 
 .DEFAULT_GOAL := help
-.PHONY: help setup build-shards report test test-slow lint format lock docs models clean
+.PHONY: help setup build-shards report test test-slow simulate lint format lock docs models clean
 
 help: ## Show this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
@@ -46,6 +48,9 @@ test: setup ## Run the tests (1,030 s of CPU, ten and a half minutes on two idle
 
 test-slow: setup ## Run the long tests too: 20 kills, all engines and worker counts
 	$(BIN)/python -m pytest -m "slow or not slow"
+
+simulate: setup ## Play SCHEDULES of SEED over the commit engine, or one again with ONLY=N and all that happened in it
+	$(BIN)/python -m tests.simulation --seed $(SEED) $(if $(ONLY),--only $(ONLY),--schedules $(SCHEDULES))
 
 lint: setup ## Check style and types
 	$(BIN)/ruff check .

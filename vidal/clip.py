@@ -322,9 +322,16 @@ def crawl_columns() -> list[str]:
 
 def schema(extra: Iterable[pa.Field] = ()) -> pa.Schema:
     """Return the Arrow schema of rows in memory; ``extra`` are the columns that `Clip` has no field for."""
+    return pa.schema([*_arrow_fields(), *extra], metadata={"vidal.schema_version": str(SCHEMA_VERSION)})
+
+
+@functools.cache
+def _arrow_fields() -> tuple[pa.Field, ...]:
+    # A shard asks several times, and annotations are evaluated anew each time: 4 ms.
     hints = get_type_hints(Clip)
-    fields = [pa.field(f.name, arrow_type(hints[f.name]), metadata={"group": f.metadata["group"]}) for f in columns()]
-    return pa.schema([*fields, *extra], metadata={"vidal.schema_version": str(SCHEMA_VERSION)})
+    return tuple(
+        pa.field(f.name, arrow_type(hints[f.name]), metadata={"group": f.metadata["group"]}) for f in columns()
+    )
 
 
 def manifest_schema(extra: Iterable[pa.Field] = ()) -> pa.Schema:

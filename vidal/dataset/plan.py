@@ -217,11 +217,13 @@ def own_columns(plan: pa.Schema) -> pa.Schema:
 
 
 class Plan:
-    """A frozen plan, read one row group at a time."""
+    """A frozen plan, read one row group at a time. Each read raises `StorageError` where the storage fails."""
 
     def __init__(self, storage: Storage) -> None:
+        self._storage = storage
         # Opened, not read: a worker needs the row group of its shard, and a plan may have millions of rows.
-        self._file = pq.ParquetFile(storage.fs.open(storage.path(NAME)))
+        with storage.errors(NAME):
+            self._file = pq.ParquetFile(storage.fs.open(storage.path(NAME)))
         metadata = self._file.schema_arrow.metadata or {}
         self.shard_size = int(metadata[b"vidal.shard_size"])
         """Candidates per shard; 0 if shards differ in size, each of them a row group."""
@@ -250,7 +252,8 @@ class Plan:
         # Kept until another is read: adjacent shards are mostly built one after the other.
         # One group alone: a worker's memory must not grow with the plan.
         if self._group is None or self._group[0] != group:
-            self._group = (group, self._file.read_row_group(group))
+            with self._storage.errors(NAME):
+                self._group = (group, self._file.read_row_group(group))
         rows: list[dict[str, Any]] = self._group[1].slice(begin, count).to_pylist()
         return rows
 
@@ -275,4 +278,5 @@ class Plan:
 
     def table(self, columns: Sequence[str] | None = None) -> pa.Table:
         """Return the whole plan, or some of its columns."""
-        return self._file.read(columns=columns if columns is None else list(columns))
+        with self._storage.errors(NAME):
+            return self._file.read(columns=columns if columns is None else list(columns))

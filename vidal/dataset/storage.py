@@ -97,12 +97,12 @@ class Storage:
         return Storage(f"{self.address}/{name}", self.fence)
 
     def exists(self, name: str = "") -> bool:
-        with self._errors(name):
+        with self.errors(name):
             return bool(self.fs.exists(self.path(name)))
 
     def names(self, folder: str) -> list[str]:
         """Return the sorted base names in a folder, without temporary files; empty if there is no such folder."""
-        with self._errors(folder):
+        with self.errors(folder):
             try:
                 # s3fs caches listings, in which another process's commits would be missing.
                 entries = self.fs.ls(self.path(folder), detail=False, refresh=True)
@@ -112,28 +112,28 @@ class Storage:
         return sorted(n for n in names if n and not n.startswith(".") and not n.endswith(TEMPORARY_SUFFIX))
 
     def read(self, name: str) -> bytes:
-        with self._errors(name):
+        with self.errors(name):
             return bytes(self.fs.cat_file(self.path(name)))
 
     def read_range(self, name: str, offset: int, size: int) -> bytes:
         """Return ``size`` bytes from ``offset``; raises `StorageError` if the file is shorter."""
-        with self._errors(name):
+        with self.errors(name):
             data = bytes(self.fs.cat_file(self.path(name), start=offset, end=offset + size))
         if len(data) != size:
             raise StorageError(f"{self.path(name)}: {len(data)} bytes at {offset} instead of {size}")
         return data
 
     def size(self, name: str) -> int:
-        with self._errors(name):
+        with self.errors(name):
             return int(self.fs.size(self.path(name)))
 
     def write(self, name: str, data: bytes) -> None:
         """Write a whole file atomically: readers see either the old one or the new one."""
         if self.is_local:
-            with self._errors(name, writing=True), self._as_temporary(name, data) as temporary:
+            with self.errors(name, writing=True), self._as_temporary(name, data) as temporary:
                 self.rename_temporary(temporary, name)
         elif self.fence is None:
-            with self._errors(name, writing=True):
+            with self.errors(name, writing=True):
                 self.fs.pipe_file(self.path(name), data)
         else:
             self._put_over(name, lambda expected: self._swap(name, data, expected))
@@ -155,7 +155,7 @@ class Storage:
     def temporary(self, name: str) -> Path:
         """Return a path beside the final one that readers ignore and no other process uses; creates the folder."""
         final = self.local_path(name)
-        with self._errors(name, writing=True):
+        with self.errors(name, writing=True):
             final.parent.mkdir(parents=True, exist_ok=True)
         # Beside it, as a rename is atomic within one file system only; two hosts may share the folder.
         return final.parent / f".{final.name}.{socket.gethostname()}.{os.getpid()}{TEMPORARY_SUFFIX}"
@@ -163,7 +163,7 @@ class Storage:
     def rename_temporary(self, temporary: Path, name: str) -> None:
         """Rename a synced temporary file to its final name, durably."""
         self._ask_fence()
-        with self._errors(name, writing=True):
+        with self.errors(name, writing=True):
             final = self.local_path(name)
             try:
                 os.replace(temporary, final)
@@ -186,7 +186,7 @@ class Storage:
             self._put_over(name, put)
             return
         self._ask_fence()
-        with self._errors(name, writing=True):
+        with self.errors(name, writing=True):
             self.fs.put_file(str(local), self.path(name))
 
     def _put_over(self, name: str, put: Callable[[str | None], object]) -> None:
@@ -195,7 +195,7 @@ class Storage:
             expected = self.token(name)
             # Between the two: what a later owner writes from here on has another token, and the put is refused.
             self._ask_fence()
-            with self._errors(name, writing=True):
+            with self.errors(name, writing=True):
                 if put(expected):
                     return
         raise StorageError(f"{self.address}/{name}: another process writes it at the same time")
@@ -203,7 +203,7 @@ class Storage:
     def token(self, name: str) -> str | None:
         """Return what is another after every write of a file; None if there is no such file."""
         try:
-            with self._errors(name):
+            with self.errors(name):
                 if self.is_local:
                     return _token(self.local_path(name))
                 if conditional.is_s3(self.fs):
@@ -214,7 +214,7 @@ class Storage:
 
     def create(self, name: str, data: bytes) -> str | None:
         """Write a small file unless it exists, and return its token; None if it does: of several, one creates it."""
-        with self._errors(name, writing=True):
+        with self.errors(name, writing=True):
             if not self.is_local:
                 self._ask_fence()
                 return self._swap(name, data, None)
@@ -250,7 +250,7 @@ class Storage:
         Returns the new token, or of a deleted file the old one; None if the file is another one by now. Exact on S3,
         and for a deletion on a local disk; a local replacement looks at the token just before it renames.
         """
-        with self._errors(name, writing=True):
+        with self.errors(name, writing=True):
             if not self.is_local:
                 self._ask_fence()
                 return self._swap(name, data, expected)
@@ -303,7 +303,7 @@ class Storage:
     def remove(self, name: str) -> None:
         """Delete a file, or a folder with its contents, if it exists."""
         self._ask_fence()
-        with self._errors(name), contextlib.suppress(FileNotFoundError):
+        with self.errors(name), contextlib.suppress(FileNotFoundError):
             self.fs.rm(self.path(name), recursive=True)
             if self.is_local:
                 sync_folder(self.local_path(name).parent)
@@ -328,7 +328,7 @@ class Storage:
         return shutil.disk_usage(folder).free
 
     @contextlib.contextmanager
-    def _errors(self, name: str, *, writing: bool = False) -> Iterator[None]:
+    def errors(self, name: str, *, writing: bool = False) -> Iterator[None]:
         """Convert errors into a `StorageError` with the place; a reader still gets `FileNotFoundError`."""
         try:
             yield

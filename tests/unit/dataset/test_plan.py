@@ -12,6 +12,7 @@ from vidal.dataset import plan as plans
 from vidal.dataset.plan import Plan
 from vidal.dataset.storage import Storage
 from vidal.dataset.tars import KEY_PATTERN
+from vidal.errors import StorageError
 from vidal.sources.source import normalise
 
 
@@ -113,3 +114,9 @@ def test_a_decision_sets_what_it_names_and_nothing_else() -> None:
     untouched = [name for name in plan.column_names if name not in ("status", "duplicate_of", "cluster")]
     assert after.select(untouched) == plan.select(untouched)
     assert plans.decide(plan, decided.slice(0, 0)) == plan
+
+
+def test_a_plan_that_the_storage_does_not_give_is_an_error_of_the_storage(tmp_path: Path) -> None:
+    (tmp_path / "plan.parquet").mkdir()
+    with pytest.raises(StorageError, match=r"plan\.parquet"):
+        Plan(Storage(str(tmp_path)))

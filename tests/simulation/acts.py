@@ -1,0 +1,110 @@
+"""What simulated processes do: the real plan, lock, writer and reader, with a few bytes a clip in place of media.
+
+Each attempt writes other bytes, as a crawl may be answered otherwise, so that a shard of two attempts is seen as such.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import tempfile
+from pathlib import Path
+
+import pyarrow as pa
+
+from tests.simulation.checker import Checker
+from tests.simulation.store import SCHEME
+from vidal.clip import SCHEMA_VERSION
+from vidal.dataset import plan as plans
+from vidal.dataset.commit import ShardWriter
+from vidal.dataset.dataset import Dataset, DatasetInfo, read_info, write_info
+from vidal.dataset.lock import Lock
+from vidal.dataset.storage import Storage
+from vidal.errors import StorageError
+from vidal.record import from_row
+from vidal.work import Member
+
+ADDRESS = f"{SCHEME}://bucket/out"
+LAYERS = ("video", "depth")
+_SHARD_SIZE = 2
+_SEEN = ["clip_id", "shard", "members"]
+_CLIPS = [f"c{number}" for number in range(3)]
+_PLAN = plans.make(
+    pa.table({"clip_id": _CLIPS, "url": [f"{clip_id}.mp4" for clip_id in _CLIPS]}), shard_size=_SHARD_SIZE, seed=0
+)
+_INFO = DatasetInfo(
+    name="simulated", schema_version=SCHEMA_VERSION, fingerprint="f", layers=list(LAYERS), candidates=len(_CLIPS),
+    shards=-(-len(_CLIPS) // _SHARD_SIZE), recipe={}, definition={}, created_by="a simulation",
+)  # fmt: skip
+
+
+def build(word: str) -> None:
+    """Build the shards that are not committed, as a run does; ``word`` tells its bytes from others'."""
+    storage = Storage(ADDRESS)
+    with Lock(storage):
+        if read_info(storage) is None:
+            plans.write(storage, _PLAN, _SHARD_SIZE)
+            write_info(storage, _INFO)
+        dataset = Dataset.at(storage)
+        for shard in sorted(set(range(_INFO.shards)) - set(dataset.committed())):
+            _commit(dataset, shard, word)
+
+
+def rewrite(word: str, shard: int) -> None:
+    """Write one shard anew, as a retry or a removal does."""
+    storage = Storage(ADDRESS)
+    with Lock(storage):
+        if read_info(storage) is not None:
+            _commit(Dataset.at(storage), shard, word)
+
+
+def _commit(dataset: Dataset, shard: int, word: str) -> None:
+    with (
+        tempfile.TemporaryDirectory() as scratch,
+        ShardWriter(dataset.storage, shard, LAYERS, Path(scratch), dataset.extra_schema) as writer,
+    ):
+        for row in dataset.plan.rows(shard):
+            clip = from_row({**row, "status": "kept", "fingerprint": dataset.info.fingerprint})
+            # Of several lengths, so that members of another attempt lie elsewhere.
+            data = f"{clip.clip_id} of {word} ".encode() * (1 + len(word) % 3)
+            clip.work.put(Member(layer="video", suffix="mp4", data=data))
+            clip.work.put(Member(layer="depth", suffix="bin", data=data[::-1]))
+            writer.add(clip)
+        writer.commit({"fingerprint": dataset.info.fingerprint})
+
+
+def read(checker: Checker) -> None:
+    """Read all that is committed, as a loader does, and hold each member to its row."""
+    rewrites, is_quiet = checker.rewrites, checker.unfinished_rewrites == 0
+    try:
+        dataset = Dataset.open(ADDRESS)
+        seen = {shard: dataset.table(shard, _SEEN).to_pylist() for shard in dataset.committed()}
+        wrong = [
+            f"{member['name']} has other bytes than its row says"
+            for rows in seen.values() for row in rows for member in row["members"]
+            if hashlib.sha256(dataset.read_member(row, member["name"])).hexdigest() != member["sha256"]
+        ]  # fmt: skip
+        wrong += [
+            f"shard {shard} has the rows {ids} and not those of the plan"
+            for shard, rows in seen.items()
+            if (ids := [row["clip_id"] for row in rows]) != dataset.plan.clip_ids(shard)
+        ]
+    except (FileNotFoundError, StorageError) as error:
+        wrong = [f"an error: {error}"] if "no such object" in str(error) else []
+    if is_quiet and checker.rewrites == rewrites and not checker.late:
+        for line in wrong:
+            checker.fault(f"a reader sees {line}")
+
+
+def check(checker: Checker) -> None:
+    """Hold the finished dataset to its plan and its manifests."""
+    dataset = Dataset.open(ADDRESS)
+    if (shards := dataset.committed()) != list(range(_INFO.shards)):
+        checker.fault(f"in the end the shards {shards} are committed")
+    for shard in shards:
+        ids = [row["clip_id"] for row in dataset.table(shard, _SEEN).to_pylist()]
+        if ids != dataset.plan.clip_ids(shard):
+            checker.fault(f"in the end shard {shard} has the rows {ids} and not those of the plan")
+        name = dataset.storage.path(dataset.manifest_name(shard))
+        folder = dataset.storage.path()
+        for line in checker.mixed(folder, f"{shard:06d}", checker.store.objects[name].data):
+            checker.fault(f"in the end of shard {shard}, {line}")

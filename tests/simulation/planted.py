@@ -1,0 +1,113 @@
+"""Faults to plant into the commit engine, each of which the checker must find: what a test is worth is what it finds."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+from collections.abc import Callable
+from types import TracebackType
+from typing import Any
+from unittest import mock
+
+from tests.simulation import acts
+from vidal.dataset import lock, manifest
+from vidal.dataset.commit import ShardWriter
+from vidal.dataset.lock import OwnerFence
+from vidal.dataset.storage import Storage
+from vidal.errors import OutputError, StorageError
+
+_create = Storage.create
+_NAME = f"{lock.FOLDER}/run"
+
+
+class UnfencedLock:
+    """The lock as it was: one file, overwritten at each beat, deleted and created anew at a takeover; nothing asks it."""
+
+    def __init__(self, storage: Storage) -> None:
+        self._storage = storage
+        self._stop = lock.threading.Event()
+        self._beat = lock.threading.Thread(target=self._keep_beating, daemon=True)
+
+    def __enter__(self) -> UnfencedLock:
+        if self._storage.create(_NAME, self._claim()) is None:
+            if self._is_owner_alive():
+                raise OutputError("another run is writing this dataset")
+            self._storage.remove(_NAME)
+            if self._storage.create(_NAME, self._claim()) is None:
+                raise OutputError("another run has just started on this dataset")
+        self._beat.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._stop.set()
+        self._beat.join()
+        self._storage.remove(_NAME)
+
+    def _claim(self) -> bytes:
+        me = lock.psutil.Process()
+        claim = {"host": lock.socket.gethostname(), "pid": me.pid, "started": me.create_time()}
+        return json.dumps({**claim, "beat": lock.time.time()}).encode()
+
+    def _keep_beating(self) -> None:
+        while not self._stop.wait(lock.BEAT_S):
+            with contextlib.suppress(StorageError, FileNotFoundError):
+                self._storage.write(_NAME, self._claim())
+
+    def _is_owner_alive(self) -> bool:
+        try:
+            owner = json.loads(self._storage.read(_NAME))
+        except (FileNotFoundError, ValueError):
+            return False
+        if owner["host"] != lock.socket.gethostname():
+            return bool(lock.time.time() - owner["beat"] <= lock.STALE_BEATS * lock.BEAT_S)
+        return not lock._is_seen_dead(owner)
+
+
+def _commit_tars_last(writer: ShardWriter, metadata: dict[str, str]) -> None:
+    """Commit a shard by its manifest first."""
+    rows = manifest.to_parquet(writer._clips, writer._extra, metadata)
+    name = manifest.name_of(writer._shard)
+    writer._revoke(name)
+    while writer._storage.create(name, rows) is None:
+        writer._revoke(name)
+    for layer, (path, handle, tar) in writer._files.items():
+        tar.close()
+        handle.close()
+        writer._storage.upload(path, f"{layer}/{manifest.stem_of(writer._shard)}.tar")
+
+
+def _create_or_put(storage: Storage, name: str, data: bytes) -> str | None:
+    """Create a file, and a manifest by a plain put."""
+    if not name.startswith(manifest.FOLDER):
+        return _create(storage, name, data)
+    storage._ask_fence()
+    with storage.errors(name, writing=True):
+        storage.fs.pipe_file(storage.path(name), data)
+    return storage.token(name)
+
+
+def _living_by_its_clock(storage: Storage, number: int, clock: Any, sleep: Any) -> dict[str, Any] | None:
+    """Tell a dead owner by the time that it wrote, against the watcher's own."""
+    owner = lock._content(lock._read(storage, number))
+    if "pid" not in owner or lock._is_seen_dead(owner):
+        return None
+    is_stale = lock.time.time() - owner["beat"] > lock.STALE_BEATS * lock.BEAT_S
+    return None if is_stale and not lock._is_here(owner) else owner
+
+
+def _patched(owner: Any, name: str, fault: object) -> Callable[[], contextlib.AbstractContextManager[Any]]:
+    return lambda: mock.patch.object(owner, name, fault)
+
+
+FAULTS: dict[str, tuple[Callable[[], contextlib.AbstractContextManager[Any]], str]] = {
+    "an unfenced lock": (_patched(acts, "Lock", UnfencedLock), "though it has lost the lock"),
+    "a fence that nobody asks": (_patched(OwnerFence, "check", lambda fence: None), "replaces .* of owner"),
+    "a manifest before its tars": (_patched(ShardWriter, "commit", _commit_tars_last), "is not in the tar"),
+    "a manifest that is put": (_patched(Storage, "create", _create_or_put), "replaces .*manifest"),
+    "a manifest that stays": (_patched(ShardWriter, "_revoke", lambda writer, name: None), "whose manifest is there"),
+    "staleness by two clocks": (_patched(lock, "_living_owner", _living_by_its_clock), "without having watched"),
+    "staleness after two beats": (_patched(lock, "STALE_BEATS", 2), "without having watched"),
+}
+"""What plants each fault for the time of a block, and what the checker must say of it."""
