@@ -39,7 +39,9 @@ _MAIN_RANK_REPORTS_S = 20.0
 def train(
     recipe: Annotated[Path, typer.Argument(metavar="RECIPE", help="Training recipe (YAML).")],
     data: DataOption,
-    out: Annotated[str, typer.Option(metavar="RUN", help="Folder to write checkpoints and logs to.")],
+    out: Annotated[
+        str, typer.Option(metavar="RUN", help="Folder or address, such as s3://…, to write checkpoints and logs to.")
+    ],
     where: WhereOption = None,
     settings: SettingsOption = None,
     resume: Annotated[bool, typer.Option("--resume", help="Resume from the run's last checkpoint.")] = False,

@@ -52,8 +52,10 @@ class CheckpointWriter:
     ) -> None:  # fmt: skip
         if copied is not None:
             copied.synchronize()
-        path = self._checkpoints.save(steps, model, optimiser, self._bases)
-        self._log.event("checkpoint", {"step": steps - 1, "folder": path.name})
+        # First: a run that resumes from the checkpoint has the lines of all steps before it.
+        self._log.publish()
+        saved = self._checkpoints.save(steps, model, optimiser, self._bases)
+        self._log.event("checkpoint", {"step": steps - 1, "folder": saved.name})
         if best is not None:
             self._checkpoints.mark_best(steps, best)
 

@@ -41,7 +41,7 @@ class Health:
         checkpoints = self._writer.settled() if self._writer is not None else None
         aside = checkpoints.set_aside(first_bad) if checkpoints is not None else []
         latest = checkpoints.latest() if checkpoints is not None else None
-        start = f"resumes from checkpoint {latest.path.name}" if latest else "starts over: no earlier checkpoint exists"
+        start = f"resumes from checkpoint {latest.name}" if latest else "starts over: no earlier checkpoint exists"
         raise DivergedError(
             f"step {step.step} ({'-'.join(step.pair)}): loss {step.loss}, gradient norm {step.grad_norm}, "
             f"{step.bad_steps} such steps in a row; lower optimiser.lr, or inspect its clips "

@@ -16,7 +16,7 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 
 from vidal.dataset.storage import Storage
-from vidal.errors import RecipeError, storage_errors
+from vidal.errors import RecipeError, VidalError, storage_errors
 
 NAME = "log.jsonl"
 WANDB = "wandb.json"
@@ -32,12 +32,16 @@ class RunLog:
     def __init__(
         self, folder: Path, console: Console, *, total_steps: int, start_step: int, every_steps: int,
         tensorboard: bool = False, wandb: str | None = None, quiet: bool = False,
-        recipe: Mapping[str, Any] | None = None,
+        recipe: Mapping[str, Any] | None = None, storage: Storage | None = None,
     ) -> None:  # fmt: skip
-        """``wandb`` is the project of W&B, in which a resumed run goes on; ``recipe`` is its configuration there."""
+        """``wandb`` is the project of W&B, in which a resumed run goes on; ``recipe`` is its configuration there.
+
+        ``storage`` is the run's, where ``folder`` is only a place to write in: `publish` uploads the log to it.
+        """
         self._path = folder / NAME
         self._open = contextlib.ExitStack()
         self._lock = threading.Lock()
+        self._folder, self._storage = folder, storage or Storage(str(folder))
         # First, because its package may be missing: nothing has been opened or truncated yet.
         self._wandb: Any = None
         if wandb:
@@ -48,7 +52,7 @@ class RunLog:
                     "log.wandb: package wandb is not installed; run `pip install wandb`, or unset it"
                 ) from None
             self._wandb = init(
-                project=wandb, dir=str(folder), id=_wandb_id(Storage(str(folder))), config=dict(recipe or {}),
+                project=wandb, dir=str(folder), id=_wandb_id(self._storage), config=dict(recipe or {}),
                 # Not "must": a run logged offline is not at W&B yet. A resume may change some settings.
                 resume="allow", allow_val_change=True,
             )  # fmt: skip
@@ -61,7 +65,7 @@ class RunLog:
             writer = SummaryWriter(str(folder / "tensorboard"), purge_step=start_step or None)
             self._writer = self._open.enter_context(writer)
         with storage_errors(str(self._path)):
-            _truncate(folder, start_step)
+            _truncate(self._storage, folder, start_step)
             # Line-buffered: a killed run leaves a line of every completed step.
             self._file: IO[str] = self._path.open("a", buffering=1, encoding="utf-8")
         self._console, self._quiet, self._every = console, quiet, every_steps
@@ -121,12 +125,27 @@ class RunLog:
             with self._lock:
                 self._file.write(line)
 
+    def publish(self) -> None:
+        """Upload ``log.jsonl`` and TensorBoard's files, where the run is in an object store."""
+        if self._storage.is_local:
+            return
+        with self._lock:
+            data = self._path.read_bytes()
+        self._storage.write(NAME, data)
+        if self._writer is not None:
+            self._writer.flush()
+        for file in (self._folder / "tensorboard").glob("*"):
+            self._storage.write(f"tensorboard/{file.name}", file.read_bytes())
+
     def __enter__(self) -> RunLog:
         return self
 
-    def __exit__(self, *_: object) -> None:
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, *_: object) -> None:
         with self._open, storage_errors(str(self._path)):
             self._file.close()
+        # Not in place of the error that ends the run.
+        with contextlib.suppress(*([VidalError] if error is not None else [])):
+            self.publish()
 
 
 @contextlib.contextmanager
@@ -148,13 +167,17 @@ def _wandb_id(storage: Storage) -> str:
         return new
 
 
-def _truncate(folder: Path, start_step: int) -> None:
-    """Remove the lines that a killed run wrote after the resumed checkpoint, and an incomplete last line."""
-    path = folder / NAME
-    if not path.exists():
-        return
+def _truncate(storage: Storage, folder: Path, start_step: int) -> None:
+    """Remove the lines that a killed run wrote after the resumed checkpoint, and an incomplete last line.
+
+    The file in the folder is made from that of the storage, whatever was in it.
+    """
+    try:
+        text = storage.read(NAME).decode(errors="replace")
+    except FileNotFoundError:
+        text = ""
     kept = []
-    for line in path.read_text(encoding="utf-8", errors="replace").splitlines():
+    for line in text.splitlines():
         with contextlib.suppress(ValueError, AttributeError, TypeError):
             if int(json.loads(line).get("step", -1)) < start_step:
                 kept.append(line)

@@ -18,7 +18,6 @@ from rich.console import Console
 from vidal.dataset.lock import Lock
 from vidal.dataset.removals import Removals
 from vidal.dataset.removals import load as load_removals
-from vidal.dataset.storage import Storage
 from vidal.errors import ModelError, OutputError
 from vidal.train import material
 from vidal.train.assemble import build_encoder
@@ -89,7 +88,7 @@ def train(
     resume: bool = False, skip_damaged: bool = False, removals: Path | None = None, quiet: bool = False,
     device: str = "auto",
 ) -> TrainResult:  # fmt: skip
-    """Run or resume a training run in the folder ``out``, on this rank.
+    """Run or resume a training run in the folder or at the address ``out``, on this rank.
 
     ``data`` are paths or addresses of datasets, ``where`` filters their manifests, ``device`` is ``auto``, ``cpu`` or
     ``cuda``. Raises `VidalError`; checkpoints that were complete stay so.
@@ -108,10 +107,10 @@ def train(
             recipe=recipe.model_dump(mode="json"), where=where, data=data_of_run.identity(), encoder=encoder.describe()
         )
         if here.is_main:
-            folder.path.mkdir(parents=True, exist_ok=True)
             folder.claim(info, resume=resume)
             folder.write_split(data_of_run.split())
-        with Lock(Storage(str(folder.path))) if here.is_main else nullcontext() as lock:
+            folder.path.mkdir(parents=True, exist_ok=True)
+        with Lock(folder.storage) if here.is_main else nullcontext() as lock:
             # No rank looks for checkpoints, or writes a text, before the folder is known to be this run's.
             barrier()
             return _Run(recipe, folder, data_of_run, encoder.to(here.device), here, console, lock, quiet=quiet).go()
@@ -135,16 +134,17 @@ class _Run:
             batch_size=recipe.batch_size, seed=recipe.seed, epochs=recipe.epochs, steps=recipe.steps, ranks=here.size,
             pair_weights=pair_weights or None, drop_last=recipe.data.drop_last,
         )  # fmt: skip
-        self.checkpoints = Checkpoints(folder.path, recipe.checkpoints.keep_last, recipe.checkpoints.keep_every, lock)
+        kept = recipe.checkpoints
+        self.checkpoints = Checkpoints(folder.address, kept.keep_last, kept.keep_every, lock, work=folder.path)
         # The towers of another run may change or go, so a run that starts from them stores all of its weights.
         self.bases = encoder.base_digests() if recipe.init_from is None else {}
         latest = self.checkpoints.latest()
         self.start = latest.step if latest is not None else 0
         if latest is not None:
             try:
-                encoder.load_trainable_state(latest.model(), str(latest.path), latest.bases())
+                encoder.load_trainable_state(latest.model(), latest.address, latest.bases())
             except ModelError as error:
-                raise OutputError(f"{latest.path}: does not match the towers of the recipe ({error})") from None
+                raise OutputError(f"{latest.address}: does not match the towers of the recipe ({error})") from None
         # Before the optimiser, whose state has the layout of the parameters; after loading, which takes full tensors.
         self.towers = prepared(encoder, recipe, here, stores_bases=not self.bases)
         self.optimisation = Optimisation(encoder, recipe.optimiser, self.plan.steps)
@@ -154,7 +154,7 @@ class _Run:
     def go(self) -> TrainResult:
         recipe, here = self.recipe, self.here
         result = TrainResult(
-            out=str(self.folder.path), steps=self.start, resumed_at=self.start, skipped=self.data.skipped,
+            out=self.folder.address, steps=self.start, resumed_at=self.start, skipped=self.data.skipped,
             held_out=self.data.held,
         )  # fmt: skip
         if self.start >= self.plan.steps:
@@ -257,7 +257,7 @@ class _Run:
         log = RunLog(
             self.folder.path, self.console, total_steps=self.plan.steps, start_step=self.start,
             every_steps=settings.every_steps, tensorboard=settings.tensorboard, wandb=settings.wandb, quiet=self.quiet,
-            recipe=self.recipe.model_dump(mode="json"),
+            recipe=self.recipe.model_dump(mode="json"), storage=self.folder.storage,
         )  # fmt: skip
         # Once: the log of a resumed run has them.
         for modality in self.recipe.towers if self.start == 0 else ():

@@ -1,4 +1,4 @@
-"""`RunFolder`: the folder of a training run.
+"""`RunFolder`: the folder of a training run, on a local disk or at an address such as ``s3://bucket/run``.
 
 RUN/run.json        recipe, data and towers: everything that the results depend on
 RUN/split.parquet   clip_id, is_held_out: the clips of the run, independent of later changes to the dataset
@@ -10,8 +10,11 @@ RUN/checkpoints/    000500/ …
 from __future__ import annotations
 
 import copy
+import hashlib
 import io
 import json
+import os
+import shutil
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -52,50 +55,52 @@ class RunInfo(BaseModel):
 
 
 class RunFolder:
-    """The folder of one run; on a local disk, because checkpoints are renamed into place.
+    """The folder of one run; raises `OutputError` for a path that is a file."""
 
-    Raises `OutputError` for an address or a path that is a file.
-    """
-
-    def __init__(self, path: str | Path) -> None:
-        self.path = Path(path).expanduser()
-        if "://" in str(path):
-            raise OutputError(f"{path}: a run needs a local folder; upload it when it is finished")
+    def __init__(self, address: str | Path) -> None:
+        self.storage = Storage(str(address) if "://" in str(address) else str(Path(address).expanduser()))
+        self.address = self.storage.address
+        if self.storage.is_local:
+            self.path = self.storage.local_path() if "://" in self.address else Path(self.address)
+        else:
+            cache = Path(os.environ.get("VIDAL_CACHE") or Path.home() / ".cache" / "vidal")
+            self.path = cache / "runs" / hashlib.sha256(self.address.encode()).hexdigest()[:16]
+        """Where files are made: the folder itself, or one on this machine with nothing that a resume needs."""
         if self.path.is_file():
-            raise OutputError(f"{path}: is a file; --out names a folder")
+            raise OutputError(f"{address}: is a file; --out names a folder")
 
     def read(self) -> RunInfo:
         """Return ``run.json``; raises `OutputError` if it is missing or invalid."""
         try:
-            return RunInfo.model_validate_json((self.path / NAME).read_bytes())
+            return RunInfo.model_validate_json(self.storage.read(NAME))
         except FileNotFoundError:
-            raise OutputError(f"{self.path}: no training run there (no {NAME})") from None
+            raise OutputError(f"{self.address}: no training run there (no {NAME})") from None
         except ValidationError as error:
-            raise OutputError(f"{self.path}/{NAME}: not a training run ({error.error_count()} errors)") from None
+            raise OutputError(f"{self.address}/{NAME}: not a training run ({error.error_count()} errors)") from None
 
     def write(self, info: RunInfo) -> None:
         """Write ``run.json`` atomically."""
         text = json.dumps(info.model_dump(mode="json"), indent=2, ensure_ascii=False)
-        Storage(str(self.path)).write(NAME, (text + "\n").encode())
+        self.storage.write(NAME, (text + "\n").encode())
 
     def write_split(self, split: Mapping[str, bool]) -> None:
         """Write ``split.parquet``, unless a resumed run has it already."""
-        if (self.path / SPLIT).is_file():
+        if SPLIT in self.storage.names(""):
             return
         table = pa.table(
             {"clip_id": pa.array(split.keys(), pa.string()), "is_held_out": pa.array(split.values(), pa.bool_())}
         )
         sink = io.BytesIO()
         pq.write_table(table, sink, compression="zstd")
-        Storage(str(self.path)).write(SPLIT, sink.getvalue())
+        self.storage.write(SPLIT, sink.getvalue())
 
     def split(self) -> dict[str, bool]:
         """Return whether each clip, by id, was held out; raises `OutputError` if ``split.parquet`` cannot be read."""
         try:
-            table = pq.read_table(self.path / SPLIT, columns=["clip_id", "is_held_out"])
+            table = pq.read_table(pa.BufferReader(self.storage.read(SPLIT)), columns=["clip_id", "is_held_out"])
         except (OSError, pa.ArrowException, KeyError) as error:
             why = " ".join(str(error).split())[:120]
-            raise OutputError(f"{self.path}/{SPLIT}: cannot be read ({why}); evaluate with --split all") from None
+            raise OutputError(f"{self.address}/{SPLIT}: cannot be read ({why}); evaluate with --split all") from None
         return dict(zip(table.column("clip_id").to_pylist(), table.column("is_held_out").to_pylist(), strict=True))
 
     def claim(self, info: RunInfo, *, resume: bool) -> None:
@@ -104,20 +109,24 @@ class RunFolder:
         Raises `OutputError` if the folder holds anything else, a run without ``resume``, or a run with another recipe
         or other data.
         """
-        if not (self.path / NAME).is_file():
-            if self.path.is_dir() and (names := sorted(p.name for p in self.path.iterdir() if p.name[0] != ".")):
+        names = self.storage.names("")
+        if NAME not in names:
+            if names:
                 raise OutputError(
-                    f"{self.path}: not empty and no training run (it has {names[0]}); choose another --out"
+                    f"{self.address}: not empty and no training run (it has {names[0]}); choose another --out"
                 )
+            if not self.storage.is_local:
+                # Of an earlier run at this address.
+                shutil.rmtree(self.path, ignore_errors=True)
             self.write(info)
             return
         if not resume:
-            raise OutputError(f"{self.path}: already holds a run; resume it with --resume, or choose another --out")
+            raise OutputError(f"{self.address}: already holds a run; resume it with --resume, or choose another --out")
         existing = self.read()
         changed = _differences(existing, info)
         if changed:
             raise OutputError(
-                f"{self.path}: --resume continues the same run, but these differ: {'; '.join(changed[:5])}; "
+                f"{self.address}: --resume continues the same run, but these differ: {'; '.join(changed[:5])}; "
                 "choose another --out for another run"
             )
         if existing.recipe != info.recipe:

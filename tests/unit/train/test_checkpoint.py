@@ -35,7 +35,7 @@ def test_what_is_saved_is_what_is_loaded(two: Checkpoints) -> None:
     assert latest is not None and latest.step == 20
     assert torch.equal(latest.model()["w"], MODEL["w"] + 1)
     assert all(torch.equal(latest.optimiser()[name], value) for name, value in OPTIMISER.items())
-    assert sorted(path.name for path in latest.path.iterdir()) == [*FILES]
+    assert sorted(path.name for path in (two.folder / latest.name).iterdir()) == [*FILES]
 
 
 @pytest.mark.parametrize("bases", [{}, {"text": "1" * 64, "depth": "2" * 64}])
@@ -48,12 +48,14 @@ def test_digests_of_what_is_left_out_are_read_from_the_model_file_and_from_the_f
     # As vidal wrote it before.
     two.save(30, MODEL, OPTIMISER)
     state = json.dumps({"step": 30, "bases": bases}).encode()
-    (latest.path / "state.json").write_bytes(state)
-    sums = json.loads((latest.path / "sums.json").read_bytes()) | {"state.json": hashlib.sha256(state).hexdigest()}
-    (latest.path / "sums.json").write_text(json.dumps(sums))
+    (two.folder / latest.name / "state.json").write_bytes(state)
+    sums = json.loads((two.folder / latest.name / "sums.json").read_bytes()) | {
+        "state.json": hashlib.sha256(state).hexdigest()
+    }
+    (two.folder / latest.name / "sums.json").write_text(json.dumps(sums))
     old = two.latest()
     assert old is not None and (old.step, old.bases()) == (30, bases)
-    (latest.path / "state.json").write_bytes(state[:-1])
+    (two.folder / latest.name / "state.json").write_bytes(state[:-1])
     with pytest.warns(VidalWarning, match=r"state.json does not match its checksum"):
         before = two.latest()
     assert before is not None and before.step == 20
@@ -136,7 +138,7 @@ def test_a_pickle_in_place_of_weights_is_one_line_and_never_runs(two: Checkpoint
 
     latest = two.latest()
     assert latest is not None
-    (latest.path / "model.safetensors").write_bytes(pickle.dumps(Evil()))
+    (two.folder / latest.name / "model.safetensors").write_bytes(pickle.dumps(Evil()))
     with pytest.raises(ModelError, match="not a valid safetensors file"):
         latest.model()
     assert not (tmp_path / "ran").exists()

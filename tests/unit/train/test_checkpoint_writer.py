@@ -8,6 +8,7 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -15,9 +16,10 @@ from rich.console import Console
 from safetensors.torch import save
 from torch import Tensor
 
+from vidal.dataset.storage import Storage
 from vidal.errors import StorageError
 from vidal.train import checkpoint as module
-from vidal.train.checkpoint import Checkpoints
+from vidal.train.checkpoint import Checkpoint, Checkpoints
 from vidal.train.checkpoint_writer import CheckpointWriter
 from vidal.train.full_state import full_state
 from vidal.train.logs import RunLog
@@ -74,7 +76,9 @@ def test_it_writes_the_weights_as_they_were_in_the_bytes_of_a_save_that_is_waite
             tensor.fill_(0)
         assert Checkpoints(tmp_path / "run").latest() is None
         ready.set()
-    assert files(tmp_path / "run" / "checkpoints" / "000005") == files(waited_for)
+    assert files(tmp_path / "run" / "checkpoints" / "000005") == files(
+        tmp_path / "waited" / "checkpoints" / waited_for.name
+    )
 
 
 def test_the_best_is_marked_and_logged_once_it_is_complete(
@@ -87,6 +91,28 @@ def test_the_best_is_marked_and_logged_once_it_is_complete(
         ready.set()
         assert writer.settled().best() == (5, 0.5)
         assert '"folder": "000005"' in lines.read_text()
+
+
+def test_in_a_store_the_log_has_the_steps_of_a_checkpoint_before_it_is_there(tmp_path: Path) -> None:
+    storage = Storage(f"memory://{tmp_path.name}")
+    before: list[bytes] = []
+
+    class Looking(Checkpoints):
+        def save(self, *arguments: Any) -> Checkpoint:
+            before.append(storage.read("log.jsonl"))
+            return super().save(*arguments)
+
+    checkpoints = Looking(storage.address, work=tmp_path)
+    with (
+        RunLog(tmp_path, Console(quiet=True), total_steps=9, start_step=0, every_steps=1, storage=storage) as log,
+        CheckpointWriter(checkpoints, log) as writer,
+    ):
+        log.event("step", {"step": 4})
+        writer.save(5, TENSORS, TENSORS)
+    assert before == [b'{"event": "step", "step": 4}\n']
+    assert storage.read("log.jsonl").endswith(b'"folder": "000005"}\n')
+    latest = checkpoints.latest()
+    assert latest is not None and latest.step == 5
 
 
 def test_the_next_save_waits_for_the_one_before(

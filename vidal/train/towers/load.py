@@ -16,6 +16,7 @@ import torch
 from torch import nn
 
 from vidal import modality as modalities
+from vidal.dataset.storage import Storage
 from vidal.errors import ModelError, RecipeError
 from vidal.modality.image import ImageModality
 from vidal.train.towers.encoder import Encoder, pairs_of
@@ -36,12 +37,15 @@ LANGUAGEBIND = {
 def load_encoder(folder: str | Path) -> Encoder:
     """Load the encoder of a folder or hub id, in evaluation mode, with adapters folded in.
 
-    A LanguageBind folder encodes its own modality, a CLIP folder every image modality. Of a training run it is the
-    newest checkpoint, or the one that is named behind an @: ``RUN@best``, ``RUN@000500``. Raises `ModelError` if the
-    folder is missing, of an unsupported model type, or its weights do not match its configuration.
+    A LanguageBind folder encodes its own modality, a CLIP folder every image modality. Of a training run, in a folder
+    or at an address, it is the newest checkpoint, or the one that is named behind an @: ``RUN@best``,
+    ``s3://bucket/run@000500``. Raises `ModelError` if the folder is missing, of an unsupported model type, or its
+    weights do not match its configuration.
     """
     if (run := run_of(folder)) is not None:
         return _run(*run).eval()
+    if "://" in str(folder):
+        raise ModelError(f"{folder}: no training run there (no run.json)")
     path = model_folder(folder)
     config = read_config(path)
     if "vidal" in config:
@@ -66,12 +70,12 @@ def load_encoder(folder: str | Path) -> Encoder:
     return encoder.eval()
 
 
-def run_of(reference: str | Path) -> tuple[Path, str] | None:
-    """Return the folder and the name of the checkpoint of a training run; None if ``reference`` is no training run."""
+def run_of(reference: str | Path) -> tuple[str, str] | None:
+    """Return the address and the name of the checkpoint of a training run; None if ``reference`` is no training run."""
     folder, at, checkpoint = str(reference).rpartition("@")
     for path, name in ((str(reference), "latest"), (folder, checkpoint) if at else ("", "")):
-        if path and (Path(path).expanduser() / "run.json").is_file():
-            return Path(path).expanduser(), name
+        if path and Storage(path if "://" in path else str(Path(path).expanduser())).exists("run.json"):
+            return path, name
     return None
 
 
@@ -98,18 +102,19 @@ def joined(encoders: Mapping[str, Encoder]) -> Encoder:
     return Encoder(towers, base.text, pairs=pairs).eval()
 
 
-def _run(folder: Path, checkpoint: str) -> Encoder:
+def _run(address: str, checkpoint: str) -> Encoder:
     """A checkpoint of a training run, with its averaged weights if it has them."""
     from vidal.train.assemble import build_encoder
     from vidal.train.checkpoint import Checkpoints
     from vidal.train.preprocessing import described, transforms_of
     from vidal.train.run_folder import RunFolder
 
-    found = Checkpoints(folder).named(checkpoint)
+    run = RunFolder(address)
+    found = Checkpoints(run.address).named(checkpoint)
     if found is None:
         which = "no checkpoint yet" if checkpoint == "latest" else f"no intact checkpoint `{checkpoint}`"
-        raise ModelError(f"{folder}: the run has {which}")
-    info = RunFolder(folder).read()
+        raise ModelError(f"{address}: the run has {which}")
+    info = run.read()
     bases = found.bases()
     if bases.keys() - {"text"}:
         # What the checkpoint leaves out is in the models that the recipe names.
@@ -120,7 +125,7 @@ def _run(folder: Path, checkpoint: str) -> Encoder:
     encoder.preprocessing = described(transforms_of(info.settings().transforms, encoder))
     # Evaluated and exported is the average, where a run keeps one.
     averaged = {k.removeprefix("ema."): v for k, v in found.optimiser().items() if k.startswith("ema.")}
-    encoder.load_trainable_state(found.model() | averaged, str(found.path), bases)
+    encoder.load_trainable_state(found.model() | averaged, found.address, bases)
     return encoder
 
 
