@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
+import threading
+import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -29,6 +32,8 @@ from vidal.doctor import examine_store
 from vidal.engine.local import InProcessEngine, PoolEngine
 from vidal.engine.refilter import refilter
 from vidal.errors import OutputError, StorageError
+from vidal.view.api import Api
+from vidal.view.server import Server, serve
 
 BUCKET = "films"
 
@@ -182,3 +187,28 @@ def test_revisions_in_the_store_are_those_of_a_local_dataset(endpoint: str, tmp_
     assert stored(places[0]) == on_disk(Path(places[1]))
     drop(places[0], 3)
     assert len(vidal.open(places[0])) == 5 and not [name for name in stored(places[0]) if "revisions/3" in name]
+
+
+def test_a_dataset_in_a_store_is_viewed_and_flagged(built: tuple[Path, str]) -> None:
+    folder, address = built[0], f"{built[1]}-viewed"
+    run(folder / "toys.yaml", address, InProcessEngine())
+    server = Server(Api(Dataset.open(address)))
+    thread = threading.Thread(target=serve, args=[server])
+    thread.start()
+
+    def ask(path: str, data: bytes | None = None, **headers: str) -> bytes:
+        request = urllib.request.Request(f"{server.url}{path}", data, headers)
+        return bytes(urllib.request.urlopen(request, timeout=30).read())
+
+    rows = json.loads(ask("api/clips?where=status%3D'kept'&sort=clip_id"))["rows"]
+    clip = json.loads(ask(f"api/clip?clip={rows[0]['clip_id']}&shard={rows[0]['shard']}"))
+    member = next(member for member in clip["members"] if member["type"] == "video/mp4")
+    whole = ask(member["url"])
+    assert member["tar"].startswith(f"{address}/video/") and hashlib.sha256(whole).hexdigest() == member["sha256"]
+    assert ask(member["url"], Range="bytes=3-9") == whole[3:10]
+    flag = json.dumps({"clip": rows[0]["clip_id"], "flag": "unsafe"}).encode()
+    ask("api/flags", flag, **{"Content-Type": "application/json"})
+    assert [row["clip_id"] for row in json.loads(ask("api/clips?where=flag_unsafe"))["rows"]] == [rows[0]["clip_id"]]
+    assert len(vidal.open(address, where="not flag_unsafe")) == len(rows) - 1
+    server.shutdown()
+    thread.join()

@@ -8,7 +8,9 @@ import io
 import json
 import shlex
 import shutil
+import signal
 import threading
+import urllib.request
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -22,7 +24,7 @@ import pytest
 from PIL import Image
 
 import vidal
-from tests.runs import AUDIO, CAPTION, FEW_LETTERS, LETTERS, PAINT, SHADE, command, run, write_recipe
+from tests.runs import AUDIO, CAPTION, FEW_LETTERS, LETTERS, PAINT, SHADE, command, run, start_vidal, write_recipe
 from vidal.dataset import flags
 from vidal.dataset.dataset import Dataset
 from vidal.dataset.removals import Removals
@@ -479,6 +481,24 @@ def test_what_is_removed_loses_its_flags_too(mine: Path) -> None:
     writer.write("c006", "unsafe")
     assert flags.current(storage)["remove"] == {"c002": "asked for by mail"}
     assert pd.read_parquet(mine / "flags")["clip_id"].tolist() == ["c002", "c006"]
+
+
+def test_the_command_prints_the_address_and_ctrl_c_ends_it(built: Path) -> None:
+    process = start_vidal("view", built, "--no-browser")
+    assert process.stdout is not None
+    url = process.stdout.readline().strip()
+    with urllib.request.urlopen(f"{url}api/summary", timeout=30) as response:
+        assert json.load(response)["kept"] == 6
+    process.send_signal(signal.SIGINT)
+    said, wrong = process.communicate(timeout=30)
+    assert (process.returncode, said, wrong) == (0, "", "")
+
+
+def test_a_port_that_is_taken_is_told_in_one_line(client: Client, built: Path) -> None:
+    port = client.server.server_address[1]
+    done = command("view", built, "--no-browser", "--port", str(port))
+    told = f"vidal: port {port}: Address already in use; choose another with --port\n"
+    assert (done.returncode, done.stdout, done.stderr) == (1, "", told)
 
 
 def test_a_dataset_of_an_earlier_version_is_shown() -> None:
