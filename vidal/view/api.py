@@ -76,7 +76,6 @@ class Api:
         self._table = ManifestTable(dataset)
         self._clips = ClipReader(dataset)
         self._flags = flags.FlagWriter(dataset.storage)
-        self._flags_version = 0
         self.answers: dict[str, Callable[[Parameters], Body]] = {
             "summary": self.summary, "columns": self.columns, "histogram": self.histogram, "count": self.count,
             "clips": self.clips, "clip": self.clip, "member": self.member, "preview": self.preview,
@@ -116,17 +115,14 @@ class Api:
 
     def count(self, asked: Parameters) -> Body:
         """Return how many of the kept clips of a query pass all ``bound``s."""
-        query = Query(where=asked.text("where"), search=asked.text("search"))
-        among = self._table.select(query, self._flags_version) if query != Query() else None
+        query = self._query(asked)
+        among = self._table.select(query) if query != Query() else None
         return Body.json(thresholds.counts(self._table, _bounds(asked), among))
 
     def clips(self, asked: Parameters) -> Body:
         """Return a page of clips of a query."""
-        query = Query(
-            where=asked.text("where"), search=asked.text("search"), sort=asked.text("sort"),
-            is_descending=asked.text("order") == "desc",
-        )  # fmt: skip
-        numbers = self._table.select(query, self._flags_version)
+        query = self._query(asked)
+        numbers = self._table.select(query)
         offset = asked.number("offset", 0, len(self._table))
         limit = asked.number("limit", 50, _MOST_LISTED)
         shown = numbers[offset : offset + limit].tolist()
@@ -201,12 +197,20 @@ class Api:
             raise SourceError('a flag is {"clip": ID, "flag": NAME}, and "is_set" and "note" if wanted')
         row = self._clips.row(values["clip"])
         self._flags.write(row["clip_id"], values["flag"], is_set=values["is_set"], note=values["note"])
-        self._flags_version += 1
         return Body.json({"flags": _flags_of(row["clip_id"], flags.current(self._dataset.storage))})
 
     def recipe(self, asked: Parameters) -> Body:
         """Return what to write into a recipe or a command for the ``bound``s."""
         return Body.json(thresholds.as_recipe(self._dataset, _bounds(asked)))
+
+    def _query(self, asked: Parameters) -> Query:
+        where = asked.text("where")
+        flagged = flags.current(self._dataset.storage) if flags.PREFIX in where.lower() else {}
+        return Query(
+            where=where, search=asked.text("search"), sort=asked.text("sort"),
+            is_descending=asked.text("order") == "desc",
+            flagged=frozenset((flag, clip_id) for flag, clips in flagged.items() for clip_id in clips),
+        )  # fmt: skip
 
     def _row(self, asked: Parameters) -> dict[str, Any]:
         shard = asked.number("shard", 0, 10**6) if "shard" in asked.values else None

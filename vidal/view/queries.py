@@ -52,6 +52,8 @@ class Query:
     """Text that one of the texts contains, in upper or lower case."""
     sort: str = ""
     is_descending: bool = False
+    flagged: frozenset[tuple[str, str]] = frozenset()
+    """Flags with the clips that have them now, for a condition on flags."""
 
 
 class ManifestTable:
@@ -125,8 +127,8 @@ class ManifestTable:
         names = counted.columns
         return [dict(zip(names, row, strict=True)) for row in counted.fetchall()]
 
-    def _select(self, query: Query, version: int) -> Numbers:
-        """Return the numbers of the clips of a query, in its order; ``version`` is another one once flags change.
+    def _select(self, query: Query) -> Numbers:
+        """Return the numbers of the clips of a query, in its order.
 
         Raises `SourceError` for an invalid condition or an unknown column.
         """
@@ -135,7 +137,7 @@ class ManifestTable:
         cursor = self._cursor()
         rows, columns = cursor.view("clips"), list(self.schema.names)
         if flags.PREFIX in query.where.lower():
-            cursor.register("flagged", _flagged(self._dataset))
+            cursor.register("flagged", _as_table(query.flagged))
             rows = cursor.sql(f"SELECT *, {_FLAGGED} FROM clips")
             columns += [f"{flags.PREFIX}{name}" for name in flags.NAMES]
         if query.search:
@@ -207,7 +209,6 @@ class ManifestTable:
         return self._connection.cursor()
 
 
-def _flagged(dataset: Dataset) -> pa.Table:
-    pairs = [(flag, clip_id) for flag, clips in flags.current(dataset.storage).items() for clip_id in clips]
-    texts = [pa.array([pair[part] for pair in pairs], pa.string()) for part in (0, 1)]
-    return pa.table(texts, names=["flag", "clip_id"])
+def _as_table(flagged: Collection[tuple[str, str]]) -> pa.Table:
+    flag, clip_id = (pa.array([pair[part] for pair in flagged], pa.string()) for part in (0, 1))
+    return pa.table({"flag": flag, "clip_id": clip_id})

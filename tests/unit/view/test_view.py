@@ -427,6 +427,9 @@ def test_a_flag_is_written_read_and_taken_back(writer: Client, mine: Path) -> No
     ]
     assert [vidal.open(mine, where="flag_unsafe or flag_remove").clip_id(i) for i in (0, 1)] != ["c001", "c001"]
     assert len(vidal.open(mine, where="not FLAG_unsafe")) == 5
+    flags.FlagWriter(Dataset.open(str(mine)).storage).write("c006", "unsafe")
+    assert writer.ask("clips", where="flag_unsafe")["clips"] == 2, "another writer's"
+    assert writer.flag(clip="c006", flag="unsafe", is_set=False)[0] == 200
     assert writer.flag(clip="c001", flag="unsafe", is_set=False) == (200, {"flags": {}})
     assert writer.ask("clips", where="flag_unsafe")["clips"] == 0
     assert writer.ask("flags")["clips"] == {"wrong_caption": {}, "misaligned": {}, "unsafe": {}, "remove": {"c002": ""}}
