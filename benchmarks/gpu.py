@@ -47,6 +47,7 @@ from vidal.stages.text.text_match import TextMatch
 from vidal.work import Member
 
 FRAMES = 8
+FRAME = (456, 256)
 TOKENS = 20
 WORDS = 30_524
 CALLS = {"estimate", "translate", "caption", "images", "texts"}
@@ -219,16 +220,16 @@ def timed(stage: ModelStage, clock: Clock) -> None:
     setattr(stage, attribute, Timed(getattr(stage, attribute), clock))
 
 
-def stored_clips(count: int) -> list[Clip]:
+def stored_clips(count: int, size: tuple[int, int]) -> list[Clip]:
     """Clips with the frames of 720p films, as they are stored; smooth colours that no model knows."""
     clips = []
     for number in range(count):
-        clip = Clip(clip_id=str(number), title="a dog runs in the park", frame_width=456, frame_height=256)
+        clip = Clip(clip_id=str(number), title="a dog runs in the park", frame_width=size[0], frame_height=size[1])
         for k in range(FRAMES):
             noise = np.random.default_rng([number, k]).integers(0, 255, (18, 32, 3), dtype=np.uint8)
             film = Image.fromarray(noise).resize((1280, 720), Image.Resampling.BICUBIC)
             data = io.BytesIO()
-            film.resize((456, 256), Image.Resampling.LANCZOS).save(data, "JPEG", quality=90)
+            film.resize(size, Image.Resampling.LANCZOS).save(data, "JPEG", quality=90)
             clip.work.put(Member(layer="video", suffix=f"frame.{k}.jpg", data=data.getvalue(), time_s=float(k)))
         clips.append(clip)
     return clips
@@ -249,13 +250,13 @@ def run(stages: Sequence[ModelStage], clips: Sequence[Clip]) -> float:
     return time.perf_counter() - started
 
 
-def measure(stages: Sequence[ModelStage], device: DeviceChoice, count: int) -> dict[str, Any]:
+def measure(stages: Sequence[ModelStage], device: DeviceChoice, count: int, size: tuple[int, int]) -> dict[str, Any]:
     is_gpu = device == "cuda"
-    clips, clock = stored_clips(count), Clock(device)
+    clips, clock = stored_clips(count, size), Clock(device)
     for stage in stages:
         timed(stage, clock)
     # The first calls choose algorithms and allocate.
-    run(stages, stored_clips(min(count, stages[0].needs.batch_size)))
+    run(stages, stored_clips(min(count, stages[0].needs.batch_size), size))
     clock.busy_s()
     if is_gpu:
         torch.cuda.reset_peak_memory_stats()
@@ -294,10 +295,10 @@ def main() -> None:
     if device == "cuda" and not has_gpu:
         parser.exit(2, "no GPU is here; `--quick --device cpu` runs the same code at toy size\n")
     half: Half = {"float16": True, "bfloat16": "bfloat16", "none": False}[given.half]
-    size, count = ("toy", 4) if given.quick else (given.size, given.clips)
+    size, count, frame = ("toy", 2, (114, 64)) if given.quick else (given.size, given.clips, FRAME)
     # The models' files are looked up by name as long as their stages run.
     with tempfile.TemporaryDirectory() as folder:
-        figures = measure(stages_of(Path(folder), device, size, half), device, count)
+        figures = measure(stages_of(Path(folder), device, size, half), device, count, frame)
     show({"half": given.half, **figures}, as_json=given.json)
 
 

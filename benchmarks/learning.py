@@ -10,15 +10,19 @@ read. Every clip of a query's scene is correct.
 
 from __future__ import annotations
 
+import io
 import json
 import subprocess
 import sys
 import tempfile
+from contextlib import chdir, redirect_stdout
 from pathlib import Path
 from typing import Any
 from xml.sax.saxutils import escape
 
 from figures import options, show
+
+from vidal.commands import app
 
 ROOT = Path(__file__).resolve().parent.parent
 COLOURS = {"video": "#1b6ca8", "depth": "#2a9d55", "infrared": "#c0392b", "audio": "#8e5bb5"}
@@ -28,9 +32,12 @@ _COLUMNS = {"known scenes": 624, "held-out scenes": 734}
 _SMOOTH = 0.9
 
 
-def run(*arguments: str | Path) -> str:
-    command = [sys.executable, "-m", *map(str, arguments)]
-    return subprocess.run(command, cwd=ROOT, check=True, text=True, stdout=subprocess.PIPE).stdout
+def vidal(*arguments: str | Path) -> str:
+    """What a command prints, run in this process: a process for each imported torch anew."""
+    said = io.StringIO()
+    with chdir(ROOT), redirect_stdout(said):
+        app([*map(str, arguments)], standalone_mode=False)
+    return said.getvalue()
 
 
 PARTS = {
@@ -44,11 +51,12 @@ QUICK_TRAINING = ("--set", "batch_size=8", "--set", "epochs=1", "--set", "data.w
 def learn(work: Path, *, quick: bool) -> dict[str, dict[str, Any]]:
     """Whatever of the three steps is not done yet; gives, for each of `PARTS`, the row of each direction."""
     if not (work / "set" / "dataset.json").exists():
-        run("tools.rendering.learning_set", "--out", work / "set", *(QUICK_SET if quick else ()))
-    run("vidal", "train", "pipelines/train/learning.yaml", "--data", work / "set", "--out", work / "run", "--resume",
+        tool = [sys.executable, "-m", "tools.rendering.learning_set", "--out", work / "set"]
+        subprocess.run([*tool, *(QUICK_SET if quick else ())], cwd=ROOT, check=True, stdout=subprocess.DEVNULL)
+    vidal("train", "pipelines/train/learning.yaml", "--data", work / "set", "--out", work / "run", "--resume",
         "--where", "not scene_is_held_out", "--set", "threads=1", *(QUICK_TRAINING if quick else ()))  # fmt: skip
     told = {
-        part: json.loads(run("vidal", "eval", work / "run", "--data", work / "set", *which, "--json"))
+        part: json.loads(vidal("eval", work / "run", "--data", work / "set", *which, "--json"))
         for part, which in PARTS.items()
     }
     (work / "figures.json").write_text(json.dumps(told))

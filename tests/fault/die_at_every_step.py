@@ -141,6 +141,9 @@ def main(name: str, recipe: Path, folder: Path, stride: int) -> None:
         if name != "build":
             shutil.copytree(folder / "base", out)
 
+    if name == "add":
+        # It imports torch, as the stage that is added wants a GPU: better once here than in every fork.
+        InProcessEngine.has_gpu()
     if name != "build":
         assert forked(lambda: dying("build", recipe, folder / "base", None)) == 0
     begin(folder / "reference")
