@@ -90,11 +90,21 @@ class Backwards:
 
 
 @pytest.fixture(scope="module")
-def ray_engine() -> Iterator[RayEngine]:
+def cluster() -> Iterator[RayCluster]:
     cluster = RayCluster(address=None, workers=2, dashboard=False, object_store_bytes=100 * 1024**2, gpus=1)
-    engine = RayEngine(cluster, 2, None)
-    yield engine
-    engine.close()
+    yield cluster
+    cluster.stop()
+
+
+@pytest.fixture(scope="module")
+def ray_engine(cluster: RayCluster) -> RayEngine:
+    return RayEngine(cluster, 2, None)
+
+
+@pytest.fixture(scope="module")
+def ray_worker(cluster: RayCluster) -> RayEngine:
+    """One worker on the same Ray, where a second would only do the same."""
+    return RayEngine(cluster, 1, None)
 
 
 @pytest.fixture(scope="module")
@@ -256,7 +266,7 @@ def test_a_broken_setup_stops_the_run_at_once_and_blames_no_clip(
     where: str, how: str, kind: type[Exception], text: str, tmp_path: Path, request: pytest.FixtureRequest
 ) -> None:
     engine: Engine
-    engine = request.getfixturevalue("ray_engine") if where == "ray" else InProcessEngine()
+    engine = request.getfixturevalue("ray_worker") if where == "ray" else InProcessEngine()
     engine = PoolEngine(2) if where == "pool" else engine
     recipe = write_recipe(tmp_path, [PAINT, {BROKEN_SETUP: {"how": how}}])
     with pytest.raises(kind, match=text):
