@@ -7,7 +7,7 @@ import re
 from dataclasses import dataclass, field
 from typing import Any
 
-from tests.simulation.scheduler import Process, World
+from tests.simulation.scheduler import Process, Task, World
 from tests.simulation.store import Change, Store
 from vidal.dataset import lock, manifest
 
@@ -33,23 +33,21 @@ class Checker:
     unfinished_rewrites: int = 0
     _owners: dict[int, Process] = field(default_factory=dict)
     _released: set[int] = field(default_factory=set)
-    _asked: dict[Process, int] = field(default_factory=dict)
-    """The highest number at the last question of each process."""
     _looks: dict[tuple[Process, str], tuple[bytes, float, float]] = field(default_factory=dict)
     """The first and the last time, on its own clock, at which a process read the same claim of another owner."""
 
     def __post_init__(self) -> None:
-        self.store.watch, self.store.asked = self.changed, self.answered
+        self.store.watch, self.store.answered = self.changed, self.answered
 
     def fault(self, line: str) -> None:
         self.faults.append(f"{self.world.now_s:.3f} {line}")
 
-    def answered(self, process: Process, kind: str, path: str, answer: Any) -> None:
+    def answered(self, task: Task, kind: str, path: str, answer: Any) -> None:
         """See what a process learns of the lock."""
         if kind == "list" and path.endswith(f"/{lock.FOLDER}"):
-            self._asked[process] = self.highest_in(answer)
+            task.asked = self.highest_in(answer)
         if kind == "get" and f"/{lock.FOLDER}/" in path:
-            now_s = self.world.now_s + process.clock_offset_s
+            process, now_s = task.process, self.world.now_s + task.process.clock_offset_s
             data, first_s, _ = self._looks.get((process, path), (answer.data, now_s, now_s))
             first_s = first_s if data == answer.data else now_s
             self._looks[process, path] = (answer.data, first_s, now_s)
@@ -64,10 +62,10 @@ class Checker:
         if f"/{lock.FOLDER}/" in change.path:
             self._lock_changed(change)
             return
-        who = f"{change.writer.name} (owner {change.owner} of {self.highest})"
-        if change.owner == 0:
+        who = f"{change.sender.process.name} (owner {change.sender.owner} of {self.highest})"
+        if change.sender.owner == 0:
             self.fault(f"{who} changes {change.path} without the lock")
-        if change.before is not None and change.before.owner > change.owner:
+        if change.before is not None and change.before.owner > change.sender.owner:
             self.fault(f"{who} replaces {change.path} of owner {change.before.owner}")
         if match := _MANIFEST.fullmatch(change.path):
             self._manifest_changed(change, who, match["folder"], match["stem"])
@@ -81,15 +79,15 @@ class Checker:
             return
         if change.before is not None:
             if b"released" in change.after.data:
-                self._released.add(change.before.owner or change.owner)
+                self._released.add(change.before.owner or change.sender.owner)
             return
         name = change.path.rsplit("/", 1)[-1]
         before, number = self._owners.get(self.highest), int(name) if name.isdecimal() else self.highest + 1
         if before is not None and self.highest not in self._released and number > self.highest:
-            self._taken_over(change.writer, before)
+            self._taken_over(change.sender.process, before)
         self.highest = max(self.highest, number)
-        change.writer.owner = max(change.writer.owner, number)
-        self._owners[number] = change.writer
+        change.sender.process.owner = max(change.sender.process.owner, number)
+        self._owners[number] = change.sender.process
 
     def _taken_over(self, process: Process, before: Process) -> None:
         if before.host == process.host:
@@ -104,8 +102,8 @@ class Checker:
         self.late.discard(change.path)
         if change.after is None:
             return
-        is_late = change.owner < self.highest
-        if is_late and self._asked.get(change.writer) != change.owner:
+        is_late = change.sender.owner < self.highest
+        if is_late and change.sender.asked != change.sender.owner:
             self.fault(f"{who} commits {change.path} though it has lost the lock")
         if is_late:
             self.late.add(change.path)

@@ -71,6 +71,8 @@ class Task:
         self.answer: Any = None
         self.error: BaseException | None = None
         """What the request that it waits for has raised."""
+        self.asked = 0
+        """The highest number in the lock's folder when it last asked."""
         self.is_done = False
         self.turn = 0
         """Counts its waits, so that an alarm for an earlier one is known as late."""

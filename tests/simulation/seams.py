@@ -94,6 +94,7 @@ def quick_manifests() -> Iterator[None]:
     with (
         mock.patch.object(manifest, "table_to_parquet", _to_arrow),
         mock.patch.object(manifest, "read", _from_arrow),
+        mock.patch.object(manifest, "read_schema", lambda data: pa.ipc.open_file(pa.BufferReader(data)).schema),
     ):
         yield
 

@@ -24,14 +24,23 @@ _QUICK_S, _SLOW_S, _LONGEST_S = 0.02, 3.0, 90.0
 
 
 @dataclass(frozen=True, slots=True)
+class Sender:
+    """Who has sent a request, with what it knew then."""
+
+    process: Process
+    owner: int
+    """The number in the lock's folder that it owned."""
+    asked: int
+    """The highest number there, when its thread last asked."""
+
+
+@dataclass(frozen=True, slots=True)
 class Version:
     """An object as one request left it."""
 
     data: bytes
     etag: str
-    writer: Process | None
     owner: int
-    """The number that the writer owned when it sent the request."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,8 +50,7 @@ class Change:
     path: str
     before: Version | None
     after: Version | None
-    writer: Process
-    owner: int
+    sender: Sender
 
 
 @dataclass(slots=True)
@@ -81,15 +89,12 @@ class Store:
     objects: dict[str, Version] = field(default_factory=dict)
     watch: Callable[[Change], None] = lambda change: None
     """Told of every change at the moment when the store makes it."""
-    asked: Callable[[Process, str, str, Any], None] = lambda process, kind, path, answer: None
-    """Told of every answer to a read of a whole object, when it is given."""
+    answered: Callable[[Task, str, str, Any], None] = lambda task, kind, path, answer: None
+    """Told of every answer, when it is given."""
     _etags: int = 0
 
-    def request(self, kind: str, path: str, effect: Callable[[int], Any], *, writes: bool = False) -> Any:
-        """Send a request for the current task and wait for its answer.
-
-        ``effect`` gets the number that the sender owned when it sent it.
-        """
+    def request(self, kind: str, path: str, effect: Callable[[Sender], Any], *, writes: bool = False) -> Any:
+        """Send a request for the current task and wait for its answer, which ``effect`` gives in the store."""
         world, task = self.world, self.world.me()
         process = task.process
         process.requests += 1
@@ -97,12 +102,13 @@ class Store:
             world.log.append(f"{world.now_s:.3f} {process.name} stands still for {pause_s:.0f} s")
             process.paused_until_s = world.now_s + pause_s
             world.sleep(pause_s)
-        owner, draw, troubles = process.owner, world.random.random, self.troubles
+        sender = Sender(process, process.owner, task.asked)
+        draw, troubles = world.random.random, self.troubles
         travel_s = _travel(world, troubles)
         if process.requests == process.fate.dies_at:
             # Half of them die with a request on its way.
             if draw() < 0.5:
-                world.at(travel_s, lambda: self._take(None, kind, path, effect, owner, process))
+                world.at(travel_s, lambda: self._take(None, kind, path, effect, sender))
             world.kill(process)
             task.wait()
         fails_before = draw() < troubles.lost_before
@@ -118,10 +124,10 @@ class Store:
                 task.answer, task.error = None, OSError(errno.ENOSPC, "full") if is_full else refused(*code)
                 world.wake(task, back_s)
                 return
-            self._take(task, kind, path, effect, owner, process)
+            self._take(task, kind, path, effect, sender)
             if repeats:
                 # The client has had no answer, and sends it again; the answer is to the second one.
-                world.at(back_s, lambda: (self._take(task, kind, path, effect, owner, process), world.wake(task, 0.0)))
+                world.at(back_s, lambda: (self._take(task, kind, path, effect, sender), world.wake(task, 0.0)))
                 return
             if fails_after:
                 task.answer, task.error = None, refused(500, "the connection was lost")
@@ -132,56 +138,52 @@ class Store:
         answer, error, task.answer, task.error = task.answer, task.error, None, None
         if error is not None:
             raise error
-        self.asked(process, kind, path, answer)
+        self.answered(task, kind, path, answer)
         return answer
 
-    def _take(
-        self, task: Task | None, kind: str, path: str, effect: Callable[[int], Any], owner: int, process: Process
-    ) -> None:
+    def _take(self, task: Task | None, kind: str, path: str, effect: Callable[[Sender], Any], sender: Sender) -> None:
         """Let the store answer a request; ``task`` is None where nobody waits for the answer."""
         answer, error = None, None
         try:
-            answer = effect(owner)
+            answer = effect(sender)
         except OSError as raised:
             error = raised
         said = "" if error is None else f": {type(error).__name__} {error.args[-1]}"
-        self.world.log.append(f"{self.world.now_s:.3f} {process.name} {kind} {path}{said}")
+        self.world.log.append(f"{self.world.now_s:.3f} {sender.process.name} {kind} {path}{said}")
         if task is not None:
             task.answer, task.error = answer, error
 
     def put(self, path: str, data: bytes, expected: str | None, *, create: bool) -> str:
         """Put an object if there is none (``create``), or if its ETag is the ``expected`` one; by default in any case."""
-        process = self.world.me().process
 
-        def effect(owner: int) -> str:
+        def effect(sender: Sender) -> str:
             before = self.objects.get(path)
             if (create and before) or (expected is not None and (before is None or before.etag != expected)):
                 raise refused(412, "PreconditionFailed") if before or create else refused(404, "NoSuchKey")
             self._etags += 1
-            after = Version(data, f'"{self._etags}"', process, owner)
+            after = Version(data, f'"{self._etags}"', sender.owner)
             self.objects[path] = after
-            self.watch(Change(path, before, after, process, owner))
+            self.watch(Change(path, before, after, sender))
             return after.etag
 
         return str(self.request("create" if create else "swap" if expected else "put", path, effect, writes=True))
 
     def delete(self, path: str, expected: str | None) -> None:
-        process = self.world.me().process
 
-        def effect(owner: int) -> None:
+        def effect(sender: Sender) -> None:
             before = self.objects.get(path)
             if expected is not None and (before is None or before.etag != expected):
                 raise refused(412, "PreconditionFailed") if before else refused(404, "NoSuchKey")
             if before is not None:
                 del self.objects[path]
-                self.watch(Change(path, before, None, process, owner))
+                self.watch(Change(path, before, None, sender))
 
         self.request("delete", path, effect, writes=True)
 
     def version(self, kind: str, path: str) -> Version:
         """Return an object; raises `FileNotFoundError`."""
 
-        def effect(owner: int) -> Version:
+        def effect(sender: Sender) -> Version:
             if path not in self.objects:
                 raise FileNotFoundError(errno.ENOENT, "no such object", path)
             return self.objects[path]
@@ -193,7 +195,7 @@ class Store:
         """Return the paths of all objects in a folder."""
         folder = f"{path.rstrip('/')}/"
 
-        def effect(owner: int) -> list[str]:
+        def effect(sender: Sender) -> list[str]:
             return sorted(name for name in self.objects if name.startswith(folder))
 
         found: list[str] = self.request("list", path, effect)
@@ -217,7 +219,7 @@ class SimulatedS3(AbstractFileSystem):  # type: ignore[misc]
     def exists(self, path: str, **_: Any) -> bool:
         store = self.store
 
-        def effect(owner: int) -> bool:
+        def effect(sender: Sender) -> bool:
             return path in store.objects or any(name.startswith(f"{path.rstrip('/')}/") for name in store.objects)
 
         return bool(store.request("exists", path, effect))
