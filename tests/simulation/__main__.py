@@ -19,7 +19,7 @@ def main() -> int:
     given = parser.parse_args()
     began_s, failed = time.process_time(), 0
     for number in range(given.schedules) if given.only is None else [given.only]:
-        with FAULTS[given.fault][0]() if given.fault else contextlib.nullcontext():
+        with FAULTS[given.fault].plant() if given.fault else contextlib.nullcontext():
             played = play(given.seed, number)
         if given.only is not None:
             print("\n".join(played.log))

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 
 import pyarrow as pa
@@ -14,6 +15,7 @@ import pyarrow as pa
 from tests.simulation.checker import Checker
 from tests.simulation.store import SCHEME
 from vidal.clip import SCHEMA_VERSION
+from vidal.dataset import manifest, revisions
 from vidal.dataset import plan as plans
 from vidal.dataset.commit import ShardWriter
 from vidal.dataset.dataset import Dataset, DatasetInfo, read_info, write_info
@@ -73,38 +75,43 @@ def _commit(dataset: Dataset, shard: int, word: str) -> None:
 
 
 def read(checker: Checker) -> None:
-    """Read all that is committed, as a loader does, and hold each member to its row."""
+    """Read all that is committed, as a loader does, and hold each member to its row and each row to its revision."""
     rewrites, is_quiet = checker.rewrites, checker.unfinished_rewrites == 0
     try:
         dataset = Dataset.open(ADDRESS)
-        seen = {shard: dataset.table(shard, _SEEN).to_pylist() for shard in dataset.committed()}
-        wrong = [
-            f"{member['name']} has other bytes than its row says"
-            for rows in seen.values() for row in rows for member in row["members"]
-            if hashlib.sha256(dataset.read_member(row, member["name"])).hexdigest() != member["sha256"]
-        ]  # fmt: skip
-        wrong += [
-            f"shard {shard} has the rows {ids} and not those of the plan"
-            for shard, rows in seen.items()
-            if (ids := [row["clip_id"] for row in rows]) != dataset.plan.clip_ids(shard)
-        ]
+        wrong = list(unsound(dataset))
+        if dataset.number and (missing := set(range(dataset.info.shards)) - set(dataset.committed())):
+            wrong.append(f"revision {dataset.number} without shard {min(missing)}")
     except (FileNotFoundError, StorageError) as error:
+        # A request that fails is nobody's fault, a file that is not there is.
         wrong = [f"an error: {error}"] if "no such object" in str(error) else []
     if is_quiet and checker.rewrites == rewrites and not checker.late:
         for line in wrong:
             checker.fault(f"a reader sees {line}")
 
 
+def unsound(dataset: Dataset) -> Iterator[str]:
+    """Yield what is wrong in the committed shards of a dataset, as a reader sees them."""
+    fingerprints = {dataset.info.fingerprint, *dataset.info.carried}
+    for shard in dataset.committed():
+        data = dataset.storage.read(dataset.manifest_name(shard))
+        if manifest.read_metadata(data)["fingerprint"] not in fingerprints:
+            yield f"shard {shard} of another revision"
+        rows = manifest.read(data, _SEEN).to_pylist()
+        if (ids := [row["clip_id"] for row in rows]) != dataset.plan.clip_ids(shard):
+            yield f"shard {shard} with the rows {ids} and not those of the plan"
+        for row in rows:
+            for member in row["members"]:
+                if hashlib.sha256(dataset.read_member(row, member["name"])).hexdigest() != member["sha256"]:
+                    yield f"{member['name']} with other bytes than its row says"
+
+
 def check(checker: Checker) -> None:
-    """Hold the finished dataset to its plan and its manifests."""
-    dataset = Dataset.open(ADDRESS)
-    if (shards := dataset.committed()) != list(range(_INFO.shards)):
-        checker.fault(f"in the end the shards {shards} are committed")
-    for shard in shards:
-        ids = [row["clip_id"] for row in dataset.table(shard, _SEEN).to_pylist()]
-        if ids != dataset.plan.clip_ids(shard):
-            checker.fault(f"in the end shard {shard} has the rows {ids} and not those of the plan")
-        name = dataset.storage.path(dataset.manifest_name(shard))
-        folder = dataset.storage.path()
-        for line in checker.mixed(folder, f"{shard:06d}", checker.store.objects[name].data):
-            checker.fault(f"in the end of shard {shard}, {line}")
+    """Hold every revision of the finished dataset to its plan and its manifests."""
+    root = Dataset.open(ADDRESS).storage
+    for number in [0, *(n for n in revisions.numbers(root) if n <= revisions.current(root))]:
+        dataset = Dataset.open(f"{ADDRESS}@{number}")
+        if (shards := dataset.committed()) != list(range(dataset.info.shards)):
+            checker.fault(f"in the end revision {number} has the shards {shards}")
+        for line in unsound(dataset):
+            checker.fault(f"in the end, revision {number} has {line}")

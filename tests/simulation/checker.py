@@ -28,6 +28,8 @@ class Checker:
     """The number of the last process that has taken the lock: its place in the order of takeovers."""
     late: set[str] = field(default_factory=set)
     """Manifests of an earlier owner, let through before the takeover and made after it: what is known not to be exact."""
+    late_count: int = 0
+    """Manifests that an earlier owner has made or deleted so."""
     rewrites: int = 0
     """Commands begun that change committed files in place: a retry or a removal."""
     unfinished_rewrites: int = 0
@@ -100,9 +102,10 @@ class Checker:
 
     def _manifest_changed(self, change: Change, who: str, folder: str, stem: str) -> None:
         self.late.discard(change.path)
+        is_late = change.sender.owner < self.highest
+        self.late_count += is_late
         if change.after is None:
             return
-        is_late = change.sender.owner < self.highest
         if is_late and change.sender.asked != change.sender.owner:
             self.fault(f"{who} commits {change.path} though it has lost the lock")
         if is_late:

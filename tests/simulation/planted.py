@@ -5,15 +5,18 @@ from __future__ import annotations
 import contextlib
 import json
 from collections.abc import Callable
+from dataclasses import dataclass
 from types import TracebackType
 from typing import Any
 from unittest import mock
 
 from tests.simulation import acts
-from vidal.dataset import lock, manifest
+from vidal.dataset import lock, manifest, revise, revisions
 from vidal.dataset.commit import ShardWriter
+from vidal.dataset.dataset import Dataset
 from vidal.dataset.lock import OwnerFence
 from vidal.dataset.storage import Storage
+from vidal.engine import refilter
 from vidal.errors import OutputError, StorageError
 
 _create = Storage.create
@@ -97,17 +100,45 @@ def _living_by_its_clock(storage: Storage, number: int, clock: Any, sleep: Any) 
     return None if is_stale and not lock._is_here(owner) else owner
 
 
+def _name_in_current(dataset: Dataset, name: str) -> str:
+    """Look for each file in the revision that is current by then."""
+    folder = revisions.folder_of(revisions.current(dataset.storage))
+    return f"{folder}/{name}" if folder else name
+
+
+def _begin_as_current(*given: Any, **settings: Any) -> revise.Revision:
+    """Make a revision current before it is complete."""
+    revision = revise.begin(*given, **settings)
+    revisions.make_current(revision.dataset.storage, revision.number)
+    return revision
+
+
 def _patched(owner: Any, name: str, fault: object) -> Callable[[], contextlib.AbstractContextManager[Any]]:
     return lambda: mock.patch.object(owner, name, fault)
 
 
-FAULTS: dict[str, tuple[Callable[[], contextlib.AbstractContextManager[Any]], str]] = {
-    "an unfenced lock": (_patched(acts, "Lock", UnfencedLock), "though it has lost the lock"),
-    "a fence that nobody asks": (_patched(OwnerFence, "check", lambda fence: None), "replaces .* of owner"),
-    "a manifest before its tars": (_patched(ShardWriter, "commit", _commit_tars_last), "is not in the tar"),
-    "a manifest that is put": (_patched(Storage, "create", _create_or_put), "replaces .*manifest"),
-    "a manifest that stays": (_patched(ShardWriter, "_revoke", lambda writer, name: None), "whose manifest is there"),
-    "staleness by two clocks": (_patched(lock, "_living_owner", _living_by_its_clock), "without having watched"),
-    "staleness after two beats": (_patched(lock, "STALE_BEATS", 2), "without having watched"),
+@dataclass(frozen=True, slots=True)
+class Fault:
+    """What plants a fault for the time of a block, and what the checker must say of it."""
+
+    plant: Callable[[], contextlib.AbstractContextManager[Any]]
+    says: str
+    among: range = range(1000)
+    """The schedules of which one must find it; of whole commands, those alone."""
+
+
+_OF_COMMANDS = range(9, 1000, 10)
+FAULTS = {
+    "an unfenced lock": Fault(_patched(acts, "Lock", UnfencedLock), "though it has lost the lock"),
+    "a fence that nobody asks": Fault(_patched(OwnerFence, "check", lambda fence: None), "replaces .* of owner"),
+    "a manifest before its tars": Fault(_patched(ShardWriter, "commit", _commit_tars_last), "is not in the tar"),
+    "a manifest that is put": Fault(_patched(Storage, "create", _create_or_put), "replaces .*manifest"),
+    "a manifest that stays": Fault(
+        _patched(ShardWriter, "_revoke", lambda writer, name: None), "whose manifest is there"
+    ),
+    "a reader of two revisions": Fault(_patched(Dataset, "_name", _name_in_current), "another revision", _OF_COMMANDS),
+    "an early revision": Fault(_patched(refilter, "begin", _begin_as_current), "a reader sees", _OF_COMMANDS),
+    "staleness by two clocks": Fault(_patched(lock, "_living_owner", _living_by_its_clock), "without having watched"),
+    "staleness after two beats": Fault(_patched(lock, "STALE_BEATS", 2), "without having watched"),
 }
-"""What plants each fault for the time of a block, and what the checker must say of it."""
+"""By name."""

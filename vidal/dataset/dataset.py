@@ -17,7 +17,7 @@ from vidal.dataset.plan import NAME as PLAN_NAME
 from vidal.dataset.plan import Plan
 from vidal.dataset.revisions import INFO_NAME
 from vidal.dataset.storage import Storage
-from vidal.errors import OutputError, SourceError
+from vidal.errors import OutputError, SourceError, StorageError
 from vidal.record import Column, fields
 
 
@@ -65,6 +65,8 @@ class Dataset:
         self.storage = storage
         """The folder of the whole dataset, which names are relative to."""
         self.info = info
+        self.was_current = False
+        """Whether it was opened as the current revision, and not by a number; another may have become current since."""
 
     @classmethod
     def open(cls, address: str) -> Dataset:
@@ -76,12 +78,16 @@ class Dataset:
         dataset = cls.at(Storage(root))
         if dataset.info.within:
             return dataset
-        number = revisions.current(dataset.storage) if number is None else number
+        if was_current := number is None:
+            number = revisions.current(dataset.storage)
+        dataset.was_current = was_current
         if number == 0:
             return dataset
         if number not in (known := revisions.numbers(dataset.storage)):
             raise SourceError(f"{root}: has no revision {number}; revisions: {', '.join(map(str, [0, *known]))}")
-        return cls.at(dataset.storage.child(revisions.folder_of(number)))
+        revision = cls.at(dataset.storage.child(revisions.folder_of(number)))
+        revision.was_current = was_current
+        return revision
 
     @classmethod
     def at(cls, storage: Storage) -> Dataset:
@@ -158,9 +164,16 @@ class Dataset:
             raise SourceError(f"{self.storage.address}/{name}: the manifest is damaged ({why}); {remedy}") from None
 
     def tables(self, columns: list[str] | None = None) -> Iterator[pa.Table]:
-        """Yield the manifests of all committed shards, in plan order."""
+        """Yield the manifests of all committed shards, in plan order.
+
+        Raises `StorageError` if one is taken back meanwhile.
+        """
         for shard in self.committed():
-            yield self.table(shard, columns)
+            try:
+                yield self.table(shard, columns)
+            except FileNotFoundError:
+                place = f"{self.storage.address}/{self.manifest_name(shard)}"
+                raise StorageError(f"{place}: another run writes this shard anew; try again once it is done") from None
 
     def rows(self, columns: list[str] | None = None) -> Iterator[dict[str, Any]]:
         """Yield the rows of all committed shards, in plan order."""

@@ -76,8 +76,16 @@ def refuse_listed(base: Dataset, lists: Sequence[str]) -> None:
 
 @contextlib.contextmanager
 def locked(base: Dataset, note: Callable[[], str] = str) -> Iterator[None]:
-    """Hold the lock of the whole dataset; ``note`` tells others how far the run is."""
+    """Hold the lock of the whole dataset; ``note`` tells others how far the run is.
+
+    Raises `OutputError` if another revision has become current since ``base`` was opened as the current one.
+    """
     with Lock(base.storage, note):
+        # The next revision would silently lack what that one has.
+        if base.was_current and (now := revisions.current(base.storage)) != base.number:
+            raise OutputError(
+                f"{base.storage.address}: revision {now} has become current meanwhile; run the same command again"
+            )
         yield
 
 

@@ -23,6 +23,7 @@ from vidal.dataset import removals, usage
 from vidal.dataset.dataset import Dataset, DatasetInfo, committed, read_info, write_info
 from vidal.dataset.lock import Lock
 from vidal.dataset.removals import Removals
+from vidal.dataset.revise import refuse_revised
 from vidal.dataset.revisions import INFO_NAME
 from vidal.dataset.storage import Storage
 from vidal.engine.decided import decided_plan, uncommit_changed
@@ -102,6 +103,9 @@ def build(run: Run) -> None:
             raise StorageError(line) from error
     with Lock(storage, run.progress.line):
         _check_secrets(run, info)
+        if run.retry:
+            # Asked by the command before it waited for the lock.
+            refuse_revised(Dataset.at(storage), "vidal retry")
         complete(run)
 
 

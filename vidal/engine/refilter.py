@@ -95,7 +95,7 @@ def refilter(address: str, settings: Sequence[str], *, dry_run: bool = False) ->
     moves = Counter((outcome(old), outcome(new | verdicts.columns.get(new["clip_id"], {}))) for old, new in pairs)
     number, folder = None, None
     if not dry_run and definition != current.info.definition:
-        with locked(base):
+        with locked(current):
             revision = _write(base, definition, after, changed, verdicts, settings)
         number, folder = revision.number, revision.dataset.manifest_address
     return Refiltered(

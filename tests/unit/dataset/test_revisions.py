@@ -13,11 +13,11 @@ from tests.runs import FEW_LETTERS, LETTERS, PAINT, TROUBLE, command, run, write
 from vidal.build import How, retry
 from vidal.dataset import revisions
 from vidal.dataset.dataset import Dataset
-from vidal.dataset.revise import drop, listed
+from vidal.dataset.revise import drop, finished, listed, locked
 from vidal.dataset.storage import Storage
 from vidal.engine.local import InProcessEngine
 from vidal.engine.refilter import refilter
-from vidal.errors import OutputError, SourceError
+from vidal.errors import OutputError, SourceError, StorageError
 
 TITLES = ["a", "ab", "abc", "abcd", "abcde", "abcdef"]
 MIN = f"{FEW_LETTERS}.min"
@@ -93,3 +93,26 @@ def test_a_retry_would_leave_revisions_behind_and_is_rejected(tmp_path: Path) ->
     refilter(str(out), [f"{MIN}=2"])
     with pytest.raises(OutputError, match="has revisions 1, which vidal retry would leave behind; drop them first"):
         retry(str(out), How(engine="local", workers=0), Console(), reasons=[], quiet=True)
+
+
+def test_a_revision_is_not_based_on_one_that_another_run_has_replaced_meanwhile(revised: Path) -> None:
+    base, named = finished(str(revised)), finished(f"{revised}@2")
+    refilter(str(revised), [f"{MIN}=5"])
+    with pytest.raises(OutputError, match="revision 3 has become current meanwhile"), locked(base):
+        pytest.fail("it would lack what revision 3 has")
+    with locked(named):
+        """Whoever names a revision means it."""
+
+
+def test_a_retry_that_has_waited_while_a_revision_was_made_changes_nothing(revised: Path) -> None:
+    recipe = revised.parent / "toys.yaml"
+    with pytest.raises(OutputError, match="has revisions 1, 2, which vidal retry would leave behind"):
+        run(recipe, revised, InProcessEngine(), retry={0: frozenset(["c000"])})
+
+
+def test_a_reader_of_a_shard_that_is_taken_back_meanwhile_is_told_so(revised: Path) -> None:
+    rows = Dataset.open(f"{revised}@0").rows()
+    next(rows)
+    Storage(str(revised)).remove("manifest/000001.parquet")
+    with pytest.raises(StorageError, match="another run writes this shard anew"):
+        list(rows)
