@@ -48,7 +48,7 @@ from vidal.export.export import write_joint
 from vidal.modality.depth import DEPTH, DepthTransform
 from vidal.record import from_row
 from vidal.train.data.loader import Loader
-from vidal.train.data.plan import PairPlan, SamplePlan
+from vidal.train.data.plan import SamplePlan, SidesPlan
 from vidal.train.data.text_views import TextViews
 from vidal.work import SAMPLE_RATE, Member
 
@@ -117,7 +117,7 @@ def _members(rng: np.random.Generator, times: list[float], mp4_bytes: int) -> It
 def ours(folder: Path, epochs: int, batch: int, workers: int, seed: int) -> Iterator[int]:
     """Valid rows of each batch."""
     samples = vidal.open(str(folder))
-    plan = SamplePlan([PairPlan(pair=PAIR, sizes=(len(samples),))], batch_size=batch, seed=seed, epochs=epochs)
+    plan = SamplePlan([SidesPlan(sides=PAIR, sizes=(len(samples),))], batch_size=batch, seed=seed, epochs=epochs)
     index = {PAIR: [np.arange(len(samples))]}
     loader = Loader([samples], index, plan, {"depth": TRANSFORM}, TextViews(), seed=seed, workers=workers)
     for made in loader:

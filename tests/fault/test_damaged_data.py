@@ -21,7 +21,7 @@ from vidal.reader.index import write_index
 from vidal.reader.ranges import BrokenSampleError
 from vidal.reader.samples import Samples
 from vidal.train.data.loader import Loader
-from vidal.train.data.plan import PairPlan, SamplePlan
+from vidal.train.data.plan import SamplePlan, SidesPlan
 from vidal.train.data.text_views import TextViews
 
 if TYPE_CHECKING:
@@ -89,7 +89,7 @@ def test_forked_workers_read_from_the_store_after_their_parent_did(store: object
 
 def batches(address: str) -> list[np.ndarray]:
     samples, pair = vidal.open(address), ("text", "depth")
-    plan = SamplePlan([PairPlan(pair=pair, sizes=(len(samples),))], batch_size=4, seed=0, epochs=1)
+    plan = SamplePlan([SidesPlan(sides=pair, sizes=(len(samples),))], batch_size=4, seed=0, epochs=1)
     transforms = {"depth": DepthTransform(size=32)}
     loading = Loader([samples], {pair: [np.arange(len(samples))]}, plan, transforms, TextViews(), seed=0, workers=2)
     found = list(loading)

@@ -24,7 +24,7 @@ from vidal.modality.depth import DepthTransform
 from vidal.modality.infrared import InfraredTransform
 from vidal.modality.video import VideoTransform
 from vidal.train.data.loader import Batch, Loader
-from vidal.train.data.plan import PairPlan, SamplePlan
+from vidal.train.data.plan import SamplePlan, SidesPlan
 from vidal.train.data.slabs import allocate
 from vidal.train.data.text_views import TextViews
 
@@ -51,7 +51,7 @@ def folder(intact: Path, tmp_path: Path) -> Path:
 
 def loader(folder: Path, layer: str, workers: int = 0, epochs: int = 1, **keys) -> Loader:
     samples, pair = vidal.open(str(folder)), ("text", layer)
-    plan = SamplePlan([PairPlan(pair=pair, sizes=(len(samples),))], batch_size=4, seed=0, epochs=epochs)
+    plan = SamplePlan([SidesPlan(sides=pair, sizes=(len(samples),))], batch_size=4, seed=0, epochs=epochs)
     return Loader(
         [samples], {pair: [np.arange(len(samples))]}, plan, SMALL, TextViews(), seed=0, workers=workers, **keys
     )

@@ -88,14 +88,14 @@ def step(
         chunk_size=chunk_size, device=torch.device("cpu"),
     )  # fmt: skip
     totals = StepTotals(
-        loss, [scale, bias], group=torch.arange(share), valid=counts, broken=~counts, interrupted=False,
+        loss[None], [scale, bias], group=torch.arange(share), valid=counts, broken=~counts, interrupted=False,
         here=World(rank=rank, size=ranks),
     )  # fmt: skip
     named = {"scale": scale, "bias": bias}
     named |= {f"{n}.{name}": p for n, tower in enumerate(towers) for name, p in tower.named_parameters()}
     found = {name: p.grad for name, p in named.items() if p.grad is not None}
     return {
-        "loss": torch.tensor(totals.read(loss).loss, dtype=torch.float64),
+        "loss": torch.tensor(totals.read(loss).losses[0], dtype=torch.float64),
         **found,
         "reduced": torch.tensor([t.reduced for t in wrapped]),
     }

@@ -24,7 +24,7 @@ Encode = Callable[[slice], Tensor]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Side:
-    """One side of a pair: an ``encode`` function, or ``embeddings`` (b, d) of a side that is not trained."""
+    """One side of a step: an ``encode`` function, or ``embeddings`` (b, d) of a side that is not trained."""
 
     encode: Encode | None = None
     embeddings: Tensor | None = None
@@ -54,18 +54,18 @@ def chunks(rows: int, size: int | None) -> list[slice]:
 
 
 def backward(
-    sides: Sequence[Side], loss: Callable[[Tensor, Tensor], Tensor], *, rows: int, chunk_size: int | None,
-    device: torch.device,
-) -> Tensor:  # fmt: skip
-    """Accumulate the gradient of ``loss(first, second)`` into every parameter; return the loss, detached.
+    sides: Sequence[Side], loss: Callable[..., Tensor], *, rows: int, chunk_size: int | None, device: torch.device
+) -> Tensor:
+    """Accumulate the gradient of ``loss(first, second, …)`` into every parameter; return the loss, detached.
 
-    ``loss`` gets the embeddings (rows, d) of both sides. Its own parameters, such as the temperature, get their
-    gradient once. With a single chunk this is an ordinary backward pass.
+    ``loss`` gets the embeddings (rows, d) of every side; if it returns several losses (p,), the gradient is that of
+    their sum. Its own parameters, such as the temperature, get their gradient once. With a single chunk this is an
+    ordinary backward pass.
     """
     slices = chunks(rows, chunk_size)
     if len(slices) == 1:
         value = loss(*(_encode(side, slices[0]) for side in sides))
-        value.backward()  # type: ignore[no-untyped-call]
+        value.sum().backward()  # type: ignore[no-untyped-call]
         return value.detach()
     leaves: list[Tensor] = []
     states: list[list[RandomState]] = []
@@ -82,8 +82,8 @@ def backward(
         states.append(chunk_states)
         # A leaf without a graph, which accumulates the gradient of the embeddings.
         leaves.append(torch.cat([part.detach() for part in embeddings]).requires_grad_(side.encode is not None))
-    value = loss(leaves[0], leaves[1])
-    value.backward()  # type: ignore[no-untyped-call]
+    value = loss(*leaves)
+    value.sum().backward()  # type: ignore[no-untyped-call]
     kept = embeddings[-1]
     if kept.requires_grad and (gradient := leaves[-1].grad) is not None:
         with sides[-1].defer_sync():

@@ -43,7 +43,7 @@ class Health:
         latest = checkpoints.latest() if checkpoints is not None else None
         start = f"resumes from checkpoint {latest.name}" if latest else "starts over: no earlier checkpoint exists"
         raise DivergedError(
-            f"step {step.step} ({'-'.join(step.pair)}): loss {step.loss}, gradient norm {step.grad_norm}, "
+            f"step {step.step} ({step.name}): loss {step.loss}, gradient norm {step.grad_norm}, "
             f"{step.bad_steps} such steps in a row; lower optimiser.lr, or inspect its clips "
             f"({', '.join(step.clip_ids)[:200]}). "
             + (f"Checkpoint {', '.join(aside)} led to this and was set aside. " if aside else "")

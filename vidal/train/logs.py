@@ -82,10 +82,15 @@ class RunLog:
             self._task = self._progress.add_task("", total=total_steps, completed=start_step)
 
     def step(self, numbers: dict[str, Any]) -> None:
-        """Log the metrics of one step; ``numbers`` has ``step``, ``pair``, ``loss``, ``lr`` and the rates."""
+        """Log the metrics of one step: ``step``, ``pair``, ``loss``, ``lr`` and the rates.
+
+        A step that trains several pairs has their ``losses`` and ``scales``, too.
+        """
         self.event("step", numbers)
+        losses = numbers.get("losses", {})
+        each = " ".join(f"{pair} {loss:.4f}" for pair, loss in losses.items()) or numbers["pair"]
         line = (
-            f"{numbers['pair']} loss {numbers['loss']:.4f} {numbers['samples_per_s']:.1f} samples/s "
+            f"{each} loss {numbers['loss']:.4f} {numbers['samples_per_s']:.1f} samples/s "
             f"data {numbers['data_share']:.0%} lr {numbers['lr']:.2e}"
         ) + (f" MFU {numbers['mfu']:.1%}" if numbers.get("mfu") else "")
         done = numbers["step"] + 1
@@ -97,7 +102,9 @@ class RunLog:
         if numbers["step"] % self._every == 0 or done == self._total:
             scalars = {k: v for k, v in numbers.items() if isinstance(v, (int, float)) and k != "step"}
             # One curve per pair: the losses of different pairs differ in scale.
-            scalars[f"loss/{numbers['pair']}"] = numbers["loss"]
+            for pair, loss in (losses or {numbers["pair"]: numbers["loss"]}).items():
+                scalars[f"loss/{pair}"] = loss
+            scalars |= {f"scale/{pair}": scale for pair, scale in numbers.get("scales", {}).items()}
             self._plot(numbers["step"], scalars)
 
     def evaluation(self, numbers: dict[str, Any]) -> None:

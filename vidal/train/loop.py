@@ -22,10 +22,10 @@ from torch.nn.parallel import DistributedDataParallel
 
 from vidal.train import gradcache
 from vidal.train.data.loader import Batch, Inputs
-from vidal.train.data.plan import generator
+from vidal.train.data.plan import Sides, generator
 from vidal.train.data.rows import Broken
 from vidal.train.distributed import World, from_all
-from vidal.train.loss import contrastive_loss
+from vidal.train.loss import PairTerms, contrastive_losses
 from vidal.train.optim import Optimisation
 from vidal.train.recipe import Pair, TrainRecipe
 from vidal.train.texts import Texts
@@ -38,15 +38,19 @@ class StepResult:
     """The outcome of one step, over all ranks unless stated otherwise."""
 
     step: int
-    pair: Pair
+    sides: Sides
+    """The modalities that were encoded."""
     epoch: int
-    """Epoch of the pair."""
+    """Epoch of the sides."""
+    losses: dict[Pair, float]
+    """Loss of each pair, before it is weighted."""
     loss: float
+    """Weighted sum of the losses."""
     grad_norm: float
     """L2 norm of the gradient before clipping."""
     lr: float
-    scale: float
-    """exp(logit_scale) of the pair, of which the loss was computed."""
+    scales: dict[Pair, float]
+    """exp(logit_scale) of each pair, of which its loss was computed."""
     samples: int
     """Valid rows of the batch."""
     duplicate_negatives: int
@@ -65,6 +69,11 @@ class StepResult:
     """Time of the whole step on this rank, ``data_s`` included."""
 
     @property
+    def name(self) -> str:
+        """The names of its pairs, with + between."""
+        return "+".join("-".join(pair) for pair in self.losses)
+
+    @property
     def is_finite(self) -> bool:
         """Whether the step was applied."""
         return self.bad_steps == 0
@@ -78,6 +87,7 @@ class Trainer:
         texts: Texts, world: World, interrupted: threading.Event,
     ) -> None:  # fmt: skip
         self._recipe, self._encoder, self._towers = recipe, encoder, towers
+        self._loss_weights = recipe.loss_weights()
         self._optimisation, self._texts, self._world = optimisation, texts, world
         self._interrupted = interrupted
         # Temperatures belong to no tower, and each DDP averages the gradients of its tower alone.
@@ -104,10 +114,12 @@ class Trainer:
                 interrupted=self._interrupted.is_set(), here=self._world,
             )  # fmt: skip
             # The only time in a step that the CPU waits for a GPU.
-            told = totals.read(self._optimisation.clip(), self._encoder.pair_scale(batch.pair))
-            norm, scale = told.own
+            weights = self._loss_weights[batch.sides]
+            told = totals.read(self._optimisation.clip(), *(self._encoder.pair_scale(pair) for pair in weights))
+            norm, *scales = told.own
+            loss = sum(told.losses)
             # The same on every rank, as both numbers are of all ranks: none would step alone.
-            if math.isfinite(told.loss) and math.isfinite(norm):
+            if math.isfinite(loss) and math.isfinite(norm):
                 self._optimisation.step()
                 self._encoder.clamp_scales()
                 bad_steps = 0
@@ -115,8 +127,10 @@ class Trainer:
                 bad_steps += 1
             masks = self._recipe.loss.mask_duplicates
             yield StepResult(
-                step=batch.step, pair=batch.pair, epoch=batch.epoch, loss=told.loss, grad_norm=norm, lr=lr,
-                scale=scale, samples=told.samples, duplicate_negatives=0 if masks else told.duplicate_negatives,
+                step=batch.step, sides=batch.sides, epoch=batch.epoch,
+                losses={pair: x / w for (pair, w), x in zip(weights.items(), told.losses, strict=True)},
+                loss=loss, grad_norm=norm, lr=lr, scales=dict(zip(weights, scales, strict=True)), samples=told.samples,
+                duplicate_negatives=0 if masks else told.duplicate_negatives,
                 # The lists, which have to be pickled, are gathered only in a step that has one.
                 broken=from_all(batch.broken) if told.broken else [],
                 was_interrupted=told.was_interrupted, bad_steps=bad_steps,
@@ -125,16 +139,24 @@ class Trainer:
             )  # fmt: skip
 
     def _backward(self, batch: Batch) -> Tensor:
-        sides = [self._side(name, batch) for name in batch.pair]
+        """The weighted loss of each pair of the step (p,), detached."""
+        sides = [self._side(name, batch) for name in batch.sides]
+        weights = self._loss_weights[batch.sides]
 
-        def loss(first: Tensor, second: Tensor) -> Tensor:
-            return contrastive_loss(
-                self._recipe.loss, first, second, self._encoder.pair_scale(batch.pair),
-                self._encoder.pair_bias(batch.pair), batch.valid, batch.group,
-            )  # fmt: skip
+        def losses(*embeddings: Tensor) -> Tensor:
+            terms = [
+                PairTerms(
+                    sides=(batch.sides.index(pair[0]), batch.sides.index(pair[1])),
+                    logit_scale=self._encoder.pair_scale(pair), logit_bias=self._encoder.pair_bias(pair),
+                    group=batch.group if "text" in pair else batch.clip_group,
+                )
+                for pair in weights
+            ]  # fmt: skip
+            found = contrastive_losses(self._recipe.loss, embeddings, terms, batch.valid)
+            return torch.stack([weight * loss for weight, loss in zip(weights.values(), found, strict=True)])
 
         return gradcache.backward(
-            sides, loss, rows=len(batch.valid), chunk_size=self._recipe.chunk_size, device=self._world.device
+            sides, losses, rows=len(batch.valid), chunk_size=self._recipe.chunk_size, device=self._world.device
         )
 
     def _side(self, name: str, batch: Batch) -> gradcache.Side:

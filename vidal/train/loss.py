@@ -1,4 +1,4 @@
-"""Contrastive losses between two batches of features, over all ranks.
+"""Contrastive losses between batches of features, over all ranks.
 
 Shapes: b rows of a rank, n rows of all ranks, d feature dimension. ``image_features`` and ``text_features`` are CLIP's
 names for the two sides of a pair, whichever modalities they are; features need not be normalised. Rows that are not
@@ -9,7 +9,8 @@ loss and of its gradients, which DDP computes, equals those of one process with 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
 from typing import Literal
 
 import torch
@@ -18,7 +19,7 @@ from pydantic import BaseModel, ConfigDict
 from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
-from vidal.train.distributed import gather_rows, is_distributed
+from vidal.train.distributed import gather_rows, position
 
 # With as many rows of the rank's own, 64 MiB of float32 logits at a time.
 _CHUNK_ROWS = 4096
@@ -38,20 +39,44 @@ class LossSettings(BaseModel):
     """Exclude negatives that are in fact matches, as they have the same text or are the same clip."""
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PairTerms:
+    """What the loss of a pair has beside the features of its sides."""
+
+    sides: tuple[int, int]
+    """Indices of the sides among those of the step."""
+    logit_scale: Tensor
+    """The factor itself, not its logarithm."""
+    logit_bias: Tensor | None = None
+    """Needed by the sigmoid loss."""
+    group: Tensor | None = None
+    """(b,) int64, equal for rows with equal contents."""
+
+
+def contrastive_losses(
+    settings: LossSettings, features: Sequence[Tensor], pairs: Sequence[PairTerms], valid: Tensor
+) -> list[Tensor]:
+    """Return the loss of ``settings.kind`` of each pair, a scalar, over the features (b, d) of several sides.
+
+    The features of a side are gathered once, however many pairs it is in. ``valid`` is (b,) bool.
+    """
+    masks = settings.mask_duplicates
+    rows = _gathered(features, valid, [(*pair.sides, pair.group if masks else None) for pair in pairs])
+    return [
+        of_pair.sigmoid(pair.logit_scale, pair.logit_bias)
+        if settings.kind == "sigmoid"
+        else of_pair.info_nce(pair.logit_scale, local=settings.local)
+        for of_pair, pair in zip(rows, pairs, strict=True)
+    ]
+
+
 def contrastive_loss(
     settings: LossSettings, image_features: Tensor, text_features: Tensor, logit_scale: Tensor,
     logit_bias: Tensor | None, valid: Tensor, group: Tensor | None = None,
 ) -> Tensor:  # fmt: skip
-    """Return the loss of ``settings.kind`` as a scalar.
-
-    Features are (b, d), ``valid`` is (b,) bool, and ``group`` (b,) int64, equal for rows with equal contents.
-    ``logit_scale`` is the factor itself, not its logarithm; the sigmoid loss needs ``logit_bias``.
-    """
-    group = group if settings.mask_duplicates else None
-    if settings.kind == "sigmoid":
-        assert logit_bias is not None
-        return sigmoid(image_features, text_features, logit_scale, logit_bias, valid, group=group)
-    return info_nce(image_features, text_features, logit_scale, valid, group=group, local=settings.local)
+    """Return the loss of one pair, as `contrastive_losses` does."""
+    terms = PairTerms(sides=(0, 1), logit_scale=logit_scale, logit_bias=logit_bias, group=group)
+    return contrastive_losses(settings, (image_features, text_features), [terms], valid)[0]
 
 
 def info_nce(
@@ -59,15 +84,8 @@ def info_nce(
     group: Tensor | None = None, local: bool = True,
 ) -> Tensor:  # fmt: skip
     """Return the symmetric cross-entropy of CLIP, the mean of both directions over all valid rows of all ranks."""
-    rows = _Rows(image_features, text_features, valid, group)
-    ranks, count = rows.ranks, rows.count
-    if not local:
-        rows = _Rows(rows.all_image, rows.all_text, rows.all_valid, rows.all_group, is_gathered=True)
-        # Every rank has the whole loss, and the gather sums the gradients of a row over the ranks: no factor is left.
-        ranks = 1
-    image_to_text = rows.cross_entropy(rows.image, rows.all_text, logit_scale)
-    text_to_image = rows.cross_entropy(rows.text, rows.all_image, logit_scale)
-    return (image_to_text + text_to_image) / 2 * ranks / count
+    (rows,) = _gathered((image_features, text_features), valid, [(0, 1, group)])
+    return rows.info_nce(logit_scale, local=local)
 
 
 def sigmoid(
@@ -79,17 +97,8 @@ def sigmoid(
     Features are gathered in one collective, where SigLIP's ring exchange has many; logits are computed for
     ``chunk_rows`` texts at a time, and recomputed in the backward pass.
     """
-    rows = _Rows(image_features, text_features, valid, group)
-    chunks = [slice(start, start + chunk_rows) for start in range(0, len(rows.all_text), chunk_rows)]
-    if len(chunks) == 1:
-        # All logits fit: recomputing them would save nothing.
-        return rows.pairwise(chunks[0], logit_scale, logit_bias) * rows.ranks / rows.count
-    sums = [
-        # Logits draw nothing at random, so no generator's state has to be kept for the second time.
-        checkpoint(rows.pairwise, chunk, logit_scale, logit_bias, use_reentrant=False, preserve_rng_state=False)
-        for chunk in chunks
-    ]
-    return torch.stack(sums).sum() * rows.ranks / rows.count
+    (rows,) = _gathered((image_features, text_features), valid, [(0, 1, group)])
+    return rows.sigmoid(logit_scale, logit_bias, chunk_rows)
 
 
 def duplicate_negatives(groups: Iterable[float]) -> int:
@@ -100,23 +109,71 @@ def duplicate_negatives(groups: Iterable[float]) -> int:
     return sum(size * (size - 1) for size in Counter(groups).values())
 
 
-class _Rows:
-    """Normalised features of this rank and of all ranks, and which of them are valid."""
+def _gathered(
+    features: Sequence[Tensor], valid: Tensor | None, pairs: Sequence[tuple[int, int, Tensor | None]]
+) -> list[_Rows]:
+    """The rows of each pair, of two sides and groups, gathered in one collective."""
+    valid = torch.ones(len(features[0]), dtype=torch.bool, device=features[0].device) if valid is None else valid
+    own = [_normalised(side, valid) for side in features]
+    groups = [group for *_, group in pairs if group is not None]
+    all_valid, *everyone = gather_rows(valid, *own, *groups)
+    all_groups = iter(everyone[len(own) :])
+    rank, ranks = position()
+    return [
+        _Rows(
+            image=own[first], text=own[second], valid=valid, group=group, all_image=everyone[first],
+            all_text=everyone[second], all_valid=all_valid, all_group=None if group is None else next(all_groups),
+            offset=rank * len(valid), ranks=ranks,
+        )
+        for first, second, group in pairs
+    ]  # fmt: skip
 
-    def __init__(
-        self, image: Tensor, text: Tensor, valid: Tensor | None, group: Tensor | None, *, is_gathered: bool = False
-    ) -> None:
-        self.valid = torch.ones(len(image), dtype=torch.bool, device=image.device) if valid is None else valid
-        self.image, self.text = (_normalised(features, self.valid) for features in (image, text))
-        self.group = group
-        gathers = is_distributed() and not is_gathered
-        self.ranks = torch.distributed.get_world_size() if gathers else 1
-        self.offset = torch.distributed.get_rank() * len(image) if gathers else 0
-        own = (self.image, self.text, self.valid, *([] if group is None else [group]))
-        self.all_image, self.all_text, self.all_valid, *groups = gather_rows(*own) if gathers else own
-        self.all_group = groups[0] if groups else None
-        # At least 1: the loss of a batch without a valid row is 0, not NaN.
-        self.count = self.all_valid.sum().clamp(min=1)
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Rows:
+    """The normalised features of a pair, of this rank and of all ranks, and which of the rows are valid."""
+
+    image: Tensor
+    text: Tensor
+    valid: Tensor
+    group: Tensor | None
+    all_image: Tensor
+    all_text: Tensor
+    all_valid: Tensor
+    all_group: Tensor | None
+    offset: int
+    """Index of this rank's first row among those of all ranks."""
+    ranks: int
+
+    def info_nce(self, logit_scale: Tensor, *, local: bool = True) -> Tensor:
+        rows, ranks = self, self.ranks
+        if not local:
+            rows = replace(
+                self, image=self.all_image, text=self.all_text, valid=self.all_valid, group=self.all_group, offset=0
+            )
+            # Every rank has the whole loss, and the gather sums the gradients of a row over the ranks: no factor is
+            # left.
+            ranks = 1
+        image_to_text = rows.cross_entropy(rows.image, rows.all_text, logit_scale)
+        text_to_image = rows.cross_entropy(rows.text, rows.all_image, logit_scale)
+        return (image_to_text + text_to_image) / 2 * ranks / self.count()
+
+    def sigmoid(self, logit_scale: Tensor, logit_bias: Tensor | None, chunk_rows: int = _CHUNK_ROWS) -> Tensor:
+        assert logit_bias is not None
+        chunks = [slice(start, start + chunk_rows) for start in range(0, len(self.all_text), chunk_rows)]
+        if len(chunks) == 1:
+            # All logits fit: recomputing them would save nothing.
+            return self.pairwise(chunks[0], logit_scale, logit_bias) * self.ranks / self.count()
+        sums = [
+            # Logits draw nothing at random, so no generator's state has to be kept for the second time.
+            checkpoint(self.pairwise, chunk, logit_scale, logit_bias, use_reentrant=False, preserve_rng_state=False)
+            for chunk in chunks
+        ]
+        return torch.stack(sums).sum() * self.ranks / self.count()
+
+    def count(self) -> Tensor:
+        """The number of valid rows of all ranks, at least 1: the loss of a batch without one is 0, not NaN."""
+        return self.all_valid.sum().clamp(min=1)
 
     def targets(self) -> Tensor:
         """(b,) the column of each row's positive."""

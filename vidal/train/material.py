@@ -1,4 +1,4 @@
-"""The training data of a run: datasets, opened, checked, and divided into the samples of each pair."""
+"""The training data of a run: datasets, opened, checked, and divided into the samples of each kind of step."""
 
 from __future__ import annotations
 
@@ -13,22 +13,23 @@ import vidal
 from vidal.dataset.removals import Removals
 from vidal.errors import SourceError
 from vidal.reader.samples import Samples
+from vidal.train.data.plan import Sides, label
 from vidal.train.data.rows import Indices
 from vidal.train.data.split import held_out
 from vidal.train.data.text_views import COLUMNS, TextViews
-from vidal.train.recipe import Pair
 
 _NO_REMOVALS = Removals()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Material:
-    """The datasets, and the samples that each pair trains on."""
+    """The datasets, and the samples that the steps train on."""
 
     samples: list[Samples]
     """One per dataset."""
-    index: dict[Pair, list[Indices]]
-    """By pair, the indices of the samples that have both sides and are not held out, one array per dataset."""
+    index: dict[Sides, list[Indices]]
+    """By the sides of a step, the indices of the samples that have all of them and are not held out, one array per
+    dataset."""
     skipped: int
     """Samples in damaged shards."""
     training: list[npt.NDArray[np.bool_]]
@@ -53,16 +54,16 @@ class Material:
 
 
 def gather(
-    addresses: Sequence[str], pairs: Sequence[Pair], views: TextViews, *,
+    addresses: Sequence[str], sides: Sequence[Sides], views: TextViews, *,
     where: str | None, heldout: float, skip_damaged: bool, cache_bytes: int, removals: Removals = _NO_REMOVALS,
 ) -> Material:  # fmt: skip
-    """Open the datasets; raises `SourceError` for a damaged shard, a missing layer, or a pair without samples.
+    """Open the datasets; raises `SourceError` for a damaged shard, a missing layer, or sides without samples.
 
-    Only the layers of the pairs need to exist and be intact. ``heldout`` is the share of near-duplicate clusters to
-    hold out; ``skip_damaged`` drops the samples of damaged shards instead of raising.
+    ``sides`` are those of each kind of step; only their layers need to exist and be intact. ``heldout`` is the share of
+    near-duplicate clusters to hold out; ``skip_damaged`` drops the samples of damaged shards instead of raising.
     """
     opened, skipped = [], 0
-    layers = {side for pair in pairs for side in pair}
+    layers = {side for group in sides for side in group}
     for address in addresses:
         samples = vidal.open(address, where=where, cache_bytes=cache_bytes, removals=removals)
         damaged = samples.damaged(layers)
@@ -74,26 +75,28 @@ def gather(
         opened.append(samples.without(damaged) if damaged else samples)
         skipped += len(samples) - len(opened[-1])
     training: list[npt.NDArray[np.bool_]] = []
-    index: dict[Pair, list[Indices]] = {pair: [] for pair in pairs}
+    index: dict[Sides, list[Indices]] = {group: [] for group in sides}
     for samples in opened:
         # Whole near-duplicate clusters, the same in any dataset; a clip of no cluster is one by itself.
         clusters = [cluster or samples.clip_id(i) for i, cluster in enumerate(samples.column("cluster").to_pylist())]
         training.append(~held_out(clusters, heldout))
-        for pair, parts in index.items():
-            sides = [views.has_text(samples.rows(COLUMNS)) if side == "text" else samples.has(side) for side in pair]
-            parts.append(np.flatnonzero(sides[0] & sides[1] & training[-1]))
-    for pair, parts in index.items():
+        for group, parts in index.items():
+            has = [views.has_text(samples.rows(COLUMNS)) if side == "text" else samples.has(side) for side in group]
+            parts.append(np.flatnonzero(np.logical_and.reduce([*has, training[-1]])))
+    for group, parts in index.items():
         if not any(len(part) for part in parts):
-            raise SourceError(_why_empty(opened, pair, where, heldout))
+            raise SourceError(_why_empty(opened, group, where, heldout))
     return Material(samples=opened, index=index, skipped=skipped, training=training)
 
 
-def _why_empty(opened: Sequence[Samples], pair: Pair, where: str | None, heldout: float) -> str:
+def _why_empty(opened: Sequence[Samples], sides: Sides, where: str | None, heldout: float) -> str:
     layers = sorted({layer for samples in opened for layer in samples.layers})
-    missing = next((side for side in pair if side != "text" and side not in layers), None)
-    name = "-".join(pair)
+    missing = next((side for side in sides if side != "text" and side not in layers), None)
     if missing:
-        return f"pair {name}: no dataset has a layer `{missing}` (layers: {', '.join(layers)})"
+        return f"{label(sides)}: no dataset has a layer `{missing}` (layers: {', '.join(layers)})"
     count = sum(len(samples) for samples in opened)
     condition = " that match --where" if where else ""
-    return f"pair {name}: none of {count} samples{condition} has both sides outside the held-out {heldout:.0%}"
+    both, mend = (
+        ("both sides", "") if len(sides) == 2 else ("all of them", "; pairs_per_step: one needs only two of them")
+    )
+    return f"{label(sides)}: none of {count} samples{condition} has {both} outside the held-out {heldout:.0%}{mend}"

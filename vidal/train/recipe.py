@@ -22,6 +22,7 @@ from vidal import modality as modalities
 from vidal.errors import RecipeError
 from vidal.settings import parse_override, put, read_yaml, validate
 from vidal.train.data.loader import STALL_S
+from vidal.train.data.plan import Sides
 from vidal.train.data.text_views import TextViews
 from vidal.train.loss import LossSettings
 from vidal.train.optim import OptimiserSettings
@@ -68,7 +69,8 @@ class PairRecipe(Settings):
     """One modality pair to align."""
 
     weight: float | None = Field(None, gt=0)
-    """Share of the steps; without weights, each pair runs for exactly ``epochs`` epochs."""
+    """Share of the steps; without weights, each pair runs for exactly ``epochs`` epochs. With ``pairs_per_step: all``,
+    factor of the pair's loss, by default 1."""
     init_temperature: float | None = Field(None, gt=0)
     """Initial temperature; by default 0.07 for info_nce, 0.1 (a scale of 10) for sigmoid."""
 
@@ -149,6 +151,9 @@ class TrainRecipe(Settings):
     """Training run, encoder folder or hub id whose towers and temperatures the run starts from, where it has them."""
     pairs: dict[str, PairRecipe] = Field(default_factory=dict)
     """Modality pairs to align, such as ``text-depth``; by default text with every tower."""
+    pairs_per_step: Literal["one", "all"] = "one"
+    """``one``: a step trains one pair, on clips that have both of its modalities; ``all``: a step trains all pairs, on
+    clips that have all of their modalities, encodes each modality once and adds up the losses."""
     loss: LossSettings = LossSettings()
     """The contrastive loss."""
     optimiser: OptimiserSettings = OptimiserSettings()
@@ -213,7 +218,7 @@ class TrainRecipe(Settings):
         weighted = [settings.weight is not None for settings in self.pairs.values()]
         if any(weighted) and not all(weighted):
             raise ValueError("give every pair a weight, or none")
-        if any(weighted) and self.steps is None:
+        if any(weighted) and self.steps is None and self.pairs_per_step == "one":
             raise ValueError("weights of pairs need `steps`: with weights an epoch has no defined length")
         if self.eval is not None and self.eval.data is None and not self.data.heldout:
             raise ValueError("`eval` needs clips that are not trained on: set `data.heldout`, or `eval.data`")
@@ -231,6 +236,23 @@ class TrainRecipe(Settings):
         """Return the pairs, with text as the first side; by default text with every tower."""
         named = self.pairs or {f"text-{modality}": PairRecipe() for modality in self.towers}
         return {ordered(name): settings for name, settings in named.items()}
+
+    def loss_weights(self) -> dict[Sides, dict[Pair, float]]:
+        """Return, by the sides that a step encodes, the pairs that it trains and the factors of their losses."""
+        pairs = self.pair_settings()
+        if self.pairs_per_step == "one":
+            return {pair: {pair: 1.0} for pair in pairs}
+        # Text first, as in a pair; then by name: random numbers are drawn in this order,
+        # and a resumed recipe may list its pairs in another.
+        sides = sorted({side for pair in pairs for side in pair}, key=lambda side: (side != "text", side))
+        weights = {pair: 1.0 if settings.weight is None else settings.weight for pair, settings in pairs.items()}
+        return {tuple(sides): weights}
+
+    def step_shares(self) -> list[float] | None:
+        """Return the shares of the pairs in the steps; None if each runs for the same number of epochs."""
+        # Every pair has a weight, or none.
+        weights = [s.weight for s in self.pair_settings().values() if s.weight is not None]
+        return weights if weights and self.pairs_per_step == "one" else None
 
 
 # Settings that may change at a resume: those that do not affect the results, and those that cure a divergence.

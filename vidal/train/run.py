@@ -24,7 +24,7 @@ from vidal.train.assemble import build_encoder
 from vidal.train.checkpoint import Checkpoints
 from vidal.train.checkpoint_writer import CheckpointWriter
 from vidal.train.data.loader import Loader
-from vidal.train.data.plan import PairPlan, SamplePlan
+from vidal.train.data.plan import SamplePlan, SidesPlan
 from vidal.train.data.plan_texts import texts_of_plan
 from vidal.train.distributed import World, barrier, from_main, world
 from vidal.train.evaluate.held_out import HeldOut
@@ -98,7 +98,7 @@ def train(
     folder = RunFolder(out)
     with world(device) as here, matmul_precision(recipe.precision):
         data_of_run = material.gather(
-            data, list(recipe.pair_settings()), recipe.text.views, where=where, heldout=recipe.data.heldout,
+            data, list(recipe.loss_weights()), recipe.text.views, where=where, heldout=recipe.data.heldout,
             skip_damaged=skip_damaged, cache_bytes=recipe.data.cache_bytes,
             removals=load_removals(removals) if removals else Removals(),
         )  # fmt: skip
@@ -125,14 +125,11 @@ class _Run:
     ) -> None:  # fmt: skip
         self.recipe, self.folder, self.data, self.encoder, self.here = recipe, folder, data, encoder, here
         self.console, self.quiet = console, quiet
-        pairs = recipe.pair_settings()
-        shares = tuple(recipe.data.weights) if recipe.data.weights else None
-        # The recipe gives every pair a weight, or none.
-        pair_weights = [settings.weight for settings in pairs.values() if settings.weight is not None]
+        weights = tuple(recipe.data.weights) if recipe.data.weights else None
         self.plan = SamplePlan(
-            [PairPlan(pair=p, sizes=tuple(len(i) for i in data.index[p]), weights=shares) for p in pairs],
+            [SidesPlan(sides=s, sizes=tuple(map(len, data.index[s])), weights=weights) for s in recipe.loss_weights()],
             batch_size=recipe.batch_size, seed=recipe.seed, epochs=recipe.epochs, steps=recipe.steps, ranks=here.size,
-            pair_weights=pair_weights or None, drop_last=recipe.data.drop_last,
+            shares=recipe.step_shares(), drop_last=recipe.data.drop_last,
         )  # fmt: skip
         kept = recipe.checkpoints
         self.checkpoints = Checkpoints(folder.address, kept.keep_last, kept.keep_every, lock, work=folder.path)
@@ -235,7 +232,7 @@ class _Run:
         if (
             recipe.text.cache is False
             or self.encoder.trains_text
-            or not any("text" in pair for pair in self.data.index)
+            or not any("text" in sides for sides in self.data.index)
         ):
             return texts
         folder = self.folder.path / "text_cache" if recipe.text.cache is True else Path(recipe.text.cache)
@@ -266,11 +263,13 @@ class _Run:
         return log
 
     def _log_step(self, log: RunLog, step: StepResult) -> None:
-        flops = step_flops(self.recipe, self.encoder, step.pair) * step.samples / step.wall_s / self.here.size
+        flops = step_flops(self.recipe, self.encoder, step.sides) * step.samples / step.wall_s / self.here.size
         peak = peak_flops(self.here.device, self.recipe.precision)
+        losses, scales = ({"-".join(pair): x for pair, x in of.items()} for of in (step.losses, step.scales))
+        of_pairs = {"scale": scales[step.name]} if len(scales) == 1 else {"losses": losses, "scales": scales}
         log.step({
-            "step": step.step, "pair": "-".join(step.pair), "epoch": step.epoch, "loss": step.loss, "lr": step.lr,
-            "grad_norm": step.grad_norm, "scale": step.scale, "samples": step.samples,
+            "step": step.step, "pair": step.name, "epoch": step.epoch, "loss": step.loss, "lr": step.lr,
+            "grad_norm": step.grad_norm, **of_pairs, "samples": step.samples,
             "duplicate_negatives": step.duplicate_negatives,
             "samples_per_s": step.samples / step.wall_s, "data_share": step.data_s / step.wall_s,
             "flops": flops, "mfu": flops / peak if peak else None, "is_finite": step.is_finite,
@@ -280,7 +279,7 @@ class _Run:
                 "broken", {"step": step.step, "clip_id": broken.clip_id, "data": broken.dataset, "why": broken.why}
             )
         if not step.is_finite:
-            log.event("not_finite", {"step": step.step, "pair": "-".join(step.pair)})
+            log.event("not_finite", {"step": step.step, "pair": step.name})
 
 
 @contextmanager

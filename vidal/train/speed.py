@@ -5,7 +5,8 @@ from __future__ import annotations
 import torch
 from torch import nn
 
-from vidal.train.recipe import Pair, TrainRecipe
+from vidal.train.data.plan import Sides
+from vidal.train.recipe import TrainRecipe
 from vidal.train.towers.encoder import Encoder
 from vidal.train.towers.flops import training_flops
 from vidal.train.towers.text import TextTower
@@ -14,14 +15,14 @@ from vidal.train.towers.text import TextTower
 _PEAKS_BF16 = (("H200", 989e12), ("H100", 989e12), ("A100", 312e12), ("L40", 181e12), ("4090", 165e12), ("L4", 121e12))
 
 
-def step_flops(recipe: TrainRecipe, encoder: Encoder, pair: Pair) -> int:
-    """Return the model FLOPs of one sample in a training step; dropped patches and recomputation do not count.
+def step_flops(recipe: TrainRecipe, encoder: Encoder, sides: Sides) -> int:
+    """Return the model FLOPs of one sample in a step that encodes ``sides``.
 
-    A frozen text tower counts as 0, as its embeddings are cached.
+    Dropped patches and recomputation do not count. A frozen text tower counts as 0, as its embeddings are cached.
     """
-    sides = [side for side in pair if side != "text"]
-    flops = sum(training_flops(encoder.tower(s).settings, recipe.towers[s].tune, recipe.towers[s].lora) for s in sides)
-    return flops + (text_training_flops(encoder.text_tower()) if "text" in pair and encoder.trains_text else 0)
+    towers = [side for side in sides if side != "text"]
+    flops = sum(training_flops(encoder.tower(s).settings, recipe.towers[s].tune, recipe.towers[s].lora) for s in towers)
+    return flops + (text_training_flops(encoder.text_tower()) if "text" in sides and encoder.trains_text else 0)
 
 
 def text_training_flops(tower: TextTower) -> int:

@@ -16,8 +16,8 @@ from vidal.train.loss import duplicate_negatives
 class Totals:
     """The numbers of a step over all ranks, on the host."""
 
-    loss: float
-    """The mean over ranks."""
+    losses: list[float]
+    """The mean over ranks of each loss."""
     was_interrupted: bool
     """Whether rank 0 was when it summed."""
     broken: int
@@ -32,12 +32,13 @@ class StepTotals:
     """Sums numbers of a step over ranks as one float64 vector: each that reaches the host alone makes it wait."""
 
     def __init__(
-        self, loss: Tensor, parameters: Sequence[nn.Parameter], *, group: Tensor, valid: Tensor, broken: Tensor,
+        self, losses: Tensor, parameters: Sequence[nn.Parameter], *, group: Tensor, valid: Tensor, broken: Tensor,
         interrupted: bool, here: World,
     ) -> None:  # fmt: skip
         """Sum, and average the gradients of scalars that no DDP or FSDP wrapper synchronises.
 
-        ``group``, ``valid`` and ``broken`` (b,) are this rank's; groups are from 0 to 2**53, exact in float64.
+        ``losses`` (p,) and ``group``, ``valid`` and ``broken`` (b,) are this rank's; groups are from 0 to 2**53, exact
+        in float64.
         """
         gradients = [p.grad for p in parameters if p.grad is not None]
         # Rank by rank, so that their sum is a gather. 0 is a row that does not count.
@@ -45,20 +46,22 @@ class StepTotals:
         rows[here.rank] = torch.where(valid, group + 1, 0)
         # Filled on the device: a tensor of the host's number would be a copy for which the host waits.
         flag = torch.full((), float(interrupted and here.is_main), dtype=torch.float64, device=here.device)
-        scalars = torch.stack([*(x.detach().double() for x in (loss, *gradients)), flag, broken.sum().double()])
+        scalars = torch.stack([*(x.detach().double() for x in (*losses, *gradients)), flag, broken.sum().double()])
         summed = total(torch.cat([scalars, rows.flatten()]))
-        means = summed[: 1 + len(gradients)] / here.size
-        self._summed = torch.cat([means[:1], summed[1 + len(gradients) :]])
-        for gradient, mean in zip(gradients, means[1:], strict=True):
+        self._losses = len(losses)
+        means = summed[: self._losses + len(gradients)] / here.size
+        self._summed = torch.cat([means[: self._losses], summed[len(means) :]])
+        for gradient, mean in zip(gradients, means[self._losses :], strict=True):
             gradient.copy_(mean)
 
     def read(self, *own: Tensor) -> Totals:
         """Return the totals and the scalars ``own`` of this rank; the one time that the host waits for the device."""
         scalars = torch.stack([value.detach().to(self._summed) for value in own])
         values = torch.cat([scalars, self._summed]).tolist()
-        loss, was_interrupted, broken, *rows = values[len(own) :]
+        told = values[len(own) :]
+        losses, (was_interrupted, broken, *rows) = told[: self._losses], told[self._losses :]
         groups = [row for row in rows if row]
         return Totals(
-            loss=loss, was_interrupted=bool(was_interrupted), broken=int(broken), samples=len(groups),
+            losses=losses, was_interrupted=bool(was_interrupted), broken=int(broken), samples=len(groups),
             duplicate_negatives=duplicate_negatives(groups), own=values[: len(own)],
         )  # fmt: skip

@@ -19,12 +19,13 @@ from vidal.train.distributed import World
 from vidal.train.loop import Trainer
 from vidal.train.optim import Optimisation
 from vidal.train.recipe import TrainRecipe
-from vidal.train.towers.encoder import Encoder
+from vidal.train.towers.encoder import Encoder, pairs_of
 from vidal.train.towers.settings import VisionSettings
 from vidal.train.towers.vit import VisionTower
 
 ROWS = 4
-SIDES = ("depth", "audio")
+SIDES = {"one": ("depth", "audio"), "all": ("audio", "depth", "infrared")}
+PAIRS = {"one": ["depth-audio"], "all": ["depth-audio", "audio-infrared", "depth-infrared"]}
 SIZES = VisionSettings(hidden_size=16, layers=1, heads=2, patch_size=4, image_size=8, projection_dim=6)
 COLLECTIVES = (
     "all_reduce", "all_gather", "all_gather_single", "reduce_scatter_single", "broadcast", "broadcast_object_list",
@@ -32,14 +33,14 @@ COLLECTIVES = (
 )  # fmt: skip
 
 
-def batch(rank: int, step: int) -> Batch:
+def batch(rank: int, step: int, sides: tuple[str, ...]) -> Batch:
     """Row 3 of rank 0 is padding; the groups 7 and 9 are on both ranks."""
     torch.manual_seed(10 * step + rank)
     valid = torch.tensor([True, True, True, rank != 0])
     group = torch.tensor([[7, 7, 2**48 - 1, 9], [7, 2**48 - 2, 9, 9]][rank])
     return Batch(
-        step=step, epoch=0, pair=SIDES, inputs={side: torch.randn(ROWS, 3, 8, 8) for side in SIDES},  # type: ignore[misc]
-        texts=[], tokens=None, valid=valid, broken_rows=torch.zeros_like(valid), group=group, first=rank * ROWS,
+        step=step, epoch=0, sides=sides, inputs={side: torch.randn(ROWS, 3, 8, 8) for side in sides},  # type: ignore[misc]
+        texts=[], tokens=None, valid=valid, broken_rows=torch.zeros_like(valid), group=group, clip_group=group, first=rank * ROWS,
         step_rows=2 * ROWS, clip_ids=["x"] * ROWS, samples=int(valid.sum()), nbytes=0,
     )  # fmt: skip
 
@@ -60,21 +61,23 @@ def counted(patch: pytest.MonkeyPatch) -> Counter[str]:
     return found
 
 
-def second_step(rank: int, ranks: int) -> dict[str, Any]:
+def second_step(rank: int, ranks: int, pairs_per_step: str) -> dict[str, Any]:
+    sides = SIDES[pairs_per_step]
     recipe = TrainRecipe.model_validate({
-        "text": {"model": "none"}, "towers": {side: {"model": "none"} for side in SIDES},
-        "pairs": {"depth-audio": {}}, "batch_size": 2 * ROWS, "steps": 2,
+        "text": {"model": "none"}, "towers": {side: {"model": "none"} for side in sides},
+        "pairs": {name: {} for name in PAIRS[pairs_per_step]}, "pairs_per_step": pairs_per_step,
+        "batch_size": 2 * ROWS, "steps": 2,
     })  # fmt: skip
     torch.manual_seed(0)
-    towers = {side: VisionTower(SIZES) for side in SIDES}
-    encoder = Encoder(towers, None, pairs={SIDES: None})
+    towers = {side: VisionTower(SIZES) for side in sides}
+    encoder = Encoder(towers, None, pairs=pairs_of(PAIRS[pairs_per_step]))
     interrupted = threading.Event()
     trainer = Trainer(
         recipe, encoder, {side: DistributedDataParallel(tower) for side, tower in towers.items()},
         Optimisation(encoder, recipe.optimiser, 2), None,  # type: ignore[arg-type]  # no text is encoded
         World(rank=rank, size=ranks), interrupted,
     )  # fmt: skip
-    steps = trainer.steps(iter([batch(rank, 0), batch(rank, 1)]))
+    steps = trainer.steps(iter([batch(rank, 0, sides), batch(rank, 1, sides)]))
     first = next(steps)
     if rank == 0:
         interrupted.set()
@@ -84,14 +87,15 @@ def second_step(rank: int, ranks: int) -> dict[str, Any]:
     return {
         "calls": {name: n for name, n in found.items() if n},
         "step": [first.was_interrupted, step.was_interrupted, step.samples, step.duplicate_negatives, step.loss,
-                 step.grad_norm, step.scale],
+                 step.grad_norm, *step.losses.values(), *step.scales.values()],
     }  # fmt: skip
 
 
-def test_a_step_sums_its_numbers_at_once() -> None:
-    first, second = on_ranks(2, second_step)
+@pytest.mark.parametrize("pairs_per_step", ["one", "all"])
+def test_a_step_sums_its_numbers_at_once(pairs_per_step: str) -> None:
+    first, second = on_ranks(2, second_step, pairs_per_step)
     assert first == second
-    # Of the loss: both sides and which rows count are gathered, and the gradients of both are summed.
+    # Of the loss: all sides and which rows count are gathered, and the gradients of all are summed.
     assert first["calls"] == {"all_gather_single": 1, "reduce_scatter_single": 1, "all_reduce": 1}
     # 7 is there three times, and 9 twice among the rows that count.
     assert first["step"][:4] == [False, True, 7, 3 * 2 + 2]

@@ -77,7 +77,7 @@ def agreed(rank: int, ranks: int) -> dict[str, Any]:
     parameters = [nn.Parameter(torch.zeros(())), nn.Parameter(torch.zeros(())), nn.Parameter(torch.zeros(()))]
     parameters[0].grad, parameters[1].grad = torch.tensor(float(rank)), torch.tensor(2.0 * rank)
     totals = StepTotals(
-        torch.tensor(float(rank)), parameters, group=torch.tensor([rank, 5]), valid=torch.tensor([True, rank > 1]),
+        torch.tensor([rank, -2.0 * rank]), parameters, group=torch.tensor([rank, 5]), valid=torch.tensor([True, rank > 1]),
         broken=torch.tensor([False, rank == 1]), interrupted=rank == 1, here=World(rank=rank, size=ranks),
     )  # fmt: skip
     told = totals.read(torch.tensor(float(-rank)))
@@ -93,7 +93,7 @@ def test_ranks_agree() -> None:
         assert (first.item(), second.item(), third) == (1.5, 3.0, None)
         # Rows 0 to 3 and two of group 5; only rank 0 may interrupt.
         assert given["told"] == {
-            "loss": 1.5, "broken": 1, "was_interrupted": False, "samples": 6, "duplicate_negatives": 2,
+            "losses": [1.5, -3.0], "broken": 1, "was_interrupted": False, "samples": 6, "duplicate_negatives": 2,
             "own": [float(-rank)],
         }  # fmt: skip
         assert (given["said"], given["sum"].item()) == ("rank 0", 10)

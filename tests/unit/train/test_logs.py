@@ -43,6 +43,19 @@ def test_a_resumed_run_has_each_step_and_its_events_once(tmp_path: Path) -> None
     assert [line["step"] for line in lines(tmp_path) if line["event"] == "broken"] == [0, 1, 2]
 
 
+def test_a_step_of_several_pairs_is_told_and_plotted_pair_by_pair(tmp_path: Path) -> None:
+    losses, scales = {"text-depth": 1.0, "depth-audio": 0.5}, {"text-depth": 14.0, "depth-audio": 15.0}
+    console = Console(file=io.StringIO(), width=200)
+    with log(tmp_path, total=1, console=console, tensorboard=True) as run:
+        run.step({"step": 0, **NUMBERS, "pair": "text-depth+depth-audio", "losses": losses, "scales": scales})
+    assert "step 1/1 text-depth 1.0000 depth-audio 0.5000 loss 1.5000" in console.file.getvalue()  # type: ignore[attr-defined]
+    assert lines(tmp_path)[0]["losses"] == losses
+    events = EventAccumulator(str(tmp_path / "tensorboard")).Reload()
+    for name, value in {"loss": 1.5, **{f"loss/{p}": x for p, x in losses.items()},
+                        **{f"scale/{p}": x for p, x in scales.items()}}.items():  # fmt: skip
+        assert [point.value for point in events.Scalars(name)] == [value]
+
+
 @pytest.mark.parametrize("torn", [b'{"event": "step", "st', b"\xff\xfe\x00", b"[1]", b'{"step": null}', b"7", b""])
 def test_a_line_that_was_not_finished_is_dropped(torn: bytes, tmp_path: Path) -> None:
     with log(tmp_path) as first:

@@ -25,7 +25,7 @@ from vidal.modality.depth import DepthTransform
 from vidal.train import recipe as recipes
 from vidal.train import text_cache
 from vidal.train.data.loader import Loader
-from vidal.train.data.plan import PairPlan, SamplePlan
+from vidal.train.data.plan import SamplePlan, SidesPlan
 from vidal.train.data.plan_texts import texts_of_plan
 from vidal.train.data.text_views import COLUMNS, TextViews
 from vidal.train.distributed import World
@@ -152,7 +152,7 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> str:
 def test_the_texts_of_the_plan_are_those_that_the_steps_draw(steps: int, start: int, data: str) -> None:
     samples, pair = [vidal.open(data)], ("text", "depth")
     index = {pair: [np.arange(len(samples[0]))]}
-    plan = SamplePlan([PairPlan(pair=pair, sizes=(24,))], batch_size=5, seed=4, steps=steps)
+    plan = SamplePlan([SidesPlan(sides=pair, sizes=(24,))], batch_size=5, seed=4, steps=steps)
     views = TextViews.model_validate("mix")
     batches = Loader(samples, index, plan, {"depth": DepthTransform(size=16)}, views, seed=4, start_step=start)
     drawn = {text for batch in batches for text in batch.texts} | {""}

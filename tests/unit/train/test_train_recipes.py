@@ -79,6 +79,25 @@ def test_an_override_sets_a_nested_setting(tmp_path: Path) -> None:
         recipes.load(path, ["batch_size"])
 
 
+@pytest.mark.parametrize(("change", "shares", "loss_weights"), [
+    ({"pairs": {"text-depth": {}, "depth-audio": {}}}, None, {("text", "depth"): [1.0], ("depth", "audio"): [1.0]}),
+    ({"pairs": {"text-depth": {"weight": 3}, "depth-audio": {"weight": 1}}}, [3, 1],
+     {("text", "depth"): [1.0], ("depth", "audio"): [1.0]}),
+    ({"pairs": {"depth-audio": {"weight": 3}, "text-depth": {"weight": 1}}, "pairs_per_step": "all", "epochs": 2,
+      "steps": None}, None, {("text", "audio", "depth"): [3.0, 1.0]}),
+    ({"pairs": {"text-depth": {}, "depth-audio": {}}, "pairs_per_step": "all"}, None,
+     {("text", "audio", "depth"): [1.0, 1.0]}),
+])  # fmt: skip
+def test_weights_are_shares_of_steps_with_one_pair_and_factors_of_losses_with_all(
+    change: dict[str, object], shares: list[float] | None, loss_weights: dict[tuple[str, ...], list[float]]
+) -> None:
+    recipe = recipes.check(
+        {**GOOD, "towers": {"depth": {"sizes": SIZES}, "audio": {"sizes": SIZES}}, **change}, "x.yaml"
+    )
+    assert recipe.step_shares() == shares
+    assert {sides: list(weights.values()) for sides, weights in recipe.loss_weights().items()} == loss_weights
+
+
 def test_text_stands_first_in_a_pair_and_every_tower_is_paired_with_it_by_default() -> None:
     assert recipes.ordered("audio-text") == ("text", "audio")
     assert recipes.check(dict(GOOD), "x.yaml").pair_settings().keys() == {("text", "depth")}

@@ -15,7 +15,7 @@ import vidal
 from tools.rendering import learning_set
 from vidal.train import recipe as recipes
 from vidal.train.data.loader import Loader
-from vidal.train.data.plan import PairPlan, SamplePlan
+from vidal.train.data.plan import SamplePlan, SidesPlan
 from vidal.train.data.text_views import COLUMNS
 from vidal.train.distributed import World
 from vidal.train.loop import Trainer
@@ -57,7 +57,7 @@ def test_a_step_waits_for_the_device_once(
     recipe = recipes.check({**RECIPE, "loss": {"mask_duplicates": mask_duplicates}}, "waits.yaml")
     samples, encoder, here = vidal.open(str(tmp_path / "set")), build_encoder(recipe), World()
     pair = ("text", "depth")
-    plan = SamplePlan([PairPlan(pair=pair, sizes=(len(samples),))], batch_size=8, seed=0, steps=3)
+    plan = SamplePlan([SidesPlan(sides=pair, sizes=(len(samples),))], batch_size=8, seed=0, steps=3)
     # From the cache, as by default: the tower of this recipe, which is transformers', asks whether its mask is all ones.
     texts = Texts(encoder.text_tower(), here, recipe.precision)
     views = recipe.text.views

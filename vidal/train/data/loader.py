@@ -28,7 +28,7 @@ from torch.utils.data._utils import signal_handling
 from vidal.errors import MachineError, VidalError
 from vidal.modality.modality import Transform
 from vidal.reader.samples import Samples
-from vidal.train.data.plan import Pair, SamplePlan
+from vidal.train.data.plan import SamplePlan, Sides
 from vidal.train.data.rows import Broken, Chunk, ChunkDataset, ChunkRequest, Indices, Tokenize, check_frames, layout
 from vidal.train.data.slabs import Copy, allocate, pinned
 from vidal.train.data.text_views import TextViews
@@ -72,12 +72,12 @@ class Batch:
 
     step: int
     epoch: int
-    """Epoch of the pair."""
-    pair: Pair
+    """Epoch of the sides."""
+    sides: Sides
     inputs: dict[str, Inputs]
-    """Each side of the pair that is not text."""
+    """Each side that is not text."""
     texts: list[str]
-    """The b texts; empty if the pair has no text side."""
+    """The b texts; empty if text is none of the sides."""
     tokens: tuple[Tensor, Tensor] | None
     """Token ids and attention mask of the texts, (b, n) int64; None if the loader has no tokeniser."""
     valid: Tensor
@@ -86,6 +86,8 @@ class Batch:
     """(b,) bool, True for samples that could not be read."""
     group: Tensor
     """(b,) int64 from 0 to 2**48, equal for rows with the same text or, without texts, of the same clip."""
+    clip_group: Tensor
+    """(b,) likewise, equal for rows of the same clip."""
     first: int
     """Index of this rank's first row among the rows of the step over all ranks."""
     step_rows: int
@@ -108,12 +110,12 @@ class Loader:
     """
 
     def __init__(
-        self, samples: Sequence[Samples], index: Mapping[Pair, Sequence[Indices]], plan: SamplePlan,
+        self, samples: Sequence[Samples], index: Mapping[Sides, Sequence[Indices]], plan: SamplePlan,
         transforms: Mapping[str, Transform], texts: TextViews, *, seed: int, rank: int = 0, ranks: int = 1,
         workers: int = 0, start_step: int = 0, device: torch.device = _CPU, tokenize: Tokenize | None = None,
         stall_s: float = STALL_S, stop: threading.Event | None = None,
     ) -> None:  # fmt: skip
-        """``index`` maps each pair to the sample indices of each dataset that have both sides.
+        """``index`` maps the sides of each step to the sample indices of each dataset that have all of them.
 
         With ``tokenize``, the workers tokenise the texts. If no rows arrive for ``stall_s`` seconds, iteration raises
         `MachineError`. Setting ``stop`` ends the iteration while it waits for a batch, unless there are other ranks:
@@ -126,10 +128,10 @@ class Loader:
         # With other ranks the step after the signal ends the run, on all of them together.
         self._stop = stop if ranks == 1 else None
         # Loads the tokeniser, too, which is then there in every worker.
-        has_texts = any("text" in pair for pair in plan.pairs())
+        has_texts = any("text" in sides for sides in plan.sides())
         tokens = tokenize([""])[0].shape[1] if tokenize is not None and has_texts else None
         self._transforms = transforms
-        self._layouts = {pair: layout(pair, self._rows, transforms, tokens) for pair in plan.pairs()}
+        self._layouts = {sides: layout(sides, self._rows, transforms, tokens) for sides in plan.sides()}
         # Small enough that every worker has a part of a batch.
         self._chunk_rows = max(1, min(_CHUNK_ROWS, -(-self._rows // max(workers, 1))))
         self._make_dataset = partial(ChunkDataset, samples, index, transforms, texts, seed, tokenize)
@@ -166,7 +168,7 @@ class Loader:
             slots = self._plan.share_of(planned.slots, self._rank, self._ranks)
             for first in range(0, self._rows, self._chunk_rows):
                 rows = slots[first : first + self._chunk_rows]
-                yield ChunkRequest(planned.pair, planned.epoch, rows, (step - self._start) % slabs, first)
+                yield ChunkRequest(planned.sides, planned.epoch, rows, (step - self._start) % slabs, first)
 
     def _batches(self, chunks: _Watch, slabs: Sequence[Tensor]) -> Iterator[Batch]:
         is_cuda = self._device.type == "cuda"
@@ -183,7 +185,7 @@ class Loader:
                 if None in arrived:
                     return
                 slab = slabs[(step - self._start) % len(slabs)]
-                copy = Copy(slab, self._layouts[self._plan.pair_of(step)].size, self._device, stream)
+                copy = Copy(slab, self._layouts[self._plan.sides_of(step)].size, self._device, stream)
                 copies.append((copy, self._finisher(step, slab, [chunk for chunk in arrived if chunk is not None])))
                 if len(copies) > ahead:
                     copy, batch_of = copies.popleft()
@@ -193,8 +195,8 @@ class Loader:
 
     def _finisher(self, step: int, slab: Tensor, chunks: Sequence[Chunk]) -> Callable[[Tensor], Batch]:
         """The function that makes the batch of a step from the copied slab."""
-        pair = self._plan.pair_of(step)
-        layout = self._layouts[pair]
+        sides = self._plan.sides_of(step)
+        layout = self._layouts[sides]
         # Counted here, on the CPU: a GPU would have to be waited for.
         samples = sum(layout.views(slab)["valid"].tolist())
 
@@ -204,13 +206,14 @@ class Loader:
                 side: Inputs(
                     views[side], views[f"{side}.mirrored"], views["valid"], samples < self._rows, self._transforms[side]
                 )
-                for side in pair if side != "text"
+                for side in sides if side != "text"
             }  # fmt: skip
             return Batch(
-                step=step, epoch=self._plan.epoch_of(step), pair=pair, inputs=inputs,
+                step=step, epoch=self._plan.epoch_of(step), sides=sides, inputs=inputs,
                 texts=[text for chunk in chunks for text in chunk.texts],
                 tokens=(views["input_ids"], views["attention_mask"]) if "input_ids" in views else None,
                 valid=views["valid"], broken_rows=views["broken"], group=views["group"],
+                clip_group=views["clip_group"],
                 step_rows=self._plan.batch_size,
                 first=self._plan.first_row(step, self._rank, self._ranks), samples=samples, nbytes=len(block),
                 clip_ids=[clip_id for chunk in chunks for clip_id in chunk.clip_ids],

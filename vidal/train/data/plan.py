@@ -17,77 +17,78 @@ import numpy.typing as npt
 from vidal.errors import RecipeError, SourceError
 
 Slots = npt.NDArray[np.int64]
-"""(n, 2): index of the dataset, and index into its samples of the pair; -1 for padding."""
+"""(n, 2): index of the dataset, and index into its samples that have all sides; -1 for padding."""
 Codes = npt.NDArray[np.uint32]
-"""(n,) samples of a pair, numbered consecutively through its datasets."""
-Pair = tuple[str, str]
+"""(n,) samples that have all sides, numbered consecutively through their datasets."""
+Sides = tuple[str, ...]
+"""The modalities that a step encodes: those of a pair, or of several pairs that are trained together."""
 
 _PADDING = -1
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class PairPlan:
-    """A modality pair, and the number of its samples in each dataset."""
+class SidesPlan:
+    """The sides of some of the steps, and the number of samples in each dataset."""
 
-    pair: Pair
+    sides: Sides
     sizes: tuple[int, ...]
-    """Samples of each dataset that have both sides."""
+    """Samples of each dataset that have all sides."""
     weights: tuple[float, ...] | None = None
     """Share of each dataset in an epoch; without weights, an epoch sees each sample once."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StepPlan:
-    """The pair and samples of one step, over all ranks."""
+    """The sides and samples of one step, over all ranks."""
 
-    pair: Pair
+    sides: Sides
     epoch: int
-    """Epoch of the pair."""
+    """Epoch of the sides."""
     slots: Slots
 
 
 class SamplePlan:
     """The samples of every step of a run.
 
-    The length is given by ``epochs`` or ``steps``. With ``pair_weights`` the pair of each step is drawn, otherwise
-    every pair runs for the same number of epochs. Raises `SourceError` if a pair has too few samples, `RecipeError` if
-    the batch is smaller than the number of ranks, or ``pair_weights`` come without ``steps``.
+    A step trains one of ``plans``. The length is given by ``epochs`` or ``steps``. With ``shares`` the plan of each
+    step is drawn, otherwise all run for the same number of epochs. Raises `SourceError` if one has too few samples,
+    `RecipeError` if the batch is smaller than the number of ranks, or ``shares`` come without ``steps``.
     """
 
     def __init__(
-        self, pairs: Sequence[PairPlan], *, batch_size: int, seed: int, epochs: int | None = None,
-        steps: int | None = None, pair_weights: Sequence[float] | None = None, drop_last: bool = False, ranks: int = 1,
+        self, plans: Sequence[SidesPlan], *, batch_size: int, seed: int, epochs: int | None = None,
+        steps: int | None = None, shares: Sequence[float] | None = None, drop_last: bool = False, ranks: int = 1,
     ) -> None:  # fmt: skip
-        self._pairs = tuple(pairs)
+        self._plans = tuple(plans)
         self._seed = seed
-        self.batch_size = min(batch_size, max(sum(pair.sizes) for pair in pairs))
+        self.batch_size = min(batch_size, max(sum(part.sizes) for part in plans))
         self._drop_last = drop_last
         if batch_size < ranks:
             raise RecipeError(f"batch_size {batch_size}: some of the {ranks} ranks would have no rows; raise it")
-        self._steps_per_epoch = [self._count(pair, batch_size, ranks) for pair in self._pairs]
-        if pair_weights is None:
-            # Each epoch shuffles the steps of all pairs.
-            once = np.repeat(np.arange(len(self._pairs)), self._steps_per_epoch)
+        self._steps_per_epoch = [self._count(part, batch_size, ranks) for part in self._plans]
+        if shares is None:
+            # Each epoch shuffles the steps of all plans.
+            once = np.repeat(np.arange(len(self._plans)), self._steps_per_epoch)
             rounds = epochs if epochs is not None else -(-(steps or 1) // len(once))
             orders = [generator(seed, "order", number).permutation(once) for number in range(rounds)]
             self._order = np.concatenate(orders)[:steps]
         elif steps is None:
             raise RecipeError("weights of pairs need `steps`: with weights an epoch has no defined length")
         else:
-            shares = np.asarray(pair_weights, np.float64)
-            self._order = generator(seed, "order", 0).choice(len(shares), size=steps, p=shares / shares.sum())
+            weights = np.asarray(shares, np.float64)
+            self._order = generator(seed, "order", 0).choice(len(weights), size=steps, p=weights / weights.sum())
         self.steps = len(self._order)
-        # The number of earlier steps of the same pair.
+        # The number of earlier steps of the same plan.
         self._turns = np.zeros(self.steps, np.int64)
-        for number in range(len(self._pairs)):
-            is_pair = self._order == number
-            self._turns[is_pair] = np.arange(is_pair.sum())
-        self._ends = [np.cumsum(pair.sizes, dtype=np.int64) for pair in self._pairs]
-        # The most recent epoch of each pair, at 4 bytes per sample.
+        for number in range(len(self._plans)):
+            is_own = self._order == number
+            self._turns[is_own] = np.arange(is_own.sum())
+        self._ends = [np.cumsum(part.sizes, dtype=np.int64) for part in self._plans]
+        # The most recent epoch of each plan, at 4 bytes per sample.
         self._cache: dict[int, tuple[int, Codes]] = {}
 
     def at(self, step: int) -> StepPlan:
-        """Return the pair and samples of a step, over all ranks."""
+        """Return the sides and samples of a step, over all ranks."""
         number, epoch = int(self._order[step]), self.epoch_of(step)
         if self._cache.get(number, (-1,))[0] != epoch:
             self._cache[number] = (epoch, self._epoch(number, epoch))
@@ -95,8 +96,8 @@ class SamplePlan:
         places = self._cache[number][1][start:stop].astype(np.int64)
         ends = self._ends[number]
         datasets = np.searchsorted(ends, places, side="right")
-        slots = np.stack([datasets, places - (ends - self._pairs[number].sizes)[datasets]], axis=1)
-        return StepPlan(pair=self._pairs[number].pair, epoch=epoch, slots=slots)
+        slots = np.stack([datasets, places - (ends - self._plans[number].sizes)[datasets]], axis=1)
+        return StepPlan(sides=self._plans[number].sides, epoch=epoch, slots=slots)
 
     def share_of(self, slots: Slots, rank: int, ranks: int) -> Slots:
         """Return a rank's share (rows_per_rank, 2) of the slots (n, 2) of a step, padded to the same on each rank."""
@@ -114,16 +115,16 @@ class SamplePlan:
         """Return the number of rows of a rank's share, padding included; the same in every step."""
         return -(-self.batch_size // ranks)
 
-    def pairs(self) -> list[Pair]:
-        """Return all pairs, in the order of the recipe."""
-        return [planned.pair for planned in self._pairs]
+    def sides(self) -> list[Sides]:
+        """Return the sides of all plans, in the order of the recipe."""
+        return [part.sides for part in self._plans]
 
-    def pair_of(self, step: int) -> Pair:
-        """Return the pair of a step."""
-        return self._pairs[int(self._order[step])].pair
+    def sides_of(self, step: int) -> Sides:
+        """Return the sides of a step."""
+        return self._plans[int(self._order[step])].sides
 
     def epoch_of(self, step: int) -> int:
-        """Return the epoch, of the step's pair, that a step belongs to."""
+        """Return the epoch, of the step's sides, that a step belongs to."""
         return int(self._turns[step]) // self._steps_per_epoch[int(self._order[step])]
 
     def _span(self, step: int) -> tuple[int, int]:
@@ -131,34 +132,32 @@ class SamplePlan:
         number = int(self._order[step])
         per_epoch = self._steps_per_epoch[number]
         turn = int(self._turns[step]) % per_epoch
-        size = sum(self._pairs[number].sizes) if not self._drop_last else per_epoch * self.batch_size
+        size = sum(self._plans[number].sizes) if not self._drop_last else per_epoch * self.batch_size
         return size * turn // per_epoch, size * (turn + 1) // per_epoch
 
-    def _count(self, pair: PairPlan, batch_size: int, ranks: int) -> int:
-        """The number of steps in an epoch of a pair."""
-        samples, name = sum(pair.sizes), "-".join(pair.pair)
+    def _count(self, plan: SidesPlan, batch_size: int, ranks: int) -> int:
+        """The number of steps in an epoch."""
+        samples, name = sum(plan.sizes), label(plan.sides)
         if samples < ranks:
-            raise SourceError(
-                f"pair {name}: {samples} samples are fewer than {ranks} ranks; use fewer ranks or more data"
-            )
+            raise SourceError(f"{name}: {samples} samples are fewer than {ranks} ranks; use fewer ranks or more data")
         if samples < 2:
-            raise SourceError(f"pair {name}: {samples} samples; a contrastive loss needs at least two")
+            raise SourceError(f"{name}: {samples} samples; a contrastive loss needs at least two")
         if self._drop_last and samples < batch_size:
             raise SourceError(
-                f"pair {name}: {samples} samples do not fill a batch of {batch_size}; "
+                f"{name}: {samples} samples do not fill a batch of {batch_size}; "
                 "lower batch_size, or set data.drop_last to false"
             )
         return samples // self.batch_size if self._drop_last else -(-samples // self.batch_size)
 
     def _epoch(self, number: int, epoch: int) -> Codes:
-        """All samples of one epoch of a pair, in order."""
-        pair = self._pairs[number]
-        name, total = "-".join(pair.pair), sum(pair.sizes)
+        """All samples of one epoch of a plan, in order."""
+        plan = self._plans[number]
+        name, total = "-".join(plan.sides), sum(plan.sizes)
         order = permutation(total, generator(self._seed, "epoch", name, epoch))
-        if pair.weights is None:
+        if plan.weights is None:
             return order
         # An empty dataset gets no share of the epoch.
-        shares = np.asarray([w if size else 0.0 for w, size in zip(pair.weights, pair.sizes, strict=True)])
+        shares = np.asarray([w if size else 0.0 for w, size in zip(plan.weights, plan.sizes, strict=True)])
         # Sums are rounded, not shares, so that the quotas add up to the epoch's length.
         stops = np.round(np.cumsum(shares) / shares.sum() * total).astype(int)
         quotas = [int(quota) for quota in np.diff(stops, prepend=0)]
@@ -168,8 +167,8 @@ class SamplePlan:
 
     def _stream(self, number: int, dataset: int, first: int, count: int) -> Codes:
         """Samples ``first`` … of a dataset's infinite stream, which is one permutation of the dataset after another."""
-        pair = self._pairs[number]
-        size, name = pair.sizes[dataset], "-".join(pair.pair)
+        plan = self._plans[number]
+        size, name = plan.sizes[dataset], "-".join(plan.sides)
         offset = int(self._ends[number][dataset]) - size
         parts = [np.zeros(0, np.uint32)]
         while count > 0:
@@ -178,6 +177,11 @@ class SamplePlan:
             parts.append(part + np.uint32(offset))
             first, count = first + len(part), count - len(part)
         return np.concatenate(parts)
+
+
+def label(sides: Sides) -> str:
+    """Return how messages name the samples that have all sides."""
+    return f"pair {'-'.join(sides)}" if len(sides) == 2 else f"clips with {', '.join(sides[:-1])} and {sides[-1]}"
 
 
 def permutation(size: int, rng: np.random.Generator) -> Codes:

@@ -7,28 +7,28 @@ from collections.abc import Iterator, Mapping, Sequence
 import numpy as np
 
 from vidal.reader.samples import Samples
-from vidal.train.data.plan import Pair, SamplePlan
+from vidal.train.data.plan import SamplePlan, Sides
 from vidal.train.data.rows import Indices, sample_generator
 from vidal.train.data.text_views import COLUMNS, TextViews
 
 
 def texts_of_plan(
-    samples: Sequence[Samples], index: Mapping[Pair, Sequence[Indices]], plan: SamplePlan, views: TextViews, seed: int,
+    samples: Sequence[Samples], index: Mapping[Sides, Sequence[Indices]], plan: SamplePlan, views: TextViews, seed: int,
     start_step: int,
 ) -> Iterator[str]:  # fmt: skip
     """Yield the texts of the steps from ``start_step`` on, some of them repeatedly.
 
     They are those that the steps draw, or all texts of the samples where the steps draw more often than there are
-    texts. Nothing is yielded if no pair has a text.
+    texts. Nothing is yielded if no step has a text.
     """
-    pairs = [pair for pair in index if "text" in pair]
-    steps = [step for step in range(start_step, plan.steps) if "text" in plan.pair_of(step)]
+    with_text = [sides for sides in index if "text" in sides]
+    steps = [step for step in range(start_step, plan.steps) if "text" in plan.sides_of(step)]
     if not steps:
         return
     # The text of padding and of broken samples.
     yield ""
     trained = [
-        [int(i) for i in np.unique(np.concatenate([index[pair][dataset] for pair in pairs]))]
+        [int(i) for i in np.unique(np.concatenate([index[sides][dataset] for sides in with_text]))]
         for dataset in range(len(samples))
     ]
 
@@ -43,6 +43,6 @@ def texts_of_plan(
     for step in steps:
         planned = plan.at(step)
         for dataset, place in planned.slots.tolist():
-            i = int(index[planned.pair][dataset][place])
-            rng = sample_generator(seed, planned.pair, planned.epoch, dataset, i)
+            i = int(index[planned.sides][dataset][place])
+            rng = sample_generator(seed, planned.sides, planned.epoch, dataset, i)
             yield views.choose(samples[dataset].part(i, COLUMNS), rng).text

@@ -16,7 +16,7 @@ from vidal import modality as modalities
 from vidal.errors import ClipError, RecipeError, UserError, VidalError
 from vidal.modality.modality import SELF_CHECKED, Prepared, Transform
 from vidal.reader.samples import Samples
-from vidal.train.data.plan import Pair, Slots, generator
+from vidal.train.data.plan import Sides, Slots, generator
 from vidal.train.data.slabs import Field, Layout
 from vidal.train.data.text_views import COLUMNS, TextViews
 
@@ -50,7 +50,7 @@ class Chunk:
 class ChunkRequest:
     """The rows that a worker is asked for: some of the slots of a rank's share of a step."""
 
-    pair: Pair
+    sides: Sides
     epoch: int
     slots: Slots
     slab: int
@@ -59,13 +59,14 @@ class ChunkRequest:
     """Index of the first row in the slab."""
 
 
-def layout(pair: Pair, rows: int, transforms: Mapping[str, Transform], tokens: int | None) -> Layout:
-    """Return the layout of a batch of a pair; ``tokens`` is the length of a tokenised text, None without tokens.
+def layout(sides: Sides, rows: int, transforms: Mapping[str, Transform], tokens: int | None) -> Layout:
+    """Return the layout of a batch; ``tokens`` is the length of a tokenised text, None without tokens.
 
     For each side that is not text there are ``SIDE`` and ``SIDE.mirrored``.
     """
-    fields = {"group": Field(torch.int64, (rows,)), **dict.fromkeys(("valid", "broken"), Field(torch.bool, (rows,)))}
-    for side in pair:
+    fields = dict.fromkeys(("group", "clip_group"), Field(torch.int64, (rows,)))
+    fields |= dict.fromkeys(("valid", "broken"), Field(torch.bool, (rows,)))
+    for side in sides:
         if side != "text":
             transform = transforms[side]
             fields[side] = Field(getattr(torch, transform.prepared_dtype), (rows, *transform.prepared_shape))
@@ -79,8 +80,9 @@ class ChunkDataset(Dataset[Chunk | VidalError]):
     """Writes the rows of each `ChunkRequest` into their slab; each worker process holds a copy."""
 
     def __init__(
-        self, samples: Sequence[Samples], index: Mapping[Pair, Sequence[Indices]], transforms: Mapping[str, Transform],
-        texts: TextViews, seed: int, tokenize: Tokenize | None, slabs: Sequence[Tensor], layouts: Mapping[Pair, Layout],
+        self, samples: Sequence[Samples], index: Mapping[Sides, Sequence[Indices]], transforms: Mapping[str, Transform],
+        texts: TextViews, seed: int, tokenize: Tokenize | None, slabs: Sequence[Tensor],
+        layouts: Mapping[Sides, Layout],
     ) -> None:  # fmt: skip
         self._samples, self._index = samples, index
         self._transforms, self._texts, self._seed = transforms, texts, seed
@@ -95,16 +97,14 @@ class ChunkDataset(Dataset[Chunk | VidalError]):
 
     def _chunk(self, request: ChunkRequest) -> Chunk:
         rows = slice(request.first, request.first + len(request.slots))
-        slab = self._layouts[request.pair].views(self._slabs[request.slab])
+        slab = self._layouts[request.sides].views(self._slabs[request.slab])
         views = {name: view[rows] for name, view in slab.items()}
         chunk = Chunk(texts=[], clip_ids=[], broken=[])
         for row, (dataset, place) in enumerate(request.slots.tolist()):
             self._write(request, row, dataset, place, views, chunk)
-        # Hashes, not running numbers: equal keys must get equal groups on every rank.
-        keys = chunk.texts or [clip_id or "" for clip_id in chunk.clip_ids]
-        digests = [hashlib.sha256(key.encode()).digest() for key in keys]
-        # 64 bits: two of a million keys coincide with a probability of 3 in a hundred million.
-        views["group"].copy_(torch.tensor([int.from_bytes(d[:6], "big") for d in digests]))
+        clip_group = _groups([clip_id or "" for clip_id in chunk.clip_ids])
+        views["clip_group"].copy_(clip_group)
+        views["group"].copy_(_groups(chunk.texts) if chunk.texts else clip_group)
         if "input_ids" in views and self._tokenize is not None:
             ids, mask = self._tokenize(chunk.texts)
             views["input_ids"].copy_(ids)
@@ -115,38 +115,46 @@ class ChunkDataset(Dataset[Chunk | VidalError]):
         self, request: ChunkRequest, row: int, dataset: int, place: int, views: Mapping[str, Tensor], chunk: Chunk
     ) -> None:
         """Write one row and add it to the chunk; ``dataset`` is negative for padding."""
-        pair = request.pair
+        sides = request.sides
         inputs: dict[str, Prepared] = {}
         text, frame, clip_id = "", None, None
         if dataset >= 0:
-            samples, i = self._samples[dataset], int(self._index[pair][dataset][place])
+            samples, i = self._samples[dataset], int(self._index[sides][dataset][place])
             clip_id = samples.clip_id(i)
-            rng = sample_generator(self._seed, pair, request.epoch, dataset, i)
+            rng = sample_generator(self._seed, sides, request.epoch, dataset, i)
             try:
-                if "text" in pair:
+                if "text" in sides:
                     choice = self._texts.choose(samples.part(i, COLUMNS), rng)
                     text, frame = choice.text, choice.frame
-                for side in pair:
+                for side in sides:
                     if side != "text":
                         inputs[side] = load_input(samples, i, side, self._transforms[side], rng, frame)
             except ClipError as error:
                 text, inputs = "", {}
                 chunk.broken.append(Broken(clip_id=clip_id, dataset=samples.address, why=str(error)))
         views["valid"][row], views["broken"][row] = bool(inputs), dataset >= 0 and not inputs
-        for side in pair:
+        for side in sides:
             if side != "text":
                 prepared = inputs.get(side)
                 # The slab holds the rows of an earlier step: a row is whole or zero.
                 views[side][row] = prepared.values if prepared else 0
                 views[f"{side}.mirrored"][row] = bool(prepared and prepared.is_mirrored)
         chunk.clip_ids.append(clip_id)
-        if "text" in pair:
+        if "text" in sides:
             chunk.texts.append(text)
 
 
-def sample_generator(seed: int, pair: Pair, epoch: int, dataset: int, i: int) -> np.random.Generator:
-    """Return the random generator of a sample in an epoch of a pair; its text, if it has one, is drawn first."""
-    return generator(seed, "sample", "-".join(pair), epoch, dataset, i)
+def _groups(keys: Sequence[str]) -> Tensor:
+    """(n,) int64 from 0 to 2**48, equal for equal keys."""
+    # Hashes, not running numbers: equal keys must get equal groups on every rank.
+    digests = [hashlib.sha256(key.encode()).digest() for key in keys]
+    # 48 bits: two of the 4096 keys of a batch coincide with a probability of 3 in a hundred million.
+    return torch.tensor([int.from_bytes(d[:6], "big") for d in digests])
+
+
+def sample_generator(seed: int, sides: Sides, epoch: int, dataset: int, i: int) -> np.random.Generator:
+    """Return the random generator of a sample in an epoch of its sides; its text, if it has one, is drawn first."""
+    return generator(seed, "sample", "-".join(sides), epoch, dataset, i)
 
 
 def load_input(
@@ -178,14 +186,14 @@ def load_input(
 
 
 def check_frames(
-    samples: Sequence[Samples], index: Mapping[Pair, Sequence[Indices]], transforms: Mapping[str, Transform]
+    samples: Sequence[Samples], index: Mapping[Sides, Sequence[Indices]], transforms: Mapping[str, Transform]
 ) -> None:
     """Raise `RecipeError` if a transform needs more frames than clips store, which would make every row broken.
 
     Looks at the first few clips of each dataset.
     """
-    for pair, parts in index.items():
-        for side in pair:
+    for sides, parts in index.items():
+        for side in sides:
             transform = transforms.get(side)
             if transform is None:
                 continue

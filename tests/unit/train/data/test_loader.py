@@ -17,7 +17,7 @@ from vidal.modality.infrared import InfraredTransform
 from vidal.modality.modality import Transform
 from vidal.modality.video import VideoTransform
 from vidal.train.data.loader import Batch, Loader
-from vidal.train.data.plan import PairPlan, SamplePlan
+from vidal.train.data.plan import SamplePlan, SidesPlan
 from vidal.train.data.rows import Tokenize
 from vidal.train.data.text_views import TextViews
 from vidal.train.towers.text import TextTower
@@ -45,7 +45,11 @@ def loader(
     pairs = keys.pop("pairs", PAIRS)
     index = {pair: [np.arange(len(samples))] for pair in pairs}
     plan = SamplePlan(
-        [PairPlan(pair=pair, sizes=(len(samples),)) for pair in pairs], batch_size=batch, seed=3, epochs=2, ranks=ranks
+        [SidesPlan(sides=pair, sizes=(len(samples),)) for pair in pairs],
+        batch_size=batch,
+        seed=3,
+        epochs=2,
+        ranks=ranks,
     )
     return Loader(
         [samples], index, plan, {**TRANSFORMS, **keys}, TextViews.model_validate("mix"), seed=3, rank=rank, ranks=ranks,
@@ -54,10 +58,10 @@ def loader(
 
 
 def assert_equal(a: Batch, b: Batch) -> None:
-    assert (a.step, a.epoch, a.pair, a.texts, a.clip_ids, a.broken) == (
+    assert (a.step, a.epoch, a.sides, a.texts, a.clip_ids, a.broken) == (
         b.step,
         b.epoch,
-        b.pair,
+        b.sides,
         b.texts,
         b.clip_ids,
         b.broken,
@@ -79,7 +83,7 @@ def test_every_pair_sees_every_clip_once_an_epoch(expected):
             seen = [
                 clip
                 for batch in expected
-                if (batch.pair, batch.epoch) == (pair, epoch)
+                if (batch.sides, batch.epoch) == (pair, epoch)
                 for clip in batch.clip_ids
                 if clip
             ]
@@ -91,13 +95,13 @@ def test_every_pair_sees_every_clip_once_an_epoch(expected):
 
 
 def test_shapes_are_those_of_the_pair(expected):
-    shapes = {batch.pair: {side: tuple(x[:].shape) for side, x in batch.inputs.items()} for batch in expected}
+    shapes = {batch.sides: {side: tuple(x[:].shape) for side, x in batch.inputs.items()} for batch in expected}
     assert shapes == {
         ("text", "depth"): {"depth": (6, 3, 32, 32)},
         ("video", "audio"): {"video": (6, 3, 4, 32, 32), "audio": (6, 3, 32, 60)},
         ("text", "infrared"): {"infrared": (6, 3, 24, 24)},
     }
-    assert all(bool(batch.texts) == ("text" in batch.pair) for batch in expected)
+    assert all(bool(batch.texts) == ("text" in batch.sides) for batch in expected)
 
 
 @pytest.mark.parametrize("workers", [1, 3])
@@ -148,7 +152,7 @@ def test_epochs_draw_other_crops_and_texts(expected):
         {
             clip: x
             for batch in expected
-            if (batch.pair, batch.epoch) == (PAIRS[0], epoch)
+            if (batch.sides, batch.epoch) == (PAIRS[0], epoch)
             for clip, x in zip(batch.clip_ids, batch.inputs["depth"][:], strict=True)
         }
         for epoch in (0, 1)

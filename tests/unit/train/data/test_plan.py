@@ -12,13 +12,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from vidal.errors import RecipeError, SourceError, UserError
-from vidal.train.data.plan import PairPlan, SamplePlan, permutation
+from vidal.train.data.plan import SamplePlan, SidesPlan, permutation
 
 DEPTH, VIDEO = ("text", "depth"), ("video", "audio")
 
 
 def plan(*sizes: int, batch: int = 4, epochs: int | None = 2, pair=DEPTH, weights=None, **keys) -> SamplePlan:
-    pairs = [PairPlan(pair=pair, sizes=sizes, weights=weights)]
+    pairs = [SidesPlan(sides=pair, sizes=sizes, weights=weights)]
     return SamplePlan(pairs, batch_size=batch, seed=keys.pop("seed", 0), epochs=epochs, **keys)
 
 
@@ -84,23 +84,23 @@ def test_drop_last_gives_whole_batches_and_leaves_others_out_each_epoch():
 
 
 def test_pairs_without_weights_make_their_epochs_mixed():
-    pairs = [PairPlan(pair=DEPTH, sizes=(64,)), PairPlan(pair=VIDEO, sizes=(32,))]
+    pairs = [SidesPlan(sides=DEPTH, sizes=(64,)), SidesPlan(sides=VIDEO, sizes=(32,))]
     made = SamplePlan(pairs, batch_size=8, seed=0, epochs=3)
     steps = [made.at(step) for step in range(made.steps)]
-    assert Counter(step.pair for step in steps) == {DEPTH: 24, VIDEO: 12}
+    assert Counter(step.sides for step in steps) == {DEPTH: 24, VIDEO: 12}
     for pair, size in ((DEPTH, 64), (VIDEO, 32)):
-        seen = Counter((s.epoch, *slot) for s in steps if s.pair == pair for slot in s.slots.tolist())
+        seen = Counter((s.epoch, *slot) for s in steps if s.sides == pair for slot in s.slots.tolist())
         assert set(seen.values()) == {1} and len(seen) == 3 * size
-    assert [s.pair for s in steps[:12]] != sorted(s.pair for s in steps[:12])
+    assert [s.sides for s in steps[:12]] != sorted(s.sides for s in steps[:12])
 
 
 def test_pairs_with_weights_are_drawn_by_them():
-    pairs = [PairPlan(pair=DEPTH, sizes=(64,)), PairPlan(pair=VIDEO, sizes=(64,))]
-    made = SamplePlan(pairs, batch_size=8, seed=0, steps=4000, pair_weights=(3, 1))
-    share = np.mean([made.pair_of(step) == DEPTH for step in range(made.steps)])
+    pairs = [SidesPlan(sides=DEPTH, sizes=(64,)), SidesPlan(sides=VIDEO, sizes=(64,))]
+    made = SamplePlan(pairs, batch_size=8, seed=0, steps=4000, shares=(3, 1))
+    share = np.mean([made.sides_of(step) == DEPTH for step in range(made.steps)])
     assert made.steps == 4000 and 0.72 < share < 0.78
-    longer = SamplePlan(pairs, batch_size=8, seed=0, steps=5000, pair_weights=(3, 1))
-    assert [longer.pair_of(s) for s in range(4000)] == [made.pair_of(s) for s in range(4000)]
+    longer = SamplePlan(pairs, batch_size=8, seed=0, steps=5000, shares=(3, 1))
+    assert [longer.sides_of(s) for s in range(4000)] == [made.sides_of(s) for s in range(4000)]
 
 
 def test_datasets_with_weights_have_their_share_and_are_gone_through_evenly():
@@ -121,7 +121,7 @@ def test_datasets_with_weights_have_their_share_and_are_gone_through_evenly():
         (lambda: plan(1, batch=8), SourceError, "a contrastive loss needs at least two"),
         (lambda: plan(90, batch=2, ranks=4), RecipeError, "batch_size 2: some of the 4 ranks would have no rows"),
         (lambda: plan(5, batch=8, drop_last=True), SourceError, "5 samples do not fill a batch of 8"),
-        (lambda: plan(9, epochs=None, pair_weights=(1,)), RecipeError, "need `steps`"),
+        (lambda: plan(9, epochs=None, shares=(1,)), RecipeError, "need `steps`"),
     ],
 )
 def test_what_cannot_be_planned_is_one_clear_line(made, kind, said):
