@@ -41,6 +41,7 @@ from figures import options, show, spread
 import vidal
 from vidal.clip import SCHEMA_VERSION
 from vidal.dataset import plan as plans
+from vidal.dataset import planning
 from vidal.dataset.commit import ShardWriter
 from vidal.dataset.dataset import Dataset, DatasetInfo, write_info
 from vidal.dataset.storage import Storage
@@ -65,7 +66,7 @@ def write_set(out: Path, clips: int, shard_size: int, mp4_bytes: int, workers: i
     storage = Storage(str(out))
     out.mkdir(parents=True)
     rows = [{"clip_id": f"c{n:05d}", "url": f"synthetic:{n}", "title": f"clip {n}"} for n in range(clips)]
-    plans.write(storage, plans.make(pa.Table.from_pylist(rows), shard_size=shard_size, seed=0), shard_size)
+    plans.write(storage, planning.make(pa.Table.from_pylist(rows), shard_size=shard_size, seed=0), shard_size)
     shards = plans.Plan(storage).shard_count
     write_info(storage, DatasetInfo(
         name="loader", schema_version=SCHEMA_VERSION, fingerprint="0", layers=LAYERS, candidates=clips, shards=shards,

@@ -1,11 +1,13 @@
 """Readers of csv, jsonl and parquet lists: every row with its line, every csv cell as text, no types guessed.
 
-A row that cannot be read is kept, with the reason; only a file that cannot be read at all is an error.
+A row that cannot be read is kept, with the reason; only a file that cannot be read at all is an error. Lists in csv and
+parquet are read part by part, as they may not fit into memory; jsonl, whose columns have types only as a whole, in one.
 """
 
 from __future__ import annotations
 
 import csv
+import itertools
 import json
 import re
 from collections.abc import Iterable, Iterator
@@ -20,27 +22,30 @@ from vidal.errors import SourceError
 Values: TypeAlias = pa.ChunkedArray | list[Any]
 """A column: an Arrow array, or Python values of mixed types."""
 
-_CHUNK_ROWS = 50_000
+PART_ROWS = 50_000
+"""Number of rows that are read at once."""
 # What `surrogateescape` makes of bytes that are not UTF-8.
 _NOT_UTF8 = re.compile("[\udc80-\udcff]")
 
 
 @dataclass(slots=True, kw_only=True)
 class Listing:
-    """Columns of equal length, and the line of each row in the file."""
+    """A list or a part of one: columns of equal length, and the line of each row in the file."""
 
     columns: dict[str, Values]
     row_count: int
     lines: list[int] | None = None
     """Line on which each row starts, from 1; None where the file has no lines."""
+    first_row: int = 0
+    """Number of rows in the parts before this one."""
     unreadable: dict[int, str] = field(default_factory=dict)
-    """Why a row cannot be read, by row number from 0."""
+    """Why a row cannot be read, by row number from 0 within the part."""
     is_text: bool = False
     """Whether every cell is text because the format has no types."""
 
     def place(self, row: int) -> str:
         """Return where a row is: ``line 3``, or ``row 3`` in a file without lines."""
-        return f"row {row + 1}" if self.lines is None else f"line {self.lines[row]}"
+        return f"row {self.first_row + row + 1}" if self.lines is None else f"line {self.lines[row]}"
 
     def rows(self) -> Iterator[dict[str, Any]]:
         """Iterate over the rows as dictionaries."""
@@ -64,8 +69,8 @@ def listing_of(rows: Iterable[dict[str, Any]]) -> Listing:
     return Listing(columns=dict(columns), row_count=count)
 
 
-def read_csv(path: Path) -> Listing:
-    """Read a csv file with a header line; an empty cell is null. Raises `SourceError`."""
+def read_csv(path: Path) -> Iterator[Listing]:
+    """Read a csv file with a header line, in parts; an empty cell is null. Raises `SourceError`."""
     lines = _lines(path)
     # Without `strict`, a quote that is never closed would swallow the rest of the list in silence.
     reader, before = csv.reader(lines, strict=True), 0
@@ -78,17 +83,23 @@ def read_csv(path: Path) -> Listing:
         reader, before = csv.reader(lines, strict=True, skipinitialspace=is_spaced), reader.line_num
         names = [name.strip() or f"column_{number}" for number, name in enumerate(header, 1)]
         check_names(names, str(path))
-        return _csv_listing(reader, names, before)
+        yield from _csv_parts(reader, names, before)
     except csv.Error as error:
         raise SourceError(f"{path}: line {before + reader.line_num}: not readable as csv: {error}") from None
 
 
-def _csv_listing(reader: Any, names: list[str], line: int) -> Listing:
-    chunks: list[list[pa.Array]] = [[] for _ in names]
-    lines: list[int] = []
-    unreadable: dict[int, str] = {}
-    rows: list[list[str]] = []
-    before = line
+def _csv_parts(reader: Any, names: list[str], line: int) -> Iterator[Listing]:
+    rows, lines, unreadable = list[list[str]](), list[int](), dict[int, str]()
+    first_row, before = 0, line
+
+    def part() -> Listing:
+        cells = zip(*rows, strict=True) if rows else ([] for _ in names)
+        columns = [pa.chunked_array([pa.array([cell or None for cell in column], pa.string())]) for column in cells]
+        return Listing(
+            columns=dict(zip(names, columns, strict=True)), row_count=len(rows), lines=lines, first_row=first_row,
+            unreadable=unreadable, is_text=True,
+        )  # fmt: skip
+
     for cells in reader:
         # A quoted cell may hold line ends, so a row begins where the one before it ended, not one line on.
         begin, before = before + 1, line + reader.line_num
@@ -98,22 +109,17 @@ def _csv_listing(reader: Any, names: list[str], line: int) -> Listing:
         if len(cells) > len(names) and not any(cells[len(names) :]):
             del cells[len(names) :]
         if len(cells) != len(names):
-            unreadable[len(lines)] = f"{len(cells)} cells, where the header has {len(names)}"
+            unreadable[len(rows)] = f"{len(cells)} cells, where the header has {len(names)}"
             cells = [*cells, *[""] * len(names)][: len(names)]
         lines.append(begin)
         rows.append(cells)
-        if len(rows) == _CHUNK_ROWS:
-            _flush(rows, chunks)
-    _flush(rows, chunks)
-    columns = {name: pa.chunked_array(parts, pa.string()) for name, parts in zip(names, chunks, strict=True)}
-    return Listing(columns=columns, row_count=len(lines), lines=lines, unreadable=unreadable, is_text=True)
-
-
-def _flush(rows: list[list[str]], chunks: list[list[pa.Array]]) -> None:
-    """Move rows into one more Arrow chunk of each column, to bound the number of Python objects in memory."""
-    for chunk, cells in zip(chunks, zip(*rows, strict=True), strict=False):
-        chunk.append(pa.array([cell or None for cell in cells], pa.string()))
-    rows.clear()
+        if len(rows) == PART_ROWS:
+            yield part()
+            first_row += len(rows)
+            rows, lines, unreadable = [], [], {}
+    # An empty list, too, has a part, with its columns.
+    if rows or not first_row:
+        yield part()
 
 
 def check_names(names: list[str], place: str) -> None:
@@ -123,8 +129,8 @@ def check_names(names: list[str], place: str) -> None:
         raise SourceError(f"{place}: columns with the same name: {', '.join(repeated)}")
 
 
-def read_jsonl(path: Path) -> Listing:
-    """Read a file with one JSON object per line; blank lines are skipped. Raises `SourceError`.
+def read_jsonl(path: Path) -> Iterator[Listing]:
+    """Read a file with one JSON object per line, in one part; blank lines are skipped. Raises `SourceError`.
 
     Python reads it, as Arrow's reader would turn a title that looks like a date into a date.
     """
@@ -147,22 +153,30 @@ def read_jsonl(path: Path) -> Listing:
         lines.append(number)
     listing = listing_of(rows)
     listing.lines, listing.unreadable = lines, unreadable
-    return listing
+    yield listing
 
 
-def read_parquet(path: Path) -> Listing:
-    """Read a Parquet file; its columns keep their types. Raises `SourceError`."""
+def read_parquet(path: Path) -> Iterator[Listing]:
+    """Read a Parquet file in parts; its columns keep their types. Raises `SourceError`."""
     import pyarrow.parquet as pq
 
+    first_row = 0
     try:
-        table = pq.read_table(path)
-        # Reading checks neither offsets nor UTF-8, and a damaged column could crash the process at its first use.
-        table.validate(full=True)
+        with pq.ParquetFile(path) as file:
+            names = [name.strip() for name in file.schema_arrow.names]
+            check_names(names, str(path))
+            # The first one is without rows, so that an empty file has its columns, too.
+            empty = file.schema_arrow.empty_table()
+            batches = (pa.Table.from_batches([batch]) for batch in file.iter_batches(PART_ROWS))
+            for table in itertools.chain([empty], batches):
+                # Reading checks neither offsets nor UTF-8, and a damaged column could crash the process at its first
+                # use.
+                table.validate(full=True)
+                columns = dict(zip(names, table.columns, strict=True))
+                yield Listing(columns=columns, row_count=table.num_rows, first_row=first_row)
+                first_row += table.num_rows
     except pa.ArrowException as error:
         raise SourceError(f"{path}: not a readable parquet file: {' '.join(str(error).split())[:300]}") from None
-    names = [name.strip() for name in table.column_names]
-    check_names(names, str(path))
-    return Listing(columns=dict(zip(names, table.columns, strict=True)), row_count=table.num_rows)
 
 
 def _lines(path: Path) -> Iterator[str]:
@@ -176,7 +190,7 @@ def _lines(path: Path) -> Iterator[str]:
 
 
 READERS = {".csv": read_csv, ".jsonl": read_jsonl, ".parquet": read_parquet}
-"""The reader of a list, by its suffix in lower case."""
+"""The reader of a list, by its suffix in lower case; gives the parts of the list in order, at least one."""
 
 
 def text_of(value: Any) -> str | None:

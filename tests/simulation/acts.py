@@ -15,7 +15,7 @@ import pyarrow as pa
 from tests.simulation.checker import Checker
 from tests.simulation.store import SCHEME
 from vidal.clip import SCHEMA_VERSION
-from vidal.dataset import manifest, revisions
+from vidal.dataset import manifest, planning, revisions
 from vidal.dataset import plan as plans
 from vidal.dataset.commit import ShardWriter
 from vidal.dataset.dataset import Dataset, DatasetInfo, read_info, write_info
@@ -30,7 +30,7 @@ LAYERS = ("video", "depth")
 _SHARD_SIZE = 2
 _SEEN = ["clip_id", "shard", "members"]
 _CLIPS = [f"c{number}" for number in range(3)]
-_PLAN = plans.make(
+_PLAN = planning.make(
     pa.table({"clip_id": _CLIPS, "url": [f"{clip_id}.mp4" for clip_id in _CLIPS]}), shard_size=_SHARD_SIZE, seed=0
 )
 _INFO = DatasetInfo(

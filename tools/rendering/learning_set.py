@@ -31,6 +31,7 @@ import soundfile
 import vidal
 from vidal.clip import SCHEMA_VERSION, Clip
 from vidal.dataset import plan as plans
+from vidal.dataset import planning
 from vidal.dataset.commit import ShardWriter
 from vidal.dataset.dataset import DatasetInfo, write_info
 from vidal.dataset.storage import Storage
@@ -232,7 +233,7 @@ def write(
         storage.local_path().mkdir(parents=True, exist_ok=True)
     settings = {"clips": clips, "scenes": scenes, "size": size, "seed": seed, "version": VERSION}
     rows = [_row(n, n % scenes) for n in range(clips)]
-    plans.write(storage, plans.make(pa.Table.from_pylist(rows), shard_size=SHARD_SIZE, seed=seed), SHARD_SIZE)
+    plans.write(storage, planning.make(pa.Table.from_pylist(rows), shard_size=SHARD_SIZE, seed=seed), SHARD_SIZE)
     plan = plans.Plan(storage)
     print_ = digest(settings)
     info = DatasetInfo(

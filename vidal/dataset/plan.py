@@ -5,21 +5,22 @@ A shard is a slice of the plan, so it has the same candidates no matter which wo
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import io
 import json
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from vidal.clip import crawl_columns, schema
+from vidal.dataset.rows import Stream, TableLike, in_groups, whole
 from vidal.dataset.storage import Storage
-from vidal.dataset.tars import KEY_PATTERN
+from vidal.errors import RecipeError
 
 NAME = "plan.parquet"
 DISCOVERED = "discovered"
@@ -42,41 +43,16 @@ _NOTES = b"vidal.notes"
 _CUTS = b"vidal.cuts"
 
 
-def with_notes(table: pa.Table, notes: Sequence[str]) -> pa.Table:
-    """Return the table with further notes: lines about what its source skipped or could not read."""
-    lines = [*notes_of(table), *notes]
-    return table.replace_schema_metadata({_NOTES: json.dumps(lines, ensure_ascii=False)} if lines else None)
+def with_notes(schema: pa.Schema, notes: Sequence[str]) -> pa.Schema:
+    """Return a schema with further notes: lines about what the source skipped or could not read; no other metadata."""
+    lines = [*notes_of(schema), *notes]
+    return schema.with_metadata({_NOTES: json.dumps(lines, ensure_ascii=False)} if lines else None)
 
 
-def notes_of(table: pa.Table) -> list[str]:
-    """Return the notes that `with_notes` stored in the table."""
-    notes: list[str] = json.loads((table.schema.metadata or {}).get(_NOTES, b"[]"))
+def notes_of(schema: pa.Schema) -> list[str]:
+    """Return the notes that `with_notes` stored."""
+    notes: list[str] = json.loads((schema.metadata or {}).get(_NOTES, b"[]"))
     return notes
-
-
-def make(candidates: pa.Table, *, shard_size: int, seed: int, known: Collection[str] = ()) -> pa.Table:
-    """Return the plan of a source's candidates: with valid, unique ids, shuffled, and divided into shards.
-
-    Candidates with ``known`` ids are left out.
-    """
-    table = _with_ids(candidates)
-    if known:
-        is_known = pc.is_in(table.column("clip_id"), value_set=pa.array(sorted(known)))
-        table = table.filter(pc.invert(is_known))
-    # Shuffled, as neighbours in a list are often alike: a shard is then a sample of the whole.
-    # NumPy does not promise the same stream in every version, but the plan is stored: a build that was begun resumes.
-    order = np.random.default_rng(seed).permutation(table.num_rows)
-    table = table.take(pa.array(order))
-    position = np.arange(table.num_rows)
-    table = table.append_column("position", pa.array(position))
-    table = table.append_column("shard", pa.array(position // shard_size))
-    wanted = schema()
-    columns = {
-        name: table.column(name) if name in table.column_names else pa.nulls(table.num_rows, wanted.field(name).type)
-        for name in PLAN_COLUMNS
-    }
-    extra = {name: table.column(name) for name in table.column_names if name not in columns}
-    return with_notes(pa.table({**columns, **extra}), notes_of(candidates))
 
 
 def id_of(url: str) -> str:
@@ -86,59 +62,45 @@ def id_of(url: str) -> str:
     return hashlib.sha256(url.encode("utf-8", "surrogatepass")).hexdigest()[:16]
 
 
-def _with_ids(candidates: pa.Table) -> pa.Table:
-    """Give every candidate a safe, unique id; candidates with an invalid or a repeated one get their outcome here."""
-    optional = ("clip_id", LINE, UNUSABLE)
-    present = [name for name in optional if name in candidates.column_names]
-    urls = candidates.column("url").to_pylist()
-    given, lines, unusable = (
-        candidates.column(name).to_pylist() if name in present else [None] * len(urls) for name in optional
-    )
-
-    def place(row: int) -> str:
-        return f"row {row + 1} of the source" if lines[row] is None else f"line {lines[row]}"
-
-    seen: dict[str, int] = {}
-    ids: list[str] = []
-    outcome: dict[int, tuple[str, str, str]] = {}
-    for row, (url, wanted, why) in enumerate(zip(urls, given, unusable, strict=True)):
-        if why is not None:
-            outcome[row] = ("failed", "bad_row", f"{place(row)}: {why}")
-        elif not url:
-            outcome[row] = ("failed", "no_url", f"{place(row)} names no url")
-        elif wanted is not None and not KEY_PATTERN.fullmatch(wanted):
-            outcome[row] = ("failed", "bad_clip_id", f"{place(row)}: {wanted[:100]!r} is not {KEY_PATTERN.pattern}")
-        clip_id = wanted if wanted is not None and row not in outcome else id_of(f"{url}")
-        if clip_id in seen:
-            outcome.setdefault(row, ("rejected", "repeated", f"{place(seen[clip_id])} has this id"))
-        # A row of its own for every candidate, so that nothing of a list is lost without a word.
-        if row in outcome:
-            clip_id = id_of(f"{row}:{clip_id}:{url}")
-        seen[clip_id] = row
-        ids.append(clip_id)
-    table = candidates.drop_columns(present)
-    table = table.append_column("clip_id", pa.array(ids, pa.string()))
-    for index, name in enumerate(("status", "reason", "detail", "stage")):
-        values = [(*outcome[row], "plan")[index] if row in outcome else None for row in range(len(ids))]
-        table = table.append_column(name, pa.array(values, pa.string()))
-    return table
-
-
 def as_answers(records: Iterable[Mapping[str, Any]]) -> bytes:
     """Return the content of a file of the folder `DISCOVERED`, of a record a question."""
     return b"".join(json.dumps(record, ensure_ascii=False).encode() + b"\n" for record in records)
 
 
-def decide(plan: pa.Table, decided: pa.Table) -> pa.Table:
-    """Return the plan with the columns of a global decision set for the clips in ``decided``."""
+def decide(plan: TableLike, decided: TableLike) -> TableLike:
+    """Return the plan with the columns of a global decision set for the clips in ``decided``.
+
+    Clips that are in memory may come in any order; what is read part by part is in plan order.
+    """
     if decided.num_rows == 0:
         return plan
-    place = pc.index_in(plan.column("clip_id"), value_set=decided.column("clip_id").combine_chunks())
-    for name in (n for n in decided.column_names if n != "clip_id"):
-        chosen = decided.column(name).cast(plan.schema.field(name).type).combine_chunks().take(place.combine_chunks())
-        column = pc.if_else(pc.is_valid(chosen), chosen, plan.column(name).combine_chunks())
-        plan = plan.set_column(plan.column_names.index(name), name, column)
-    return plan
+    if isinstance(decided, pa.Table):
+        ids = whole(plan).column("clip_id") if isinstance(plan, pa.Table) else _ids(plan)
+        decided = decided.take(pc.index_in(ids, value_set=decided.column("clip_id").combine_chunks()).drop_null())
+    return Stream(plan.schema, plan.num_rows, functools.partial(_merged, plan, decided))
+
+
+def _ids(plan: TableLike) -> pa.ChunkedArray:
+    return pa.chunked_array([batch["clip_id"] for batch in plan.to_batches()], pa.string())
+
+
+def _merged(plan: TableLike, decided: TableLike) -> Iterator[pa.RecordBatch]:
+    """Yield the plan with the columns of the decided clips, both in plan order."""
+    source, waiting = iter(decided.to_batches()), decided.schema.empty_table()
+    for batch in plan.to_batches():
+        # The next decided clips: at most as many as there are rows, if there are decided ones for all of them.
+        while waiting.num_rows < batch.num_rows and (more := next(source, None)) is not None:
+            waiting = pa.concat_tables([waiting, pa.Table.from_batches([more])])
+        here = waiting.slice(0, batch.num_rows)
+        place = pc.index_in(batch["clip_id"], value_set=here["clip_id"].combine_chunks())
+        waiting = waiting.slice(len(place) - place.null_count)
+        for name in (n for n in decided.schema.names if n != "clip_id"):
+            chosen = here[name].cast(batch.schema.field(name).type).combine_chunks().take(place)
+            column = pc.if_else(pc.is_valid(chosen), chosen, batch[name])
+            batch = batch.set_column(batch.schema.get_field_index(name), batch.schema.field(name), column)
+        yield batch
+    if waiting.num_rows or next(source, None) is not None:
+        raise RecipeError("a decision's clips are not in plan order")
 
 
 def undecided(rows: pa.Table) -> pa.Table:
@@ -161,35 +123,36 @@ def write_uneven(storage: Storage, shards: Sequence[pa.Table]) -> None:
 
 def to_add_to(plan: Plan) -> pa.Table:
     """Return the plan of a run over a dataset's rows: only ids, shards and positions, as the rows have the rest."""
-    table = plan.table()
-    for index, field in enumerate(table.schema):
-        if field.name not in _PLACES:
-            table = table.set_column(index, field, pa.nulls(table.num_rows, field.type))
-    return table
+    table = plan.table(_PLACES)
+    columns = {
+        field.name: table[field.name] if field.name in _PLACES else pa.nulls(table.num_rows, field.type)
+        for field in plan.schema
+    }
+    return pa.table(columns, schema=plan.schema)
 
 
-def write(storage: Storage, plan: pa.Table, shard_size: int) -> None:
+def write(storage: Storage, plan: TableLike, shard_size: int) -> None:
     """Write the plan of a build; no shard spans two row groups, so that it can be read without the rest."""
     write_cuts(storage, plan, [Cut(plan.num_rows, shard_size)])
 
 
-def write_cuts(storage: Storage, plan: pa.Table, cuts: Sequence[Cut]) -> None:
+def write_cuts(storage: Storage, plan: TableLike, cuts: Sequence[Cut]) -> None:
     """Write a plan in the given cuts: one for a build, and one for each time that the dataset has grown."""
     metadata = {b"vidal.shard_size": str(cuts[0].shard_size)}
-    metadata |= with_notes(plan, []).schema.metadata or {}
+    metadata |= with_notes(plan.schema, []).metadata or {}
     if len(cuts) > 1:
         metadata[_CUTS] = json.dumps([[cut.row_count, cut.shard_size] for cut in cuts])
-    plan = plan.replace_schema_metadata(metadata)
-    sink, first = io.BytesIO(), 0
-    with pq.ParquetWriter(sink, plan.schema, compression="zstd", write_page_checksum=True) as file:
-        for cut in cuts:
-            part = plan.slice(first, cut.row_count)
-            file.write_table(part, row_group_size=_rows_per_group(cut.shard_size))
-            first += cut.row_count
-    storage.write(NAME, sink.getvalue())
+    schema = plan.schema.with_metadata(metadata)
+    sizes = (size for cut in cuts for size in cut.group_sizes())
+    with (
+        storage.writer(NAME) as sink,
+        pq.ParquetWriter(sink, schema, compression="zstd", write_page_checksum=True) as file,
+    ):
+        for group in in_groups(plan.to_batches(), sizes):
+            file.write_table(group.replace_schema_metadata(metadata), row_group_size=group.num_rows)
 
 
-def _rows_per_group(shard_size: int) -> int:
+def rows_per_group(shard_size: int) -> int:
     # Whole shards, about ten thousand rows of them: a footer has an entry for each column of each group.
     return shard_size * max(1, _ROW_GROUP_ROWS // shard_size)
 
@@ -205,10 +168,15 @@ class Cut:
     def shard_count(self) -> int:
         return -(-self.row_count // self.shard_size)
 
+    def group_sizes(self) -> Iterator[int]:
+        """Yield the number of rows of each row group."""
+        size = rows_per_group(self.shard_size)
+        return (min(size, self.row_count - first) for first in range(0, self.row_count, size))
+
     @property
     def group_count(self) -> int:
         """Number of row groups in the file; none spans two cuts."""
-        return -(-self.row_count // _rows_per_group(self.shard_size))
+        return -(-self.row_count // rows_per_group(self.shard_size))
 
 
 def own_columns(plan: pa.Schema) -> pa.Schema:
@@ -229,7 +197,8 @@ class Plan:
         """Candidates per shard; 0 if shards differ in size, each of them a row group."""
         self.notes: list[str] = json.loads(metadata.get(_NOTES, b"[]"))
         """Lines about what the source skipped or could not read."""
-        self.columns = list(self._file.schema_arrow.names)
+        self.schema: pa.Schema = self._file.schema_arrow
+        self.columns = list(self.schema.names)
         self.candidate_count = int(self._file.metadata.num_rows)
         groups = int(self._file.metadata.num_row_groups)
         sizes = json.loads(metadata.get(_CUTS, b"null")) or [[self.candidate_count, self.shard_size]]
@@ -247,7 +216,7 @@ class Plan:
         group, begin, count = shard, 0, None
         if self.shard_size:
             cut, number, group = self._place(shard)
-            first, per_group = number * cut.shard_size, _rows_per_group(cut.shard_size)
+            first, per_group = number * cut.shard_size, rows_per_group(cut.shard_size)
             group, begin, count = group + first // per_group, first % per_group, cut.shard_size
         # Kept until another is read: adjacent shards are mostly built one after the other.
         # One group alone: a worker's memory must not grow with the plan.
@@ -280,3 +249,16 @@ class Plan:
         """Return the whole plan, or some of its columns."""
         with self._storage.errors(NAME):
             return self._file.read(columns=columns if columns is None else list(columns))
+
+    def parts(self, columns: Sequence[str]) -> TableLike:
+        """Return the same, to be read one row group at a time."""
+        fields = [self.schema.field(name) for name in columns]
+        schema = pa.schema(fields, self.schema.metadata)
+        return Stream(schema, self.candidate_count, functools.partial(self._parts, list(columns)))
+
+    def _parts(self, columns: list[str]) -> Iterator[pa.RecordBatch]:
+        for group in range(self._file.metadata.num_row_groups):
+            with self._storage.errors(NAME):
+                table = self._file.read_row_group(group, columns)
+            # In the given order, which Parquet's reader does not keep.
+            yield from table.select(columns).combine_chunks().to_batches()

@@ -119,18 +119,19 @@ def load(path: str | Path) -> Removals:
     return Removals({key: frozenset(cells) for key, cells in values.items() if cells})
 
 
-def _values_of_listing(listing: Listing, path: Path) -> dict[str, list[str]]:
+def _values_of_listing(parts: Iterable[Listing], path: Path) -> dict[str, list[str]]:
     """Return the values by column. A row without any is an error: a request would be dropped silently."""
-    for number, why in listing.unreadable.items():
-        raise SourceError(f"{path}: {listing.place(number)} names nothing: {why}")
-    columns = [key for key in KEYS if key in listing.columns]
-    if listing.row_count and not columns:
-        raise SourceError(f"{path}: names nothing; it needs one of the columns {', '.join(KEYS)}")
-    values: dict[str, list[str]] = {key: [] for key in columns}
-    for number, row in enumerate(listing.rows()):
-        cells = {key: (text_of(row[key]) or "").strip() for key in columns}
-        if not any(cells.values()):
-            raise SourceError(f"{path}: {listing.place(number)} names nothing: no {' and no '.join(columns)}")
-        for key, cell in cells.items():
-            values[key] += [cell] if cell else []
+    values: dict[str, list[str]] = {}
+    for listing in parts:
+        for number, why in listing.unreadable.items():
+            raise SourceError(f"{path}: {listing.place(number)} names nothing: {why}")
+        columns = [key for key in KEYS if key in listing.columns]
+        if listing.row_count and not columns:
+            raise SourceError(f"{path}: names nothing; it needs one of the columns {', '.join(KEYS)}")
+        for number, row in enumerate(listing.rows()):
+            cells = {key: (text_of(row[key]) or "").strip() for key in columns}
+            if not any(cells.values()):
+                raise SourceError(f"{path}: {listing.place(number)} names nothing: no {' and no '.join(columns)}")
+            for key, cell in cells.items():
+                values.setdefault(key, []).extend([cell] if cell else [])
     return values

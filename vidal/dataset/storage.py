@@ -17,9 +17,10 @@ import functools
 import os
 import shutil
 import socket
+import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, BinaryIO, Protocol
 
 import fsspec
 
@@ -137,6 +138,25 @@ class Storage:
                 self.fs.pipe_file(self.path(name), data)
         else:
             self._put_over(name, lambda expected: self._swap(name, data, expected))
+
+    @contextlib.contextmanager
+    def writer(self, name: str) -> Iterator[BinaryIO]:
+        """Give a file to write in parts, which becomes the whole file at the end, atomically as in `write`."""
+        with contextlib.ExitStack() as stack:
+            if self.is_local:
+                path = self.temporary(name)
+                stack.callback(path.unlink, missing_ok=True)
+            else:
+                path = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="vidal-")), "file")
+            with self.errors(name, writing=True), path.open("wb") as handle:
+                yield handle
+                handle.flush()
+                os.fsync(handle.fileno())
+            if self.is_local:
+                self.rename_temporary(path, name)
+            else:
+                # In one put, whose fence is that of `write`.
+                self.write(name, path.read_bytes())
 
     @contextlib.contextmanager
     def _as_temporary(self, name: str, data: bytes) -> Iterator[Path]:

@@ -19,7 +19,7 @@ from typing import Protocol
 import vidal
 from vidal.clip import SCHEMA_VERSION
 from vidal.dataset import plan as plans
-from vidal.dataset import removals, usage
+from vidal.dataset import planning, removals, usage
 from vidal.dataset.dataset import Dataset, DatasetInfo, committed, read_info, write_info
 from vidal.dataset.lock import Lock
 from vidal.dataset.removals import Removals
@@ -174,15 +174,15 @@ def _prepare(run: Run, storage: Storage, index: int, previous: Storage | None, d
     elif not run.base and previous is None and read_info(storage) is None:
         size = run.recipe.shards.size
         candidates = run.recipe.source.discover(storage, run.recipe.stages, _removals(run))
-        plan = plans.make(candidates, shard_size=size, seed=run.recipe.shards.seed, known=run.known)
+        plan = planning.make(candidates, shard_size=size, seed=run.recipe.shards.seed, known=run.known)
         if run.known and plan.num_rows == 0:
             raise NothingNewError(f"{run.recipe.name}: every candidate of the source is already in the dataset")
         # Before the plan is written, which freezes it: a recipe that is rejected here leaves nothing to delete.
         check_own_columns(plans.own_columns(plan.schema), run.recipe.columns(), run.recipe.name)
         for stage in run.recipe.stages:
-            stage.check_candidates(url.as_py() for url in plan.column("url"))
+            stage.check_candidates(url for batch in plan.to_batches() for url in batch["url"].to_pylist())
         plans.write(storage, plan, size)
-        for note in plans.notes_of(plan):
+        for note in plans.notes_of(plan.schema):
             run.progress.note(note)
     elif previous is not None and decision is not None and (run.retry or not storage.exists(plans.NAME)):
         # A retry may change what the decision sees, so it is made again; otherwise the plan that was written is final.

@@ -75,7 +75,8 @@ def _begin(base: Dataset, grown: Dataset, number: int, made_by: str) -> Revision
     # Permissive, as the new source may have columns that the first one lacked, and lack some of its.
     plan = pa.concat_tables([plans.to_add_to(base.plan), new], promote_options="permissive")
     # Those of the first table alone are kept; a list made longer repeats its notes.
-    plan = plans.with_notes(plan, [note for note in grown.plan.notes if note not in base.plan.notes])
+    notes = [note for note in grown.plan.notes if note not in base.plan.notes]
+    plan = plan.replace_schema_metadata(plans.with_notes(plan.schema, notes).metadata)
     # With the grown dataset's fingerprint: a resume over another source must not finish this revision.
     resolved = {**info.recipe, "revision_of": info.fingerprint, "grown_by": grown.info.fingerprint}
     return begin(

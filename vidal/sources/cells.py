@@ -74,8 +74,8 @@ def read_known(column: Values, kind: pa.DataType, name: str) -> tuple[pa.Array, 
     return pa.array(values, kind), faults
 
 
-def read_own(column: Values, *, infer: bool) -> tuple[pa.Array, list[Fault]]:
-    """Convert a column of the source's own; ``infer`` its type where the format has only text."""
+def read_own(column: Values) -> tuple[pa.Array | pa.ChunkedArray, list[Fault]]:
+    """Convert a column of the source's own to Arrow; text stays text, see `TypeOfText`."""
     faults: list[Fault] = []
     array = _as_arrow(column)
     if array is None and isinstance(column, list):
@@ -88,16 +88,42 @@ def read_own(column: Values, *, infer: bool) -> tuple[pa.Array, list[Fault]]:
             for value in column
         ]
         return pa.array(spelled, pa.string()), faults
-    if pa.types.is_null(array.type):
-        return array.cast(pa.string()), faults
-    if infer:
-        for pattern, type_ in ((_WHOLE, pa.int64()), (_REAL, pa.float64()), (_TRUTH, pa.bool_())):
-            if _all_match(array, pattern):
-                # A number of 19 digits may exceed int64; the column then stays text.
-                with contextlib.suppress(pa.ArrowException):
-                    array = pc.utf8_lower(array).cast(type_)
-                break
-    return array, faults
+    return array.cast(pa.string()) if pa.types.is_null(array.type) else array, faults
+
+
+class TypeOfText:
+    """The type that fits every cell of a text column, of which it is shown one part after the other."""
+
+    def __init__(self) -> None:
+        self._fitting = {pa.int64(): _WHOLE, pa.float64(): _REAL, pa.bool_(): _TRUTH}
+        self._is_empty = True
+        self._too_large: set[pa.DataType] = set()
+
+    def look_at(self, column: pa.Array | pa.ChunkedArray) -> None:
+        if column.null_count == len(column):
+            return
+        self._is_empty = False
+        self._fitting = {kind: pattern for kind, pattern in self._fitting.items() if _all_match(column, pattern)}
+        for kind in self._fitting:
+            # A number of 19 digits may exceed int64; the column then stays text.
+            try:
+                _of_type(column, kind)
+            except pa.ArrowException:
+                self._too_large.add(kind)
+
+    def applied(self, column: pa.Array | pa.ChunkedArray) -> pa.Array | pa.ChunkedArray:
+        """Return a part of the column in the type that fits all the parts."""
+        return column if self.kind is None else _of_type(column, self.kind)
+
+    @property
+    def kind(self) -> pa.DataType | None:
+        """The type; None for text."""
+        kind = None if self._is_empty else next(iter(self._fitting), None)
+        return None if kind in self._too_large else kind
+
+
+def _of_type(column: pa.Array | pa.ChunkedArray, kind: pa.DataType) -> pa.Array | pa.ChunkedArray:
+    return pc.utf8_lower(column).cast(kind)
 
 
 def _as_arrow(column: Values) -> pa.Array | pa.ChunkedArray | None:

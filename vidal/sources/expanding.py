@@ -15,8 +15,6 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any, ClassVar
 
-import pyarrow as pa
-
 from vidal.addresses import WEB_SCHEMES
 from vidal.crawl.ask import Answer, Ask
 from vidal.crawl.settings import WebSettings
@@ -24,10 +22,12 @@ from vidal.crawl.visitor import Visitor
 from vidal.dataset import usage
 from vidal.dataset.plan import DISCOVERED, as_answers, id_of
 from vidal.dataset.removals import Removals
+from vidal.dataset.rows import TableLike
 from vidal.dataset.storage import Storage
 from vidal.errors import ClipError, MachineError, RecipeError, SourceError
 from vidal.listing import listing_of
-from vidal.sources.source import Source, normalise
+from vidal.sources.normalise import normalise
+from vidal.sources.source import Source
 from vidal.stage import Direct, Stage
 
 _SLICE = 50
@@ -59,7 +59,7 @@ class ExpandingSource(Source):
     skip_failed: bool = False
     """Make the plan without the questions that failed transiently; by default the next run retries them."""
 
-    def discover(self, storage: Storage, stages: Sequence[Stage], removals: Removals) -> pa.Table:
+    def discover(self, storage: Storage, stages: Sequence[Stage], removals: Removals) -> TableLike:
         """Ask as the first of the stages does that visits the web."""
         for stage in stages:
             if isinstance(stage, WebSettings):
@@ -72,7 +72,7 @@ class ExpandingSource(Source):
                     visitor.close()
         raise RecipeError(f"source {self.kind()} needs the stage `fetch`, whose settings say how the web is visited")
 
-    def expand(self, storage: Storage, visitor: Visitor, removals: Removals) -> pa.Table:
+    def expand(self, storage: Storage, visitor: Visitor, removals: Removals) -> TableLike:
         """Ask the unanswered questions and return the candidates, but for those on the list of removals.
 
         Raises `SourceError` if there is none, and `MachineError` for a transient failure: a plan is made once, and

@@ -13,8 +13,10 @@ import pyarrow as pa
 from pydantic import Field
 
 from vidal.dataset.plan import with_notes
+from vidal.dataset.rows import Stream, TableLike
 from vidal.errors import SourceError
-from vidal.sources.source import Source, normalise
+from vidal.sources.normalise import normalise
+from vidal.sources.source import Source
 from vidal.stage import digest
 
 _VIDEO = (
@@ -37,7 +39,7 @@ class FolderSource(Source):
 
     folder: str = Field()
 
-    def candidates(self) -> pa.Table:
+    def candidates(self) -> TableLike:
         files, skipped = self._walk()
         if not files:
             note = f" ({skipped.sentence()})" if skipped.count else ""
@@ -45,12 +47,12 @@ class FolderSource(Source):
             raise SourceError(f"{self.folder}: no media file under it{note}; looked for {known}")
         # A file's name is bytes to Linux; what is no UTF-8 still needs a title that Arrow can store.
         titles = [Path(os.fsencode(file).decode("utf-8", "replace")).stem.replace("_", " ") for file in files]
-        table = normalise(pa.table({"url": [_address(file) for file in files], "title": titles}), self.folder)
-        name = Path(self.base()).name
-        return with_notes(
-            table,
-            [f"{name}/: {len(files)} file{'s' * (len(files) > 1)}; {skipped.sentence()}"] if skipped.count else [],
-        )
+        table = pa.table({"url": [_address(file) for file in files], "title": titles})
+        candidates = normalise(table, self.folder)
+        if not skipped.count:
+            return candidates
+        note = f"{Path(self.base()).name}/: {len(files)} file{'s' * (len(files) > 1)}; {skipped.sentence()}"
+        return Stream(with_notes(candidates.schema, [note]), candidates.num_rows, candidates.to_batches)
 
     def identity(self) -> dict[str, Any]:
         folder = Path(self.folder).expanduser()

@@ -5,12 +5,13 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-import pyarrow as pa
 from pydantic import Field
 
+from vidal.dataset.rows import TableLike
 from vidal.errors import SourceError
 from vidal.listing import READERS
-from vidal.sources.source import Source, file_hash, normalise
+from vidal.sources.normalise import normalise
+from vidal.sources.source import Source, file_hash
 
 
 class ListSource(Source):
@@ -18,18 +19,15 @@ class ListSource(Source):
 
     list_: str = Field(alias="list")
 
-    def candidates(self) -> pa.Table:
+    def candidates(self) -> TableLike:
         path = self._path()
         try:
-            listing = READERS[path.suffix.lower()](path)
+            return normalise(READERS[path.suffix.lower()](path), str(path))
         except OSError as error:
             raise SourceError(f"{path}: cannot be read: {error}") from error
-        if path.suffix.lower() == ".jsonl" and not listing.row_count:
-            raise SourceError(f"{path}: the list is empty; it needs an object with `url` on each line")
-        return normalise(listing, str(path))
 
     def own_columns(self) -> set[str]:
-        return set(self.candidates().column_names)
+        return set(self.candidates().schema.names)
 
     def identity(self) -> dict[str, Any]:
         return {"list": file_hash(self._path())}

@@ -10,8 +10,10 @@ from pydantic import Field
 
 from vidal.addresses import WEB_SCHEMES
 from vidal.dataset.removals import hashed_address
+from vidal.dataset.rows import TableLike
 from vidal.errors import SourceError
-from vidal.sources.source import Source, normalise
+from vidal.sources.normalise import normalise
+from vidal.sources.source import Source
 from vidal.stage import digest
 
 
@@ -20,7 +22,7 @@ class UrlsSource(Source):
 
     urls: str | list[str] = Field()
 
-    def candidates(self) -> pa.Table:
+    def candidates(self) -> TableLike:
         return normalise(pa.table({"url": pa.array(self._urls(), pa.string())}), "urls")
 
     def identity(self) -> dict[str, Any]:

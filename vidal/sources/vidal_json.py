@@ -6,13 +6,14 @@ import json
 from pathlib import Path
 from typing import Any, Literal
 
-import pyarrow as pa
 from pydantic import Field
 
 from vidal.addresses import WEB_SCHEMES
+from vidal.dataset.rows import TableLike
 from vidal.errors import SourceError
 from vidal.listing import listing_of
-from vidal.sources.source import Source, file_hash, normalise
+from vidal.sources.normalise import normalise
+from vidal.sources.source import Source, file_hash
 
 _TEXTS = ("mplug", "polish_mplug", "sound_mplug")
 
@@ -25,7 +26,7 @@ class VidalJsonSource(Source):
     platform: Literal["files", "youtube"] = "files"
     """``youtube`` fetches each id from there: the released dataset identifies videos by their ids only."""
 
-    def candidates(self) -> pa.Table:
+    def candidates(self) -> TableLike:
         path = self._path()
         try:
             annotations = json.loads(path.read_text(encoding="utf-8-sig"))
@@ -39,7 +40,7 @@ class VidalJsonSource(Source):
         return normalise(listing_of(rows), self.vidal_json)
 
     def own_columns(self) -> set[str]:
-        return set(self.candidates().column_names)
+        return set(self.candidates().schema.names)
 
     def _row(self, clip_id: str, value: Any) -> dict[str, Any]:
         if not isinstance(value, dict):

@@ -16,6 +16,7 @@ from vidal.commands import app
 from vidal.dataset.dataset import Dataset
 from vidal.dataset.removals import Removals
 from vidal.dataset.remove import remove
+from vidal.dataset.rows import whole
 from vidal.engine.local import InProcessEngine
 from vidal.errors import OutputError, SourceError
 from vidal.export.export import vidal_annotation, write_joint, write_open_clip, write_vidal_json
@@ -65,7 +66,7 @@ def test_joint_tars_written_again_are_the_same_bytes(built: Dataset, tmp_path: P
 def test_vidals_json_comes_back_as_candidates(built: Dataset, tmp_path: Path) -> None:
     path = tmp_path / "vidal.json"
     assert write_vidal_json(built, path).clips == 9
-    back = check({"source": {"vidal_json": str(path)}, "stages": [PAINT]}, "r").source.candidates().to_pylist()
+    back = whole(check({"source": {"vidal_json": str(path)}, "stages": [PAINT]}, "r").source.candidates()).to_pylist()
     kept = [row for row in rows(built.storage.address).values() if row["status"] == "kept"]
     assert [(r["clip_id"], r["url"], r["title"], r["hashtags"]) for r in back] == sorted(
         (r["clip_id"], f"{r['shard']:06d}/{r['clip_id']}.mp4", r["title"], r["hashtags"] or []) for r in kept

@@ -9,15 +9,17 @@ import pyarrow as pa
 import pytest
 
 from vidal.dataset import plan as plans
+from vidal.dataset import planning
 from vidal.dataset.plan import Plan
+from vidal.dataset.rows import whole
 from vidal.dataset.storage import Storage
 from vidal.dataset.tars import KEY_PATTERN
 from vidal.errors import StorageError
-from vidal.sources.source import normalise
+from vidal.sources.normalise import normalise
 
 
 def made(rows: list[dict[str, Any]], size: int = 4, seed: int = 0) -> list[dict[str, Any]]:
-    return plans.make(normalise(pa.Table.from_pylist(rows), "here"), shard_size=size, seed=seed).to_pylist()
+    return whole(planning.make(normalise(pa.Table.from_pylist(rows), "here"), shard_size=size, seed=seed)).to_pylist()
 
 
 def urls(count: int) -> list[dict[str, Any]]:
@@ -79,8 +81,8 @@ def test_an_id_that_is_another_candidates_hash_is_no_clash() -> None:
 @pytest.mark.parametrize(("count", "size"), [(1, 1), (7, 3), (25_000, 7), (25_000, 20_000)])
 def test_a_frozen_plan_gives_each_shard_its_slice(count: int, size: int, tmp_path: Path) -> None:
     storage = Storage(str(tmp_path))
-    table = plans.make(normalise(pa.Table.from_pylist([{**u, "likes": 1} for u in urls(count)]), "h"), shard_size=size,
-                       seed=0)  # fmt: skip
+    candidates = normalise(pa.Table.from_pylist([{**u, "likes": 1} for u in urls(count)]), "h")
+    table = whole(planning.make(candidates, shard_size=size, seed=0))
     plans.write(storage, table, size)
     plan = Plan(storage)
     assert (plan.candidate_count, plan.shard_count, plan.shard_size) == (count, -(-count // size), size)
@@ -93,13 +95,13 @@ def test_a_frozen_plan_gives_each_shard_its_slice(count: int, size: int, tmp_pat
 
 def test_the_same_plan_is_the_same_bytes(tmp_path: Path) -> None:
     for name in ("a", "b"):
-        table = plans.make(normalise(pa.Table.from_pylist(urls(100)), "h"), shard_size=8, seed=3)
+        table = planning.make(normalise(pa.Table.from_pylist(urls(100)), "h"), shard_size=8, seed=3)
         plans.write(Storage(str(tmp_path / name)), table, 8)
     assert (tmp_path / "a/plan.parquet").read_bytes() == (tmp_path / "b/plan.parquet").read_bytes()
 
 
 def test_a_decision_sets_what_it_names_and_nothing_else() -> None:
-    plan = plans.make(normalise(pa.Table.from_pylist(urls(5)), "h"), shard_size=2, seed=0)
+    plan = whole(planning.make(normalise(pa.Table.from_pylist(urls(5)), "h"), shard_size=2, seed=0))
     ids = plan.column("clip_id").to_pylist()
     decided = pa.table({
         "clip_id": [ids[3], "not in the plan", ids[1]],
@@ -107,7 +109,7 @@ def test_a_decision_sets_what_it_names_and_nothing_else() -> None:
         "duplicate_of": [ids[1], None, None],
         "cluster": [ids[1], "x", ids[1]],
     })  # fmt: skip
-    after = plans.decide(plan, decided)
+    after = whole(plans.decide(plan, decided))
     assert after.column("status").to_pylist() == [None, None, None, "rejected", None]
     assert after.column("duplicate_of").to_pylist() == [None, None, None, ids[1], None]
     assert after.column("cluster").to_pylist() == [None, ids[1], None, ids[1], None]

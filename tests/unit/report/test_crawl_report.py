@@ -15,9 +15,10 @@ from tests.conftest import ROOT
 from tests.runs import command
 from tests.store import s3_server
 from vidal.clip import SCHEMA_VERSION, Clip, manifest_schema
-from vidal.dataset import manifest
+from vidal.dataset import manifest, planning
 from vidal.dataset import plan as plans
 from vidal.dataset.dataset import Dataset, DatasetInfo, write_info
+from vidal.dataset.rows import whole
 from vidal.dataset.storage import Storage
 from vidal.report.by import By
 from vidal.report.crawl import Failure, failures_text, shown_name
@@ -57,11 +58,8 @@ def dataset_of(folder: Path | str, shards: list[list[Clip]], uncommitted: list[C
     rows = [row for shard in [*shards, uncommitted] for row in shard]
     for number, shard in enumerate(shards):
         storage.write(manifest.name_of(number), manifest.to_parquet(shard, pa.schema([]), {}))
-    plan = plans.make(
-        pa.table({"url": [row.url for row in rows], "search_term": [row.search_term for row in rows]}),
-        shard_size=1,
-        seed=0,
-    )
+    candidates = pa.table({"url": [row.url for row in rows], "search_term": [row.search_term for row in rows]})
+    plan = whole(planning.make(candidates, shard_size=1, seed=0))
     shard_of = [number for number, shard in enumerate([*shards, uncommitted]) for _ in shard]
     plan = plan.take(pa.array([plan["url"].to_pylist().index(row.url) for row in rows]))
     plan = plan.set_column(plan.column_names.index("shard"), "shard", pa.array(shard_of))

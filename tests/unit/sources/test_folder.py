@@ -13,6 +13,7 @@ from tests.runs import PAINT, SAME_TITLE, SHADE, command
 from vidal.crawl.files import path_of
 from vidal.dataset.dataset import Dataset
 from vidal.dataset.plan import notes_of
+from vidal.dataset.rows import whole
 from vidal.errors import SourceError
 from vidal.sources.folder import FolderSource
 
@@ -27,7 +28,7 @@ def folder_of(folder: Path, *names: str) -> FolderSource:
 def test_a_folder_gives_its_media_files_in_order_each_under_an_address_that_fetch_opens(tmp_path: Path) -> None:
     names = ["b/two_words.MP4", "a.webm", "C.MTS", "x.gif", "song.Flac", "file:/y.mp4", ".hidden.mov", "caf\udce9.mp4"]
     source = folder_of(tmp_path, *names)
-    table = source.candidates()
+    table = whole(source.candidates())
     assert table.to_pylist() == [
         {"url": ".hidden.mov", "title": ".hidden"},
         {"url": "C.MTS", "title": "C"},
@@ -40,7 +41,7 @@ def test_a_folder_gives_its_media_files_in_order_each_under_an_address_that_fetc
     ]
     paths = [Path(source.base(), path_of(url)) for url in table.column("url").to_pylist()]
     assert sorted(path.read_bytes() for path in paths) == sorted(map(os.fsencode, names))
-    assert notes_of(table) == []
+    assert notes_of(table.schema) == []
 
 
 def test_what_a_folder_skips_is_counted_by_kind(tmp_path: Path) -> None:
@@ -52,9 +53,9 @@ def test_what_a_folder_skips_is_counted_by_kind(tmp_path: Path) -> None:
     (folder / "linked.mp4").symlink_to(folder / "a.mp4")
     (folder / "more").symlink_to(tmp_path / "elsewhere")
     (folder / "round").symlink_to(folder)
-    table = source.candidates()
+    table = whole(source.candidates())
     assert table.column("url").to_pylist() == ["a.mp4", "linked.mp4"]
-    assert notes_of(table) == [
+    assert notes_of(table.schema) == [
         "videos/: 2 files; skipped 6: 4 of another kind (.txt, .srt, no suffix), 2 symlinked folders"
     ]
 

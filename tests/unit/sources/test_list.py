@@ -13,6 +13,7 @@ from tests.runs import PAINT, command, rows, run
 from tests.unit.sources.written import Row, write
 from vidal.dataset.dataset import Dataset
 from vidal.dataset.plan import notes_of
+from vidal.dataset.rows import whole
 from vidal.dataset.tars import KEY_PATTERN
 from vidal.engine.local import InProcessEngine
 from vidal.errors import SourceError
@@ -23,7 +24,9 @@ from vidal.sources.list import ListSource
 
 
 def listed(path: Path) -> list[Row]:
-    return ListSource(list=str(path)).candidates().drop_columns(["_line"] * (path.suffix != ".parquet")).to_pylist()
+    return (
+        whole(ListSource(list=str(path)).candidates()).drop_columns(["_line"] * (path.suffix != ".parquet")).to_pylist()
+    )
 
 
 LISTS: list[tuple[str, str, str | bytes | list[Row], list[Row]]] = [
@@ -153,9 +156,9 @@ NOTED: list[tuple[str, str, str, str, object]] = [
 def test_a_cell_or_a_row_that_cannot_be_read_is_counted_once_and_the_others_are_read(
     file: str, content: str, note: str, column: str, cells: object, tmp_path: Path
 ) -> None:
-    table = ListSource(list=str(write(tmp_path, file, content))).candidates()
+    table = whole(ListSource(list=str(write(tmp_path, file, content))).candidates())
     assert table.column(column).to_pylist() == cells
-    (told,) = notes_of(table)
+    (told,) = notes_of(table.schema)
     assert told.startswith(f"{file}: {note}")
     assert len(told) < 250
 
@@ -181,7 +184,7 @@ def test_a_csvs_own_column_has_the_type_that_all_its_cells_have(
     cells: list[str | None], kind: pa.DataType, values: list[object], tmp_path: Path
 ) -> None:
     text = "url,own\n" + "".join(f"{number},{cell or ''}\n" for number, cell in enumerate(cells))
-    column = ListSource(list=str(write(tmp_path, "l.csv", text))).candidates().column("own")
+    column = whole(ListSource(list=str(write(tmp_path, "l.csv", text))).candidates()).column("own")
     assert (column.type, column.to_pylist()) == (kind, values)
 
 

@@ -10,6 +10,7 @@ import pytest
 
 from tests.runs import PAINT, SHADE, TROUBLE, rows, run, write_recipe
 from tests.unit.sources.written import Row, write
+from vidal.dataset.rows import whole
 from vidal.engine.local import InProcessEngine
 from vidal.errors import SourceError
 from vidal.recipe import check
@@ -64,7 +65,7 @@ def test_a_dataset_that_cannot_be_a_source_says_why(painted: Path, tmp_path: Pat
 
 def vidal_json(folder: Path, content: Any) -> list[Row]:
     path = write(folder, "vidal.json", content if isinstance(content, str) else json.dumps(content))
-    return check({"source": {"vidal_json": str(path)}, "stages": [PAINT]}, "r").source.candidates().to_pylist()
+    return whole(check({"source": {"vidal_json": str(path)}, "stages": [PAINT]}, "r").source.candidates()).to_pylist()
 
 
 def test_vidals_annotations_are_candidates(tmp_path: Path) -> None:

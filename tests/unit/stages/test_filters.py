@@ -10,7 +10,8 @@ from typing import Any
 import pytest
 
 from vidal.clip import Clip
-from vidal.dataset import plan as plans
+from vidal.dataset import planning
+from vidal.dataset.rows import whole
 from vidal.record import from_row
 from vidal.sources.folder import FolderSource
 from vidal.sources.list import ListSource
@@ -171,7 +172,7 @@ def _list(text: str) -> Callable[[Path], Source]:
 def test_hashtags_are_asked_of_a_source_that_gives_them(
     name: str, source: Callable[[Path], Source], is_kept: bool, tmp_path: Path
 ) -> None:
-    plan = plans.make(source(tmp_path).candidates(), shard_size=1, seed=0)
+    plan = whole(planning.make(source(tmp_path).candidates(), shard_size=1, seed=0))
     clip = from_row({name: value for name, value in plan.to_pylist()[0].items() if value is not None})
     stages = [CleanTitle(), step_class("no_text")()]
     for stage in stages:
