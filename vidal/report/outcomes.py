@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Mapping
+
 import pyarrow as pa
 import pyarrow.compute as pc
 
@@ -33,21 +35,26 @@ def outcomes(dataset: Dataset, by: By | None = None) -> pa.Table:
     parts = [_of_rows(empty, by), *(_of_rows(table, by) for table in dataset.tables(names))]
     # Fewer candidates than rows: a manifest was put there under another number, which `verify` tells.
     if (left := dataset.info.candidates - sum(pc.sum(part["clips"]).as_py() or 0 for part in parts)) > 0:
-        parts.append(_of_rows(_uncommitted(dataset, empty, left), by))
+        parts += [_of_rows(rows, by) for rows in _uncommitted(dataset, empty, left)]
     whole = pa.concat_tables(parts)
     return _added_up(_with_platforms(whole) if by is By.platform else whole)
 
 
-def _uncommitted(dataset: Dataset, empty: pa.Table, count: int) -> pa.Table:
-    """Return rows for the candidates that have none yet; while there is no plan, they are null."""
+def _uncommitted(dataset: Dataset, empty: pa.Table, count: int) -> Iterator[pa.Table]:
+    """Yield rows for the candidates that have none yet; while there is no plan, they are null."""
     storages = (dataset.own_storage, dataset.own_storage.child("phases/1"))
     plan = next((Plan(storage) for storage in storages if storage.exists(PLAN_NAME)), None)
-    known: dict[str, pa.ChunkedArray] = {}
-    if plan is not None and "url" in empty.column_names:
-        rows = plan.table(["shard", *(name for name in empty.column_names if name in plan.columns)])
-        is_committed = pc.is_in(rows["shard"], value_set=pa.array(dataset.committed(), rows["shard"].type))
-        rows = rows.filter(pc.invert(is_committed))
-        known, count = {name: rows[name] for name in rows.column_names if name not in _OUTCOME}, rows.num_rows
+    if plan is None or "url" not in empty.column_names:
+        yield _open_rows(empty, {}, count)
+        return
+    known = [name for name in empty.column_names if name in plan.columns and name not in _OUTCOME]
+    committed = pa.array(dataset.committed(), pa.int64())
+    for batch in plan.parts(["shard", *known]).to_batches():
+        rows = batch.filter(pc.invert(pc.is_in(batch["shard"], value_set=committed)))
+        yield _open_rows(empty, {name: rows[name] for name in known}, rows.num_rows)
+
+
+def _open_rows(empty: pa.Table, known: Mapping[str, pa.Array], count: int) -> pa.Table:
     columns = {field.name: known.get(field.name, pa.nulls(count, field.type)) for field in empty.schema}
     return pa.table(columns | {"status": pa.repeat(pa.scalar("candidate"), count)}).cast(empty.schema)
 
