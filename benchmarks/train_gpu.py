@@ -36,7 +36,7 @@ from torch import nn
 import vidal
 from vidal.train.assemble import build_encoder
 from vidal.train.data.loader import Batch, Loader
-from vidal.train.data.plan import PairPlan, SamplePlan
+from vidal.train.data.plan import SamplePlan, SidesPlan
 from vidal.train.distributed import World
 from vidal.train.loop import Trainer
 from vidal.train.optim import Optimisation
@@ -119,7 +119,7 @@ def of_trainer(
         texts.cache(work / "cache", samples.column("caption").to_pylist())
     towers = prepared(encoder, recipe, here, stores_bases=stores_bases)
     optimisation = Optimisation(encoder, recipe.optimiser, 1000)
-    plan = SamplePlan([PairPlan(pair=PAIR, sizes=(len(samples),))], batch_size=batch, seed=0, steps=1000)
+    plan = SamplePlan([SidesPlan(sides=PAIR, sizes=(len(samples),))], batch_size=batch, seed=0, steps=1000)
     stop = threading.Event()
     loader = Loader(
         [samples], {PAIR: [np.arange(len(samples))]}, plan, transforms_of(recipe.transforms, encoder),
