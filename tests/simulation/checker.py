@@ -24,6 +24,8 @@ class Checker:
     world: World
     store: Store
     faults: list[str] = field(default_factory=list)
+    known: list[str] = field(default_factory=list)
+    """What is broken by a fault that is known and open."""
     highest: int = 0
     """The number of the last process that has taken the lock: its place in the order of takeovers."""
     late: set[str] = field(default_factory=set)

@@ -28,6 +28,7 @@ class Played:
     seed: int
     number: int
     faults: list[str]
+    known: list[str]
     log: list[str]
 
     @property
@@ -58,7 +59,7 @@ def play(seed: int, number: int) -> Played:
             director(world, store, checker).play()
         except Stuck as error:
             checker.fault(str(error))
-    return Played(seed, number, checker.faults, world.log)
+    return Played(seed, number, checker.faults, checker.known, world.log)
 
 
 class Director:
