@@ -39,7 +39,8 @@ def prepared(encoder: Encoder, recipe: TrainRecipe, here: World, *, stores_bases
         wrapped[modality] = tower
         if is_sharded:
             _shard(tower, layers, here, is_bf16=is_bf16 and modality != "text")
-        elif is_bf16 and not stores_bases:
+        elif is_bf16 and not stores_bases and modality != "text":
+            # A text tower that is trained also encodes without autocast, in an evaluation.
             _halve_frozen(tower)
         if compiles(recipe, here):
             _compile(layers)
