@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
+from functools import partial
 from pathlib import Path
 
 import pytest
 
 from tests.clip_folders import VOCABULARY, clip_folder, clip_tokenizer
 from tests.conftest import ROOT
+from tests.ranks import command_on_ranks
 from tests.runs import command
 from tools.rendering import learning_set
 
@@ -40,11 +42,13 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return out
 
 
-# Compiling a layer for a CPU takes a minute.
-@pytest.mark.parametrize("compile", [False, pytest.param(True, marks=pytest.mark.slow)])
+# Compiling the layers of a tower for a CPU takes up to a minute.
+@pytest.mark.parametrize(("compile", "ranks"), [
+    (False, 1), pytest.param(True, 1, marks=pytest.mark.slow), pytest.param(False, 2, marks=pytest.mark.slow),
+])  # fmt: skip
 @pytest.mark.parametrize("modality", OF_MODALITY)
 def test_a_published_recipe_takes_steps_with_every_switch_on(
-    modality: str, compile: bool, clip: Path, data: Path, tmp_path: Path
+    modality: str, compile: bool, ranks: int, clip: Path, data: Path, tmp_path: Path
 ) -> None:
     tower = [f"model={clip}", "gradient_checkpointing=true", *OF_MODALITY[modality]]
     settings = [
@@ -55,7 +59,8 @@ def test_a_published_recipe_takes_steps_with_every_switch_on(
     ]
     overrides = [part for setting in settings for part in ("--set", setting)]
     recipe = ROOT / "pipelines" / "train" / f"{modality}.yaml"
-    told = command("train", recipe, "--data", data, "--out", tmp_path / "run", *overrides)
+    train = command if ranks == 1 else partial(command_on_ranks, ranks)
+    told = train("train", recipe, "--data", data, "--out", tmp_path / "run", *overrides)
     assert told.returncode == 0, told.stderr
     events = [json.loads(line) for line in (tmp_path / "run" / "log.jsonl").read_text().splitlines()]
     steps = [event for event in events if event["event"] == "step"]
