@@ -50,7 +50,8 @@ def batch(rank: int = 0, ranks: int = 1) -> Batch:
     valid = torch.ones(rows, dtype=torch.bool)
     pixels = torch.Generator().manual_seed(1)
     return Batch(
-        step=0, epoch=0, pair=SIDES, texts=[], tokens=None, valid=valid, broken_rows=~valid, group=torch.arange(rows),
+        step=0, epoch=0, sides=SIDES, texts=[], tokens=None, valid=valid, broken_rows=~valid, group=torch.arange(rows),
+        clip_group=torch.arange(rows),
         inputs={side: torch.randn(ROWS, 3, 8, 8, generator=pixels)[own] for side in SIDES},  # type: ignore[misc]
         first=own.start, step_rows=ROWS, clip_ids=["x"] * rows, samples=rows, nbytes=0,
     )  # fmt: skip
