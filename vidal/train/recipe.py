@@ -255,9 +255,10 @@ class TrainRecipe(Settings):
         return weights if weights and self.pairs_per_step == "one" else None
 
 
-# Settings that may change at a resume: those that do not affect the results, and those that cure a divergence.
+# Settings that may change at a resume: those that affect the results by rounding at most, as another number of ranks
+# does, and those that cure a divergence.
 FREE_ON_RESUME = {
-    "checkpoints", "log", "data.workers", "data.stall_s", "data.cache_bytes", "name", "text.cache",
+    "checkpoints", "log", "data.workers", "data.stall_s", "data.cache_bytes", "name", "text.cache", "compile", "fsdp",
     "eval.every_steps", "max_nan_steps", "max_broken_share",
     "optimiser.lr", "optimiser.min_lr", "optimiser.warmup_steps", "optimiser.schedule", "optimiser.decay_share",
 }  # fmt: skip

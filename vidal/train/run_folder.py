@@ -123,6 +123,13 @@ class RunFolder:
         if not resume:
             raise OutputError(f"{self.address}: already holds a run; resume it with --resume, or choose another --out")
         existing = self.read()
+        try:
+            # A run of an earlier version lacks the settings that have come since; what they are by default, it did.
+            completed = TrainRecipe.model_validate(existing.recipe).model_dump(mode="json")
+            existing = existing.model_copy(update={"recipe": completed})
+        except ValidationError:
+            # It has a setting that has gone: the comparison names it.
+            pass
         changed = _differences(existing, info)
         if changed:
             raise OutputError(
