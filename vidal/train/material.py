@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -15,10 +16,10 @@ from vidal.errors import SourceError
 from vidal.reader.samples import Samples
 from vidal.train.data.plan import Sides, label
 from vidal.train.data.rows import Indices
-from vidal.train.data.split import held_out
 from vidal.train.data.text_views import COLUMNS, TextViews
 
 _NO_REMOVALS = Removals()
+_HASHES = 1 << 64
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -87,6 +88,17 @@ def gather(
         if not any(len(part) for part in parts):
             raise SourceError(_why_empty(opened, group, where, heldout))
     return Material(samples=opened, index=index, skipped=skipped, training=training)
+
+
+def held_out(clusters: Sequence[str], share: float, salt: str = "vidal") -> npt.NDArray[np.bool_]:
+    """Return (n,) bool, True for the clips to hold out; ``clusters`` are the cluster ids of the n clips.
+
+    A cluster is held out if its hash is in the lowest ``share`` (0 … 1) of all hashes, which does not depend on the
+    dataset or its order.
+    """
+    limit = int(share * _HASHES)
+    digests = (hashlib.sha256(f"{salt}\0{cluster}".encode()).digest() for cluster in clusters)
+    return np.fromiter((int.from_bytes(digest[:8], "big") < limit for digest in digests), np.bool_, len(clusters))
 
 
 def _why_empty(opened: Sequence[Samples], sides: Sides, where: str | None, heldout: float) -> str:

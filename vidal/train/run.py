@@ -38,7 +38,7 @@ from vidal.train.parallel import as_written, matmul_precision, prepared
 from vidal.train.preprocessing import transforms_of
 from vidal.train.recipe import TrainRecipe
 from vidal.train.run_folder import RunFolder, RunInfo
-from vidal.train.speed import peak_flops, step_flops
+from vidal.train.flops import peak_flops, step_flops
 from vidal.train.texts import Texts
 from vidal.train.towers.encoder import Encoder
 

@@ -35,7 +35,7 @@ from vidal.train.loop import StepResult, Trainer
 from vidal.train.optim import Optimisation
 from vidal.train.preprocessing import transforms_of
 from vidal.train.run import train
-from vidal.train.speed import step_flops
+from vidal.train.flops import step_flops
 from vidal.train.texts import Texts
 
 CLIPS, SIDES = 24, ("text", "audio", "depth")

@@ -7,7 +7,7 @@ import torch
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
-from vidal.train.towers.flops import forward_flops, training_flops
+from vidal.train.flops import forward_flops, training_flops
 from vidal.train.towers.settings import LoraSettings, VisionSettings
 from vidal.train.towers.tune import tune
 from vidal.train.towers.vit import VisionTower

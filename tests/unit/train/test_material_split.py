@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from vidal.train.data.split import held_out
+from vidal.train.material import held_out
 
 CLUSTERS = [f"cluster-{n}" for n in range(20_000)]
 
