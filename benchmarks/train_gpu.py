@@ -38,13 +38,13 @@ from vidal.train.assemble import build_encoder
 from vidal.train.data.loader import Batch, Loader
 from vidal.train.data.plan import SamplePlan, SidesPlan
 from vidal.train.distributed import World
+from vidal.train.flops import forward_flops, training_flops
 from vidal.train.loop import Trainer
 from vidal.train.optim import Optimisation
 from vidal.train.parallel import matmul_precision, prepared
 from vidal.train.preprocessing import transforms_of
 from vidal.train.recipe import TrainRecipe
 from vidal.train.texts import Texts
-from vidal.train.towers.flops import forward_flops, training_flops
 from vidal.train.towers.settings import VisionSettings
 
 H200_FLOPS = 790e12

@@ -28,6 +28,7 @@ from vidal.train.data.plan import SamplePlan, SidesPlan
 from vidal.train.data.plan_texts import texts_of_plan
 from vidal.train.distributed import World, barrier, from_main, world
 from vidal.train.evaluate.held_out import HeldOut
+from vidal.train.flops import peak_flops, step_flops
 from vidal.train.full_state import full_state
 from vidal.train.health import Health
 from vidal.train.logs import RunLog, progress_bar
@@ -38,7 +39,6 @@ from vidal.train.parallel import as_written, matmul_precision, prepared
 from vidal.train.preprocessing import transforms_of
 from vidal.train.recipe import TrainRecipe
 from vidal.train.run_folder import RunFolder, RunInfo
-from vidal.train.flops import peak_flops, step_flops
 from vidal.train.texts import Texts
 from vidal.train.towers.encoder import Encoder
 

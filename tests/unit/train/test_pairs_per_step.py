@@ -31,11 +31,11 @@ from vidal.train.data.loader import Batch, Loader
 from vidal.train.data.plan import SamplePlan, SidesPlan
 from vidal.train.data.text_views import TextViews
 from vidal.train.distributed import World
+from vidal.train.flops import step_flops
 from vidal.train.loop import StepResult, Trainer
 from vidal.train.optim import Optimisation
 from vidal.train.preprocessing import transforms_of
 from vidal.train.run import train
-from vidal.train.flops import step_flops
 from vidal.train.texts import Texts
 
 CLIPS, SIDES = 24, ("text", "audio", "depth")

@@ -20,8 +20,8 @@ from tests.clip_folders import VOCABULARY, clip_folder, clip_tokenizer
 from vidal.errors import RecipeError
 from vidal.train import load_encoder
 from vidal.train import recipe as recipes
-from vidal.train.run import build_encoder, train
 from vidal.train.flops import text_training_flops
+from vidal.train.run import build_encoder, train
 from vidal.train.towers.encoder import Encoder, TextTower, TowerSettings
 from vidal.train.towers.export import save_folder
 from vidal.train.towers.settings import LoraSettings, Sizes, TextTune
