@@ -130,6 +130,20 @@ def test_every_test_that_a_page_names_is_there(page: Path) -> None:
     assert named <= {path.name for path in (ROOT / "tests").rglob("test_*.py")}
 
 
+def test_every_fault_names_tests_that_are_there_or_says_why_there_is_none() -> None:
+    lines = (ROOT / "docs" / "faults.md").read_text(encoding="utf-8").splitlines()
+    rows = [[cell.strip() for cell in line.strip("|").split("|")] for line in lines if re.match(r"\| \d", line)]
+    assert [int(number) for number, *_ in rows] == list(range(1, len(rows) + 1))
+    assert [row for row in rows if len(row) != 4 or not (row[2] or row[3])] == []
+    missing = [
+        name
+        for row in rows
+        for path, name in re.findall(r"`(tests/[\w/]+\.py)::(\w+)`", row[2])
+        if not re.search(rf"^def {name}\(", (ROOT / path).read_text(encoding="utf-8"), re.M)
+    ]
+    assert missing == []
+
+
 def test_every_figure_has_a_command_that_is_there() -> None:
     figures = (ROOT / "docs" / "figures.md").read_text(encoding="utf-8")
     rows = [line for line in figures.splitlines() if line.startswith("|")][2:]
