@@ -20,6 +20,7 @@ from pydantic import PrivateAttr
 from vidal.clip import Clip
 from vidal.errors import ClipError, NotNowError, StorageError
 from vidal.record import Column
+from vidal.rows import TableLike, whole
 from vidal.stage import Decision, Resources, Stage, Waiting
 from vidal.work import Member
 
@@ -193,10 +194,12 @@ class BrokenSetup(Stage):
 class SameTitle(Decision):
     """Of clips with one title the first in plan order stays."""
 
-    def decide(self, rows: pa.Table) -> pa.Table:
+    reads = ("title",)
+
+    def decide(self, rows: TableLike) -> pa.Table:
         first: dict[str, str] = {}
         out = []
-        for row in rows.select(["clip_id", "title", "status"]).to_pylist():
+        for row in whole(rows).to_pylist():
             if row["status"] == "kept" and row["title"]:
                 kept = first.setdefault(row["title"], row["clip_id"])
                 repeats = kept != row["clip_id"]
@@ -312,10 +315,10 @@ class Rank(Decision):
     columns: ClassVar[Mapping[str, Column]] = {"rank": Column(int, "clips with more letters")}
     also: str | None = None
 
-    def decide(self, rows: pa.Table) -> pa.Table:
-        letters = rows.column("letters").to_pylist()
+    def decide(self, rows: TableLike) -> pa.Table:
+        letters = whole(rows).column("letters").to_pylist()
         ranks = [sum((other or 0) > (mine or 0) for other in letters) for mine in letters]
-        table = rows.select(["clip_id"]).append_column("rank", pa.array(ranks))
+        table = whole(rows).select(["clip_id"]).append_column("rank", pa.array(ranks))
         return table.append_column(self.also, pa.array(ranks)) if self.also else table
 
 

@@ -47,12 +47,12 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from typing import Any, ClassVar, Protocol
 
-import pyarrow as pa
 from pydantic import BaseModel, ConfigDict, Field
 
 from vidal.clip import Clip
 from vidal.errors import ModelError
 from vidal.record import Column
+from vidal.rows import TableLike
 
 IN_WORKER = frozenset({"source_file", "source_facts"})
 """Working state passed between stages in one worker; lost at a global decision and where the hardware changes."""
@@ -230,8 +230,13 @@ class Decision(Step):
         """
         return self
 
-    def decide(self, rows: pa.Table) -> pa.Table:
-        """Return the columns to set, with ``clip_id``, for some clips of the manifest (in plan order)."""
+    def decide(self, rows: TableLike) -> TableLike:
+        """Return the columns to set, with ``clip_id``, for some clips of the manifest.
+
+        ``rows`` has ``clip_id``, ``status`` and the columns that the decision reads, in plan order, and need not fit
+        into memory; `vidal.rows.whole` gives it as a table. A result in memory may be in any order, one that is read
+        part by part is in plan order.
+        """
         raise NotImplementedError
 
 

@@ -234,7 +234,8 @@ def tar_name(layer: str, shard: int) -> str:
 def committed(storage: Storage) -> list[int]:
     """Return the numbers of the shards that have a manifest."""
     stems = (name.removesuffix(".parquet") for name in storage.names(manifest.FOLDER) if name.endswith(".parquet"))
-    return [int(stem) for stem in stems if stem.isdecimal()]
+    # From a million shards on, numbers are longer than the zeros that they are padded with.
+    return sorted(int(stem) for stem in stems if stem.isdecimal())
 
 
 def read_info(storage: Storage) -> DatasetInfo | None:

@@ -11,8 +11,8 @@ import pyarrow as pa
 
 from vidal.dataset.digests import digests_of, first_of_equal
 from vidal.dataset.plan import LINE, UNUSABLE, id_of, with_notes
-from vidal.dataset.rows import TableLike
 from vidal.dataset.tars import KEY_PATTERN
+from vidal.rows import TableLike
 
 _OPTIONAL = ("clip_id", LINE, UNUSABLE)
 Outcome = tuple[str, str, str]

@@ -18,9 +18,9 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from vidal.clip import crawl_columns, schema
-from vidal.dataset.rows import Stream, TableLike, in_groups, whole
 from vidal.dataset.storage import Storage
 from vidal.errors import RecipeError
+from vidal.rows import Stream, TableLike, in_groups, whole
 
 NAME = "plan.parquet"
 DISCOVERED = "discovered"

@@ -13,7 +13,7 @@ import pyarrow.compute as pc
 from vidal.clip import schema
 from vidal.dataset.identified import Identified
 from vidal.dataset.plan import PLAN_COLUMNS, rows_per_group
-from vidal.dataset.rows import Spill, Stream, TableLike
+from vidal.rows import Spill, Stream, TableLike
 
 _BUCKET_ROWS = 250_000
 

@@ -187,10 +187,10 @@ def _prepare(run: Run, storage: Storage, index: int, previous: Storage | None, d
     elif previous is not None and decision is not None and (run.retry or not storage.exists(plans.NAME)):
         # A retry may change what the decision sees, so it is made again; otherwise the plan that was written is final.
         earlier = Dataset.open(previous.address)
-        plan = decided_plan(earlier, decision)
+        decided = decided_plan(earlier, decision)
         if run.retry and storage.exists(plans.NAME):
-            uncommit_changed(storage, plan, frozenset[str]().union(*run.retry.values()), decision)
-        plans.write_cuts(storage, plan, earlier.plan.cuts)
+            uncommit_changed(storage, decided, frozenset[str]().union(*run.retry.values()), decision)
+        plans.write_cuts(storage, decided, earlier.plan.cuts)
     if read_info(storage) is None:
         # It follows the plan: where it exists, a resumed run takes the plan beside it as it is, however the source has
         # changed. The one of the whole dataset comes first: it says which recipe the folder belongs to.

@@ -27,6 +27,7 @@ from vidal.engine.job import Notes, ShardReport
 from vidal.errors import RecipeError
 from vidal.recipe import fingerprint, steps_again, with_overrides
 from vidal.record import from_row
+from vidal.rows import whole
 from vidal.stage import Decision, Stage, Step
 
 NOT_PROCESSED = "not_processed"
@@ -209,11 +210,11 @@ def _not_processed(row: dict[str, Any], step: Step) -> dict[str, Any]:
 
 def _decide(dataset: Dataset, decision: Decision, number: int, ends: dict[str, int], verdicts: Verdicts) -> None:
     """Repeat a global decision over the clips that reach it now."""
-    rows = rows_of(dataset)
+    rows = whole(rows_of(dataset, (*_OUTCOME, *decision.reads)))
     outcomes = rows.select(["clip_id", *_OUTCOME]).to_pylist()
     reaches = [row["clip_id"] not in verdicts.settled and _end(row, ends) >= number for row in outcomes]
     status = pa.array(["kept" if is_candidate else "rejected" for is_candidate in reaches])
-    decided = decision.decide(rows.set_column(rows.column_names.index("status"), "status", status))
+    decided = whole(decision.decide(rows.set_column(rows.column_names.index("status"), "status", status)))
     by_clip = {row["clip_id"]: row for row in decided.to_pylist()}
     own = [name for name in decided.column_names if name not in ("clip_id", *_OUTCOME)]
     for row, is_candidate in zip(outcomes, reaches, strict=True):

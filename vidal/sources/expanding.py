@@ -22,10 +22,10 @@ from vidal.crawl.visitor import Visitor
 from vidal.dataset import usage
 from vidal.dataset.plan import DISCOVERED, as_answers, id_of
 from vidal.dataset.removals import Removals
-from vidal.dataset.rows import TableLike
 from vidal.dataset.storage import Storage
 from vidal.errors import ClipError, MachineError, RecipeError, SourceError
 from vidal.listing import listing_of
+from vidal.rows import TableLike
 from vidal.sources.normalise import normalise
 from vidal.sources.source import Source
 from vidal.stage import Direct, Stage

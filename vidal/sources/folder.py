@@ -13,8 +13,8 @@ import pyarrow as pa
 from pydantic import Field
 
 from vidal.dataset.plan import with_notes
-from vidal.dataset.rows import Stream, TableLike
 from vidal.errors import SourceError
+from vidal.rows import Stream, TableLike
 from vidal.sources.normalise import normalise
 from vidal.sources.source import Source
 from vidal.stage import digest

@@ -7,9 +7,9 @@ from typing import Any
 
 from pydantic import Field
 
-from vidal.dataset.rows import TableLike
 from vidal.errors import SourceError
 from vidal.listing import READERS
+from vidal.rows import TableLike
 from vidal.sources.normalise import normalise
 from vidal.sources.source import Source, file_hash
 

@@ -12,9 +12,9 @@ import pyarrow as pa
 
 from vidal.clip import column_names, crawl_columns, schema
 from vidal.dataset.plan import LINE, UNUSABLE, with_notes
-from vidal.dataset.rows import Spill, Stream, TableLike
 from vidal.errors import SourceError
 from vidal.listing import Listing, Values, check_names
+from vidal.rows import Spill, Stream, TableLike
 from vidal.sources.cells import Fault, TypeOfText, read_known, read_own
 
 _NEEDED = ("clip_id", "url")

@@ -16,9 +16,9 @@ from pydantic import BaseModel, ConfigDict
 
 from vidal.addresses import ALL_SCHEMES
 from vidal.dataset.removals import Removals
-from vidal.dataset.rows import TableLike
 from vidal.dataset.storage import Storage
 from vidal.record import Column
+from vidal.rows import TableLike
 from vidal.sources.normalise import GIVEN_COLUMNS
 from vidal.stage import Stage
 

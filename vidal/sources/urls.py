@@ -10,8 +10,8 @@ from pydantic import Field
 
 from vidal.addresses import WEB_SCHEMES
 from vidal.dataset.removals import hashed_address
-from vidal.dataset.rows import TableLike
 from vidal.errors import SourceError
+from vidal.rows import TableLike
 from vidal.sources.normalise import normalise
 from vidal.sources.source import Source
 from vidal.stage import digest

@@ -9,9 +9,9 @@ from typing import Any, Literal
 from pydantic import Field
 
 from vidal.addresses import WEB_SCHEMES
-from vidal.dataset.rows import TableLike
 from vidal.errors import SourceError
 from vidal.listing import listing_of
+from vidal.rows import TableLike
 from vidal.sources.normalise import normalise
 from vidal.sources.source import Source, file_hash
 

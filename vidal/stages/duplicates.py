@@ -2,23 +2,27 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any, ClassVar, Literal
 
 import numpy as np
+import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 from pydantic import Field
 
 import vidal.clip
 from vidal.dataset.dataset import Dataset
+from vidal.dataset.digests import digests_of, first_of_equal
 from vidal.errors import SourceError
+from vidal.rows import PART_ROWS, Stream, TableLike, in_parts
 from vidal.stage import Decision
+from vidal.stages.audio_fingerprints import AudioFingerprints
 from vidal.stages.near_duplicates import (
-    AudioFingerprints,
     Clusters,
     Flags,
     Floats,
+    Hashes,
     Ints,
     Pairs,
     frame_distances,
@@ -28,6 +32,7 @@ from vidal.stages.near_duplicates import (
 )
 
 _FILE, _FRAMES, _FRAMES_AND_AUDIO, _AUDIO, _NOTHING = range(5)
+Kinds = npt.NDArray[np.int8]
 _KINDS = ("file", "frames", "frames", "audio")
 
 
@@ -87,12 +92,9 @@ class Duplicates(Decision):
     def after(self, earlier: Sequence[str]) -> Duplicates:
         return self.model_copy(update={"against": [*self.against, *earlier]})
 
-    def decide(self, rows: pa.Table) -> pa.Table:
-        earlier = [_kept_clips(folder) for folder in self.against]
-        new = _columns_of(rows.filter(pc.equal(rows["status"], "kept")))
-        origins = np.repeat(np.arange(len(earlier) + 1), [*(len(table) for table in earlier), len(new)])
-        clips = _Clips(pa.concat_tables([*earlier, new]), origins < len(earlier), self)
-        clusters = Clusters(len(clips.ids))
+    def decide(self, rows: TableLike) -> Stream:
+        clips = _Clips([*map(_rows_of, self.against), rows.to_batches()], self)
+        clusters = Clusters(len(clips.files))
         clusters.join(clips.same_files())
         # Candidates may differ in one frame by slightly more than the largest accepted mean.
         max_bits = 4 + max(self.max_distance, self.max_distance_with_audio if clips.fingerprints else 0.0)
@@ -102,11 +104,11 @@ class Duplicates(Decision):
             for pairs in clips.fingerprints.pairs(clips.durations, self.duration_tolerance_s):
                 kinds = self._match(clips, pairs, by_audio=self.audio == "reject")
                 clusters.join(_where(kinds != _NOTHING, pairs))
-        return self._verdicts(clips, clusters.roots(), origins)
+        return self._verdicts(clips, clusters.roots())
 
-    def _match(self, clips: _Clips, pairs: Pairs, *, by_audio: bool = False) -> Ints:
+    def _match(self, clips: _Clips, pairs: Pairs, *, by_audio: bool = False) -> Kinds:
         """Return how the clips of each pair match, the most certain kind first; ``by_audio`` admits audio alone."""
-        kinds = np.full(len(pairs[0]), _NOTHING)
+        kinds = np.full(len(pairs[0]), _NOTHING, np.int8)
         differences = np.abs(clips.durations[pairs[0]] - clips.durations[pairs[1]])
         same_length = np.flatnonzero(differences <= self.duration_tolerance_s)
         kinds[same_length] = self._frame_match(clips, _where(same_length, pairs))
@@ -117,9 +119,9 @@ class Duplicates(Decision):
         kinds[clips.files[pairs[0]] == clips.files[pairs[1]]] = _FILE
         return kinds
 
-    def _frame_match(self, clips: _Clips, pairs: Pairs) -> Ints:
+    def _frame_match(self, clips: _Clips, pairs: Pairs) -> Kinds:
         """Return how the frames of clips of equal duration match, also considering their audio."""
-        kinds = np.full(len(pairs[0]), _NOTHING)
+        kinds = np.full(len(pairs[0]), _NOTHING, np.int8)
         comparable = np.flatnonzero(clips.frames[pairs[0]] == clips.frames[pairs[1]])
         pairs = _where(comparable, pairs)
         distances = frame_distances(clips.hashes, pairs, self.min_frames)
@@ -136,14 +138,14 @@ class Duplicates(Decision):
         kinds[comparable[near]] = _FRAMES
         return kinds
 
-    def _choose(self, clips: _Clips, roots: Ints) -> tuple[Ints, Ints]:
+    def _choose(self, clips: _Clips, roots: Ints) -> tuple[Ints, Kinds]:
         """Return for each clip the better clip that it duplicates, or itself if it stays, and how the two match.
 
         In each round the best undecided clip of every cluster stays, and the other undecided clips of the cluster are
         compared with it alone, so a large group of copies takes a single round.
         """
         # A cluster is not rejected as a whole: a chain of likenesses ties clips together that are 19 to 33 bits apart.
-        stays, kinds = np.arange(len(roots)), np.full(len(roots), _NOTHING)
+        stays, kinds = np.arange(len(roots)), np.full(len(roots), _NOTHING, np.int8)
         open_ = clips.best_first(roots)
         while len(open_):
             is_best = np.r_[True, roots[open_][1:] != roots[open_][:-1]]
@@ -155,43 +157,55 @@ class Duplicates(Decision):
             open_ = open_[~repeats]
         return stays, kinds
 
-    def _verdicts(self, clips: _Clips, roots: Ints, origins: Ints) -> pa.Table:
-        """Return one row per new clip; ``origins`` holds the dataset of each clip, the last one being the new one."""
+    def _verdicts(self, clips: _Clips, roots: Ints) -> Stream:
+        """Return one row per new clip, in plan order."""
         stays, kinds = self._choose(clips, roots)
-        new = np.flatnonzero(~clips.is_earlier)
-        repeated = stays[new] != new
-        repeats = new[repeated]
+        # By name, as it is written into the rows: their bytes must not depend on where the datasets are.
+        names = [Dataset.open(folder).info.name for folder in self.against]
+        first = int(np.count_nonzero(clips.is_earlier))
+
+        def read() -> Iterator[pa.RecordBatch]:
+            for begin in range(first, len(roots), PART_ROWS):
+                new = np.arange(begin, min(begin + PART_ROWS, len(roots)))
+                yield self._verdicts_on(clips, new, (stays[new], kinds[new], roots[new]), names)
+
+        return Stream(_VERDICT, len(roots) - first, read)
+
+    def _verdicts_on(
+        self, clips: _Clips, new: Ints, decided: tuple[Ints, Kinds, Ints], earlier: Sequence[str]
+    ) -> pa.RecordBatch:
+        """Return the verdicts on some clips by what they duplicate, how they match, and the first of their cluster."""
+        stays, kinds, roots = decided
+        repeated = stays != new
         place = pa.array(np.cumsum(repeated) - 1, mask=~repeated)
         nothing = pa.scalar(None, pa.string())
-        values, limits, details = self._numbers(clips, (repeats, stays[repeats]), kinds[repeats], origins)
-        return pa.table(
-            {
-                "clip_id": clips.ids.take(new),
-                "status": pc.if_else(repeated, "rejected", "kept"),
-                "reason": pc.if_else(repeated, "duplicate", nothing),
-                "detail": pa.array(details, pa.string()).take(place),
-                "decided_value": pa.array(values, pa.float64()).take(place),
-                "decided_limit": pa.array(limits, pa.float64()).take(place),
-                "duplicate_of": pc.if_else(repeated, clips.ids.take(stays[new]), nothing),
-                "duplicate_kind": pa.array([_KINDS[kind] for kind in kinds[repeats]], pa.string()).take(place),
-                "duplicate_distance": pa.array(values, pa.float64()).take(place),
-                "cluster": clips.ids.take(roots[new]),
-            }
-        )
+        values, limits, details = self._numbers(clips, (new[repeated], stays[repeated]), kinds[repeated], earlier)
+        columns = {
+            "clip_id": clips.names(new),
+            "status": pc.if_else(repeated, "rejected", "kept"),
+            "reason": pc.if_else(repeated, "duplicate", nothing),
+            "detail": pa.array(details, pa.string()).take(place),
+            "decided_value": pa.array(values, pa.float64()).take(place),
+            "decided_limit": pa.array(limits, pa.float64()).take(place),
+            "duplicate_of": pc.if_else(repeated, clips.names(stays), nothing),
+            "duplicate_kind": pa.array([_KINDS[kind] for kind in kinds[repeated]], pa.string()).take(place),
+            "duplicate_distance": pa.array(values, pa.float64()).take(place),
+            "cluster": clips.names(roots),
+        }
+        return pa.RecordBatch.from_pydict(columns, schema=_VERDICT)
 
     def _numbers(
-        self, clips: _Clips, pairs: Pairs, kinds: Ints, origins: Ints
+        self, clips: _Clips, pairs: Pairs, kinds: Kinds, earlier: Sequence[str]
     ) -> tuple[list[float], list[float], list[str]]:
         """Return value, limit and detail of the rejection of each clip on the left of ``pairs``."""
         distances = frame_distances(clips.hashes, pairs, self.min_frames)
         errors = np.zeros(len(kinds))
-        # By name, as it is written into the rows: their bytes must not depend on where the datasets are.
-        earlier = [Dataset.open(folder).info.name for folder in self.against]
         if clips.fingerprints:
             by_audio = np.isin(kinds, (_FRAMES_AND_AUDIO, _AUDIO))
             errors[by_audio] = clips.fingerprints.errors(_where(by_audio, pairs))
         values, limits, details = [], [], []
-        for other, kind, distance, error in zip(pairs[1], kinds, distances, errors, strict=True):
+        names = clips.names(pairs[1]).to_pylist()
+        for other, name, kind, distance, error in zip(pairs[1], names, kinds, distances, errors, strict=True):
             bits = self.max_distance_with_audio if kind == _FRAMES_AND_AUDIO else self.max_distance
             frames = f"mean frame distance {distance:.2f} <= {bits:g} bits"
             audio = f"audio error {error:.3f} <= {self.max_audio_error:g}"
@@ -201,8 +215,7 @@ class Duplicates(Decision):
                 _FRAMES_AND_AUDIO: (distance, bits, f"{frames}, {audio}"),
                 _AUDIO: (error, self.max_audio_error, audio),
             }[kind]
-            name = clips.ids[other]
-            origin = f"; {name} is in {earlier[origins[other]]}" if clips.is_earlier[other] else ""
+            origin = f"; {name} is in {earlier[clips.origins[other]]}" if clips.is_earlier[other] else ""
             values.append(float(value))
             limits.append(limit)
             details.append(f"{words} with {name}{origin}")
@@ -210,27 +223,44 @@ class Duplicates(Decision):
 
 
 class _Clips:
-    """Columns of the clips to compare, those of earlier datasets first."""
+    """Columns of the kept clips of ``datasets``, each of them read part by part; the last one has the new clips."""
 
-    def __init__(self, table: pa.Table, is_earlier: Flags, settings: Duplicates) -> None:
-        self.ids = table["clip_id"].combine_chunks()
-        self.is_earlier = is_earlier
+    def __init__(self, datasets: Sequence[Iterable[pa.RecordBatch]], settings: Duplicates) -> None:
+        self.fingerprints = AudioFingerprints(settings.min_audio_values) if settings.audio != "off" else None
+        # An empty one, so that each column has a part.
+        parts, counts = [_ClipPart(_EMPTY, settings)], []
+        for dataset in datasets:
+            first = len(parts)
+            for table in in_parts(dataset):
+                kept = _columns_of(table.filter(pc.equal(table["status"], "kept")))
+                parts.append(_ClipPart(kept, settings))
+                if self.fingerprints:
+                    self.fingerprints.add(kept["audio_fingerprint"])
+            counts.append(sum(len(part.ids) for part in parts[first:]))
+        self.origins = np.repeat(np.arange(len(datasets), dtype=np.int16), counts)
+        """Number of each clip's dataset."""
+        self.is_earlier: Flags = self.origins < len(datasets) - 1
+        self._ids = pa.concat_arrays([part.ids for part in parts])
         # Clips of equal bytes have the same number; a file of unknown bytes is like no other.
-        digests = table["source_sha256"].combine_chunks().dictionary_encode()
-        self.files: Ints = pc.fill_null(digests.indices, -1).to_numpy().astype(np.int64)
-        unknown = np.flatnonzero(self.files < 0)
+        self.files = first_of_equal(np.concatenate([part.digests for part in parts]))
+        unknown = np.flatnonzero(np.concatenate([part.is_unknown for part in parts]))
         self.files[unknown] = -1 - unknown
-        self.durations: Floats = table["duration_s"].to_numpy()
-        self.hashes, self.frames = parse_hashes(table["frame_hash"].to_pylist())
-        self.still: Flags = still_clips(self.hashes, settings.max_distance)
-        self.fingerprints = None
-        if settings.audio != "off":
-            self.fingerprints = AudioFingerprints(table["audio_fingerprint"], settings.min_audio_values)
-        self._has_audio = pc.fill_null(table["has_audio"], False).to_numpy()
-        sides = (pc.fill_null(table[name], 0).to_numpy() for name in ("width", "height"))
-        self._pixels: Ints = np.prod(list(sides), axis=0)
-        bits = pc.fill_null(table["source_bytes"], 0).to_numpy() / self.durations
-        self._bits: Floats = np.nan_to_num(bits, posinf=0)
+        self.durations: Floats = np.concatenate([part.durations for part in parts])
+        self.frames: Ints = np.concatenate([part.frames for part in parts])
+        self.still: Flags = np.concatenate([part.still for part in parts])
+        self._qualities = np.concatenate([part.qualities for part in parts], axis=1)
+        self.hashes: Hashes = np.zeros((len(self.frames), max(part.hashes.shape[1] for part in parts)), np.uint64)
+        row = 0
+        for part in parts:
+            count, width = part.hashes.shape
+            self.hashes[row : row + count, :width] = part.hashes
+            row += count
+            # Freed one by one, as the hashes are most of what a clip has in memory.
+            part.hashes = self.hashes[:0]
+
+    def names(self, rows: Ints) -> pa.Array:
+        """Return the ids of clips."""
+        return self._ids.take(pa.array(rows)).cast(pa.string())
 
     def same_files(self) -> Pairs:
         """Return pairs of each clip and the next one with the same SHA-256."""
@@ -241,13 +271,39 @@ class _Clips:
     def best_first(self, roots: Ints) -> Ints:
         """Return the clips of clusters of at least two, by cluster, the best clip first."""
         rows: Ints = np.flatnonzero(np.bincount(roots, minlength=len(roots))[roots] > 1)
-        quality = (self.is_earlier, self._has_audio, self._pixels, self._bits)
-        falling = [-column[rows].astype(np.float64) for column in quality]
+        falling = [-column[rows].astype(np.float64) for column in (self.is_earlier, *self._qualities)]
         # lexsort takes its last key first.
         return rows[np.lexsort((rows, *reversed(falling), roots[rows]))]
 
 
 _COLUMNS = ("clip_id", "status", *Duplicates.reads)
+_EMPTY = pa.schema([vidal.clip.schema().field(name) for name in _COLUMNS]).empty_table()
+_VERDICT = pa.schema([
+    *((name, pa.string()) for name in ("clip_id", "status", "reason", "detail")),
+    *((name, pa.float64()) for name in ("decided_value", "decided_limit")),
+    *((name, pa.string()) for name in ("duplicate_of", "duplicate_kind")),
+    ("duplicate_distance", pa.float64()), ("cluster", pa.string()),
+])  # fmt: skip
+
+
+class _ClipPart:
+    """Columns of some clips, in their order."""
+
+    def __init__(self, table: pa.Table, settings: Duplicates) -> None:
+        # Large, as the ids of a hundred million clips exceed 32-bit offsets.
+        self.ids = table["clip_id"].cast(pa.large_string()).combine_chunks()
+        self.is_unknown: Flags = table["source_sha256"].is_null().to_numpy()
+        self.digests = digests_of(pc.fill_null(table["source_sha256"], "").to_pylist())
+        self.durations: Floats = table["duration_s"].to_numpy()
+        self.hashes, self.frames = parse_hashes(table["frame_hash"].to_pylist())
+        self.still: Flags = still_clips(self.hashes, settings.max_distance)
+        has_audio, width, height, source_bytes = (
+            pc.fill_null(table[name].cast(pa.int64()), 0).to_numpy()
+            for name in ("has_audio", "width", "height", "source_bytes")
+        )
+        bits = np.nan_to_num(source_bytes / self.durations, posinf=0)
+        self.qualities: Floats = np.stack([has_audio, width * height, bits])
+        """(3, clips): what makes a clip better than another, the most important first."""
 
 
 def _where(chosen: Flags | Ints, pairs: Pairs) -> Pairs:
@@ -255,18 +311,16 @@ def _where(chosen: Flags | Ints, pairs: Pairs) -> Pairs:
 
 
 def _columns_of(table: pa.Table) -> pa.Table:
-    schema = vidal.clip.schema()
-    return table.select(_COLUMNS).cast(pa.schema([schema.field(name) for name in _COLUMNS]))
+    return table.select(_COLUMNS).cast(_EMPTY.schema)
 
 
-def _kept_clips(folder: str) -> pa.Table:
-    """Return the kept clips of an earlier dataset, in the order of its shards."""
+def _rows_of(folder: str) -> Iterator[pa.RecordBatch]:
+    """Yield the rows of an earlier dataset, in the order of its shards."""
     try:
         dataset = Dataset.open(folder)
     except SourceError as error:
         raise SourceError(f"duplicates: against: {error}") from None
-    # The status is filtered shard by shard, so that rejected rows of a large dataset are never all in memory.
-    tables = [_columns_of(table.filter(pc.equal(table["status"], "kept"))) for table in dataset.tables(list(_COLUMNS))]
-    if not tables:
+    if not dataset.committed():
         raise SourceError(f"duplicates: against: {folder} has no shard yet")
-    return pa.concat_tables(tables)
+    for table in dataset.tables(list(_COLUMNS)):
+        yield from table.to_batches()

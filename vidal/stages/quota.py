@@ -13,6 +13,7 @@ from pydantic import Field
 import vidal.clip
 from vidal.dataset.dataset import Dataset
 from vidal.errors import SourceError
+from vidal.rows import Spill, TableLike
 from vidal.stage import Decision
 
 
@@ -48,7 +49,7 @@ class Quota(Decision):
     def after(self, earlier: Sequence[str]) -> Self:
         return self.model_copy(update={"against": [*self.against, *earlier]})
 
-    def decide(self, rows: pa.Table) -> pa.Table:
+    def decide(self, rows: TableLike) -> Spill:
         (rank_column,) = self.columns
         read = ["clip_id", "status", *self.reads]
         counts: Counter[Hashable] = Counter()
@@ -57,24 +58,30 @@ class Quota(Decision):
                 counts.update(key for _, key in self._kept(Dataset.open(folder).rows(read)) if key is not None)
             except SourceError as error:
                 raise SourceError(f"{self.step_name()}: against: {error}") from None
-        decided = []
-        for clip_id, key in self._kept(rows.select(read).to_pylist()):
-            rank = None
-            if key is not None:
-                counts[key] += 1
-                rank = counts[key]
-            row: dict[str, Any] = {"clip_id": clip_id, rank_column: rank, "status": "kept"}
-            if rank is not None and rank > self.most:
-                row |= {
-                    "status": "rejected", "reason": self.reason, "decided_value": float(rank),
-                    "decided_limit": float(self.most), "detail": f"clip {rank} of {self.group} > {self.most}",
-                }  # fmt: skip
-            decided.append(row)
         # With types, as columns of nulls alone would have none.
         known = vidal.clip.schema()
         names = ("clip_id", "status", "reason", "detail", "decided_value", "decided_limit")
-        fields = [*(known.field(name) for name in names), pa.field(rank_column, pa.int64())]
-        return pa.Table.from_pylist(decided, schema=pa.schema(fields))
+        schema = pa.schema([*(known.field(name) for name in names), pa.field(rank_column, pa.int64())])
+        decided = Spill(schema)
+        for batch in rows.to_batches():
+            ranked = [self._ranked(clip_id, key, counts) for clip_id, key in self._kept(batch.select(read).to_pylist())]
+            decided.add(pa.Table.from_pylist([row | {rank_column: rank} for row, rank in ranked], schema=schema))
+        return decided
+
+    def _ranked(
+        self, clip_id: str, key: Hashable | None, counts: Counter[Hashable]
+    ) -> tuple[dict[str, Any], int | None]:
+        """Count a clip; return its row and its rank."""
+        row: dict[str, Any] = {"clip_id": clip_id, "status": "kept"}
+        if key is None:
+            return row, None
+        counts[key] += 1
+        if (rank := counts[key]) > self.most:
+            row |= {
+                "status": "rejected", "reason": self.reason, "decided_value": float(rank),
+                "decided_limit": float(self.most), "detail": f"clip {rank} of {self.group} > {self.most}",
+            }  # fmt: skip
+        return row, rank
 
     def _kept(self, rows: Iterable[dict[str, Any]]) -> Iterator[tuple[str, Hashable | None]]:
         """Yield the id and the group of each kept clip."""

@@ -16,11 +16,11 @@ from vidal.commands import app
 from vidal.dataset.dataset import Dataset
 from vidal.dataset.removals import Removals
 from vidal.dataset.remove import remove
-from vidal.dataset.rows import whole
 from vidal.engine.local import InProcessEngine
 from vidal.errors import OutputError, SourceError
 from vidal.export.export import vidal_annotation, write_joint, write_open_clip, write_vidal_json
 from vidal.recipe import check
+from vidal.rows import whole
 
 
 @pytest.fixture(scope="module")

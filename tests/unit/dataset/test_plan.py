@@ -11,10 +11,10 @@ import pytest
 from vidal.dataset import plan as plans
 from vidal.dataset import planning
 from vidal.dataset.plan import Plan
-from vidal.dataset.rows import whole
 from vidal.dataset.storage import Storage
 from vidal.dataset.tars import KEY_PATTERN
-from vidal.errors import StorageError
+from vidal.errors import RecipeError, StorageError
+from vidal.rows import Stream, whole
 from vidal.sources.normalise import normalise
 
 
@@ -116,6 +116,34 @@ def test_a_decision_sets_what_it_names_and_nothing_else() -> None:
     untouched = [name for name in plan.column_names if name not in ("status", "duplicate_of", "cluster")]
     assert after.select(untouched) == plan.select(untouched)
     assert plans.decide(plan, decided.slice(0, 0)) == plan
+
+
+def _in_batches(table: pa.Table, size: int) -> Stream:
+    return Stream(table.schema, table.num_rows, lambda: table.to_batches(max_chunksize=size))
+
+
+@pytest.mark.parametrize("plan_rows", [1, 7, 100])
+@pytest.mark.parametrize("decided_rows", [1, 10, 100])
+@pytest.mark.parametrize("named", [[], [0], [99], [3, 4, 5, 50, 98], list(range(100)), list(range(0, 100, 3))])
+def test_a_decision_that_is_read_part_by_part_sets_what_one_in_memory_does(
+    plan_rows: int, decided_rows: int, named: list[int]
+) -> None:
+    plan = whole(planning.make(normalise(pa.Table.from_pylist(urls(100)), "h"), shard_size=8, seed=0))
+    statuses = ["rejected" if n % 2 else None for n in named]
+    columns = {"clip_id": plan["clip_id"].take(pa.array(named, pa.int64())), "status": pa.array(statuses, pa.string())}
+    decided = pa.table(columns)
+    after = whole(plans.decide(_in_batches(plan, plan_rows), _in_batches(decided, decided_rows)))
+    assert after == whole(plans.decide(plan, decided))
+    found = [(n, status) for n, status in enumerate(after["status"].to_pylist()) if status]
+    assert found == [(n, "rejected") for n in named if n % 2]
+
+
+@pytest.mark.parametrize("named", [[50, 3], [99, 0], [3, 3]])
+def test_a_decision_that_is_read_part_by_part_in_another_order_is_refused(named: list[int]) -> None:
+    plan = whole(planning.make(normalise(pa.Table.from_pylist(urls(100)), "h"), shard_size=8, seed=0))
+    decided = pa.table({"clip_id": plan["clip_id"].take(pa.array(named)), "status": ["rejected"] * len(named)})
+    with pytest.raises(RecipeError, match="a decision's clips are not in plan order"):
+        whole(plans.decide(_in_batches(plan, 7), _in_batches(decided, 1)))
 
 
 def test_a_plan_that_the_storage_does_not_give_is_an_error_of_the_storage(tmp_path: Path) -> None:

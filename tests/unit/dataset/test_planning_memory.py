@@ -11,13 +11,13 @@ import pytest
 _PLAN = """
 import resource, sys
 from pathlib import Path
-from vidal import listing
-from vidal.dataset import plan, planning, rows
+from vidal import listing, rows
+from vidal.dataset import plan, planning
 from vidal.dataset.storage import Storage
 from vidal.sources.list import ListSource
 
 # Small, so that a small list has many of them.
-listing.PART_ROWS = rows._PART_ROWS = planning._BUCKET_ROWS = 4_000
+listing.PART_ROWS = rows.PART_ROWS = planning._BUCKET_ROWS = 4_000
 made = planning.make(ListSource(list=sys.argv[1]).candidates(), shard_size=128, seed=0)
 plan.write(Storage(str(Path(sys.argv[1]).parent)), made, 128)
 print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024)

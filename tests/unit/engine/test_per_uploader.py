@@ -19,6 +19,7 @@ from vidal.engine.refilter import NOT_PROCESSED, refilter
 from vidal.errors import RecipeError
 from vidal.recipe import load
 from vidal.record import from_row, to_row
+from vidal.rows import whole
 from vidal.stages.per_uploader import PerUploader
 
 UPLOADERS = ["ann", "bob", "ann", "", "ann", "bob", "", "ann", "cid", "bob", "", "ann", "ann"]
@@ -49,7 +50,7 @@ def decided(limit: int, *given: dict[str, Any]) -> list[tuple[Any, Any, Any]]:
     import pyarrow as pa
 
     made = [to_row(from_row({"clip_id": str(n), "status": "kept", **row})) for n, row in enumerate(given)]
-    table = PerUploader(max_clips=limit).decide(pa.Table.from_pylist(made, schema=vidal.clip.schema()))
+    table = whole(PerUploader(max_clips=limit).decide(pa.Table.from_pylist(made, schema=vidal.clip.schema())))
     return [(row["clip_id"], row["status"], row["uploader_rank"]) for row in table.to_pylist()]
 
 

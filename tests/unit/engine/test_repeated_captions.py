@@ -15,6 +15,7 @@ from vidal.dataset.verify import verify
 from vidal.engine.local import InProcessEngine
 from vidal.engine.refilter import refilter
 from vidal.record import from_row, to_row
+from vidal.rows import whole
 from vidal.stages.repeated_captions import RepeatedCaptions
 
 TITLES = ["A dog runs.", "a dog runs", "", "A cat sits.", "A DOG, runs!", "A dog runs.", "", "A dog ran."]
@@ -64,5 +65,5 @@ def test_captions_are_the_same_whose_words_are(first: str | None, second: str | 
     made = [
         to_row(from_row({"clip_id": str(n), "status": "kept", "caption": c})) for n, c in enumerate((first, second))
     ]
-    table = RepeatedCaptions(max_repeats=1).decide(pa.Table.from_pylist(made, schema=vidal.clip.schema()))
+    table = whole(RepeatedCaptions(max_repeats=1).decide(pa.Table.from_pylist(made, schema=vidal.clip.schema())))
     assert table["status"].to_pylist() == ["kept", "rejected" if same else "kept"]

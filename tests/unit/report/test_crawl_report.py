@@ -18,11 +18,11 @@ from vidal.clip import SCHEMA_VERSION, Clip, manifest_schema
 from vidal.dataset import manifest, planning
 from vidal.dataset import plan as plans
 from vidal.dataset.dataset import Dataset, DatasetInfo, write_info
-from vidal.dataset.rows import whole
 from vidal.dataset.storage import Storage
 from vidal.report.by import By
 from vidal.report.crawl import Failure, failures_text, shown_name
 from vidal.report.summary import Status, crawls_of
+from vidal.rows import whole
 
 EVIL = "<script>alert(1)</script>\x1b[31m\u202e[bold]"
 AT = {"crawled_at": "2026-11-26T12:00:00Z"}

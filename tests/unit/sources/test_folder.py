@@ -13,8 +13,8 @@ from tests.runs import PAINT, SAME_TITLE, SHADE, command
 from vidal.crawl.files import path_of
 from vidal.dataset.dataset import Dataset
 from vidal.dataset.plan import notes_of
-from vidal.dataset.rows import whole
 from vidal.errors import SourceError
+from vidal.rows import whole
 from vidal.sources.folder import FolderSource
 
 

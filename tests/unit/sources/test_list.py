@@ -13,12 +13,12 @@ from tests.runs import PAINT, command, rows, run
 from tests.unit.sources.written import Row, write
 from vidal.dataset.dataset import Dataset
 from vidal.dataset.plan import notes_of
-from vidal.dataset.rows import whole
 from vidal.dataset.tars import KEY_PATTERN
 from vidal.engine.local import InProcessEngine
 from vidal.errors import SourceError
 from vidal.reader.where import matching
 from vidal.recipe import check
+from vidal.rows import whole
 from vidal.sources.cells import split_hashtags
 from vidal.sources.list import ListSource
 

@@ -10,10 +10,10 @@ import pytest
 
 from tests.runs import PAINT, SHADE, TROUBLE, rows, run, write_recipe
 from tests.unit.sources.written import Row, write
-from vidal.dataset.rows import whole
 from vidal.engine.local import InProcessEngine
 from vidal.errors import SourceError
 from vidal.recipe import check
+from vidal.rows import whole
 from vidal.sources.dataset import DatasetSource
 
 

@@ -10,6 +10,7 @@ import pyarrow as pa
 import vidal.clip
 from tests.toys import Pixels, clip_of
 from vidal.record import to_row
+from vidal.rows import whole
 from vidal.stages.duplicates import Duplicates
 from vidal.stages.fingerprints import Fingerprints
 
@@ -40,7 +41,7 @@ def table_of(rows: list[Row]) -> pa.Table:
 
 
 def decide(rows: list[Row], **settings: Any) -> dict[str, Row]:
-    return {row["clip_id"]: row for row in Duplicates(**settings).decide(table_of(rows)).to_pylist()}
+    return {row["clip_id"]: row for row in whole(Duplicates(**settings).decide(table_of(rows))).to_pylist()}
 
 
 def duplicates_in(rows: list[Row], **settings: Any) -> dict[str, tuple[str, str]]:

@@ -11,8 +11,8 @@ import pytest
 
 from vidal.clip import Clip
 from vidal.dataset import planning
-from vidal.dataset.rows import whole
 from vidal.record import from_row
+from vidal.rows import whole
 from vidal.sources.folder import FolderSource
 from vidal.sources.list import ListSource
 from vidal.sources.source import Source

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 import tempfile
 from collections.abc import Callable, Iterable, Iterator
@@ -12,7 +13,8 @@ import pyarrow as pa
 
 from vidal.errors import storage_errors
 
-_PART_ROWS = 50_000
+PART_ROWS = 50_000
+"""Number of rows that are handled at once."""
 
 
 class TableLike(Protocol):
@@ -59,7 +61,7 @@ class Spill:
         self._waiting.append(rows)
         self._waiting_rows += rows.num_rows
         self.num_rows += rows.num_rows
-        if self._waiting_rows >= _PART_ROWS:
+        if self._waiting_rows >= PART_ROWS:
             self._flush()
 
     def _flush(self) -> None:
@@ -114,3 +116,8 @@ def in_groups(batches: Iterable[pa.RecordBatch], sizes: Iterable[int]) -> Iterat
         group, rest = table.slice(0, size), table.slice(size)
         yield group
         waiting, count = [batch for batch in rest.to_batches() if batch.num_rows], rest.num_rows
+
+
+def in_parts(batches: Iterable[pa.RecordBatch]) -> Iterator[pa.Table]:
+    """Collect small batches to tables of `PART_ROWS` rows, in one piece each."""
+    return (table.combine_chunks() for table in in_groups(batches, itertools.repeat(PART_ROWS)))
