@@ -40,6 +40,11 @@ _WORDS = [
 ]
 _URL = re.compile(r"(?:https?:)?(?://)?(?:www\.)?creativecommons\.org/(licenses|publicdomain)/([a-z+-]+)(?:/[\w./-]*)?")
 _CODE = re.compile(r"(cc)?(by)?(nc)?(sa|nd)?v?([1-4](?:\.[0-9])?)?")
+_VERSION = re.compile(r"(?<![\d.])(?:1\.0|2\.[05]|[34]\.0)(?![\d.])")
+_PUBLIC_DOMAIN = {
+    "cc0": "https://creativecommons.org/publicdomain/zero/1.0/",
+    "public-domain": "https://creativecommons.org/publicdomain/mark/1.0/",
+}
 _FILLER = re.compile(
     "a|allowed|an|and|cc|certification|code|commons|creative|dedication|deed|generic|igo|international|is|"
     "legalcode|licence|licences|license|licensed|licenses|public|reuse|the|this|under|universal|unported|work"
@@ -68,6 +73,23 @@ def licence_name(text: str | None) -> str | None:
         if (name := _part_name(part)) != "":
             found.add(name)
     return found.pop() if len(found) == 1 else None
+
+
+def licence_version(text: str | None) -> str | None:
+    """Return the version of a Creative Commons licence, such as ``3.0``; None for any other text, or without one."""
+    name = licence_name(text)
+    if name is None or not name.startswith("cc-by"):
+        return None
+    versions = set(_VERSION.findall(unicodedata.normalize("NFKC", text or "")))
+    return versions.pop() if len(versions) == 1 else None
+
+
+def licence_url(text: str | None) -> str | None:
+    """Return the address of a licence's text; None for one without a name, or that has several versions."""
+    name, version = licence_name(text), licence_version(text)
+    if name is not None and version is not None:
+        return f"https://creativecommons.org/licenses/{name.removeprefix('cc-')}/{version}/"
+    return _PUBLIC_DOMAIN.get(name or "")
 
 
 def _url_name(folder: str, code: str) -> str | None:

@@ -148,6 +148,7 @@ NEEDS = {
     "README.md": "readme",
     "docs/adding-a-stage.md": "place",
     "docs/crawling.md": "crawling",
+    "docs/export.md": "sample",
     "docs/manifest.md": "sample",
     "docs/reading.md": "sample",
     "docs/revisions.md": "revisions",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import re
 from pathlib import Path
 
 import numpy as np
@@ -16,6 +17,7 @@ from PIL import Image
 from tests.conftest import ROOT
 from tests.runs import command
 from tests.text_error import character_error_rate, word_error_rate
+from tools import sample_documents
 from vidal.caption.labels import with_article
 from vidal.models.classifier import EFFICIENTNET_LITE0, ImageNetClassifier
 from vidal.stages.text.frame_captions import FrameCaptions
@@ -36,6 +38,16 @@ def test_every_candidate_ends_as_the_sample_list_expects(manifest: pd.DataFrame,
 def test_every_dropped_row_says_where_and_by_what_number(manifest: pd.DataFrame) -> None:
     dropped = manifest[manifest["status"] != "kept"]
     assert dropped[["stage", "reason", "detail"]].notna().all(axis=None)
+
+
+def test_the_documents_of_the_sample_are_those_that_are_kept(sample_dataset: Path) -> None:
+    def masked(data: bytes) -> str:
+        # Another machine's depth and infrared differ in their last bits.
+        return re.sub(r'("(?:sha256|contentSize)": )"[^"]*"', r"\1…", data.decode())
+
+    kept = {path.name: masked(path.read_bytes()) for path in sample_documents.FOLDER.iterdir()}
+    made = {name: masked(data) for name, data in sample_documents.documents(str(sample_dataset)).items()}
+    assert kept == made, "run `python -m tools.sample_documents` on the dataset of `make build-shards`"
 
 
 def test_the_dataset_keeps_its_promises(sample_dataset: Path) -> None:

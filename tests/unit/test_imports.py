@@ -64,7 +64,7 @@ MAY_IMPORT = {
     "modality": ["errors", "work"],
     "dataset": ["errors", "rows", "extras", "arrow_types", "work", "listing", "clip", "record", "modality"],
     "reader": ["errors", "clip", "record", "modality", "dataset"],
-    "export": ["errors", "clip", "record", "modality", "dataset", "reader"],
+    "export": ["errors", "licences", "clip", "record", "modality", "dataset", "reader"],
     "webdataset": ["errors", "modality", "dataset", "export"],
     "media": ["errors", "process", "work", "clip"],
     "caption": ["errors", "clip", "stage"],

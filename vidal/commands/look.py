@@ -119,6 +119,9 @@ class ExportFormat(StrEnum):
     joint = "joint"
     open_clip = "open-clip"
     vidal_json = "vidal-json"
+    croissant = "croissant"
+    licences = "licences"
+    training_summary = "training-summary"
 
 
 def _export_format(text: str) -> ExportFormat:
@@ -134,13 +137,14 @@ def _export_format(text: str) -> ExportFormat:
 @command()
 def export(
     directory: DirArgument,
-    out: Annotated[str, typer.Option(help="Folder to write tars to, or file for vidal-json.")],
+    out: Annotated[str, typer.Option(help="Folder to write to, or file for vidal-json and croissant.")],
     format: Annotated[
         ExportFormat,
         typer.Option(
             parser=_export_format,
-            metavar="joint|open-clip|vidal-json",
-            help="One tar per shard with all modalities; frame-caption pairs for open_clip; VIDAL-10M's JSON.",
+            metavar="|".join(ExportFormat),
+            help="One tar per shard with all modalities; frame-caption pairs for open_clip; VIDAL-10M's JSON; "
+            "Croissant metadata; ledger of licences and credits; draft of the EU's summary of training content.",
         ),
     ] = ExportFormat.joint,
     where: WhereOption = None,
@@ -150,15 +154,22 @@ def export(
     """Export a dataset to another format; repeating the command resumes an interrupted export."""
     from vidal.dataset.dataset import Dataset
     from vidal.export import export as exports
+    from vidal.export.croissant import write_croissant
+    from vidal.export.licences import write_licences
+    from vidal.export.summary import write_summary
 
     dataset = Dataset.open(directory)
     if format is ExportFormat.joint:
-        result = exports.write_joint(dataset, out, where)
+        show(exports.write_joint(dataset, out, where), as_json)
     elif format is ExportFormat.open_clip:
-        result = exports.write_open_clip(dataset, out, where)
+        show(exports.write_open_clip(dataset, out, where), as_json)
+    elif format is ExportFormat.vidal_json:
+        show(exports.write_vidal_json(dataset, Path(out), where), as_json)
+    elif format is ExportFormat.croissant:
+        show(write_croissant(dataset, out, where), as_json)
     else:
-        result = exports.write_vidal_json(dataset, Path(out), where)
-    show(result, as_json)
+        write = {ExportFormat.licences: write_licences, ExportFormat.training_summary: write_summary}[format]
+        show(write(dataset, out, where, exports.selected_clips(dataset, where)), as_json)
 
 
 @command()
