@@ -23,8 +23,6 @@ def main() -> int:
             played = play(given.seed, number)
         if given.only is not None:
             print("\n".join(played.log))
-        if played.known:
-            print(f"schedule {number} of seed {given.seed} meets the fault that is open: {played.known[0]}")
         if played.faults:
             failed += 1
             print(f"schedule {number} of seed {given.seed}; again: {played.command}")

@@ -8,13 +8,20 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from tests.simulation.scheduler import Process, Task, World
-from tests.simulation.store import Change, Store
+from tests.simulation.store import Change, Store, Version
 from vidal.dataset import lock, manifest
 
 _MANIFEST = re.compile(rf"(?P<folder>.+)/{manifest.FOLDER}/(?P<stem>\d{{6}})\.parquet")
+_LOCK = re.compile(rf"bucket/out/{re.escape(lock.FOLDER)}/")
+"""Of the whole dataset; a growth holds that of the dataset within as well."""
 # By what the documentation promises, not by the setting of the code.
 _STALE_S = 60.0
 _TAR = re.compile(r"(?P<folder>.+)/[a-z]+/(?P<stem>\d{6})\.tar")
+
+
+def _is_commit(version: Version | None) -> bool:
+    """Return whether there is a manifest, and no reservation."""
+    return version is not None and not manifest.is_reservation(version.data)
 
 
 @dataclass(slots=True, eq=False)
@@ -24,16 +31,10 @@ class Checker:
     world: World
     store: Store
     faults: list[str] = field(default_factory=list)
-    known: list[str] = field(default_factory=list)
-    """What is broken by a fault that is known and open."""
     highest: int = 0
     """The number of the last process that has taken the lock: its place in the order of takeovers."""
-    late: set[str] = field(default_factory=set)
-    """Manifests of an earlier owner, let through before the takeover and made after it: what is known not to be exact."""
-    late_count: int = 0
-    """Manifests that an earlier owner has made or deleted so."""
     rewrites: int = 0
-    """Commands begun that change committed files in place: a retry or a removal."""
+    """Commands begun that change committed files in place, a retry or a removal, and commits taken back."""
     unfinished_rewrites: int = 0
     _owners: dict[int, Process] = field(default_factory=dict)
     _released: set[int] = field(default_factory=set)
@@ -48,9 +49,9 @@ class Checker:
 
     def answered(self, task: Task, kind: str, path: str, answer: Any) -> None:
         """See what a process learns of the lock."""
-        if kind == "list" and path.endswith(f"/{lock.FOLDER}"):
+        if kind == "list" and _LOCK.fullmatch(f"{path}/"):
             task.asked = self.highest_in(answer)
-        if kind == "get" and f"/{lock.FOLDER}/" in path:
+        if kind == "get" and _LOCK.match(path):
             process, now_s = task.process, self.world.now_s + task.process.clock_offset_s
             data, first_s, _ = self._looks.get((process, path), (answer.data, now_s, now_s))
             first_s = first_s if data == answer.data else now_s
@@ -64,7 +65,8 @@ class Checker:
     def changed(self, change: Change) -> None:
         """Look at a change at the moment when the store makes it."""
         if f"/{lock.FOLDER}/" in change.path:
-            self._lock_changed(change)
+            if _LOCK.match(change.path):
+                self._lock_changed(change)
             return
         who = f"{change.sender.process.name} (owner {change.sender.owner} of {self.highest})"
         if change.sender.owner == 0:
@@ -75,7 +77,7 @@ class Checker:
             self._manifest_changed(change, who, match["folder"], match["stem"])
         elif match := _TAR.fullmatch(change.path):
             name = f"{match['folder']}/{manifest.FOLDER}/{match['stem']}.parquet"
-            if name in self.store.objects and name not in self.late:
+            if _is_commit(self.store.objects.get(name)):
                 self.fault(f"{who} changes {change.path}, whose manifest is there")
 
     def _lock_changed(self, change: Change) -> None:
@@ -103,20 +105,18 @@ class Checker:
             self.fault(f"{process.name} takes the lock of {before.name} without having watched it for a minute")
 
     def _manifest_changed(self, change: Change, who: str, folder: str, stem: str) -> None:
-        self.late.discard(change.path)
-        is_late = change.sender.owner < self.highest
-        self.late_count += is_late
-        if change.after is None:
+        if not _is_commit(change.after):
+            # Also the one of an earlier owner that came after the next one had looked which shards are left.
+            self.rewrites += _is_commit(change.before)
             return
-        if is_late and change.sender.asked != change.sender.owner:
+        if change.sender.asked != change.sender.owner < self.highest:
             self.fault(f"{who} commits {change.path} though it has lost the lock")
-        if is_late:
-            self.late.add(change.path)
-        elif change.before is not None and "/revisions/" not in change.path:
+        if "/revisions/" in change.path:
+            return
+        if _is_commit(change.before):
             self.fault(f"{who} replaces the manifest {change.path}")
-        elif "/revisions/" not in change.path:
-            for line in self.mixed(folder, stem, change.after.data):
-                self.fault(f"{who} commits {change.path}: {line}")
+        for line in self.mixed(folder, stem, change.after.data):
+            self.fault(f"{who} commits {change.path}: {line}")
 
     def mixed(self, folder: str, stem: str, data: bytes) -> list[str]:
         """Return what does not fit together in a shard whose members lie beside its manifest."""

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import contextlib
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from types import TracebackType
 from typing import Any
 from unittest import mock
 
 from tests.simulation import acts
-from vidal.dataset import lock, manifest, revise, revisions
+from vidal.dataset import commit, lock, manifest, revise, revisions
 from vidal.dataset.commit import ShardWriter
 from vidal.dataset.dataset import Dataset
 from vidal.dataset.lock import OwnerFence
@@ -19,7 +19,7 @@ from vidal.dataset.storage import Storage
 from vidal.engine import refilter
 from vidal.errors import OutputError, StorageError
 
-_create = Storage.create
+_swap = Storage.swap
 _NAME = f"{lock.FOLDER}/run"
 
 
@@ -71,24 +71,49 @@ class UnfencedLock:
 def _commit_tars_last(writer: ShardWriter, metadata: dict[str, str]) -> None:
     """Commit a shard by its manifest first."""
     rows = manifest.to_parquet(writer._clips, writer._extra, metadata)
-    name = manifest.name_of(writer._shard)
-    writer._revoke(name)
-    while writer._storage.create(name, rows) is None:
-        writer._revoke(name)
+    held = commit.revoke(writer._storage, writer._shard)
+    writer._storage.swap(manifest.name_of(writer._shard), rows, str(held))
     for layer, (path, handle, tar) in writer._files.items():
         tar.close()
         handle.close()
         writer._storage.upload(path, f"{layer}/{manifest.stem_of(writer._shard)}.tar")
 
 
-def _create_or_put(storage: Storage, name: str, data: bytes) -> str | None:
-    """Create a file, and a manifest by a plain put."""
-    if not name.startswith(manifest.FOLDER):
-        return _create(storage, name, data)
+def _swap_or_put(storage: Storage, name: str, data: bytes | None, expected: str) -> str | None:
+    """Swap a file, and put a manifest over whatever is there."""
+    if data is None or not name.startswith(manifest.FOLDER) or manifest.is_reservation(data):
+        return _swap(storage, name, data, expected)
     storage._ask_fence()
     with storage.errors(name, writing=True):
         storage.fs.pipe_file(storage.path(name), data)
     return storage.token(name)
+
+
+def _look(storage: Storage, shard: int) -> str | None:
+    """Leave what is in a manifest's place."""
+    return storage.token(manifest.name_of(shard))
+
+
+def _delete(storage: Storage, shard: int) -> str:
+    """Leave nothing in a manifest's place, as it was before there were reservations."""
+    while (token := storage.token(manifest.name_of(shard))) is not None:
+        storage.swap(manifest.name_of(shard), None, token)
+    return ""
+
+
+def _create_or_swap(storage: Storage, name: str, data: bytes | None, expected: str) -> str | None:
+    """Swap a file, and create one where nothing was expected."""
+    if expected or data is None:
+        return _swap(storage, name, data, expected)
+    while (created := storage.create(name, data)) is None:
+        _delete(storage, int(name[-14:-8]))
+    return created
+
+
+@contextlib.contextmanager
+def _deleted() -> Iterator[None]:
+    with mock.patch.object(commit, "revoke", _delete), mock.patch.object(Storage, "swap", _create_or_swap):
+        yield
 
 
 def _living_by_its_clock(storage: Storage, number: int, clock: Any, sleep: Any) -> dict[str, Any] | None:
@@ -125,6 +150,8 @@ class Fault:
     says: str
     among: range = range(1000)
     """The schedules of which one must find it; of whole commands, those alone."""
+    seed: int = 0
+    """One that finds it soon."""
 
 
 _OF_COMMANDS = range(9, 1000, 10)
@@ -132,12 +159,11 @@ FAULTS = {
     "an unfenced lock": Fault(_patched(acts, "Lock", UnfencedLock), "though it has lost the lock"),
     "a fence that nobody asks": Fault(_patched(OwnerFence, "check", lambda fence: None), "replaces .* of owner"),
     "a manifest before its tars": Fault(_patched(ShardWriter, "commit", _commit_tars_last), "is not in the tar"),
-    "a manifest that is put": Fault(_patched(Storage, "create", _create_or_put), "replaces .*manifest"),
-    "a manifest that stays": Fault(
-        _patched(ShardWriter, "_revoke", lambda writer, name: None), "whose manifest is there"
-    ),
+    "a manifest that is put": Fault(_patched(Storage, "swap", _swap_or_put), "replaces .*manifest", seed=1),
+    "a manifest that stays": Fault(_patched(commit, "revoke", _look), "whose manifest is there"),
+    "a manifest that is deleted": Fault(_deleted, "is not in the tar", seed=1),
     "a reader of two revisions": Fault(_patched(Dataset, "_name", _name_in_current), "another revision", _OF_COMMANDS),
-    "an early revision": Fault(_patched(refilter, "begin", _begin_as_current), "a reader sees", _OF_COMMANDS),
+    "an early revision": Fault(_patched(refilter, "begin", _begin_as_current), "a reader sees", _OF_COMMANDS, 4),
     "staleness by two clocks": Fault(_patched(lock, "_living_owner", _living_by_its_clock), "without having watched"),
     "staleness after two beats": Fault(_patched(lock, "STALE_BEATS", 2), "without having watched"),
 }

@@ -28,7 +28,6 @@ class Played:
     seed: int
     number: int
     faults: list[str]
-    known: list[str]
     log: list[str]
 
     @property
@@ -59,7 +58,7 @@ def play(seed: int, number: int) -> Played:
             director(world, store, checker).play()
         except Stuck as error:
             checker.fault(str(error))
-    return Played(seed, number, checker.faults, checker.known, world.log)
+    return Played(seed, number, checker.faults, world.log)
 
 
 class Director:
@@ -104,9 +103,7 @@ class Director:
         self.world.spawn("check", "cat", lambda: acts.check(self.checker))
         self.world.run()
         for process in self.world.processes:
-            # A manifest that is deleted late goes under the eyes of the next owner: known, and never silent.
-            is_known = isinstance(process.error, FileNotFoundError) and self.checker.late_count
-            if process.error is not None and not isinstance(process.error, VidalError) and not is_known:
+            if process.error is not None and not isinstance(process.error, VidalError):
                 where = traceback.extract_tb(process.error.__traceback__)
                 places = (f"{Path(frame.filename).name}:{frame.lineno}" for frame in where if "vidal" in frame.filename)
                 self.checker.fault(f"{process.name} ends with {process.error!r} at {' '.join(places)}")

@@ -191,14 +191,14 @@ class Store:
         found: Version = self.request(kind, path, effect)
         return found
 
-    def below(self, path: str) -> list[str]:
-        """Return the paths of all objects in a folder."""
+    def below(self, path: str) -> dict[str, int]:
+        """Return the paths of all objects in a folder, in order, with their sizes."""
         folder = f"{path.rstrip('/')}/"
 
-        def effect(sender: Sender) -> list[str]:
-            return sorted(name for name in self.objects if name.startswith(folder))
+        def effect(sender: Sender) -> dict[str, int]:
+            return {name: len(self.objects[name].data) for name in sorted(self.objects) if name.startswith(folder)}
 
-        found: list[str] = self.request("list", path, effect)
+        found: dict[str, int] = self.request("list", path, effect)
         return found
 
 
@@ -224,12 +224,13 @@ class SimulatedS3(AbstractFileSystem):  # type: ignore[misc]
 
         return bool(store.request("exists", path, effect))
 
-    def ls(self, path: str, detail: bool = False, **_: Any) -> list[str]:
+    def ls(self, path: str, detail: bool = False, **_: Any) -> list[Any]:
         depth = path.rstrip("/").count("/") + 1
-        names = ("/".join(name.split("/")[: depth + 1]) for name in self.store.below(path))
-        if not (found := list(dict.fromkeys(names))):
+        # A folder has the size of whatever lies in it first, which nobody asks for.
+        found = {"/".join(name.split("/")[: depth + 1]): size for name, size in self.store.below(path).items()}
+        if not found:
             raise FileNotFoundError(path)
-        return found
+        return [{"name": name, "size": size} for name, size in found.items()] if detail else list(found)
 
     def cat_file(self, path: str, start: int | None = None, end: int | None = None, **_: Any) -> bytes:
         return self.store.version("get", path).data[start:end]

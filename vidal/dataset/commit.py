@@ -2,6 +2,10 @@
 
 Tars are written under temporary names while clips come in; `commit` syncs and renames them, then writes the manifest.
 A shard is committed by its manifest: a crash before that leaves the shard unbuilt.
+
+On a local disk a manifest of an earlier owner cannot come late, as the next owner has deleted its temporary file. In an
+object store nobody can call a request back, so a writer first puts a reservation in the manifest's place, before it
+changes a tar, and then replaces its own reservation alone: whoever reserves the shard after it makes its put fail.
 """
 
 from __future__ import annotations
@@ -22,6 +26,23 @@ from vidal.dataset.tars import TarWriter, member_order
 from vidal.dataset.thumbnail import thumbnail
 from vidal.errors import ClipError, StorageError, machine_error
 from vidal.record import json_member
+
+
+def revoke(storage: Storage, shard: int) -> str | None:
+    """Take back the commit of a shard, and any that is still on its way to an object store.
+
+    Returns the token of the reservation that is in the manifest's place; None on a local disk, where nothing is.
+    """
+    name = manifest.name_of(shard)
+    while True:
+        token = storage.token(name)
+        if storage.is_local:
+            if token is None or storage.swap(name, None, token):
+                return None
+            continue
+        data = manifest.reservation()
+        if held := storage.create(name, data) if token is None else storage.swap(name, data, token):
+            return held
 
 
 class ShardWriter:
@@ -102,9 +123,13 @@ class ShardWriter:
                 os.fsync(handle.fileno())
                 handle.close()
         name = manifest.name_of(self._shard)
+        if not self._files:
+            # Nothing but the manifest changes: a revision's would be lost with a crash, as nothing builds it again.
+            self._storage.write(name, rows)
+            return
         # Of a shard that is rewritten the commit is revoked before its tars change. A crash from here on costs a shard
         # that is built again; the other order could leave a manifest that speaks of other tars.
-        self._revoke(name)
+        held = revoke(self._storage, self._shard)
         for layer, (path, _, _) in self._files.items():
             final = f"{layer}/{manifest.stem_of(self._shard)}.tar"
             if self._storage.is_local:
@@ -114,14 +139,11 @@ class ShardWriter:
                 path.unlink()
         # The files have their final names: nothing is left for `__exit__` to delete.
         self._files.clear()
-        # A manifest is only ever created. Where one has come in between, it is that of a writer who was late on S3, and
-        # speaks of tars that are replaced by now; or this one is late, which every call here says by an error.
-        while self._storage.create(name, rows) is None:
-            self._revoke(name)
-
-    def _revoke(self, name: str) -> None:
-        while (token := self._storage.token(name)) is not None:
-            self._storage.swap(name, None, token)
+        if (self._storage.create(name, rows) if held is None else self._storage.swap(name, rows, held)) is None:
+            place = f"{self._storage.address}/{name}"
+            if self._storage.fence is not None:
+                self._storage.fence.check()
+            raise StorageError(f"{place}: another process writes this shard, too; run the same command again")
 
     @contextlib.contextmanager
     def _errors(self) -> Iterator[None]:

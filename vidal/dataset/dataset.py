@@ -55,6 +55,10 @@ class DatasetInfo(BaseModel):
     """For a revision: the folders of the tars that it shares with earlier revisions, by layer."""
 
 
+class UncommittedError(StorageError):
+    """A shard has no manifest, or none any more."""
+
+
 class Dataset:
     """A dataset for reading, complete or still being built.
 
@@ -151,10 +155,22 @@ class Dataset:
         """Return ``manifest/000123.parquet``, or ``revisions/2/manifest/000123.parquet``."""
         return self._name(manifest.name_of(shard))
 
-    def table(self, shard: int, columns: list[str] | None = None) -> pa.Table:
-        """Read the manifest of one shard; raises `SourceError` if it is damaged."""
+    def manifest_bytes(self, shard: int) -> bytes:
+        """Return the manifest file of one shard; raises `UncommittedError` if it has none."""
         name = self.manifest_name(shard)
-        data = self.storage.read(name)
+        try:
+            data = self.storage.read(name)
+        except FileNotFoundError:
+            data = None
+        if data is None or manifest.is_reservation(data):
+            place = f"{self.storage.address}/{name}"
+            raise UncommittedError(f"{place}: another run writes this shard anew; try again once it is done")
+        return data
+
+    def table(self, shard: int, columns: list[str] | None = None) -> pa.Table:
+        """Read the manifest of one shard; raises `SourceError` if it is damaged, and `UncommittedError`."""
+        name = self.manifest_name(shard)
+        data = self.manifest_bytes(shard)
         try:
             return manifest.read(data, columns)
         except (pa.ArrowException, OSError, ValueError) as error:
@@ -166,14 +182,10 @@ class Dataset:
     def tables(self, columns: list[str] | None = None) -> Iterator[pa.Table]:
         """Yield the manifests of all committed shards, in plan order.
 
-        Raises `StorageError` if one is taken back meanwhile.
+        Raises `UncommittedError` if one is taken back meanwhile.
         """
         for shard in self.committed():
-            try:
-                yield self.table(shard, columns)
-            except FileNotFoundError:
-                place = f"{self.storage.address}/{self.manifest_name(shard)}"
-                raise StorageError(f"{place}: another run writes this shard anew; try again once it is done") from None
+            yield self.table(shard, columns)
 
     def rows(self, columns: list[str] | None = None) -> Iterator[dict[str, Any]]:
         """Yield the rows of all committed shards, in plan order."""
@@ -191,7 +203,7 @@ class Dataset:
             return None
         try:
             table = self.table(place.column("shard")[0].as_py())
-        except FileNotFoundError:
+        except UncommittedError:
             return None
         rows: list[dict[str, Any]] = table.filter(pc.equal(table.column("clip_id"), clip_id)).to_pylist()
         return rows[0]
@@ -233,7 +245,9 @@ def tar_name(layer: str, shard: int) -> str:
 
 def committed(storage: Storage) -> list[int]:
     """Return the numbers of the shards that have a manifest."""
-    stems = (name.removesuffix(".parquet") for name in storage.names(manifest.FOLDER) if name.endswith(".parquet"))
+    # Reservations are told by their length, which an object store lists beside the name; a local disk has none.
+    names = storage.names(manifest.FOLDER, min_bytes=0 if storage.is_local else manifest.MIN_BYTES)
+    stems = (name.removesuffix(".parquet") for name in names if name.endswith(".parquet"))
     # From a million shards on, numbers are longer than the zeros that they are padded with.
     return sorted(int(stem) for stem in stems if stem.isdecimal())
 

@@ -1,8 +1,13 @@
-"""Manifest files: Parquet with one row per candidate of a shard. A shard is committed when its manifest exists."""
+"""Manifest files: Parquet with one row per candidate of a shard. A shard is committed when its manifest exists.
+
+In an object store, a shard that is being written has a reservation in its manifest's place: a few random bytes, which
+are shorter than any Parquet file.
+"""
 
 from __future__ import annotations
 
 import io
+import secrets
 from collections.abc import Sequence
 from typing import Any
 
@@ -15,6 +20,9 @@ from vidal.errors import ClipError
 from vidal.record import to_row
 
 FOLDER = "manifest"
+_RESERVATION_BYTES = 10
+MIN_BYTES = 12
+"""The length of the shortest Parquet file: its magic number twice, and the length of its footer."""
 
 _SCHEMA = schema()
 
@@ -28,6 +36,16 @@ def stem_of(shard: int) -> str:
     """Return ``000123``."""
     # Padded with zeros, so that names sorted as text are in the order of the plan.
     return f"{shard:06d}"
+
+
+def reservation() -> bytes:
+    """Return the content of a reservation, which no other one has: an object's token is a hash of its content."""
+    return secrets.token_hex(_RESERVATION_BYTES // 2).encode()
+
+
+def is_reservation(data: bytes) -> bool:
+    """Return whether these are the bytes of a reservation, and of no manifest."""
+    return len(data) == _RESERVATION_BYTES and data.isalnum()
 
 
 def to_parquet(clips: Sequence[Clip], extra: pa.Schema, metadata: dict[str, str]) -> bytes:

@@ -18,7 +18,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from vidal.dataset import manifest, plan, revisions
-from vidal.dataset.commit import ShardWriter
+from vidal.dataset.commit import ShardWriter, revoke
 from vidal.dataset.dataset import Dataset, read_info
 from vidal.dataset.lock import Lock
 from vidal.dataset.members import load_members
@@ -115,7 +115,7 @@ def _parts(dataset: Dataset) -> Iterator[Dataset]:
 def _update_members(revision: Dataset) -> None:
     """Correct the places of a revision's members in the tars of earlier revisions, after these were rewritten."""
     for shard in revision.committed():
-        data = revision.storage.read(revision.manifest_name(shard))
+        data = revision.manifest_bytes(shard)
         rows = manifest.read(data).to_pylist()
         inherited = [layer for layer in revision.info.layers if revision.is_inherited(layer, shard)]
         by_clip: dict[tuple[str, str], list[dict[str, Any]]] = {}
@@ -186,7 +186,7 @@ def _own_layers(dataset: Dataset, shard: int) -> list[str]:
 
 
 def _rewrite(dataset: Dataset, shard: int, ids: set[str]) -> None:
-    data = dataset.storage.read(dataset.manifest_name(shard))
+    data = dataset.manifest_bytes(shard)
     # The writer sets the shard's number itself.
     metadata = {name: value for name, value in manifest.own_metadata(data).items() if name != "shard"}
     own = _own_layers(dataset, shard)
@@ -217,11 +217,11 @@ def _clear_plan(dataset: Dataset, ids: set[str]) -> None:
             outcome = {"status": "rejected", "stage": "remove", "reason": REASON, "detail": "on the list of removals"}
             value = pa.scalar(outcome.get(name), column.type)
             table = table.set_column(table.column_names.index(name), name, pc.if_else(is_removed, value, column))
-    if table.equals(before):
-        return
-    plan.write_cuts(dataset.own_storage, table, dataset.plan.cuts)
-    # A shard that a killed run has packed but not committed is packed again.
+    if not table.equals(before):
+        plan.write_cuts(dataset.own_storage, table, dataset.plan.cuts)
+    # A shard that a killed run has packed but not committed is packed again, and its manifest must not come late.
     shards = pc.unique(table.filter(is_removed)["shard"]).to_pylist()
     for shard in sorted(set(shards) - set(dataset.committed())):
+        revoke(dataset.own_storage, shard)
         for layer in _own_layers(dataset, shard):
             dataset.storage.remove(dataset.tar(layer, shard))

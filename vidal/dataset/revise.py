@@ -47,9 +47,13 @@ def finished(address: str) -> Dataset:
     dataset.own_tars("which vidal does not revise; change them, and index them again")
     if dataset.info.within and not dataset.number:
         raise OutputError(f"{address}: is a phase of a build; name the dataset itself")
-    if len(dataset.committed()) < dataset.info.shards:
-        raise OutputError(f"{address}: not complete yet; run `vidal build` to the end first")
+    _refuse_incomplete(dataset)
     return dataset
+
+
+def _refuse_incomplete(dataset: Dataset) -> None:
+    if len(dataset.committed()) < dataset.info.shards:
+        raise OutputError(f"{dataset.address}: not complete yet; run `vidal build` to the end first")
 
 
 def refuse_revised(dataset: Dataset, command: str) -> None:
@@ -75,10 +79,11 @@ def refuse_listed(base: Dataset, lists: Sequence[str]) -> None:
 
 
 @contextlib.contextmanager
-def locked(base: Dataset, note: Callable[[], str] = str) -> Iterator[None]:
-    """Hold the lock of the whole dataset; ``note`` tells others how far the run is.
+def locked(base: Dataset, note: Callable[[], str] = str) -> Iterator[Dataset]:
+    """Hold the lock of the whole dataset, and give ``base`` as it is now; ``note`` tells others how far the run is.
 
-    Raises `OutputError` if another revision has become current since ``base`` was opened as the current one.
+    Raises `OutputError` if another revision has become current since ``base`` was opened as the current one, or if a
+    run that wrote meanwhile has left it incomplete.
     """
     with Lock(base.storage, note):
         # The next revision would silently lack what that one has.
@@ -86,7 +91,10 @@ def locked(base: Dataset, note: Callable[[], str] = str) -> Iterator[None]:
             raise OutputError(
                 f"{base.storage.address}: revision {now} has become current meanwhile; run the same command again"
             )
-        yield
+        # Opened anew, as a removal may have changed the plan, and a retry that died may have left a shard out.
+        reopened = Dataset.at(base.own_storage)
+        _refuse_incomplete(reopened)
+        yield reopened
 
 
 def begin(

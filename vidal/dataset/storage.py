@@ -101,14 +101,19 @@ class Storage:
         with self.errors(name):
             return bool(self.fs.exists(self.path(name)))
 
-    def names(self, folder: str) -> list[str]:
-        """Return the sorted base names in a folder, without temporary files; empty if there is no such folder."""
+    def names(self, folder: str, *, min_bytes: int = 0) -> list[str]:
+        """Return the sorted base names in a folder, without temporary files; empty if there is no such folder.
+
+        With ``min_bytes``, names of smaller files are left out, which on a local disk takes a look at each file.
+        """
         with self.errors(folder):
             try:
                 # s3fs caches listings, in which another process's commits would be missing.
-                entries = self.fs.ls(self.path(folder), detail=False, refresh=True)
+                entries = self.fs.ls(self.path(folder), detail=min_bytes > 0, refresh=True)
             except (FileNotFoundError, NotADirectoryError):
                 return []
+        if min_bytes:
+            entries = [entry["name"] for entry in entries if entry["size"] >= min_bytes]
         names = (str(entry).rstrip("/").rsplit("/", 1)[-1] for entry in entries)
         return sorted(n for n in names if n and not n.startswith(".") and not n.endswith(TEMPORARY_SUFFIX))
 
@@ -252,6 +257,7 @@ class Storage:
                 return None
         except FileNotFoundError:
             # Deleted by whoever has taken the lock.
+            self._ask_fence()
             return None
         except OSError as error:
             if error.errno not in _NO_LINKS:

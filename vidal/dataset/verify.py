@@ -14,7 +14,7 @@ import pyarrow as pa
 
 from vidal.clip import SCHEMA_VERSION, manifest_schema, schema
 from vidal.dataset import alignment, manifest
-from vidal.dataset.dataset import Dataset
+from vidal.dataset.dataset import Dataset, UncommittedError
 from vidal.dataset.tars import KEY_PATTERN, TarWriter
 from vidal.errors import ClipError, StorageError
 from vidal.record import from_row, to_json
@@ -84,10 +84,10 @@ def verify(dataset: Dataset) -> Iterator[Problem]:
 
 def _verify_shard(dataset: Dataset, shard: int) -> Iterator[Problem]:
     try:
-        data = dataset.storage.read(dataset.manifest_name(shard))
+        data = dataset.manifest_bytes(shard)
         table = manifest.read(data)
         fingerprint = manifest.read_metadata(data).get("fingerprint")
-    except (pa.ArrowException, OSError, ValueError) as error:
+    except (pa.ArrowException, OSError, ValueError, UncommittedError) as error:
         yield Problem(what=f"the manifest cannot be read: {' '.join(str(error).split())[:200]}", shard=shard)
         return
     written, expected = manifest.read_schema(data), manifest_schema(dataset.extra_schema)

@@ -73,7 +73,7 @@ def add(run: Run, path: Path, base: Dataset) -> None:
     layers = recipe.layers()
     if recipe.removals:
         definition["removals"] = added["removals"]
-    with locked(base, run.progress.line):
+    with locked(base, run.progress.line) as base:
         revision = begin(
             base,
             made_by=f"{COMMAND} {path.name}",

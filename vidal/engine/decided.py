@@ -9,8 +9,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 import vidal.clip
-from vidal.dataset import manifest
 from vidal.dataset import plan as plans
+from vidal.dataset.commit import revoke
 from vidal.dataset.dataset import Dataset
 from vidal.dataset.storage import Storage
 from vidal.errors import RecipeError
@@ -82,7 +82,7 @@ def rows_of(earlier: Dataset, columns: Iterable[str]) -> Stream:
 
 
 def uncommit_changed(storage: Storage, plan: TableLike, retried: Collection[str], decision: Decision) -> None:
-    """Delete the manifests of shards in which a retry of other clips changed a decision, so that they are rebuilt."""
+    """Revoke the commits of shards in which a retry of other clips changed a decision, so that they are rebuilt."""
     before = plans.Plan(storage)
     names = ["clip_id", "shard", *(name for name in before.columns if name in (*plans.DECIDED, *decision.columns))]
     changed = {
@@ -91,7 +91,7 @@ def uncommit_changed(storage: Storage, plan: TableLike, retried: Collection[str]
         if old != new and new["clip_id"] not in retried
     }
     for shard in sorted(changed):
-        storage.remove(manifest.name_of(shard))
+        revoke(storage, shard)
 
 
 def _rows(rows: TableLike, names: list[str]) -> Iterator[dict[str, Any]]:

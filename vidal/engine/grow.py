@@ -47,7 +47,7 @@ def grow(run: Run, base: Dataset, source: Sequence[str]) -> None:
     ``run.storage`` is ignored; ``source`` is recorded in the revision. Raises `NothingNewError` if no candidate is new,
     and `VidalError`; shards committed before the error stay, and the same command resumes.
     """
-    with locked(base, run.progress.line):
+    with locked(base, run.progress.line) as base:
         number = revisions.current(base.storage) + 1
         within = base.storage.child(revisions.folder_of(number))
         if (other := read_info(within)) and not other.made_by.startswith(COMMAND):
@@ -106,7 +106,7 @@ def _write(revision: Revision, base: Dataset, grown: Dataset) -> None:
             yield from_row({**dict.fromkeys(extra.names), **{name: row[name] for name in row if name in names}})
 
     for shard in (shard for shard in base.committed() if shard not in committed):
-        data = base.storage.read(base.manifest_name(shard))
+        data = base.manifest_bytes(shard)
         if not manifest.read_schema(data).equals(manifest_schema(extra)):
             # Written with an earlier schema, or from a source without some column.
             data = manifest.to_parquet(list(clips_of(base, shard)), extra, manifest.own_metadata(data))

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from vidal.clip import Clip
-from vidal.dataset.dataset import Dataset
+from vidal.dataset.dataset import Dataset, UncommittedError
 from vidal.dataset.members import load_members
 from vidal.dataset.plan import SOURCE_PLACE
 from vidal.dataset.removals import REASON, tombstone
@@ -34,7 +34,7 @@ class ClipLoader:
         """The clips of a shard, ready for the first stage; those that need no work have a final status already."""
         earlier: dict[str, dict[str, Any]] = {}
         if assignment.again is not None:
-            with contextlib.suppress(FileNotFoundError):
+            with contextlib.suppress(UncommittedError):
                 earlier = {row["clip_id"]: row for row in self._own.table(assignment.shard).to_pylist()}
         for index, row in enumerate(self._plan.rows(assignment.shard)):
             before = earlier.get(row["clip_id"])

@@ -8,6 +8,7 @@ with reason ``not_processed``.
 
 from __future__ import annotations
 
+import contextlib
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -73,6 +74,12 @@ def refilter(address: str, settings: Sequence[str], *, dry_run: bool = False) ->
     Example: ``refilter("data/vidal", ["too_long.max_s=15", "duplicates.max_distance=8"])``.
     """
     current = finished(address)
+    # What decides is read under the lock, as a run that holds it may write any shard anew.
+    with contextlib.nullcontext(current) if dry_run else locked(current) as current:
+        return _refilter(current, settings, dry_run=dry_run)
+
+
+def _refilter(current: Dataset, settings: Sequence[str], *, dry_run: bool) -> Refiltered:
     # Stages did not run for a refilter, so a refilter of a refilter starts from the revision before both.
     base = current
     while base.info.made_by.startswith(_COMMAND) and base.info.revision_of is not None:
@@ -91,13 +98,16 @@ def refilter(address: str, settings: Sequence[str], *, dry_run: bool = False) ->
         return _KEPT if row["status"] == _KEPT else f"{row['stage']}: {row['reason']}"
 
     columns = ["clip_id", "status", "stage", "reason"]
-    # A refilter leaves every row in its place, so rows of the two revisions pair up.
-    pairs = zip(current.rows(columns), base.rows(columns), strict=True)
-    moves = Counter((outcome(old), outcome(new | verdicts.columns.get(new["clip_id"], {}))) for old, new in pairs)
+    moves = Counter[tuple[str, str]]()
+    # A refilter leaves every row in its place, so rows of the two revisions pair up. By number, and not by what is
+    # committed, as a shard that another run writes anew is an error, and none that is left out.
+    for shard in range(base.info.shards):
+        old_rows, rows = (dataset.table(shard, columns).to_pylist() for dataset in (current, base))
+        for old, new in zip(old_rows, rows, strict=True):
+            moves[outcome(old), outcome(new | verdicts.columns.get(new["clip_id"], {}))] += 1
     number, folder = None, None
     if not dry_run and definition != current.info.definition:
-        with locked(current):
-            revision = _write(base, definition, after, changed, verdicts, settings)
+        revision = _write(base, definition, after, changed, verdicts, settings)
         number, folder = revision.number, revision.dataset.manifest_address
     return Refiltered(
         address=current.storage.address, revision=number, manifest=folder,

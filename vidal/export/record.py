@@ -116,6 +116,6 @@ class Claim:
 
 def source_of(dataset: Dataset, shard: int, selected: Collection[str]) -> str:
     """Return a hash of everything that the export of a shard depends on: manifest and selected clip ids."""
-    sha256 = hashlib.sha256(dataset.storage.read(dataset.manifest_name(shard)))
+    sha256 = hashlib.sha256(dataset.manifest_bytes(shard))
     sha256.update("\n".join(selected).encode())
     return sha256.hexdigest()[:16]

@@ -26,7 +26,7 @@ import pyarrow.parquet as pq
 from vidal import modality as modalities
 from vidal.clip import schema
 from vidal.dataset import flags, manifest
-from vidal.dataset.dataset import Dataset
+from vidal.dataset.dataset import Dataset, UncommittedError
 from vidal.dataset.removals import Removals
 from vidal.errors import ClipError, SourceError
 from vidal.reader.offsets import SUM_BYTES, Offsets, Part, neighbours
@@ -275,14 +275,14 @@ class Samples:
 
 def _read_shard(dataset: Dataset, shard: int) -> _Shard | Damage:
     try:
-        data = dataset.storage.read(dataset.manifest_name(shard))
+        data = dataset.manifest_bytes(shard)
         # A changed byte in a compressed page often decodes to another value; only the page's checksum shows it.
         file = pq.ParquetFile(pa.BufferReader(data), page_checksum_verification=True)
         light = [name for name in file.schema_arrow.names if name not in _HEAVY]
         table = manifest.without_categories(file.read(columns=light, use_threads=False))
         table = table.filter(pc.equal(table.column("status"), "kept"))
         members = Part.of(table.column("members").combine_chunks())
-    except (pa.ArrowException, OSError, ValueError, KeyError) as error:
+    except (pa.ArrowException, OSError, ValueError, KeyError, UncommittedError) as error:
         # Returned, not raised: whether damaged shards end a run or are skipped is for the caller to say.
         return Damage(shard=shard, what=f"its manifest cannot be read ({' '.join(str(error).split())[:120]})")
     table = table.drop_columns(["members"]).combine_chunks()

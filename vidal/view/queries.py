@@ -25,9 +25,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from vidal.clip import SCHEMA_VERSION
-from vidal.dataset import flags
+from vidal.dataset import flags, manifest
 from vidal.dataset.dataset import Dataset
-from vidal.dataset.manifest import without_categories
 from vidal.errors import SourceError
 from vidal.reader.where import no_column, parsed
 
@@ -88,19 +87,19 @@ class ManifestTable:
         self.is_kept = functools.cache(self._is_kept)
 
     def _local_files(self, shards: Sequence[int]) -> list[Path]:
-        storage, names = self._dataset.storage, [self._dataset.manifest_name(shard) for shard in shards]
-        if storage.is_local:
-            return [storage.local_path(name).absolute() for name in names]
+        dataset = self._dataset
+        if dataset.storage.is_local:
+            return [dataset.storage.local_path(dataset.manifest_name(shard)).absolute() for shard in shards]
         folder = Path(tempfile.mkdtemp(prefix="vidal-view-"))
         weakref.finalize(self, shutil.rmtree, folder, ignore_errors=True)
 
-        def copy(name: str) -> Path:
-            path = folder / name.rpartition("/")[2]
-            path.write_bytes(storage.read(name))
+        def copy(shard: int) -> Path:
+            path = folder / f"{manifest.stem_of(shard)}.parquet"
+            path.write_bytes(dataset.manifest_bytes(shard))
             return path
 
         with ThreadPoolExecutor(_CONCURRENT_REQUESTS) as pool:
-            return list(pool.map(copy, names))
+            return list(pool.map(copy, shards))
 
     def __len__(self) -> int:
         return int(self._starts[-1])
@@ -200,7 +199,7 @@ class ManifestTable:
             if shard not in tables:
                 file = pq.ParquetFile(self._files[int(self._file_of_shard[shard])], page_checksum_verification=True)
                 present = [name for name in names if name in file.schema_arrow.names]
-                tables[shard] = without_categories(file.read(columns=present, use_threads=False))
+                tables[shard] = manifest.without_categories(file.read(columns=present, use_threads=False))
             rows.append(dict.fromkeys(names) | tables[shard].slice(row, 1).to_pylist()[0])
         return rows
 

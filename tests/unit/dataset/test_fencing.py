@@ -23,12 +23,14 @@ from tests.unit.dataset.test_lock import Watch
 from vidal.build import How, add, grow, retry
 from vidal.clip import Clip
 from vidal.dataset import lock, manifest
-from vidal.dataset.commit import ShardWriter
+from vidal.dataset.commit import ShardWriter, revoke
+from vidal.dataset.dataset import Dataset, UncommittedError, committed
 from vidal.dataset.lock import HeldLock, Lock, LostLockError, take
 from vidal.dataset.removals import Removals
 from vidal.dataset.remove import remove
 from vidal.dataset.revise import drop
 from vidal.dataset.storage import Fence, Storage
+from vidal.dataset.verify import verify
 from vidal.engine.local import InProcessEngine
 from vidal.engine.refilter import refilter
 from vidal.errors import OutputError
@@ -205,6 +207,52 @@ def test_a_writer_paused_at_any_step_of_a_commit_leaves_what_its_successor_commi
             break
     assert step > 2 and fence.questions == step - 1
     assert sorted(wanted) == [MANIFEST, TAR] and written(place) != wanted
+
+
+def test_a_shard_of_which_a_successor_has_replaced_a_tar_and_died_is_not_committed_by_a_late_manifest(
+    address: str,
+) -> None:
+    """The paused writer is let through before its manifest, as by a put that is on its way while it asks."""
+    for step in itertools.count(1):
+        place = f"{address}/{step}"
+        paused = Storage(place)
+        claim = take_elsewhere(place)
+
+        def succeed_in_part(place: str = place) -> None:
+            with contextlib.suppress(KeyboardInterrupt), successor_of(place) as storage:
+                assert storage.fence is not None
+                # Two questions before, the reservation's (on S3) and the tar's.
+                last = 2 if storage.is_local else 3
+                storage.fence = Pausing(storage.fence, last, interrupt)
+                commit(storage, b"of the successor")
+            assert Storage(place).exists(TAR)
+
+        paused.fence = Pausing(claim.fence, step, succeed_in_part)
+        try:
+            commit(paused, b"of the paused one")
+        except LostLockError:
+            assert committed(Storage(place)) == [], f"paused at step {step}"
+        else:
+            break
+    assert step > 2 and committed(Storage(place)) == [0]
+
+
+def interrupt() -> None:
+    raise KeyboardInterrupt
+
+
+def test_a_reserved_shard_counts_as_not_built_and_is_built_by_the_next_run(bucket: str, tmp_path: Path) -> None:
+    out, recipe = f"{bucket}/{next(_number)}", write_recipe(tmp_path, [LETTERS, PAINT], ["a", "ab", "abc"])
+    run(recipe, out, InProcessEngine())
+    before, dataset = written(out), Dataset.open(out)
+    revoke(Storage(out), 0)
+    assert 0 not in dataset.committed() and set(written(out)) == set(before)
+    assert [problem.what for problem in verify(dataset) if problem.shard == 0] == ["not built yet (no manifest)"]
+    assert dataset.find("c000") is None
+    with pytest.raises(UncommittedError, match="another run writes this shard anew"):
+        dataset.table(0)
+    run(recipe, out, InProcessEngine())
+    assert written(out) == before
 
 
 def test_a_writer_that_lost_the_lock_writes_and_deletes_nothing(address: str) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pyarrow.parquet as pq
 import pytest
@@ -11,12 +12,14 @@ import vidal
 from tests.runs import FEW_LETTERS, LETTERS, PAINT, RANK, SAME_TITLE, SHADE, digests, rows, run, write_recipe
 from vidal import recipe as recipes
 from vidal.dataset import revisions
+from vidal.dataset.commit import revoke
 from vidal.dataset.dataset import Dataset
+from vidal.dataset.revise import finished, locked
 from vidal.dataset.storage import Storage
 from vidal.dataset.verify import verify
 from vidal.engine.local import InProcessEngine
-from vidal.engine.refilter import NOT_PROCESSED, refilter
-from vidal.errors import OutputError, RecipeError
+from vidal.engine.refilter import NOT_PROCESSED, check_steps, refilter
+from vidal.errors import OutputError, RecipeError, StorageError
 from vidal.export.export import write_joint
 
 TITLES = ["a", "ab", "abc", "abcd", "abcd", "abcde", "abcde", "abcdef", "abcdefg", "raises", "xy", "xy"]
@@ -144,3 +147,23 @@ def test_a_dataset_is_built_from_a_revision(built: Path, tmp_path: Path) -> None
         run(recipe, out, InProcessEngine())
         assert len(vidal.open(out)) == kept
         assert not list(verify(Dataset.open(str(out))))
+
+
+def test_a_shard_that_another_run_writes_anew_meanwhile_is_one_line(
+    built: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def meanwhile(*given: Any) -> list[int]:
+        revoke(Storage(str(built)), 1)
+        return check_steps(*given)
+
+    monkeypatch.setattr("vidal.engine.refilter.check_steps", meanwhile)
+    with pytest.raises(StorageError, match=r"manifest/000001.parquet: another run writes this shard anew; try again"):
+        refilter(str(built), [f"{MIN}=3"], dry_run=True)
+
+
+def test_a_dataset_that_is_incomplete_by_the_time_of_the_lock_is_not_revised(built: Path) -> None:
+    """As a retry leaves it that has died meanwhile."""
+    base = finished(str(built))
+    revoke(Storage(str(built)), 1)
+    with pytest.raises(OutputError, match="not complete yet"), locked(base):
+        pass
