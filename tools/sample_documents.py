@@ -7,6 +7,7 @@ import tempfile
 from pathlib import Path
 
 from vidal.dataset.dataset import Dataset
+from vidal.export import huggingface
 from vidal.export.croissant import write_croissant
 from vidal.export.licences import write_licences
 from vidal.export.summary import write_summary
@@ -14,6 +15,7 @@ from vidal.export.summary import write_summary
 FOLDER = Path(__file__).resolve().parents[1] / "docs" / "sample-documents"
 NAMES = (
     "croissant.json", "licences.json", "licences.md", "attribution.csv", "training-summary.json", "training-summary.md",
+    "huggingface.md",
 )  # fmt: skip
 
 
@@ -25,6 +27,7 @@ def documents(address: str) -> dict[str, bytes]:
         write_croissant(dataset, str(folder / "croissant.json"), None)
         write_licences(dataset, str(folder / "licences"), None, None)
         write_summary(dataset, str(folder / "summary"), None, None)
+        (folder / "huggingface.md").write_bytes(huggingface.card(dataset, None))
         found = {path.name: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
     return {name: found[name] for name in NAMES}
 

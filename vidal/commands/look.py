@@ -119,6 +119,7 @@ class ExportFormat(StrEnum):
     joint = "joint"
     open_clip = "open-clip"
     vidal_json = "vidal-json"
+    huggingface = "huggingface"
     croissant = "croissant"
     licences = "licences"
     training_summary = "training-summary"
@@ -143,8 +144,9 @@ def export(
         typer.Option(
             parser=_export_format,
             metavar="|".join(ExportFormat),
-            help="One tar per shard with all modalities; frame-caption pairs for open_clip; VIDAL-10M's JSON; "
-            "Croissant metadata; ledger of licences and credits; draft of the EU's summary of training content.",
+            help="One tar per shard with all modalities; frame-caption pairs for open_clip; VIDAL-10M's JSON; Parquet "
+            "with media for Hugging Face; Croissant metadata; ledger of licences and credits; draft of the EU's "
+            "summary of training content.",
         ),
     ] = ExportFormat.joint,
     where: WhereOption = None,
@@ -165,6 +167,8 @@ def export(
         show(exports.write_open_clip(dataset, out, where), as_json)
     elif format is ExportFormat.vidal_json:
         show(exports.write_vidal_json(dataset, Path(out), where), as_json)
+    elif format is ExportFormat.huggingface:
+        show(exports.write_hugging_face(dataset, out, where), as_json)
     elif format is ExportFormat.croissant:
         show(write_croissant(dataset, out, where), as_json)
     else:

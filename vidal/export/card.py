@@ -36,7 +36,7 @@ def card(dataset: Dataset, format: str, suffixes: list[str]) -> bytes:
         {"name": name, "dtype": dtypes.get(name.rpartition(".")[2], "binary")} for name in suffixes
     ]
     # `datasets` takes a column's type from the first samples, which may have null in it.
-    features.append({"name": "json", "struct": [_column(field.name, field.type) for field in json_schema(dataset)]})
+    features.append({"name": "json", "struct": features_of(json_schema(dataset))})
     features += [{"name": name, "dtype": "string"} for name in ("__key__", "__url__")]
     head = {
         "configs": [{"config_name": "default", "data_files": "*.tar"}],
@@ -68,6 +68,11 @@ def json_schema(dataset: Dataset) -> pa.Schema:
             extra = extra.set(k, field.with_type(pa.string()))
     kinds = schema(extra)
     return pa.schema([pa.field(name, kinds.field(name).type) for name in to_json(Clip(), extra)])
+
+
+def features_of(columns: pa.Schema) -> list[dict[str, Any]]:
+    """Return columns as the ``features`` of a card."""
+    return [_column(field.name, field.type) for field in columns]
 
 
 def _column(name: str, kind: pa.DataType) -> dict[str, Any]:

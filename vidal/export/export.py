@@ -1,4 +1,4 @@
-"""Exports of a dataset in other formats: joint tars, image-text pairs for open_clip, and VIDAL-10M's annotation JSON.
+"""Exports of clips: joint tars, Parquet for Hugging Face, pairs for open_clip, and VIDAL-10M's annotation JSON.
 
 The ``export.json`` of an export names its dataset. An export that is run again writes only what is missing or changed.
 """
@@ -11,6 +11,7 @@ import os
 import tempfile
 from collections.abc import Callable, Collection, Iterator
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -20,7 +21,7 @@ from vidal.dataset.dataset import Dataset
 from vidal.dataset.storage import Storage
 from vidal.dataset.tars import TarWriter, member_order, suffix_of
 from vidal.errors import OutputError, SourceError
-from vidal.export import card
+from vidal.export import card, huggingface
 from vidal.export.record import NAME, Claim, ExportedShard, ExportRecord, source_of
 from vidal.reader.samples import Samples
 from vidal.record import from_row, json_member
@@ -52,20 +53,26 @@ class Exported:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Format:
-    """How a clip becomes one sample in a tar."""
+    """How the clips of a shard become the samples of one file."""
 
     name: str
     takes: Callable[[Row], bool]
-    members: Callable[[Dataset, Row], dict[str, bytes]]
-    """The bytes of a sample by suffix, in the order of the tar."""
-    suffixes: Callable[[Dataset], list[str]]
-    """Every suffix that a sample may have besides ``json``."""
+    write: Callable[[BinaryIO, Dataset, list[Row]], None]
+    card: Callable[[Dataset, Collection[str] | None], bytes]
+    """The ``README.md`` of the selected clips."""
+    extension: str = "tar"
     why_left_out: str = ""
 
 
 def write_joint(dataset: Dataset, out: str, where: str | None = None) -> Exported:
     """Write one tar per shard, in which each kept clip is one sample with the members of all its layers."""
-    return _write_tars(dataset, out, where, _JOINT)
+    return _write_shards(dataset, out, where, _JOINT)
+
+
+def write_hugging_face(dataset: Dataset, out: str, where: str | None = None) -> Exported:
+    """Write one Parquet file per shard with a row for each kept clip, media included, and a card for the Hub."""
+    dataset.own_tars("whose columns vidal does not know; export it as joint")
+    return _write_shards(dataset, out, where, _HUGGING_FACE)
 
 
 def write_open_clip(dataset: Dataset, out: str, where: str | None = None) -> Exported:
@@ -74,7 +81,7 @@ def write_open_clip(dataset: Dataset, out: str, where: str | None = None) -> Exp
     There is one frame per clip, as open_clip treats every other text of a batch as a negative. ``sizes.json`` has the
     number of samples per tar, which open_clip requires.
     """
-    result = _write_tars(dataset, out, where, _PAIRS)
+    result = _write_shards(dataset, out, where, _PAIRS)
     storage = Storage(out)
     shards = ExportRecord.model_validate_json(storage.read(NAME)).shards
     sizes = {f"{stem}.tar": shard.clips for stem, shard in shards.items()}
@@ -128,7 +135,7 @@ def selected_clips(dataset: Dataset, where: str | None) -> frozenset[str] | None
     return frozenset(samples.column("clip_id").to_pylist())
 
 
-def _write_tars(dataset: Dataset, out: str, where: str | None, format: _Format) -> Exported:
+def _write_shards(dataset: Dataset, out: str, where: str | None, format: _Format) -> Exported:
     storage, selected, written = Storage(out), selected_clips(dataset, where), 0
     committed = dataset.committed()
     # Before the folder is claimed: an export of nothing must not keep others out of it.
@@ -137,27 +144,23 @@ def _write_tars(dataset: Dataset, out: str, where: str | None, format: _Format) 
     claim = Claim.make(dataset, storage, ExportRecord.of(dataset, format.name, where), NAME, storage.names(""))
     stems = {manifest.stem_of(shard) for shard in committed}
     for stem in set(claim.record.shards) - stems:
-        storage.remove(f"{stem}.tar")
+        storage.remove(f"{stem}.{format.extension}")
         del claim.record.shards[stem]
     for shard in committed:
         rows, stem = list(_kept_rows(dataset, shard, selected)), manifest.stem_of(shard)
         source = source_of(dataset, shard, [row["clip_id"] for row in rows])
-        # The tar itself may have been deleted since it was recorded.
-        if claim.has(stem, source) and storage.exists(f"{stem}.tar"):
+        # The file itself may have been deleted since it was recorded.
+        if claim.has(stem, source) and storage.exists(f"{stem}.{format.extension}"):
             continue
         taken = [row for row in rows if format.takes(row)]
-        with _whole_file(storage, f"{stem}.tar") as handle:
-            tar = TarWriter(handle, format.name)
-            for row in taken:
-                for suffix, data in format.members(dataset, row).items():
-                    tar.add(row["clip_id"], suffix, data)
-            tar.close()
+        with _whole_file(storage, f"{stem}.{format.extension}") as handle:
+            format.write(handle, dataset, taken)
         claim.add(stem, ExportedShard(source=source, clips=len(taken), left_out=len(rows) - len(taken)))
         written += 1
     claim.save()
     if dataset.info.tars is None:
         # The columns of foreign samples are unknown.
-        storage.write(card.NAME, card.card(dataset, format.name, format.suffixes(dataset)))
+        storage.write(card.NAME, format.card(dataset, selected))
     shards = claim.record.shards.values()
     return Exported(
         out=out, clips=sum(shard.clips for shard in shards), left_out=sum(shard.left_out for shard in shards),
@@ -192,6 +195,17 @@ def _kept_rows(dataset: Dataset, shard: int, selected: Collection[str] | None) -
             yield row
 
 
+def _write_tar(
+    members: Callable[[Dataset, Row], dict[str, bytes]], handle: BinaryIO, dataset: Dataset, rows: list[Row]
+) -> None:
+    """Write a tar of samples, of which ``members`` gives the bytes by suffix in the order of the tar."""
+    tar = TarWriter(handle, "")
+    for row in rows:
+        for suffix, data in members(dataset, row).items():
+            tar.add(row["clip_id"], suffix, data)
+    tar.close()
+
+
 def _joint_members(dataset: Dataset, row: Row) -> dict[str, bytes]:
     # Every layer has the same json member, of which one is enough.
     names = {suffix_of(member["name"]).lower(): member["name"] for member in row["members"]}
@@ -223,8 +237,17 @@ def _pair_members(dataset: Dataset, row: Row) -> dict[str, bytes]:
     return pair if name is None else {**pair, "json": dataset.read_member(row, name)}
 
 
-_JOINT = _Format(name="joint", takes=lambda row: True, members=_joint_members, suffixes=card.member_suffixes)
+_JOINT = _Format(
+    name="joint", takes=lambda row: True, write=partial(_write_tar, _joint_members),
+    card=lambda dataset, selected: card.card(dataset, "joint", card.member_suffixes(dataset)),
+)  # fmt: skip
 _PAIRS = _Format(
-    name="open-clip", takes=lambda row: bool(row["caption"]) and _middle_frame(row) is not None, members=_pair_members,
-    suffixes=lambda dataset: ["jpg", "txt"], why_left_out="no caption or no frame",
+    name="open-clip", takes=lambda row: bool(row["caption"]) and _middle_frame(row) is not None,
+    write=partial(_write_tar, _pair_members),
+    card=lambda dataset, selected: card.card(dataset, "open-clip", ["jpg", "txt"]),
+    why_left_out="no caption or no frame",
+)  # fmt: skip
+_HUGGING_FACE = _Format(
+    name="huggingface", takes=lambda row: True, write=huggingface.write_shard, card=huggingface.card,
+    extension="parquet",
 )  # fmt: skip
