@@ -44,15 +44,16 @@ class VideoDamage:
     """How often the frame size changes within the video."""
 
 
-def read_damage(finished: Finished, probe: SourceFacts, written: int) -> VideoDamage:
-    """Return the damage found by a run that wrote ``written`` frames.
-
-    Raises `ClipError` (``undecodable``) if the decoder rejected more than two thirds of the packets.
-    """
-    # The last match is FFmpeg's summary of the run; earlier ones belong to its initial probing.
-    frames, errors = map(int, (_DECODED.findall(finished.log) or [(written, 0)])[-1])
+def check_decoded(finished: Finished) -> None:
+    """Raise `ClipError` (``undecodable``) if the decoder rejected more than two thirds of the packets."""
+    frames, errors = _frames_and_errors(finished, 1)
     if errors > _MAX_ERROR_SHARE * (frames + errors):
         raise ClipError("undecodable", finished.first_error)
+
+
+def read_damage(finished: Finished, probe: SourceFacts, written: int) -> VideoDamage:
+    """Return the damage found by a run that wrote ``written`` frames."""
+    frames, errors = _frames_and_errors(finished, written)
     lost = max(0, len(probe.frame_ticks) - frames)
     if probe.is_interlaced or probe.video_codec in _HAS_HIDDEN_FRAMES:
         lost = 0
@@ -63,3 +64,9 @@ def read_damage(finished: Finished, probe: SourceFacts, written: int) -> VideoDa
         corrupt_frames=max(errors + finished.counts[_FLAGGED], lost, messages),
         frame_size_changes=finished.counts[_RESIZED],
     )
+
+
+def _frames_and_errors(finished: Finished, written: int) -> tuple[int, int]:
+    # The last match is FFmpeg's summary of the run; earlier ones belong to its initial probing.
+    frames, errors = (_DECODED.findall(finished.log) or [(written, 0)])[-1]
+    return int(frames), int(errors)

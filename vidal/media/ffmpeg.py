@@ -18,6 +18,7 @@ _FLOOR = ".".join(map(str, VERSION_FLOOR))
 
 _REQUIRED = {
     "-encoders": ("libx264", "flac", "aac", "mjpeg"),
+    "-decoders": ("libvpx-vp9",),
     "-muxers": ("chromaprint", "framecrc", "mp4"),
     "-filters": (
         "scdet", "siti", "freezedetect", "blackdetect", "blurdetect", "signalstats", "ebur128", "bwdif", "zscale",
@@ -37,7 +38,7 @@ AUDIO_CODECS = (
     "pcm_s16le,pcm_s16be,pcm_u8,pcm_s8,pcm_s24le,pcm_s24be,pcm_s32le,pcm_s32be,pcm_f32le,pcm_mulaw,pcm_alaw,"
     "adpcm_ms,adpcm_ima_wav,adpcm_swf"
 )
-CODECS = f"{VIDEO_CODECS},{AUDIO_CODECS}"
+CODECS = f"{VIDEO_CODECS},libvpx-vp9,{AUDIO_CODECS}"
 
 # Decoder names, for the codecs whose decoder has another name.
 _DECODERS = {"av1": "libdav1d", "flv1": "flv", "msmpeg4v3": "msmpeg4", "amr_nb": "amrnb", "amr_wb": "amrwb"}
@@ -81,7 +82,7 @@ def _find(named: str) -> Path:
     if (reason := _unsuitable(binary)) is not None:
         raise ToolError(
             f"FFmpeg {binary} (from {origin}) {reason}; set VIDAL_FFMPEG to version {_FLOOR} or newer, built with "
-            "libx264 and chromaprint, or unset it to use the imageio-ffmpeg wheel"
+            "libx264, libvpx and chromaprint, or unset it to use the imageio-ffmpeg wheel"
         )
     return binary
 

@@ -30,6 +30,14 @@ VIDEO_SAMPLE_RATE = 48_000
 _EXACT = {"map_metadata": "-1", "map_chapters": "-1", "fflags": "+bitexact"}
 
 
+STRICT_DECODERS = {"vp9": {"c": "libvpx-vp9"}, "av1": {"strict": "strict"}}
+"""Options by codec with which a decoder refuses frames that do not end where their packet does.
+
+Their arithmetic codes have no invalid symbols, so the end is all that tells damage. After a refusal, nothing is decoded
+up to the next key frame: for images to keep, the lenient decoders are better.
+"""
+
+
 class Target(BaseModel):
     """Format of the stored video, frames and audio."""
 
@@ -76,17 +84,29 @@ class GraphPlan:
     keeps_every_frame: bool
     audio: AudioInput | None
     """None for a clip that is stored without audio."""
+    is_strict: bool = True
+    """Whether to apply `STRICT_DECODERS`."""
 
 
 def command(source: str, plan: GraphPlan, target: Target, limits: Limits) -> list[str]:
     """Return the command that writes all outputs of a clip; ``source`` is the result of `source_name`."""
     # A frame of another size would rebuild the graph and lose the state of its filters; it is scaled, and the message
     # about it is counted (`damage`).
-    media = ffmpeg.input(source, reinit_filter=0, **input_options(limits))
+    media = ffmpeg.input(source, reinit_filter=0, **input_options(limits), **_decoder_options(plan))
     audio, audio_outputs = (None, []) if plan.audio is None else _audio(media, plan, plan.audio)
     if plan.probe.video_codec is None:
         return _ffmpeg(limits, ffmpeg.output(audio, "-", f="null"), *audio_outputs)
     return _ffmpeg(limits, *_video_outputs(media[f"v:{plan.probe.video_track}"], audio, plan, target), *audio_outputs)
+
+
+def _decoder_options(plan: GraphPlan) -> dict[str, str]:
+    if plan.probe.video_codec is None:
+        return {}
+    # A few HEVC and FFV1 encoders store a checksum of each frame.
+    options = {"err_detect": "+crccheck"}
+    if plan.is_strict:
+        options |= STRICT_DECODERS.get(plan.probe.video_codec, {})
+    return {f"{name}:v:{plan.probe.video_track}": value for name, value in options.items()}
 
 
 def steady_audio_command(source: str, plan: GraphPlan, limits: Limits) -> list[str]:

@@ -19,6 +19,8 @@ _COMPONENT = rb"^\[\S+ @ 0x[0-9a-f]+\] \[(?:error|warning)\] "
 CUT_SHORT = (_COMPONENT + rb"stream \d+, offset 0x[0-9a-f]+: partial file", _COMPONENT + rb"File ended prematurely")
 """Patterns of the messages that demuxers log for a file that ends before its index or sizes say it should."""
 
+DEMUXER_ERROR = rb"^\[in#0\S* @ 0x[0-9a-f]+\] \[(?:error|fatal)\] "
+
 
 def plain(line: bytes) -> bytes:
     """Return the line without colours; a line that is not FFmpeg's own is indented, so that ``^\\[`` never matches."""

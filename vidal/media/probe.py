@@ -10,6 +10,7 @@ from pathlib import Path
 
 from vidal.clip import Statement
 from vidal.errors import ClipError
+from vidal.media.checksums import failed_checksums
 from vidal.media.first_frame import FirstFrame, first_frame
 from vidal.media.headers import container_states
 from vidal.media.limits import Limits
@@ -21,6 +22,7 @@ from vidal.media.tracks import CLOCK_MAY_JUMP, Survey, Track, choose_audio, choo
 _LANGUAGE = re.compile(r"[A-Za-z]{2,3}(-[A-Za-z0-9]{1,8}){0,4}")
 # PQ and HLG, in FFmpeg's naming.
 _HDR_TRANSFERS = ("smpte2084", "arib-std-b67")
+_MAX_GAP_SHARE = 0.1
 _SINGLE_FRAME_S = Fraction(1, 25)  # duration of a single frame whose duration is unknown
 
 
@@ -73,6 +75,10 @@ class SourceFacts:
     """Statements of the headers of the container and of the video track, which may be wrong."""
     decoded_size: tuple[int, int] | None
     """Width and height of the first decoded frame, for comparison with the header."""
+    container_errors: int
+    """Number of errors that FFmpeg's demuxer reported."""
+    failed_checksums: int
+    """Number of the container's own checksums that do not match; only Matroska files have any."""
 
     @property
     def times_s(self) -> list[float]:
@@ -89,6 +95,23 @@ class SourceFacts:
         """Whether frame intervals differ by more than the rounding of a coarse time base."""
         steps = sorted(b - a for a, b in pairwise(self.frame_ticks))
         return bool(steps) and steps[-1] - steps[0] > max(2, 0.05 * steps[len(steps) // 2])
+
+    @property
+    def missing_frames(self) -> int:
+        """Number of frames by which an otherwise constant frame rate falls short.
+
+        0 if more than a tenth of the intervals are longer than the others: such a rate is variable by intent.
+        """
+        steps = [b - a for a, b in pairwise(self.frame_ticks)]
+        usual = sorted(steps)[len(steps) // 2] if steps else 0
+        slack = max(2, 0.05 * usual)
+        gaps = [step for step in steps if abs(step - usual) > slack]
+        if len(gaps) > _MAX_GAP_SHARE * len(steps):
+            return 0
+        # A gap of lost frames is a multiple of the interval, but for the rounding of each time.
+        lost = [round(gap / usual) - 1 if usual else 0 for gap in gaps]
+        is_whole = all(k > 0 and abs(gap - (k + 1) * usual) <= slack * k for gap, k in zip(gaps, lost, strict=True))
+        return sum(lost) if is_whole else 0
 
 
 def probe(path: Path, folder: Path, limits: Limits) -> SourceFacts:
@@ -188,6 +211,8 @@ def _summary(
             *([_video_states(video, first.video_tags)] if video is not None else ()),
         ),
         decoded_size=first.size,
+        container_errors=source.errors,
+        failed_checksums=failed_checksums(path) if source.container.startswith("matroska") else 0,
     )
 
 

@@ -22,7 +22,7 @@ from vidal.errors import ClipError
 from vidal.media import child
 from vidal.media.ffmpeg import FORMATS, find_ffmpeg, global_options, input_options, is_decodable, source_name
 from vidal.media.limits import Limits
-from vidal.media.log_lines import CUT_SHORT, find_error
+from vidal.media.log_lines import CUT_SHORT, DEMUXER_ERROR, find_error
 
 PROBE_CPU_S = 60.0
 
@@ -98,6 +98,8 @@ class Survey:
     tracks: Sequence[Track]
     video_packets: int
     """Packets of all video tracks, with those before the first key frame, which are in no `Track`."""
+    errors: int
+    """Number of errors that the demuxer reported."""
 
     def of(self, kind: str) -> list[Track]:
         """Return the tracks of ``kind`` (``video`` or ``audio``)."""
@@ -127,7 +129,8 @@ def choose_audio(tracks: Sequence[Track]) -> Track | None:
 def survey(path: Path, folder: Path, limits: Limits) -> Survey:
     """Demux ``path`` once, with ``folder`` as scratch space; raises `ClipError` if FFmpeg cannot read it to the end."""
     try:
-        finished = child.run(_command(path, folder, limits), folder, limits, marks=CUT_SHORT, cpu_s=PROBE_CPU_S)
+        marks = (*CUT_SHORT, DEMUXER_ERROR)
+        finished = child.run(_command(path, folder, limits), folder, limits, marks=marks, cpu_s=PROBE_CPU_S)
         raise_for_failure(finished, path)
         tracks = _read_packets(folder, limits)
         _read_flags(folder, tracks)
@@ -147,6 +150,7 @@ def survey(path: Path, folder: Path, limits: Limits) -> Survey:
         stated_s=stated_s,
         tracks=tracks,
         video_packets=sum(map(int, re.findall(packets_line, finished.log, re.M))),
+        errors=finished.counts[DEMUXER_ERROR],
     )
 
 
@@ -166,7 +170,7 @@ def _command(path: Path, folder: Path, limits: Limits) -> list[str]:
 
 def raise_for_failure(finished: child.Finished, path: Path) -> None:
     """Raise the `ClipError` for a failed FFmpeg process that read the source ``path``; do nothing if it succeeded."""
-    if any(finished.counts.values()):
+    if any(finished.counts.get(mark) for mark in CUT_SHORT):
         raise ClipError("truncated", "the file ends before its index or sizes say it should")
     if find_error(finished.log, r"Picture size \d+x\d+ (exceeds|is invalid)"):
         raise ClipError("too_many_pixels", finished.first_error)

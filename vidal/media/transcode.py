@@ -66,7 +66,7 @@ class Transcoded:
 def transcode(source: Path, probe: SourceFacts, folder: Path, target: Target, limits: Limits) -> Transcoded:
     """Decode ``source`` with FFmpeg, in the clip's private ``folder``, and return what was written.
 
-    Usually one FFmpeg process; up to four if the probe's frame times are inexact or the audio is damaged. Raises
+    Usually one FFmpeg process; up to six if the probe's frame times are inexact or the source is damaged. Raises
     `ClipError` if the clip cannot be decoded or exceeds ``limits``.
     """
     try:
@@ -80,7 +80,7 @@ def transcode(source: Path, probe: SourceFacts, folder: Path, target: Target, li
 
 def _transcode(job: _Job, probe: SourceFacts) -> Transcoded:
     folder, target = job.folder, job.target
-    plan, finished, audio_status = job.run_with_usable_audio(make_plan(probe, probe.times_s, target))
+    plan, finished, audio_status, refused = job.run_judged(make_plan(probe, probe.times_s, target))
     decoded, video_damage = _times(folder / graph.VIDEO_TIMES), None
     if probe.video_codec is not None:
         if not decoded:
@@ -88,7 +88,9 @@ def _transcode(job: _Job, probe: SourceFacts) -> Transcoded:
         missing_s = plan.times_s[-1] - decoded[-1]
         if missing_s > max(0.5, 2 / probe.fps):
             raise ClipError("truncated", f"the last decoded frame is {missing_s:.2f} s before the last packet")
+        damage.check_decoded(finished)
         video_damage = damage.read_damage(finished, probe, len(decoded))
+        video_damage = replace(video_damage, corrupt_frames=max(refused, video_damage.corrupt_frames))
     elif audio_status.status == "left_out":
         raise ClipError("undecodable", f"{audio_status.corrupt_share:.0%} of the audio cannot be decoded")
     # A second pass with what the first has shown: other audio, or the true times of the frames.
@@ -99,7 +101,7 @@ def _transcode(job: _Job, probe: SourceFacts) -> Transcoded:
         better = replace(plan, audio=replace(plan.audio, channel=channel))
     if not job.frames_are_of(plan):
         # Containers without presentation times (AVI, MPEG-PS) and damaged clips: use the times of the first pass.
-        better = replace(make_plan(probe, decoded, target), audio=better.audio)
+        better = replace(make_plan(probe, decoded, target), audio=better.audio, is_strict=plan.is_strict)
     if better != plan:
         plan = better
         job.run(plan)
@@ -131,6 +133,26 @@ class _Job:
     folder: Path
     target: Target
     limits: Limits
+
+    def run_judged(self, plan: GraphPlan) -> tuple[GraphPlan, child.Finished, AudioStatus, int]:
+        """Return the result of `run_with_usable_audio` and the number of frames that a strict decoder refused.
+
+        If there are any, the result is that of the lenient decoder.
+        """
+        lenient = replace(plan, is_strict=False)
+        if plan.probe.video_codec not in graph.STRICT_DECODERS:
+            return *self.run_with_usable_audio(lenient), 0
+        try:
+            plan, finished, audio_status = self.run_with_usable_audio(plan)
+            written = len(_times(self.folder / graph.VIDEO_TIMES))
+            refused = damage.read_damage(finished, plan.probe, written).corrupt_frames
+        except ClipError as error:
+            if error.reason != "undecodable":
+                raise
+            refused = len(plan.probe.frame_ticks)
+        if refused:
+            return *self.run_with_usable_audio(lenient), refused
+        return plan, finished, audio_status, 0
 
     def run_with_usable_audio(self, plan: GraphPlan) -> tuple[GraphPlan, child.Finished, AudioStatus]:
         """Return the first successful run: with the audio, with audio of one format throughout, or without audio."""

@@ -23,7 +23,7 @@ class Media(Stage, Target):
     that those of another aspect ratio are distorted). The filter ``damaged`` rejects clips by these values.
     """
 
-    version: ClassVar[int] = 3
+    version: ClassVar[int] = 4
     default_resources: ClassVar[Resources] = Resources(timeout_s=2000)
     reads: ClassVar[tuple[str, ...]] = ("source_file", "source_facts", "duration_s")
     writes: ClassVar[tuple[str, ...]] = (

@@ -26,11 +26,13 @@ _SIZE_SLACK = 0.02
 class Probe(Stage):
     """Writes the tracks of the clip, their size, duration, frame rate and audio, and the values stated for them.
 
-    Files that are not clips or exceed ``limits`` fail. Still images are rejected: sources of one frame, or with video
-    shorter than ``min_picture_share`` of the audio.
+    ``damage`` lists where a statement differs from what is found, ``container_errors`` (reported by FFmpeg's demuxer),
+    ``checksum_mismatch`` (of the CRC-32 in a Matroska file) and ``missing_frames`` (gaps in an otherwise constant frame
+    rate). Files that are not clips or exceed ``limits`` fail. Still images are rejected: sources of one frame, or with
+    video shorter than ``min_picture_share`` of the audio.
     """
 
-    version: ClassVar[int] = 3
+    version: ClassVar[int] = 4
     reads: ClassVar[tuple[str, ...]] = ("source_file",)
     writes: ClassVar[tuple[str, ...]] = (
         "source_facts", "container", "video_codec", "audio_codec", "duration_s", "width", "height", "fps",
@@ -84,7 +86,18 @@ def _write_statements(clip: Clip, facts: SourceFacts) -> None:
     clip.stated = [*([platform] if platform is not None else []), *facts.stated]
     lengths = [s.duration_s for s in clip.stated if s.by in ("platform", "container") and s.duration_s is not None]
     clip.stated_duration_s = lengths[0] if lengths else None
-    clip.damage = sorted({*clip.damage, *(word for s in clip.stated for word in _differences(s, facts))})
+    clip.damage = sorted(
+        {*clip.damage, *(word for s in clip.stated for word in _differences(s, facts)), *_defects(facts)}
+    )
+
+
+def _defects(facts: SourceFacts) -> set[str]:
+    counts = {
+        "container_errors": facts.container_errors,
+        "checksum_mismatch": facts.failed_checksums,
+        "missing_frames": facts.missing_frames,
+    }
+    return {word for word, count in counts.items() if count}
 
 
 def _differences(stated: Statement, facts: SourceFacts) -> set[str]:

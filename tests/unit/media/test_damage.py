@@ -47,6 +47,80 @@ def test_what_a_title_says_is_no_damage(tmp_path: Path) -> None:
     assert (clip.status, clip.corrupt_frames, clip.corrupt_audio_share, clip.damage) == ("candidate", 0, 0.0, [])
 
 
+def _flip_a_bit(whole: Path, path: Path) -> Path:
+    """Of the packets, after the key frame's beginning."""
+    data = bytearray(whole.read_bytes())
+    data[data.index(b"mdat") + 3000] ^= 1
+    path.write_bytes(data)
+    return path
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        ("-c:v", "libvpx-vp9", "-cpu-used", "8"),
+        ("-c:v", "libaom-av1", "-cpu-used", "8"),
+        # The only checksum of HEVC is one that few encoders store.
+        ("-c:v", "libx265", "-x265-params", "log-level=error:hash=1"),
+    ],
+    ids=["vp9", "av1", "hevc"],
+)
+def test_a_bit_that_decodes_is_damage_if_packet_or_checksum_ends_otherwise(
+    options: tuple[str, ...], tmp_path: Path
+) -> None:
+    whole = film(tmp_path / "whole.mp4", "-an", *options, length_s=1)
+    assert (process(whole, tmp_path).corrupt_frames, process(whole, tmp_path).damage) == (0, [])
+    clip = process(_flip_a_bit(whole, tmp_path / "flipped.mp4"), tmp_path)
+    # What is refused is decoded all the same, for the stored images.
+    assert clip.corrupt_frames and len(clip.work.members) == 9
+    assert clip.damage == ["corrupt_frames"]
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        ("-pix_fmt", "yuv420p10le", "-profile:v", "2"),
+        ("-pix_fmt", "yuv444p", "-profile:v", "1"),
+        ("-pix_fmt", "yuva420p", "-auto-alt-ref", "0"),
+    ],
+    ids=["ten bits", "full chroma", "transparent"],
+)
+def test_strange_vp9_is_no_damage(options: tuple[str, ...], tmp_path: Path) -> None:
+    path = film(tmp_path / "film.webm", "-an", "-c:v", "libvpx-vp9", "-cpu-used", "8", *options, length_s=1)
+    assert (process(path, tmp_path).corrupt_frames, process(path, tmp_path).damage) == (0, [])
+
+
+def test_what_a_demuxer_cannot_read_is_damage(tmp_path: Path) -> None:
+    path = film(tmp_path / "film.webm", "-an", "-c:v", "libvpx", "-cpu-used", "8", length_s=2)
+    data = bytearray(path.read_bytes())
+    at = data.index(b"\xa3", len(data) // 2)
+    data[at : at + 2000] = bytes(2000)
+    path.write_bytes(data)
+    assert "container_errors" in process(path, tmp_path).damage
+
+
+@pytest.mark.parametrize(
+    ("dropped", "damage"),
+    [
+        ("eq(n,30)", ["missing_frames"]),
+        ("between(n,30,40)", ["missing_frames"]),
+        # As screen recorders and phones write it.
+        ("eq(mod(n,5),3)", []),
+        ("gt(n,50)", []),
+    ],
+)
+@pytest.mark.parametrize("ending", ["mp4", "mkv"])
+def test_gaps_in_a_constant_frame_rate_are_missing_frames(
+    dropped: str, damage: list[str], ending: str, tmp_path: Path
+) -> None:
+    options = ("-an", "-c:v", "mjpeg", "-r", "30000/1001")
+    whole = film(tmp_path / f"whole.{ending}", *options)
+    path = tmp_path / f"gaps.{ending}"
+    ffmpeg("-i", whole, "-c", "copy", "-bsf:v", f"noise=drop='{dropped}'", path)
+    assert process(whole, tmp_path).damage == []
+    assert process(path, tmp_path).damage == damage
+
+
 @pytest.mark.parametrize(("second", "damage"), [("320x192", []), ("192x320", ["frame_size_changes"])])
 def test_a_change_of_the_frame_size_is_noted(second: str, damage: list[str], tmp_path: Path) -> None:
     parts = [tmp_path / "0.ts", tmp_path / "1.ts"]
