@@ -40,8 +40,12 @@ _HEADERS = {
     "Cross-Origin-Opener-Policy": "same-origin",
     "Cache-Control": "no-store",
 }
-_PAGE = {"": "index.html", "view.js": "view.js", "view.css": "view.css"}
-_PAGE_TYPES = {"html": "text/html", "js": "text/javascript", "css": "text/css"}
+_PAGE = importlib.resources.files("vidal.view") / "page"
+_PAGE_NAMES = frozenset(file.name for file in _PAGE.iterdir())
+_PAGE_TYPES = {
+    "html": "text/html; charset=utf-8", "js": "text/javascript; charset=utf-8", "css": "text/css; charset=utf-8",
+    "png": "image/png",
+}  # fmt: skip
 
 
 class Server(ThreadingHTTPServer):
@@ -126,10 +130,9 @@ class _Handler(BaseHTTPRequestHandler):
         return path, Parameters(values)
 
     def _got(self, path: str, parameters: Parameters) -> Body:
-        if path in _PAGE:
-            name = _PAGE[path]
-            data = (importlib.resources.files("vidal.view") / "page" / name).read_bytes()
-            return Body.of(data, f"{_PAGE_TYPES[name.rpartition('.')[2]]}; charset=utf-8")
+        name = path or "index.html"
+        if name in _PAGE_NAMES:
+            return Body.of((_PAGE / name).read_bytes(), _PAGE_TYPES[name.rpartition(".")[2]])
         answer_of = self.server.api.answers.get(path.removeprefix("api/")) if path.startswith("api/") else None
         if answer_of is None:
             raise _Refused(HTTPStatus.NOT_FOUND, "there is nothing at this address")

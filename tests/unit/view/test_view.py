@@ -172,19 +172,22 @@ def test_a_member_is_one_of_the_row_by_its_very_name(client: Client, name: str) 
     assert said == {"error": f"clip c001: no member {name} in video"}
 
 
-@pytest.mark.parametrize(
-    ("path", "kind"), [("", "text/html"), ("view.js", "text/javascript"), ("view.css", "text/css")]
-)
-def test_the_page_runs_its_own_script_alone_and_loads_nothing_from_elsewhere(
-    client: Client, path: str, kind: str
-) -> None:
+PAGE_TYPES = {"html": "text/html", "js": "text/javascript", "css": "text/css"}
+PAGE_FILES = sorted(file.name for file in (Path(vidal.__file__).parent / "view" / "page").iterdir())
+
+
+@pytest.mark.parametrize("path", ["", *(name for name in PAGE_FILES if name != "icon.png")])
+def test_the_page_runs_its_own_scripts_alone_and_loads_nothing_from_elsewhere(client: Client, path: str) -> None:
     response, data = client.send(path)
+    kind = PAGE_TYPES[(path or "index.html").rpartition(".")[2]]
     assert (response.status, response.headers["Content-Type"]) == (200, f"{kind}; charset=utf-8")
     policy = dict(part.strip().split(" ", 1) for part in response.headers["Content-Security-Policy"].split(";"))
     assert policy.pop("default-src") == "'none'" and set(policy.values()) == {"'self'", "'none'"}
     assert response.headers["X-Content-Type-Options"] == "nosniff"
     assert response.headers["Referrer-Policy"] == "no-referrer"
-    assert b"://" not in data and b"innerHTML" not in data and b"style=" not in data and b"onclick=" not in data
+    assert b"://" not in data and b"style=" not in data and b"onclick=" not in data
+    for markup in (b"innerHTML", b"outerHTML", b"insertAdjacentHTML", b"document.write", b"eval(", b"srcdoc"):
+        assert markup not in data
 
 
 def test_a_script_in_a_title_comes_back_as_data(client: Client) -> None:

@@ -1,0 +1,92 @@
+import { ask, columns } from "./api.js";
+import { outcomeText } from "./clip.js";
+import { at, element, guarded, number } from "./dom.js";
+import { go, link, query, route } from "./route.js";
+import { boundColumns } from "./thresholds.js";
+
+const PAGE = 48;
+const SHOWN_COLUMNS = ["clip_id", "title", "caption", "duration_s"];
+
+/** Show the page of clips of the address; `isCurrent` tells whether it is still the one that is wanted. */
+export const showClips = guarded(async (isCurrent) => {
+  const { offset: from = "0", layout = "grid", where = "", search = "", sort = "", order = "" } = route();
+  const offset = Number(from);
+  [at("where").value, at("search").value, at("descending").checked] = [where, search, order === "desc"];
+  await sortable();
+  at("sort").value = sort;
+  for (const button of at("layouts").children) button.setAttribute("aria-pressed", button.value === layout);
+  const more = [...boundColumns(), sort].filter(Boolean);
+  const page = await ask("clips", { ...query(), offset, limit: PAGE, column: more });
+  if (!isCurrent()) return;
+  const show = layout === "table" ? table : grid;
+  at("clips").replaceChildren(page.clips ? show(page.rows, offset, more) : element("p", {}, "No clip meets this."));
+  const last = offset + page.rows.length;
+  at("place").textContent = page.clips ? `${number(offset + 1)}–${number(last)} of ${number(page.clips)} clips` : "";
+  for (const [id, start, isThere] of [["earlier", offset - PAGE, offset > 0], ["later", last, last < page.clips]]) {
+    at(id).disabled = !isThere;
+    at(id).onclick = () => go({ offset: Math.max(0, start) || "" });
+  }
+});
+
+async function sortable() {
+  if (at("sort").options.length > 1) return;
+  const names = (await columns()).filter((column) => column.is_sortable).map((column) => column.name);
+  at("sort").append(...names.map((name) => element("option", {}, name)));
+}
+
+function opening(clip, place) {
+  return link({ clip: clip.clip_id, shard: clip.shard, place });
+}
+
+function thumbnail(clip) {
+  const image = element("img", { src: clip.thumbnail, alt: "", loading: "lazy" });
+  image.onerror = () => image.replaceWith(element("span", { className: "no-image soft" }, "no image"));
+  return image;
+}
+
+function badges(clip) {
+  return Object.keys(clip.flags).map((flag) => element("span", { className: "badge" }, flag));
+}
+
+function outcome(clip) {
+  return element("span", { className: clip.status }, outcomeText(clip));
+}
+
+function grid(rows, offset, more) {
+  const cards = rows.map((clip, k) => {
+    const figures = more.filter((name) => typeof clip[name] === "number").map((name) => `${name} ${number(clip[name])}`);
+    return element(
+      "a", { className: "card clip", href: opening(clip, offset + k) }, thumbnail(clip),
+      element("strong", {}, clip.caption || clip.title || clip.clip_id),
+      element("span", { className: "soft" }, [clip.clip_id, ...figures].join(" · ")), outcome(clip), ...badges(clip),
+    );
+  });
+  return element("div", { className: "grid" }, ...cards);
+}
+
+function table(rows, offset, more) {
+  const names = [...SHOWN_COLUMNS, ...more.filter((name) => !SHOWN_COLUMNS.includes(name))];
+  const head = element("tr", {}, element("td"), ...names.map(heading), element("th", { scope: "col" }, "outcome"));
+  const lines = rows.map((clip, k) => {
+    const opener = element("a", { className: "clip", href: opening(clip, offset + k) }, clip.clip_id);
+    const cells = names.slice(1).map((name) => element("td", {}, shown(clip[name])));
+    const start = [element("td", {}, thumbnail(clip)), element("td", {}, opener, ...badges(clip))];
+    return element("tr", {}, ...start, ...cells, element("td", {}, outcome(clip)));
+  });
+  return element("div", { className: "wide" }, element("table", {}, element("thead", {}, head), element("tbody", {}, ...lines)));
+}
+
+/** Return the heading of a column, which sorts by it, and the other way if pressed again. */
+function heading(name) {
+  const { sort, order } = route();
+  const isSorted = sort === name;
+  const next = { sort: name, order: isSorted && order !== "desc" ? "desc" : "", offset: "" };
+  const button = element("button", { type: "button", onclick: () => go(next) }, name);
+  const direction = order === "desc" ? "descending" : "ascending";
+  return element("th", { scope: "col", "aria-sort": isSorted ? direction : "none" }, button);
+}
+
+function shown(value) {
+  if (value === null || value === undefined) return "";
+  return typeof value === "number" ? number(value) : String(value);
+}

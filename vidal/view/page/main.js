@@ -1,0 +1,61 @@
+import { closeClip, showClip } from "./clip.js";
+import { showClips } from "./clips.js";
+import { at, guarded } from "./dom.js";
+import { markFunnel, showFunnel } from "./funnel.js";
+import { listenToKeys } from "./keyboard.js";
+import { NO_CLIP, go, route } from "./route.js";
+import { count, showThresholds } from "./thresholds.js";
+
+const WIDE_PX = 900;
+let turn = 0;
+let opened = null;
+
+/** Show what the address says; what comes of an earlier one is dropped. */
+async function show() {
+  const mine = ++turn;
+  const isCurrent = () => mine === turn;
+  const { clip } = route();
+  at("list").hidden = Boolean(clip);
+  at("clip").hidden = !clip;
+  if (clip) {
+    opened = clip;
+    return showClip(isCurrent);
+  }
+  closeClip();
+  at("clip").replaceChildren();
+  document.title = "vidal view";
+  markFunnel();
+  await Promise.all([showClips(isCurrent), count()]);
+  if (opened && isCurrent()) focusOn(opened);
+  opened = null;
+}
+
+/** Put the focus on the clip that was open, to go on from there. */
+function focusOn(clipId) {
+  const links = [...at("clips").querySelectorAll("a.clip")];
+  links.find((one) => new URLSearchParams(one.hash.slice(1)).get("clip") === clipId)?.focus();
+}
+
+function search(event) {
+  event.preventDefault();
+  const order = at("descending").checked ? "desc" : "";
+  const asked = { where: at("where").value, search: at("search").value, sort: at("sort").value, order };
+  go({ ...NO_CLIP, ...asked, offset: "" });
+}
+
+at("search-form").onsubmit = at("query").onsubmit = search;
+at("sort").onchange = at("descending").onchange = search;
+for (const button of at("layouts").children) button.onclick = () => go({ layout: button.value });
+for (const button of document.querySelectorAll("button.copy")) {
+  button.onclick = guarded(async () => {
+    await navigator.clipboard.writeText(at(button.value).textContent);
+    button.textContent = "Copied";
+    setTimeout(() => (button.textContent = "Copy"), 1500);
+  });
+}
+for (const section of document.querySelectorAll("aside details")) section.open = innerWidth >= WIDE_PX;
+addEventListener("hashchange", show);
+listenToKeys();
+show();
+showFunnel();
+showThresholds();

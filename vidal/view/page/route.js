@@ -1,0 +1,29 @@
+// What is shown stands in the address behind `#`, so that the browser's own Back and bookmarks work:
+// where, search, sort, order, offset and layout of the list; clip, shard and place (in the list) of an open clip.
+
+export function route() {
+  return Object.fromEntries(new URLSearchParams(location.hash.slice(1)));
+}
+
+/** Return the address of what is shown with some changes; an empty value takes a name away. */
+export function link(changes) {
+  const parameters = Object.entries({ ...route(), ...changes }).filter(([, value]) => value !== "" && value !== null);
+  return `#${new URLSearchParams(parameters)}`;
+}
+
+export function go(changes) {
+  location.hash = link(changes);
+}
+
+export const NO_CLIP = { clip: "", shard: "", place: "" };
+
+/** Which clips, in which order, as the server is asked for them. */
+export function query() {
+  const { where = "", search = "", sort = "", order = "" } = route();
+  return { where, search, sort, order };
+}
+
+/** Return a text as a constant of a condition. */
+export function quoted(text) {
+  return `'${text.replaceAll("'", "''")}'`;
+}
