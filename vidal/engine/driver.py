@@ -31,6 +31,7 @@ from vidal.engine.job import Assignment, Engine, Job, Progress, cut_into_groups
 from vidal.errors import MachineError, NothingNewError, NotNowError, OutputError, StorageError, UserError
 from vidal.flow import check_own_columns
 from vidal.recipe import Phase, Recipe, fingerprint
+from vidal.rows import TableLike, in_groups
 from vidal.settings import differences
 from vidal.stage import Decision
 
@@ -81,6 +82,8 @@ class Run:
     """Ids of candidates to leave out of the plan."""
     removed: Removals = field(default_factory=Removals)
     """What was removed from the dataset that the run works on."""
+    sample: int | None = None
+    """For a profile: the number of candidates to build, the first of the plan; reports keep a trace of them."""
 
 
 def is_complete(recipe: Recipe, storage: Storage) -> bool:
@@ -174,7 +177,9 @@ def _prepare(run: Run, storage: Storage, index: int, previous: Storage | None, d
     elif not run.base and previous is None and read_info(storage) is None:
         size = run.recipe.shards.size
         candidates = run.recipe.source.discover(storage, run.recipe.stages, _removals(run))
-        plan = planning.make(candidates, shard_size=size, seed=run.recipe.shards.seed, known=run.known)
+        plan: TableLike = planning.make(candidates, shard_size=size, seed=run.recipe.shards.seed, known=run.known)
+        if run.sample is not None:
+            plan = next(in_groups(plan.to_batches(), [min(run.sample, plan.num_rows)]))
         if run.known and plan.num_rows == 0:
             raise NothingNewError(f"{run.recipe.name}: every candidate of the source is already in the dataset")
         # Before the plan is written, which freezes it: a recipe that is rejected here leaves nothing to delete.
@@ -253,6 +258,7 @@ def _run_phase(run: Run, phase: Phase, storage: Storage, previous: Storage | Non
         sources=(before,) if before else tuple(run.recipe.source.earlier_datasets()),
         removals=_removals(run),
         shared=run.engine.share({name: shared for name, shared in objects.items() if shared is not None}),
+        is_profiled=run.sample is not None,
     )
     done = set(committed(storage))
     todo = [

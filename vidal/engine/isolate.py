@@ -11,7 +11,6 @@ import copy
 import faulthandler
 import os
 import re
-import time
 from collections.abc import Iterator, Sequence
 
 from vidal.clip import Clip
@@ -38,12 +37,10 @@ def run_stage(stage: Stage, clips: Sequence[Clip], report: ShardReport, notes: N
         notes.begin(report.shard, under_way, surely=isolate)
         report.stage = under_way.stage
         notes.advance(report)
-        started = time.perf_counter()
         # The limit is a clip's, and a batch takes as long as its clips.
         limit_s = stage.needs.timeout_s
-        with _watchdog(limit_s and limit_s * len(batch)):
+        with report.timed(under_way.stage, under_way.clip_ids), _watchdog(limit_s and limit_s * len(batch)):
             _run_batch(stage, batch)
-        report.spend(under_way.stage, time.perf_counter() - started, len(batch))
 
 
 def _run_batch(stage: Stage, batch: Sequence[Clip]) -> None:

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import os
+import time
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Protocol
 
@@ -54,11 +57,17 @@ class Job:
     """The removals list: clips that no dataset may hold."""
     shared: Mapping[str, Shared] = field(default_factory=dict)
     """Proxies of the objects that all workers share, by stage."""
+    is_profiled: bool = False
+    """Whether the reports keep a `Trace`."""
 
     @property
     def gpus(self) -> float:
         """GPUs of a worker that runs all groups."""
         return max(group.gpus for group in self.groups)
+
+    def report(self, assignment: Assignment) -> ShardReport:
+        """Return the empty report of a shard that is about to be made."""
+        return ShardReport(shard=assignment.shard, trace=Trace() if self.is_profiled else None)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -82,6 +91,29 @@ class UnderWay:
     clip_ids: tuple[str, ...]
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BatchCost:
+    """What a stage spent on a batch; on no clips for what it does once a shard."""
+
+    stage: str
+    clip_ids: tuple[str, ...]
+    seconds: float
+    """Of the worker, waiting included."""
+    cpu_s: float
+    """CPU seconds of the worker's process and of its children that have ended."""
+
+
+@dataclass(slots=True, kw_only=True)
+class Trace:
+    """What a profile keeps of a shard beside the sums."""
+
+    batches: list[BatchCost] = field(default_factory=list)
+    setup_s: dict[str, float] = field(default_factory=dict)
+    """Seconds that the shard's workers took to set up each stage."""
+    peak_bytes: int = 0
+    """Memory of the largest of these workers at its highest, with its largest child."""
+
+
 @dataclass(slots=True, kw_only=True)
 class ShardReport:
     """The counts of a shard by status, and the time that each stage took."""
@@ -97,15 +129,29 @@ class ShardReport:
     """Number of clips processed by each stage."""
     not_now: NotNowError | None = None
     """Why the shard was given back."""
+    trace: Trace | None = None
+    """For a profile: what each batch cost."""
 
-    def spend(self, stage: str, seconds: float, clips: int = 0) -> None:
+    @contextmanager
+    def timed(self, stage: str, clip_ids: tuple[str, ...] = ()) -> Iterator[None]:
+        """Add the time of the block to a stage, and the clips to those that it has processed, unless it raises."""
+        started, cpu_s = time.perf_counter(), _cpu_s()
+        yield
+        seconds = time.perf_counter() - started
         self.seconds[stage] = self.seconds.get(stage, 0.0) + seconds
-        self.clips[stage] = self.clips.get(stage, 0) + clips
+        self.clips[stage] = self.clips.get(stage, 0) + len(clip_ids)
+        if self.trace is not None:
+            cost = BatchCost(stage=stage, clip_ids=clip_ids, seconds=seconds, cpu_s=_cpu_s() - cpu_s)
+            self.trace.batches.append(cost)
 
     def give_back(self, error: NotNowError) -> None:
         """Record that the shard was given back: what became of its clips does not count."""
         self.not_now = error
         self.outcomes.clear()
+
+
+def _cpu_s() -> float:
+    return sum(os.times()[:4])
 
 
 class Notes:

@@ -22,7 +22,7 @@ from vidal.engine.worker import Worker, become_worker, environment, fatal_error,
 from vidal.errors import NotNowError
 from vidal.stage import Direct, Shared
 
-_SHARDS_PER_EXECUTION = 2_000
+SHARDS_PER_EXECUTION = 2_000
 """Rows of one Ray Data execution: enough to amortise its start-up, few enough to keep the driver's memory small."""
 
 _SHARDS_PER_WORKER = 16
@@ -50,8 +50,8 @@ class RayEngine:
 
         self._ledger = beside_the_driver(Ledger)
         left: dict[int, UnderWay | NotNowError] = {}
-        for start in range(0, len(assignments), _SHARDS_PER_EXECUTION):
-            part = assignments[start : start + _SHARDS_PER_EXECUTION]
+        for start in range(0, len(assignments), SHARDS_PER_EXECUTION):
+            part = assignments[start : start + SHARDS_PER_EXECUTION]
             done = set()
             for report in self._execute(job, part, progress):
                 done.add(report.shard)
@@ -263,7 +263,7 @@ class GroupActor:
             worker.setup()
             assignment: Assignment = pickle.loads(row["assignment"])
             # Only this run's own workers have made these pickles; what strangers wrote is in them as text.
-            report = pickle.loads(row["report"]) if row["report"] else ShardReport(shard=assignment.shard)
+            report = pickle.loads(row["report"]) if row["report"] else self._job.report(assignment)
             if report.not_now is not None:
                 return row
             clips: Iterable[Clip] = worker.load(assignment) if self._is_first else pickle.loads(row["clips"])

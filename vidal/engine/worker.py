@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import os
+import resource
 import shutil
 import signal
+import sys
 import tempfile
 import threading
 import time
@@ -72,6 +74,7 @@ class Worker:
         """The shards whose stage has asked for another one, in its last wait."""
         self._asking_lock = threading.Lock()
         self._loader: ClipLoader | None = None
+        self._setup_s: dict[str, float] = {}
         self._scratch = private_folder("worker")
 
     def setup(self) -> None:
@@ -86,6 +89,7 @@ class Worker:
             # The watchdog has one timer, which the stages of the other shard need.
             if self._more is not None and stage.needs.timeout_s is None:
                 stage.wait_in(self._waiting)
+            started = time.perf_counter()
             try:
                 stage.setup()
             except VidalError:
@@ -94,6 +98,7 @@ class Worker:
                 raise ModelError(
                     f"stage {stage.step_name()} could not be set up: {type(error).__name__}: {error}"
                 ) from error
+            self._setup_s[stage.step_name()] = time.perf_counter() - started
         self._loader = ClipLoader(self._job)
         # Arrow imports pandas, where there is one, at its first conversion: the first clip's, while others are fetched.
         pa.array([None])
@@ -130,6 +135,9 @@ class Worker:
                     clip.work.read_members()
                     clip.work.read_members = None
                 yield clip
+        if report.trace is not None:
+            report.trace.setup_s |= self._setup_s
+            report.trace.peak_bytes = max(report.trace.peak_bytes, peak_bytes())
 
     def finish(self, clips: Iterable[Clip], assignment: Assignment, report: ShardReport) -> None:
         """Mark the clips that are still open as kept, write all of them with their members, and commit the shard."""
@@ -143,20 +151,18 @@ class Worker:
                 # By now the hash of the file and its uploader are known.
                 clip = job.removals.apply(clip, COMMIT)
                 clip.fingerprint = job.fingerprint
-                started = time.perf_counter()
-                writer.add(clip)
-                report.spend(COMMIT, time.perf_counter() - started, 1)
+                with report.timed(COMMIT, (clip.clip_id,)):
+                    writer.add(clip)
                 report.outcomes[clip.status] += 1
                 self._notes.advance(report)
             # No clip is to blame for a death from here on.
             self._notes.begin(shard, UnderWay(stage=COMMIT, clip_ids=()), surely=assignment.isolate)
-            started = time.perf_counter()
-            writer.commit({"fingerprint": job.fingerprint})
-            report.spend(COMMIT, time.perf_counter() - started)
+            with report.timed(COMMIT):
+                writer.commit({"fingerprint": job.fingerprint})
 
     def make(self, assignment: Assignment) -> ShardReport:
         """Make a whole shard, from plan to commit, in this process, or give it back."""
-        report = ShardReport(shard=assignment.shard)
+        report = self._job.report(assignment)
         self._take_turn(assignment.shard)
         self._making[assignment.shard] = assignment
         self._has_asked = False
@@ -204,6 +210,13 @@ class Worker:
             yield ask
         finally:
             self._take_turn(shard)
+
+
+def peak_bytes() -> int:
+    """Return the memory of this process at its highest, with that of its largest child that has ended."""
+    # In KiB on Linux, in bytes on macOS. A spawned process begins with what its parent had at that time.
+    unit = 1 if sys.platform == "darwin" else 1024
+    return unit * sum(resource.getrusage(who).ru_maxrss for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN))
 
 
 def _windows(clips: Iterable[Clip], size: int) -> Iterator[list[Clip]]:
