@@ -93,12 +93,15 @@ MAY_IMPORT = {
     ],
     "terms": ["errors", "caption.words", "sources.source"],
     "build": ["errors", "extras", "models.inventory", "dataset", "recipe", "engine", "report"],
+    "estimate": [
+        "errors", "settings", "stage", "dataset", "models.inventory", "recipe", "engine", "build",
+    ],
     "trial": ["errors", "clip", "stage", "media", "stages"],
     "doctor": ["errors", "extras", "settings", "clip", "dataset", "stage", "media", "models", "recipe", "train.recipe", "trial"],
     "templates": ["errors"],
     "commands": [
         "errors", "extras", "settings", "record", "modality", "dataset", "reader", "export", "models", "stages", "recipe",
-        "engine", "report", "view", "train", "retrieval", "terms", "build", "doctor", "templates",
+        "engine", "report", "view", "train", "retrieval", "terms", "build", "estimate", "doctor", "templates",
     ],
     "__main__": ["commands"],
 }  # fmt: skip

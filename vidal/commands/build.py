@@ -1,4 +1,4 @@
-"""The commands that build a dataset: build, crawl, retry, terms."""
+"""The commands that build a dataset, and those that estimate a build."""
 
 from __future__ import annotations
 
@@ -123,6 +123,54 @@ def retry(
         directory, how, console, reasons=reason or [], clip_ids=clip or [], settings=settings or [], quiet=as_json
     )
     show_build(result, as_json)
+
+
+@command()
+def profile(
+    recipe: Annotated[Path, typer.Argument(metavar="RECIPE", help="Recipe file (YAML).")],
+    out: Annotated[Path, typer.Option(metavar="FILE.json", help="Profile to write.")] = Path("profile.json"),
+    clips: Annotated[int, typer.Option(min=2, help="Candidates to build.")] = 32,
+    engine: options.EngineOption = options.EngineChoice.ray,
+    workers: options.WorkersOption = None,
+    settings: options.SettingsOption = None,
+    ray_address: options.RayAddressOption = None,
+    as_json: options.JsonOption = False,
+) -> None:
+    """Build a few candidates of a recipe, keep no media, and write what each stage took: the profile for `vidal plan`.
+
+    Run it on a machine like those of the cluster, with as many workers as one of them will have.
+    """
+    from vidal.estimate.measure import profile as measure
+
+    how = options.how_of(engine, workers, ray_address)
+    result = measure(recipe, how, console, clips=clips, settings=settings or [], quiet=as_json)
+    result.write(out)
+    show(result, as_json)
+    if not as_json:
+        say(f"wrote {out}")
+
+
+@command()
+def plan(
+    recipe: Annotated[Path, typer.Argument(metavar="RECIPE", help="Recipe that was profiled.")],
+    clips: Annotated[int, typer.Option(min=1, help="Candidates of the build.")],
+    cluster: Annotated[
+        str, typer.Option(metavar="SPEC", help="Machines: 10xcpu16,2xgpu1, or a .yaml file (docs/scale.md).")
+    ],
+    file: Annotated[Path, typer.Option("--profile", metavar="FILE.json", help="What `vidal profile` wrote.")] = Path(
+        "profile.json"
+    ),
+    settings: options.SettingsOption = None,
+    as_json: options.JsonOption = False,
+) -> None:
+    """Estimate time, storage, requests, GPU hours and cost of a build on a cluster, and what holds it up."""
+    from vidal.estimate.cluster import Cluster
+    from vidal.estimate.forecast import forecast
+    from vidal.estimate.profile import Profile
+
+    profiled = Profile.read(file)
+    profiled.check(recipe, settings or [])
+    show(forecast(profiled, Cluster.parse(cluster), clips), as_json)
 
 
 @command()

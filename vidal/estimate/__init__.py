@@ -1,0 +1,1 @@
+"""Profiles of recipes, and estimates of what a build of many clips takes on a cluster."""
