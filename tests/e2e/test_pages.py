@@ -6,6 +6,7 @@ import contextlib
 import io
 import os
 import re
+import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -20,6 +21,8 @@ from tests.conftest import ROOT
 from tests.pages import PAGES, Block, blocks_of, is_said
 from tests.runs import command
 from tests.site import Site
+from vidal.dataset.flags import FlagWriter
+from vidal.dataset.storage import Storage
 
 # Whichever comes first waits for the sample dataset.
 pytestmark = pytest.mark.timeout(900)
@@ -28,6 +31,7 @@ SAYS = {
     ".venv/bin/vidal report data/sample": "wrote report.html",
     "vidal build shorts.yaml --out data/shorts": "│ kept │ │ 2 │",
     "vidal export data/sample --out data/pairs --format open-clip": "wrote 23 clips to data/pairs",
+    'vidal export data/sample --out clean --where "not flag_unsafe and not flag_remove"': "wrote 22 clips to clean",
     "vidal train pipelines/train/sample.yaml --data data/sample --out runs/sample": "runs/sample: 12 steps",
     "vidal eval runs/sample --data data/sample --json": '"text_to_infrared"',
     "vidal embed data/sample --checkpoint runs/sample --out data/embeddings": "wrote ",
@@ -56,6 +60,8 @@ PARSED_ONLY = {
     "make test",
     'python -m open_clip_train.main --dataset-type webdataset --train-data "data/pairs/{000000..000003}.tar" …',
     "vidal build shorts.yaml --out s3://bucket/shorts --ray-address HEAD:6379",
+    "vidal view data/sample",
+    "vidal view s3://bucket/dataset@2 --port 8000 --no-browser",
 }
 """Those that `tests/unit/test_docs.py` reads and nothing here runs; their own tests do."""
 RUN_ELSEWHERE = {"docs/reading.md"}
@@ -103,6 +109,13 @@ def place(tmp_path: Path) -> Path:
 @pytest.fixture
 def sample(place: Path, sample_dataset: Path) -> None:
     (place / "data" / "sample").symlink_to(sample_dataset)
+
+
+@pytest.fixture
+def flagged(place: Path, sample_dataset: Path) -> None:
+    """A copy of the sample dataset with a flag."""
+    shutil.copytree(sample_dataset, place / "data" / "sample")
+    FlagWriter(Storage(str(place / "data" / "sample"))).write("cat-stare", "unsafe")
 
 
 @pytest.fixture
@@ -154,6 +167,7 @@ NEEDS = {
     "docs/revisions.md": "revisions",
     "docs/training.md": "training",
     "docs/tutorial.md": "tutorial",
+    "docs/viewer.md": "flagged",
 }
 """What has to be there, by page; other pages have nothing to run."""
 
