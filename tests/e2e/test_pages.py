@@ -60,6 +60,7 @@ PARSED_ONLY = {
     "make test",
     'python -m open_clip_train.main --dataset-type webdataset --train-data "data/pairs/{000000..000003}.tar" …',
     "vidal build shorts.yaml --out s3://bucket/shorts --ray-address HEAD:6379",
+    ".venv/bin/vidal view data/sample",
     "vidal view data/sample",
     "vidal view s3://bucket/dataset@2 --port 8000 --no-browser",
 }
