@@ -127,5 +127,10 @@ def own_metadata(data: bytes) -> dict[str, str]:
 
 def read_metadata(data: bytes) -> dict[str, str]:
     """Return vidal's entries in the file's footer, without the ``vidal.`` prefix."""
-    raw: dict[bytes, Any] = read_schema(data).metadata or {}
+    return metadata_of(read_schema(data))
+
+
+def metadata_of(schema: pa.Schema) -> dict[str, str]:
+    """Return the same of a schema that was read."""
+    raw: dict[bytes, Any] = schema.metadata or {}
     return {k.decode().removeprefix("vidal."): v.decode() for k, v in raw.items() if k.startswith(b"vidal.")}

@@ -213,6 +213,15 @@ class Plan:
 
     def rows(self, shard: int) -> list[dict[str, Any]]:
         """Return the candidates of a shard, in plan order."""
+        rows: list[dict[str, Any]] = self._of_shard(shard).to_pylist()
+        return rows
+
+    def clip_ids(self, shard: int) -> list[str]:
+        """Return the ids of the candidates of a shard, in plan order."""
+        ids: list[str] = self._of_shard(shard)["clip_id"].to_pylist()
+        return ids
+
+    def _of_shard(self, shard: int) -> pa.Table:
         group, begin, count = shard, 0, None
         if self.shard_size:
             cut, number, group = self._place(shard)
@@ -223,8 +232,7 @@ class Plan:
         if self._group is None or self._group[0] != group:
             with self._storage.errors(NAME):
                 self._group = (group, self._file.read_row_group(group))
-        rows: list[dict[str, Any]] = self._group[1].slice(begin, count).to_pylist()
-        return rows
+        return self._group[1].slice(begin, count)
 
     def size_of(self, shard: int) -> int:
         """Return the number of candidates in a shard."""
@@ -241,9 +249,6 @@ class Plan:
                 return cut, shard, group
             shard, group = shard - cut.shard_count, group + cut.group_count
         raise IndexError("no such shard")
-
-    def clip_ids(self, shard: int) -> list[str]:
-        return [row["clip_id"] for row in self.rows(shard)]
 
     def table(self, columns: Sequence[str] | None = None) -> pa.Table:
         """Return the whole plan, or some of its columns."""

@@ -128,6 +128,17 @@ def test_a_member_that_no_row_names_is_found(copy: Path) -> None:
     assert problems(copy) == ["shard 000000: video: the tar's members do not match the manifest (stranger.mp4)"]
 
 
+def without_members(**values: object) -> Callable[[pa.Table], pa.Table]:
+    """A change of the first row, which loses its members, too."""
+
+    def change(table: pa.Table) -> pa.Table:
+        for name, value in {"members": [], "layers": [], **values}.items():
+            table = with_value(name, 0, value)(table)
+        return table
+
+    return change
+
+
 EDITS: list[tuple[str, Callable[[pa.Table], pa.Table], str]] = [
     ("a row taken out", lambda t: t.slice(1), "its rows are not the candidates of the plan, in plan order"),
     ("two rows swapped", lambda t: t.take([1, 0, 2, 3]), "its rows are not the candidates of the plan, in plan order"),
@@ -139,6 +150,12 @@ EDITS: list[tuple[str, Callable[[pa.Table], pa.Table], str]] = [
     ("a time moved", with_value("frame_times", 0, [0.5]), "has images [0, 1] for 1 times"),
     ("a layer left out", with_value("layers", 0, ["video"]), "its layers do not match its members"),
     ("members left out", with_value("members", 0, []), "its layers do not match its members"),
+    ("neither members nor an outcome", without_members(status="candidate", stage="probe", reason="gone"), "status is 'candidate'"),
+    ("no members, no stage", without_members(status="failed", reason="gone"), "is failed without stage and reason"),
+    ("no members, an empty reason", without_members(status="rejected", stage="probe", reason=""), "is rejected without stage and reason"),
+    ("no members, an unsafe key", without_members(clip_id="a/b"), "is not a safe key"),
+    ("no members, and a line end behind the key", without_members(clip_id="c\n"), "is not a safe key"),
+    ("no members, but a layer", without_members(layers=["video"]), "its layers do not match its members"),
     ("a size changed", with_value("frame_width", 0, 17), "the frames are (17, 16)"),
 ]  # fmt: skip
 
