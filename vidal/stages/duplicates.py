@@ -240,23 +240,26 @@ class _Clips:
         self.origins = np.repeat(np.arange(len(datasets), dtype=np.int16), counts)
         """Number of each clip's dataset."""
         self.is_earlier: Flags = self.origins < len(datasets) - 1
-        self._ids = pa.concat_arrays([part.ids for part in parts])
+
+        def joined(name: str, axis: int = 0) -> npt.NDArray[Any]:
+            """Join a column of the parts, which give it up: the peak would otherwise be twice the clips."""
+            return np.concatenate([vars(part).pop(name) for part in parts], axis)
+
         # Clips of equal bytes have the same number; a file of unknown bytes is like no other.
-        self.files = first_of_equal(np.concatenate([part.digests for part in parts]))
-        unknown = np.flatnonzero(np.concatenate([part.is_unknown for part in parts]))
+        self.files = first_of_equal(joined("digests"))
+        unknown = np.flatnonzero(joined("is_unknown"))
         self.files[unknown] = -1 - unknown
-        self.durations: Floats = np.concatenate([part.durations for part in parts])
-        self.frames: Ints = np.concatenate([part.frames for part in parts])
-        self.still: Flags = np.concatenate([part.still for part in parts])
-        self._qualities = np.concatenate([part.qualities for part in parts], axis=1)
+        self._ids = pa.concat_arrays([vars(part).pop("ids") for part in parts])
+        self.durations: Floats = joined("durations")
+        self.frames: Ints = joined("frames")
+        self.still: Flags = joined("still")
+        self._qualities: Floats = joined("qualities", axis=1)
         self.hashes: Hashes = np.zeros((len(self.frames), max(part.hashes.shape[1] for part in parts)), np.uint64)
         row = 0
         for part in parts:
-            count, width = part.hashes.shape
-            self.hashes[row : row + count, :width] = part.hashes
-            row += count
-            # Freed one by one, as the hashes are most of what a clip has in memory.
-            part.hashes = self.hashes[:0]
+            hashes = vars(part).pop("hashes")
+            self.hashes[row : row + len(hashes), : hashes.shape[1]] = hashes
+            row += len(hashes)
 
     def names(self, rows: Ints) -> pa.Array:
         """Return the ids of clips."""
