@@ -108,7 +108,8 @@ def test_every_command_that_a_sentence_names_exists(page: Path) -> None:
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
 def test_every_module_that_a_page_runs_is_there(page: Path) -> None:
     named = re.findall(r"python -m ((?:vidal|tools)[\w.]+)", page.read_text(encoding="utf-8"))
-    assert [name for name in named if not (ROOT / f"{name.replace('.', '/')}.py").exists()] == []
+    paths = [ROOT / name.replace(".", "/") for name in named]
+    assert [path for path in paths if not (path.with_suffix(".py").exists() or (path / "__main__.py").exists())] == []
 
 
 @pytest.mark.parametrize("target", sorted(set(re.findall(r"(?:`|^\$ )make ([a-z-]+)", TEXTS, re.M))))
