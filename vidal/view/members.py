@@ -15,7 +15,7 @@ from PIL import Image
 
 from vidal import modality as modalities
 from vidal.dataset import thumbnail
-from vidal.dataset.dataset import Dataset
+from vidal.dataset.dataset import Dataset, UncommittedError
 from vidal.dataset.tars import suffix_of
 from vidal.errors import SourceError
 from vidal.modality.modality import Shown
@@ -46,7 +46,7 @@ class ClipReader:
         if shard is None:
             row = self._dataset.find(clip_id)
         else:
-            with contextlib.suppress(FileNotFoundError):
+            with contextlib.suppress(UncommittedError):
                 table: pa.Table = self._table(shard)
                 row = next(iter(table.filter(pc.equal(table["clip_id"], clip_id)).to_pylist()), None)
         if row is None:
