@@ -21,7 +21,7 @@ export class Player {
     this.axis = element("div", { className: "axis" });
     this.media = [audio && this.#audio(audio), video && this.#video(video, Boolean(audio))].filter(Boolean);
     this.layers = layers.filter((layer) => layer.frames.length).map((layer) => this.#layer(layer));
-    if (peaks) this.axis.append(element("h4", {}, "audio"), waveform(peaks));
+    if (peaks) this.axis.append(...waveform(peaks));
     this.head = element("div", { className: "playhead" });
     this.axis.append(this.head);
     this.element = element("section", { className: "player", "aria-label": "Player" });
@@ -199,11 +199,15 @@ async function draw(canvas, image, isWanted) {
   canvas.getContext("2d").drawImage(image, 0, 0);
 }
 
+/** Return a heading and the waveform, as high as its loudest sample. */
 function waveform(peaks) {
   const plot = drawing("wave", "waveform");
-  const points = peaks.map(([low, high], k) => [(1000 * (k + 0.5)) / peaks.length, -100 * low, -100 * high]);
+  const loudest = Math.max(...peaks.flat().map(Math.abs));
+  const scale = 100 / (loudest || 1);
+  const level = loudest ? ` scaled to its peak of ${(20 * Math.log10(loudest)).toFixed(0)} dBFS` : " silent";
+  const points = peaks.map(([low, high], k) => [(1000 * (k + 0.5)) / peaks.length, -scale * low, -scale * high]);
   const over = points.map(([x, , y]) => `${x} ${y}`);
   const under = points.map(([x, y]) => `${x} ${y}`).reverse();
   plot.querySelector("path").setAttribute("d", `M${[...over, ...under].join("L")}Z`);
-  return plot;
+  return [element("h4", {}, "audio", element("span", { className: "soft" }, level)), plot];
 }
