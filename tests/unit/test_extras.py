@@ -34,6 +34,7 @@ BEHIND = {
 """What is imported by another package alone, and by which."""
 
 WHERE = {
+    "ablate": ["train"],
     "crawl": ["crawl"],
     "engine": ["build"],
     "media": ["crawl", "build"],
@@ -238,7 +239,7 @@ def test_an_extra_that_is_not_installed_is_one_line_that_names_it(
     [
         ("crawl", ["crawl", "media", "engine", "sources", "recipe", "build"]),
         ("build", ["stages", "models", "caption", "media", "crawl", "engine", "doctor"]),
-        ("train", ["train", "retrieval", "modality", "reader"]),
+        ("train", ["train", "ablate", "retrieval", "modality", "reader"]),
         ("terms", ["terms"]),
     ],
 )

@@ -87,6 +87,7 @@ MAY_IMPORT = {
     "report": ["errors", "clip", "record", "modality", "dataset", "crawl.platforms"],
     "view": ["errors", "clip", "record", "stage", "modality", "dataset", "reader", "stages", "report"],
     "train": ["errors", "settings", "modality", "dataset", "reader", "models.locate"],
+    "ablate": ["errors", "settings", "dataset", "reader", "train"],
     "retrieval": [
         "errors", "settings", "modality", "dataset", "reader",
         "train.data", "train.evaluate.embeddings", "train.evaluate.metrics", "train.preprocessing", "train.towers",
@@ -101,7 +102,7 @@ MAY_IMPORT = {
     "templates": ["errors"],
     "commands": [
         "errors", "extras", "settings", "record", "modality", "dataset", "reader", "export", "models", "stages", "recipe",
-        "engine", "report", "view", "train", "retrieval", "terms", "build", "estimate", "doctor", "templates",
+        "engine", "report", "view", "train", "ablate", "retrieval", "terms", "build", "estimate", "doctor", "templates",
     ],
     "__main__": ["commands"],
 }  # fmt: skip

@@ -8,6 +8,8 @@ differ in place, size, brightness, pitch, phase and noise, so what a tower learn
 
 The column ``scene_is_held_out`` splits the scenes in halves. Every word, and every two words, of a held-out scene
 occur in scenes of the other half; its three together do not.
+
+``--wrong`` and ``--copies`` plant faults that a filter should find (`tools.rendering.planted`).
 """
 
 from __future__ import annotations
@@ -29,6 +31,7 @@ import pyarrow as pa
 import soundfile
 
 import vidal
+from tools.rendering.planted import plant
 from vidal.clip import SCHEMA_VERSION, Clip
 from vidal.dataset import plan as plans
 from vidal.dataset import planning
@@ -225,14 +228,21 @@ def _flac(samples: npt.NDArray[np.float32]) -> bytes:
 
 
 def write(
-    out: str, *, clips: int = 2000, scenes: int = SCENES, size: int = 64, seed: int = 0, workers: int = 2
-) -> None:
-    """Write the whole set; the same arguments give the same bytes."""
+    out: str, *, clips: int = 2000, scenes: int = SCENES, size: int = 64, seed: int = 0, workers: int = 2,
+    wrong: float = 0.0, copies: float = 0.0,
+) -> None:  # fmt: skip
+    """Write the whole set; the same arguments give the same bytes.
+
+    ``wrong`` is the share of clips with the texts of another scene, ``copies`` that of copies of other clips.
+    """
     storage = Storage(out)
     if storage.is_local:
         storage.local_path().mkdir(parents=True, exist_ok=True)
-    settings = {"clips": clips, "scenes": scenes, "size": size, "seed": seed, "version": VERSION}
+    settings: dict[str, float] = {"clips": clips, "scenes": scenes, "size": size, "seed": seed, "version": VERSION}
     rows = [_row(n, n % scenes) for n in range(clips)]
+    if wrong or copies:
+        settings |= {"wrong": wrong, "copies": copies}
+        rows = plant(rows, [n % scenes for n in range(clips)], wrong=wrong, copies=copies, seed=seed)
     plans.write(storage, planning.make(pa.Table.from_pylist(rows), shard_size=SHARD_SIZE, seed=seed), SHARD_SIZE)
     plan = plans.Plan(storage)
     print_ = digest(settings)
@@ -275,15 +285,16 @@ def _write_shard(out: str, shard: int, size: int, seed: int, print_: str) -> Non
 def _clips(plan: plans.Plan, shard: int, size: int, seed: int) -> Iterator[Clip]:
     for row in plan.rows(shard):
         clip = from_row(row)
-        scene, number = int(clip.clip_id[1:4]), int(clip.clip_id[5:])
+        original = clip.extra.get("copy_of") or clip.clip_id
+        scene, number = int(original[1:4]), int(original[5:])
         clip.status, clip.duration_s, clip.has_audio = "kept", DURATION_S, True
         clip.frame_times, clip.frame_width, clip.frame_height = frame_times(), size, size
-        for column, text in texts(scene).items():
+        for column, text in texts(clip.extra.get("caption_scene", scene)).items():
             setattr(clip, column, text)
         clip.caption_model = clip.frame_caption_model = clip.sound_caption_model = BY
         clip.depth_scale, clip.depth_model, clip.infrared_model = "metric", BY, BY
         clip.synthetic_layers = list(LAYERS)
-        clip.cluster = clip.clip_id
+        clip.cluster = original
         for member in members(scene, [seed, number], size):
             clip.work.put(member)
         yield clip
@@ -297,6 +308,8 @@ def main() -> None:
     parser.add_argument("--size", type=int, default=64, help="pixels of a frame's side")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--workers", type=int, default=2)
+    parser.add_argument("--wrong", type=float, default=0.0, help="share of clips with another scene's texts")
+    parser.add_argument("--copies", type=float, default=0.0, help="share of clips that are copies of others")
     given = vars(parser.parse_args())
     write(given.pop("out"), **given)
 

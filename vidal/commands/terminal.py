@@ -24,7 +24,7 @@ _INTERRUPTED = 130
 _INTERRUPTED_LINE = "vidal: interrupted; committed shards are kept, and the same command resumes from them"
 _EXTRAS = {
     **dict.fromkeys(("add", "build", "doctor", "grow", "models", "profile", "refilter", "retry", "stages"), "build"),
-    **dict.fromkeys(("embed", "eval", "export-encoder", "search", "train"), "train"),
+    **dict.fromkeys(("ablate", "embed", "eval", "export-encoder", "search", "train"), "train"),
 }
 """The extra to recommend for each command, although a smaller one may provide the missing package as well."""
 _show_warning = warnings.showwarning

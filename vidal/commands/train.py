@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Annotated, Literal
 
 import typer
+from rich.console import Console
 
 from vidal.commands.options import (
     AllowOption,
@@ -70,6 +71,36 @@ def train(
         except KeyboardInterrupt:
             hint = "the same command resumes" if resume else "the same command with --resume resumes"
             raise InterruptedRunError(f"interrupted; checkpoints are kept, and {hint} from the last one") from None
+
+
+@command(cls=ManyValues)
+def ablate(
+    recipe: Annotated[Path, typer.Argument(metavar="RECIPE", help="Training recipe (YAML) that the arms change.")],
+    data: DataOption,
+    arms: Annotated[
+        Path, typer.Option(metavar="ARMS", help="Arms (YAML): what each changes; the first is compared to.")
+    ],
+    out: Annotated[Path, typer.Option(metavar="DIR", help="Folder for the runs, the plot and the chosen recipe.")],
+    where: WhereOption = None,
+    settings: SettingsOption = None,
+    seeds: Annotated[int, typer.Option(min=1, metavar="N", help="Runs of each arm, with seeds one after another.")] = 3,
+    steps: Annotated[
+        int | None, typer.Option(min=1, metavar="N", help="Steps of every run, in place of the recipe's length.")
+    ] = None,
+    device: DeviceOption = "auto",
+    allow_module: AllowOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Measure what a choice is worth: train arms alike but for it, and compare them on the same held-out clips."""
+    from vidal.ablate.arms import design
+    from vidal.ablate.run import ablate as ablate_arms
+
+    told = design(recipe, arms, data, where=where, overrides=settings or [], steps=steps)
+    try:
+        found = ablate_arms(told, out, Console(quiet=True) if as_json else console, seeds=seeds, device=device)
+    except KeyboardInterrupt:
+        raise InterruptedRunError("interrupted; finished runs are kept, and the same command resumes") from None
+    show(found, as_json)
 
 
 @command(name="eval", cls=ManyValues)

@@ -7,7 +7,8 @@ several groups share, such as a common title, is correct for each of them.
 from __future__ import annotations
 
 import itertools
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -17,33 +18,60 @@ from vidal.train.evaluate.clips import Clips
 from vidal.train.evaluate.metrics import Floats, retrieval_metrics
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Direction:
+    """The queries and the gallery from one modality, or text, to another."""
+
+    name: str
+    """``text_to_depth``."""
+    queries: Floats
+    """(q, d) embeddings."""
+    gallery: Floats
+    """(g, d) embeddings."""
+    correct: Sequence[Sequence[int]]
+    """The indices in the gallery of each query's correct items."""
+    clips: Sequence[int]
+    """(q,) the sample index of the clip that each query is of."""
+
+
 def retrieval(
     clips: Clips, sides: Mapping[str, tuple[Indices, Floats]], texts: Mapping[str, Floats], trained: Collection[str]
 ) -> dict[str, dict[str, Any]]:
-    """Return `retrieval_metrics` by direction (``text_to_depth``): from and to text, and between any two modalities.
+    """Return `retrieval_metrics` by direction (``text_to_depth``), with arguments as for `directions`.
 
-    ``sides`` holds the sample indices (n,) and the embeddings (n, d) of each modality, ``texts`` the embedding (d,) of
-    each text, and ``trained`` the names of the pairs that were trained (``text-depth``); a row says whether its pair
-    was ``trained``.
+    ``trained`` are the names of the pairs that were trained (``text-depth``); a row says whether its pair is one.
     """
     figures: dict[str, dict[str, Any]] = {}
+    for one in directions(clips, sides, texts):
+        figures[one.name] = retrieval_metrics(one.queries, one.gallery, one.correct, clusters=one.clips)
+        a, b = one.name.split("_to_")
+        figures[one.name]["trained"] = f"{a}-{b}" in trained or f"{b}-{a}" in trained
+    return figures
+
+
+def directions(
+    clips: Clips, sides: Mapping[str, tuple[Indices, Floats]], texts: Mapping[str, Floats]
+) -> Iterator[Direction]:
+    """Yield the directions from and to text, and between any two modalities.
+
+    ``sides`` holds the sample indices (n,) and the embeddings (n, d) of each modality, ``texts`` the embedding (d,) of
+    each text.
+    """
     for modality, (numbers, rows) in sides.items():
-        figures |= _with_text(modality, numbers, rows, clips, texts)
+        yield from _with_text(modality, numbers, rows, clips, texts)
     for a, b in itertools.permutations(sides, 2):
         both, at_a, at_b = np.intersect1d(sides[a][0], sides[b][0], return_indices=True)
         if len(both) > 1:
             of_group = _by_group(both.tolist(), clips.groups)
-            correct = [of_group[clips.groups[n]] for n in both.tolist()]
-            figures[f"{a}_to_{b}"] = retrieval_metrics(sides[a][1][at_a], sides[b][1][at_b], correct)
-    for name, row in figures.items():
-        a, b = name.split("_to_")
-        row["trained"] = f"{a}-{b}" in trained or f"{b}-{a}" in trained
-    return figures
+            yield Direction(
+                name=f"{a}_to_{b}", queries=sides[a][1][at_a], gallery=sides[b][1][at_b],
+                correct=[of_group[clips.groups[n]] for n in both.tolist()], clips=both.tolist(),
+            )  # fmt: skip
 
 
 def _with_text(
     modality: str, numbers: Indices, rows: Floats, clips: Clips, texts: Mapping[str, Floats]
-) -> dict[str, dict[str, Any]]:
+) -> Iterator[Direction]:
     """Both directions of text and a modality: every caption is a query, the gallery has each distinct text once."""
     groups = clips.groups
     of_group = _by_group(numbers.tolist(), groups)
@@ -54,15 +82,15 @@ def _with_text(
     for n, text in queries:
         groups_of.setdefault(text, set()).add(groups[n])
         texts_of.setdefault(groups[n], set()).add(gallery[text])
-    to_clips = retrieval_metrics(
-        np.stack([texts[text] for _, text in queries]), rows,
-        [sorted(place for group in groups_of[text] for place in of_group[group]) for _, text in queries],
-        clusters=[n for n, _ in queries],
+    yield Direction(
+        name=f"text_to_{modality}", queries=np.stack([texts[text] for _, text in queries]), gallery=rows,
+        correct=[sorted(place for group in groups_of[text] for place in of_group[group]) for _, text in queries],
+        clips=[n for n, _ in queries],
     )  # fmt: skip
-    to_text = retrieval_metrics(
-        rows, np.stack([texts[text] for text in gallery]), [sorted(texts_of[groups[n]]) for n in numbers.tolist()]
-    )
-    return {f"text_to_{modality}": to_clips, f"{modality}_to_text": to_text}
+    yield Direction(
+        name=f"{modality}_to_text", queries=rows, gallery=np.stack([texts[text] for text in gallery]),
+        correct=[sorted(texts_of[groups[n]]) for n in numbers.tolist()], clips=numbers.tolist(),
+    )  # fmt: skip
 
 
 def _by_group(clips: Sequence[int], groups: Mapping[int, int]) -> dict[int, list[int]]:
