@@ -14,7 +14,7 @@ from rich.table import Table
 
 from vidal.ablate.arms import Design
 from vidal.ablate.queries import Queries
-from vidal.ablate.score import Hits
+from vidal.ablate.score import Answered
 from vidal.ablate.statistics import Difference, Floats, difference, recall
 from vidal.errors import OutputError
 
@@ -22,7 +22,7 @@ from vidal.errors import OutputError
 class Scored(BaseModel):
     """One finished run: an arm with a seed."""
 
-    directions: dict[str, Hits]
+    directions: dict[str, Answered]
     """By direction (``text_to_depth``)."""
     cpu_s: float | None
     """Processor time of the training; None of a run that was resumed."""

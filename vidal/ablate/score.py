@@ -17,7 +17,7 @@ from vidal.train.recipe import TrainRecipe
 from vidal.train.towers.load import load_encoder
 
 
-class Hits(BaseModel):
+class Answered(BaseModel):
     """The answers of one direction, by unit of clips."""
 
     hits: list[float]
@@ -26,7 +26,7 @@ class Hits(BaseModel):
     """Queries."""
 
 
-def score(run: Path, recipe: TrainRecipe, queries: Queries, here: World) -> dict[str, Hits]:
+def score(run: Path, recipe: TrainRecipe, queries: Queries, here: World) -> dict[str, Answered]:
     """Return the hits by direction (``text_to_depth``), of every pair of the encoder and text.
 
     Raises `SourceError` if no clip can be read.
@@ -42,7 +42,7 @@ def score(run: Path, recipe: TrainRecipe, queries: Queries, here: World) -> dict
     for one in directions(clips, of_clips(clips, sides, 0), texts):
         is_hit = ranks(one.queries, one.gallery, one.correct) <= 1
         unit = [queries.units[clips.samples.clip_id(n)] for n in one.clips]
-        found[one.name] = Hits(
+        found[one.name] = Answered(
             hits=np.bincount(unit, is_hit, minlength=units).tolist(),
             queries=np.bincount(unit, minlength=units).tolist(),
         )
