@@ -13,9 +13,9 @@ import vidal
 from vidal.ablate.arms import EvaluatedOn
 from vidal.errors import RecipeError, SourceError
 from vidal.reader.samples import Samples
-from vidal.train.data.split import held_out
 from vidal.train.data.text_views import TextViews
 from vidal.train.evaluate.clips import Clips, choose
+from vidal.train.material import held_out
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
