@@ -241,6 +241,23 @@ def test_a_clip_is_flagged_by_keyboard_with_a_note(page: Page, dataset: Path) ->
     assert "wrong_caption" in page.text("#clips")
 
 
+@pytest.mark.parametrize(
+    ("route", "told"),
+    [
+        ({"clip": "nobody"}, "no clip nobody"),
+        ({"where": "no_column = 1"}, "no_column"),
+        ({"sort": "members"}, "members"),
+    ],
+    ids=str,
+)
+def test_what_cannot_be_shown_is_said_on_the_page(page: Page, route: dict[str, str], told: str) -> None:
+    page.browser.open(f"{page.url}#{urlencode(route)}")
+    page.wait(f"document.getElementById('message').textContent.includes({json.dumps(told)})")
+    page.wait("document.querySelector('#cards .card') && document.querySelector('#funnel button')")
+    assert told in page.text("#message")
+    page.browser.problems.clear()
+
+
 def test_a_list_is_walked_by_keyboard(page: Page) -> None:
     page.open_list()
     first, second = page.listed()[:2]

@@ -6,6 +6,7 @@ import { boundColumns } from "./thresholds.js";
 
 const PAGE = 48;
 const SHOWN_COLUMNS = ["clip_id", "title", "caption", "duration_s"];
+const TEXTS = ["title", "caption"];
 
 /** Show the page of clips of the address; `isCurrent` tells whether it is still the one that is wanted. */
 export const showClips = guarded(async (isCurrent) => {
@@ -69,9 +70,9 @@ function table(rows, offset, more) {
   const head = element("tr", {}, element("td"), ...names.map(heading), element("th", { scope: "col" }, "outcome"));
   const lines = rows.map((clip, k) => {
     const opener = element("a", { className: "clip", href: opening(clip, offset + k) }, clip.clip_id);
-    const cells = names.slice(1).map((name) => element("td", {}, shown(clip[name])));
+    const cells = names.slice(1).map((name) => element("td", { className: TEXTS.includes(name) ? "text" : "" }, shown(clip[name])));
     const start = [element("td", {}, thumbnail(clip)), element("td", {}, opener, ...badges(clip))];
-    return element("tr", {}, ...start, ...cells, element("td", {}, outcome(clip)));
+    return element("tr", {}, ...start, ...cells, element("td", { className: "text" }, outcome(clip)));
   });
   return element("div", { className: "wide" }, element("table", {}, element("thead", {}, head), element("tbody", {}, ...lines)));
 }

@@ -42,7 +42,6 @@ export function say(text) {
 export function guarded(work) {
   return async (...given) => {
     try {
-      say("");
       return await work(...given);
     } catch (error) {
       say(error.message);

@@ -1,6 +1,6 @@
 import { closeClip, showClip } from "./clip.js";
 import { showClips } from "./clips.js";
-import { at, guarded } from "./dom.js";
+import { at, guarded, say } from "./dom.js";
 import { markFunnel, showFunnel } from "./funnel.js";
 import { listenToKeys } from "./keyboard.js";
 import { NO_CLIP, go, route } from "./route.js";
@@ -15,6 +15,7 @@ async function show() {
   const mine = ++turn;
   const isCurrent = () => mine === turn;
   const { clip } = route();
+  say("");
   at("list").hidden = Boolean(clip);
   at("clip").hidden = !clip;
   if (clip) {

@@ -4,6 +4,7 @@ import { go, query, route } from "./route.js";
 
 const STEPS = 200;
 const FIRST_SHOWN = 3;
+const FIRST_TRIED = 8;
 const cards = new Map();
 
 /** The columns with a slider that bounds something. */
@@ -19,7 +20,7 @@ export const showThresholds = guarded(async () => {
     addCard(numeric.find(({ name }) => name === at("column").value));
     at("column").value = "";
   };
-  for (const column of numeric.filter(({ group }) => group === "scores")) {
+  for (const column of numeric.filter(({ group }) => group === "scores").slice(0, FIRST_TRIED)) {
     if (cards.size < FIRST_SHOWN) await addCard(column, { isOnlyWithClips: true });
   }
   await count();
