@@ -26,19 +26,25 @@ from vidal.work import Member
 
 
 class Paint(Stage):
-    """Two small images and a text, as a function of the url alone."""
+    """Two small images and a text, as a function of the url alone; leaves a mark of its process before each clip."""
 
     writes = ("video", "duration_s", "frame_times")
     layers = ("video",)
     pixels: int = 16
     cost_s: float = 0.0
+    wait_s: float = 0.0
+    bulk_bytes: int = 0
+    marks: str = ""
 
     def process(self, clip: Clip) -> None:
         if self.cost_s:
             _burn(self.cost_s)
+        if self.marks:
+            open(os.path.join(self.marks, f"{os.getpid()}-{clip.clip_id}"), "w").close()
+        time.sleep(self.wait_s)
         clip.duration_s, clip.frame_times = 2.0, [0.5, 1.5]
         clip.frame_width = clip.frame_height = self.pixels
-        clip.work.put(Member(layer="video", suffix="mp4", data=clip.url.encode() * 50))
+        clip.work.put(Member(layer="video", suffix="mp4", data=clip.url.encode() * 50 + bytes(self.bulk_bytes)))
         for k, time_s in enumerate(clip.frame_times):
             shade = (len(clip.url) * 40 + k) % 255
             out = io.BytesIO()
@@ -127,6 +133,13 @@ class Trouble(Stage):
         ctypes.PyDLL(None).sleep(600)
 
     @staticmethod
+    def _hog(clip: Clip) -> None:
+        """Take memory, page by page, until somebody ends this process."""
+        held = [os.urandom(1 << 20) * 64 for _ in range(80)]
+        time.sleep(60)
+        del held
+
+    @staticmethod
     def _disk_full(clip: Clip) -> None:
         raise OSError(28, "No space left on device")
 
@@ -142,6 +155,7 @@ class Trouble(Stage):
         "memory": lambda clip: bytearray(1 << 60),
         "sleep": lambda clip: time.sleep(600),
         "hold the lock": _hold_the_lock,
+        "hog": _hog,
         "disk full": _disk_full,
         "misalign": lambda clip: setattr(clip, "frame_times", [0.5, 1.4]),
     }

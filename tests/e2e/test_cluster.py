@@ -2,52 +2,15 @@
 
 from __future__ import annotations
 
-import os
-import socket
-import subprocess
-import sys
-import tempfile
 from collections import Counter
-from collections.abc import Iterator
 from pathlib import Path
 
-import pytest
-
+from tests.nodes import cluster
 from tests.runs import PAINT, SAME_TITLE, SHADE, digests, outcomes, run, vidal, write_recipe
 from vidal.engine.local import InProcessEngine
-from vidal.engine.ray_cluster import kill_processes_of
 
 
-@pytest.fixture
-def cluster(tmp_path: Path) -> Iterator[tuple[str, dict[str, str]]]:
-    """Address of a one-node cluster that asks for a token, and the environment that holds it."""
-    token = tmp_path / "token"
-    token.write_text("a-token-of-the-cluster")
-    env = {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN_PATH": str(token), "RAY_USAGE_STATS_ENABLED": "0"}
-    with socket.socket() as free, tempfile.TemporaryDirectory(prefix="ray-") as home:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-        free.close()
-        ray = [str(Path(sys.executable).parent / "ray")]
-        start = ["start", "--head", f"--port={port}", "--num-cpus=2", "--include-dashboard=false",
-                 "--node-ip-address=127.0.0.1", f"--temp-dir={home}", "--object-store-memory=134217728", "--block"]  # fmt: skip
-        head = subprocess.Popen(
-            ray + start, env={**os.environ, **env}, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
-        )
-        assert head.stdout is not None
-        assert any("--block" in line for line in head.stdout), "the head came up"
-        try:
-            yield f"127.0.0.1:{port}", env
-        finally:
-            head.kill()
-            head.wait()
-            kill_processes_of(Path(home))
-
-
-def test_a_cluster_that_is_joined_gives_the_bytes_of_a_local_run(
-    cluster: tuple[str, dict[str, str]], tmp_path: Path
-) -> None:
-    address, env = cluster
+def test_a_cluster_that_is_joined_gives_the_bytes_of_a_local_run(tmp_path: Path) -> None:
     listed = "".join(f"{n}.mp4,title {n % 10},{'ann' if n % 3 else 'bob'}\n" for n in range(12))
     (tmp_path / "list.csv").write_text(f"url,title,uploader\n{listed}")
     stages, source = (
@@ -55,7 +18,10 @@ def test_a_cluster_that_is_joined_gives_the_bytes_of_a_local_run(
         {"list": str(tmp_path / "list.csv")},
     )
     recipe = write_recipe(tmp_path, stages, source=source)
-    joined = vidal("build", recipe, "--out", tmp_path / "joined", "--ray-address", address, "--workers", "1", env=env)
+    with cluster(tmp_path / "token") as nodes:
+        nodes.head(cpus=2)
+        words = ["--out", tmp_path / "joined", "--ray-address", nodes.address, "--workers", "1"]
+        joined = vidal("build", recipe, *words)
     assert joined.returncode == 0, joined.stderr
     run(recipe, tmp_path / "local", InProcessEngine())
     assert digests(tmp_path / "joined") == digests(tmp_path / "local")

@@ -2,83 +2,26 @@
 
 from __future__ import annotations
 
-import socket
-import subprocess
-import sys
-import tempfile
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from pathlib import Path
 
 import fsspec
-import psutil
 import pytest
 
+from tests.nodes import cluster, kill
 from tests.runs import PAINT, SAME_TITLE, SHADE, descendants, start_vidal, still_alive, vidal, write_recipe
 from tests.store import s3_server
-from vidal.engine.ray_cluster import kill_processes_of
 
 BUCKET = "nodes"
 CLIPS = 24
 DEADLINE_S = 150.0
 
 
-@dataclass(frozen=True)
-class Cluster:
-    """Two nodes, each a raylet of its own with one core, on this machine; the driver joins at the first."""
-
-    address: str
-    second: subprocess.Popen[str]
-
-    def kill_second(self) -> None:
-        """SIGKILL for the raylet, its agents and its workers at once, as a machine that loses power."""
-        processes = [psutil.Process(self.second.pid), *psutil.Process(self.second.pid).children(recursive=True)]
-        for process in processes:
-            process.kill()
-        psutil.wait_procs(processes, timeout=10)
-
-
 @pytest.fixture
 def store() -> Iterator[str]:
     with s3_server(BUCKET):
         yield f"s3://{BUCKET}"
-
-
-@pytest.fixture
-def cluster(store: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Cluster]:
-    token = tmp_path / "token"
-    token.write_text("a-token-of-the-cluster")
-    environment = {
-        "RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN_PATH": str(token), "RAY_USAGE_STATS_ENABLED": "0",
-        # A dead node is noticed in five seconds instead of twenty.
-        "RAY_health_check_period_ms": "1000", "RAY_health_check_failure_threshold": "5",
-    }  # fmt: skip
-    for name, value in environment.items():
-        monkeypatch.setenv(name, value)
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        address = f"127.0.0.1:{free.getsockname()[1]}"
-    with tempfile.TemporaryDirectory(prefix="ray-") as home:
-        head = _start(["--head", f"--port={address.split(':')[1]}", f"--temp-dir={home}", "--include-dashboard=false"])
-        second = _start([f"--address={address}"])
-        try:
-            yield Cluster(address=address, second=second)
-        finally:
-            for node in (second, head):
-                node.kill()
-                node.wait()
-            kill_processes_of(Path(home))
-
-
-def _start(options: list[str]) -> subprocess.Popen[str]:
-    ray = str(Path(sys.executable).parent / "ray")
-    common = ["--num-cpus=1", "--node-ip-address=127.0.0.1", "--object-store-memory=80000000", "--block"]
-    node = subprocess.Popen(
-        [ray, "start", *options, *common], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
-    )
-    assert node.stdout is not None and any("--block" in line for line in node.stdout), "the node came up"
-    return node
 
 
 def _wait_for(what: Callable[[], bool]) -> None:
@@ -99,15 +42,18 @@ def _stored(address: str) -> dict[str, bytes]:
 
 @pytest.mark.slow
 @pytest.mark.timeout(400)
-def test_a_node_that_dies_while_it_works_costs_nothing_but_time(store: str, cluster: Cluster, tmp_path: Path) -> None:
+def test_a_node_that_dies_while_it_works_costs_nothing_but_time(store: str, tmp_path: Path) -> None:
     slow = {PAINT: {"cost_s": 0.4}}
     titles = [f"title {n % 20}" for n in range(CLIPS)]
     recipe = write_recipe(tmp_path, [slow, SAME_TITLE, SHADE], titles, shards={"size": 2})
     out = f"{store}/out"
-    with start_vidal("build", recipe, "--out", out, "--ray-address", cluster.address) as build:
-        _wait_for(lambda: any("phases/1/manifest/" in name for name in _names(out)))
-        cluster.kill_second()
-        stdout, stderr = build.communicate(timeout=DEADLINE_S)
+    with cluster(tmp_path / "token") as nodes:
+        nodes.head()
+        second = nodes.add()
+        with start_vidal("build", recipe, "--out", out, "--ray-address", nodes.address) as build:
+            _wait_for(lambda: any("phases/1/manifest/" in name for name in _names(out)))
+            kill(second)
+            stdout, stderr = build.communicate(timeout=DEADLINE_S)
     assert build.returncode == 0, stderr
     assert "Traceback" not in stdout + stderr
     local = tmp_path / "local"

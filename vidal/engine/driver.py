@@ -297,12 +297,17 @@ def _run_passes(run: Run, job: Job, todo: Sequence[Assignment]) -> None:
         if idle_passes >= _MAX_IDLE_PASSES:
             raise MachineError(
                 f"shard {remaining[0].shard}: workers died {idle_passes} times with no clip under way; "
-                f"check for lack of memory or disk space. Committed shards stay; run the same command again to resume"
+                f"check for lack of memory or disk space, and for nodes that go sooner than a shard is made. "
+                f"Committed shards stay; run the same command again to resume"
             )
         dead = {place: stages[-1] for place, stages in deaths.items() if len(stages) >= _DEATHS_TO_FAIL}
         # Clip by clip from now on, as the note of a batch does not tell which of its clips killed the worker.
         todo = [
-            replace(a, isolate=True, dead={clip_id: stage for (s, clip_id), stage in dead.items() if s == a.shard})
+            replace(
+                a,
+                isolate=a.isolate or not died[a.shard].is_machines_fault,
+                dead={clip_id: stage for (s, clip_id), stage in dead.items() if s == a.shard},
+            )
             for a in remaining
         ]
     if not_now:

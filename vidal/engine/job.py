@@ -89,6 +89,8 @@ class UnderWay:
 
     stage: str
     clip_ids: tuple[str, ...]
+    is_machines_fault: bool = False
+    """Whether the worker's machine went, so that no clip is suspected."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

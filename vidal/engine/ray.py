@@ -8,6 +8,7 @@ manifest, which the next pass makes.
 from __future__ import annotations
 
 import math
+import os
 import pickle
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -17,6 +18,7 @@ from typing import Any
 from vidal.clip import Clip
 from vidal.engine.job import Assignment, Group, Job, Notes, Progress, ShardReport, UnderWay
 from vidal.engine.ray_cluster import RayCluster
+from vidal.engine.ray_nodes import beside_the_driver, gone_nodes, leaving_nodes, own_node
 from vidal.engine.shared import ActorProxy
 from vidal.engine.worker import Worker, become_worker, environment, fatal_error, fatal_text
 from vidal.errors import NotNowError
@@ -30,6 +32,7 @@ _SHARDS_PER_WORKER = 16
 one. With fewer, waiting for the last worker at the end would cost more than these gaps."""
 
 _UNKNOWN = UnderWay(stage="", clip_ids=())
+_WITH_ITS_NODE = UnderWay(stage="", clip_ids=(), is_machines_fault=True)
 
 Row = dict[str, Any]
 
@@ -48,7 +51,7 @@ class RayEngine:
         self._cluster.start()
         import ray
 
-        self._ledger = beside_the_driver(Ledger)
+        self._ledger = beside_the_driver(Ledger, is_replaceable=True)
         left: dict[int, UnderWay | NotNowError] = {}
         for start in range(0, len(assignments), SHARDS_PER_EXECUTION):
             part = assignments[start : start + SHARDS_PER_EXECUTION]
@@ -58,13 +61,16 @@ class RayEngine:
                 progress.done(report)
                 if report.not_now is not None:
                     left[report.shard] = report.not_now
+            lost = [a.shard for a in part if a.shard not in done]
             try:
-                notes: dict[int, UnderWay] = ray.get(self._ledger.under_way.remote())
+                notes: dict[int, Note] = ray.get(self._ledger.notes.remote())
+                gone = gone_nodes({notes[shard].node for shard in lost if shard in notes})
             except ray.exceptions.RayError as error:
                 raise self._cluster.error(error) from error
             # A worker may die before its note arrives: that shard, too, is retried clip by clip.
-            lost = (a.shard for a in part if a.shard not in done)
-            left |= {shard: notes.get(shard, _UNKNOWN) for shard in lost}
+            for shard in lost:
+                note = notes.get(shard)
+                left[shard] = _UNKNOWN if note is None else _WITH_ITS_NODE if note.node in gone else note.under_way
         return left
 
     def has_gpu(self) -> bool:
@@ -95,11 +101,18 @@ class RayEngine:
         pools = cut_into_pools(job.groups, resources, self._workers, self._gpu_workers)
         for index, pool in enumerate(pools):
             size = min(pool.size, len(rows))
+            most = min(pool.most or len(rows), len(rows))
             in_flight = 2 if len(rows) >= size * _SHARDS_PER_WORKER else 1
             dataset = dataset.map(
                 GroupActor,
                 fn_constructor_args=(job, index, self._ledger),
-                compute=ray.data.ActorPoolStrategy(size=size, max_tasks_in_flight_per_actor=in_flight),
+                compute=ray.data.ActorPoolStrategy(
+                    # It grows with the cluster. A worker whose node has gone waits for room, which a cluster that
+                    # scales by itself makes.
+                    min_size=size,
+                    max_size=most,
+                    max_tasks_in_flight_per_actor=in_flight,
+                ),
                 num_cpus=pool.cpus,
                 num_gpus=pool.gpus or None,
                 # A dead worker is replaced, but its shard is not tried again here: the next pass does that clip by
@@ -127,7 +140,7 @@ class RayEngine:
                     reports = ray.get(self._ledger.reports.remote(), timeout=10.0)
                 except ray.exceptions.RayError:
                     # Counts are optional: where Ray itself fails, the rows raise.
-                    return
+                    continue
                 for report in reports:
                     progress.update(report)
                 progress.tick()
@@ -146,30 +159,13 @@ class RayEngine:
         self._cluster.stop()
 
 
-def beside_the_driver(kind: type, *arguments: Any, cluster_name: str = "") -> Any:
-    """Start an actor on the driver's node, so that it lives as long as the driver, whichever other node dies.
-
-    With ``cluster_name``, all drivers of the cluster get the same one, which outlives them.
-    """
-    import ray
-    from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
-
-    here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=bool(cluster_name))
-    options: dict[str, Any] = {"num_cpus": 0, "scheduling_strategy": here}
-    if cluster_name:
-        options |= {
-            "name": cluster_name, "namespace": "vidal", "get_if_exists": True, "lifetime": "detached",
-            "max_restarts": -1,
-        }  # fmt: skip
-    remote: Any = ray.remote
-    return remote(**options)(kind).remote(*arguments)
-
-
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Pool:
     """The number of workers of one group, and the resources that Ray reserves for each."""
 
     size: int
+    most: int | None
+    """The number to which it may grow with the cluster; None: as many as find room."""
     cpus: float
     gpus: float
 
@@ -180,38 +176,51 @@ def cut_into_pools(
     """One pool per group, all fitting at once: a pool that waited for another's cores or GPU would block for ever."""
     cpus, gpus = max(resources.get("CPU", 1.0), 1.0), max(resources.get("GPU", 1.0), 1.0)
     gpu_groups = sum(group.gpus > 0 for group in groups)
+    cpu_groups = len(groups) - gpu_groups
+    most = [gpu_workers if group.gpus else workers and max(1, workers // cpu_groups) for group in groups]
     sizes = [
-        (gpu_workers or max(1, int(gpus / group.gpus / gpu_groups)))
-        if group.gpus
-        else max(1, (workers or int(cpus)) // (len(groups) - gpu_groups))
-        for group in groups
+        limit or max(1, int(gpus / group.gpus / gpu_groups) if group.gpus else int(cpus) // cpu_groups)
+        for group, limit in zip(groups, most, strict=True)
     ]
     cpu_share = min(1.0, cpus / sum(sizes)) if len(groups) > 1 else 1.0
     gpu_share = min(1.0, gpus / max(gpus, sum(s * g.gpus for s, g in zip(sizes, groups, strict=True))))
     # Rounded down, as Ray counts resources in ten-thousandths.
     return [
-        Pool(size=size, cpus=math.floor(cpu_share * 1000) / 1000, gpus=math.floor(group.gpus * gpu_share * 1000) / 1000)
-        for size, group in zip(sizes, groups, strict=True)
+        Pool(
+            size=size,
+            most=limit,
+            cpus=math.floor(cpu_share * 1000) / 1000,
+            gpus=math.floor(group.gpus * gpu_share * 1000) / 1000,
+        )
+        for size, limit, group in zip(sizes, most, groups, strict=True)
     ]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Note:
+    """What a worker last announced for a shard, and the node that it is on, by hexadecimal id."""
+
+    under_way: UnderWay
+    node: str
 
 
 class Ledger:
     """A Ray actor that keeps the latest note and counts of each worker."""
 
     def __init__(self) -> None:
-        self._under_way: dict[int, UnderWay] = {}
+        self._notes: dict[int, Note] = {}
         self._reports: dict[int, ShardReport] = {}
 
-    def begin(self, shard: int, under_way: UnderWay) -> None:
-        self._under_way[shard] = under_way
+    def begin(self, shard: int, note: Note) -> None:
+        self._notes[shard] = note
 
     def advance(self, report: ShardReport) -> None:
         self._reports[report.shard] = report
 
-    def under_way(self) -> dict[int, UnderWay]:
-        """The clips under way by shard; returned once, then forgotten."""
-        under_way, self._under_way = self._under_way, {}
-        return under_way
+    def notes(self) -> dict[int, Note]:
+        """The last note by shard; returned once, then forgotten."""
+        notes, self._notes = self._notes, {}
+        return notes
 
     def reports(self) -> list[ShardReport]:
         """The reports that changed since the last call."""
@@ -222,14 +231,15 @@ class Ledger:
 class _LedgerNotes(Notes):
     """Notes to the `Ledger`: sent without waiting, or acknowledged once a worker has died on the shard."""
 
-    def __init__(self, ledger: Any) -> None:
+    def __init__(self, ledger: Any, node: str) -> None:
         self._ledger = ledger
+        self._node = node
         self._sent_at = 0.0
 
     def begin(self, shard: int, under_way: UnderWay, *, surely: bool) -> None:
         import ray
 
-        acknowledgement = self._ledger.begin.remote(shard, under_way)
+        acknowledgement = self._ledger.begin.remote(shard, Note(under_way=under_way, node=self._node))
         if surely:
             ray.get(acknowledgement)
 
@@ -249,6 +259,7 @@ class GroupActor:
         self._is_first = index == 0
         self._is_last = index == len(job.groups) - 1
         self._job, self._group, self._ledger = job, job.groups[index], ledger
+        self._node = own_node()
         self._worker: Worker | None = None
 
     def __call__(self, row: Row) -> Row:
@@ -256,9 +267,11 @@ class GroupActor:
         if row["fatal"]:
             return row
         try:
+            if self._node in leaving_nodes():
+                self._leave(pickle.loads(row["assignment"]).shard)
             # Here and not in the constructor: what fails here goes back as a row that says why.
             if self._worker is None:
-                self._worker = Worker(self._job, [self._group], _LedgerNotes(self._ledger))
+                self._worker = Worker(self._job, [self._group], _LedgerNotes(self._ledger, self._node))
             worker = self._worker
             worker.setup()
             assignment: Assignment = pickle.loads(row["assignment"])
@@ -279,3 +292,9 @@ class GroupActor:
             return {**row, "clips": pickled, "report": pickle.dumps(report)}
         except Exception as error:
             return {**row, "clips": b"", "fatal": pickle.dumps(fatal_text(error))}
+
+    def _leave(self, shard: int) -> None:
+        """Give the shard back to the next pass and end: Ray starts this worker again on a node that stays."""
+        _LedgerNotes(self._ledger, self._node).begin(shard, _UNKNOWN, surely=True)
+        # A row that came back at once would have the next one sent here, until none is left.
+        os._exit(1)

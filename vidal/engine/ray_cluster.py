@@ -177,6 +177,8 @@ def _configure() -> None:
     context.enable_progress_bars = False
     # A lost row is a shard without a manifest, which the next pass makes; it must not end the run.
     context.max_errored_blocks = -1
+    # A pool grows where all of its workers are busy, not only where each has a second shard queued.
+    context.autoscaling_config.actor_pool_util_upscaling_threshold = 1.0
     logging.getLogger("ray.data").setLevel(logging.CRITICAL)
     logging.getLogger("ray").setLevel(logging.CRITICAL)
 

@@ -38,6 +38,16 @@ def test_pools_all_fit_at_once(
     assert sum(pool.size * pool.gpus for pool in pools) <= gpu
 
 
+@pytest.mark.parametrize(
+    ("workers", "gpu_workers", "most"), [(None, None, [None, None]), (3, None, [3, None]), (3, 1, [3, 1])]
+)
+def test_a_pool_grows_with_the_cluster_unless_its_size_is_said(
+    workers: int | None, gpu_workers: int | None, most: list[int | None]
+) -> None:
+    pools = cut_into_pools(groups(0, 1), {"CPU": 8, "GPU": 2}, workers, gpu_workers)
+    assert [pool.most for pool in pools] == most
+
+
 def test_stages_are_cut_where_the_hardware_changes() -> None:
     stages = check({"source": {"list": "x.csv"}, "stages": [PAINT, SHADE, TROUBLE]}, "r").stages
     cut = cut_into_groups(stages, have_gpu=True)

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.runs import PAINT, run, write_recipe
+from tests.runs import PAINT, outcomes, run, write_recipe
 from vidal.engine.driver import OpenShardsError
 from vidal.engine.job import Assignment, Job, Progress, UnderWay
 from vidal.engine.local import InProcessEngine
@@ -55,6 +55,14 @@ def test_a_shard_may_be_given_back_after_a_death_and_deaths_of_others_still_end_
         run(recipe, tmp_path / "out", engine)
     with pytest.raises(MachineError, match="workers died 3 times"):
         run(recipe, tmp_path / "out", Scripted({0: DIED, 1: busy("a.org")}, *[{0: DIED}] * 3))
+
+
+def test_a_shard_whose_machine_went_is_made_again_as_it_was_and_no_clip_is_to_blame(tmp_path: Path) -> None:
+    gone = UnderWay(stage="", clip_ids=(), is_machines_fault=True)
+    engine = Scripted({0: gone, 1: DIED}, {0: gone, 1: gone})
+    run(write_recipe(tmp_path, [PAINT]), tmp_path / "out", engine)
+    assert engine.asked == [[(0, False), (1, False), (2, False)], [(0, False), (1, True)], [(0, False), (1, True)]]
+    assert set(outcomes(tmp_path / "out").values()) == {("kept", None)}
 
 
 @pytest.mark.parametrize(
