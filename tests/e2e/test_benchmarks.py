@@ -37,6 +37,17 @@ def test_a_benchmark_runs_at_toy_size_and_prints_its_figures(script: Path, tmp_p
     assert list(tmp_path.iterdir()) == [], "nothing is left where it was started"
 
 
+@pytest.mark.slow
+@pytest.mark.timeout(3600)
+def test_an_ablation_finds_that_planted_noise_costs_and_that_its_filter_pays(tmp_path: Path) -> None:
+    command = ["nice", sys.executable, ROOT / "benchmarks" / "ablation.py", "--json", "--work", tmp_path / "work"]
+    done = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path, timeout=3600)
+    assert done.returncode == 0, done.stderr
+    figures = json.loads(done.stdout)
+    assert figures["oracle"]["low"] > 0 and figures["filtered"]["low"] > 0
+    assert figures["as-few-at-random"]["low"] < 0 and figures["CPU s"] < 1200
+
+
 def test_the_benchmark_of_a_gpu_says_in_one_line_that_none_is_here() -> None:
     command = [sys.executable, ROOT / "benchmarks" / "gpu.py", "--json"]
     without = {**os.environ, "CUDA_VISIBLE_DEVICES": ""}
