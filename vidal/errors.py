@@ -6,9 +6,11 @@ VidalError
 │   ├── SourceError    the list, folder or dataset of candidates is wrong
 │   │   ├── CellError   one cell of a list cannot be read: it becomes a fault in the report (vidal.sources.cells)
 │   │   └── NothingNewError  every candidate of the source is in the dataset already
+│   ├── BadRequestError  the viewer's server does not answer a request (vidal.view.server)
 │   └── OutputError    the output folder belongs to a different recipe or another run
 ├── MachineError       environment error: exit code 1, the run stops at once
 │   ├── StorageError   disk full, read-only, no permission, storage service unavailable
+│   │   └── UncommittedError  a shard has no manifest, or none any more (vidal.dataset.dataset)
 │   ├── ToolError      ffmpeg missing or too old
 │   ├── ModelError     a model cannot be loaded
 │   ├── LostLockError  another run has taken the lock over (vidal.dataset.lock)

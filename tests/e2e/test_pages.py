@@ -60,6 +60,7 @@ PARSED_ONLY = {
     "make test",
     'python -m open_clip_train.main --dataset-type webdataset --train-data "data/pairs/{000000..000003}.tar" …',
     "vidal build shorts.yaml --out s3://bucket/shorts --ray-address HEAD:6379",
+    "vidal ablate pipelines/train/sample.yaml --arms arms.yaml --data data/sample --out ablations/captions --steps 500 --seeds 5",
     "vidal profile shorts.yaml --engine local --workers 16",
     "vidal plan shorts.yaml --clips 10000000 --cluster 10xcpu16,2xgpu1",
     "vidal plan shorts.yaml --clips 10000000 --cluster cluster.yaml --json",

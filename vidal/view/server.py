@@ -22,7 +22,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
-from vidal.errors import ClipError, MachineError, VidalError
+from vidal.errors import ClipError, MachineError, UserError, VidalError
 from vidal.view.api import Api, Body, Parameters
 
 HOST = "127.0.0.1"
@@ -72,7 +72,7 @@ class Server(ThreadingHTTPServer):
             super().handle_error(request, client_address)
 
 
-class _Refused(Exception):
+class BadRequestError(UserError):
     """A request that is not answered."""
 
     def __init__(self, status: HTTPStatus, why: str) -> None:
@@ -99,7 +99,7 @@ class _Handler(BaseHTTPRequestHandler):
         try:
             path, parameters = self._admitted()
             answer = answer_of(path, parameters)
-        except _Refused as refused:
+        except BadRequestError as refused:
             self._refuse(refused.status, str(refused))
         except (ClipError, VidalError) as error:
             is_mine = isinstance(error, MachineError)
@@ -115,18 +115,18 @@ class _Handler(BaseHTTPRequestHandler):
             self._send(answer)
 
     def _admitted(self) -> tuple[str, Parameters]:
-        """Return path and query of a request behind the token; raises `_Refused`."""
+        """Return path and query of a request behind the token; raises `BadRequestError`."""
         # A tunnel (ssh -L) has another port at its end, but the same name.
         if (self.headers.get("Host") or "").rpartition(":")[0] not in _OWN_NAMES:
-            raise _Refused(HTTPStatus.FORBIDDEN, "not a name of this server")
+            raise BadRequestError(HTTPStatus.FORBIDDEN, "not a name of this server")
         address = urlsplit(self.path)
         token, slash, path = address.path.removeprefix("/").partition("/")
         if not slash or not hmac.compare_digest(token.encode(), self.server.token.encode()):
-            raise _Refused(HTTPStatus.FORBIDDEN, "the address lacks the token; open the one that vidal view printed")
+            raise BadRequestError(HTTPStatus.FORBIDDEN, "the address lacks the token that vidal view printed")
         try:
             values = parse_qs(address.query, keep_blank_values=True, max_num_fields=100, errors="strict")
         except ValueError:
-            raise _Refused(HTTPStatus.BAD_REQUEST, "the query cannot be read") from None
+            raise BadRequestError(HTTPStatus.BAD_REQUEST, "the query cannot be read") from None
         return path, Parameters(values)
 
     def _got(self, path: str, parameters: Parameters) -> Body:
@@ -135,22 +135,24 @@ class _Handler(BaseHTTPRequestHandler):
             return Body.of((_PAGE / name).read_bytes(), _PAGE_TYPES[name.rpartition(".")[2]])
         answer_of = self.server.api.answers.get(path.removeprefix("api/")) if path.startswith("api/") else None
         if answer_of is None:
-            raise _Refused(HTTPStatus.NOT_FOUND, "there is nothing at this address")
+            raise BadRequestError(HTTPStatus.NOT_FOUND, "there is nothing at this address")
         return answer_of(parameters)
 
     def _posted(self, path: str, parameters: Parameters) -> Body:
         if path != "api/flags":
-            raise _Refused(HTTPStatus.NOT_FOUND, "there is nothing at this address")
+            raise BadRequestError(HTTPStatus.NOT_FOUND, "there is nothing at this address")
         # A form of another page cannot send this type.
         if self.headers.get_content_type() != "application/json":
-            raise _Refused(HTTPStatus.UNSUPPORTED_MEDIA_TYPE, "send application/json")
+            raise BadRequestError(HTTPStatus.UNSUPPORTED_MEDIA_TYPE, "send application/json")
         length = self.headers.get("Content-Length") or ""
         if not (length.isascii() and length.isdecimal() and int(length) <= _MOST_BYTES):
-            raise _Refused(HTTPStatus.REQUEST_ENTITY_TOO_LARGE, f"send a Content-Length of at most {_MOST_BYTES} bytes")
+            raise BadRequestError(
+                HTTPStatus.REQUEST_ENTITY_TOO_LARGE, f"send a Content-Length of at most {_MOST_BYTES} bytes"
+            )
         try:
             sent = json.loads(self.rfile.read(int(length)))
         except ValueError:
-            raise _Refused(HTTPStatus.BAD_REQUEST, "not JSON") from None
+            raise BadRequestError(HTTPStatus.BAD_REQUEST, "not JSON") from None
         return self.server.api.write_flag(sent)
 
     def _refuse(self, status: HTTPStatus, why: str) -> None:
