@@ -343,16 +343,6 @@ class Storage:
                 else:
                     leftover.unlink(missing_ok=True)
 
-    def free_bytes(self) -> int | None:
-        """Return the free space on the local disk; None for an object store."""
-        if not self.is_local:
-            return None
-        folder = self.local_path()
-        # An output folder is made only when its run begins.
-        while not folder.exists():
-            folder = folder.parent
-        return shutil.disk_usage(folder).free
-
     @contextlib.contextmanager
     def errors(self, name: str, *, writing: bool = False) -> Iterator[None]:
         """Convert errors into a `StorageError` with the place; a reader still gets `FileNotFoundError`."""

@@ -101,11 +101,6 @@ def test_storage_travels_by_its_address(tmp_path: Path) -> None:
     assert pickle.loads(pickle.dumps(here(tmp_path))).read("a") == b"1"
 
 
-def test_free_space_is_known_before_the_folder_is_there(tmp_path: Path) -> None:
-    assert (here(tmp_path / "not" / "yet").free_bytes() or 0) > 0
-    assert Storage("memory://x").free_bytes() is None
-
-
 @pytest.mark.parametrize("address", ["nonsense://x", "s4://bucket/x"])
 def test_an_address_that_cannot_be_opened_says_so(address: str) -> None:
     with pytest.raises(OutputError, match=rf"^{address}: not an address that can be opened"):
