@@ -10,8 +10,9 @@ and a killed run leaves them as they are. No method waits: the answer is to go, 
 A Crawl-delay that a host's robots.txt states (`delay`) is kept beside its budget, and makes its requests rarer, for
 every run and after restarts. To a run whose patience is shorter the state is ``crawl_delay`` after each request.
 A budget is paused when the host asks for it or after consecutive troubles, each pause twice as long as the last. After
-a pause one request goes first, the probe, and the others follow once it is answered. Rules (`HostRules`, as plain
-values) travel with each call: runs with different ones share the same state.
+a pause one request goes first, the probe, and the others follow once it is answered. A probe that meets trouble proves
+a host that was paused for trouble still down; after a pause that the host asked for it says no more than any request.
+Rules (`HostRules`, as plain values) travel with each call: runs with different ones share the same state.
 """
 
 from __future__ import annotations
@@ -307,7 +308,7 @@ class Governor:
             )
             return self._pause(database, budget, now)[0]
         database.execute("INSERT OR IGNORE INTO budgets (name, used_at) VALUES (?, ?)", (budget, now))
-        left_s, _, is_on_trial = self._pause(database, budget, now)
+        left_s, state, is_on_trial = self._pause(database, budget, now)
         troubles, pauses, probe = database.execute(
             "SELECT troubles, pauses, probe FROM budgets WHERE name = ?", (budget,)
         ).fetchone()
@@ -316,12 +317,18 @@ class Governor:
         if left_s > 0:
             # A request from before the pause: only the host's own wish makes it longer.
             pause_s = max(left_s, asked_s or 0.0)
-        elif outcome == "rate_limited" or (is_on_trial and probe == visit) or troubles >= rules["failures_to_pause"]:
+        elif (
+            outcome == "rate_limited"
+            or troubles >= rules["failures_to_pause"]
+            # A host that asked for its pause answered before it: the trouble may be the address's own.
+            or (is_on_trial and probe == visit and state == "host_unavailable")
+        ):
             pause_s = min(rules["pause_s"] * 2**pauses, rules["max_pause_s"])
             pause_s = (pause_s if asked_s is None else asked_s) * (1 + rules["jitter"] * random.random())
             troubles, pauses = 0, min(pauses + 1, _DOUBLINGS)
         else:
-            pause_s = 0.0
+            database.execute("UPDATE budgets SET used_at = ?, troubles = ? WHERE name = ?", (now, troubles, budget))
+            return 0.0
         database.execute(
             "UPDATE budgets SET used_at = ?1, troubles = ?2, pauses = ?3, paused_at = ?1, pause_s = ?4, "
             "is_rate_limited = ?5 WHERE name = ?6",

@@ -246,8 +246,8 @@ def test_a_host_that_rate_limits_or_fails_is_paused(
 def test_after_a_pause_one_request_goes_first_and_each_further_pause_is_twice_as_long(
     governor: Governor, clock: Clock
 ) -> None:
-    given = rules(per_s=1000, concurrent=4, pause_s=10, max_pause_s=35)
-    fail(governor, given, "rate_limited")
+    given = rules(per_s=1000, concurrent=4, pause_s=10, max_pause_s=35, failures_to_pause=1)
+    fail(governor, given)
     for pause_s, next_s in ((10, 20), (20, 35), (35, 35)):
         assert governor.begin("run", "a", given)[1] == pytest.approx(pause_s)
         clock.now += pause_s
@@ -294,16 +294,25 @@ def test_a_long_download_from_before_a_pause_delays_no_probe_and_its_failure_is_
     assert governor.begin("run", "a", given)[0]
 
 
-def test_an_address_that_fails_again_and_again_pauses_no_host_unless_it_is_the_probe(
-    governor: Governor, clock: Clock
+@pytest.mark.parametrize(("outcomes", "wanted_s"), [
+    # Without a pause, an address is no host: only others that fail are.
+    (["trouble", *["trouble_again"] * 9, "trouble", "trouble"], [0] * 11 + [10]),
+    # A host that was paused for trouble is down as long as its probes fail.
+    (["trouble"] * 4, [0, 0, 10, 20]),
+    (["trouble"] * 3 + ["trouble_again"], [0, 0, 10, 20]),
+    # After a pause that it asked for, a probe is one address among others, be it the first time that this one fails.
+    (["rate_limited", "trouble_again", "trouble_again", "trouble", "ok", "trouble"], [10, 0, 0, 0, 0, 0]),
+    (["rate_limited", "trouble", "trouble", "trouble", "trouble"], [10, 0, 0, 20, 40]),
+    (["rate_limited", "trouble", "rate_limited", "rate_limited"], [10, 0, 20, 40]),
+])  # fmt: skip
+def test_the_trouble_of_an_address_is_told_from_that_of_its_host(
+    governor: Governor, clock: Clock, outcomes: list[Outcome], wanted_s: list[float]
 ) -> None:
-    given = rules(per_s=1000, failures_to_pause=3, pause_s=10)
-    outcomes: list[Outcome] = ["trouble", *["trouble_again"] * 9, "trouble", "trouble", "trouble_again"]
-    pauses = []
+    given, pauses = rules(per_s=1000, failures_to_pause=3, pause_s=10), []
     for outcome in outcomes:
         pauses.append(fail(governor, given, outcome))
         clock.now += 1 + pauses[-1]
-    assert pauses == [0] * 11 + [10, 20]
+    assert pauses == wanted_s
 
 
 def test_a_probe_that_died_is_followed_by_another(governor: Governor, clock: Clock) -> None:
