@@ -237,7 +237,7 @@ def _drive(
     engine = how.start(recipe)
     with LiveProgress(console, quiet=quiet) as progress:
         try:
-            # Asked only for a stage that wants one, as the answer takes the start of Ray, or an import of torch.
+            # Asked only for a stage that wants one, as the answer may take the start of Ray, or an import of torch.
             have_gpu = any(stage.needs.gpus for stage in recipe.stages) and engine.has_gpu()
             removed = Removals.of(Dataset.open(out)) if retry else Removals()
             run = Run(recipe, Storage(out), engine, progress, have_gpu=have_gpu, retry=retry, removed=removed)

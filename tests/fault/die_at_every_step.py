@@ -145,7 +145,7 @@ def main(name: str, recipe: Path, folder: Path, stride: int) -> None:
             shutil.copytree(folder / "base", out)
 
     if name == "add":
-        # It imports torch, as the stage that is added wants a GPU: better once here than in every fork.
+        # Where there is a GPU, it imports torch, as the stage that is added wants one: once here, not in every fork.
         InProcessEngine.has_gpu()
     if name != "build":
         assert forked(lambda: dying("build", recipe, folder / "base", None)) == 0

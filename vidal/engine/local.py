@@ -18,6 +18,7 @@ from multiprocessing.connection import Connection, wait
 from typing import Any
 
 from vidal import extras
+from vidal.engine.gpu import sees_gpu
 from vidal.engine.job import Assignment, Job, Notes, Progress, ShardReport, UnderWay
 from vidal.engine.shared import SocketHost
 from vidal.engine.worker import Worker, become_worker, environment, fatal_error, fatal_text
@@ -50,11 +51,7 @@ class InProcessEngine:
 
     @staticmethod
     def has_gpu() -> bool:
-        if extras.missing(["torch"]):
-            return False
-        import torch
-
-        return torch.cuda.is_available()
+        return sees_gpu()
 
     def share(self, objects: Mapping[str, object]) -> Mapping[str, Shared]:
         return {name: Direct(target) for name, target in objects.items()}
