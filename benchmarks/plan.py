@@ -1,21 +1,23 @@
 """Time and peak memory of what a driver does by itself, which grows with the number of candidates.
 
-    python benchmarks/plan.py [--candidates 1000000] [--shard-size 128]
+    python benchmarks/plan.py [--candidates 1000000] [--shard-size 128] [--folder FOLDER]
 
 Each step is a process of its own: planning a list; resuming when most shards are committed; then, over manifests with
 random fingerprints and planted near-duplicates but without members, the counts of `vidal status`, the decision on
-duplicates up to the plan that follows it, and `vidal verify`.
+duplicates up to the plan that follows it, and `vidal verify`. With ``--folder`` the files stay, and a step whose
+figures are in ``figures.json`` there is not made again: ten million take hours on a machine with other work.
 
-Target: planning and resuming a million each under 60 s and under 2 GB; ten million each under 3 GB.
+Target: planning and resuming a million each under 60 s; every step of ten million under 3 GB.
 """
 
 from __future__ import annotations
 
 import argparse
+import contextlib
 import csv
 import json
+import os
 import resource
-import shutil
 import subprocess
 import sys
 import tempfile
@@ -91,13 +93,16 @@ def commit_most(out: Path) -> None:
     from vidal.dataset.plan import Plan
     from vidal.dataset.storage import Storage
 
-    (out / "manifest").mkdir()
+    (out / "manifest").mkdir(exist_ok=True)
     for shard in range(int(Plan(Storage(str(out))).shard_count * COMMITTED_SHARE)):
         (out / "manifest" / f"{shard:06d}.parquet").touch()
 
 
 def write_manifests(out: Path) -> None:
-    """Manifests of the whole plan: nine of ten clips are kept and fingerprinted, a twentieth repeat another clip."""
+    """Manifests of the whole plan: nine of ten clips are kept and fingerprinted, a twentieth repeat another clip.
+
+    Those that a run that was stopped has written stay.
+    """
     import pyarrow as pa
 
     from vidal.clip import manifest_schema
@@ -105,11 +110,12 @@ def write_manifests(out: Path) -> None:
     from vidal.dataset.dataset import Dataset
 
     dataset = Dataset.open(str(out))
-    shutil.rmtree(out / "manifest")
-    (out / "manifest").mkdir()
     schema = manifest_schema(dataset.extra_schema)
     schema = schema.with_metadata({**schema.metadata, "vidal.fingerprint": dataset.info.fingerprint})
     for number, rows in enumerate(dataset.plan.parts(dataset.plan.columns).to_batches()):
+        last = out / manifest.name_of(rows["shard"][-1].as_py())
+        if last.exists() and last.stat().st_size:
+            continue
         columns = dict(zip(rows.schema.names, rows.columns, strict=True)) | fingerprints(rows.num_rows, number)
         nothing = {f.name: [[]] * rows.num_rows for f in schema if pa.types.is_list(f.type)}
         columns = nothing | {"attempts": [1] * rows.num_rows} | columns
@@ -117,8 +123,9 @@ def write_manifests(out: Path) -> None:
         table = pa.table(arrays, schema=schema)
         for begin in range(0, rows.num_rows, dataset.plan.shard_size):
             shard = table.slice(begin, dataset.plan.shard_size)
-            name = manifest.name_of(shard["shard"][0].as_py())
-            (out / name).write_bytes(manifest.table_to_parquet(shard))
+            path = out / manifest.name_of(shard["shard"][0].as_py())
+            path.with_suffix(".new").write_bytes(manifest.table_to_parquet(shard))
+            path.with_suffix(".new").rename(path)
 
 
 def fingerprints(count: int, seed: int) -> dict[str, object]:
@@ -208,10 +215,25 @@ def in_a_process_of_its_own(step: str, folder: Path) -> dict[str, float]:
     return figures
 
 
+def measure_all(folder: Path, candidates: int, shard_size: int) -> dict[str, dict[str, float]]:
+    """Take every step whose figures are not in the folder yet."""
+    path, figures = folder / "figures.json", dict[str, dict[str, float]]()
+    if path.exists():
+        figures = json.loads(path.read_text())
+    elif not (folder / "recipe.yaml").exists():
+        write_list(folder / "candidates.csv", candidates)
+        write_recipe(folder, shard_size)
+    for step in (step for step in STEPS if step not in figures):
+        figures[step] = {**in_a_process_of_its_own(step, folder), "load": os.getloadavg()[0]}
+        path.write_text(json.dumps(figures))
+    return figures
+
+
 def main() -> None:
     parser = options(__doc__)
     parser.add_argument("--candidates", type=int, default=1_000_000)
     parser.add_argument("--shard-size", type=int, default=128)
+    parser.add_argument("--folder", help="where the files go, and stay; its steps are of one size")
     parser.add_argument("--measure", nargs=2, metavar=("STEP", "FOLDER"), help=argparse.SUPPRESS)
     given = parser.parse_args()
     if given.measure:
@@ -219,12 +241,10 @@ def main() -> None:
         print(json.dumps(measure(step, Path(name))))
         return
     candidates = 1000 if given.quick else given.candidates
-    with tempfile.TemporaryDirectory() as name:
-        folder = Path(name)
-        write_list(folder / "candidates.csv", candidates)
-        write_recipe(folder, given.shard_size)
-        steps = {step: in_a_process_of_its_own(step, folder) for step in STEPS}
-    show({"candidates": candidates, **steps}, as_json=given.json)
+    with contextlib.nullcontext(given.folder) if given.folder else tempfile.TemporaryDirectory() as name:
+        Path(name).mkdir(parents=True, exist_ok=True)
+        steps = measure_all(Path(name), candidates, given.shard_size)
+    show({"candidates": candidates, "shard_size": given.shard_size, **steps}, as_json=given.json)
 
 
 if __name__ == "__main__":

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any, TypeAlias
 
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from vidal.errors import SourceError
 
@@ -90,11 +91,12 @@ def read_csv(path: Path) -> Iterator[Listing]:
 
 def _csv_parts(reader: Any, names: list[str], line: int) -> Iterator[Listing]:
     rows, lines, unreadable = list[list[str]](), list[int](), dict[int, str]()
-    first_row, before = 0, line
+    first_row, before, nothing = 0, line, pa.scalar(None, pa.string())
 
     def part() -> Listing:
         cells = zip(*rows, strict=True) if rows else ([] for _ in names)
-        columns = [pa.chunked_array([pa.array([cell or None for cell in column], pa.string())]) for column in cells]
+        arrays = [pa.array(column, pa.string()) for column in cells]
+        columns = [pa.chunked_array([pc.if_else(pc.equal(array, ""), nothing, array)]) for array in arrays]
         return Listing(
             columns=dict(zip(names, columns, strict=True)), row_count=len(rows), lines=lines, first_row=first_row,
             unreadable=unreadable, is_text=True,

@@ -118,6 +118,6 @@ def in_groups(batches: Iterable[pa.RecordBatch], sizes: Iterable[int]) -> Iterat
         waiting, count = [batch for batch in rest.to_batches() if batch.num_rows], rest.num_rows
 
 
-def in_parts(batches: Iterable[pa.RecordBatch]) -> Iterator[pa.Table]:
-    """Collect small batches to tables of `PART_ROWS` rows, in one piece each."""
-    return (table.combine_chunks() for table in in_groups(batches, itertools.repeat(PART_ROWS)))
+def in_parts(batches: Iterable[pa.RecordBatch], size: int = PART_ROWS) -> Iterator[pa.Table]:
+    """Collect small batches to tables of ``size`` rows, in one piece each."""
+    return (table.combine_chunks() for table in in_groups(batches, itertools.repeat(size)))

@@ -21,8 +21,11 @@ def first_of_equal(digests: Digests) -> npt.NDArray[np.int64]:
     """Return for each digest the number of the first one that equals it."""
     # Stable, so that equal digests stay in their order.
     order = np.lexsort((digests[:, 1], digests[:, 0]))
-    is_first = np.ones(len(order), np.bool_)
-    is_first[1:] = np.any(digests[order[1:]] != digests[order[:-1]], axis=1)
+    is_first = np.zeros(len(order), np.bool_)
+    is_first[:1] = True
+    for column in digests.T:
+        ordered = column[order]
+        is_first[1:] |= ordered[1:] != ordered[:-1]
     firsts = np.empty(len(order), np.int64)
     firsts[order] = order[np.flatnonzero(is_first)][np.cumsum(is_first) - 1]
     return firsts

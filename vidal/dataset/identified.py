@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from vidal.dataset.digests import digests_of, first_of_equal
 from vidal.dataset.plan import LINE, UNUSABLE, id_of, with_notes
@@ -97,13 +98,18 @@ class _Part:
         return id_of(f"{self.first_row + number}:{self.ids[number]}:{self.urls[number]}")
 
     def table(self) -> pa.Table:
-        ids = [self.own_id(n) if n in self.outcomes else clip_id for n, clip_id in enumerate(self.ids)]
+        ids = list(self.ids)
+        outcomes: list[Outcome | None] = [None] * len(ids)
+        for number, outcome in self.outcomes.items():
+            ids[number], outcomes[number] = self.own_id(number), outcome
         table = pa.Table.from_batches([self.batch])
         table = table.drop_columns([name for name in _OPTIONAL if name in table.column_names])
         table = table.append_column("clip_id", pa.array(ids, pa.string()))
-        for index, name in enumerate(("status", "reason", "detail", "stage")):
-            values = [(*self.outcomes[n], "plan")[index] if n in self.outcomes else None for n in range(len(ids))]
-            table = table.append_column(name, pa.array(values, pa.string()))
+        for index, name in enumerate(("status", "reason", "detail")):
+            values = pa.array([outcome and outcome[index] for outcome in outcomes], pa.string())
+            table = table.append_column(name, values)
+        is_decided = pa.array([outcome is not None for outcome in outcomes])
+        table = table.append_column("stage", pc.if_else(is_decided, "plan", pa.scalar(None, pa.string())))
         return table
 
 

@@ -18,6 +18,8 @@ from vidal.record import fields
 from vidal.rows import Stream, TableLike, in_parts
 from vidal.stage import Decision
 
+_PART_ROWS = 10_000
+
 
 def decided_plan(earlier: Dataset, decision: Decision) -> TableLike:
     """Return the next phase's plan: the same candidates in the same shards, with the columns that the decision sets.
@@ -75,8 +77,8 @@ def rows_of(earlier: Dataset, columns: Iterable[str]) -> Stream:
 
     def read() -> Iterator[pa.RecordBatch]:
         batches = (batch for table in earlier.tables(names) for batch in table.cast(schema).to_batches())
-        # Shards are small, and each part costs a decision some time.
-        return (batch for table in in_parts(batches) for batch in table.to_batches())
+        # Shards are small, and each part costs a decision some time; a row has a few KB with its audio's fingerprint.
+        return (batch for table in in_parts(batches, _PART_ROWS) for batch in table.to_batches())
 
     return Stream(schema, earlier.info.candidates, read)
 

@@ -37,6 +37,7 @@ _QUOTED = r"""'(?:[^'\\]|\\.)*'|"(?:[^"\\]|\\.)*\""""
 _ITEM = rf"\s*({_QUOTED}|[^\s,'\"\[\](){{}}]+)\s*"
 _PYTHON_LIST = re.compile(rf"\[\s*\]|\[{_ITEM}(?:,{_ITEM})*,?\s*\]", re.DOTALL)
 _NOTHING = ("None", "nan", "NaN", "null")
+_HASHTAG = re.compile(r"[^\s,;#]+")
 _SURROGATE = re.compile("[\ud800-\udfff]")
 
 
@@ -210,7 +211,10 @@ def _whole_text(value: Any) -> Any:
 
 def split_hashtags(value: Any) -> list[str]:
     """Split hashtags given as a list, or as text: ``#cat #funny``, ``cat, funny`` or ``['cat', 'funny']``."""
-    return _split(value, lambda text: re.split(r"[\s,;]+|(?=#)", text))
+    # Most are plain text, which one pattern takes apart.
+    if isinstance(value, str) and len(value) <= _MAX_CELL and "[" not in value and not _SURROGATE.search(value):
+        return _HASHTAG.findall(value)
+    return _split(value, _HASHTAG.findall)
 
 
 def split_tags(value: Any) -> list[str]:

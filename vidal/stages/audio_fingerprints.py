@@ -20,6 +20,7 @@ SKETCH = 16
 MAX_SHIFT = 8  # values of a fingerprint are 0.124 s apart: tolerates 1 s of encoder padding
 MIN_DISTINCT = 8  # silence and constant tones repeat one or two values
 MAX_VALUES = 512  # only the first minute is compared
+_CHUNK = 1 << 12
 _BUCKETS = 61  # a prime, as the smallest of hashed values are not spread evenly
 _NONE = np.uint64(1 << 32)
 """Above every 32-bit hash: it marks what does not count and is sorted to the end."""
@@ -75,7 +76,7 @@ class AudioFingerprints:
         """
         offsets = np.concatenate([[0], np.cumsum(lengths, dtype=np.int64)])
         flags, keys, owners = [np.empty(0, np.bool_)], [np.empty(0, np.uint64)], [np.empty(0, np.int64)]
-        for part in chunks(len(lengths)):
+        for part in chunks(len(lengths), _CHUNK):
             padded, changing = _padded(values[offsets[part.start] : offsets[part.stop]], lengths[part])
             hashed = np.sort(np.where(changing, padded * np.uint64(2654435761) % _NONE, _NONE), axis=1)
             # A value that recurs counts once, or a drone would fill the whole sketch.
@@ -102,16 +103,17 @@ class AudioFingerprints:
         for numbers in filter(None, self._parts):
             bucket = pa.concat_tables([self._sketches.part(number) for number in numbers])
             keys, owners = bucket["key"].to_numpy(), bucket["owner"].to_numpy()
-            # By duration within a key: the clips of equal duration are then among the next neighbours.
-            order = np.lexsort((durations[owners], keys))
-            keys, owners = keys[order].astype(np.uint64), owners[order]
-            yield from neighbours(keys, owners, durations[owners], tolerance_s, limit=1, max_bits=0)
+            lengths = durations[owners]
+            order = np.lexsort((lengths, keys))
+            yield from neighbours(
+                order, keys.astype(np.uint64), owners, lengths, tolerance_s, mask=(1 << 64) - 1, max_bits=0
+            )
 
     def errors(self, pairs: Pairs) -> Floats:
         """Return for each pair the share of differing bits at the best shift; infinite for uninformative audio."""
         errors = np.full(len(pairs[0]), np.inf)
         both = np.flatnonzero(self.is_informative[pairs[0]] & self.is_informative[pairs[1]])
-        for part in chunks(len(both)):
+        for part in chunks(len(both), _CHUNK):
             a, b = self._read(pairs[0][both[part]]), self._read(pairs[1][both[part]])
             shifted = [self._error(*a, *b, shift) for shift in range(MAX_SHIFT + 1)]
             # Shift 0 is the same either way.

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+import functools
+from collections.abc import Iterator, Sequence
 from typing import Any, ClassVar, Literal
 
 import numpy as np
@@ -31,6 +32,8 @@ from vidal.stages.near_duplicates import (
     still_clips,
 )
 
+_PART_ROWS = 10_000
+"""A row has a few KB with its audio's fingerprint."""
 _FILE, _FRAMES, _FRAMES_AND_AUDIO, _AUDIO, _NOTHING = range(5)
 Kinds = npt.NDArray[np.int8]
 _KINDS = ("file", "frames", "frames", "audio")
@@ -93,7 +96,7 @@ class Duplicates(Decision):
         return self.model_copy(update={"against": [*self.against, *earlier]})
 
     def decide(self, rows: TableLike) -> Stream:
-        clips = _Clips([*map(_rows_of, self.against), rows.to_batches()], self)
+        clips = _Clips([*map(_rows_of, self.against), rows], self)
         clusters = Clusters(len(clips.files))
         clusters.join(clips.same_files())
         # Candidates may differ in one frame by slightly more than the largest accepted mean.
@@ -225,41 +228,58 @@ class Duplicates(Decision):
 class _Clips:
     """Columns of the kept clips of ``datasets``, each of them read part by part; the last one has the new clips."""
 
-    def __init__(self, datasets: Sequence[Iterable[pa.RecordBatch]], settings: Duplicates) -> None:
+    def __init__(self, datasets: Sequence[TableLike], settings: Duplicates) -> None:
         self.fingerprints = AudioFingerprints(settings.min_audio_values) if settings.audio != "off" else None
-        # An empty one, so that each column has a part.
-        parts, counts = [_ClipPart(_EMPTY, settings)], []
-        for dataset in datasets:
-            first = len(parts)
-            for table in in_parts(dataset):
-                kept = _columns_of(table.filter(pc.equal(table["status"], "kept")))
-                parts.append(_ClipPart(kept, settings))
-                if self.fingerprints:
-                    self.fingerprints.add(kept["audio_fingerprint"])
-            counts.append(sum(len(part.ids) for part in parts[first:]))
-        self.origins = np.repeat(np.arange(len(datasets), dtype=np.int16), counts)
+        # Room for every row, which is memory once it is filled: columns in parts would be there twice when joined.
+        rows = sum(dataset.num_rows for dataset in datasets)
+        self.durations: Floats = np.empty(rows)
+        self.hashes: Hashes = np.empty((rows, 0), np.uint64)
+        self.frames = np.empty(rows, np.int32)
+        self.still: Flags = np.empty(rows, np.bool_)
+        self.origins = np.empty(rows, np.int16)
         """Number of each clip's dataset."""
+        self._qualities: Floats = np.empty((3, rows))
+        digests, is_unknown, ids, count = np.empty((rows, 2), np.uint64), np.empty(rows, np.bool_), [], 0
+        for number, dataset in enumerate(datasets):
+            for table in in_parts(dataset.to_batches(), _PART_ROWS):
+                kept = _columns_of(table.filter(pc.equal(table["status"], "kept")))
+                # Large, as the ids of a hundred million clips exceed 32-bit offsets.
+                ids.append(kept["clip_id"].cast(pa.large_string()).combine_chunks())
+                here = slice(count, count := count + len(kept))
+                if count > rows:
+                    raise SourceError("duplicates: there are more rows than candidates; `vidal verify` names the shard")
+                self._fill(here, kept, settings.max_distance)
+                self.origins[here] = number
+                digests[here] = digests_of(pc.fill_null(kept["source_sha256"], "").to_pylist())
+                is_unknown[here] = kept["source_sha256"].is_null()
+        for name in ("durations", "hashes", "frames", "still", "origins"):
+            setattr(self, name, getattr(self, name)[:count])
+        self._qualities = self._qualities[:, :count]
+        self._ids = pa.concat_arrays(ids or [pa.array([], pa.large_string())])
         self.is_earlier: Flags = self.origins < len(datasets) - 1
-
-        def joined(name: str, axis: int = 0) -> npt.NDArray[Any]:
-            """Join a column of the parts, which give it up: the peak would otherwise be twice the clips."""
-            return np.concatenate([vars(part).pop(name) for part in parts], axis)
-
         # Clips of equal bytes have the same number; a file of unknown bytes is like no other.
-        self.files = first_of_equal(joined("digests"))
-        unknown = np.flatnonzero(joined("is_unknown"))
+        self.files = first_of_equal(digests[:count])
+        unknown = np.flatnonzero(is_unknown[:count])
         self.files[unknown] = -1 - unknown
-        self._ids = pa.concat_arrays([vars(part).pop("ids") for part in parts])
-        self.durations: Floats = joined("durations")
-        self.frames: Ints = joined("frames")
-        self.still: Flags = joined("still")
-        self._qualities: Floats = joined("qualities", axis=1)
-        self.hashes: Hashes = np.zeros((len(self.frames), max(part.hashes.shape[1] for part in parts)), np.uint64)
-        row = 0
-        for part in parts:
-            hashes = vars(part).pop("hashes")
-            self.hashes[row : row + len(hashes), : hashes.shape[1]] = hashes
-            row += len(hashes)
+
+    def _fill(self, here: slice, kept: pa.Table, still_bits: float) -> None:
+        hashes, self.frames[here] = parse_hashes(kept["frame_hash"].to_pylist())
+        if hashes.shape[1] > self.hashes.shape[1]:
+            wider = np.zeros((len(self.hashes), hashes.shape[1]), np.uint64)
+            wider[: here.start, : self.hashes.shape[1]] = self.hashes[: here.start]
+            self.hashes = wider
+        self.hashes[here, : hashes.shape[1]] = hashes
+        self.still[here] = still_clips(hashes, still_bits)
+        durations = self.durations[here] = kept["duration_s"].to_numpy()
+        has_audio, width, height, source_bytes = (
+            pc.fill_null(kept[name].cast(pa.int64()), 0).to_numpy()
+            for name in ("has_audio", "width", "height", "source_bytes")
+        )
+        bits = np.nan_to_num(source_bytes / durations, posinf=0)
+        # What makes a clip better than another, the most important first.
+        self._qualities[:, here] = has_audio, width * height, bits
+        if self.fingerprints:
+            self.fingerprints.add(kept["audio_fingerprint"])
 
     def names(self, rows: Ints) -> pa.Array:
         """Return the ids of clips."""
@@ -280,7 +300,7 @@ class _Clips:
 
 
 _COLUMNS = ("clip_id", "status", *Duplicates.reads)
-_EMPTY = pa.schema([vidal.clip.schema().field(name) for name in _COLUMNS]).empty_table()
+_SCHEMA = pa.schema([vidal.clip.schema().field(name) for name in _COLUMNS])
 _VERDICT = pa.schema([
     *((name, pa.string()) for name in ("clip_id", "status", "reason", "detail")),
     *((name, pa.float64()) for name in ("decided_value", "decided_limit")),
@@ -289,41 +309,26 @@ _VERDICT = pa.schema([
 ])  # fmt: skip
 
 
-class _ClipPart:
-    """Columns of some clips, in their order."""
-
-    def __init__(self, table: pa.Table, settings: Duplicates) -> None:
-        # Large, as the ids of a hundred million clips exceed 32-bit offsets.
-        self.ids = table["clip_id"].cast(pa.large_string()).combine_chunks()
-        self.is_unknown: Flags = table["source_sha256"].is_null().to_numpy()
-        self.digests = digests_of(pc.fill_null(table["source_sha256"], "").to_pylist())
-        self.durations: Floats = table["duration_s"].to_numpy()
-        self.hashes, self.frames = parse_hashes(table["frame_hash"].to_pylist())
-        self.still: Flags = still_clips(self.hashes, settings.max_distance)
-        has_audio, width, height, source_bytes = (
-            pc.fill_null(table[name].cast(pa.int64()), 0).to_numpy()
-            for name in ("has_audio", "width", "height", "source_bytes")
-        )
-        bits = np.nan_to_num(source_bytes / self.durations, posinf=0)
-        self.qualities: Floats = np.stack([has_audio, width * height, bits])
-        """(3, clips): what makes a clip better than another, the most important first."""
-
-
 def _where(chosen: Flags | Ints, pairs: Pairs) -> Pairs:
     return pairs[0][chosen], pairs[1][chosen]
 
 
 def _columns_of(table: pa.Table) -> pa.Table:
-    return table.select(_COLUMNS).cast(_EMPTY.schema)
+    return table.select(_COLUMNS).cast(_SCHEMA)
 
 
-def _rows_of(folder: str) -> Iterator[pa.RecordBatch]:
-    """Yield the rows of an earlier dataset, in the order of its shards."""
+def _rows_of(folder: str) -> Stream:
+    """Return the rows of an earlier dataset, in the order of its shards."""
     try:
         dataset = Dataset.open(folder)
     except SourceError as error:
         raise SourceError(f"duplicates: against: {error}") from None
     if not dataset.committed():
         raise SourceError(f"duplicates: against: {folder} has no shard yet")
+    read = functools.partial(_batches_of, dataset)
+    return Stream(_SCHEMA, dataset.info.candidates, read)
+
+
+def _batches_of(dataset: Dataset) -> Iterator[pa.RecordBatch]:
     for table in dataset.tables(list(_COLUMNS)):
         yield from table.to_batches()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import itertools
+import re
 import secrets
 import threading
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -26,6 +27,7 @@ from vidal.record import Column
 from vidal.stage import Resources, Shared, Stage, Waiting
 from vidal.stages import step_class
 
+_UP_TO_PATH = re.compile(r"https?://[^/?#]*|.*", re.DOTALL)
 _YT_DLP_DAYS = 60
 """A yt-dlp older than this reads fewer and fewer platforms."""
 
@@ -87,8 +89,9 @@ class Fetch(Stage, WebSettings):
         return lines
 
     def check_candidates(self, urls: Iterable[str]) -> None:
-        # Each host once: a plan of a million addresses has few.
-        for host in dict.fromkeys(host_of(url) for url in urls if url and scheme_of(url) in WEB_SCHEMES):
+        # Each host once: a plan of a million addresses has few. Whatever is behind it is cut off before it is parsed.
+        begins = dict.fromkeys(_UP_TO_PATH.match(url)[0] for url in urls if url)  # type: ignore[index]
+        for host in dict.fromkeys(host_of(url) for url in begins if scheme_of(url) in WEB_SCHEMES):
             self.check_terms(host)
 
     def facts(self) -> Mapping[str, str]:

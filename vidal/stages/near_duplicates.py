@@ -1,9 +1,10 @@
 """Finds pairs of similar clips among millions, by frame hashes and the keys of an index, without comparing all pairs.
 
 Candidate pairs come from an index: clips that share 16 consecutive bits of the hash of the same frame, or one value of
-the sketch of their audio fingerprints. Each index table is one sort; within a bucket a clip is compared with its next
-`WINDOW` neighbours only. The number of comparisons is at most tables x clips x `WINDOW`, even if a million clips share
-a bucket, and a large group of similar clips is still linked from neighbour to neighbour.
+the sketch of their audio fingerprints. Each index table is one sort; within a bucket, which is sorted by duration, a
+clip is compared with those of equal duration among its next `WINDOW` neighbours only. The number of comparisons is at
+most tables x clips x `WINDOW`, even if a million clips share a bucket, and a large group of similar clips is still
+linked from neighbour to neighbour.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ import numpy.typing as npt
 import scipy.sparse
 
 Ints = npt.NDArray[np.int64]
+Rows = npt.NDArray[np.int32] | npt.NDArray[np.int64]
 Hashes = npt.NDArray[np.uint64]
 Flags = npt.NDArray[np.bool_]
 Floats = npt.NDArray[np.float64]
@@ -37,42 +39,48 @@ def parse_hashes(column: Sequence[str | None]) -> tuple[Hashes, Ints]:
 
 def frame_pairs(hashes: Hashes, durations: Floats, tolerance_s: float, max_bits: float) -> Iterator[Pairs]:
     """Yield row pairs of equal duration with a frame whose hashes share a band and differ in at most ``max_bits``."""
-    by_duration = np.argsort(durations, kind="stable")
+    by_duration = np.argsort(durations, kind="stable").astype(np.int32 if len(durations) < 1 << 31 else np.int64)
     for frame in range(hashes.shape[1]):
         rows = by_duration[hashes[by_duration, frame] != 0]
-        column = hashes[rows, frame]
+        keys, lengths = hashes[rows, frame], durations[rows]
         for start in range(0, 64, BAND_STEP):
-            # Rotated so that the band leads: sorting then places hashes that agree beyond the band next to each other.
-            rotated = (column << np.uint64(start)) | (column >> np.uint64(64 - start))
-            order = np.argsort(rotated, kind="stable")
-            rotated, owners = rotated[order], rows[order]
-            del order
-            limit = 1 << (64 - BAND_BITS)
-            yield from neighbours(rotated, owners, durations[owners], tolerance_s, limit=limit, max_bits=max_bits)
+            # Rotated so that the band leads. Sorted by 16 bits alone, which takes a pass over the rows and leaves the
+            # clips of a band in the order of their durations.
+            band = ((keys << np.uint64(start)) | (keys >> np.uint64(64 - start))) >> np.uint64(64 - BAND_BITS)
+            order = np.argsort(band.astype(np.uint16), kind="stable")
+            leading = (1 << 64) - (1 << 64 - BAND_BITS)
+            mask = (leading >> start | leading << 64 - start) % (1 << 64)
+            del band
+            yield from neighbours(order, keys, rows, lengths, tolerance_s, mask=mask, max_bits=max_bits)
 
 
 def neighbours(
-    keys: Hashes, owners: Ints, durations: Floats, tolerance_s: float, *, limit: int, max_bits: float
+    order: Ints, keys: Hashes, owners: Rows, durations: Floats, tolerance_s: float, *, mask: int, max_bits: float
 ) -> Iterator[Pairs]:
-    """Yield the ``owners`` of keys at most `WINDOW` apart that have similar keys and equal durations.
+    """Yield the ``owners`` of keys of one bucket and of equal duration that differ in at most ``max_bits``.
 
-    ``keys`` are sorted. Two are similar if they differ in at most ``max_bits``, all of them bits below ``limit``, a
-    power of two.
+    A bucket are the keys that are equal in the bits of ``mask``; in the given order they are side by side, by duration.
+    Each is compared with the next `WINDOW` at most.
     """
-    for begin in range(0, len(keys), _CHUNK):
+    for begin in range(0, len(order), _CHUNK):
+        places = order[begin : begin + _CHUNK + WINDOW]
+        some_keys, some_durations, some_owners = keys[places], durations[places], owners[places].astype(np.int64)
         left, right = [np.empty(0, np.int64)], [np.empty(0, np.int64)]
+        # Of equal duration alone: with tens of millions of clips, a bucket has hundreds of others.
+        one = np.arange(min(_CHUNK, len(places)))
         for step in range(1, WINDOW + 1):
-            one, two = keys[begin : begin + _CHUNK], keys[begin + step : begin + step + _CHUNK]
-            differing = one[: len(two)] ^ two
-            is_near = differing < limit
-            # Sorted: what no longer shares its leading bits with the next key shares them with none behind it.
-            if not is_near.any():
+            one = one[: np.searchsorted(one, len(places) - step)]
+            two = one + step
+            differing = some_keys[one] ^ some_keys[two]
+            is_near = (differing & np.uint64(mask)) == 0
+            is_near &= some_durations[two] - some_durations[one] <= tolerance_s
+            # Sorted: what is in another bucket, or longer, than the next key is so than all behind it.
+            one, two, differing = one[is_near], two[is_near], differing[is_near]
+            if len(one) == 0:
                 break
-            is_near &= np.bitwise_count(differing) <= max_bits
-            place = begin + np.flatnonzero(is_near)
-            place = place[np.abs(durations[place] - durations[place + step]) <= tolerance_s]
-            left.append(owners[place])
-            right.append(owners[place + step])
+            is_like = np.bitwise_count(differing) <= max_bits
+            left.append(some_owners[one[is_like]])
+            right.append(some_owners[two[is_like]])
         yield np.concatenate(left), np.concatenate(right)
 
 
@@ -136,7 +144,7 @@ class Clusters:
         return self._roots
 
 
-def chunks(size: int) -> Iterator[slice]:
+def chunks(size: int, length: int = _CHUNK) -> Iterator[slice]:
     """Yield slices of ``range(size)`` that bound the memory of a computation."""
-    for start in range(0, size, _CHUNK):
-        yield slice(start, min(start + _CHUNK, size))
+    for start in range(0, size, length):
+        yield slice(start, min(start + length, size))

@@ -100,6 +100,18 @@ def test_a_crowd_in_one_bucket_costs_no_more_than_its_window() -> None:
     assert sum(len(left) for left, _ in pairs) < 8 * 64 * 2_000
 
 
+def test_clips_of_equal_duration_are_found_among_thousands_in_one_bucket() -> None:
+    """Each has the same first 16 bits, and a copy differs in a bit of each later byte: no other band leads to it."""
+    generator = np.random.default_rng(0)
+    hashes = generator.integers(0, 2**48, (5_000, 1), dtype=np.uint64) | np.uint64(0xABCD << 48)
+    hashes[2_500:] = hashes[:2_500] ^ np.uint64(0x010101010101)
+    durations = np.tile(np.arange(2_500.0), 2)
+    pairs = frame_pairs(hashes, durations, tolerance_s=0.5, max_bits=6)
+    assert {pair for left, right in pairs for pair in zip(left, right, strict=True)} == {
+        (row, row + 2_500) for row in range(2_500)
+    }
+
+
 @pytest.mark.parametrize(
     ("name", "one", "two", "error"),
     [
