@@ -28,14 +28,14 @@ _NUMBERS = ("blur", "motion", "luma_mean", "duration_s", "silence_share", "speec
 _SENTENCE = "a person walks a small dog along the harbour while boats come in and the sun goes down"
 
 
-def write(out: Path, clips: int) -> None:
-    """Write a dataset of manifests; every tenth clip is rejected."""
+def write(out: Path, clips: int, seed: int = 0) -> None:
+    """Write a dataset of manifests, whose numbers are drawn by the seed; every tenth clip is rejected."""
     from vidal.clip import SCHEMA_VERSION, manifest_schema, schema
     from vidal.dataset import manifest
     from vidal.dataset.dataset import DatasetInfo, write_info
     from vidal.dataset.storage import Storage
 
-    storage, wanted, random = Storage(str(out)), schema(), np.random.default_rng(0)
+    storage, wanted, random = Storage(str(out)), schema(), np.random.default_rng(seed)
     members = _members(random)
     for shard, first in enumerate(range(0, clips, SHARD_SIZE)):
         numbers = np.arange(first, min(first + SHARD_SIZE, clips))

@@ -66,6 +66,7 @@ PARSED_ONLY = {
     "vidal plan shorts.yaml --clips 10000000 --cluster cluster.yaml --json",
     ".venv/bin/vidal view data/sample",
     "vidal view data/sample",
+    "vidal view data/sample --against data/sample@0",
     "vidal view s3://bucket/dataset@2 --port 8000 --no-browser",
 }
 """Those that `tests/unit/test_docs.py` reads and nothing here runs; their own tests do."""
@@ -117,9 +118,14 @@ def sample(place: Path, sample_dataset: Path) -> None:
 
 
 @pytest.fixture
-def flagged(place: Path, sample_dataset: Path) -> None:
-    """A copy of the sample dataset with a flag."""
+def copied(place: Path, sample_dataset: Path) -> None:
+    """A copy of the sample dataset, which may be revised."""
     shutil.copytree(sample_dataset, place / "data" / "sample")
+
+
+@pytest.fixture
+def flagged(copied: None, place: Path) -> None:
+    """A copy of the sample dataset with a flag."""
     FlagWriter(Storage(str(place / "data" / "sample"))).write("cat-stare", "unsafe")
 
 
@@ -166,6 +172,7 @@ NEEDS = {
     "README.md": "readme",
     "docs/adding-a-stage.md": "place",
     "docs/crawling.md": "crawling",
+    "docs/diff.md": "copied",
     "docs/export.md": "sample",
     "docs/manifest.md": "sample",
     "docs/reading.md": "sample",

@@ -85,7 +85,8 @@ MAY_IMPORT = {
         "flow.check_own_columns", "recipe",
     ],
     "report": ["errors", "clip", "record", "modality", "dataset", "crawl.platforms"],
-    "view": ["errors", "clip", "record", "stage", "modality", "dataset", "reader", "stages", "report"],
+    "diff": ["settings", "clip", "dataset", "report"],
+    "view": ["errors", "clip", "record", "stage", "modality", "dataset", "reader", "stages", "report", "diff"],
     "train": ["errors", "settings", "modality", "dataset", "reader", "models.locate"],
     "ablate": ["errors", "settings", "dataset", "reader", "train"],
     "retrieval": [
@@ -102,7 +103,7 @@ MAY_IMPORT = {
     "templates": ["errors"],
     "commands": [
         "errors", "extras", "settings", "record", "modality", "dataset", "reader", "export", "models", "stages", "recipe",
-        "engine", "report", "view", "train", "ablate", "retrieval", "terms", "build", "estimate", "doctor", "templates",
+        "engine", "report", "diff", "view", "train", "ablate", "retrieval", "terms", "build", "estimate", "doctor", "templates",
     ],
     "__main__": ["commands"],
 }  # fmt: skip

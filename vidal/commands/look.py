@@ -78,8 +78,25 @@ def report(
 
 
 @command()
+def diff(
+    before: Annotated[str, typer.Argument(metavar="A", help="Dataset, or a revision of one: DIR or DIR@N.")],
+    after: Annotated[str, typer.Argument(metavar="B", help="The dataset or revision to compare it with.")],
+    limit: Annotated[int, typer.Option(min=0, help="Most numbers, texts and example clips to list.")] = 10,
+    as_json: JsonOption = False,
+) -> None:
+    """Compare two datasets, builds or revisions: clips that came and went and why, numbers, texts and settings."""
+    from vidal.dataset.dataset import Dataset
+    from vidal.diff.comparison import Comparison
+
+    show(Comparison.of(Dataset.open(before), Dataset.open(after), limit), as_json)
+
+
+@command()
 def view(
     directory: DirArgument,
+    against: Annotated[
+        str | None, typer.Option(metavar="DIR", help="Earlier dataset or revision to compare it with.")
+    ] = None,
     port: Annotated[int, typer.Option(min=0, max=65535, help="Port to listen on; 0 for any free one.")] = 0,
     no_browser: Annotated[bool, typer.Option("--no-browser", help="Print the address only.")] = False,
     allow_module: AllowOption = None,
@@ -94,7 +111,7 @@ def view(
 
     dataset = Dataset.open(directory)
     modalities.load_recorded(dataset.info.modalities, directory, dataset.info.layers)
-    server = Server(Api(dataset), port)
+    server = Server(Api(dataset, Dataset.open(against) if against is not None else None), port)
     print(server.url, flush=True)
     if not no_browser:
         webbrowser.open(server.url)

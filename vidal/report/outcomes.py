@@ -35,12 +35,12 @@ def outcomes(dataset: Dataset, by: By | None = None) -> pa.Table:
     parts = [_of_rows(empty, by), *(_of_rows(table, by) for table in dataset.tables(names))]
     # Fewer candidates than rows: a manifest was put there under another number, which `verify` tells.
     if (left := dataset.info.candidates - sum(pc.sum(part["clips"]).as_py() or 0 for part in parts)) > 0:
-        parts += [_of_rows(rows, by) for rows in _uncommitted(dataset, empty, left)]
+        parts += [_of_rows(rows, by) for rows in uncommitted(dataset, empty, left)]
     whole = pa.concat_tables(parts)
     return _added_up(_with_platforms(whole) if by is By.platform else whole)
 
 
-def _uncommitted(dataset: Dataset, empty: pa.Table, count: int) -> Iterator[pa.Table]:
+def uncommitted(dataset: Dataset, empty: pa.Table, count: int) -> Iterator[pa.Table]:
     """Yield rows for the candidates that have none yet; while there is no plan, they are null."""
     storages = (dataset.own_storage, dataset.own_storage.child("phases/1"))
     plan = next((Plan(storage) for storage in storages if storage.exists(PLAN_NAME)), None)

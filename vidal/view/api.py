@@ -19,8 +19,9 @@ from vidal.record import finite
 from vidal.report.funnel import Funnel
 from vidal.report.summary import as_json, stage_order
 from vidal.view import thresholds
+from vidal.view.against import Against
 from vidal.view.members import ClipReader, media_type
-from vidal.view.queries import ManifestTable, Query
+from vidal.view.queries import ManifestTable, Numbers, Query
 
 _LISTED = (
     "clip_id", "shard", "status", "stage", "reason", "detail", "title", "caption", "duration_s", "layers",
@@ -71,15 +72,18 @@ class Parameters:
 class Api:
     """All that the server answers about one revision of a dataset."""
 
-    def __init__(self, dataset: Dataset) -> None:
+    def __init__(self, dataset: Dataset, against: Dataset | None = None) -> None:
+        """Open a dataset, and compare it with an earlier one if one is given; raises `SourceError`."""
         self._dataset = dataset
         self._table = ManifestTable(dataset)
+        self._against = Against(against, dataset, self._table) if against is not None else None
         self._clips = ClipReader(dataset)
         self._flags = flags.FlagWriter(dataset.storage)
         self.answers: dict[str, Callable[[Parameters], Body]] = {
             "summary": self.summary, "columns": self.columns, "histogram": self.histogram, "count": self.count,
             "clips": self.clips, "clip": self.clip, "member": self.member, "preview": self.preview,
             "thumbnail": self.thumbnail, "peaks": self.peaks, "flags": self.flags, "recipe": self.recipe,
+            "diff": self.diff, "shifts": self.shifts, "texts": self.texts,
         }  # fmt: skip
 
     def summary(self, asked: Parameters) -> Body:
@@ -94,6 +98,7 @@ class Api:
             "name": info.name, "address": self._dataset.address, "revision": self._dataset.number,
             "made_by": info.made_by, "created_by": info.created_by, "layers": info.layers, "rows": len(self._table),
             "stages": order, **as_json(funnel, order),
+            "against": self._against.address if self._against else None,
         })  # fmt: skip
 
     def columns(self, asked: Parameters) -> Body:
@@ -115,14 +120,13 @@ class Api:
 
     def count(self, asked: Parameters) -> Body:
         """Return how many of the kept clips of a query pass all ``bound``s."""
-        query = self._query(asked)
-        among = self._table.select(query) if query != Query() else None
+        is_all = self._query(asked) == Query() and not asked.text("move")
+        among = None if is_all else self._selected(asked)
         return Body.json(thresholds.counts(self._table, _bounds(asked), among))
 
     def clips(self, asked: Parameters) -> Body:
         """Return a page of clips of a query."""
-        query = self._query(asked)
-        numbers = self._table.select(query)
+        query, numbers = self._query(asked), self._selected(asked)
         offset = asked.number("offset", 0, len(self._table))
         limit = asked.number("limit", 50, _MOST_LISTED)
         shown = numbers[offset : offset + limit].tolist()
@@ -202,6 +206,31 @@ class Api:
     def recipe(self, asked: Parameters) -> Body:
         """Return what to write into a recipe or a command for the ``bound``s."""
         return Body.json(thresholds.as_recipe(self._dataset, _bounds(asked)))
+
+    def diff(self, asked: Parameters) -> Body:
+        """Return the clips that came and went since the other dataset, and the settings that differ."""
+        return Body.json(self._compared().summary())
+
+    def shifts(self, asked: Parameters) -> Body:
+        """Return how the numbers of the kept clips shifted since the other dataset."""
+        return Body.json(self._compared().shifts())
+
+    def texts(self, asked: Parameters) -> Body:
+        """Return a page of clips whose texts changed since the other dataset."""
+        offset = asked.number("offset", 0, len(self._table))
+        return Body.json(self._compared().texts(offset, asked.number("limit", 20, _MOST_LISTED)))
+
+    def _compared(self) -> Against:
+        if self._against is None:
+            raise SourceError("nothing to compare with; start the viewer as: vidal view DIR --against OTHER")
+        return self._against
+
+    def _selected(self, asked: Parameters) -> Numbers:
+        """Return the numbers of the clips of a query and, if ``move`` is given, of that move alone."""
+        numbers = self._table.select(self._query(asked))
+        if not asked.text("move"):
+            return numbers
+        return self._compared().of_move(asked.number("move", 0, 10**6), numbers)
 
     def _query(self, asked: Parameters) -> Query:
         where = asked.text("where")

@@ -8,14 +8,10 @@ from __future__ import annotations
 
 import functools
 import operator
-import shutil
-import tempfile
 import threading
-import weakref
 from collections.abc import Collection, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import duckdb
@@ -24,15 +20,14 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from vidal.clip import SCHEMA_VERSION
 from vidal.dataset import flags, manifest
 from vidal.dataset.dataset import Dataset
+from vidal.dataset.local_manifests import create_view, local_manifests
 from vidal.errors import SourceError
 from vidal.reader.where import no_column, parsed
 
 SEARCHED = ("title", "clean_title", "caption", "video_caption", "sound_caption", "transcript", "ocr_text")
 """Columns that a text is searched in."""
-_CONCURRENT_REQUESTS = 8
 _CACHED_SELECTIONS, _CACHED_COLUMNS = 16, 12
 _FLAGGED = ", ".join(
     f"clip_id IN (SELECT clip_id FROM flagged WHERE flag = '{name}') AS {flags.PREFIX}{name}" for name in flags.NAMES
@@ -63,43 +58,18 @@ class ManifestTable:
 
         Raises `SourceError` if no shard is committed, and `StorageError`.
         """
-        self._dataset = dataset
-        shards = dataset.committed()
-        if not shards:
-            raise SourceError(f"{dataset.address}: no shard is committed yet; run `vidal build` first")
-        self._files = self._local_files(shards)
-        self.schema = pq.read_schema(self._files[0])
+        self._files = local_manifests(dataset, self)
         self._connection = duckdb.connect()
         # A condition reads the manifests and nothing else, and cannot change that.
         self._connection.execute("SET allowed_directories = ?", [[str(self._files[0].parent)]])
         self._connection.execute("SET enable_external_access = false")
         self._connection.execute("SET parquet_metadata_cache = true")
         self._connection.execute("SET lock_configuration = true")
-        # Manifests of an earlier schema version lack columns. Comparing them all costs each query three times as much.
-        is_mixed = dataset.info.schema_version < SCHEMA_VERSION or bool(dataset.info.carried)
-        rows = self._connection.read_parquet(list(map(str, self._files)), file_row_number=True, union_by_name=is_mixed)
-        rows.create_view("clips")
-        if is_mixed:
-            self.schema = pa.unify_schemas([pq.read_schema(file) for file in self._files], promote_options="permissive")
+        self.schema = create_view(self._connection, dataset, self._files, "clips")
         self._starting = threading.Lock()
         self.select = functools.lru_cache(_CACHED_SELECTIONS)(self._select)
         self.numbers = functools.lru_cache(_CACHED_COLUMNS)(self._numbers)
         self.is_kept = functools.cache(self._is_kept)
-
-    def _local_files(self, shards: Sequence[int]) -> list[Path]:
-        dataset = self._dataset
-        if dataset.storage.is_local:
-            return [dataset.storage.local_path(dataset.manifest_name(shard)).absolute() for shard in shards]
-        folder = Path(tempfile.mkdtemp(prefix="vidal-view-"))
-        weakref.finalize(self, shutil.rmtree, folder, ignore_errors=True)
-
-        def copy(shard: int) -> Path:
-            path = folder / f"{manifest.stem_of(shard)}.parquet"
-            path.write_bytes(dataset.manifest_bytes(shard))
-            return path
-
-        with ThreadPoolExecutor(_CONCURRENT_REQUESTS) as pool:
-            return list(pool.map(copy, shards))
 
     def __len__(self) -> int:
         return int(self._starts[-1])
@@ -151,7 +121,11 @@ class ManifestTable:
 
     def _numbered(self, rows: Any) -> Numbers:
         places = rows.project("shard, file_row_number").fetchnumpy()
-        return np.asarray(self._starts[self._file_of_shard[places["shard"]]] + places["file_row_number"])
+        return self.numbered(places["shard"], places["file_row_number"])
+
+    def numbered(self, shards: Numbers, rows: Numbers) -> Numbers:
+        """Return the numbers of the clips at these rows of these shards."""
+        return np.asarray(self._starts[self._file_of_shard[shards]] + rows)
 
     def _contains(self, text: str) -> Any:
         call = duckdb.FunctionExpression

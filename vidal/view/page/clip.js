@@ -2,7 +2,7 @@ import { ask, columns } from "./api.js";
 import { at, element, folded, guarded, number, terms } from "./dom.js";
 import { flagForm } from "./flags.js";
 import { Player } from "./player.js";
-import { NO_CLIP, link, query, quoted, route } from "./route.js";
+import { LIST, NO_CLIP, link, query, quoted, route } from "./route.js";
 
 let player = null;
 
@@ -20,7 +20,7 @@ export const showClip = guarded(async (isCurrent) => {
   at("clip").replaceChildren(
     element(
       "nav", { "aria-label": "Clips", className: "steps" },
-      element("a", { href: link(NO_CLIP), id: "back" }, "All clips"),
+      element("a", { href: link(NO_CLIP), id: "back" }, route().diff ? "Comparison" : "All clips"),
       step("previous", "Previous", beside.previous), step("next", "Next", beside.next),
     ),
     heading, outcome(row), player ? player.element : image(clip.thumbnail),
@@ -117,7 +117,7 @@ function similar(row) {
 const addCluster = guarded(async (links, cluster) => {
   const where = `cluster = ${quoted(cluster)}`;
   const { clips } = await ask("clips", { where, limit: 0 });
-  const address = link({ ...NO_CLIP, search: "", offset: "", where });
+  const address = link({ ...LIST, search: "", move: "", offset: "", where });
   if (clips > 1) links.append(element("a", { href: address, id: "cluster" }, `${number(clips)} near-duplicates, this clip included`));
 });
 

@@ -1,6 +1,6 @@
 import { ask } from "./api.js";
 import { at, element, guarded, number } from "./dom.js";
-import { go, quoted, route } from "./route.js";
+import { LIST, go, link, quoted, route } from "./route.js";
 
 /** Show name, counts and the funnel, whose bars list their clips. */
 export const showFunnel = guarded(async () => {
@@ -16,6 +16,9 @@ export const showFunnel = guarded(async () => {
   ];
   at("funnel").replaceChildren(...lines.map((line) => bar(line, most)));
   if (summary.open) at("funnel").append(element("p", { className: "soft" }, `${number(summary.open)} not built yet`));
+  at("compared").hidden = !summary.against;
+  at("compared").textContent = summary.against ? `Compared with ${summary.against}` : "";
+  at("compared").href = link({ ...LIST, diff: 1 });
   markFunnel();
 });
 
@@ -30,14 +33,14 @@ function bar({ text, clips, where, status }, most) {
   filled.style.width = `${(100 * clips) / most}%`;
   const count = element("span", { className: "count" }, number(clips));
   const button = element("button", { type: "button", className: "bar", value: where, title: status }, filled, text, count);
-  button.onclick = () => go({ where, offset: "" });
+  button.onclick = () => go({ where, move: "", offset: "" });
   return button;
 }
 
 /** Mark the bar whose clips are listed. */
 export function markFunnel() {
-  const { where = "" } = route();
+  const { where = "", move } = route();
   for (const button of at("funnel").querySelectorAll("button")) {
-    button.setAttribute("aria-pressed", button.value === where);
+    button.setAttribute("aria-pressed", move === undefined && button.value === where);
   }
 }

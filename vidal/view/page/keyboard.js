@@ -1,6 +1,6 @@
 import { currentPlayer } from "./clip.js";
 import { at } from "./dom.js";
-import { NO_CLIP, go, route } from "./route.js";
+import { LIST, NO_CLIP, go, route } from "./route.js";
 
 const SEEK_S = 1;
 
@@ -13,7 +13,7 @@ export function listenToKeys() {
       if (event.key === "Escape") event.target.blur();
       return;
     }
-    const keys = route().clip ? CLIP_KEYS : LIST_KEYS;
+    const keys = route().clip ? CLIP_KEYS : route().diff ? DIFF_KEYS : LIST_KEYS;
     const act = keys[event.key] ?? ALWAYS[event.key];
     if (!act || isOwnKey(event)) return;
     event.preventDefault();
@@ -34,6 +34,10 @@ const LIST_KEYS = {
   j: () => move(1), k: () => move(-1), ArrowRight: () => move(1), ArrowLeft: () => move(-1),
   ArrowDown: () => move(perRow()), ArrowUp: () => move(-perRow()),
   n: () => at("later").click(), p: () => at("earlier").click(),
+};
+
+const DIFF_KEYS = {
+  n: () => at("texts-later")?.click(), p: () => at("texts-earlier")?.click(), Escape: () => go(LIST),
 };
 
 const CLIP_KEYS = {

@@ -1,9 +1,10 @@
 import { closeClip, showClip } from "./clip.js";
 import { showClips } from "./clips.js";
+import { markMove, showDiff } from "./diff.js";
 import { at, guarded, say } from "./dom.js";
 import { markFunnel, showFunnel } from "./funnel.js";
 import { listenToKeys } from "./keyboard.js";
-import { NO_CLIP, go, route } from "./route.js";
+import { LIST, go, route } from "./route.js";
 import { count, showThresholds } from "./thresholds.js";
 
 const WIDE_PX = 900;
@@ -14,9 +15,10 @@ let opened = null;
 async function show() {
   const mine = ++turn;
   const isCurrent = () => mine === turn;
-  const { clip } = route();
+  const { clip, diff } = route();
   say("");
-  at("list").hidden = Boolean(clip);
+  at("list").hidden = Boolean(clip || diff);
+  at("diff").hidden = Boolean(clip) || !diff;
   at("clip").hidden = !clip;
   if (clip) {
     opened = clip;
@@ -25,8 +27,9 @@ async function show() {
   closeClip();
   at("clip").replaceChildren();
   document.title = "vidal view";
+  if (diff) return showDiff(isCurrent);
   markFunnel();
-  await Promise.all([showClips(isCurrent), count()]);
+  await Promise.all([showClips(isCurrent), count(), markMove()]);
   if (opened && isCurrent()) focusOn(opened);
   opened = null;
 }
@@ -41,7 +44,7 @@ function search(event) {
   event.preventDefault();
   const order = at("descending").checked ? "desc" : "";
   const asked = { where: at("where").value, search: at("search").value, sort: at("sort").value, order };
-  go({ ...NO_CLIP, ...asked, offset: "" });
+  go({ ...LIST, ...asked, offset: "" });
 }
 
 at("search-form").onsubmit = at("query").onsubmit = search;

@@ -1,5 +1,6 @@
 // What is shown stands in the address behind `#`, so that the browser's own Back and bookmarks work:
-// where, search, sort, order, offset and layout of the list; clip, shard and place (in the list) of an open clip.
+// where, search, move, sort, order, offset and layout of the list; clip, shard and place (in the list) of an open clip;
+// diff for the comparison, and texts for the first of its clips whose texts are shown.
 
 export function route() {
   return Object.fromEntries(new URLSearchParams(location.hash.slice(1)));
@@ -16,11 +17,12 @@ export function go(changes) {
 }
 
 export const NO_CLIP = { clip: "", shard: "", place: "" };
+export const LIST = { ...NO_CLIP, diff: "", texts: "" };
 
 /** Which clips, in which order, as the server is asked for them. */
 export function query() {
-  const { where = "", search = "", sort = "", order = "" } = route();
-  return { where, search, sort, order };
+  const { where = "", search = "", move = "", sort = "", order = "" } = route();
+  return { where, search, move, sort, order };
 }
 
 /** Return a text as a constant of a condition. */
