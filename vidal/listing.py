@@ -1,7 +1,7 @@
 """Readers of csv, jsonl and parquet lists: every row with its line, every csv cell as text, no types guessed.
 
-A row that cannot be read is kept, with the reason; only a file that cannot be read at all is an error. Lists in csv and
-parquet are read part by part, as they may not fit into memory; jsonl, whose columns have types only as a whole, in one.
+A row that cannot be read is kept, with the reason; only a file that cannot be read at all is an error. Lists are read
+part by part, as they may not fit into memory; the rows of a jsonl list may lack columns, and so may a part of it.
 """
 
 from __future__ import annotations
@@ -132,13 +132,17 @@ def check_names(names: list[str], place: str) -> None:
 
 
 def read_jsonl(path: Path) -> Iterator[Listing]:
-    """Read a file with one JSON object per line, in one part; blank lines are skipped. Raises `SourceError`.
+    """Read a file with one JSON object per line, in parts; blank lines are skipped. Raises `SourceError`.
 
     Python reads it, as Arrow's reader would turn a title that looks like a date into a date.
     """
-    rows: list[dict[str, Any]] = []
-    lines: list[int] = []
-    unreadable: dict[int, str] = {}
+    first_row, rows, lines, unreadable = 0, list[dict[str, Any]](), list[int](), dict[int, str]()
+
+    def part() -> Listing:
+        listing = listing_of(rows)
+        listing.lines, listing.unreadable, listing.first_row = lines, unreadable, first_row
+        return listing
+
     for number, line in enumerate(_lines(path), 1):
         if not line.strip():
             continue
@@ -153,9 +157,13 @@ def read_jsonl(path: Path) -> Iterator[Listing]:
                 value, unreadable[len(rows)] = None, "not an object"
         rows.append(value or {})
         lines.append(number)
-    listing = listing_of(rows)
-    listing.lines, listing.unreadable = lines, unreadable
-    yield listing
+        if len(rows) == PART_ROWS:
+            yield part()
+            first_row += len(rows)
+            rows, lines, unreadable = [], [], {}
+    # An empty list, too, has a part.
+    if rows or not first_row:
+        yield part()
 
 
 def read_parquet(path: Path) -> Iterator[Listing]:

@@ -75,21 +75,24 @@ def read_known(column: Values, kind: pa.DataType, name: str) -> tuple[pa.Array, 
     return pa.array(values, kind), faults
 
 
-def read_own(column: Values) -> tuple[pa.Array | pa.ChunkedArray, list[Fault]]:
-    """Convert a column of the source's own to Arrow; text stays text, see `TypeOfText`."""
-    faults: list[Fault] = []
-    array = _as_arrow(column)
-    if array is None and isinstance(column, list):
-        column, faults = _each(column, _whole_text)
-        array = _as_arrow(column)
-    if array is None:
-        # A column without a common type: text unchanged, anything else as JSON.
-        spelled = [
-            value if value is None or isinstance(value, str) else json.dumps(value, ensure_ascii=False, default=str)
-            for value in column
-        ]
-        return pa.array(spelled, pa.string()), faults
-    return array.cast(pa.string()) if pa.types.is_null(array.type) else array, faults
+def read_own(column: pa.Array | pa.ChunkedArray) -> pa.Array | pa.ChunkedArray:
+    """Return a column of the source's own as it is stored; text stays text, see `TypeOfText`."""
+    array = column.cast(column.type.value_type) if pa.types.is_dictionary(column.type) else column
+    return array.cast(pa.string()) if pa.types.is_null(array.type) else array
+
+
+def whole_texts(values: Iterable[Any]) -> tuple[list[Any], list[Fault]]:
+    """Return JSON values with U+FFFD for every lone surrogate in them, which Arrow cannot store, and the faults."""
+    return _each(values, _whole_text)
+
+
+def spelled(values: Iterable[Any]) -> pa.Array:
+    """Return a column without a common type: text unchanged, anything else as JSON."""
+    texts = [
+        value if value is None or isinstance(value, str) else json.dumps(value, ensure_ascii=False, default=str)
+        for value in values
+    ]
+    return pa.array(texts, pa.string())
 
 
 class TypeOfText:

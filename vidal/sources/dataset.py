@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import functools
+import itertools
 import operator
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -18,6 +19,7 @@ from vidal.dataset.plan import PLAN_COLUMNS, SOURCE_PLACE
 from vidal.dataset.removals import Removals, lists_of
 from vidal.errors import RecipeError, SourceError
 from vidal.record import Column, type_name
+from vidal.rows import Spill, Stream, TableLike
 from vidal.sources.source import Source
 from vidal.stage import digest
 
@@ -27,22 +29,24 @@ Value = TypeVar("Value")
 class _Finished(Source):
     """Finished datasets, whose clips come one dataset after the other."""
 
-    def candidates(self) -> pa.Table:
+    def candidates(self) -> TableLike:
         several = self._open()
-        union: pa.Table | None = None
-        for number, earlier in enumerate(several):
-            table = _kept_clips(earlier)
-            if len(several) > 1:
-                table = table.append_column(SOURCE_PLACE[0], pa.array([number] * table.num_rows))
-            # Permissive: a column that only one of them has is null in the other.
+        spills = [_kept_clips(earlier, number if len(several) > 1 else None) for number, earlier in enumerate(several)]
+        union = spills[0].schema.empty_table()
+        for earlier, spill in zip(several, spills, strict=True):
             try:
-                union = table if union is None else pa.concat_tables([union, table], promote_options="permissive")
+                union = _in_schema_of(union, spill.schema.empty_table())
             except pa.ArrowTypeError as error:
                 raise SourceError(
                     f"{earlier.address}: cannot be merged with {several[0].address}: {error}; build one of them anew "
                     f"with another name for that column"
                 ) from None
-        return union
+
+        def read() -> Iterator[pa.RecordBatch]:
+            for batch in itertools.chain.from_iterable(spill.to_batches() for spill in spills):
+                yield from _in_schema_of(union, pa.Table.from_batches([batch])).to_batches()
+
+        return Stream(union.schema, sum(spill.num_rows for spill in spills), read)
 
     def identity(self) -> dict[str, Any]:
         each = []
@@ -131,22 +135,28 @@ class DatasetsSource(_Finished):
         return self.datasets
 
 
-def _kept_clips(earlier: Dataset) -> pa.Table:
+def _in_schema_of(empty: pa.Table, table: pa.Table) -> pa.Table:
+    """Return the table with the columns of both; permissive: a column that only one of them has is null."""
+    return pa.concat_tables([empty, table], promote_options="permissive")
+
+
+def _kept_clips(earlier: Dataset, number: int | None) -> Spill:
     """The plan's columns of the kept clips and the place of each; all else is read in the worker."""
     # What became of a clip stays behind, and a column that a decision declares is read with the others.
     outcome = ("shard", "position", "status", "stage", "reason", "detail", "is_transient")
     own = [name for name in earlier.plan.extra_schema().names if name not in earlier.info.columns]
     wanted = [name for name in (*PLAN_COLUMNS, *own) if name not in outcome]
-    _, shard_column, row_column = SOURCE_PLACE
-    tables = []
+    dataset_column, shard_column, row_column = SOURCE_PLACE
+    spill: Spill | None = None
     for shard in earlier.committed():
-        table = earlier.table(shard, ["status", *wanted])
+        table = earlier.table(shard, ["status", *wanted]).replace_schema_metadata(None)
         is_kept = pc.equal(table.column("status"), "kept")
         table = table.drop_columns(["status"])
-        table = table.append_column(shard_column, pa.array([shard] * table.num_rows))
-        table = table.append_column(row_column, pa.array(range(table.num_rows)))
-        tables.append(table.filter(is_kept))
-    kept_clips = pa.concat_tables(tables) if tables else None
-    if kept_clips is None or kept_clips.num_rows == 0:
+        place = (shard_column, [shard] * table.num_rows), (row_column, range(table.num_rows))
+        for name, values in (*place, *([] if number is None else [(dataset_column, [number] * table.num_rows)])):
+            table = table.append_column(name, pa.array(values, pa.int64()))
+        spill = spill or Spill(table.schema)
+        spill.add(table.filter(is_kept))
+    if spill is None or spill.num_rows == 0:
         raise SourceError(f"{earlier.address}: the dataset has no kept clip")
-    return kept_clips
+    return spill

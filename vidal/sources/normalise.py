@@ -7,6 +7,7 @@ from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import pyarrow as pa
 
@@ -16,7 +17,10 @@ from vidal.errors import SourceError
 from vidal.listing import Listing, Values, check_names
 from vidal.rows import Spill, Stream, TableLike
 from vidal.sources.cells import Fault, TypeOfText, read_known, read_own
+from vidal.sources.objects import OwnColumns
 
+_OWN = "_own"
+"""The text of a row's own columns, until their types are known."""
 _NEEDED = ("clip_id", "url")
 GIVEN_COLUMNS = (*_NEEDED, *crawl_columns())
 """Columns of a source that keep their name and get the type that `vidal.clip.Clip` declares."""
@@ -53,6 +57,7 @@ class _Candidates:
     def __init__(self, place: str) -> None:
         self._place = place
         self._spill: Spill | None = None
+        self._own: OwnColumns | None = None
         self._types: defaultdict[str, TypeOfText] = defaultdict(TypeOfText)
         self._cells: Counter[str] = Counter()
         self._tallies: dict[str, dict[str, _Tally]] = {}
@@ -61,27 +66,35 @@ class _Candidates:
         self._first_unreadable = self._first_unusable = ""
 
     def add(self, part: Listing) -> None:
-        self._names = list(part.columns)
-        if "url" not in part.columns and len(part.unreadable) < part.row_count:
+        self._names = list(dict.fromkeys([*self._names, *part.columns]))
+        is_of_objects = all(isinstance(column, list) for column in part.columns.values())
+        # A part of a list of objects may lack any column; those of another list all have the same ones.
+        if not is_of_objects and "url" not in part.columns and len(part.unreadable) < part.row_count:
             raise self._no_url()
         if not part.columns and part.lines == []:
             raise SourceError(f"{self._place}: the list is empty; it needs an object with `url` on each line")
         unusable = dict(part.unreadable)
         columns: dict[str, pa.Array | pa.ChunkedArray] = {}
+        own: dict[str, list[Any]] = {}
         for name, column in part.columns.items():
-            stored = _stored_name(name, self._names, self._place)
-            if name in GIVEN_COLUMNS:
-                array, faults = read_known(column, schema().field(name).type, name)
-            else:
-                array, faults = read_own(column)
-                if part.is_text:
-                    self._types[stored].look_at(array)
-            columns[stored] = array
             self._cells[name] += _cell_count(column)
-            for fault in faults:
-                tally = self._tally(name, fault, part)
-                if name in _NEEDED:
-                    unusable |= {row: f"its {name} cannot be used: {tally.fault.example}" for row in fault.rows}
+            if name in GIVEN_COLUMNS:
+                columns[name], faults = read_known(column, schema().field(name).type, name)
+                unusable |= self._tally(name, faults, part)
+            elif isinstance(column, list):
+                own[name] = column
+            else:
+                stored = _stored_name(name, self._names, self._place)
+                columns[stored] = read_own(column)
+                if part.is_text:
+                    self._types[stored].look_at(columns[stored])
+        if is_of_objects:
+            self._own = self._own or OwnColumns()
+            kinds = {name: schema().field(name).type for name in GIVEN_COLUMNS}
+            columns = {n: columns[n] if n in columns else pa.nulls(part.row_count, kind) for n, kind in kinds.items()}
+            columns[_OWN], faults_of = self._own.add(own, part.row_count)
+            for name, faults in faults_of.items():
+                self._tally(name, faults, part)
         self._count(part, unusable)
         if part.lines is not None:
             columns[LINE] = pa.array(part.lines, pa.int64())
@@ -90,11 +103,16 @@ class _Candidates:
         self._spill = self._spill or Spill(table.schema)
         self._spill.add(table)
 
-    def _tally(self, name: str, fault: Fault, part: Listing) -> _Tally:
-        tallies = self._tallies.setdefault(name, {})
-        tally = tallies.setdefault(fault.what, _Tally(fault, part.place(fault.rows[0])))
-        tally.cells += len(fault.rows)
-        return tally
+    def _tally(self, name: str, faults: Iterable[Fault], part: Listing) -> dict[int, str]:
+        """Count the faults of a column's cells; returns why rows cannot be used, if the column is needed."""
+        unusable = {}
+        for fault in faults:
+            tallies = self._tallies.setdefault(name, {})
+            tally = tallies.setdefault(fault.what, _Tally(fault, part.place(fault.rows[0])))
+            tally.cells += len(fault.rows)
+            if name in _NEEDED:
+                unusable |= {row: f"its {name} cannot be used: {tally.fault.example}" for row in fault.rows}
+        return unusable
 
     def _count(self, part: Listing, unusable: dict[int, str]) -> None:
         if part.unreadable and not self._unreadable:
@@ -126,9 +144,24 @@ class _Candidates:
             count = f"{self._unusable} of {self._row_count} rows cannot be used"
             notes.append(f"{count} (first in {self._first_unusable}): failed")
         dropped = [] if self._unusable else [UNUSABLE]
-        shape = _typed(self._spill.schema.empty_table(), self._types, dropped)
+        spill = self._with_own(self._spill, self._own) if self._own else self._spill
+        shape = _typed(spill.schema.empty_table(), self._types, dropped)
         described = with_notes(shape.schema, [f"{Path(self._place).name}: {note}" for note in notes])
-        return Stream(described, self._row_count, functools.partial(_batches, self._spill, self._types, dropped))
+        return Stream(described, self._row_count, functools.partial(_batches, spill, self._types, dropped))
+
+    def _with_own(self, rows: Spill, own: OwnColumns) -> Spill:
+        """Return the rows with their own columns in place of the text of these."""
+        stored = {name: _stored_name(name, self._names, self._place) for name in self._names}
+        typed: Spill | None = None
+        for batch in rows.to_batches():
+            columns = {name: batch[name] for name in self._names if name in GIVEN_COLUMNS} | own.read(batch[_OWN])
+            last = [name for name in (LINE, UNUSABLE) if name in batch.schema.names]
+            columns = {stored[name]: columns[name] for name in self._names} | {name: batch[name] for name in last}
+            table = pa.table(columns)
+            typed = typed or Spill(table.schema)
+            typed.add(table)
+        assert typed is not None
+        return typed
 
 
 def _batches(spill: Spill, types: dict[str, TypeOfText], dropped: list[str]) -> Iterator[pa.RecordBatch]:

@@ -235,3 +235,34 @@ def test_a_row_that_cannot_be_used_is_a_failed_candidate_that_names_its_line(tmp
 )  # fmt: skip
 def test_hashtags_are_a_list_whatever_they_came_as(value: object, tags: list[str]) -> None:
     assert split_hashtags(value) == tags
+
+
+_OF_ALL_VALUES = {
+    "numbers": ([1, 2, 0.5, None, 3], pa.float64()),
+    "large numbers": ([2**53 + 1, None, None, None, 0.5], pa.string()),
+    "words and numbers": (["a", "b", "c", 7, None], pa.string()),
+    "objects": ([{"b": 1}, None, {"a": 0.5}, {"b": 2.5}, {}], pa.struct([("b", pa.float64()), ("a", pa.float64())])),
+    "lists": ([[], [1], None, [None], [0.5]], pa.list_(pa.float64())),
+    "lists of lists": ([[[1]], [], None, ["x"], None], pa.string()),
+    "nothing": ([None] * 5, pa.string()),
+    "truths": ([None, None, None, True, False], pa.bool_()),
+    "numbers beyond 64 bits": ([1, 2, 3, 2**64, 5], pa.string()),
+    "half an emoji": (["a", "b", "c", "\ud83d", "e"], pa.string()),
+    "nested by the hundred": ([json.loads("[" * 100 + "]" * 100), None, None, None, None], pa.string()),
+}
+
+
+@pytest.mark.parametrize("name", _OF_ALL_VALUES)
+def test_a_jsonl_column_has_the_type_of_all_its_values_in_however_many_parts_it_is_read(
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    values, kind = _OF_ALL_VALUES[name]
+    rows = [{"url": f"https://a/{n}"} | ({} if value is None else {"own": value}) for n, value in enumerate(values)]
+    rows.append({"url": "https://a/last", "own": None})
+    path = write(tmp_path, "l.jsonl", "".join(json.dumps(row) + "\n" for row in rows))
+    tables = []
+    for part_rows in (2, 1_000):
+        monkeypatch.setattr("vidal.listing.PART_ROWS", part_rows)
+        tables.append(whole(ListSource(list=str(path)).candidates()))
+    assert tables[0].equals(tables[1], check_metadata=True)
+    assert tables[0].schema.field("own").type == kind
