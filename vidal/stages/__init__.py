@@ -14,6 +14,8 @@ CATALOGUE: dict[str, str] = {
     "fetch": "vidal.stages.fetch:Fetch",
     "keep_source": "vidal.stages.keep_source:KeepSource",
     "probe": "vidal.stages.probe:Probe",
+    "segments": "vidal.stages.segments:Segments",
+    "cut": "vidal.stages.cut:Cut",
     "media": "vidal.stages.media:Media",
     "too_short": "vidal.stages.filters.too_short:TooShort",
     "too_long": "vidal.stages.filters.too_long:TooLong",
