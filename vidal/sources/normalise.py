@@ -105,7 +105,7 @@ class _Candidates:
 
     def _tally(self, name: str, faults: Iterable[Fault], part: Listing) -> dict[int, str]:
         """Count the faults of a column's cells; returns why rows cannot be used, if the column is needed."""
-        unusable = {}
+        unusable: dict[int, str] = {}
         for fault in faults:
             tallies = self._tallies.setdefault(name, {})
             tally = tallies.setdefault(fault.what, _Tally(fault, part.place(fault.rows[0])))

@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import itertools
+from collections.abc import Iterator, Sequence
+from itertools import pairwise
 from typing import Any, ClassVar
 
-import numpy as np
 import pyarrow as pa
 from pydantic import Field
 
+from vidal.dataset.dataset import Dataset
 from vidal.dataset.plan import id_of, with_notes
 from vidal.dataset.tars import KEY_PATTERN
 from vidal.errors import SourceError
 from vidal.record import Column
+from vidal.rows import Stream, TableLike
 from vidal.sources.dataset import DatasetSource
 
 _BOUNDS = "segment_bounds_s"
@@ -33,47 +37,27 @@ class SegmentsSource(DatasetSource):
     needs_step: ClassVar[str | None] = "cut"
     dataset: str = Field(alias="segments")
 
-    def candidates(self) -> pa.Table:
+    def candidates(self) -> TableLike:
         parents = super().candidates()
         earlier = self._open()[0]
         if _BOUNDS not in earlier.info.columns or "source" not in earlier.info.layers:
             raise SourceError(
                 f"{earlier.address}: has no segments; build it with the stages `segments` and `keep_source`"
             )
-        kept = (row for row in earlier.rows(["status", _BOUNDS]) if row["status"] == "kept")
-        # Nothing to divide where the stage did not run on a clip.
-        bounds = [row[_BOUNDS] or [] for row in kept]
-        counts = [max(1, len(each) - 1) for each in bounds]
-        table = parents.take(pa.array(np.repeat(np.arange(len(counts)), counts)))
-        pieces = [
-            (each[k], each[k + 1]) if count > 1 else (None, None)
-            for each, count in zip(bounds, counts, strict=True)
-            for k in range(count)
-        ]
-        numbers = [k for count in counts for k in range(count)]
-        # Of a clip that is whole, all but the id stays null.
-        parents_of = [
-            None if start_s is None else clip_id
-            for (start_s, _), clip_id in zip(pieces, table["clip_id"].to_pylist(), strict=True)
-        ]
-        ids = [
-            clip_id if parent is None else _segment_id(parent, number)
-            for clip_id, parent, number in zip(table["clip_id"].to_pylist(), parents_of, numbers, strict=True)
-        ]
-        columns = {
-            "clip_id": pa.array(ids, pa.string()),
-            "cluster": pa.array([parent and _segment_id(parent, 0) for parent in parents_of], pa.string()),
-            "parent_id": pa.array(parents_of, pa.string()),
-            "segment_start_s": pa.array([start_s for start_s, _ in pieces], pa.float64()),
-            "segment_end_s": pa.array([end_s for _, end_s in pieces], pa.float64()),
-        }
-        for name, values in columns.items():
-            place = table.schema.get_field_index(name)
-            table = table.append_column(name, values) if place < 0 else table.set_column(place, name, values)
-        note = (
-            f"{len(counts):,} clips, {sum(count > 1 for count in counts):,} of them divided, in {len(ids):,} segments"
-        )
-        return table.replace_schema_metadata(with_notes(table.schema, [note]).metadata)
+        # Nothing is divided where the stage did not run.
+        counts = [max(1, len(bounds) - 1) for bounds in _bounds(earlier)]
+        divided = sum(count > 1 for count in counts)
+        note = f"{len(counts):,} clips, {divided:,} of them divided, in {sum(counts):,} segments"
+        empty = _divided(parents.schema.empty_table(), [])
+        schema = empty.schema.with_metadata(with_notes(parents.schema, [note]).metadata)
+
+        def read() -> Iterator[pa.RecordBatch]:
+            bounds = _bounds(earlier)
+            for batch in parents.to_batches():
+                table = _divided(pa.Table.from_batches([batch]), list(itertools.islice(bounds, batch.num_rows)))
+                yield from table.cast(schema).combine_chunks().to_batches()
+
+        return Stream(schema, sum(counts), read)
 
     def identity(self) -> dict[str, Any]:
         return {"segments": super().identity()}
@@ -89,6 +73,40 @@ class SegmentsSource(DatasetSource):
         return []
 
 
-def _segment_id(parent: str, number: int) -> str:
-    name = f"{parent}-{number:03d}"
+def _bounds(earlier: Dataset) -> Iterator[list[float]]:
+    """Yield the bounds of the kept clips, in the order in which they are candidates."""
+    for row in earlier.rows(["status", _BOUNDS]):
+        if row["status"] == "kept":
+            yield row[_BOUNDS] or []
+
+
+def _divided(parents: pa.Table, bounds: Sequence[list[float]]) -> pa.Table:
+    """Return a row for each segment, in place of the rows of the parents with these bounds."""
+    table = parents.take(
+        pa.array([k for k, each in enumerate(bounds) for _ in range(max(1, len(each) - 1))], pa.int64())
+    )
+    pieces = [
+        (number, start_s, end_s) if len(each) > 2 else (None, None, None)
+        for each in bounds
+        for number, (start_s, end_s) in enumerate(pairwise(each if len(each) > 2 else (0.0, 0.0)))
+    ]
+    # Of a clip that is whole, all but the id stays null.
+    ids: list[str] = table["clip_id"].to_pylist()
+    parent_ids = [None if number is None else clip_id for clip_id, (number, _, _) in zip(ids, pieces, strict=True)]
+    columns = {
+        "clip_id": [_segment_id(clip_id, piece[0]) for clip_id, piece in zip(ids, pieces, strict=True)],
+        "cluster": [parent and _segment_id(parent, 0) for parent in parent_ids],
+        "parent_id": parent_ids,
+        "segment_start_s": [start_s for _, start_s, _ in pieces],
+        "segment_end_s": [end_s for _, _, end_s in pieces],
+    }
+    for name, values in columns.items():
+        array = pa.array(values, pa.float64() if name.endswith("_s") else pa.string())
+        place = table.schema.get_field_index(name)
+        table = table.append_column(name, array) if place < 0 else table.set_column(place, name, array)
+    return table
+
+
+def _segment_id(parent: str, number: int | None) -> str:
+    name = parent if number is None else f"{parent}-{number:03d}"
     return name if KEY_PATTERN.fullmatch(name) else id_of(name)
