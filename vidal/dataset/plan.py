@@ -121,14 +121,18 @@ def write_uneven(storage: Storage, shards: Sequence[pa.Table]) -> None:
     storage.write(NAME, sink.getvalue())
 
 
-def to_add_to(plan: Plan) -> pa.Table:
+def to_add_to(plan: Plan) -> Stream:
     """Return the plan of a run over a dataset's rows: only ids, shards and positions, as the rows have the rest."""
-    table = plan.table(_PLACES)
-    columns = {
-        field.name: table[field.name] if field.name in _PLACES else pa.nulls(table.num_rows, field.type)
-        for field in plan.schema
-    }
-    return pa.table(columns, schema=plan.schema)
+
+    def read() -> Iterator[pa.RecordBatch]:
+        for batch in plan.parts(_PLACES).to_batches():
+            columns = [
+                batch[field.name] if field.name in _PLACES else pa.nulls(batch.num_rows, field.type)
+                for field in plan.schema
+            ]
+            yield pa.RecordBatch.from_arrays(columns, schema=plan.schema)
+
+    return Stream(plan.schema, plan.candidate_count, read)
 
 
 def write(storage: Storage, plan: TableLike, shard_size: int) -> None:

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Collection, Iterator
+from collections.abc import Iterator
 
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
-import pyarrow.compute as pc
 
 from vidal.clip import schema
+from vidal.dataset.digests import Digests, digests_of, first_of_equal
 from vidal.dataset.identified import Identified
 from vidal.dataset.plan import PLAN_COLUMNS, rows_per_group
 from vidal.rows import Spill, Stream, TableLike
@@ -18,11 +18,11 @@ from vidal.rows import Spill, Stream, TableLike
 _BUCKET_ROWS = 250_000
 
 
-def make(candidates: TableLike, *, shard_size: int, seed: int, known: Collection[str] = ()) -> Stream:
+def make(candidates: TableLike, *, shard_size: int, seed: int, known: Digests | None = None) -> Stream:
     """Return the plan of a source's candidates: with valid, unique ids, shuffled, and divided into shards.
 
-    Candidates with ``known`` ids are left out. Of each candidate about a hundred bytes are in memory; the rest waits in
-    temporary files.
+    Candidates whose ids have one of the ``known`` digests are left out. Of each candidate about a hundred bytes are in
+    memory; the rest waits in temporary files.
     """
     identified = Identified(candidates)
     is_new = _not_in(identified, known)
@@ -35,13 +35,12 @@ def make(candidates: TableLike, *, shard_size: int, seed: int, known: Collection
     return _in_order(_placed(identified, is_new, positions, shard_size), count, rows_per_group(shard_size))
 
 
-def _not_in(identified: Identified, known: Collection[str]) -> npt.NDArray[np.bool_]:
-    """Return for each candidate whether its id is not among ``known``."""
-    if not known:
+def _not_in(identified: Identified, known: Digests | None) -> npt.NDArray[np.bool_]:
+    """Return for each candidate whether the digest of its id is not among ``known``."""
+    if known is None:
         return np.ones(identified.row_count, np.bool_)
-    ids = pa.array(sorted(known))
-    masks = [pc.invert(pc.is_in(table["clip_id"], value_set=ids)).to_numpy() for table in identified.tables()]
-    return np.concatenate(masks)
+    digests = [digests_of(table["clip_id"].to_pylist()) for table in identified.tables()]
+    return first_of_equal(np.concatenate([known, *digests]))[len(known) :] >= len(known)
 
 
 def _placed(

@@ -7,8 +7,6 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
-import pyarrow as pa
-
 import vidal
 from vidal.clip import SCHEMA_VERSION
 from vidal.dataset import plan as plans
@@ -17,6 +15,7 @@ from vidal.dataset.dataset import Dataset, DatasetInfo, read_info, write_info
 from vidal.dataset.lock import Lock
 from vidal.dataset.storage import Storage
 from vidal.errors import OutputError
+from vidal.rows import TableLike
 
 GROWN = "grown"
 """The folder, within a revision, of the dataset that it grew by."""
@@ -99,7 +98,7 @@ def locked(base: Dataset, note: Callable[[], str] = str) -> Iterator[Dataset]:
 
 def begin(
     base: Dataset, *, made_by: str, fingerprint: str, changes: dict[str, Any],
-    plan: tuple[pa.Table, Sequence[plans.Cut]] | None = None, has_plan: bool = True,
+    plan: tuple[TableLike, Sequence[plans.Cut]] | None = None, has_plan: bool = True,
 ) -> Revision:  # fmt: skip
     """Begin the next revision of a dataset, or resume one that an earlier run of the same command began.
 

@@ -21,6 +21,7 @@ from vidal.clip import SCHEMA_VERSION
 from vidal.dataset import plan as plans
 from vidal.dataset import planning, removals, usage
 from vidal.dataset.dataset import Dataset, DatasetInfo, committed, read_info, write_info
+from vidal.dataset.digests import Digests
 from vidal.dataset.lock import Lock
 from vidal.dataset.removals import Removals
 from vidal.dataset.revise import refuse_revised
@@ -78,8 +79,8 @@ class Run:
     """Ids of the clips to retry, by shard."""
     base: Dataset | None = None
     """The finished dataset that ``storage`` is a revision of, and the source of the clips with their members."""
-    known: frozenset[str] = frozenset()
-    """Ids of candidates to leave out of the plan."""
+    known: Digests | None = None
+    """Digests of the ids of candidates to leave out of the plan."""
     removed: Removals = field(default_factory=Removals)
     """What was removed from the dataset that the run works on."""
     sample: int | None = None
@@ -180,7 +181,7 @@ def _prepare(run: Run, storage: Storage, index: int, previous: Storage | None, d
         plan: TableLike = planning.make(candidates, shard_size=size, seed=run.recipe.shards.seed, known=run.known)
         if run.sample is not None:
             plan = next(in_groups(plan.to_batches(), [min(run.sample, plan.num_rows)]))
-        if run.known and plan.num_rows == 0:
+        if run.known is not None and plan.num_rows == 0:
             raise NothingNewError(f"{run.recipe.name}: every candidate of the source is already in the dataset")
         # Before the plan is written, which freezes it: a recipe that is rejected here leaves nothing to delete.
         check_own_columns(plans.own_columns(plan.schema), run.recipe.columns(), run.recipe.name)

@@ -7,21 +7,26 @@ The revision has the existing manifests unchanged, followed by the new ones, ren
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterator, Sequence
+import itertools
+from collections.abc import Iterator, Mapping, Sequence
 
+import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from vidal import recipe as recipes
 from vidal.clip import Clip, manifest_schema, schema
 from vidal.dataset import manifest, revisions
 from vidal.dataset import plan as plans
 from vidal.dataset.dataset import Dataset, read_info
+from vidal.dataset.digests import digests_of
 from vidal.dataset.removals import Removals
 from vidal.dataset.revise import GROWN, Revision, begin, locked, shared_tars, unfinished
 from vidal.engine.driver import Run, build
 from vidal.errors import UserError
 from vidal.recipe import Recipe, fingerprint
 from vidal.record import from_row
+from vidal.rows import Stream
 from vidal.stage import Decision
 
 COMMAND = "vidal grow"
@@ -54,7 +59,8 @@ def grow(run: Run, base: Dataset, source: Sequence[str]) -> None:
             raise unfinished(base.storage, number, other.made_by)
         storage = within.child(GROWN)
         # Left out by id, so that a source may name all that the dataset has, such as the same list made longer.
-        known = frozenset(base.plan.table(["clip_id"]).column("clip_id").to_pylist())
+        ids = (batch["clip_id"].to_pylist() for batch in base.plan.parts(["clip_id"]).to_batches())
+        known = np.concatenate([np.empty((0, 2), np.uint64), *map(digests_of, ids)])
         build(dataclasses.replace(run, storage=storage, known=known, removed=Removals.of(base)))
         revision = _begin(base, Dataset.at(storage), number, " ".join([COMMAND, *source]))
         _write(revision, base, Dataset.at(storage))
@@ -68,15 +74,7 @@ def _begin(base: Dataset, grown: Dataset, number: int, made_by: str) -> Revision
         place = revisions.TarFolder(first_shard=info.shards, folder=folder)
         tar_folders[layer] = [*tar_folders.get(layer, []), place]
     # The new candidates follow the existing ones, in shards of their own: no existing shard changes.
-    new = plans.to_add_to(grown.plan)
-    for name, first in (("shard", info.shards), ("position", info.candidates)):
-        column = pa.array(new.column(name).to_numpy() + first)
-        new = new.set_column(new.column_names.index(name), name, column)
-    # Permissive, as the new source may have columns that the first one lacked, and lack some of its.
-    plan = pa.concat_tables([plans.to_add_to(base.plan), new], promote_options="permissive")
-    # Those of the first table alone are kept; a list made longer repeats its notes.
-    notes = [note for note in grown.plan.notes if note not in base.plan.notes]
-    plan = plan.replace_schema_metadata(plans.with_notes(plan.schema, notes).metadata)
+    plan = _plan_of_both(base, grown)
     # With the grown dataset's fingerprint: a resume over another source must not finish this revision.
     resolved = {**info.recipe, "revision_of": info.fingerprint, "grown_by": grown.info.fingerprint}
     return begin(
@@ -94,6 +92,29 @@ def _begin(base: Dataset, grown: Dataset, number: int, made_by: str) -> Revision
         },
         plan=(plan, [*base.plan.cuts, *grown.plan.cuts]),
     )
+
+
+def _plan_of_both(base: Dataset, grown: Dataset) -> Stream:
+    old, new = plans.to_add_to(base.plan), plans.to_add_to(grown.plan)
+    # Permissive, as the new source may have columns that the first one lacked, and lack some of its.
+    empty = pa.unify_schemas([old.schema, new.schema], promote_options="permissive").empty_table()
+
+    def read() -> Iterator[pa.RecordBatch]:
+        firsts = {"shard": base.info.shards, "position": base.info.candidates}
+        for batch in itertools.chain(old.to_batches(), (_renumbered(batch, firsts) for batch in new.to_batches())):
+            part = pa.Table.from_batches([batch]).replace_schema_metadata(None)
+            yield from pa.concat_tables([empty, part], promote_options="permissive").combine_chunks().to_batches()
+
+    # A list made longer repeats its notes.
+    notes = [note for note in grown.plan.notes if note not in base.plan.notes]
+    schema = plans.with_notes(plans.with_notes(empty.schema.remove_metadata(), base.plan.notes), notes)
+    return Stream(schema, old.num_rows + new.num_rows, read)
+
+
+def _renumbered(batch: pa.RecordBatch, firsts: Mapping[str, int]) -> pa.RecordBatch:
+    for name, first in firsts.items():
+        batch = batch.set_column(batch.schema.get_field_index(name), name, pc.add(batch[name], first))
+    return batch
 
 
 def _write(revision: Revision, base: Dataset, grown: Dataset) -> None:

@@ -10,16 +10,19 @@ from __future__ import annotations
 
 import contextlib
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+import numpy as np
+import numpy.typing as npt
 import pyarrow as pa
 
+import vidal.clip
 from vidal.clip import column_names
 from vidal.dataset import manifest
 from vidal.dataset.dataset import Dataset
-from vidal.dataset.plan import DECIDED
+from vidal.dataset.plan import DECIDED, decide
 from vidal.dataset.removals import REASON, lists_of
 from vidal.dataset.revise import Revision, begin, finished, locked, refuse_listed, revision_at
 from vidal.engine.decided import rows_of
@@ -28,7 +31,7 @@ from vidal.engine.job import Notes, ShardReport
 from vidal.errors import RecipeError
 from vidal.recipe import fingerprint, steps_again, with_overrides
 from vidal.record import from_row
-from vidal.rows import whole
+from vidal.rows import Spill, Stream, TableLike, in_groups
 from vidal.stage import Decision, Stage, Step
 
 NOT_PROCESSED = "not_processed"
@@ -97,14 +100,14 @@ def _refilter(current: Dataset, settings: Sequence[str], *, dry_run: bool) -> Re
     def outcome(row: dict[str, Any]) -> str:
         return _KEPT if row["status"] == _KEPT else f"{row['stage']}: {row['reason']}"
 
-    columns = ["clip_id", "status", "stage", "reason"]
+    columns = ["status", "stage", "reason"]
     moves = Counter[tuple[str, str]]()
     # A refilter leaves every row in its place, so rows of the two revisions pair up. By number, and not by what is
     # committed, as a shard that another run writes anew is an error, and none that is left out.
     for shard in range(base.info.shards):
         old_rows, rows = (dataset.table(shard, columns).to_pylist() for dataset in (current, base))
-        for old, new in zip(old_rows, rows, strict=True):
-            moves[outcome(old), outcome(new | verdicts.columns.get(new["clip_id"], {}))] += 1
+        for old, new, verdict in zip(old_rows, rows, verdicts.of(shard, len(rows)), strict=True):
+            moves[outcome(old), outcome(new | verdict.columns)] += 1
     number, folder = None, None
     if not dry_run and definition != current.info.definition:
         revision = _write(base, definition, after, changed, verdicts, settings)
@@ -134,7 +137,8 @@ def _write(
     committed = set(revision.dataset.committed())
     for shard in (shard for shard in base.committed() if shard not in committed):
         rows = base.table(shard).to_pylist()
-        clips = [from_row(row | verdicts.columns.get(row["clip_id"], {}) | metadata) for row in rows]
+        changes = (verdict.columns for verdict in verdicts.of(shard, len(rows)))
+        clips = [from_row(row | change | metadata) for row, change in zip(rows, changes, strict=True)]
         data = manifest.to_parquet(clips, base.extra_schema, {**metadata, "shard": str(shard)})
         revision.storage.write(manifest.name_of(shard), data)
     revision.finish()
@@ -142,17 +146,50 @@ def _write(
 
 
 @dataclass(slots=True)
+class Verdict:
+    """The changes of a refilter to a row."""
+
+    columns: dict[str, Any] = field(default_factory=dict)
+    """The columns to set."""
+    is_settled: bool = False
+    """Whether it has a new outcome, which later steps leave alone."""
+
+    def settle(self, outcome: dict[str, Any]) -> None:
+        self.columns |= dict.fromkeys(_OUTCOME) | {"is_transient": False} | outcome
+        self.is_settled = True
+
+
 class Verdicts:
-    """The changes of a refilter: the columns to set, by clip."""
+    """The verdicts on the rows of a dataset, shard by shard in a temporary file."""
 
-    columns: dict[str, dict[str, Any]] = field(default_factory=dict)
-    settled: set[str] = field(default_factory=set)
-    """Clips with a new outcome."""
+    def __init__(self, fields: Mapping[str, pa.Field]) -> None:
+        self.fields = fields
+        """The columns that they may set."""
+        own = (("_row", pa.int32()), ("_is_settled", pa.bool_()), ("_names", pa.list_(pa.string())))
+        self._schema = pa.schema([*own, *fields.values()])
+        self._spill = Spill(self._schema)
+        self._parts: dict[int, int] = {}
+        self.have_settled = False
+        """Whether a row has a new outcome."""
 
-    def settle(self, row: dict[str, Any], outcome: dict[str, Any]) -> None:
-        """Give a clip a new outcome, which later steps leave alone."""
-        self.columns.setdefault(row["clip_id"], {}).update(dict.fromkeys(_OUTCOME) | {"is_transient": False} | outcome)
-        self.settled.add(row["clip_id"])
+    def of(self, shard: int, row_count: int) -> list[Verdict]:
+        """Return the verdict on each row of a shard."""
+        verdicts = [Verdict() for _ in range(row_count)]
+        part = self._spill.part(self._parts[shard]).to_pylist() if shard in self._parts else []
+        for row in part:
+            columns = {name: row[name] for name in row["_names"]}
+            verdicts[row["_row"]] = Verdict(columns, row["_is_settled"])
+        return verdicts
+
+    def add(self, shard: int, verdicts: Sequence[Verdict]) -> None:
+        self.have_settled |= any(verdict.is_settled for verdict in verdicts)
+        rows = [
+            {"_row": number, "_is_settled": verdict.is_settled, "_names": list(verdict.columns), **verdict.columns}
+            for number, verdict in enumerate(verdicts)
+            if verdict.columns
+        ]
+        if rows:
+            self._parts[shard] = self._spill.add_part(pa.Table.from_pylist(rows, self._schema))
 
 
 def check_steps(before: Sequence[Step], after: Sequence[Step], place: str) -> list[int]:
@@ -181,28 +218,43 @@ def check_steps(before: Sequence[Step], after: Sequence[Step], place: str) -> li
 
 def decide_anew(dataset: Dataset, steps: Sequence[Step], changed: Sequence[int]) -> Verdicts:
     """Return the new outcomes and clusters of the clips for which the changed steps decide differently."""
-    verdicts = Verdicts()
+    verdicts = Verdicts({name: vidal.clip.schema().field(name) for name in _OUTCOME})
     ends = {step.step_name(): number for number, step in enumerate(steps)}
     # Clips rejected by the plan or removed never reach a filter.
     ends |= {"plan": -1}
     # A decision sees which clips reach it, so any new outcome before it may change its own.
     for number, step in enumerate(steps):
-        if isinstance(step, Decision) and (number in changed or verdicts.settled):
-            _decide(dataset, step, number, ends, verdicts)
+        if isinstance(step, Decision) and (number in changed or verdicts.have_settled):
+            verdicts = _decided(dataset, step, number, ends, verdicts)
         elif isinstance(step, Stage) and number in changed:
-            step.setup()
-            for row in dataset.rows(["clip_id", *_OUTCOME, *(name for name in step.reads if name not in _OUTCOME)]):
-                end = _end(row, ends)
-                if end < number or row["clip_id"] in verdicts.settled:
-                    continue
-                # Through the door of every build, so that an error fails the clip here as it does there.
-                clip = from_row({**row, **dict.fromkeys(_OUTCOME), "status": "candidate"})
-                run_stage(step, [clip], ShardReport(shard=0), Notes(), isolate=False)
-                if not clip.is_open:
-                    verdicts.settle(row, {name: getattr(clip, name) for name in _OUTCOME})
-                elif end == number:
-                    verdicts.settle(row, _not_processed(row, step))
+            verdicts = _filtered(dataset, step, number, ends, verdicts)
     return verdicts
+
+
+def _filtered(dataset: Dataset, stage: Stage, number: int, ends: dict[str, int], before: Verdicts) -> Verdicts:
+    """Run a filter on the clips that reach it."""
+    stage.setup()
+    after = Verdicts(before.fields)
+    columns = list(dict.fromkeys(["clip_id", *_OUTCOME, *stage.reads]))
+    for shard, rows in _shards(dataset, columns):
+        verdicts = before.of(shard, len(rows))
+        for row, verdict in zip(rows, verdicts, strict=True):
+            end = _end(row, ends)
+            if end < number or verdict.is_settled:
+                continue
+            # Through the door of every build, so that an error fails the clip here as it does there.
+            clip = from_row({**row, **dict.fromkeys(_OUTCOME), "status": "candidate"})
+            run_stage(stage, [clip], ShardReport(shard=0), Notes(), isolate=False)
+            if not clip.is_open:
+                verdict.settle({name: getattr(clip, name) for name in _OUTCOME})
+            elif end == number:
+                verdict.settle(_not_processed(stage))
+        after.add(shard, verdicts)
+    return after
+
+
+def _shards(dataset: Dataset, columns: list[str]) -> Iterator[tuple[int, list[dict[str, Any]]]]:
+    return ((shard, dataset.table(shard, columns).to_pylist()) for shard in dataset.committed())
 
 
 def _end(row: dict[str, Any], ends: dict[str, int]) -> int:
@@ -213,29 +265,55 @@ def _end(row: dict[str, Any], ends: dict[str, int]) -> int:
     return len(ends) if row["status"] == "kept" else ends.get(row["stage"], len(ends))
 
 
-def _not_processed(row: dict[str, Any], step: Step) -> dict[str, Any]:
+def _not_processed(step: Step) -> dict[str, Any]:
     detail = f"passes {step.step_name()} now, but no stage behind it has run on the clip"
     return {"status": "rejected", "stage": step.step_name(), "reason": NOT_PROCESSED, "detail": detail}
 
 
-def _decide(dataset: Dataset, decision: Decision, number: int, ends: dict[str, int], verdicts: Verdicts) -> None:
+def _decided(dataset: Dataset, decision: Decision, number: int, ends: dict[str, int], before: Verdicts) -> Verdicts:
     """Repeat a global decision over the clips that reach it now."""
-    rows = whole(rows_of(dataset, (*_OUTCOME, *decision.reads)))
-    outcomes = rows.select(["clip_id", *_OUTCOME]).to_pylist()
-    reaches = [row["clip_id"] not in verdicts.settled and _end(row, ends) >= number for row in outcomes]
-    status = pa.array(["kept" if is_candidate else "rejected" for is_candidate in reaches])
-    decided = whole(decision.decide(rows.set_column(rows.column_names.index("status"), "status", status)))
-    by_clip = {row["clip_id"]: row for row in decided.to_pylist()}
-    own = [name for name in decided.column_names if name not in ("clip_id", *_OUTCOME)]
-    for row, is_candidate in zip(outcomes, reaches, strict=True):
-        if not is_candidate:
-            if row["clip_id"] in verdicts.settled:
-                verdicts.columns[row["clip_id"]].update(dict.fromkeys(own))
-            continue
-        new = by_clip.get(row["clip_id"], {})
-        verdicts.columns.setdefault(row["clip_id"], {}).update({name: new.get(name) for name in own})
-        if new.get("status") not in (None, "kept"):
-            outcome = {name: new[name] for name in _OUTCOME if name in new and name in DECIDED}
-            verdicts.settle(row, {**outcome, "stage": decision.step_name()})
-        elif _end(row, ends) == number:
-            verdicts.settle(row, _not_processed(row, decision))
+    reaches = [np.empty(0, np.bool_)]
+    for shard, rows in _shards(dataset, list(_OUTCOME)):
+        verdicts = before.of(shard, len(rows))
+        pairs = zip(rows, verdicts, strict=True)
+        reaches.append(np.array([not verdict.is_settled and _end(row, ends) >= number for row, verdict in pairs]))
+    decided = _decide(dataset, decision, np.concatenate(reaches).astype(np.bool_))
+    own = [field for field in decided.schema if field.name not in ("clip_id", *_OUTCOME)]
+    after = Verdicts({**before.fields, **{field.name: field for field in own}})
+    in_shards = in_groups(decided.to_batches(), map(len, reaches[1:]))
+    for (shard, rows), candidates, decided_here in zip(
+        _shards(dataset, list(_OUTCOME)), reaches[1:], in_shards, strict=True
+    ):
+        verdicts = before.of(shard, len(rows))
+        for row, verdict, is_candidate, new in zip(rows, verdicts, candidates, decided_here.to_pylist(), strict=True):
+            if not is_candidate:
+                verdict.columns |= dict.fromkeys((field.name for field in own) if verdict.is_settled else ())
+                continue
+            verdict.columns |= {field.name: new[field.name] for field in own}
+            if new.get("status") not in (None, "kept"):
+                outcome = {name: new[name] for name in _OUTCOME if name in new and name in DECIDED}
+                verdict.settle({**outcome, "stage": decision.step_name()})
+            elif _end(row, ends) == number:
+                verdict.settle(_not_processed(decision))
+        after.add(shard, verdicts)
+    return after
+
+
+def _decide(dataset: Dataset, decision: Decision, reaches: npt.NDArray[np.bool_]) -> TableLike:
+    """Return what a decision says of every clip, in plan order; of most it may say nothing."""
+    rows = rows_of(dataset, decision.reads)
+
+    def candidates() -> Iterator[pa.RecordBatch]:
+        first = 0
+        for batch in rows.to_batches():
+            status = np.where(reaches[first : (first := first + batch.num_rows)], "kept", "rejected")
+            yield batch.set_column(batch.schema.get_field_index("status"), "status", pa.array(status, pa.string()))
+
+    decided = decision.decide(Stream(rows.schema, rows.num_rows, candidates))
+
+    def undecided() -> Iterator[pa.RecordBatch]:
+        for batch in rows_of(dataset, ()).to_batches():
+            columns = {field.name: pa.nulls(batch.num_rows, field.type) for field in decided.schema}
+            yield pa.RecordBatch.from_pydict(columns | {"clip_id": batch["clip_id"]}, schema=decided.schema)
+
+    return decide(Stream(decided.schema, rows.num_rows, undecided), decided)
