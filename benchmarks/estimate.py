@@ -1,14 +1,18 @@
 """What `vidal plan` says of a build, from a profile of 32 clips, against that build as measured; and its own time.
 
     python benchmarks/estimate.py [--clips 500] [--workers 2]
+    python benchmarks/estimate.py --shape [--json]
 
 Clips are drawn by FFmpeg, 0.5 to 3 s long, and go through `fetch`, `probe`, a filter and `media` by the local engine.
 The build is made before and after the profile, as the machine may have other work; the ratio is to the mean of the two.
 Target: within 20 %, and ten million clips on a hundred machines, which fail, in under a minute.
+
+``--shape`` prints the plan of ten million clips from a synthetic profile, `COSTS`, on a hundred machines, `CLUSTER`.
 """
 
 from __future__ import annotations
 
+import itertools
 import json
 import subprocess
 import sys
@@ -27,6 +31,81 @@ nodes:
   - {kind: cpu, count: 84, cpus: 16, failures_per_h: 0.05}
   - {kind: spare, count: 16, cpus: 16, failures_per_h: 0.2}
 """
+COSTS: tuple[dict[str, tuple[int, float, float, float]], ...] = (
+    {"fetch": (0, 1.2, 1.0, 1.0), "probe": (0, 0.05, 0.0, 0.9), "fingerprints": (0, 0.5, 0.0, 0.8)},
+    {
+        "media": (0, 1.5, 1.0, 0.7), "ocr": (0, 1.0, 5.0, 0.7), "depth": (1, 0.12, 40.0, 0.6),
+        "infrared": (1, 0.1, 20.0, 0.6), "text_match": (2, 0.05, 1.0, 0.6),
+    },
+)  # fmt: skip
+"""Of each phase, a stage's group (1 has GPUs), mean worker seconds of a clip and seconds to load it, all invented, and
+the share of clips that reach it."""
+MB_A_CLIP = ({"video": 2.0, "manifest": 0.003}, {"video": 1.0, "depth": 0.9, "infrared": 0.2, "audio": 0.2})
+CLUSTER: dict[str, Any] = {
+    "nodes": [
+        {"kind": "cpu", "count": 84, "cpus": 16, "price_per_h": 0.7, "failures_per_h": 0.02},
+        {"kind": "gpu", "count": 16, "cpus": 32, "gpus": 4, "price_per_h": 8.0, "failures_per_h": 0.05},
+    ],
+    "store": {"gbit_s": 100, "price_per_gb_month": 0.02},
+}
+
+
+def synthetic_profile() -> dict[str, Any]:
+    """A profile of 64 candidates whose costs are those of `COSTS`, lognormal about their mean."""
+    import numpy as np
+
+    generator, count, phases = np.random.default_rng(0), 64, list[dict[str, Any]]()
+    for costs, sizes in zip(COSTS, MB_A_CLIP, strict=True):
+        stages = []
+        for name, (group, mean_s, setup_s, share) in costs.items():
+            spread = generator.lognormal(-0.18, 0.6, count)
+            seconds = np.where(np.arange(count) < share * count, mean_s * spread, 0.0)
+            stages.append(
+                {
+                    "name": name, "group": group, "gpus": float(group == 1), "setup_s": setup_s, "clips": count,
+                    "rejected": 0, "failed": 0, "seconds": seconds.tolist(), "cpu_s": float(seconds.sum()),
+                }
+            )  # fmt: skip
+        shares = np.arange(count) < costs[stages[-1]["name"]][3] * count
+        phases.append({
+            "start_s": 10.0, "stages": stages,
+            "bytes": {name: (1e6 * size * shares).tolist() for name, size in sizes.items()},
+        })  # fmt: skip
+    return {
+        "recipe": "synthetic", "made_by": "benchmarks/estimate.py", "engine": "ray", "workers": 16, "has_gpu": True,
+        "candidates": count, "kept": round(0.6 * count), "shard_size": 128, "gpu_workers": None,
+        "source_bytes": [2e6] * count, "peak_bytes": 2 * 10**9, "phases": phases, "hosts": [],
+    }  # fmt: skip
+
+
+def shape(folder: Path, clips: int) -> dict[str, Any]:
+    """What `vidal plan` says of a build of the synthetic profile, with and without machines that are lost."""
+    stages = [*COSTS[0], "duplicates", *COSTS[1]]
+    (folder / "recipe.yaml").write_text(json.dumps({"source": {"urls": ["https://example.org"]}, "stages": stages}))
+    (folder / "profile.json").write_text(json.dumps(synthetic_profile()))
+    calm = [{**node, "failures_per_h": 0} for node in CLUSTER["nodes"]]
+    plans, started = {}, time.perf_counter()
+    for name, cluster in {"as_it_is": CLUSTER, "without_losses": {**CLUSTER, "nodes": calm}}.items():
+        (folder / "cluster.yaml").write_text(json.dumps(cluster))
+        command = ["plan", folder / "recipe.yaml", "--clips", clips, "--cluster", folder / "cluster.yaml"]
+        plans[name] = vidal(*command, "--profile", folder / "profile.json")
+    plan, built = plans["as_it_is"], plans["as_it_is"]["shape"]
+    hours = built["wall_s"] / 3600
+    ends = [0.0, *(hours * end for end in built["phase_ends"])]
+    return {
+        "clips": clips, "seconds_to_plan_twice": time.perf_counter() - started,
+        "hours": {name: value / 3600 for name, value in plan["wall_s"].items()},
+        "hours_of_phases": [end - begin for begin, end in itertools.pairwise(ends)],
+        "busy_in_its_phase": plan["busy"],
+        "one_more_saves_hours": {kind: more["saved_s"] / 3600 for kind, more in plan["one_more"].items()},
+        "one_more_costs": {kind: more["costs"] for kind, more in plan["one_more"].items()},
+        "machines_lost": built["machines_lost"], "shards_again": built["shards_again"],
+        "hours_without_losses": plans["without_losses"]["wall_s"]["median"] / 3600,
+        "tail_share": built["tail_share"], "cost": plan["cost"]["median"],
+        "storage_tb": {name: size["median"] / 1e12 for name, size in plan["storage_bytes"].items()},
+        "storage_price_per_month": plan["storage_price_per_month"],
+        "clips_per_s": built["clips_per_s"],
+    }  # fmt: skip
 
 
 def draw(folder: Path, films: int) -> None:
@@ -91,10 +170,13 @@ def main() -> None:
     parser = options(__doc__)
     parser.add_argument("--clips", type=int, default=500)
     parser.add_argument("--workers", type=int, default=2)
+    parser.add_argument("--shape", action="store_true", help="only the plan of ten million from a synthetic profile")
     given = parser.parse_args()
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        if given.quick:
+        if given.shape:
+            figures = shape(folder, 10_000 if given.quick else 10_000_000)
+        elif given.quick:
             figures = compare(folder, 8, 4, 1, 4)
             figures["many"] = plan_many(folder, 10_000)
         else:

@@ -24,8 +24,8 @@ from vidal.engine.worker import Worker, become_worker, environment, fatal_error,
 from vidal.errors import NotNowError
 from vidal.stage import Direct, Shared
 
-SHARDS_PER_EXECUTION = 2_000
-"""Rows of one Ray Data execution: enough to amortise its start-up, few enough to keep the driver's memory small."""
+_FEWEST_PER_EXECUTION = 2_000
+"""Rows of one Ray Data execution on a small cluster: few enough to keep the driver's memory small."""
 
 _SHARDS_PER_WORKER = 16
 """From this many shards per worker on, each worker has its next shard queued, as Ray takes a tenth of a second to send
@@ -53,10 +53,13 @@ class RayEngine:
 
         self._ledger = beside_the_driver(Ledger, is_replaceable=True)
         left: dict[int, UnderWay | NotNowError] = {}
-        for start in range(0, len(assignments), SHARDS_PER_EXECUTION):
-            part = assignments[start : start + SHARDS_PER_EXECUTION]
+        start = 0
+        while start < len(assignments):
+            pools = self._pools(job)
+            part = assignments[start : start + shards_per_execution(max(pool.size for pool in pools))]
+            start += len(part)
             done = set()
-            for report in self._execute(job, part, progress):
+            for report in self._execute(job, pools, part, progress):
                 done.add(report.shard)
                 progress.done(report)
                 if report.not_now is not None:
@@ -89,7 +92,15 @@ class RayEngine:
             for name, target in objects.items()
         }
 
-    def _execute(self, job: Job, assignments: Sequence[Assignment], progress: Progress) -> Iterator[ShardReport]:
+    def _pools(self, job: Job) -> list[Pool]:
+        import ray
+
+        resources: dict[str, float] = ray.cluster_resources()  # type: ignore[no-untyped-call]
+        return cut_into_pools(job.groups, resources, self._workers, self._gpu_workers)
+
+    def _execute(
+        self, job: Job, pools: Sequence[Pool], assignments: Sequence[Assignment], progress: Progress
+    ) -> Iterator[ShardReport]:
         import ray.data
 
         rows: list[Row] = [
@@ -97,8 +108,6 @@ class RayEngine:
         ]
         # One block a row, as Ray Data loses or retries whole blocks.
         dataset: Any = ray.data.from_items(rows, override_num_blocks=len(rows))
-        resources: dict[str, float] = ray.cluster_resources()  # type: ignore[no-untyped-call]
-        pools = cut_into_pools(job.groups, resources, self._workers, self._gpu_workers)
         for index, pool in enumerate(pools):
             size = min(pool.size, len(rows))
             most = min(pool.most or len(rows), len(rows))
@@ -157,6 +166,14 @@ class RayEngine:
 
     def close(self) -> None:
         self._cluster.stop()
+
+
+def shards_per_execution(workers: int) -> int:
+    """Return how many shards one execution has, if its largest pool has so many workers.
+
+    Each execution starts its workers anew and waits for the last of them, so that it has many shards for each.
+    """
+    return max(_FEWEST_PER_EXECUTION, _SHARDS_PER_WORKER * workers)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -15,7 +15,7 @@ from enum import IntEnum
 import numpy as np
 import numpy.typing as npt
 
-from vidal.engine.ray import SHARDS_PER_EXECUTION
+from vidal.engine.ray import shards_per_execution
 from vidal.errors import UserError
 from vidal.estimate.cluster import NodeKind
 from vidal.estimate.profile import Floats
@@ -62,8 +62,9 @@ def simulate(
         todo, passes = list(range(len(sizes))), 0
         while todo:
             left: list[int] = []
-            for start in range(0, len(todo), SHARDS_PER_EXECUTION):
-                left += run.execute(todo[start : start + SHARDS_PER_EXECUTION])
+            at_once = shards_per_execution(max(len(pool.speeds) for pool in phase.pools))
+            for start in range(0, len(todo), at_once):
+                left += run.execute(todo[start : start + at_once])
             cluster.out.shards_again += len(left)
             todo, passes = left, passes + 1
             if passes > _MOST_PASSES:

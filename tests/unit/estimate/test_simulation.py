@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from vidal.engine.ray import SHARDS_PER_EXECUTION
+from vidal.engine.ray import shards_per_execution
 from vidal.errors import UserError
 from vidal.estimate.cluster import Cluster
 from vidal.estimate.forecast import forecast
@@ -47,10 +47,11 @@ UNEVEN = np.random.default_rng(1).lognormal(size=32).tolist()
 
 
 @pytest.mark.parametrize("cpus", [1, 3, 16])
-@pytest.mark.parametrize("shards", [1, 7, 100, SHARDS_PER_EXECUTION + 5])
+@pytest.mark.parametrize("shards", [1, 7, 100, shards_per_execution(1) + 5])
 def test_clips_alike_on_one_machine_take_what_the_formula_says(cpus: int, shards: int) -> None:
     wall_s = simulated(profile_of([stage("burn", [2.0] * 4)]), Cluster.parse(f"1xcpu{cpus}"), SHARD * shards).wall_s
-    executions = [SHARDS_PER_EXECUTION] * (shards // SHARDS_PER_EXECUTION) + [shards % SHARDS_PER_EXECUTION]
+    at_once = shards_per_execution(cpus)
+    executions = [at_once] * (shards // at_once) + [shards % at_once]
     rounds = [math.ceil(count / cpus) for count in executions if count]
     assert wall_s == pytest.approx(sum(START_S + SETUP_S + 2.0 * SHARD * each for each in rounds))
 
