@@ -28,25 +28,6 @@ _SMALL, _TIMES = "scenes.mp4", "scenes.times"
 _LONG_SIDE = 256
 
 
-def content_cuts(frames: Iterator[Frame], *, kind: str, threshold: float) -> list[int]:
-    """Find cuts by changes of hue, saturation and brightness: PySceneDetect's ``content`` or ``adaptive``."""
-    from scenedetect import AdaptiveDetector, ContentDetector, FrameTimecode
-
-    # Any length: short scenes are joined afterwards, by time and not by frames.
-    detector = (
-        ContentDetector(threshold=threshold, min_scene_len=1)
-        if kind == "content"
-        else AdaptiveDetector(adaptive_threshold=threshold, min_scene_len=1)
-    )
-    cuts: list[FrameTimecode] = []
-    # Numbered, not timed: frames of a variable rate have the indices of `frames`.
-    for index, frame in enumerate(frames):
-        cuts += detector.process_frame(FrameTimecode(index, 25.0), frame[..., ::-1])
-        last = index
-    cuts += detector.post_process(FrameTimecode(last, 25.0))
-    return sorted({cut.frame_num for cut in cuts})
-
-
 def cuts_s(facts: SourceFacts, folder: Path, limits: Limits, find: FindCuts) -> list[float]:
     """Return the times of the first frame of each scene but the first, in seconds after the first frame of the source.
 

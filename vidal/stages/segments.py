@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import ClassVar
 
 from pydantic import Field, PrivateAttr, model_validator
@@ -11,7 +11,7 @@ from pydantic import Field, PrivateAttr, model_validator
 from vidal.clip import Clip
 from vidal.media.limits import Limits
 from vidal.media.probe import SourceFacts
-from vidal.media.scenes import FindCuts, content_cuts, cuts_s, segment_bounds
+from vidal.media.scenes import FindCuts, Frame, cuts_s, segment_bounds
 from vidal.models.dotted import is_dotted, load_function
 from vidal.models.locate import identity
 from vidal.record import Column
@@ -19,6 +19,25 @@ from vidal.stage import Resources, Stage
 
 _THRESHOLDS = {"content": 27.0, "adaptive": 3.0}
 """PySceneDetect's own."""
+
+
+def content_cuts(frames: Iterator[Frame], *, kind: str, threshold: float) -> list[int]:
+    """Find cuts by changes of hue, saturation and brightness: PySceneDetect's ``content`` or ``adaptive``."""
+    from scenedetect import AdaptiveDetector, ContentDetector, FrameTimecode
+
+    # Any length: short scenes are joined afterwards, by time and not by frames.
+    detector = (
+        ContentDetector(threshold=threshold, min_scene_len=1)
+        if kind == "content"
+        else AdaptiveDetector(adaptive_threshold=threshold, min_scene_len=1)
+    )
+    cuts: list[FrameTimecode] = []
+    # Numbered, not timed: frames of a variable rate have the indices of `frames`.
+    for index, frame in enumerate(frames):
+        cuts += detector.process_frame(FrameTimecode(index, 25.0), frame[..., ::-1])
+        last = index
+    cuts += detector.post_process(FrameTimecode(last, 25.0))
+    return sorted({cut.frame_num for cut in cuts})
 
 
 class Segments(Stage):

@@ -16,7 +16,8 @@ from vidal.media.cut import cut
 from vidal.media.ffmpeg import find_ffmpeg
 from vidal.media.limits import Limits
 from vidal.media.probe import SourceFacts, probe
-from vidal.media.scenes import content_cuts, cuts_s, segment_bounds
+from vidal.media.scenes import cuts_s, segment_bounds
+from vidal.stages.segments import content_cuts
 
 FRAMES = [k / 25 for k in range(1500)]
 
