@@ -6,6 +6,7 @@ import os
 import shutil
 import signal
 import tempfile
+from multiprocessing.util import Finalize
 from pathlib import Path
 
 import pytest
@@ -22,6 +23,8 @@ if os.environ.get("PYTEST_XDIST_WORKER") and not os.environ.get("VIDAL_TESTS_TMP
     # Short, as the path of a socket of Ray's is below it and may have 107 bytes.
     os.environ["TMPDIR"] = os.environ["VIDAL_TESTS_TMPDIR"] = tempfile.mkdtemp(prefix="v")
     tempfile.tempdir = None
+    # Removed at exit, after the folder within it that multiprocessing removes itself (priority -100) at a lower one.
+    Finalize(None, shutil.rmtree, (os.environ["TMPDIR"],), {"ignore_errors": True}, exitpriority=-200)
 
 # The budgets of hosts and whatever else is kept for later runs.
 os.environ["VIDAL_CACHE"] = tempfile.mkdtemp(prefix="vidal-cache-")
@@ -46,9 +49,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 
 def pytest_unconfigure() -> None:
-    for name in ("VIDAL_TESTS_TMPDIR", "VIDAL_CACHE"):
-        if folder := os.environ.get(name):
-            shutil.rmtree(folder, ignore_errors=True)
+    shutil.rmtree(os.environ["VIDAL_CACHE"], ignore_errors=True)
 
 
 @pytest.fixture(autouse=True)
