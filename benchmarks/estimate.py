@@ -177,7 +177,7 @@ def main() -> None:
         if given.shape:
             figures = shape(folder, 10_000 if given.quick else 10_000_000)
         elif given.quick:
-            figures = compare(folder, 8, 4, 1, 4)
+            figures = compare(folder, 4, 2, 1, 2)
             figures["many"] = plan_many(folder, 10_000)
         else:
             figures = compare(folder, given.clips, 32, given.workers, FILMS)

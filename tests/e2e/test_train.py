@@ -23,7 +23,6 @@ import vidal
 from tests.clip_folders import VOCABULARY, clip_folder, clip_tokenizer
 from tests.ranks import command_on_ranks
 from tests.runs import ROOT, command, start_vidal
-from tests.runs import vidal as run_vidal
 from tools.rendering import learning_set
 from vidal.commands import app
 from vidal.train import load_encoder
@@ -172,7 +171,7 @@ def test_a_run_that_was_killed_and_resumed_is_bitwise_the_one_that_was_not(train
     assert newest(material / "killed").name in ("000010", "000015", "000020")
     rejected = command(*arguments)
     assert (rejected.returncode, "--resume" in rejected.stderr) == (2, True)
-    done = run_vidal(*arguments, "--resume", "--set", "data.workers=0")
+    done = command(*arguments, "--resume", "--set", "data.workers=0")
     assert (done.returncode, done.stderr) == (0, "")
     assert steps_of(material / "killed") == steps_of(trained)
     assert evaluations_of(material / "killed") == evaluations_of(trained)

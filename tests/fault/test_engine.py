@@ -216,7 +216,7 @@ def calm(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-@pytest.mark.parametrize("workers", [1, 4])
+@pytest.mark.parametrize("workers", [1, 3])
 def test_a_pool_of_any_size_makes_the_same_bytes(calm: Path, workers: int, tmp_path: Path) -> None:
     run(calm / "toys.yaml", tmp_path / "out", PoolEngine(workers))
     assert digests(tmp_path / "out") == digests(calm / "reference")
