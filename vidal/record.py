@@ -12,6 +12,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import math
+import operator
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Annotated, Any, get_args, get_origin
@@ -81,11 +82,15 @@ _STRUCT_COLUMNS = {
 }
 
 
+_stored_values = operator.attrgetter(*column_names())
+
+
 def to_row(clip: Clip) -> dict[str, Any]:
     """Return the clip as a manifest row, including the columns in `Clip.extra`."""
-    row = {name: getattr(clip, name) for name in column_names()}
+    row = dict(zip(column_names(), _stored_values(clip), strict=True))
     for name, kind in _STRUCT_COLUMNS.items():
-        row[name] = [{f.name: getattr(part, f.name) for f in dataclasses.fields(kind)} for part in row[name]]
+        if row[name]:
+            row[name] = [{f.name: getattr(part, f.name) for f in dataclasses.fields(kind)} for part in row[name]]
     return {**row, **clip.extra}
 
 
@@ -120,6 +125,9 @@ def json_member(clip: Clip, extra: pa.Schema) -> bytes:
 
 def finite(value: Any) -> Any:
     """Return the value with null for each number that JSON cannot represent."""
+    if value is None or isinstance(value, str):
+        # Most values are, of nearly a hundred a clip.
+        return value
     if isinstance(value, float):
         return value if math.isfinite(value) else None
     if isinstance(value, list):

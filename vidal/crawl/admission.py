@@ -58,7 +58,7 @@ class Admission:
             return _refusal("terms_not_accepted", f"{host} belongs to {platform}, which fetch.accept_terms lacks", 0.0)
         budget, given = budget_name(self._settings, host), self._settings.rules_of(host)
         late_s = max(0.5 / ((given.media_per_s if kind == "media" else None) or given.per_s), _MIN_LATE_S)
-        rules = given.model_dump()
+        rules = dict(given)
         waited_s = paused_s = 0.0
         while True:
             # Of the machine, also where a test has a clock of its own: the process that sends reads it, too.
@@ -110,7 +110,7 @@ class Admission:
         if not self.refused and reason not in _UNKNOWN:
             trouble: Outcome = "trouble_again" if has_failed_before else "trouble"
             outcomes[last] = trouble if reason in HOST_WIDE else "rate_limited" if reason == "rate_limited" else "ok"
-        rules = self._settings.rules_of(self._hosts[last]).model_dump()
+        rules = dict(self._settings.rules_of(self._hosts[last]))
         return last, float(self._governor.call("end", self._visit, outcomes, rules, retry_after_s))
 
 

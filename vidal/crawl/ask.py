@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import dataclasses
 import json
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import lru_cache
 from typing import Any, Literal
 from urllib.parse import unquote, urlsplit
 
@@ -57,15 +57,32 @@ class Ask:
         return tuple(sorted({text for text in secrets if len(text) >= 4}, key=len, reverse=True))
 
     def to_line(self) -> bytes:
-        fields = {each.name: getattr(self, each.name) for each in dataclasses.fields(self)}
-        # The settings may be a whole stage; the child gets those of `WebSettings` only.
-        fields["settings"] = self.settings.model_dump(mode="json", include=set(WebSettings.model_fields))
-        return json.dumps(fields).encode() + b"\n"
+        fields = {name: getattr(self, name) for name in self.__slots__}
+        return json.dumps(fields | {"settings": _text_of(self.settings)}).encode() + b"\n"
 
     @classmethod
     def from_line(cls, line: bytes) -> Ask:
         fields: dict[str, Any] = json.loads(line)
-        return cls(**fields | {"settings": WebSettings.model_validate(fields["settings"])})
+        return cls(**fields | {"settings": _settings_of(fields["settings"])})
+
+
+_text: tuple[WebSettings, str] | None = None
+
+
+def _text_of(settings: WebSettings) -> str:
+    """The settings as JSON. They are those of the ask before nearly always, and nobody changes them meanwhile."""
+    global _text
+    known = _text
+    if known is None or known[0] is not settings:
+        # The settings may be a whole stage; the child gets those of `WebSettings` only.
+        dumped = settings.model_dump(mode="json", include=set(WebSettings.model_fields))
+        _text = known = settings, json.dumps(dumped)
+    return known[1]
+
+
+@lru_cache(1)
+def _settings_of(text: str) -> WebSettings:
+    return WebSettings.model_validate(json.loads(text))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -113,7 +130,7 @@ class Answer:
             raise ClipError(self.reason or "fetcher_died", self.detail, transient=self.transient)
 
     def to_line(self) -> _Line:
-        return json.dumps(dataclasses.asdict(self)).encode() + b"\n"
+        return json.dumps({name: getattr(self, name) for name in self.__slots__}).encode() + b"\n"
 
     @classmethod
     def from_line(cls, line: _Line) -> Answer:

@@ -94,6 +94,8 @@ class FetchChild:
         self._function = function
         self._child: ForkedChild | None = None
         self._unread = b""
+        self._file_bytes = -1
+        """The limit of a file of the running process."""
         self.starts = 0
         self.start_s = 0.0
         """How long the last start took."""
@@ -121,7 +123,7 @@ class FetchChild:
             )
         except OSError as error:
             raise ToolError(f"the fetching process does not start: {error}") from error
-        self._unread = b""
+        self._unread, self._file_bytes = b"", -1
         if self._read_line(child, time.monotonic() + _START_WALL_S) is None:
             self._kill()
             raise ToolError(f"the fetching process does not start: {sys.executable} -m {self._module}")
@@ -137,9 +139,12 @@ class FetchChild:
         child = self.start()
         folder = Path(ask.folder) if ask.folder else None
         max_bytes = ask.max_bytes + _SLACK_BYTES
-        # Only the soft limit, as the next ask may allow more.
-        child.limit(resource.RLIMIT_FSIZE, max_bytes, resource.RLIM_INFINITY)
-        cpu_before_s = child.cpu_s()
+        if max_bytes != self._file_bytes:
+            # Only the soft limit, as the next ask may allow more.
+            child.limit(resource.RLIMIT_FSIZE, max_bytes, resource.RLIM_INFINITY)
+            self._file_bytes = max_bytes
+        # From the first look at it, as most visits end before that.
+        cpu_before_s: float | None = None
         deadline = time.monotonic() + ask.wall_s + _GRACE_S
         try:
             child.write(ask.to_line())
@@ -158,7 +163,9 @@ class FetchChild:
                     return self._failed("too_large", f"{size} bytes written, {ask.max_bytes} are allowed")
                 if time.monotonic() >= deadline:
                     return self._failed("timeout", f"no end after {ask.wall_s:g} s")
-                if child.cpu_s() - cpu_before_s > self._cpu_s:
+                if cpu_before_s is None:
+                    cpu_before_s = child.cpu_s()
+                elif child.cpu_s() - cpu_before_s > self._cpu_s:
                     return self._failed("timeout", f"more than {self._cpu_s:g} CPU seconds")
         except OSError:
             return self._failed("fetcher_died", str(child.close()))

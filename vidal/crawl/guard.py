@@ -18,6 +18,7 @@ import sys
 import unicodedata
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import lru_cache
 from typing import Any
 from urllib.parse import SplitResult, urlsplit
 
@@ -41,6 +42,7 @@ _NEVER_V4 = tuple(
 _LOCAL_NAMES = ("localhost", "local", "internal", "localdomain", "lan", "home", "corp", "intranet", "private")
 _LOCAL_ENDS = (".home.arpa", ".in-addr.arpa", ".ip6.arpa")
 # An underscore is against the rules for host names, but such names resolve and are in use.
+_UNCLEAR = re.compile(r"[\x00-\x20\x7f\\]")
 _LABEL = re.compile(r"[a-z0-9_](?:[a-z0-9_-]{0,61}[a-z0-9_])?")
 
 
@@ -105,7 +107,7 @@ def check_url(url: str, rules: Rules, *, is_first: bool = True) -> SplitResult:
     platform keeps its media.
     """
     # Parsers disagree about these: the host that is checked could differ from the one that is asked.
-    if any(ord(c) <= 32 or ord(c) == 127 or c == "\\" for c in url):
+    if _UNCLEAR.search(url):
         raise RefusedError("the address has spaces, control characters or backslashes")
     try:
         parts = urlsplit(url)
@@ -123,6 +125,7 @@ def check_url(url: str, rules: Rules, *, is_first: bool = True) -> SplitResult:
     return parts
 
 
+@lru_cache(256)
 def check_host(host: str, rules: Rules, *, is_literal_v6: bool = False, is_first: bool = False) -> None:
     """Raise `RefusedError` for a host that the rules deny, that is no public name, or that obfuscates an address."""
     name = host.rstrip(".").lower() if not is_literal_v6 else host.lower()

@@ -136,25 +136,31 @@ class Client:
         """
         parts = check_url(url, visit.rules)
         origin = f"{parts.scheme}://{parts.netloc.lower()}"
-        known, file = self.robots.get(origin), None
-        if self.robots_folder:
-            file = self.robots_folder / hashlib.sha256(origin.encode()).hexdigest()[:32]
-        if known is None and file is not None and file.is_file():
-            read_at, *texts = json.loads(file.read_text())
-            known = read_at, robots_txt.Robots(*texts)
+        known = self.robots.get(origin)
         if known is None or known[0] < time.time() - _ROBOTS_KEPT_S:
-            known = (time.time(), visit.read_robots(origin))
-            if file is not None:
-                temporary = file.with_suffix(f".{os.getpid()}")
-                temporary.write_text(json.dumps([known[0], *known[1].texts]))
-                temporary.replace(file)
-        self.robots[origin] = known
+            known = self.robots[origin] = self._shared_robots(visit, origin)
         target = (parts.path or "/") + (f"?{parts.query}" if parts.query else "")
         if not known[1].allows(target):
             raise FetchError("robots", f"robots.txt of {parts.netloc} disallows the address")
         if visit.ask.settings.noai and known[1].reserves(target):
             raise FetchError("noai", f"tdmrep.json of {parts.netloc} reserves the address")
         return known[1]
+
+    def _shared_robots(self, visit: Visit, origin: str) -> tuple[float, robots_txt.Robots]:
+        """What another child has read within the hour, or else what the host says now, for the others, too."""
+        file = None
+        if self.robots_folder:
+            file = self.robots_folder / hashlib.sha256(origin.encode()).hexdigest()[:32]
+            if file.is_file():
+                read_at, *texts = json.loads(file.read_text())
+                if read_at >= time.time() - _ROBOTS_KEPT_S:
+                    return read_at, robots_txt.Robots(*texts)
+        known = time.time(), visit.read_robots(origin)
+        if file is not None:
+            temporary = file.with_suffix(f".{os.getpid()}")
+            temporary.write_text(json.dumps([known[0], *known[1].texts]))
+            temporary.replace(file)
+        return known
 
 
 def _new_pool(proxy: str) -> urllib3.PoolManager:
@@ -239,11 +245,11 @@ class Visit:
     def get(self, url: str, headers: dict[str, str]) -> Page:
         """Send one request, without following redirects, after checking the address against the rules."""
         parts, settings = check_url(url, self.rules), self.ask.settings
-        request = urllib.request.Request(url)
-        self.jar.add_cookie_header(request)
-        headers = {
-            "User-Agent": settings.agent(), "Accept-Encoding": "identity", **headers, **request.unredirected_hdrs,
-        }  # fmt: skip
+        headers = {"User-Agent": settings.agent(), "Accept-Encoding": "identity", **headers}
+        if any(True for _ in self.jar):
+            request = urllib.request.Request(url)
+            self.jar.add_cookie_header(request)
+            headers |= request.unredirected_hdrs
         self.client.before_request(parts.hostname or "")
         timeout_s = self.timeout_s()
         response = self.client.pool(settings, self.rules).urlopen(
@@ -252,7 +258,9 @@ class Visit:
         )  # fmt: skip
         self.client.answered(response.status)
         self.page = Page(response, url)
-        self.jar.extract_cookies(response, request)  # type: ignore[arg-type]  # it has `info`, which is all that counts
+        if "Set-Cookie" in response.headers:
+            # It has `info`, which is all that counts.
+            self.jar.extract_cookies(response, urllib.request.Request(url))  # type: ignore[arg-type]
         return self.page
 
     def _raise_for_status(self, page: Page) -> None:
@@ -323,20 +331,20 @@ class Visit:
 
     def save(self, page: Page, name: str = FILE) -> Answer:
         """Write the body to the folder, checking its first bytes before the rest is written."""
-        path, sha256, total, head = Path(self.ask.folder) / name, hashlib.sha256(), 0, b""
+        path, sha256, total, head, kind = Path(self.ask.folder, name), hashlib.sha256(), 0, b"", ""
         has_length = page.response.length_remaining is not None or page.response.chunked
-        with path.open("wb", buffering=0) as file:
+        with open(path, "wb", buffering=0) as file:
             for chunk in self.body(page, self.ask.max_bytes):
-                if len(head) < media_kind.HEAD_BYTES:
+                if not kind:
                     head += chunk[: media_kind.HEAD_BYTES - len(head)]
                     if len(head) >= media_kind.HEAD_BYTES:
-                        self._check_kind(page, head)
+                        kind = self._check_kind(page, head)
                 sha256.update(chunk)
                 view = memoryview(chunk)
                 while view:
                     view = view[file.write(view) :]
                 total += len(chunk)
-        kind = self._check_kind(page, head)
+        kind = kind or self._check_kind(page, head)
         # Even where all announced bytes came: the server's own copy may be half a file.
         if media_kind.is_cut_off(path):
             raise FetchError("truncated", f"the container goes on after {total} bytes", status=page.status)

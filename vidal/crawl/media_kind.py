@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from pathlib import Path
 from typing import IO
@@ -98,8 +99,8 @@ def _is_utf16(head: bytes) -> bool:
 
 def is_cut_off(path: Path) -> bool | None:
     """Whether the container announces more bytes than the file has; None where it does not say."""
-    size = path.stat().st_size
-    with path.open("rb") as file:
+    with open(path, "rb") as file:
+        size = os.fstat(file.fileno()).st_size
         kind = kind_of(file.read(HEAD_BYTES))
         file.seek(0)
         if kind == "mp4":

@@ -10,6 +10,7 @@ so. A platform of which nothing could be read, or whose terms are silent, is tak
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import lru_cache
 
 
 @dataclass(frozen=True, slots=True)
@@ -325,10 +326,12 @@ def domains_of(host: str) -> list[str]:
     return [".".join(parts[n:]) for n in range(len(parts))]
 
 
+@lru_cache(1024)
 def platform_of(host: str) -> KnownPlatform | None:
     return next((_BY_HOST[domain] for domain in domains_of(host) if domain in _BY_HOST), None)
 
 
+@lru_cache(1024)
 def budget_of(host: str) -> str:
     """Return the name of the budget that a request to the host is charged to: the platform's, or the host itself."""
     platform = platform_of(host)

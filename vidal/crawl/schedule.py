@@ -65,13 +65,16 @@ class Schedule:
             due_at: dict[str, float] = {}
             for name, turns in self._waiting.items():
                 held_until = self._held_until.get(name, now)
-                ready = [turn for turn in turns if turn.not_before <= now] if held_until <= now else []
-                if ready and name in self._on_trial:
+                ready = (turn for turn in turns if turn.not_before <= now and held_until <= now)
+                if name in self._on_trial:
                     # An address that failed before says less about its host.
-                    due[name] = min(ready, key=lambda turn: turn.tries.failures)
-                elif ready:
-                    due[name] = ready[0]
-                if turns:
+                    first = min(ready, key=lambda turn: turn.tries.failures, default=None)
+                else:
+                    # Of thousands that are due mostly the first one is, and none behind it is looked at.
+                    first = next(ready, None)
+                if first is not None:
+                    due[name], due_at[name] = first, now
+                elif turns:
                     due_at[name] = max(held_until, min(turn.not_before for turn in turns))
             silent = {name for name in self._waiting if not self._is_up(name)}
             if sum(self._busy[name] for name in silent) >= self._most_silent and any(

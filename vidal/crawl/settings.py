@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from functools import lru_cache
 from importlib.metadata import version
 from importlib.util import find_spec
 from pathlib import Path
@@ -217,13 +218,8 @@ class WebSettings(BaseModel):
                 parts = None
             if parts is None or parts.scheme != "http" or not parts.hostname:
                 raise ValueError("proxy must be http://[user:password@]host:port")
-        return Rules(
-            allow_addresses=tuple(self.allow_addresses),
-            allow_hosts=tuple(self.allow_hosts),
-            deny_hosts=tuple(self.deny_hosts),
-            proxy=proxy,
-            program=(deno_path() or "") if self.javascript == "deno" else "",
-        )
+        program = (deno_path() or "") if self.javascript == "deno" else ""
+        return _rules(tuple(self.allow_addresses), tuple(self.allow_hosts), tuple(self.deny_hosts), proxy, program)
 
     def agent(self) -> str:
         """Return the User-Agent header."""
@@ -235,10 +231,10 @@ class WebSettings(BaseModel):
 
     def rules_of(self, host: str) -> HostRules:
         """Return the rules of a host: its own, its domain's, its platform's, or those of any host."""
-        for domain in domains_of(host):
+        for domain in domains_of(host) if self.hosts else ():
             if domain in self.hosts:
                 return self.hosts[domain]
-        if platform := platform_of(host):
+        if self.hosts and (platform := platform_of(host)):
             for name, rules in self.hosts.items():
                 if platform_of(name) == platform:
                     return rules
@@ -275,3 +271,14 @@ class WebSettings(BaseModel):
         """Return the platform whose terms must be accepted before a host is visited; None if there is none."""
         platform = platform_of(host)
         return platform.name if platform and platform.restricts and platform.name not in self.accept_terms else None
+
+
+@lru_cache(8)
+def _rules(
+    allow_addresses: tuple[str, ...], allow_hosts: tuple[str, ...], deny_hosts: tuple[str, ...],
+    proxy: tuple[str, int] | None, program: str,
+) -> Rules:  # fmt: skip
+    # Networks are parsed, and rules are asked for several times a request.
+    return Rules(
+        allow_addresses=allow_addresses, allow_hosts=allow_hosts, deny_hosts=deny_hosts, proxy=proxy, program=program
+    )

@@ -201,7 +201,7 @@ class Visitor:
         host, kind = host_of(ask.url), "media" if ask.op == "media" else "page"
         self.settings.check_terms(host)
         budget, rules = budget_name(self.settings, host), self.settings.rules_of(host)
-        visit, wait_s, state = self._governor.call("begin", self.run, budget, rules.model_dump(), kind)
+        visit, wait_s, state = self._governor.call("begin", self.run, budget, dict(rules), kind)
         if not visit:
             if state == "open":
                 # Another worker's visit may have been answered.

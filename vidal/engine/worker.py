@@ -222,11 +222,13 @@ def peak_bytes() -> int:
 def _windows(clips: Iterable[Clip], size: int) -> Iterator[list[Clip]]:
     """Cut the clips into windows with ``size`` open ones each; the others hold no media, and wait for no stage."""
     window: list[Clip] = []
+    open_clips = 0
     for clip in clips:
         window.append(clip)
-        if clip.is_open and sum(each.is_open for each in window) == size:
+        open_clips += clip.is_open
+        if open_clips == size:
             yield window
-            window = []
+            window, open_clips = [], 0
     if window:
         yield window
 
