@@ -32,19 +32,24 @@ def main(dictionary: Path, vocabulary: Path) -> None:
         if int(count):
             known.add(key.split("%")[0])
     synsets, words = _synsets(dictionary), _words(dictionary)
+    # "Instrument" is rarely, as senses go, a musical instrument, but that is what a shorter name of one means.
+    shorter = {(word.split("_")[1], sense) for word, of in words.items() if word.count("_") == 1 for sense in of}
     kept: dict[str, list[str]] = {}
     for word, senses in words.items():
         counts = Counter[str]()
         for sense in senses:
             counts[sense[0]] += 1
-            if counts[sense[0]] <= SENSES and _is_kept(word, synsets[sense][0], sense, known):
+            is_frequent = counts[sense[0]] <= SENSES or (word, sense) in shorter
+            if is_frequent and _is_kept(word, synsets[sense][0], sense, known):
                 kept.setdefault(sense, []).append(word + "+" * (counts[sense[0]] == 1))
-    # A compound is kept where it says the same as a single word, as "vacuum cleaner" says of a vacuum.
+    # A compound is kept where it says the same as a single word, as "vacuum cleaner" says of a vacuum, or names a kind
+    # of which there are others, as "musical instrument" does of a piano.
+    kinds = {other for _, pointers in synsets.values() for other in _targets(pointers, "@")}
     for word, senses in words.items():
         if re.fullmatch("[a-z]+_[a-z]+", word):
             for sense in senses[:SENSES]:
-                if sense[0] == "n" and any("_" not in other for other in kept.get(sense, ())):
-                    kept[sense].append(word)
+                if sense[0] == "n" and (sense in kinds or any("_" not in other for other in kept.get(sense, ()))):
+                    kept.setdefault(sense, []).append(word)
     needed, todo = set[str](), list(kept)
     while todo:
         synset = todo.pop()

@@ -12,8 +12,17 @@ from collections.abc import Sequence
 from functools import cached_property
 
 from vidal.caption.lexicon import ANIMALS, is_known, is_noun, is_usually, senses
-from vidal.caption.reality import actual, is_in_doubt
-from vidal.caption.support import forms_of, is_animate, is_exact, is_statement, is_supported, is_used_as_verb, known
+from vidal.caption.reality import actual, is_in_doubt, without_past
+from vidal.caption.support import (
+    forms_of,
+    is_animate,
+    is_exact,
+    is_statement,
+    is_supported,
+    is_used_as_verb,
+    known,
+    together,
+)
 from vidal.caption.views import View
 from vidal.caption.words import (
     FRAMING_WORDS,
@@ -23,6 +32,7 @@ from vidal.caption.words import (
     content_words,
     lemma_set,
     lemmas,
+    number,
     tokens,
 )
 
@@ -42,6 +52,7 @@ _SAYING = frozenset(
      "whisper", "advise", "recommend", "warn", "thank", "admit", "add", "express", "argue", "suggest", "instruct",
      "list", "address"]
 )  # fmt: skip
+NUMBERS_OF_PEOPLE = ("couple", "duo", "trio")
 _TAGGED = frozenset(["tagged", "tag", "tags", "hashtag", "hashtags"])
 _TRANSLATED = re.compile(r"\b[Tt]itled?\b[^,;]*?\bin ([A-Z][a-z]+\b(?:(?:[^',;]|\w'\w)*'.+'|[^,;]*))")
 _CLAUSE = re.compile(r"[,;:]\s|\b(?:while|as|and|but|where|when|after|before)\b")
@@ -93,7 +104,19 @@ class Sentence:
             if not self._forms[at] & licensed
             and not is_supported(self._words[at], self._forms[at], by, is_name=at > 0 and self._words[at][0].isupper())
             and not (can_say and self._says(at))
+            and not self._is_sum(at, views)
         ]
+
+    def _is_sum(self, at: int, views: Sequence[View]) -> bool:
+        """Return whether a number counts what a view names one by one."""
+        value = number(self._words[at])
+        if value not in ("2", "3", "4"):
+            return False
+        after = range(at + 1, min(at + 4, len(self._words)))
+        nouns = [n for n in after if any(map(is_noun, lemmas(self._words[n]))) and not is_used_as_verb(self._words, n)]
+        is_of_people = not nouns or (self._words[at].isalpha() and self._words[at].casefold() in NUMBERS_OF_PEOPLE)
+        noun = "people" if is_of_people else self._words[nouns[0]]
+        return any(together(view.text, noun) == int(value) for view in views)
 
     def _says(self, at: int) -> bool:
         return bool(lemmas(self._words[at]) & _SAYING) and is_used_as_verb(self._words, at)
@@ -170,7 +193,10 @@ class Sentence:
         if is_in_doubt(self.text) or not is_statement(self._words):
             return []
         is_denial = any(word.casefold() in NEGATIONS | {"against"} or word.endswith("n't") for word in self._words)
-        real = [actual(v.text, is_denial=is_denial) if v.quoted else v.text for v in self._views]
+        told = [without_past(v.text, self.text) if v.name == "transcript" else v.text for v in self._views]
+        real = [
+            actual(text, is_denial=is_denial) if v.quoted else text for v, text in zip(self._views, told, strict=True)
+        ]
         views = [View(name=v.name, text=text, quoted=v.quoted) for v, text in zip(self._views, real, strict=True)]
         said, all_said = (known(tuple(view.text for view in of)).lemmas for of in (views, self._views))
         # What is only asked is no answer, though a synonym of it stands elsewhere.

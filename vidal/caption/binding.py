@@ -19,6 +19,7 @@ from vidal.caption.lexicon import (
     is_noun,
     is_usually,
     is_verb,
+    may_describe,
     senses,
     specific_verb,
 )
@@ -33,6 +34,7 @@ _AGE = re.compile(r"\b(\w+)[ -]years?[ -]olds?\b", re.IGNORECASE)
 _SENTENCE = re.compile(r"[.!?;|]\s+")
 _AUXILIARIES = frozenset(["is", "are", "was", "were", "be", "been", "being", "has", "have", "had", "gets", "got"])
 _GROUPS = frozenset(["pair", "couple", "duo", "trio", "quartet", "quintet", "dozen"])
+_REFUSALS = frozenset(["refuse", "fail", "decline", "unable"])
 _NOBODY = frozenset(["nobody", "none", "nothing"])
 _PASSIVE_REACH = 6
 """Number of words after a participle within which "by" makes it passive."""
@@ -69,6 +71,10 @@ def _modifiers(text: str) -> Iterator[tuple[str, Lemmas]]:
             if value := number(age[1]):
                 yield value, frozenset(["years old"])
         plain = _AGE.sub(" ", sentence)
+        # "At four in the morning" counts no mornings.
+        plain = re.sub(
+            r"(\w+)(?= (?:in|at|from|to) (?:the|a)\b)", lambda found: "" if number(found[1]) else found[1], plain
+        )
         words = [word for word in tokens(plain) if number(word) is not None or content_words(word)]
         for at, word in enumerate(words):
             value = number(word) or (word.casefold() if word.casefold() in COLOURS else None)
@@ -76,6 +82,9 @@ def _modifiers(text: str) -> Iterator[tuple[str, Lemmas]]:
             if value is None or not after or number(after[0]) is not None:
                 continue
             nouns = next((n for n, w in enumerate(after) if any(map(is_noun, lemmas(w))) or number(w)), 0)
+            # "Two little girls" are girls, though "little" can be a noun.
+            following = lemmas(after[nouns + 1]) if nouns + 1 < len(after) else frozenset[str]()
+            nouns += any(map(may_describe, lemmas(after[nouns]))) and any(map(is_noun, following))
             yield value, frozenset().union(*map(lemmas, after[: nouns + 1]))
 
 
@@ -92,20 +101,27 @@ def _negated_and_asserted(texts: Sequence[str]) -> tuple[Lemmas, Lemmas]:
     negated: set[str] = set()
     asserted: set[str] = set()
     for clause in itertools.chain.from_iterable(map(_CLAUSE.split, texts)):
-        is_next, before = False, ""
-        for word in tokens(clause):
+        is_next, before, is_inside = False, "", False
+        words = tokens(clause)
+        for at, word in enumerate(words):
             is_against = before == "against" and word.endswith("ing")
             if is_against:
                 negated.update(lemmas(word))
-            elif word.casefold() in NEGATIONS or word.casefold().endswith("n't"):
-                is_next = True
+            elif word.casefold() in NEGATIONS or word.casefold().endswith("n't") or _refuses(words, at):
+                is_next = is_inside = True
             elif content_words(word):
-                (negated if is_next else asserted).update(lemmas(word))
+                # "He did not reach the summit" neither denies the summit nor says that he was there.
+                if is_next or not is_inside:
+                    (negated if is_next else asserted).update(lemmas(word))
                 is_next = False
             elif before in _NOBODY and word.casefold() not in _AUXILIARIES:
                 is_next = False  # "nobody came to the concert" denies no concert
             before = word.casefold()
     return frozenset(negated), frozenset(asserted)
+
+
+def _refuses(words: Sequence[str], at: int) -> bool:
+    return bool(lemmas(words[at]) & _REFUSALS) and words[at + 1 : at + 2] == ["to"]
 
 
 @dataclass(frozen=True, slots=True)

@@ -60,6 +60,15 @@ _GENRES = (
     ("beginner novice", r"\bfirst (?:time|try|attempt)\b"),
     ("narrator speaker presenter maker creator host author uploader person", _FIRST_PERSON),
     ("own owner", r"\bmy\b"),
+    (
+        "outdoors outside outdoor",
+        r"\b(?:streets?|roads?|parks?|fields?|beach|forests?|woods|gardens?|yard|backyard|lawn|lakes?|rivers?|ocean|sea"
+        r"|mountains?|hills?|cliffs?|deserts?|snow|snowy|sky|trail|meadow|sidewalk|farm|jungle|dunes?|hike|hiking|camping)\b",
+    ),
+    (
+        "indoors inside indoor",
+        r"\b(?:rooms?|\w+room|kitchen|restaurant|office|gym|library|museum|store|shop|mall|hallway|lab|laboratory)\b",
+    ),
 )
 _PERMITTED = [(frozenset(words.split()), re.compile(form, re.IGNORECASE)) for words, form in _GENRES]
 _INSTRUMENT = re.compile(

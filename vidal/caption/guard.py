@@ -40,15 +40,17 @@ _META = re.compile(
     re.IGNORECASE,
 )
 _CALL = re.compile(
-    r"^(?:(?:come|go) (?:and|on)|[a-z]+ (?:your|this|these|us|me|now|out|our)|don't|let's|watch (?:until|till)|stay"
+    r"^(?:(?:come|go) (?:and|on)|(?!(?:in|on|at|with|from|during|through) )[a-z]+ (?:your|this|these|us|me|now|out|our)"
+    r"|don't|let's|watch (?:until|till)|stay"
     r" tuned)\b|!\W*$"
     r"|\b(?:link in bio|(?:like|subscribe|follow|share) (?:and|for|now|us|to)|swipe up|click (?:here|the link))\b",
     re.IGNORECASE,
 )
-# A video may be called short, and a look at something.
+# A video may be called short, and a look at something; things may be called a group or a pair of shoes.
 _FRAME = re.compile(
     r"\b(?:short (?=video|clip|film|recording)|(?<=a )(?:look|glimpse) (?:at|of|into|inside)|close[ -]?up (?=of)"
-    r"|(?:compilation|montage|series) (?=of))\b",
+    r"|(?:compilation|montage|series) (?=of)|(?:bunch|group|handful|number|bit|piece) of|on top(?= of)"
+    r"|pair of(?= (?:\w+ )?(?:shoes|boots|sneakers|trousers|pants|jeans|glasses|binoculars|scissors|gloves|socks)))\b",
     re.IGNORECASE,
 )
 _SENTENCE_END = re.compile(r"(?<=[.!?])[\"')]*\s+(?=[\"'(]*[A-Z0-9])")

@@ -16,6 +16,7 @@ import urllib.parse
 from collections.abc import Iterator
 
 from vidal.caption.injection_abroad import FOREIGN
+from vidal.caption.injection_cues import tells_a_captioner
 from vidal.caption.spelling import cut
 
 # What a captioner writes, who it is, what it is to write from, and its writing.
@@ -58,7 +59,7 @@ _ENGLISH = (
     # Its orders are to be dropped or revealed.
     rf"\b{_DROP}\b.{{0,30}}\b(?:previous|prior|above|earlier|preceding|former|all|any|your|these|those|the)"
     rf" {_ORDERS}\b"
-    rf"|\b{_DROP}\b.{{0,20}}\b(?:your|previous|prior|all) (?:rules|messages)\b(?! (?:of|for))"
+    rf"|\b{_DROP}\b.{{0,20}}\b(?:your|previous|prior|all) (?:rules|messages)\b(?! (?:of|for)\b| \w+$)"
     rf"|\b{_DROP} (?:\w+ )?(?:previous|prior|your|the above|system) ?{_ORDERS}\b",
     rf"\b{_DROP}\b.{{0,20}}\b(?:everything|anything|whatever|what|all)\b.{{0,20}}\b(?:above|you (?:were|are|have"
     rf" been) "
@@ -71,8 +72,7 @@ _ENGLISH = (
     r"|instruction)s?\s*[:\]#>=]"
     r"|\byour (?:own |hidden |secret |initial |original )*(?:system )(?:prompt|message|instructions?)\b|\bsystem"
     r" override\b",
-    r"\b(?:new|updated|revised|following) (?:instructions?|system prompt|task)\b ?:|\bprompt injection\b|\bjail"
-    r" ?break\b",
+    r"\b(?:new|updated|revised|following) (?:instructions?|system prompt|task)\b ?:|\bprompt injection\b",
     r"\bend (?:of )?(?:data|notes|input|prompt|context|(?:un)?trusted|user ?(?:text|input))\b"
     r"|\b(?:begin|start) (?:of )?(?:un)?trusted\b|\buser input end\b|\bim_?(?:start|end)\b",
     # It is addressed.
@@ -86,7 +86,8 @@ _ENGLISH = (
     rf" ?(?:{_THIS})?\b.{{0,80}}\b{_WRITE}\b|\bfor (?:anyone|whoever)\b.{{0,10}}\bwriting (?:this|it) up\b",
     rf"\b(?:the|any|every|a|as an?|you are an?|you are the) {_READER}s? (?:that|which|who|must|should|shall|has to"
     rf"|reading|replies|writes"
-    rf"|says|will)\b.{{0,40}}\b(?:{_WRITE}|{_WRITES}|writes|replies|ok)\b",
+    # "To the end" orders no ending.
+    rf"|says|will)\b.{{0,40}}\b(?<!the )(?<!an )(?<!a )(?:{_WRITE}|{_WRITES}|writes|replies|ok)\b",
     r"\byou are (?:\w+, )?(?:now )?(?:dan|an? (?:helpful|unrestricted|ai without)|in (?:developer|debug|god) mode)\b"
     r"|\byou (?:are|must|will|should|shall) (?:now |not )?(?:only (?:say|write|answer|output)|obey|answer with"
     r"|output)\b",
@@ -125,7 +126,7 @@ _ENGLISH = (
     r" (?:in fact|actually|really)\b",
     r"\bcaption ?(?::=|=)|[\"']caption|(?:^|[.;\n])\s*(?:speech|title)\s*:.*\bcaption\s*:",
     r"\b(?:decode|base64)\b.{0,30}\b(?:obey|follow|execute|do what|write|caption|description)\b",
-    r"\b(?:when|once|as) you (?:describe|caption|summari[sz]e|label)\b",
+    r"\b(?:when|once|as|before|while|if) you (?:describe|caption|summari[sz]e|label|transcribe)\b(?! your\b)",
     # What came before is to be dropped for something else, or its reader is to change its work.
     rf"\b{_DROP_OR_SKIP}\b.{{0,20}}\b(?:the |all |everything |anything |whatever (?:is|was|came|comes"
     rf"|stands) )?(?:above|before(?: this)?|preceding"
@@ -213,10 +214,11 @@ def _dictates(text: str) -> bool:
 
 # Matched in the unnormalised text: the syntax of chat templates, JSON and HTML, which titles do not contain.
 _CHAT_SYNTAX = re.compile(
-    r"<\|[^|]{0,40}\|>|</?s>|\[/?INST\]|<<\s*/?SYS\s*>>|<(?:start|end)_of_turn>"
+    r"<\|[^|]{0,40}\|>|</?s>|\[/INST\]|\[INST\](?! by\b)|<<\s*/?SYS\s*>>|<(?:start|end)_of_turn>"
     r"|(?:^|[\n.!?>\])}|])\s*(?:#+\s*)?(?:system|assistant|developer)\s?:"
     r"|\b(?:human|user)\s?:.*\b(?:assistant|ai|bot)\s?:"
-    r"|\b[a-z]+_[a-z]+\s*=\s*[\"']|[\"']\s*[}\]]|[{\[,]\s*\\?[\"'][\w ]*\\?[\"']\s*:|</?[a-z][^<>]{0,200}>"
+    r"|\b[a-z]+_[a-z]+\s*=\s*[\"']|[\"']\s*[}\]]|[{\[,]\s*\\?[\"'][\w ]*\\?[\"']\s*:"
+    r"|</[a-z][^<>]{0,200}>|<[a-z]+\s[^<>]{0,200}>"
     r"|\bjavascript:",
     re.I | re.S,
 )
@@ -251,7 +253,7 @@ def is_instruction(text: str) -> bool:
         latin[::-1],
     ]
     forms += [codecs.encode(spaced, "rot13"), *_decoded(plain)]
-    return _dictates(plain) or any(map(_COMMAND.search, dict.fromkeys(forms)))
+    return _dictates(plain) or any(_COMMAND.search(form) or tells_a_captioner(form) for form in dict.fromkeys(forms))
 
 
 def _decoded(text: str) -> Iterator[str]:

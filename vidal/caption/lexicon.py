@@ -14,7 +14,7 @@ from pathlib import Path
 FILE = Path(__file__).with_name("wordnet.tsv.xz")
 ANIMALS, FOODS, PERSONS = "05", "13", "18"
 _VERBS = range(29, 44)
-_HEIGHT = 6
+_HEIGHT = 9
 """Steps up from a word to a more general one: from a pug to a dog, a mammal, an animal."""
 
 
@@ -71,8 +71,18 @@ def opposite(word: str) -> frozenset[int]:
 @functools.lru_cache(100_000)
 def implied(word: str) -> frozenset[int]:
     """Return the synsets that a lemma implies: its own, those of derived words, and all that are more general."""
+    return _above(senses(word) | derived(word))
+
+
+@functools.lru_cache(100_000)
+def kinds_of(word: str) -> frozenset[int]:
+    """Return the synsets of a lemma and all that are more general, without those of derived words."""
+    return _above(senses(word))
+
+
+def _above(synsets: frozenset[int]) -> frozenset[int]:
     wordnet = _wordnet()
-    found, edge = set[int](), set(senses(word) | derived(word))
+    found, edge = set[int](), set(synsets)
     for _ in range(_HEIGHT + 1):
         found |= edge
         edge = {other for synset in edge for other in wordnet.above[synset]} - found
@@ -116,6 +126,11 @@ def is_adjective(word: str) -> bool:
     """Return whether a lemma can be nothing but an adjective."""
     usual = _wordnet().usual.get(word, set())
     return bool(usual) and usual <= {"00", "01", "44"}
+
+
+def may_describe(word: str) -> bool:
+    """Return whether a lemma can be an adjective, if among others."""
+    return bool(_wordnet().usual.get(word, set()) & {"00", "01", "44"})
 
 
 def is_known(word: str) -> bool:

@@ -1,7 +1,8 @@
 """Finds words that a caption links to each other's partners: a view's new car and old man made an old car and new man.
 
 Two links of a text are crossed in a caption if it has the words of both and pairs each with a word of the other. Links
-are those of an adjective to its noun, of the words of one clause, and of two events to their order.
+are those of an adjective to its noun, of the words of one clause, and of two events to their order. A place is crossed
+if the caption says "from" of what a view says "to".
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ from collections.abc import Iterator, Sequence
 
 from vidal.caption.lexicon import is_adjective, is_noun, is_verb
 from vidal.caption.support import is_used_as_verb
-from vidal.caption.words import content_words, lemma_set, lemmas, tokens
+from vidal.caption.words import content_words, lemma_set, lemmas, number, tokens
 
 Lemmas = frozenset[str]
 
@@ -24,13 +25,24 @@ _EARLIER = re.compile(
 _COMPARED = re.compile(
     r"^(.*?)\b(?P<more>\w+er|better|worse|more \w+|less \w+)\b(?: \w+){0,2}? than\b(?P<than>.*)$", re.IGNORECASE
 )
+# Prepositions of one place and of its opposite.
+_PLACES = (
+    ("from|off|out of|away from", "to|into|onto|towards?"),
+    ("in front of|before", "behind|after"),
+    ("above|over|on top of", "below|under|underneath|beneath"),
+    ("inside", "outside"),
+)
+_PLACED = [
+    [re.compile(rf"(?<!\w)(?:{side}) (?!which\b|whom\b)((?:[\w'’-]+ ?){{1,4}})", re.IGNORECASE) for side in sides]
+    for sides in _PLACES
+]
 _LATER = re.compile(r"^(.*?)\bafter\b(.*)$", re.IGNORECASE)
 
 
 def crossed(text: str, views: Sequence[str]) -> str | None:
     """Return two words that ``text`` links and a view links to others, such as ``new motorcycle``, or None."""
     for view in views:
-        checks = (_moved_modifier, _moved_between_clauses, _other_order, _other_comparison)
+        checks = (_moved_modifier, _moved_between_clauses, _other_order, _other_comparison, _other_place)
         if wrong := next((found for check in checks if (found := check(text, view))), None):
             return wrong
     return None
@@ -103,6 +115,26 @@ def _other_comparison(text: str, view: str) -> str | None:
     # "Than" may have its other side in a sentence of its own.
     came, went = (one - two) & (second - first), (two - one) & (first - second)
     return f"{min(came)} {here['more']} {min(went)}" if came and went else None
+
+
+def _other_place(text: str, view: str) -> str | None:
+    """Return a noun that ``text`` has after a preposition and the view after its opposite alone."""
+    for sides in _PLACED:
+        here, there = ([_placed(side, of) for side in sides] for of in (text, view))
+        for side, other in ((0, 1), (1, 0)):
+            if wrong := (here[side] - here[other]) & (there[other] - there[side]):
+                return f"{min(wrong)} in another place"
+    return None
+
+
+def _placed(side: re.Pattern[str], text: str) -> Lemmas:
+    """Return the lemmas of the first noun after each preposition of one side."""
+    found = set[str]()
+    for phrase in side.finditer(text):
+        nouns = (word for word in tokens(phrase[1]) if content_words(word))
+        noun = next((word for word in nouns if number(word) is None and any(map(is_noun, lemmas(word)))), None)
+        found |= lemmas(noun) if noun else set()
+    return frozenset(found)
 
 
 def _orders(text: str) -> Iterator[tuple[Lemmas, Lemmas]]:

@@ -38,6 +38,19 @@ _RATED = re.compile(
     r"\b(?:the )?(?:best|worst|\w{3,}est|real|fake|true|worth|safe|legal|possible|healthy)\b[^?.!:]*\?", re.I
 )
 _DENIED = re.compile(r"(?<!\w)(?:no|not|never|without|\w+n't) (?:a |an |any |the )?\w+", re.IGNORECASE)
+# "They say that it works, and that is not true" denies what comes before.
+_REFUTED = re.compile(
+    r"^.*\b(?:that|this|it|which|they|claims?|rumou?rs?)(?:'s|'re| is| was| are| were)(?: \w+ly| just| all| not)*"
+    r" (?:false|untrue|wrong|fake|nonsense|true(?<=not true)|(?:an? )?(?:myth|lie|hoax)\b|made up|true(?<=n't true))"
+    r"|^.*\b(?:isn't|aren't|not) true\b|^.*\b(?:are|is) (?:\w+ )?(?:false|untrue)\b",
+    re.IGNORECASE,
+)
+# What somebody tells of another day is not what the video shows.
+_PAST = re.compile(
+    r"[^,.;!?]*\b(?:yesterday|last (?:night|week|month|year|summer|winter|spring|autumn|fall|season|time)|ago|used to"
+    r"|years? back|once upon|back (?:in|when)|when I was|as a (?:kid|child))\b[^,.;!?]*",
+    re.IGNORECASE,
+)
 _SENTENCE = re.compile(r"(?<=[.!?|;])\s+")
 # The words by which a caption says itself that something is asked, planned or possible.
 _MARKED = re.compile(
@@ -53,10 +66,15 @@ def actual(text: str, *, is_denial: bool = True) -> str:
     kept = []
     for sentence in _SENTENCE.split(text):
         sentence = _RATED.sub(" ", _QUESTION.sub(" ", sentence))
-        sentence = sentence if is_denial else _DENIED.sub(" ", sentence)
+        sentence = sentence if is_denial else _DENIED.sub(" ", _REFUTED.sub(" ", sentence))
         operator = _OPERATOR.search(sentence)
         kept.append(sentence[: operator.start()] if operator else sentence)
     return " ".join(kept)
+
+
+def without_past(told: str, caption: str) -> str:
+    """Return what somebody tells without what was on another day, unless the caption tells of that too."""
+    return told if _PAST.search(caption) else _PAST.sub(" ", told)
 
 
 def is_in_doubt(sentence: str) -> bool:

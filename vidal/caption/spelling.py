@@ -38,6 +38,7 @@ _SHORTENED = re.compile(
 )
 _LENGTHENED = re.compile(r"\b\w*?([^\W\d_])\1{2,}\w*\b")
 _RUN_TOGETHER = re.compile(r"\b[^\W\d_]{8,24}\b")
+_ELECTRIC = re.compile(r"\b[eE]-?(?=bikes?\b|cars?\b|scooters?\b|boats?\b|trucks?\b|skateboards?\b)")
 _CAMEL = re.compile(r"(?<=[a-z])(?=[A-Z])")
 _SMALL = frozenset(["a", "at", "in", "my", "of", "on", "or", "the", "to", "up", "and", "for", "with"])
 
@@ -64,6 +65,7 @@ def edited(text: str) -> str:
     """Return ``text`` with shortenings, lengthened words, run-together hashtags and numbers rewritten."""
     text = _SHORTENED.sub(_lengthen, text)
     text = _LENGTHENED.sub(lambda found: _without_repeats(found[0]), text)
+    text = _ELECTRIC.sub("electric ", text)
     text = _RUN_TOGETHER.sub(lambda found: _apart(found[0]), text)
     return in_digits(text)
 

@@ -6,6 +6,7 @@ What has no near-synonym is held to the letter: numbers, units of time, colours,
 from __future__ import annotations
 
 import functools
+import itertools
 import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -22,13 +23,14 @@ from vidal.caption.lexicon import (
     is_noun,
     is_usually,
     is_verb,
+    kinds_of,
     opposite,
     senses,
     specific_verb,
 )  # fmt: skip
 from vidal.caption.spelling import is_misspelt
 from vidal.caption.synonyms import near
-from vidal.caption.words import FRAMING_WORDS, FUNCTION_WORDS, lemmas, number, tokens
+from vidal.caption.words import FRAMING_WORDS, FUNCTION_WORDS, content_words, lemmas, number, tokens
 
 _UNITS = frozenset(
     ["second", "minute", "hour", "day", "week", "month", "year",
@@ -44,6 +46,7 @@ _BEFORE_NOUNS = frozenset(
 _BEFORE_VERBS = frozenset(
     ["to", "not", "may", "can", "could", "might", "will", "who", "people", "men", "women", "children"]
 )
+_ONE_OF = frozenset(["a", "an", "another", "one", "his", "her", "my", "their"])
 _FINITE = frozenset(
     ["is", "are", "was", "were", "has", "have", "had", "does", "did", "makes", "made", "takes", "took", "gets", "got",
      "goes", "went", "comes", "came", "should", "must", "can", "will"]
@@ -55,10 +58,13 @@ _YOUNG = "baby cub calf puppy kitten chick foal lamb kid child toddler infant du
 _KIN = {
     "man": frozenset(_MALE.split()),
     "woman": frozenset(_FEMALE.split()),
-    "male": frozenset([*_MALE.split(), "son", "boy", "grandson", "nephew", "king"]),
-    "female": frozenset([*_FEMALE.split(), "daughter", "girl", "granddaughter", "niece", "queen"]),
+    "male": frozenset([*_MALE.split(), "man", "son", "boy", "grandson", "nephew", "king"]),
+    "female": frozenset([*_FEMALE.split(), "woman", "daughter", "girl", "granddaughter", "niece", "queen"]),
     "young": frozenset(_YOUNG.split()),
 }
+_ENDS = ("man", "woman")
+_GROWN = {"kitten": "cat", "puppy": "dog", "calf": "cow", "foal": "horse", "lamb": "sheep", "duckling": "duck",
+          "chick": "chicken", "piglet": "pig", "gosling": "goose", "tadpole": "frog", "fawn": "deer"}  # fmt: skip
 _GENDERED = {"he": "male", "him": "male", "his": "male", "she": "female", "her": "female", "hers": "female"}
 
 
@@ -76,7 +82,11 @@ class Known:
 @functools.lru_cache(1000)
 def known(texts: tuple[str, ...]) -> Known:
     """Return what ``texts`` support."""
-    words = {lemma for text in texts for forms in forms_of(tokens(text)) for lemma in forms}
+    words = {lemma for text in texts for word in tokens(text) for lemma in _positive(word.casefold())}
+    words |= {lemma for text in texts for forms in forms_of(tokens(text)) for lemma in forms}
+    # A fisherman is a man.
+    words |= {end for word in words for end in _ENDS if word.endswith(end) and word not in ("woman", "human")}
+    words |= {_GROWN[word] for word in words & _GROWN.keys()}
     words |= {name for name, kin in _KIN.items() if words & kin}
     done = frozenset[int]().union(*map(deeds, words))
     return Known(
@@ -93,9 +103,12 @@ def known(texts: tuple[str, ...]) -> Known:
 def forms_of(words: Sequence[str]) -> Iterator[frozenset[str]]:
     """Yield the possible lemmas of each word, also those of the compound or phrasal verb that it is in."""
     folded = [word.casefold() for word in words]
-    # "3/5" is three of five.
+    # "3/5" is three of five; who is fastest is fast, but who is young is not the youngest.
     alone = [
-        lemmas(word) | _positive(word) | {word, *(re.findall(r"\d+", word) if "/" in word else ())} for word in folded
+        lemmas(word)
+        | (_positive(word) if not word.endswith("est") else set())
+        | {word, *(re.findall(r"\d+", word) if "/" in word else ())}
+        for word in folded
     ]
     for at, forms in enumerate(alone):
         after = folded[at + 1] if at + 1 < len(folded) else ""
@@ -132,7 +145,28 @@ def is_supported(word: str, forms: frozenset[str], by: Known, *, is_name: bool) 
         return True
     # A butcher is more than somebody who cuts.
     ways = frozenset[int]() if is_animate(word) else frozenset[int]().union(*map(specific_verb, forms))
+    # A guitarist has a guitar, but an architect is more than somebody with a plan.
+    if is_animate(word) and not any(other[:3] == word[:3].casefold() for other in by.lemmas):
+        return any(senses(form) & (kinds_of(other) | deeds(other)) for form in forms for other in by.lemmas)
     return bool(ways & by.senses) or any(senses(form) & by.implied or derived(form) & by.senses for form in forms)
+
+
+def together(text: str, noun: str) -> int:
+    """Return how many of a noun ``text`` names one by one: a man and a woman are two people."""
+    words, mine, count = tokens(text), lemmas(noun), 0
+    for at, word in enumerate(words):
+        if word.casefold() in _ONE_OF:
+            head = next((n for n, w in enumerate(words[at + 1 : at + 5]) if any(map(is_noun, lemmas(w)))), None)
+            if head is None:
+                count += word.casefold() == "another"
+                continue
+            ends = words[at + 1 + head : at + 5]
+            named = itertools.takewhile(lambda w: content_words(w) and any(map(is_noun, lemmas(w))), ends)
+            heads = frozenset[str]().union(*map(lemmas, named))
+            # A woman is of man, as WordNet has it.
+            is_kind = not mine & _KIN.keys() and any(senses(form) & kinds_of(head) for form in mine for head in heads)
+            count += bool(is_kind or heads & mine)
+    return count
 
 
 def unsupported(text: str, by: Sequence[str]) -> list[str]:
@@ -153,7 +187,9 @@ def is_exact(word: str) -> bool:
 
 def _is_compound_of(word: str, by: Known) -> bool:
     """Return whether a noun begins with a known noun: a stallholder at a stall, a haircut of hair."""
-    return any(word[:end] in by.lemmas and is_noun(word[:end]) for end in range(4, len(word) - 1))
+    return not word.endswith("est") and any(
+        word[:end] in by.lemmas and is_noun(word[:end]) for end in range(4, len(word) - 1)
+    )
 
 
 def is_animate(word: str) -> bool:

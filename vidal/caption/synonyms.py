@@ -41,6 +41,10 @@ under below beneath less|over above more|approximately about roughly around|ever
 same identical|different various|correct right|begin launch|new fresh|broken damaged|deserted abandoned|lost missing
 rescue saved|adopt take|own owner|return back|secret hidden|speed fast|train practice exercise workout training
 lift raise|strong powerful|loud noisy|quiet silent calm|easy simple|hard difficult tough
+refuse not|decline not|fail not|unable not|woman lady|man guy fellow|ship boat|shore beach coast seaside sand
+trick stunt|pole post|soccer football
+colorful colourful bright|onstage stage|many crowd|hold carry grasp|put place add set lay|spin turn rotate|pack load
+lawn grass|terrain landscape|sit seat|pose stand|help assist aid|bite gnaw chew|fun enjoy|street sidewalk pavement
 cheap budget inexpensive affordable|expensive costly pricey|wealthy rich|famous celebrity|scary spooky
 funny comic humorous|crazy insane wild extreme|fitness exercise|yoga stretch|hike hiking trek|camp camping tent
 fish fishing angling|surf surfing wave|ski skiing|skate skating|cycle cycling|climb climbing ascent|perform act

@@ -155,7 +155,9 @@ def gloss(text: str, language: str, caption: Collection[str]) -> Gloss:
         if key in _BY:
             english.append("by")
         elif found := _translations(key, lexicon, language):
-            chosen = _chosen(found, caption)
+            # A "tarte" may be a cake, and a tart where the caption has one.
+            own = [word for word in caption if len(word) > 3 and key.startswith(word) and len(key) <= len(word) + 2]
+            chosen = _chosen([*found, *own], caption)
             unused += not _is_used(chosen, caption)
             # German and French deny a verb after it.
             is_late = chosen == "not" and language in ("de", "fr") and english and english[-1].endswith("s")

@@ -80,6 +80,9 @@ def views_of(clip: Clip, max_chars: int, stop_words: Container[str] = ()) -> tup
     shown, withheld = [], []
     # A captioning model may copy text from a frame, so its captions are screened as well.
     instructs = {name for name, raw, _ in raw_views if is_instruction(raw or "")}
+    # Cleaning may have taken the mark of an instruction away, such as its brackets or its first sentence.
+    if is_instruction(clip.title or ""):
+        instructs.add("title")
     lemmas_of = {name: lemma_set(raw) for name, raw, _ in raw_views if raw and name not in instructs}
     for name, raw, quoted in raw_views:
         elsewhere = frozenset[str]().union(*(words for other, words in lemmas_of.items() if other != name))

@@ -114,11 +114,28 @@ def test_a_word_from_nowhere_is_named(text: str, word: str) -> None:
         ("A factory explodes.", "tour of a factory, no explosions", "explodes"),
         ("A person weighs 80 kilograms.", "I weigh 80kg", None),
         ("Tiny lizards eat a cafe's bread.", "small lizard eats bread of a café", None),
+        ("Someone plays a musical instrument.", "busking with my cello", None),
+        ("The salt kills the fish.", "they say salt kills fish, and that is simply not true", "salt kills fish"),
+        ("Someone does a martial art.", "I practise karate", None),
+        ("A cat is outdoors.", "kitten in the garden", None),
+        ("In this clip, an angler catches a trout.", "angler catches a trout", None),
+        ("A fisherman says that he is cold.", "the fisherman: I am cold", None),
+        ("Two people read a map.", "a man and a woman read a map", None),
+        ("A couple reads a map.", "a man and a woman read a map", None),
+        ("Two men read a map.", "a man and a woman read a map", "Two"),
+        ("The youngest cook wins.", "a young cook wins", "youngest"),
+        ("An architect explains a floor plan.", "how to read a floor plan", "architect"),
     ],
 )
 def test_words_are_supported_by_what_implies_them(text: str, view: str, missing: str | None) -> None:
     refusal = check(text, [View(name="title", text=view, quoted=True)])
     assert (refusal and refusal.detail) == missing
+
+
+def test_what_a_speaker_tells_of_another_day_is_not_shown() -> None:
+    speech = View(name="transcript", text="last year a fox ran through here, today it is just us", quoted=True)
+    refusal = check("A fox runs through a garden.", [View(name="title", text="garden tour", quoted=True), speech])
+    assert refusal is not None and refusal.reason == "unreal"
 
 
 @pytest.mark.parametrize(("text", "reason"), REJECTED)

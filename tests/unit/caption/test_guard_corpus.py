@@ -1,7 +1,8 @@
 """The guard against captions that people judged by hand, scene by scene: the corpora `tests/corpora/guard_cases*.jsonl`.
 
 Rejecting is the positive class: precision is the share of rejections that were right, recall the share of bad captions
-rejected. The corpora are by three authors, none of whom knew the rules; all are tuned on but ``guard_unseen.jsonl``.
+rejected. The corpora are by four authors, none of whom knew the rules; all are tuned on but ``guard_unseen_2.jsonl``,
+which is by the fourth.
 """
 
 from __future__ import annotations
@@ -29,8 +30,9 @@ FLOORS = [
     ("guard_cases.jsonl", 0.95, 0.96, 0.93),
     ("guard_cases_2.jsonl", 0.93, 1.0, 0.92),
     ("guard_cases_3.jsonl", 0.98, 0.98, 0.98),
+    ("guard_cases_4.jsonl", 0.90, 0.98, 0.90),
     # What it is worth on captions that nobody tuned for; .9 of each was the goal.
-    ("guard_unseen.jsonl", 0.76, 0.88, 0.73),
+    ("guard_unseen_2.jsonl", 0.73, 0.77, 0.72),
 ]
 
 
@@ -108,6 +110,9 @@ def test_what_is_asked_planned_or_denied_is_not_said_to_be_so(text: str, stays: 
         ("The wood is painted before it is sanded.", "first you sand the wood, then you paint it", "paint before sand"),
         ("Cheap glue holds better than dear glue.", "Dear glue holds better than cheap glue", "cheap better dear"),
         ("The wood is painted after it is sanded.", "first you sand the wood, then you paint it", None),
+        ("A family moves from Peru to Chile.", "We moved from Chile to Peru", "peru"),
+        ("A boy jumps onto a chair.", "a boy jumps off a chair", "chair"),
+        ("A cat hides behind a box.", "cat in front of a box, then behind the box", None),
     ],
 )
 def test_words_stay_with_their_partners(text: str, view: str, wrong: str | None) -> None:
@@ -141,9 +146,11 @@ def test_a_view_is_read_as_an_edited_text(text: str, as_edited: str) -> None:
         ("5 dogs", "a dog", None),
         ("2 eggs, then 3 eggs", "2 eggs, then 3 eggs", None),
         ("a blue flower on a yellow canvas", "a yellow flower on a blue canvas", "blue flower"),
-        ("four faint bands and two dots", "two faint bands and four dots", "4 faint"),
+        ("four faint bands and two dots", "two faint bands and four dots", "4 band"),
         ("a pair of hikers", "two hikers", None),
         ("two keepers save a swimmer", "a keeper saves two swimmers", "2 keeper"),
+        ("two girls on a slide", "two little girls ride down a slide", None),
+        ("it begins at four in the morning", "my 4 AM morning", None),
     ],
 )
 def test_a_number_counts_what_it_counts_in_a_view(text: str, view: str, wrong: str | None) -> None:
@@ -160,6 +167,8 @@ def test_a_number_counts_what_it_counts_in_a_view(text: str, view: str, wrong: s
         ("nobody came to the concert", "nobody showed up to my concert", None),
         ("the dough did rise", "it did not rise but then it did rise", None),
         ("the starter is active", "no starter, active yeast", "starter"),
+        ("a hiker did not reach the summit", "I didn't make it to the summit", None),
+        ("a cat refuses to take a bath", "my cat will not take a bath", None),
     ],
 )
 def test_what_a_view_denies_stays_denied(text: str, view: str, wrong: str | None) -> None:

