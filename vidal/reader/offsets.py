@@ -5,7 +5,8 @@ A clip of 22 members takes about 600 bytes, so a million clips fit into memory, 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import hashlib
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -106,6 +107,18 @@ class Offsets:
             owner = np.repeat(np.arange(len(mask)), np.diff(self._start))
             mask[owner[self._layer == self._layers[layer]]] = True
         return mask
+
+    def content(self, numbers: slice, layers: Collection[str]) -> bytes:
+        """Return a hash of what the members of consecutive samples in some layers are, and of where they lie."""
+        own = slice(int(self._start[numbers.start]), int(self._start[numbers.stop]))
+        chosen = np.isin(self._layer[own], [self._layers[layer] for layer in layers])
+        return hashlib.sha256(self._sum[own][chosen].tobytes() + self._offset[own][chosen].tobytes()).digest()
+
+    def sizes(self, layer: str) -> dict[str, int]:
+        """Return the sum of the sizes of all members in a layer by suffix."""
+        is_own = self._layer == self._layers.get(layer, -1)
+        sums = np.bincount(self._suffix[is_own], self._size[is_own], minlength=len(self._suffixes))
+        return {suffix: int(size) for suffix, size in zip(self._suffixes, sums, strict=True) if size}
 
     def places(self, number: int, layer: str, suffixes: Sequence[str] | None) -> list[Place]:
         """Return a sample's members in a layer in tar order: those with ``suffixes``, by default all but the json."""

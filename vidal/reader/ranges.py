@@ -10,7 +10,9 @@ import contextlib
 import fcntl
 import hashlib
 import os
+import struct
 import tempfile
+import zlib
 from collections import OrderedDict
 from pathlib import Path
 
@@ -23,6 +25,8 @@ _OPEN_FILES = 64
 _SWEEPS_PER_FILL = 16
 """A process checks the size of the cache after writing this fraction of its limit."""
 _DIGEST_BYTES = 32
+_PAGE_BYTES = 64 * 1024
+"""Unit of the checksums of a block."""
 
 
 class BrokenSampleError(ClipError):
@@ -82,6 +86,11 @@ class MemberReader:
             raise EOFError(f"{tar} ends {size - len(data)} bytes too early")
         return data
 
+    @property
+    def cache_bytes(self) -> int:
+        """The limit of the cache."""
+        return self._cache.limit_bytes
+
     def close(self) -> None:
         if self._pid == os.getpid():
             for descriptor in self._files.values():
@@ -93,13 +102,17 @@ class MemberReader:
         self._stores: dict[str, Storage] = {}
         self._pid = os.getpid()
 
+    def _remote(self, tar: str) -> tuple[Storage, str]:
+        """The storage and name of a tar, with connections of this process."""
+        storage, name = self._storage.place(tar)
+        return self._stores.setdefault(storage.address, Storage(storage.address)), name
+
     def _ranged(self, storage: Storage, tar: str, offset: int, size: int, content: bytes) -> bytes:
         key = f"{storage.address}/{tar}@{offset}+{size}#{content.hex()}"
         data = self._cache.get(key)
         if data is not None:
             return data
-        store = self._stores.setdefault(storage.address, Storage(storage.address))
-        name = tar if storage is self._storage else ""
+        store, name = self._remote(tar)
         try:
             data = store.read_range(name, offset, size)
         except StorageError as error:
@@ -135,8 +148,45 @@ class RangeCache:
 
     def put(self, key: str, data: bytes) -> None:
         """Store a range; a cache that cannot be written is no error."""
+        self._write(key, hashlib.sha256(data).digest(), data)
+
+    def put_pages(self, key: str, data: bytes) -> bool:
+        """Store a block of which parts are asked for by `get_part`; returns whether it is stored."""
+        pages = memoryview(data)
+        sums = [zlib.crc32(pages[start : start + _PAGE_BYTES]) for start in range(0, len(data), _PAGE_BYTES)]
+        return self._write(key, struct.pack(f"<Q{len(sums)}I", len(data), *sums), data)
+
+    def get_part(self, key: str, offset: int, size: int) -> bytes | None:
+        """Return a part of a block, whose pages alone are read; None if they are damaged or the block is not there."""
+        first, last = offset // _PAGE_BYTES, -(-(offset + size) // _PAGE_BYTES)
+        with contextlib.suppress(OSError, struct.error), self._path(key).open("rb", buffering=0) as file:
+            (length,) = struct.unpack("<Q", file.read(8))
+            count = -(-length // _PAGE_BYTES)
+            sums = struct.unpack(f"<{count}I", file.read(4 * count))
+            file.seek(8 + 4 * count + first * _PAGE_BYTES)
+            data = memoryview(file.read(min(last * _PAGE_BYTES, length) - first * _PAGE_BYTES))
+            pages = [data[at : at + _PAGE_BYTES] for at in range(0, len(data), _PAGE_BYTES)]
+            if [*map(zlib.crc32, pages)] == list(sums[first:last]):
+                os.utime(file.fileno())
+                start = offset - first * _PAGE_BYTES
+                return bytes(data[start : start + size])
+        return None
+
+    def has(self, key: str) -> bool:
+        return self._path(key).exists()
+
+    def open_lock(self) -> int:
+        """Open the file whose bytes processes lock while they fetch a block."""
+        self._folder.mkdir(parents=True, exist_ok=True)
+        return os.open(self._folder / ".fetching", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
+
+    @property
+    def limit_bytes(self) -> int:
+        return self._limit
+
+    def _write(self, key: str, head: bytes, data: bytes) -> bool:
         if len(data) > self._limit:
-            return
+            return False
         path = self._path(key)
         with contextlib.suppress(OSError):
             path.parent.mkdir(parents=True, exist_ok=True)
@@ -144,7 +194,7 @@ class RangeCache:
             file, temporary = tempfile.mkstemp(dir=path.parent)
             try:
                 with open(file, "wb") as handle:
-                    handle.writelines((hashlib.sha256(data).digest(), data))
+                    handle.writelines((head, data))
                 os.replace(temporary, path)
             except BaseException:
                 os.unlink(temporary)
@@ -153,6 +203,8 @@ class RangeCache:
                 self._sweep()
                 self._unswept = 0
             self._unswept += len(data)
+            return True
+        return False
 
     def _path(self, key: str) -> Path:
         name = hashlib.sha256(key.encode()).hexdigest()

@@ -29,6 +29,7 @@ from vidal.dataset import flags, manifest
 from vidal.dataset.dataset import Dataset, UncommittedError
 from vidal.dataset.removals import Removals
 from vidal.errors import ClipError, SourceError
+from vidal.reader.blocks import BlockReader, Tar
 from vidal.reader.offsets import SUM_BYTES, Offsets, Part, neighbours
 from vidal.reader.ranges import CACHE_BYTES, BrokenSampleError, MemberReader
 from vidal.reader.rows import Rows
@@ -36,6 +37,8 @@ from vidal.reader.where import matching, no_column
 
 _HEAVY = ("ocr_lines", "transcript_segments", "audio_fingerprint", "thumbnail")
 """Columns that training does not use; `Samples.manifest` has them."""
+_BLOCK_SHARE = 4
+"""Blocks are read if at least one byte in so many is of use."""
 _CONCURRENT_REQUESTS = 8
 """Manifests and sizes requested at once, as an object store has a high latency."""
 
@@ -225,6 +228,52 @@ class Samples:
                 raise BrokenSampleError(self.clip_id(i), layer, f"{place.suffix} does not match its hash")
         return members
 
+    def start(self, i: int, layer: str) -> None:
+        """Begin to read all members of a sample in a layer, if its tar is read in blocks; see `in_blocks`."""
+        if isinstance(self._reader, BlockReader):
+            number = int(self._numbers[i])
+            tar = self._dataset.tar(layer, int(self._shards[number]))
+            for group in neighbours(self._offsets.places(number, layer, None)):
+                self._reader.start(tar, group[0].offset, group[-1].end - group[0].offset)
+
+    def stop(self) -> None:
+        """Begin no further read that `start` has asked for."""
+        if isinstance(self._reader, BlockReader):
+            self._reader.stop()
+
+    def in_blocks(self, layers: Collection[str], room_bytes: int) -> tuple[Samples, int]:
+        """Return the same samples, which read the tars of these layers in blocks, and the size of these tars.
+
+        Only where that pays, else the samples as they are and 0: the tars are in an object store, take at most
+        ``room_bytes`` of the cache, and a good part of their bytes will be read.
+        """
+        shards = np.unique(self._shards[self._numbers]).tolist()
+        by_tar: dict[tuple[str, int], list[str]] = {}
+        for shard, layer in self._reaches:
+            if layer in layers and shard in set(shards):
+                # One tar may contain several layers.
+                by_tar.setdefault((self._dataset.tar(layer, shard), shard), []).append(layer)
+        tars = {}
+        for (tar, shard), own in by_tar.items():
+            if not self._dataset.storage.place(tar)[0].is_local:
+                first, stop = np.searchsorted(self._shards, [shard, shard + 1]).tolist()
+                size = max(self._reaches[shard, layer] for layer in own)
+                tars[tar] = Tar(size, self._offsets.content(slice(first, stop), own))
+        size, read = sum(tar.size for tar in tars.values()), 0
+        for layer in layers:
+            of_suffix = self._offsets.sizes(layer)
+            read += sum(of_suffix[suffix] for suffix in modalities.get(layer).members(list(of_suffix)).values())
+        # Of all samples; the chosen ones are as large as the others.
+        read = read * len(self) // max(len(self._rows), 1)
+        if not tars or size > room_bytes or read * _BLOCK_SHARE < size:
+            return self, 0
+        return self._narrowed(self._numbers, BlockReader(self._reader, tars)), size
+
+    @property
+    def cache_bytes(self) -> int:
+        """The limit of the cache."""
+        return self._reader.cache_bytes
+
     def suffixes(self, i: int, layer: str) -> list[str]:
         """Return the suffixes of a sample's members in a layer, without the json."""
         return [place.suffix for place in self._offsets.places(int(self._numbers[i]), layer, None)]
@@ -262,10 +311,11 @@ class Samples:
         narrowed._unread = [damage for damage in self._unread if damage.shard not in bad]
         return narrowed
 
-    def _narrowed(self, numbers: npt.NDArray[np.int64]) -> Samples:
+    def _narrowed(self, numbers: npt.NDArray[np.int64], reader: MemberReader | None = None) -> Samples:
         return Samples(
-            self._dataset, self._reader, self._rows, self._offsets, self._reaches, numbers, self._unread, self._address
-        )
+            self._dataset, reader or self._reader, self._rows, self._offsets, self._reaches, numbers, self._unread,
+            self._address,
+        )  # fmt: skip
 
     def _chosen(self) -> npt.NDArray[np.bool_]:
         chosen = np.zeros(len(self._rows), np.bool_)

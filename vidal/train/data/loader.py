@@ -7,6 +7,7 @@ sample that cannot be read becomes an invalid row that is reported; no other sam
 
 from __future__ import annotations
 
+import itertools
 import multiprocessing
 import multiprocessing.process
 import os
@@ -16,7 +17,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 
 import cv2
@@ -36,6 +37,8 @@ from vidal.train.data.text_views import TextViews
 _CPU = torch.device("cpu")
 _CHUNK_ROWS = 16
 """Rows that a worker is asked for at once."""
+_CHUNKS_AHEAD = 32
+"""Later requests of a worker whose rows it begins to read: enough to keep the connections to a store busy."""
 _STEPS_AHEAD = 2
 """Steps whose rows the workers make while a batch is being trained on."""
 _POLL_S = 0.2
@@ -134,7 +137,7 @@ class Loader:
         self._layouts = {sides: layout(sides, self._rows, transforms, tokens) for sides in plan.sides()}
         # Small enough that every worker has a part of a batch.
         self._chunk_rows = max(1, min(_CHUNK_ROWS, -(-self._rows // max(workers, 1))))
-        self._make_dataset = partial(ChunkDataset, samples, index, transforms, texts, seed, tokenize)
+        self._make_dataset = partial(ChunkDataset, _in_blocks(samples, plan), index, transforms, texts, seed, tokenize)
 
     def __iter__(self) -> Iterator[Batch]:
         per_step = -(-self._rows // self._chunk_rows)
@@ -146,7 +149,7 @@ class Loader:
         dataset = self._make_dataset(slabs, self._layouts)
         requests = self._requests(count)
         if not self._workers:
-            return self._batches(_Watch(map(dataset.__getitem__, requests), set(), self._stall_s, None), slabs)
+            return self._batches(_Watch(_served(dataset, requests), set(), self._stall_s, None), slabs)
         before = set(multiprocessing.active_children())
         with _own_child_signals():
             chunks = iter(
@@ -163,6 +166,22 @@ class Loader:
         return self._batches(_Watch(chunks, workers, self._stall_s, self._stop), slabs)
 
     def _requests(self, slabs: int) -> Iterator[ChunkRequest]:
+        """The requests in order, each with the rows that its worker may begin to read."""
+        # Workers take turns.
+        turns, source = max(self._workers, 1), self._planned(slabs)
+        reach = turns * _CHUNKS_AHEAD
+        window = deque(itertools.islice(source, reach))
+        for count in itertools.count():
+            window.extend(itertools.islice(source, 1))
+            if not window:
+                return
+            request = window.popleft()
+            # The first request of a worker announces all within reach, every later one the one that comes into reach.
+            later = list(itertools.islice(window, turns - 1, None, turns))
+            later = later if count < turns else later[_CHUNKS_AHEAD - 1 :]
+            yield replace(request, ahead=[(each.sides, each.slots) for each in later])
+
+    def _planned(self, slabs: int) -> Iterator[ChunkRequest]:
         for step in range(self._start, self._plan.steps):
             planned = self._plan.at(step)
             slots = self._plan.share_of(planned.slots, self._rank, self._ranks)
@@ -221,6 +240,27 @@ class Loader:
             )  # fmt: skip
 
         return batch_of
+
+
+def _in_blocks(samples: Sequence[Samples], plan: SamplePlan) -> list[Samples]:
+    """The datasets, of which those in an object store are read in blocks as long as the cache holds them all."""
+    layers = {side for sides in plan.sides() for side in sides if side != "text"}
+    reading: list[Samples] = []
+    taken = 0
+    for each in samples:
+        # The cache evicts some files before it is full, and other runs may use it.
+        blocks, size = each.in_blocks(layers, each.cache_bytes * 7 // 8 - taken)
+        taken += size
+        reading.append(blocks)
+    return reading
+
+
+def _served(dataset: ChunkDataset, requests: Iterator[ChunkRequest]) -> Iterator[Chunk | VidalError]:
+    """The chunks, made in this process."""
+    try:
+        yield from map(dataset.__getitem__, requests)
+    finally:
+        dataset.stop()
 
 
 class _Watch(Iterator[Chunk]):

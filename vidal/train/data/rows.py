@@ -57,6 +57,8 @@ class ChunkRequest:
     """Number of the slab of the step."""
     first: int
     """Index of the first row in the slab."""
+    ahead: Sequence[tuple[Sides, Slots]] = ()
+    """Rows of later requests, whose reading may begin."""
 
 
 def layout(sides: Sides, rows: int, transforms: Mapping[str, Transform], tokens: int | None) -> Layout:
@@ -89,11 +91,24 @@ class ChunkDataset(Dataset[Chunk | VidalError]):
         self._tokenize, self._slabs, self._layouts = tokenize, slabs, layouts
 
     def __getitem__(self, request: ChunkRequest) -> Chunk | VidalError:
+        for sides, slots in ((request.sides, request.slots), *request.ahead):
+            self._start(sides, slots)
         try:
             return self._chunk(request)
         except VidalError as error:
             # Returned, not raised: DataLoader would raise it in the main process with the worker's traceback as text.
             return error
+
+    def stop(self) -> None:
+        """Read nothing ahead any more."""
+        for samples in self._samples:
+            samples.stop()
+
+    def _start(self, sides: Sides, slots: Slots) -> None:
+        for dataset, place in slots.tolist():
+            for side in sides:
+                if dataset >= 0 and side != "text":
+                    self._samples[dataset].start(int(self._index[sides][dataset][place]), side)
 
     def _chunk(self, request: ChunkRequest) -> Chunk:
         rows = slice(request.first, request.first + len(request.slots))

@@ -1,0 +1,181 @@
+"""`BlockReader`: reads the tars of an object store in blocks, ahead of time, into the cache on the local disk.
+
+A request to an object store costs tens of milliseconds, whatever its size, and a connection has a limited bandwidth. So
+where the tars fit into the cache, they are read in blocks that hold many members, several at once. The processes of a
+machine share the blocks: each block is fetched by one of them.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import hashlib
+import os
+import queue
+import threading
+import time
+from collections.abc import Iterator, Mapping
+from typing import NamedTuple
+
+from vidal.errors import StorageError
+from vidal.reader.ranges import MemberReader, RangeCache
+
+BLOCK_BYTES = 4 << 20
+"""Takes 0.2 s on a connection of 20 MB/s, several times the latency of a store."""
+_THREADS = 8
+"""Requests of a process at once; `s3fs` has 10 connections."""
+_POLL_S = 0.01
+
+
+class Tar(NamedTuple):
+    """A tar as the manifest has it."""
+
+    size: int
+    """End of its last member."""
+    content: bytes
+    """Identifies its members."""
+
+
+class BlockReader(MemberReader):
+    """Reads ranges of some tars by blocks, and of others as `MemberReader` does."""
+
+    _tars: dict[str, Tar]
+    _is_off: bool
+    """Whether the cache cannot be written: blocks would be fetched again for each of their members."""
+    _threads: list[threading.Thread]
+    _started: set[tuple[str, int]]
+    _wanted: queue.SimpleQueue[tuple[str, int] | None]
+
+    def __init__(self, reader: MemberReader, tars: Mapping[str, Tar]) -> None:
+        self.__setstate__({**reader.__getstate__(), "_tars": dict(tars)})
+
+    def __getstate__(self) -> dict[str, object]:
+        return {**super().__getstate__(), "_tars": self._tars}
+
+    def read(self, tar: str, offset: int, size: int, content: bytes = b"") -> bytes:
+        if self._pid != os.getpid():
+            self._forget()
+        if tar not in self._tars or self._is_off or offset + size > self._tars[tar].size:
+            return super().read(tar, offset, size, content)
+        try:
+            return b"".join(
+                self._part(tar, block, max(offset - start, 0), min(offset + size - start, BLOCK_BYTES))
+                for block, start in _blocks(offset, size)
+            )
+        except StorageError:
+            store, name = self._remote(tar)
+            if store.size(name) >= self._tars[tar].size:
+                raise
+            # The tar was cut short: only the samples behind the cut are lost.
+            return super().read(tar, offset, size, content)
+
+    def start(self, tar: str, offset: int, size: int) -> None:
+        """Begin to read what `read` will be asked for; an error is left for `read` to meet."""
+        if self._pid != os.getpid():
+            self._forget()
+        if tar not in self._tars or self._is_off:
+            return
+        for block, _ in _blocks(offset, size):
+            if (tar, block) not in self._started:
+                self._started.add((tar, block))
+                self._wanted.put((tar, block))
+        while len(self._threads) < min(_THREADS, len(self._started)):
+            # A daemon, so that a process that ends does not wait for blocks that nobody needs any more.
+            thread = threading.Thread(target=_fetch_ahead, args=(self, self._wanted), daemon=True)
+            thread.start()
+            self._threads.append(thread)
+
+    def stop(self) -> None:
+        """Fetch nothing ahead any more."""
+        if self._pid == os.getpid():
+            with contextlib.suppress(queue.Empty):
+                while True:
+                    self._wanted.get_nowait()
+            for _ in self._threads:
+                self._wanted.put(None)
+            self._threads, self._started = [], set()
+
+    def _forget(self) -> None:
+        super()._forget()
+        self._is_off = False
+        self._threads, self._started = [], set()
+        self._wanted = queue.SimpleQueue()
+        self._claims = _Claims(self._cache)
+
+    def _part(self, tar: str, block: int, first: int, last: int) -> bytes:
+        key = self._key(tar, block)
+        while True:
+            data = self._cache.get_part(key, first, last - first)
+            if data is not None:
+                return data
+            with self._claims.claim(key) as is_mine:
+                if is_mine:
+                    # Another may have fetched it just before.
+                    data = self._cache.get_part(key, first, last - first)
+                    return self._fetch(tar, block, key)[first:last] if data is None else data
+            time.sleep(_POLL_S)
+
+    def _fetch(self, tar: str, block: int, key: str) -> bytes:
+        store, name = self._remote(tar)
+        start = block * BLOCK_BYTES
+        data = store.read_range(name, start, min(BLOCK_BYTES, self._tars[tar].size - start))
+        self._is_off |= not self._cache.put_pages(key, data)
+        return data
+
+    def fetch_ahead(self, tar: str, block: int) -> None:
+        key = self._key(tar, block)
+        with self._claims.claim(key) as is_mine, contextlib.suppress(OSError, StorageError):
+            if is_mine and not self._is_off and not self._cache.has(key):
+                self._fetch(tar, block, key)
+
+    def _key(self, tar: str, block: int) -> str:
+        return f"{self._storage.address}/{tar}/{BLOCK_BYTES}*{block}#{self._tars[tar].content.hex()}"
+
+
+def _fetch_ahead(reader: BlockReader, wanted: queue.SimpleQueue[tuple[str, int] | None]) -> None:
+    while (block := wanted.get()) is not None:
+        reader.fetch_ahead(*block)
+
+
+def _blocks(offset: int, size: int) -> Iterator[tuple[int, int]]:
+    """The number and the start of each block that a range touches."""
+    for block in range(offset // BLOCK_BYTES, -(-(offset + size) // BLOCK_BYTES)):
+        yield block, block * BLOCK_BYTES
+
+
+class _Claims:
+    """Which thread of which process is fetching a block; a process that dies gives up its claims."""
+
+    def __init__(self, cache: RangeCache) -> None:
+        self._cache = cache
+        self._own: set[str] = set()
+        self._lock = threading.Lock()
+        self._file: int | None = None
+
+    @contextlib.contextmanager
+    def claim(self, key: str) -> Iterator[bool]:
+        """Claim a block for the duration of the context; false if another has claimed it."""
+        with self._lock:
+            is_mine = key not in self._own and self._locked(key, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            if is_mine:
+                self._own.add(key)
+        try:
+            yield is_mine
+        finally:
+            if is_mine:
+                with self._lock:
+                    self._own.discard(key)
+                    self._locked(key, fcntl.LOCK_UN)
+
+    def _locked(self, key: str, how: int) -> bool:
+        """Lock or unlock one byte of a file, whose place stands for the block; processes exclude each other by it."""
+        try:
+            if self._file is None:
+                self._file = self._cache.open_lock()
+            fcntl.lockf(self._file, how, 1, int.from_bytes(hashlib.sha256(key.encode()).digest()[:7], "big"))
+        except BlockingIOError:
+            return False
+        except OSError:
+            # Without a lock a block may be fetched twice, which is no error.
+            return True
+        return True
