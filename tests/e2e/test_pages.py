@@ -65,6 +65,8 @@ PARSED_ONLY = {
     "vidal plan shorts.yaml --clips 10000000 --cluster 10xcpu16,2xgpu1",
     "vidal plan shorts.yaml --clips 10000000 --cluster cluster.yaml --json",
     ".venv/bin/vidal view data/sample",
+    "vidal add pipelines/select.yaml data/shorts --set decontaminate.captions=[msrvtt.txt]",
+    "vidal refilter data/shorts --set best_share.share=0.2",
     "vidal view data/sample",
     "vidal view data/sample --against data/sample@0",
     "vidal view s3://bucket/dataset@2 --port 8000 --no-browser",

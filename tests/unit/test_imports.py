@@ -71,9 +71,10 @@ MAY_IMPORT = {
     "models": ["errors", "extras", "work", "stage", "caption"],
     "crawl": ["errors", "process", "addresses", "clip", "stage", "media.child", "media.ffmpeg", "media.limits"],
     "sources": ["errors", "rows", "addresses", "listing", "licences", "clip", "record", "stage", "dataset", "crawl"],
+    "terms": ["errors", "caption.words", "sources.source"],
     "stages": [
         "errors", "rows", "extras", "work", "addresses", "licences", "clip", "record", "stage", "dataset", "media", "caption",
-        "models", "crawl",
+        "models", "crawl", "terms.benchmark", "terms.captions", "terms.wording",
     ],
     "flow": ["errors", "arrow_types", "clip", "record", "stage", "sources", "stages"],
     "recipe": [
@@ -93,7 +94,6 @@ MAY_IMPORT = {
         "errors", "settings", "modality", "dataset", "reader",
         "train.data", "train.evaluate.embeddings", "train.evaluate.metrics", "train.preprocessing", "train.towers",
     ],
-    "terms": ["errors", "caption.words", "sources.source"],
     "build": ["errors", "extras", "models.inventory", "dataset", "recipe", "engine", "report"],
     "estimate": [
         "errors", "settings", "stage", "dataset", "models.inventory", "recipe", "engine", "build",

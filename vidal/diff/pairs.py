@@ -26,7 +26,7 @@ from vidal.report.outcomes import uncommitted
 
 SIDES = ("before", "after")
 ABSENT, OPEN = "not a candidate", "not built yet"
-_MEMORY_LIMIT = "1GB"
+_MEMORY_LIMIT = "512MB"
 _OUTCOME = ("status", "stage", "reason")
 _READ = ("clip_id", "platform", "platform_id", "url", "source_sha256", *_OUTCOME)
 _KEYS = {

@@ -42,6 +42,10 @@ CATALOGUE: dict[str, str] = {
     "enhance_caption": "vidal.stages.text.enhance_caption:EnhanceCaption",
     "repeated_captions": "vidal.stages.repeated_captions:RepeatedCaptions",
     "text_match": "vidal.stages.text.text_match:TextMatch",
+    "embeddings": "vidal.stages.text.embeddings:Embeddings",
+    "decontaminate": "vidal.stages.decontaminate:Decontaminate",
+    "semantic_duplicates": "vidal.stages.semantic_duplicates:SemanticDuplicates",
+    "best_share": "vidal.stages.best_share:BestShare",
     "depth": "vidal.stages.modalities.depth:Depth",
     "infrared": "vidal.stages.modalities.infrared:Infrared",
 }

