@@ -14,12 +14,15 @@ from __future__ import annotations
 
 import itertools
 import json
+import resource
 import subprocess
 import sys
 import tempfile
 import time
+from functools import partial
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 from figures import log, options, show
 
@@ -89,11 +92,13 @@ def shape(folder: Path, clips: int) -> dict[str, Any]:
         (folder / "cluster.yaml").write_text(json.dumps(cluster))
         command = ["plan", folder / "recipe.yaml", "--clips", clips, "--cluster", folder / "cluster.yaml"]
         plans[name] = vidal(*command, "--profile", folder / "profile.json")
+    seconds_s, used = time.perf_counter() - started, resource.getrusage(resource.RUSAGE_CHILDREN)
+    cpu_s = used.ru_utime + used.ru_stime
     plan, built = plans["as_it_is"], plans["as_it_is"]["shape"]
     hours = built["wall_s"] / 3600
     ends = [0.0, *(hours * end for end in built["phase_ends"])]
     return {
-        "clips": clips, "seconds_to_plan_twice": time.perf_counter() - started,
+        "clips": clips, "s_of_a_plan": seconds_s / 2, "cpu_s_of_a_plan": cpu_s / 2,
         "hours": {name: value / 3600 for name, value in plan["wall_s"].items()},
         "hours_of_phases": [end - begin for begin, end in itertools.pairwise(ends)],
         "busy_in_its_phase": plan["busy"],
@@ -104,8 +109,28 @@ def shape(folder: Path, clips: int) -> dict[str, Any]:
         "tail_share": built["tail_share"], "cost": plan["cost"]["median"],
         "storage_tb": {name: size["median"] / 1e12 for name, size in plan["storage_bytes"].items()},
         "storage_price_per_month": plan["storage_price_per_month"],
-        "clips_per_s": built["clips_per_s"],
+        "clips_per_s": built["clips_per_s"], "hours_by_shards_of_an_execution": hours_by_execution(clips),
     }  # fmt: skip
+
+
+def hours_by_execution(clips: int) -> dict[str, float]:
+    """How long the same build takes by the shards that an execution on Ray has for each worker, but for 2,000."""
+    import numpy as np
+
+    from vidal.estimate import simulation
+    from vidal.estimate.cluster import Cluster
+    from vidal.estimate.profile import Profile
+    from vidal.estimate.work import work_of
+
+    profile, cluster = Profile.model_validate(synthetic_profile()), Cluster.model_validate(CLUSTER)
+    hours = {}
+    for rounds in (None, 4, 16, 64):
+        at_once = partial(lambda rounds, workers: max(2_000, workers * (rounds or 0)), rounds)
+        with mock.patch.object(simulation, "shards_per_execution", side_effect=at_once):
+            rng, machines = np.random.default_rng(0), cluster.machines()
+            built = simulation.simulate(work_of(profile, cluster), machines, clips, profile.shard_size, rng)
+        hours[f"{rounds} a worker" if rounds else "2,000"] = built.wall_s / 3600
+    return hours
 
 
 def draw(folder: Path, films: int) -> None:

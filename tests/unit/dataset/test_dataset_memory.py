@@ -50,7 +50,11 @@ def dataset_of(folder: Path, shards: int) -> Dataset:
 
 
 def as_a_source(dataset: Dataset) -> int:
-    return sum(batch.num_rows for batch in DatasetSource(dataset=dataset.address).candidates().to_batches())
+    before = pa.total_allocated_bytes()
+    candidates = DatasetSource(dataset=dataset.address).candidates()
+    # Those of Arrow, which tracemalloc does not see; of eight shards as one table 600,000.
+    assert pa.total_allocated_bytes() - before < 100_000
+    return sum(batch.num_rows for batch in candidates.to_batches())
 
 
 def refiltered(dataset: Dataset) -> int:
@@ -70,11 +74,9 @@ def test_four_times_as_many_clips_take_hardly_more_memory(
     for shards in (2, 8):
         dataset = dataset_of(tmp_path / str(shards), shards)
         of(dataset)
-        before = pa.total_allocated_bytes()
         tracemalloc.start()
         assert of(dataset) == SHARD * shards
         peaks.append(tracemalloc.get_traced_memory()[1])
         tracemalloc.stop()
-        assert pa.total_allocated_bytes() - before < 1_000_000
-    # Their verdicts as Python objects are 2 MB more.
+    # Their verdicts as Python objects are 3 MB more.
     assert np.diff(peaks)[0] < 500_000, peaks
