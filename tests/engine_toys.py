@@ -17,6 +17,7 @@ import soundfile
 from PIL import Image
 from pydantic import PrivateAttr
 
+from tests import toys
 from vidal.clip import Clip
 from vidal.errors import ClipError, NotNowError, StorageError
 from vidal.record import Column
@@ -50,6 +51,22 @@ class Paint(Stage):
             out = io.BytesIO()
             Image.fromarray(np.full((self.pixels, self.pixels, 3), shade, np.uint8)).save(out, "JPEG")
             clip.work.put(Member(layer="video", suffix=f"frame.{k}.jpg", data=out.getvalue(), time_s=time_s))
+
+
+class Show(Stage):
+    """Eight frames of a film; the last digit of the url says which film."""
+
+    writes = ("video", "duration_s", "frame_times")
+    layers = ("video",)
+
+    def process(self, clip: Clip) -> None:
+        film = toys.frames(int(clip.url.removesuffix(".mp4")[-1]))
+        clip.duration_s, clip.frame_times = 8.0, [k + 0.5 for k in range(len(film))]
+        clip.frame_height, clip.frame_width = film[0].shape[:2]
+        clip.work.put(Member(layer="video", suffix="mp4", data=clip.url.encode() * 50))
+        for k, frame in enumerate(film):
+            data = toys.encoded(frame)
+            clip.work.put(Member(layer="video", suffix=f"frame.{k}.jpg", data=data, time_s=clip.frame_times[k]))
 
 
 class Shade(Stage):

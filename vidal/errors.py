@@ -5,6 +5,7 @@ VidalError
 │   ├── RecipeError    a recipe or a setting is wrong
 │   ├── SourceError    the list, folder or dataset of candidates is wrong
 │   │   ├── CellError   one cell of a list cannot be read: it becomes a fault in the report (vidal.sources.cells)
+│   │   ├── NothingSelectedError  a condition selects no sample (vidal.reader.samples)
 │   │   └── NothingNewError  every candidate of the source is in the dataset already
 │   ├── BadRequestError  the viewer's server does not answer a request (vidal.view.server)
 │   └── OutputError    the output folder belongs to a different recipe or another run

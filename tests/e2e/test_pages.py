@@ -178,6 +178,7 @@ NEEDS = {
     "docs/export.md": "sample",
     "docs/manifest.md": "sample",
     "docs/reading.md": "sample",
+    "docs/removal.md": "revisions",
     "docs/revisions.md": "revisions",
     "docs/training.md": "training",
     "docs/tutorial.md": "tutorial",

@@ -94,6 +94,10 @@ MAY_IMPORT = {
         "errors", "settings", "modality", "dataset", "reader",
         "train.data", "train.evaluate.embeddings", "train.evaluate.metrics", "train.preprocessing", "train.towers",
     ],
+    "removal": [
+        "errors", "rows", "clip", "dataset", "export", "stages.duplicates", "retrieval.embeddings", "train.checkpoint",
+        "train.run_folder",
+    ],
     "build": ["errors", "extras", "models.inventory", "dataset", "recipe", "engine", "report"],
     "estimate": [
         "errors", "settings", "stage", "dataset", "models.inventory", "recipe", "engine", "build",
@@ -103,7 +107,8 @@ MAY_IMPORT = {
     "templates": ["errors"],
     "commands": [
         "errors", "extras", "settings", "record", "modality", "dataset", "reader", "export", "models", "stages", "recipe",
-        "engine", "report", "diff", "view", "train", "ablate", "retrieval", "terms", "build", "estimate", "doctor", "templates",
+        "engine", "report", "diff", "view", "train", "ablate", "retrieval", "removal", "terms", "build", "estimate", "doctor",
+        "templates",
     ],
     "__main__": ["commands"],
 }  # fmt: skip

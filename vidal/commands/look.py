@@ -172,25 +172,16 @@ def export(
 ) -> None:
     """Export a dataset to another format; repeating the command resumes an interrupted export."""
     from vidal.dataset.dataset import Dataset
-    from vidal.export import export as exports
-    from vidal.export.croissant import write_croissant
-    from vidal.export.licences import write_licences
-    from vidal.export.summary import write_summary
+    from vidal.export.formats import WRITERS
 
-    dataset = Dataset.open(directory)
-    if format is ExportFormat.joint:
-        show(exports.write_joint(dataset, out, where), as_json)
-    elif format is ExportFormat.open_clip:
-        show(exports.write_open_clip(dataset, out, where), as_json)
-    elif format is ExportFormat.vidal_json:
-        show(exports.write_vidal_json(dataset, Path(out), where), as_json)
-    elif format is ExportFormat.huggingface:
-        show(exports.write_hugging_face(dataset, out, where), as_json)
-    elif format is ExportFormat.croissant:
-        show(write_croissant(dataset, out, where), as_json)
-    else:
-        write = {ExportFormat.licences: write_licences, ExportFormat.training_summary: write_summary}[format]
-        show(write(dataset, out, where, exports.selected_clips(dataset, where)), as_json)
+    show(WRITERS[format](Dataset.open(directory), out, where), as_json)
+
+
+class Reposts(StrEnum):
+    """What becomes of clips that repeat a removed one."""
+
+    list = "list"
+    remove = "remove"
 
 
 @command()
@@ -199,18 +190,36 @@ def remove(
     ids: Annotated[
         Path, typer.Option("--ids", metavar="FILE", help="List of clip ids and URLs: text, csv, jsonl or parquet.")
     ],
+    also: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="PLACE",
+            help="Export, embeddings, or dataset of the same clips to remove them from, too; or "
+            "training run, whose checkpoints are named.",
+        ),
+    ] = None,
+    reposts: Annotated[
+        Reposts, typer.Option(help="Whether clips with the same file or frames are listed, or removed, too.")
+    ] = Reposts.list,
+    certificate: Annotated[
+        Path | None, typer.Option(metavar="FILE.json", help="Certificate to write, as JSON and as text beside it.")
+    ] = None,
+    requested_by: Annotated[str | None, typer.Option(metavar="NAME", help="Who asked, for the certificate.")] = None,
     allow_missing: Annotated[
         bool, typer.Option("--allow-missing", help="Exit with 0 even if the dataset lacks some of them.")
     ] = False,
     as_json: JsonOption = False,
 ) -> None:
-    """Remove clips from a dataset, rewriting only the shards that hold them, and verify the result."""
+    """Remove clips from a dataset and from what was made of it, and verify the result."""
     from vidal.dataset import removals
-    from vidal.dataset.remove import remove as remove_clips
+    from vidal.removal.follow import follow
 
-    result = remove_clips(directory, removals.load(ids))
+    result = follow(
+        directory, removals.load(ids), also=also or (), reposts=reposts.value, certificate=certificate,
+        requested_by=requested_by,
+    )  # fmt: skip
     show(result, as_json)
-    if result.remains or result.changed_files or (result.missing and not allow_missing):
+    if result.remains or (result.missing and not allow_missing):
         raise typer.Exit(1)
 
 

@@ -71,45 +71,56 @@ def remove(address: str, removals: Removals) -> Removed:
 
     Raises `OutputError` for an indexed dataset, or if another run is writing this one.
     """
-    # Revision 0, whichever is current: every revision shares tars with it, and all of them lose the clips.
-    dataset = Dataset.at(Dataset.open(address).storage)
-    dataset.own_tars("which vidal does not change; remove the clips from the tars and index them again")
-    result = Removed(dataset=address)
-    seen: Seen = {key: set() for key in KEYS}
+    dataset = changeable(address)
     # One lock for all parts: nobody may write between a removal and its proof.
     with Lock(dataset.storage):
-        parts = list(_parts(dataset))
-        traces = Traces.of(parts, removals)
-        traces.erase(parts)
-        # A list may name a clip's address twice, under another id.
-        everything = removals | Removals({"url": frozenset(traces.urls)})
-        for part in parts:
-            _remove_from(part, everything, traces.ids, result, seen)
-        # After all tars are rewritten, as a revision may share those of any earlier one.
-        for number in revisions.numbers(dataset.storage):
-            _update_members(revision_at(dataset.storage, number))
+        return remove_under_lock(dataset, removals)
+
+
+def changeable(address: str) -> Dataset:
+    """Return the dataset as it was built, whichever revision is current; raises `OutputError` for an indexed one."""
+    # Every revision shares tars with revision 0, and all of them lose the clips.
+    dataset = Dataset.at(Dataset.open(address).storage)
+    dataset.own_tars("which vidal does not change; remove the clips from the tars and index them again")
+    return dataset
+
+
+def remove_under_lock(dataset: Dataset, removals: Removals) -> Removed:
+    """Remove the clips on a list from a dataset that `changeable` gave; the caller holds its lock."""
+    result = Removed(dataset=dataset.storage.address)
+    seen: Seen = {key: set() for key in KEYS}
+    each = list(parts(dataset))
+    traces = Traces.of(each, removals)
+    traces.erase(each)
+    # A list may name a clip's address twice, under another id.
+    everything = removals | Removals({"url": frozenset(traces.urls)})
+    for part in each:
+        _remove_from(part, everything, traces.ids, result, seen)
+    # After all tars are rewritten, as a revision may share those of any earlier one.
+    for number in revisions.numbers(dataset.storage):
+        _update_members(revision_at(dataset.storage, number))
     result.missing = removals.missing(seen)
     result.clip_ids = sorted(set(result.clip_ids))
     return result
 
 
-def _parts(dataset: Dataset) -> Iterator[Dataset]:
+def parts(dataset: Dataset) -> Iterator[Dataset]:
     """Yield everything with rows of its own: the dataset, its phases, and each revision with its phases and growth."""
     yield dataset
     storage = dataset.own_storage
     for name in storage.names("phases"):
         yield Dataset.at(storage.child(f"phases/{name}"))
     if GROWN in storage.names("") and read_info(storage.child(GROWN)):
-        yield from _parts(Dataset.at(storage.child(GROWN)))
+        yield from parts(Dataset.at(storage.child(GROWN)))
     if dataset.folder:
         return
     numbers = revisions.numbers(storage)
     for number in numbers:
-        yield from _parts(revision_at(storage, number))
+        yield from parts(revision_at(storage, number))
     # Of a growth that was begun and died, the dataset within is all that there is yet.
     begun = storage.child(f"{revisions.folder_of(revisions.current(storage) + 1)}/{GROWN}")
     if revisions.current(storage) + 1 not in numbers and read_info(begun):
-        yield from _parts(Dataset.at(begun))
+        yield from parts(Dataset.at(begun))
 
 
 def _update_members(revision: Dataset) -> None:

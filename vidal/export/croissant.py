@@ -92,6 +92,17 @@ def metadata(dataset: Dataset, facts: Facts) -> dict[str, Any]:
     }
 
 
+def fingerprint_in(storage: Storage, name: str) -> str | None:
+    """Return the fingerprint of the dataset that a file of metadata describes; None for any other file."""
+    if not _is_croissant(storage, name):
+        return None
+    try:
+        made_by = json.loads(storage.read(name))["prov:wasGeneratedBy"]["prov:value"]
+    except (KeyError, TypeError):
+        return None
+    return str(made_by).removeprefix("recipe ")
+
+
 def _is_croissant(storage: Storage, name: str) -> bool:
     try:
         return VERSION.rpartition("/")[0] in json.dumps(json.loads(storage.read(name))["conformsTo"])

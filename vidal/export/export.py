@@ -23,7 +23,7 @@ from vidal.dataset.tars import TarWriter, member_order, suffix_of
 from vidal.errors import OutputError, SourceError
 from vidal.export import card, huggingface
 from vidal.export.record import NAME, Claim, ExportedShard, ExportRecord, source_of
-from vidal.reader.samples import Samples
+from vidal.reader.samples import NothingSelectedError, Samples
 from vidal.record import from_row, json_member
 
 Row = dict[str, Any]
@@ -93,8 +93,8 @@ def write_vidal_json(dataset: Dataset, out: Path, where: str | None = None) -> E
     """Write the texts of the kept clips under VIDAL-10M's keys as one object by clip id, with the record beside it."""
     if out.is_dir():
         raise OutputError(f"{out}: is a folder; --out must name a file for this format")
-    selected = selected_clips(dataset, where)
     storage, record_name = Storage(str(out.absolute().parent)), f"{out.stem}.{NAME}"
+    selected = selected_clips(dataset, where, may_be_none=storage.exists(record_name))
     existing = {name for name in (out.name, record_name) if storage.exists(name)}
     claim = Claim.make(dataset, storage, ExportRecord.of(dataset, "vidal-json", where), record_name, existing)
     shards: dict[str, ExportedShard] = {}
@@ -127,19 +127,31 @@ def vidal_annotation(row: Row) -> dict[str, Any]:
     }
 
 
-def selected_clips(dataset: Dataset, where: str | None) -> frozenset[str] | None:
-    """Return the ids of the kept clips that meet a condition; None, which selects all, if there is no condition."""
+def selected_clips(dataset: Dataset, where: str | None, *, may_be_none: bool = False) -> frozenset[str] | None:
+    """Return the ids of the kept clips that meet a condition; None, which selects all, if there is no condition.
+
+    Raises `SourceError` if there is no such clip, unless ``may_be_none``.
+    """
     if where is None:
         return None
-    samples = Samples.open(dataset.address, where=where)
+    # By its number: the address alone opens the current revision, also for the dataset as it was built.
+    try:
+        samples = Samples.open(f"{dataset.storage.address}@{dataset.number}", where=where)
+    except NothingSelectedError:
+        if may_be_none:
+            return frozenset()
+        raise
     return frozenset(samples.column("clip_id").to_pylist())
 
 
 def _write_shards(dataset: Dataset, out: str, where: str | None, format: _Format) -> Exported:
-    storage, selected, written = Storage(out), selected_clips(dataset, where), 0
-    committed = dataset.committed()
+    storage, committed, written = Storage(out), dataset.committed(), 0
+    # An export that is there may lose its last clip by a removal.
+    is_there = storage.exists(NAME)
+    selected = selected_clips(dataset, where, may_be_none=is_there)
     # Before the folder is claimed: an export of nothing must not keep others out of it.
-    if not any(format.takes(row) for shard in committed for row in _kept_rows(dataset, shard, selected)):
+    rows_of_all = (row for shard in committed for row in _kept_rows(dataset, shard, selected))
+    if not is_there and not any(map(format.takes, rows_of_all)):
         raise SourceError(f"{dataset.storage.address}: no clip to export: {format.why_left_out or 'none is kept'}")
     claim = Claim.make(dataset, storage, ExportRecord.of(dataset, format.name, where), NAME, storage.names(""))
     stems = {manifest.stem_of(shard) for shard in committed}

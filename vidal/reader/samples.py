@@ -43,6 +43,10 @@ _CONCURRENT_REQUESTS = 8
 """Manifests and sizes requested at once, as an object store has a high latency."""
 
 
+class NothingSelectedError(SourceError):
+    """A condition selects no sample."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Damage:
     """A shard that cannot be read completely."""
@@ -169,7 +173,8 @@ class Samples:
             table = flags.with_columns(table, self._dataset.storage)
         mask = matching(table, where)[self._numbers]
         if not mask.any():
-            raise SourceError(f"{self.address}: --where {' '.join(where.split())}: selects none of {len(self)} samples")
+            line = f"{self.address}: --where {' '.join(where.split())}: selects none of {len(self)} samples"
+            raise NothingSelectedError(line)
         return self._narrowed(self._numbers[mask])
 
     def row(self, i: int) -> dict[str, Any]:

@@ -1,14 +1,9 @@
-"""`vidal embed`: writes the embeddings of a dataset as Parquet, one file per shard.
-
-OUT/embeddings.json      encoder, dataset and preprocessing, which determine what an embedding can be compared with
-OUT/000007.parquet       clip_id, modality, embedding; broken samples are listed in the file's metadata
-"""
+"""`vidal embed`: writes the embeddings of a dataset as Parquet, one file per shard (`vidal.retrieval.embeddings`)."""
 
 from __future__ import annotations
 
 import dataclasses
 import hashlib
-import io
 import json
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
@@ -18,39 +13,19 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import torch
-from pydantic import BaseModel, ValidationError
 
 import vidal
 from vidal.dataset import manifest
 from vidal.dataset.storage import Storage
 from vidal.errors import OutputError, SourceError
 from vidal.reader.samples import Samples
+from vidal.retrieval.embeddings import NAME, PREFIX, EmbeddingsInfo, broken_in, read_info, write
 from vidal.train.data.rows import Broken
 from vidal.train.evaluate.embeddings import Embedded, embed_samples
 from vidal.train.evaluate.metrics import normalised
 from vidal.train.preprocessing import described, preprocessing_identity, transforms_for
 from vidal.train.towers.encoder import Encoder
 from vidal.train.towers.load import load_encoder
-
-NAME = "embeddings.json"
-_PREFIX = "vidal."
-
-
-class EmbeddingsInfo(BaseModel):
-    """The content of ``embeddings.json``."""
-
-    checkpoint: str
-    identity: str
-    """Hash of the encoder's weights."""
-    data: str
-    where: str | None
-    fingerprint: str
-    """Fingerprint of the dataset."""
-    modalities: list[str]
-    transforms: dict[str, dict[str, Any]]
-    preprocessing: str
-    """Identity of ``transforms``, which is also in the metadata of each Parquet file."""
-    is_normalised: bool = True
 
 
 @dataclass(slots=True, kw_only=True)
@@ -102,8 +77,7 @@ def embed(
         # A file is written whole or not at all, so one that is there is complete.
         if storage.exists(name):
             result.shards_there += 1
-            metadata = pq.read_schema(pa.BufferReader(storage.read(name))).metadata or {}
-            result.broken += [Broken(**one) for one in json.loads(metadata.get(f"{_PREFIX}broken".encode(), b"[]"))]
+            result.broken += [Broken(**one) for one in broken_in(pq.read_schema(pa.BufferReader(storage.read(name))))]
             continue
         numbers = np.flatnonzero(shards == shard).tolist()
         tables, broken = [], []
@@ -112,21 +86,11 @@ def embed(
             tables.append(_table(samples, modality, embedded))
             broken += embedded.broken
         table = pa.concat_tables(tables)
-        storage.write(name, _parquet(table, info, broken))
+        write(storage, name, _described(table, info, broken))
         result.rows += table.num_rows
         result.shards += 1
         result.broken += broken
     return result
-
-
-def read_info(storage: Storage) -> EmbeddingsInfo:
-    """Read ``embeddings.json``; raises `SourceError` if there are no embeddings."""
-    try:
-        return EmbeddingsInfo.model_validate_json(storage.read(NAME))
-    except FileNotFoundError:
-        raise SourceError(f"{storage.address}: no embeddings there (no {NAME}); `vidal embed` makes them") from None
-    except ValidationError as error:
-        raise SourceError(f"{storage.address}/{NAME}: not of embeddings ({error.error_count()} errors)") from None
 
 
 def identity(encoder: Encoder) -> str:
@@ -163,13 +127,10 @@ def _table(samples: Samples, modality: str, embedded: Embedded) -> pa.Table:
     })  # fmt: skip
 
 
-def _parquet(table: pa.Table, info: EmbeddingsInfo, broken: Sequence[Broken]) -> bytes:
+def _described(table: pa.Table, info: EmbeddingsInfo, broken: Sequence[Broken]) -> pa.Table:
     entries = {
         "identity": info.identity, "preprocessing": info.preprocessing, "checkpoint": info.checkpoint,
         "data": info.data, "is_normalised": "true",
         "broken": json.dumps([dataclasses.asdict(b) for b in broken]),
     }  # fmt: skip
-    sink = io.BytesIO()
-    metadata = {f"{_PREFIX}{key}": value for key, value in entries.items()}
-    pq.write_table(table.replace_schema_metadata(metadata), sink, compression="zstd")
-    return sink.getvalue()
+    return table.replace_schema_metadata({f"{PREFIX}{key}": value for key, value in entries.items()})

@@ -24,7 +24,8 @@ from vidal.modality.audio import AUDIO
 from vidal.modality.image import ImageTransform
 from vidal.modality.modality import Transform
 from vidal.modality.video import VIDEO
-from vidal.retrieval.embed import identity, read_info
+from vidal.retrieval.embed import identity
+from vidal.retrieval.embeddings import read_info
 from vidal.settings import differences
 from vidal.train.evaluate.metrics import Floats, normalised
 from vidal.train.preprocessing import described, preprocessing_identity, transforms_for

@@ -152,7 +152,7 @@ class Checkpoints:
                 shutil.rmtree(temporary, ignore_errors=True)
         self._sweep()
         # Later ones are damaged, or the run would have resumed from them: they must not displace intact ones.
-        written = [other for other in self._steps() if other <= step]
+        written = [other for other in self.steps() if other <= step]
         best = self.best()
         for old in written[: -self._keep_last]:
             is_best = best is not None and old == best[0]
@@ -207,11 +207,11 @@ class Checkpoints:
             return self.latest()
         best = self.best()
         step = best[0] if name == "best" and best is not None else int(name) if name.isdecimal() else -1
-        return self._checkpoint(step) if step in self._steps() and self._damage(step) is None else None
+        return self._checkpoint(step) if step in self.steps() and self._damage(step) is None else None
 
     def latest(self) -> Checkpoint | None:
         """Return the newest checkpoint that is undamaged; None if there is none."""
-        for step in reversed(self._steps()):
+        for step in reversed(self.steps()):
             found = self._checkpoint(step)
             damage = self._damage(step)
             if damage is None:
@@ -223,7 +223,7 @@ class Checkpoints:
     def set_aside(self, step: int) -> list[str]:
         """Rename the checkpoints of ``step`` or more steps, so that no run resumes from them; return their names."""
         self._ask_fence()
-        steps = [other for other in self._steps() if other >= step]
+        steps = [other for other in self.steps() if other >= step]
         for name in map(_name, steps):
             aside = f"{name}{_ASIDE}"
             if self._storage.is_local:
@@ -242,7 +242,7 @@ class Checkpoints:
     def _checkpoint(self, step: int) -> Checkpoint:
         return Checkpoint(storage=self._storage.child(_name(step)), step=step)
 
-    def _steps(self) -> list[int]:
+    def steps(self) -> list[int]:
         """The steps of all checkpoints, sorted as numbers: from a million on, names have more digits."""
         steps = sorted(int(name) for name in self._storage.names("") if name.isdecimal())
         return [step for step in steps if self._storage.is_local or not self._is_torn(step)]
