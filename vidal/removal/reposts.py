@@ -100,10 +100,8 @@ def _by_fingerprint(datasets: Sequence[Dataset], clip_ids: Collection[str]) -> l
 
     names = [name for name in columns if name != "reason"]
     everything = Stream(pa.schema([schema().field(name) for name in names]), row_count, rows)
-    found = [
-        (*likeness, likeness[2] != "audio" or rule.audio == "reject")
-        for likeness in rule.likenesses(everything, clip_ids)
-    ]
+    likenesses = rule.likenesses(everything, clip_ids)
+    found = [(*likeness, likeness[2] != "audio" or rule.audio == "reject") for likeness in likenesses]
     return sorted(found, key=lambda one: (_KINDS.index(one[2]), one[3], one[1]))
 
 

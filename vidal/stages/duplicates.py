@@ -112,18 +112,17 @@ class Duplicates(Decision):
     def likenesses(self, rows: TableLike, of: Collection[str]) -> Iterator[tuple[str, str, str, float]]:
         """Yield a clip of ``of``, another one that is like it, the kind and the distance, for every such pair of rows.
 
-        All pairs are compared, so ``of`` has few clips. The same audio is a likeness whatever `audio` says but ``off``.
+        All pairs are compared, so ``of`` has few clips. Audio alone is a likeness unless `audio` is ``off``.
         """
         clips = _Clips([rows], self)
-        everyone = np.arange(len(clips.files))
-        names = clips.names(everyone)
+        names = clips.names(everyone := np.arange(len(clips.files)))
         is_named = pc.is_in(names, pa.array(sorted(of))).to_numpy(zero_copy_only=False)
         for clip in np.flatnonzero(is_named):
             pairs = everyone[~is_named], np.full(np.count_nonzero(~is_named), clip)
             kinds = self._match(clips, pairs, by_audio=True)
-            near = np.flatnonzero(kinds != _NOTHING)
-            distances, _, _ = self._numbers(clips, _where(near, pairs), kinds[near], ())
-            for other, kind, distance in zip(pairs[0][near], kinds[near], distances, strict=True):
+            pairs, kinds = _where(kinds != _NOTHING, pairs), kinds[kinds != _NOTHING]
+            distances, _, _ = self._numbers(clips, pairs, kinds, ())
+            for other, kind, distance in zip(pairs[0], kinds, distances, strict=True):
                 yield names[clip].as_py(), names[other].as_py(), _KINDS[kind], distance
 
     def _match(self, clips: _Clips, pairs: Pairs, *, by_audio: bool = False) -> Kinds:
