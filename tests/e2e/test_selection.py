@@ -50,7 +50,7 @@ def built(folder: Path, name: str, titles: dict[str, str]) -> Path:
 
 def ran(*words: str | Path) -> str:
     # Ray's processes outlive a command of this process.
-    done = (vidal if "ray" in words else command)(*words)
+    done = vidal(*words, timeout=600) if "ray" in words else command(*words)
     assert done.returncode == 0, done.stderr
     return done.stdout
 
