@@ -14,7 +14,7 @@ from vidal.dataset.dataset import Dataset
 from vidal.dataset.verify import verify
 
 DIVIDE: list[Any] = ["fetch", "probe", {"segments": {"max_s": 3, "min_s": 1}}, "keep_source"]
-BUILD: list[Any] = ["fetch", "cut", "probe", {"too_short": {"min_s": 0.5}}, {"media": {"frames": 2, "short_side": 64}}]
+BUILD: list[Any] = ["fetch", "cut_segment", "probe", {"too_short": {"min_s": 0.5}}, {"media": {"frames": 2, "short_side": 64}}]
 
 
 @pytest.fixture(scope="module")
@@ -78,8 +78,8 @@ def test_segments_are_cut_to_the_same_bytes_again(divided: Path, built: Path, tm
 @pytest.mark.parametrize(
     ("source", "stages", "line"),
     [
-        ("segments", ["fetch", "probe"], "this source needs the stage `cut`; add it behind `fetch`"),
-        ("dataset", BUILD, "cut reads `parent_id`, which nothing before it writes; no stage writes it"),
+        ("segments", ["fetch", "probe"], "this source needs the stage `cut_segment`; add it behind `fetch`"),
+        ("dataset", BUILD, "cut_segment reads `parent_id`, which nothing before it writes; no stage writes it"),
     ],
 )
 def test_a_recipe_that_would_not_cut_or_has_nothing_to_cut_is_refused(

@@ -15,7 +15,7 @@ CATALOGUE: dict[str, str] = {
     "keep_source": "vidal.stages.keep_source:KeepSource",
     "probe": "vidal.stages.probe:Probe",
     "segments": "vidal.stages.segments:Segments",
-    "cut": "vidal.stages.cut:Cut",
+    "cut_segment": "vidal.stages.cut_segment:CutSegment",
     "media": "vidal.stages.media:Media",
     "too_short": "vidal.stages.filters.too_short:TooShort",
     "too_long": "vidal.stages.filters.too_long:TooLong",

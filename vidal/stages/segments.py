@@ -57,7 +57,7 @@ class Segments(Stage):
             list[float], "first frame of each scene but the first, in seconds after the first frame", "media"
         ),
     }
-    imports: ClassVar[tuple[str, ...]] = ("ffmpeg", "scenedetect")
+    imports: ClassVar[tuple[str, ...]] = ("ffmpeg", "huggingface_hub", "scenedetect")
     default_resources: ClassVar[Resources] = Resources(timeout_s=2000)
 
     max_s: float = Field(20.0, gt=0)

@@ -21,7 +21,7 @@ _OF_THE_WHOLE = ("media", "texts", "scores", "modalities", "fingerprints")
 """Groups of columns whose values are those of the whole clip, and none of a segment's."""
 
 
-class Cut(Stage):
+class CutSegment(Stage):
     """Cuts a segment, as ``source: {segments: DIR}`` gives it, out of its clip's file, before ``probe``.
 
     The video is copied where a key frame begins the segment and exactly its frames can be taken; elsewhere it is coded
@@ -53,7 +53,7 @@ class Cut(Stage):
     def process(self, clip: Clip) -> None:
         work, start_s, end_s = clip.work, clip["segment_start_s"], clip["segment_end_s"]
         if work.source_path is None or work.folder is None:
-            raise ValueError("cut needs the source file, which fetch provides")
+            raise ValueError("cut_segment needs the source file, which fetch provides")
         # Of the parent: the segment gets members of its own.
         work.members = []
         if start_s is None:
