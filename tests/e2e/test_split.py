@@ -14,7 +14,13 @@ from vidal.dataset.dataset import Dataset
 from vidal.dataset.verify import verify
 
 DIVIDE: list[Any] = ["fetch", "probe", {"segments": {"max_s": 3, "min_s": 1}}, "keep_source"]
-BUILD: list[Any] = ["fetch", "cut_segment", "probe", {"too_short": {"min_s": 0.5}}, {"media": {"frames": 2, "short_side": 64}}]
+BUILD: list[Any] = [
+    "fetch",
+    "cut_segment",
+    "probe",
+    {"too_short": {"min_s": 0.5}},
+    {"media": {"frames": 2, "short_side": 64}},
+]
 
 
 @pytest.fixture(scope="module")

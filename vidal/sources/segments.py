@@ -30,8 +30,8 @@ class SegmentsSource(DatasetSource):
     """``{segments: DIR}``: a candidate for each segment of the kept clips, ``CLIP-000``, with its parent and times.
 
     A clip that stays whole is a candidate of its own id, without a parent. The dataset has the layer ``source`` of the
-    stage ``keep_source``; a recipe cuts with the stage ``cut_segment``. Segments of a clip are one cluster, so that no split
-    has some of them on either side.
+    stage ``keep_source``; a recipe cuts with the stage ``cut_segment``. Segments of a clip are one cluster, so that no
+    split has some of them on either side.
     """
 
     needs_step: ClassVar[str | None] = "cut_segment"
