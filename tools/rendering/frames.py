@@ -17,6 +17,7 @@ import numpy.typing as npt
 from tools.rendering.scenes import Frame, render
 from tools.rendering.textures import Library, noise_library, package_library
 from tools.rendering.thermal import infrared, surface_class
+from tools.rendering.variety import varied
 
 CHUNK = 250
 SHAPES = ((160, 224), (192, 192), (224, 160), (160, 288))
@@ -49,9 +50,15 @@ def inverse_depth_rank(depth: npt.NDArray[np.float32]) -> Bytes:
 
 
 @cache
-def training_library(folder: Path) -> Library:
-    """The package images that training may see, and noise images so that plain renders are familiar too."""
-    return package_library(folder).part(held_out=False).joined(noise_library(0, photos=60, cutouts=150))
+def training_library(folder: Path, kind: Kind) -> Library:
+    """The package images that training may see, and noise images so that plain renders are familiar too.
+
+    The infrared network would learn so few people and skies by heart, so it sees changed copies as well.
+    """
+    seen = package_library(folder).part(held_out=False)
+    if kind == "depth":
+        return seen.joined(noise_library(0, photos=60, cutouts=150))
+    return varied(seen, 5).joined(noise_library(0, photos=120, cutouts=200))
 
 
 def held_out_library(folder: Path) -> Library:
@@ -76,7 +83,7 @@ def _chunk(folder: Path, kind: Kind, first: int) -> Chunk:
     if not path.exists():
         cv2.setNumThreads(1)
         hw = SHAPES[first // CHUNK % len(SHAPES)]
-        library = training_library(folder)
+        library = training_library(folder, kind)
         frames = [_rendered(kind, library, seed, hw) for seed in range(first, first + CHUNK)]
         rgb, target = (np.stack(column) for column in zip(*frames, strict=True))
         part = path.with_suffix(".part.npz")
