@@ -20,7 +20,7 @@ def read_yaml(path: Path, holds: str) -> dict[str, Any]:
         # A recipe may be a stranger's, and YAML's full loader makes any Python object that it names.
         raw = yaml.safe_load(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
-        raise RecipeError(f"{path}: no such recipe file") from None
+        raise RecipeError(f"{path}: no such file; it holds {holds}") from None
     except (OSError, UnicodeDecodeError) as error:
         raise RecipeError(f"{path}: cannot be read: {error}") from error
     except yaml.YAMLError as error:
@@ -37,11 +37,9 @@ def validate(kind: type[Model], raw: Any, place: str) -> Model:
     except ValidationError as error:
         # One line for a person: pydantic's own message is a page, with a link.
         first = error.errors()[0]
-        where = ".".join(str(part) for part in first["loc"])
+        where, message = ".".join(str(part) for part in first["loc"]), first["msg"].removeprefix("Value error, ")
         if not where:
-            problem = first["msg"].removeprefix("Value error, ")
-            if not isinstance(raw, dict):
-                problem = f"settings are `name: value`, not {raw!r}"
+            problem = message if isinstance(raw, dict) else f"settings are `name: value`, not {raw!r}"
             raise RecipeError(f"{place}: {problem}") from None
         if first["type"] == "extra_forbidden":
             known = [f.alias or name for name, f in kind.model_fields.items()]
@@ -50,7 +48,7 @@ def validate(kind: type[Model], raw: Any, place: str) -> Model:
         # A message may end up in a log: it never shows a secret.
         is_secret = first["loc"][0] in getattr(kind, "secrets", ())
         got = "" if is_secret else f" (got {first.get('input')!r})"
-        raise RecipeError(f"{place}.{where}: {first['msg']}{got}") from None
+        raise RecipeError(f"{place}.{where}: {message}{got}") from None
 
 
 def parse_override(text: str, example: str) -> tuple[str, Any]:

@@ -82,7 +82,7 @@ def no_dataset_json(folder: Path) -> Path:
 
 
 ERRORS: list[Case] = [
-    ("no recipe", build(lambda f: f / "no.yaml"), USER, "no.yaml: no such recipe file"),
+    ("no recipe", build(lambda f: f / "no.yaml"), USER, "no.yaml: no such file; it holds"),
     ("unknown setting", build(lambda f: recipe_over(f, {"list": "x.csv"}, [{PAINT: {"pixel": 3}}])), USER,
      "stages[0].tests.engine_toys:Paint: unknown setting `pixel`; it has"),
     ("bad override", build(toys, "--set", "shards.size=0"), USER, "shards.size: Input should be greater than or equal to 1"),

@@ -31,14 +31,14 @@ REJECTED = [
     ("", "a recipe is a mapping with `source` and `stages`"),
     ("- fetch", "a recipe is a mapping with `source` and `stages`"),
     ("source: {list: [", "not YAML: while parsing"),
-    ("stages: [fetch]", "`source` must have one of the keys list, folder, dataset, datasets, vidal_json"),
+    ("stages: [fetch]", "`source` must have one of the keys list, folder, dataset, datasets, segments, vidal_json"),
     (
         "source: a.csv\nstages: [fetch]",
-        "`source` must have one of the keys list, folder, dataset, datasets, vidal_json",
+        "`source` must have one of the keys list, folder, dataset, datasets, segments, vidal_json",
     ),
     (
         "source: {lst: a.csv}\nstages: [fetch]",
-        "`source` must have one of the keys list, folder, dataset, datasets, vidal_json",
+        "`source` must have one of the keys list, folder, dataset, datasets, segments, vidal_json",
     ),
     ("source: {list: a.csv, folder: b}\nstages: [fetch]", "`source` has both list and folder; keep one"),
     ("source: {list: a.csv, depth: 2}\nstages: [fetch]", "source: unknown setting `depth`; it has list"),
@@ -91,7 +91,7 @@ def test_a_bad_recipe_is_rejected_in_one_line_that_names_the_place(text: str, me
 
 
 def test_a_recipe_that_is_not_there_or_is_no_text_says_so(tmp_path: Path) -> None:
-    with pytest.raises(RecipeError, match=r"no\.yaml: no such recipe file"):
+    with pytest.raises(RecipeError, match=r"no\.yaml: no such file; it holds `source` and `stages`"):
         load(tmp_path / "no.yaml")
     (tmp_path / "binary.yaml").write_bytes(b"\xff\xfe\x00")
     with pytest.raises(RecipeError, match=r"binary\.yaml: cannot be read"):

@@ -133,7 +133,7 @@ def test_an_interval_holds_its_median_and_is_wide_where_clips_differ(clips: int)
         ("1xcpu0", "`1xcpu0` is no NxcpuC"),
         ("0xcpu4", "no machine with a `count` above 0"),
         ("1xcpu4,2xcpu4", "the same `kind`"),
-        ("absent.yaml", "absent.yaml: no such recipe file"),
+        ("absent.yaml", "absent.yaml: no such file; it holds"),
     ],
 )
 def test_a_cluster_that_is_none_is_told_in_one_line(spec: str, error: str) -> None:
