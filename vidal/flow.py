@@ -39,10 +39,11 @@ def check_flow(source: Source, steps: Sequence[Step], place: str) -> None:
         if isinstance(step, Stage) and on_gpu != (step.needs.gpus > 0):
             # Stages for a GPU run in other workers, which working state does not reach.
             on_gpu, available = not on_gpu, available - IN_WORKER
-        if any(name not in known for name in step.reads):
+        required = step.requires()
+        if any(name not in known for name in required):
             # Asked only here, because it reads the source.
             available |= source.own_columns()
-        missing = next((name for name in step.reads if name not in available), None)
+        missing = next((name for name in required if name not in available), None)
         if missing:
             of_recipe = (each.step_name() for each in steps if missing in _written(each))
             of_catalogue = (name for name in CATALOGUE if missing in step_class(name).writes)

@@ -126,6 +126,10 @@ class Step(BaseModel):
         """Return the name in a recipe: ``too_long`` for ``TooLong``."""
         return re.sub(r"(?<!^)(?=[A-Z])", "_", cls.__name__).lower()
 
+    def requires(self) -> tuple[str, ...]:
+        """Return which of ``reads`` must be there with the settings given; by default all."""
+        return self.reads
+
     def identity(self) -> dict[str, Any]:
         """Return what the output depends on: name, version, settings, models and declared columns, as JSON values."""
         identity = {
@@ -155,6 +159,8 @@ class Stage(Step):
     default_resources: ClassVar[Resources] = Resources()
     layers: ClassVar[tuple[str, ...]] = ()
     """Layers that the stage adds members to."""
+    keeps_thumbnail: ClassVar[bool] = True
+    """Whether a clip that it rejects has a thumbnail in its row."""
     resources: Resources | None = None
     """The recipe's overrides of `default_resources`."""
 

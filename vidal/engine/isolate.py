@@ -71,6 +71,10 @@ def _run_batch(stage: Stage, batch: Sequence[Clip]) -> None:
     for clip in batch:
         if not clip.is_open:
             clip.stage = stage.step_name()
+            if not stage.keeps_thumbnail:
+                # Before anything writes it: the thumbnail of a rejected clip is made of its frames.
+                clip.work.members = []
+                clip.work.forget_decoded()
 
 
 def _fail(clip: Clip, error: BaseException) -> None:

@@ -30,6 +30,7 @@ CATALOGUE: dict[str, str] = {
     "no_audio": "vidal.stages.filters.no_audio:NoAudio",
     "wrong_language": "vidal.stages.filters.wrong_language:WrongLanguage",
     "wrong_licence": "vidal.stages.filters.wrong_licence:WrongLicence",
+    "hash_list": "vidal.stages.hash_list:HashList",
     "not_admissible": "vidal.stages.filters.not_admissible:NotAdmissible",
     "fingerprints": "vidal.stages.fingerprints:Fingerprints",
     "duplicates": "vidal.stages.duplicates:Duplicates",
