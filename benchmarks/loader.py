@@ -14,6 +14,20 @@ members in random order; webdataset shuffles shards, reads tars from front to ba
 measured with ``select_files``, which lets it leave other members out as they stream by. The page cache is warm. All
 take turns, so that the machine's load hits them alike; ratios are computed within each turn, and medians are printed
 with their range.
+
+    python benchmarks/loader.py --store slow-s3 [--peer PYTHON]
+
+races vidal, webdataset and, with ``--peer``, litdata and mosaicml-streaming on an S3 server on loopback that takes 50
+ms a request, gives each connection 20 MB/s, and fails 5 % of all requests (`loader_store.py`). ``PYTHON`` is that of
+an environment of its own, made with
+
+    uv venv --python 3.11 DIR && uv pip install --python DIR/bin/python -r benchmarks/peers/loader.txt
+
+A clip is eight JPEG frames and a caption, 150 KB; each reader takes one of the frames at random and decodes and
+transforms it with vidal's functions, in two workers. vidal and webdataset read the same tars, litdata and streaming
+their own formats in chunks of 16 MB. Cold is an epoch without anything in a cache; warm is another with what that left.
+webdataset runs with `warn_and_continue`, and without a handler; its cold epoch streams, and a further one fills its
+cache. What the server counted, and what was lost or repeated of the epoch, stands beside the rates.
 """
 
 from __future__ import annotations
@@ -24,8 +38,9 @@ import json
 import tempfile
 import time
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
+from functools import partial
 from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
@@ -36,7 +51,9 @@ import pyarrow as pa
 import soundfile
 import torch
 import webdataset as wds
-from figures import options, show, spread
+from figures import log, options, show, spread
+from loader_slow import race, table
+from loader_store import Faults
 
 import vidal
 from vidal.clip import SCHEMA_VERSION
@@ -61,7 +78,9 @@ TRANSFORM = DepthTransform()
 BUFFER = 1000
 
 
-def write_set(out: Path, clips: int, shard_size: int, mp4_bytes: int, workers: int) -> None:
+def write_set(
+    out: Path, clips: int, shard_size: int, mp4_bytes: int, workers: int, layers: Sequence[str] = LAYERS
+) -> None:
     """Clips whose images and audio have the sizes of the sample dataset's; what they show does not matter."""
     storage = Storage(str(out))
     out.mkdir(parents=True)
@@ -69,32 +88,33 @@ def write_set(out: Path, clips: int, shard_size: int, mp4_bytes: int, workers: i
     plans.write(storage, planning.make(pa.Table.from_pylist(rows), shard_size=shard_size, seed=0), shard_size)
     shards = plans.Plan(storage).shard_count
     write_info(storage, DatasetInfo(
-        name="loader", schema_version=SCHEMA_VERSION, fingerprint="0", layers=LAYERS, candidates=clips, shards=shards,
-        recipe={}, definition={}, created_by="benchmarks/loader.py",
+        name="loader", schema_version=SCHEMA_VERSION, fingerprint="0", layers=list(layers), candidates=clips,
+        shards=shards, recipe={}, definition={}, created_by="benchmarks/loader.py",
     ))  # fmt: skip
     with ProcessPoolExecutor(workers, mp_context=get_context("spawn")) as pool:
-        list(pool.map(_write_shard, [str(out)] * shards, range(shards), [mp4_bytes] * shards))
+        list(pool.map(partial(_write_shard, str(out), mp4_bytes=mp4_bytes, layers=list(layers)), range(shards)))
 
 
-def _write_shard(out: str, shard: int, mp4_bytes: int) -> None:
+def _write_shard(out: str, shard: int, mp4_bytes: int, layers: list[str]) -> None:
     cv2.setNumThreads(1)
     storage = Storage(out)
     plan, rng, times = plans.Plan(storage), np.random.default_rng(shard), [k + 0.5 for k in range(FRAMES)]
     extra = plan.extra_schema()
-    with tempfile.TemporaryDirectory() as scratch, ShardWriter(storage, shard, LAYERS, Path(scratch), extra) as writer:
+    with tempfile.TemporaryDirectory() as scratch, ShardWriter(storage, shard, layers, Path(scratch), extra) as writer:
         for row in plan.rows(shard):
             clip = from_row(row)
             clip.status, clip.duration_s, clip.has_audio, clip.fingerprint = "kept", float(DURATION_S), True, "0"
             clip.frame_times, clip.frame_width, clip.frame_height = times, WIDTH, HEIGHT
             clip.caption, clip.caption_model = f"what clip {clip.clip_id} shows", "none"
-            for member in _members(rng, times, mp4_bytes):
+            for member in _members(rng, times, mp4_bytes, layers):
                 clip.work.put(member)
             writer.add(clip)
         writer.commit({"fingerprint": "0"})
 
 
-def _members(rng: np.random.Generator, times: list[float], mp4_bytes: int) -> Iterator[Member]:
-    yield Member(layer="video", suffix="mp4", data=rng.bytes(mp4_bytes))
+def _members(rng: np.random.Generator, times: list[float], mp4_bytes: int, layers: Sequence[str]) -> Iterator[Member]:
+    if mp4_bytes:
+        yield Member(layer="video", suffix="mp4", data=rng.bytes(mp4_bytes))
     coarse = rng.uniform(0, 1, (7, 4, 3)).astype(np.float32)
     smooth = cv2.resize(coarse, (WIDTH, HEIGHT), interpolation=cv2.INTER_CUBIC)
     grain = rng.normal(0, 0.002, (HEIGHT, WIDTH, 3)).astype(np.float32)
@@ -107,8 +127,11 @@ def _members(rng: np.random.Generator, times: list[float], mp4_bytes: int) -> It
             ("depth", f"depth.{k}.png", depth, [cv2.IMWRITE_PNG_COMPRESSION, 6]),
             ("infrared", f"infrared.{k}.jpg", (scene[..., 0].clip(0, 1) * 60).astype(np.uint8), []),
         ):
-            data = cv2.imencode(name[-4:], image, settings)[1].tobytes()
-            yield Member(layer=layer, suffix=name, data=data, time_s=time_s)
+            if layer in layers:
+                data = cv2.imencode(name[-4:], image, settings)[1].tobytes()
+                yield Member(layer=layer, suffix=name, data=data, time_s=time_s)
+    if "audio" not in layers:
+        return
     audio = io.BytesIO()
     # Loud enough that FLAC needs half of its bits.
     soundfile.write(audio, rng.normal(0, 0.01, DURATION_S * SAMPLE_RATE), SAMPLE_RATE, format="FLAC", subtype="PCM_16")
@@ -198,27 +221,59 @@ def measure(folder: Path, joint: Path, given: argparse.Namespace) -> dict[str, A
     }  # fmt: skip
 
 
+def local(scratch: Path, given: argparse.Namespace) -> int:
+    folder, joint = scratch / "set", scratch / "joint"
+    write_set(folder, given.clips, given.shard_size, given.mp4_kb * 1000, given.workers)
+    joint.mkdir()
+    write_joint(Dataset.open(str(folder)), str(joint))
+    figures = measure(folder, joint, given)
+    show(figures, as_json=given.json)
+    missed = [name for name, goal in GOALS.items() if figures[f"ours_against_{name}"]["median"] < goal]
+    return _verdict(missed, given)
+
+
+def slow(scratch: Path, given: argparse.Namespace) -> int:
+    write_set(scratch / "set", given.clips, given.shard_size, 0, given.workers, layers=["video"])
+    figures = race(scratch / "set", scratch, Faults(errors=given.errors), given)
+    if not given.json:
+        print(table(figures), end="\n\n")
+    runs = figures["runs"] if given.json else figures.pop("runs")
+    show(figures, as_json=given.json)
+    missed = []
+    for cache in ("cold", "warm"):
+        ours, rates = runs[f"vidal, {cache}"], {name: of["samples/s with start"] for name, of in runs.items()}
+        missed += [name for name, of in rates.items() if cache in name and of > ours["samples/s with start"]]
+        missed += [f"lost or repeated, {cache}"] if ours["lost"] or ours["repeated"] or ours["error"] else []
+    return _verdict(missed, given)
+
+
+def _verdict(missed: Sequence[str], given: argparse.Namespace) -> int:
+    if missed and not given.quick:
+        log(f"missed: {', '.join(missed)}")
+    return 1 if missed and not given.quick else 0
+
+
 def main() -> None:
     parser = options(__doc__)
-    parser.add_argument("--clips", type=int, default=512, help="a multiple of 64")
-    parser.add_argument("--epochs", type=int, default=2, help="in each turn")
-    parser.add_argument("--repeat", type=int, default=5, help="turns of each")
+    parser.add_argument("--store", choices=["local", "slow-s3"], default="local")
+    parser.add_argument("--clips", type=int, help="a multiple of 64")
+    parser.add_argument("--epochs", type=int, default=2, help="in each turn, on the local disk")
+    parser.add_argument("--repeat", type=int, help="turns of each")
     parser.add_argument("--workers", type=int, default=2)
     parser.add_argument("--batch", type=int, default=64)
     parser.add_argument("--mp4-kb", type=int, default=2000, help="of each clip; 377 is the sample dataset's mean")
+    parser.add_argument("--errors", type=float, default=0.05, help="share of the requests that the slow store fails")
+    parser.add_argument("--peer", metavar="PYTHON", help="Python of an environment with litdata and streaming")
     given = parser.parse_args()
+    is_local = given.store == "local"
+    given.clips, given.repeat = given.clips or (512 if is_local else 1024), given.repeat or (5 if is_local else 3)
+    given.shard_size = 64
     if given.quick:
         given.clips, given.epochs, given.repeat, given.batch, given.mp4_kb, given.workers = 8, 1, 1, 2, 10, 1
+        given.shard_size = 4
     warnings.filterwarnings("ignore", module="webdataset")
     with tempfile.TemporaryDirectory() as scratch:
-        folder, joint = Path(scratch, "set"), Path(scratch, "joint")
-        write_set(folder, given.clips, 4 if given.quick else 64, given.mp4_kb * 1000, given.workers)
-        joint.mkdir()
-        write_joint(Dataset.open(str(folder)), str(joint))
-        figures = measure(folder, joint, given)
-    show(figures, as_json=given.json)
-    missed = [name for name, goal in GOALS.items() if figures[f"ours_against_{name}"]["median"] < goal]
-    raise SystemExit(f"missed: {', '.join(missed)}" if missed and not given.quick else 0)
+        raise SystemExit((local if is_local else slow)(Path(scratch), given))
 
 
 if __name__ == "__main__":

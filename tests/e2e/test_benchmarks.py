@@ -21,6 +21,7 @@ SCRIPTS = sorted(
     for path in (ROOT / "benchmarks").glob("*.py")
     if "__main__" in path.read_text() and path.stem not in RUN_ELSEWHERE
 )
+COMMANDS = [*([path] for path in SCRIPTS), [ROOT / "benchmarks" / "loader.py", "--store", "slow-s3"]]
 
 
 def numbers(figures: Any) -> Iterator[float]:
@@ -32,9 +33,9 @@ def numbers(figures: Any) -> Iterator[float]:
         yield figures
 
 
-@pytest.mark.parametrize("script", SCRIPTS, ids=lambda path: path.stem)
-def test_a_benchmark_runs_at_toy_size_and_prints_its_figures(script: Path, tmp_path: Path) -> None:
-    command = [sys.executable, script, "--quick", "--json"]
+@pytest.mark.parametrize("command", COMMANDS, ids=lambda command: "-".join([command[0].stem, *command[2:]]))
+def test_a_benchmark_runs_at_toy_size_and_prints_its_figures(command: list[str | Path], tmp_path: Path) -> None:
+    command = [sys.executable, *command, "--quick", "--json"]
     done = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path, timeout=240)
     assert done.returncode == 0, done.stderr
     figures = json.loads(done.stdout)
