@@ -53,6 +53,8 @@ def write(out: Path, clips: int, seed: int = 0) -> None:
             "caption": [f"{n} {_SENTENCE} {n}" for n in numbers],
             "members": members.slice(0, len(numbers)),
         } | {name: random.random(len(numbers)) for name in _NUMBERS}
+        hashes = random.integers(1, 2**63, (len(numbers), 8)).astype(">u8")
+        columns["frame_hash"] = [frames.tobytes().hex() for frames in hashes]
         table = pa.table({
             field.name: pa.array(columns[field.name], field.type) if field.name in columns
             else pa.nulls(len(numbers), field.type)

@@ -69,6 +69,7 @@ PARSED_ONLY = {
     "vidal refilter data/shorts --set best_share.share=0.2",
     "vidal view data/sample",
     "vidal view data/sample --against data/sample@0",
+    "vidal view data/sample --embeddings data/embeddings",
     "vidal view s3://bucket/dataset@2 --port 8000 --no-browser",
 }
 """Those that `tests/unit/test_docs.py` reads and nothing here runs; their own tests do."""

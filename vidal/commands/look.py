@@ -97,6 +97,9 @@ def view(
     against: Annotated[
         str | None, typer.Option(metavar="DIR", help="Earlier dataset or revision to compare it with.")
     ] = None,
+    embeddings: Annotated[
+        str | None, typer.Option(metavar="FOLDER", help="Folder of `vidal embed`, to compare clips by.")
+    ] = None,
     port: Annotated[int, typer.Option(min=0, max=65535, help="Port to listen on; 0 for any free one.")] = 0,
     no_browser: Annotated[bool, typer.Option("--no-browser", help="Print the address only.")] = False,
     allow_module: AllowOption = None,
@@ -106,12 +109,14 @@ def view(
 
     from vidal import modality as modalities
     from vidal.dataset.dataset import Dataset
+    from vidal.dataset.storage import Storage
     from vidal.view.api import Api
     from vidal.view.server import Server, serve
 
     dataset = Dataset.open(directory)
     modalities.load_recorded(dataset.info.modalities, directory, dataset.info.layers)
-    server = Server(Api(dataset, Dataset.open(against) if against is not None else None), port)
+    other = Dataset.open(against) if against is not None else None
+    server = Server(Api(dataset, other, Storage(embeddings) if embeddings is not None else None), port)
     print(server.url, flush=True)
     if not no_browser:
         webbrowser.open(server.url)

@@ -37,16 +37,20 @@ def kept_clips(rows: TableLike, names: Sequence[str], place: str) -> tuple[pa.Ta
         kept = pa.Table.from_batches([batch]).filter(pc.equal(batch["status"], "kept"))
         # One part at a time: as lists of Arrow they take twice the memory.
         for name in names:
-            parts[name].append(_matrix(kept[name].combine_chunks(), place))
+            parts[name].append(matrix(kept[name].combine_chunks(), place))
         tables.append(kept.drop_columns(list(names)))
     return pa.concat_tables(tables), {name: _joined(of, place) for name, of in parts.items()}
 
 
-def _matrix(column: pa.Array, place: str) -> Matrix:
+def matrix(column: pa.Array, place: str) -> Matrix:
+    """Return the unit vectors of a column of lists (clips, dimensions), zeros where one is missing or empty.
+
+    Raises `SourceError` where they differ in length; ``place`` says of what.
+    """
     lengths = np.asarray(pc.fill_null(pc.list_value_length(column), 0), np.int64)
     width = int(lengths.max(initial=0))
     if not np.isin(lengths, (0, width)).all():
-        raise _mixed(place)
+        raise mixed_models(place)
     vectors = np.zeros((len(lengths), width), np.float32)
     if width:
         rows = np.asarray(column.flatten(), np.float32).reshape(-1, width)
@@ -58,12 +62,13 @@ def _matrix(column: pa.Array, place: str) -> Matrix:
 def _joined(parts: Sequence[Matrix], place: str) -> Matrix:
     width = max((part.shape[1] for part in parts), default=0)
     if any(part.shape[1] not in (0, width) for part in parts):
-        raise _mixed(place)
+        raise mixed_models(place)
     wide = [part if part.shape[1] else np.zeros((len(part), width), np.float32) for part in parts]
     return np.concatenate([np.empty((0, width), np.float32), *wide])
 
 
-def _mixed(place: str) -> SourceError:
+def mixed_models(place: str) -> SourceError:
+    """Return the error of embeddings that cannot be compared with each other."""
     return SourceError(f"{place}: the embeddings are of several models; make all of them anew with one")
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
@@ -14,12 +15,14 @@ from vidal import modality as modalities
 from vidal.clip import columns
 from vidal.dataset import flags
 from vidal.dataset.dataset import Dataset
+from vidal.dataset.storage import Storage
 from vidal.errors import SourceError
 from vidal.record import finite
 from vidal.report.funnel import Funnel
 from vidal.report.summary import as_json, stage_order
 from vidal.view import thresholds
 from vidal.view.against import Against
+from vidal.view.likeness import Likeness
 from vidal.view.members import ClipReader, media_type
 from vidal.view.queries import ManifestTable, Numbers, Query
 
@@ -72,18 +75,19 @@ class Parameters:
 class Api:
     """All that the server answers about one revision of a dataset."""
 
-    def __init__(self, dataset: Dataset, against: Dataset | None = None) -> None:
-        """Open a dataset, and compare it with an earlier one if one is given; raises `SourceError`."""
+    def __init__(self, dataset: Dataset, against: Dataset | None = None, embeddings: Storage | None = None) -> None:
+        """Open a dataset, compare it with an earlier one, and its clips by embeddings; raises `SourceError`."""
         self._dataset = dataset
         self._table = ManifestTable(dataset)
         self._against = Against(against, dataset, self._table) if against is not None else None
+        self._likeness = Likeness(self._table, embeddings)
         self._clips = ClipReader(dataset)
         self._flags = flags.FlagWriter(dataset.storage)
         self.answers: dict[str, Callable[[Parameters], Body]] = {
             "summary": self.summary, "columns": self.columns, "histogram": self.histogram, "count": self.count,
             "clips": self.clips, "clip": self.clip, "member": self.member, "preview": self.preview,
             "thumbnail": self.thumbnail, "peaks": self.peaks, "flags": self.flags, "recipe": self.recipe,
-            "diff": self.diff, "shifts": self.shifts, "texts": self.texts,
+            "diff": self.diff, "shifts": self.shifts, "texts": self.texts, "measures": self.measures, "map": self.map,
         }  # fmt: skip
 
     def summary(self, asked: Parameters) -> Body:
@@ -102,15 +106,15 @@ class Api:
         })  # fmt: skip
 
     def columns(self, asked: Parameters) -> Body:
-        """Return the columns with type, group and meaning, and which of them can be sorted by or have bounds."""
+        """Return the columns with type, group and meaning, and what each is good for."""
         known = {f.name: (f.metadata["group"], f.metadata["doc"]) for f in columns()}
         known |= {name: (column.group, column.doc) for name, column in self._dataset.info.columns.items()}
-        numeric = self._table.numeric()
+        numeric, categories = self._table.numeric(), self._table.categories()
         return Body.json([
             {
                 "name": f.name, "type": str(f.type), "group": known.get(f.name, ("source", ""))[0],
                 "doc": known.get(f.name, ("", ""))[1], "is_numeric": f.name in numeric,
-                "is_sortable": not pa.types.is_nested(f.type),
+                "is_sortable": not pa.types.is_nested(f.type), "is_category": f.name in categories,
             }
             for f in self._table.schema
         ])  # fmt: skip
@@ -120,13 +124,16 @@ class Api:
 
     def count(self, asked: Parameters) -> Body:
         """Return how many of the kept clips of a query pass all ``bound``s."""
-        is_all = self._query(asked) == Query() and not asked.text("move")
+        is_all = self._query(asked) == Query() and not asked.text("move") and not asked.text("box")
         among = None if is_all else self._selected(asked)
         return Body.json(thresholds.counts(self._table, _bounds(asked), among))
 
     def clips(self, asked: Parameters) -> Body:
-        """Return a page of clips of a query."""
+        """Return a page of clips of a query; with ``like`` those most like that clip come first."""
         query, numbers = self._query(asked), self._selected(asked)
+        likeness = None
+        if like := asked.text("like"):
+            numbers, likeness = self._likeness.nearest(self._likeness.measure(asked.text("by")), like, numbers)
         offset = asked.number("offset", 0, len(self._table))
         limit = asked.number("limit", 50, _MOST_LISTED)
         shown = numbers[offset : offset + limit].tolist()
@@ -136,7 +143,20 @@ class Api:
             {**row, "flags": _flags_of(row["clip_id"], flagged), "thumbnail": _link("thumbnail", row)}
             for row in self._table.rows(shown, names)
         ]
+        if likeness is not None:
+            of_page = likeness[offset : offset + limit].tolist()
+            rows = [{**row, "likeness": value} for row, value in zip(rows, of_page, strict=True)]
         return Body.json({"clips": len(numbers), "offset": offset, "rows": rows})
+
+    def measures(self, asked: Parameters) -> Body:
+        """Return what clips can be compared by, the best first."""
+        return Body.json([dataclasses.asdict(measure) for measure in self._likeness.measures()])
+
+    def map(self, asked: Parameters) -> Body:
+        """Return the clips as points, with the values of a category column."""
+        measure = self._likeness.measure(asked.text("by"))
+        drawn = self._likeness.drawn(measure, asked.text("colour", "status"))
+        return Body.json({"measure": dataclasses.asdict(measure), "rows": len(self._table), **drawn})
 
     def clip(self, asked: Parameters) -> Body:
         """Return all about one clip: columns, texts with their models, members down to the byte, flags."""
@@ -226,11 +246,14 @@ class Api:
         return self._against
 
     def _selected(self, asked: Parameters) -> Numbers:
-        """Return the numbers of the clips of a query and, if ``move`` is given, of that move alone."""
+        """Return the numbers of the clips of a query; of a ``move`` alone, and of a ``box`` of the map, if given."""
         numbers = self._table.select(self._query(asked))
-        if not asked.text("move"):
-            return numbers
-        return self._compared().of_move(asked.number("move", 0, 10**6), numbers)
+        if asked.text("move"):
+            numbers = self._compared().of_move(asked.number("move", 0, 10**6), numbers)
+        if box := asked.text("box"):
+            chart = self._likeness.chart(self._likeness.measure(asked.text("by")))
+            numbers = numbers[chart.inside(box)[numbers]]
+        return numbers
 
     def _query(self, asked: Parameters) -> Query:
         where = asked.text("where")

@@ -9,7 +9,7 @@ from __future__ import annotations
 import functools
 import operator
 import threading
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
@@ -152,6 +152,33 @@ class ManifestTable:
             raise SourceError(f"no column of numbers: {no_column(name, self.numeric())}")
         column = self._cursor().view("clips").project(duckdb.ColumnExpression(name)).fetchnumpy()[name]
         return np.ma.filled(np.ma.asarray(column).astype(np.float64), np.nan)
+
+    def categories(self) -> list[str]:
+        """Return the names of the columns with few distinct values."""
+        return [f.name for f in self.schema if pa.types.is_dictionary(f.type) or pa.types.is_boolean(f.type)]
+
+    def texts(self, name: str) -> npt.NDArray[np.object_]:
+        """Return the values of a column (n,) as objects, None where missing."""
+        column = self._cursor().view("clips").project(duckdb.ColumnExpression(name)).fetchnumpy()[name]
+        values = np.ma.getdata(column).astype(object)
+        values[np.ma.getmaskarray(column)] = None
+        return values
+
+    def has_any(self, name: str) -> bool:
+        """Return whether there is such a column, and any clip has it."""
+        if name not in self.schema.names:
+            return False
+        ((count,),) = self._cursor().sql(f"SELECT count({name}) FROM clips").fetchall()
+        return bool(count)
+
+    def batches(self, name: str) -> Iterator[pa.Array]:
+        """Yield a column part by part, in the order of the plan; a file without it has nulls."""
+        for path in self._files:
+            with pq.ParquetFile(path, page_checksum_verification=True) as file:
+                if name in file.schema_arrow.names:
+                    yield from (batch.column(0) for batch in file.iter_batches(columns=[name]))
+                else:
+                    yield pa.nulls(file.metadata.num_rows, pa.list_(pa.float64()))
 
     def _is_kept(self) -> npt.NDArray[np.bool_]:
         """Return a mask of the kept clips (n,)."""

@@ -211,7 +211,7 @@ def test_columns_are_told_with_their_meaning(client: Client, built: Path) -> Non
     assert set(told) == set(Dataset.open(str(built)).table(0).column_names)
     assert told["letters"] == {
         "name": "letters", "type": "int64", "group": "scores", "doc": "letters of the title", "is_numeric": True,
-        "is_sortable": True,
+        "is_sortable": True, "is_category": False,
     }  # fmt: skip
     assert not told["title"]["is_numeric"] and not told["members"]["is_sortable"]
 
@@ -270,6 +270,8 @@ BAD = {
     "a histogram of texts": ("histogram", {"column": "title"}, "no column of numbers"),
     "a bound that is none": ("count", {"bound": "letters<3 or 1=1"}, "write COLUMN<=NUMBER"),
     "a bound that is no number": ("count", {"bound": "letters<=1.2.3"}, "write COLUMN<=NUMBER"),
+    "a rectangle that is none": ("clips", {"box": "1,2,3", "by": "x"}, "nothing to compare clips by"),
+    "a clip like another": ("clips", {"like": "c001"}, "nothing to compare clips by: add the stage `fingerprints`"),
     "a bound on a text": ("count", {"bound": "title<=3"}, "no column of numbers"),
 }  # fmt: skip
 

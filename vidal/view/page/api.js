@@ -21,10 +21,16 @@ async function read(response) {
   return value;
 }
 
-let asked;
+const once = new Map();
 
-/** Return the columns of the dataset, which are asked for once. */
-export function columns() {
-  asked ??= ask("columns");
-  return asked;
+/** Return an answer that stays the same and is asked for once. */
+function askedOnce(answer) {
+  if (!once.has(answer)) once.set(answer, ask(answer));
+  return once.get(answer);
 }
+
+/** Return the columns of the dataset. */
+export const columns = () => askedOnce("columns");
+
+/** Return what clips can be compared by. */
+export const measures = () => askedOnce("measures");

@@ -1,15 +1,17 @@
-import { ask, columns } from "./api.js";
+import { ask, columns, measures } from "./api.js";
 import { at, element, folded, guarded, number, terms } from "./dom.js";
 import { flagForm } from "./flags.js";
 import { Player } from "./player.js";
-import { LIST, NO_CLIP, link, query, quoted, route } from "./route.js";
+import { ALL, LIST, NO_CLIP, link, query, quoted, route } from "./route.js";
 
 let player = null;
 
 /** Show the clip of the address; `isCurrent` tells whether it is still the one that is wanted. */
 export const showClip = guarded(async (isCurrent) => {
   const { clip: clipId, shard, place } = route();
-  const [clip, known, beside] = await Promise.all([ask("clip", { clip: clipId, shard }), columns(), neighbours(place)]);
+  const [clip, known, compared, beside] = await Promise.all([
+    ask("clip", { clip: clipId, shard }), columns(), measures(), neighbours(place),
+  ]);
   const opened = await openPlayer(clip);
   if (!isCurrent()) return;
   closeClip();
@@ -25,7 +27,7 @@ export const showClip = guarded(async (isCurrent) => {
     ),
     heading, outcome(row), player ? player.element : image(clip.thumbnail),
     row.caption ? element("p", { className: "caption" }, row.caption) : "",
-    element("div", { className: "columns" }, element("div", {}, texts(clip), similar(row)), flagForm(clip)),
+    element("div", { className: "columns" }, element("div", {}, texts(clip), similar(row, compared)), flagForm(clip)),
     folded("Numbers and other columns", true, values(row, known)),
     folded(`Members (${clip.members.length})`, false, members(clip.members)),
   );
@@ -102,9 +104,14 @@ function texts(clip) {
   }));
 }
 
-/** Return links to the near-duplicates of a clip. */
-function similar(row) {
+/** Return links to the near-duplicates of a clip, and to what is like it. */
+function similar(row, compared) {
   const links = element("p");
+  if (compared.length) {
+    const address = link({ ...LIST, ...ALL, where: "", like: row.clip_id });
+    const more = element("a", { href: address, id: "like", "aria-keyshortcuts": "~" }, "More like this");
+    links.append(more, ` (${by(compared)}) `);
+  }
   if (row.duplicate_of) {
     const original = link({ ...NO_CLIP, clip: row.duplicate_of });
     links.append("Repeats ", element("a", { href: original }, row.duplicate_of), `, by ${row.duplicate_kind}. `);
@@ -113,11 +120,16 @@ function similar(row) {
   return links;
 }
 
+/** What clips are compared by, in words. */
+function by(compared) {
+  return (compared.find(({ name }) => name === route().by) ?? compared[0]).text;
+}
+
 /** Add a link to the clips of a near-duplicate cluster, if there are several. */
 const addCluster = guarded(async (links, cluster) => {
   const where = `cluster = ${quoted(cluster)}`;
   const { clips } = await ask("clips", { where, limit: 0 });
-  const address = link({ ...LIST, search: "", move: "", offset: "", where });
+  const address = link({ ...LIST, ...ALL, where });
   if (clips > 1) links.append(element("a", { href: address, id: "cluster" }, `${number(clips)} near-duplicates, this clip included`));
 });
 

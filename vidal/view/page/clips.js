@@ -1,4 +1,4 @@
-import { ask, columns } from "./api.js";
+import { ask, columns, measures } from "./api.js";
 import { outcomeText } from "./clip.js";
 import { at, element, guarded, number } from "./dom.js";
 import { go, link, query, route } from "./route.js";
@@ -10,13 +10,14 @@ const TEXTS = ["title", "caption"];
 
 /** Show the page of clips of the address; `isCurrent` tells whether it is still the one that is wanted. */
 export const showClips = guarded(async (isCurrent) => {
-  const { offset: from = "0", layout = "grid", where = "", search = "", sort = "", order = "" } = route();
+  const { offset: from = "0", layout = "grid", where = "", search = "", sort = "", order = "", like = "" } = route();
   const offset = Number(from);
   [at("where").value, at("search").value, at("descending").checked] = [where, search, order === "desc"];
   await sortable();
   at("sort").value = sort;
   for (const button of at("layouts").children) button.setAttribute("aria-pressed", button.value === layout);
-  const more = [...boundColumns(), sort].filter(Boolean);
+  const more = [...boundColumns(), sort, like && "likeness"].filter(Boolean);
+  markLike(like);
   const page = await ask("clips", { ...query(), offset, limit: PAGE, column: more });
   if (!isCurrent()) return;
   const show = layout === "table" ? table : grid;
@@ -27,6 +28,23 @@ export const showClips = guarded(async (isCurrent) => {
     at(id).disabled = !isThere;
     at(id).onclick = () => go({ offset: Math.max(0, start) || "" });
   }
+});
+
+/** Say above the list which clip the others are like, by what, and offer to compare by something else. */
+const markLike = guarded(async (like) => {
+  const { by } = route();
+  at("alike").hidden = !like;
+  if (!like) return;
+  const compared = await measures();
+  const measure = compared.find(({ name }) => name === by) ?? compared[0];
+  const options = compared.map(({ name, text }) => element("option", { value: name }, text));
+  const choice = element("select", { "aria-label": "compared by" }, ...options);
+  choice.value = measure?.name;
+  // A rectangle of one map means nothing on another.
+  choice.onchange = () => go({ by: choice.value, box: "", offset: "" });
+  const all = element("button", { type: "button", onclick: () => go({ like: "", offset: "" }) }, "All clips");
+  const example = element("a", { href: link({ clip: like, shard: "", place: "" }) }, like);
+  at("alike").replaceChildren("Like ", example, ", nearest first, by ", choice, ` (${measure?.unit ?? ""}) `, all);
 });
 
 async function sortable() {

@@ -1,6 +1,6 @@
 import { ask } from "./api.js";
 import { at, element, guarded, number } from "./dom.js";
-import { LIST, go, link, route } from "./route.js";
+import { ALL, LIST, go, link, route } from "./route.js";
 
 const PAGE = 20;
 let asked;
@@ -39,7 +39,7 @@ function moves(all) {
     const label = element("span", {}, element("strong", {}, KINDS[move.kind]), ` ${move.before_text} → ${move.after_text}`);
     const bar = element("button", { type: "button", className: "bar", value: move.move }, filled, label, element("span", { className: "count" }, number(move.clips)));
     // A clip that is no candidate here has no row to show.
-    if (move.listed) bar.onclick = () => go({ ...LIST, move: move.move, where: "", search: "", offset: "" });
+    if (move.listed) bar.onclick = () => go({ ...LIST, ...ALL, move: move.move, where: "" });
     else bar.disabled = true;
     return move.listed ? bar : element("div", {}, bar, element("p", { className: "soft" }, ids(move)));
   });

@@ -33,14 +33,14 @@ function bar({ text, clips, where, status }, most) {
   filled.style.width = `${(100 * clips) / most}%`;
   const count = element("span", { className: "count" }, number(clips));
   const button = element("button", { type: "button", className: "bar", value: where, title: status }, filled, text, count);
-  button.onclick = () => go({ where, move: "", offset: "" });
+  button.onclick = () => go({ where, move: "", like: "", box: "", offset: "" });
   return button;
 }
 
 /** Mark the bar whose clips are listed. */
 export function markFunnel() {
-  const { where = "", move } = route();
+  const { where = "", move, like, box } = route();
   for (const button of at("funnel").querySelectorAll("button")) {
-    button.setAttribute("aria-pressed", move === undefined && button.value === where);
+    button.setAttribute("aria-pressed", !move && !like && !box && button.value === where);
   }
 }

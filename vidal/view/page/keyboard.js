@@ -43,7 +43,7 @@ const DIFF_KEYS = {
 const CLIP_KEYS = {
   j: () => at("next")?.click(), k: () => at("previous")?.click(), Escape: () => go(NO_CLIP),
   ArrowRight: () => seek(SEEK_S), ArrowLeft: () => seek(-SEEK_S), " ": () => currentPlayer()?.toggle(),
-  f: () => flagButtons()[0]?.focus(),
+  f: () => flagButtons()[0]?.focus(), "~": () => at("like")?.click(),
   ...Object.fromEntries([1, 2, 3, 4].map((digit) => [digit, () => flagButtons()[digit - 1]?.click()])),
 };
 

@@ -4,6 +4,7 @@ import { markMove, showDiff } from "./diff.js";
 import { at, guarded, say } from "./dom.js";
 import { markFunnel, showFunnel } from "./funnel.js";
 import { listenToKeys } from "./keyboard.js";
+import { listenToMap, markBox, showMap } from "./map.js";
 import { LIST, go, route } from "./route.js";
 import { count, showThresholds } from "./thresholds.js";
 
@@ -29,7 +30,7 @@ async function show() {
   document.title = "vidal view";
   if (diff) return showDiff(isCurrent);
   markFunnel();
-  await Promise.all([showClips(isCurrent), count(), markMove()]);
+  await Promise.all([showClips(isCurrent), count(), markMove(), markBox(), showMap(isCurrent)]);
   if (opened && isCurrent()) focusOn(opened);
   opened = null;
 }
@@ -60,6 +61,7 @@ for (const button of document.querySelectorAll("button.copy")) {
 for (const section of document.querySelectorAll("aside details")) section.open = innerWidth >= WIDE_PX;
 addEventListener("hashchange", show);
 listenToKeys();
+listenToMap();
 show();
 showFunnel();
 showThresholds();

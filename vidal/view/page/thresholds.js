@@ -115,9 +115,9 @@ class Card {
 
 /** Show how many clips all sliders keep together, and what applies them elsewhere. */
 export const count = latest(guarded(async () => {
-  const { where, search, move } = query();
+  const { where, search, move, by, box } = query();
   const bound = [...cards.values()].flatMap((card) => card.bounds);
-  const [counted, recipe] = await Promise.all([ask("count", { where, search, move, bound }), ask("recipe", { bound })]);
+  const [counted, recipe] = await Promise.all([ask("count", { where, search, move, by, box, bound }), ask("recipe", { bound })]);
   at("kept").textContent = `${number(counted.clips)} of ${number(counted.kept)} kept clips pass`;
   for (const card of cards.values()) card.show(counted.kept, counted.each);
   at("applied").hidden = !bound.length;
