@@ -40,6 +40,9 @@ column.dispatchEvent(new Event("change"));
 """
 
 
+_MAP_IS_THERE = "document.querySelector('#map-canvas[data-drawn]')"
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Shot:
     """One screenshot: what is opened, and what is done and waited for before it is taken."""
@@ -69,6 +72,10 @@ SHOTS = (
             ),
             ("!document.getElementById('applied').hidden", ""),
         ),
+    ),
+    Shot(
+        name="viewer-map", route="map=1&box=0,-9,9,9", width=1280, height=900, scheme="light",
+        steps=((f"{_LIST_IS_THERE} && {_MAP_IS_THERE}", "document.getElementById('map').scrollIntoView()"),),
     ),
     Shot(
         name="viewer-phone", route="clip=bunny-flower&place=1", width=360, height=740, scheme="dark",

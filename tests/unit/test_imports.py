@@ -87,12 +87,15 @@ MAY_IMPORT = {
     ],
     "report": ["errors", "clip", "record", "modality", "dataset", "crawl.platforms"],
     "diff": ["settings", "clip", "dataset", "report"],
-    "view": ["errors", "clip", "record", "stage", "modality", "dataset", "reader", "stages", "report", "diff"],
     "train": ["errors", "settings", "modality", "dataset", "reader", "models.locate"],
     "ablate": ["errors", "settings", "dataset", "reader", "train"],
     "retrieval": [
         "errors", "settings", "modality", "dataset", "reader",
         "train.data", "train.evaluate.embeddings", "train.evaluate.metrics", "train.preprocessing", "train.towers",
+    ],
+    "view": [
+        "errors", "clip", "record", "stage", "modality", "dataset", "reader", "stages", "report", "diff",
+        "retrieval.embeddings",
     ],
     "removal": [
         "errors", "rows", "clip", "dataset", "export", "stages.duplicates", "retrieval.embeddings", "train.checkpoint",
