@@ -108,6 +108,19 @@ def test_ids_that_look_like_numbers_are_text(name: str, content: bytes, tmp_path
     assert {clip for clip, row in rows(tmp_path / "out").items() if row["status"] == "kept"} == {"7", "1000"}
 
 
+@pytest.mark.parametrize("does_rewrite", [True, False])
+def test_what_is_left_of_a_clip_is_not_what_is_like_its_id(
+    does_rewrite: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "l.csv").write_text("clip_id,url,title\n007,1.mp4,at 7.5 metres\n7,2.mp4,x\n")
+    run(recipes.check({"source": {"list": str(tmp_path / "l.csv")}, "stages": [PAINT]}, "r"), tmp_path / "out",
+        InProcessEngine())  # fmt: skip
+    if not does_rewrite:
+        monkeypatch.setattr("vidal.dataset.remove._rewrite", lambda dataset, shard, ids: None)
+    result = remove(str(tmp_path / "out"), Removals({"clip_id": frozenset(["7"])}))
+    assert (result.clip_ids, result.is_proven, bool(result.remains)) == (["7"], does_rewrite, not does_rewrite)
+
+
 def test_numbers_of_a_parquet_list_name_ids(tmp_path: Path) -> None:
     pq.write_table(pa.table({"platform_id": [7, None], "clip_id": [None, 8.0]}), tmp_path / "l.parquet")
     assert removals.load(tmp_path / "l.parquet").values == {"clip_id": {"8"}, "platform_id": {"7"}}
