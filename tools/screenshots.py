@@ -74,7 +74,7 @@ SHOTS = (
         ),
     ),
     Shot(
-        name="viewer-map", route="map=1&box=0,-9,9,9", width=1280, height=900, scheme="light",
+        name="viewer-map", route="map=1&box=-1.3,0,0.9,1.8", width=1280, height=900, scheme="light",
         steps=((f"{_LIST_IS_THERE} && {_MAP_IS_THERE}", "document.getElementById('map').scrollIntoView()"),),
     ),
     Shot(
