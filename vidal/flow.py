@@ -52,9 +52,30 @@ def check_flow(source: Source, steps: Sequence[Step], place: str) -> None:
             if missing in IN_WORKER:
                 hint += ", with no global decision and no stage for a GPU between the two"
             raise RecipeError(f"{named[step.step_name()]} reads `{missing}`, which nothing before it writes; {hint}")
+        if isinstance(step, Stage) and step.rewrites:
+            _check_hides(step, source, steps[:number], named)
         if isinstance(step, Decision):
             available -= IN_WORKER
         available |= _written(step)
+
+
+def _check_hides(step: Stage, source: Source, earlier: Sequence[Step], named: Mapping[str, str]) -> None:
+    """Raise `RecipeError` if what a stage hides in its layers is stored elsewhere by then."""
+    at, layer = named[step.step_name()], step.rewrites[0]
+    # It takes the source's own file out by itself, and audio shows nothing.
+    plain = {*step.rewrites, "audio", "source"}
+    for other in source.layers():
+        if other not in plain:
+            raise RecipeError(f"{at} hides what the source's layer `{other}` shows; start from what has no such layer")
+    is_stored = layer in source.layers()
+    for other_step in earlier:
+        name = other_step.step_name()
+        if isinstance(other_step, Stage):
+            if made := [other for other in other_step.layers if other not in plain]:
+                raise RecipeError(f"{at} hides what `{made[0]}` shows by then; put `{name}` behind it")
+            is_stored |= layer in other_step.layers
+        elif is_stored:
+            raise RecipeError(f"{at} hides what `{name}` stores `{layer}` for; put `{name}` behind it")
 
 
 def _written(step: Step) -> set[str]:

@@ -159,6 +159,8 @@ class Stage(Step):
     default_resources: ClassVar[Resources] = Resources()
     layers: ClassVar[tuple[str, ...]] = ()
     """Layers that the stage adds members to."""
+    rewrites: ClassVar[tuple[str, ...]] = ()
+    """Layers whose members the stage replaces, to hide something in them: what shows them must be made after it."""
     keeps_thumbnail: ClassVar[bool] = True
     """Whether a clip that it rejects has a thumbnail in its row."""
     resources: Resources | None = None

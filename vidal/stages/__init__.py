@@ -17,6 +17,7 @@ CATALOGUE: dict[str, str] = {
     "segments": "vidal.stages.segments:Segments",
     "cut_segment": "vidal.stages.cut_segment:CutSegment",
     "media": "vidal.stages.media:Media",
+    "blur_faces": "vidal.stages.blur_faces:BlurFaces",
     "too_short": "vidal.stages.filters.too_short:TooShort",
     "too_long": "vidal.stages.filters.too_long:TooLong",
     "too_small": "vidal.stages.filters.too_small:TooSmall",

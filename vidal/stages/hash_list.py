@@ -15,7 +15,6 @@ from pydantic import Field, PrivateAttr, field_validator
 from vidal.clip import Clip
 from vidal.errors import SourceError
 from vidal.stage import Stage
-from vidal.stages.near_duplicates import parse_hashes
 
 _HASH = re.compile(r"[0-9a-fA-F]{64}|[0-9a-fA-F]{16}")
 _BLOCK = 1 << 14
@@ -122,7 +121,7 @@ class HashLists:
 
     def nearest(self, frame_hash: str) -> tuple[int, int, str] | None:
         """Return the fewest bits between a frame and a listed hash, the frame's number and the list and line."""
-        own = parse_hashes([frame_hash])[0][0]
+        own = np.frombuffer(bytes.fromhex(frame_hash), ">u8").astype(np.uint64)
         numbers = np.flatnonzero(own)
         best: tuple[int, int, int] | None = None
         for begin in range(0, len(self.frames), _BLOCK) if len(numbers) else ():
