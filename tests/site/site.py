@@ -54,7 +54,7 @@ class Site:
             "clip": self._clip, "fault": self._fault, "v": self._numbered, "page": self._page, "hls": self._hls,
             "changing": self._changing, "hops": self._hops, "disallowed": self._clip, "named": self._named,
             "to": self._to, "chunked": self._chunked, "without-length": self._without_length, "echo": self._echo,
-            "gzip": self._gzip, "members": self._members,
+            "gzip": self._gzip, "members": self._members, "half-of": self._half_of,
             "dash": self._dash, "reserved": self._clip, "cookie": self._cookie, "deflate": self._deflate,
             "text": self._text, "image": self._image, "once": self._once,
         }  # fmt: skip
@@ -270,6 +270,11 @@ class Site:
             self._clip(exchange, rest.removeprefix("busy/"))
         else:
             exchange.send(401, "<p>Please log in</p>")
+
+    def _half_of(self, exchange: Exchange, rest: str) -> None:
+        """``/half-of/NAME.ENDING``: half a file of that format, as if that were all of it."""
+        data = media.sound(self._cache, 1, rest.rpartition(".")[2]).read_bytes()
+        exchange.send(200, data[: len(data) // 2], "video/webm")
 
     def _gzip(self, exchange: Exchange, rest: str) -> None:
         """Compressed, as several members and with zeros behind."""

@@ -16,6 +16,7 @@ from urllib.parse import urlsplit
 import urllib3
 import yt_dlp
 import yt_dlp.extractor
+from urllib3.exceptions import DecodeError
 from yt_dlp.networking._urllib import UrllibRH
 from yt_dlp.networking.common import Request, Response
 from yt_dlp.networking.exceptions import HTTPError
@@ -24,7 +25,7 @@ from yt_dlp.networking.impersonate import ImpersonateTarget
 from vidal.crawl import guard, javascript
 from vidal.crawl.ask import Ask
 from vidal.crawl.cookies import read_cookies
-from vidal.crawl.http import Client, Visit
+from vidal.crawl.http import Client, Visit, is_compressed_and_cut
 from vidal.crawl.opt_out import check_headers, check_page
 from vidal.crawl.reasons import FetchError, chain
 from vidal.crawl.settings import WebSettings
@@ -70,8 +71,6 @@ class Downloader(yt_dlp.YoutubeDL):  # type: ignore[misc]
         """``media`` while a file or its segments are downloaded."""
         self.refusal_text = ""
         """The text of the last page with status 401 or 403."""
-        self.without_length: set[str] = set()
-        """URLs whose responses had no Content-Length."""
         # Extractors are added below: by itself yt-dlp would add all of its own, the generic one included.
         super().__init__(_parameters(ask, log, self._on_progress), auto_init=False)
         for extractor in OWN_EXTRACTORS:
@@ -112,8 +111,13 @@ class Downloader(yt_dlp.YoutubeDL):  # type: ignore[misc]
         self.client.before_request(urlsplit(url).hostname or "", self.kind)
 
     def after_hop(self, status: int, headers: urllib3.HTTPHeaderDict) -> None:
-        """Tell of a response, and see whether the owner of the page opts out in its headers."""
+        """Tell of a response, and see whether it states one length, and whether the page's owner opts out in it."""
         self.client.answered(status)
+        lengths = {length.strip() for length in (headers.get("Content-Length") or "").split(",")}
+        # Beside Transfer-Encoding no length counts; else yt-dlp would take the first for the whole.
+        if len(lengths) > 1 and "Transfer-Encoding" not in headers:
+            detail = f"several values of Content-Length: {', '.join(sorted(lengths))[:100]}"
+            raise FetchError("server_error", detail, status=status)
         if self.is_generic:
             check_headers(headers, self.ask.settings)
 
@@ -135,8 +139,6 @@ class Downloader(yt_dlp.YoutubeDL):  # type: ignore[misc]
             if own := next((one for one in chain(error) if isinstance(one, FetchError)), None):
                 raise own from None
             raise
-        if not response.headers.get("Content-Length"):
-            self.without_length.add(url)
         response.read = functools.partial(self._read, response, response.read, bytearray())
         return response
 
@@ -186,14 +188,27 @@ class _EveryHop(urllib.request.BaseHandler):
         self._downloader.after_hop(response.status, headers)
         if "Content-Encoding" not in headers:
             return response
-        data = urllib3.HTTPResponse(response, headers, response.status, preload_content=False).read(_PAGE_BYTES + 1)
-        _check_size(data)
-        del response.headers["Content-Encoding"]
+        data = _decoded(urllib3.HTTPResponse(response, headers, response.status, preload_content=False))
+        # Those of the compressed body would make yt-dlp miss bytes, or find too many.
+        del response.headers["Content-Encoding"], response.headers["Content-Length"]
+        response.headers["Content-Length"] = str(len(data))
         plain: Any = urllib.response.addinfourl(io.BytesIO(data), response.headers, response.url, response.status)
         plain.msg = response.msg
         return plain
 
     https_request, https_response = http_request, http_response
+
+
+def _decoded(response: urllib3.HTTPResponse) -> bytes:
+    try:
+        data = response.read(_PAGE_BYTES + 1)
+    except DecodeError as error:
+        raise FetchError("truncated", f"the compressed body is damaged: {error}", status=response.status) from error
+    _check_size(data)
+    # The answers to HEAD and many redirects are called compressed, and are empty.
+    if data and is_compressed_and_cut(response):
+        raise FetchError("truncated", "the compressed body ends early", status=response.status)
+    return data
 
 
 def _read_at_most(read: Callable[..., bytes], size: int) -> bytes:

@@ -25,7 +25,7 @@ from urllib.parse import quote, unquote, urljoin, urlsplit
 import certifi
 import urllib3
 from urllib3.exceptions import DecodeError, HTTPError, InvalidHeader
-from urllib3.response import GzipDecoderState
+from urllib3.response import DeflateDecoder, GzipDecoder, GzipDecoderState
 
 from vidal.crawl import media_kind, opt_out
 from vidal.crawl import robots as robots_txt
@@ -326,7 +326,7 @@ class Visit:
                 yield chunk[: max_bytes - total]
                 return
             yield chunk
-        if _is_compressed_and_cut(response):
+        if is_compressed_and_cut(response):
             raise FetchError("truncated", "the compressed body ends early", status=page.status)
 
     def save(self, page: Page, name: str = FILE) -> Answer:
@@ -367,10 +367,10 @@ class Visit:
         raise FetchError("not_media", f"{kind} (stated as {stated})", status=page.status)
 
 
-def _is_compressed_and_cut(response: urllib3.BaseHTTPResponse) -> bool:
+def is_compressed_and_cut(response: urllib3.BaseHTTPResponse) -> bool:
     """Whether compressed data stopped before its own end, about which urllib3 is silent; zeros after it are none."""
     decoder = getattr(response, "_decoder", None)
-    if decoder is None:
+    if not isinstance(decoder, GzipDecoder | DeflateDecoder):
         return False
     return not decoder._obj.eof and getattr(decoder, "_state", None) != GzipDecoderState.SWALLOW_DATA
 

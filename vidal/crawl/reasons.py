@@ -168,7 +168,7 @@ _WORDS: tuple[tuple[str, str], ...] = (
     ("gone", r"(?:has|link is|rights) expired|there is no archive|replay is disabled"),
     ("redirect_loop", r"redirect loop|infinite loop|too many redirects|http error 30\d"),
     ("too_large", r"larger than max.?filesize|file is larger|file too large"),
-    ("truncated", r"content too short|downloaded \d+ bytes, expected \d+|bytes read, \d+ more expected"),
+    ("truncated", r"content too short|downloaded \d+ bytes, expected \d+|\d+ bytes read\b"),
     ("truncated", r"incomplete ?read|did not get any data blocks|fragment \d+ not found"),
     ("server_error", r"http error 5\d\d|internal server error|bad gateway|service (?:temporarily )?unavailable"),
     ("server_error", r"maintenance is in progress|error on server-side"),

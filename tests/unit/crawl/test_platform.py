@@ -156,6 +156,16 @@ def test_video_and_audio_that_come_apart_are_merged_without_coding(
         ("/fault/html/x.mp4", "not_media"),
         ("/fault/truncated/x.mp4", "truncated"),
         ("/fault/truncated_without_length/x.mp4", "truncated"),
+        ("/fault/truncated_chunked/x.mp4", "truncated"),
+        ("/fault/half/x.mp4", "truncated"),
+        ("/half-of/film.mkv", "truncated"),
+        ("/half-of/film.webm", "truncated"),
+        ("/fault/junk/x.mp4", "truncated"),
+        ("/fault/gzip_cut/x.mp4", "truncated"),
+        ("/fault/gzip_cut_audio/x.mp3", "truncated"),
+        ("/fault/gzip_damaged/x.mp4", "truncated"),
+        ("/fault/two_lengths/x.mp4", "server_error"),
+        ("/members/bunny-wake.mp4", "login_required"),
         ("/fault/stall/x.mp4", "timeout"),
         ("/fault/drip/x.mp4", "timeout"),
         ("/fault/endless/x.mp4", "too_large"),
@@ -180,6 +190,17 @@ def test_faults_are_called_by_their_names(
     answer = ask(child, "media", site.url(path), tmp_path, wall_s=3 if "drip" in path else 10)
     assert answer.reason == reason, answer
     assert answer.retry_after_s == (1.0 if reason == "rate_limited" else None)
+
+
+@pytest.mark.parametrize("route", ["clip", "chunked", "without-length", "gzip", "deflate", "members"])
+def test_a_file_comes_whole_however_it_is_sent(
+    site: Site, child: FetchChild, samples: Path, tmp_path: Path, route: str
+) -> None:
+    cookies = tmp_path / "cookies.txt"
+    cookies.write_text("# Netscape HTTP Cookie File\n127.0.0.1\tFALSE\t/\tFALSE\t0\tsession\tany\n")
+    answer = ask(child, "media", site.url(f"/{route}/bunny-wake.mp4"), tmp_path, cookies=str(cookies))
+    assert (answer.reason, answer.file) == (None, "source"), answer
+    assert (tmp_path / "source").read_bytes() == (samples / "bunny-wake.mp4").read_bytes()
 
 
 def test_a_page_and_a_file_behind_a_cookie_are_found(site: Site, child: FetchChild, tmp_path: Path) -> None:
