@@ -35,6 +35,7 @@ SAYS = {
     "vidal train pipelines/train/sample.yaml --data data/sample --out runs/sample": "runs/sample: 12 steps",
     "vidal eval runs/sample --data data/sample --json": '"text_to_infrared"',
     "vidal embed data/sample --checkpoint runs/sample --out data/embeddings": "wrote ",
+    "vidal embed data/sample --checkpoint runs/sample --views mix --half --out data/teacher": "wrote ",
     'vidal search "a rabbit in the grass" --embeddings data/embeddings': "bunny-",
     "vidal export-encoder runs/sample --out encoders/sample": "wrote encoders/sample",
     'vidal index "shards/{000..099}.tar" --out data/foreign': "data/foreign: 100 samples in 100 tars",

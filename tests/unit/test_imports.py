@@ -98,7 +98,7 @@ MAY_IMPORT = {
         "retrieval.embeddings",
     ],
     "removal": [
-        "errors", "rows", "clip", "dataset", "export", "stages.duplicates", "retrieval.embeddings", "train.checkpoint",
+        "errors", "rows", "clip", "dataset", "reader.embeddings", "export", "stages.duplicates", "train.checkpoint",
         "train.run_folder",
     ],
     "build": ["errors", "extras", "models.inventory", "dataset", "recipe", "engine", "report"],
@@ -118,7 +118,7 @@ MAY_IMPORT = {
 
 TRAINER = [
     "checkpoint", "distributed", "full_state", "gradcache", "health", "loop", "loss", "material", "optim", "parallel",
-    "recipe", "run", "run_folder",
+    "recipe", "run", "run_folder", "teachers",
 ]  # fmt: skip
 
 

@@ -161,6 +161,11 @@ def embed(
     checkpoint: Annotated[str, typer.Option(metavar="C", help="Training run or encoder folder.")],
     out: Annotated[str, typer.Option(metavar="DIR", help="Folder to write embeddings to, one Parquet file per shard.")],
     where: WhereOption = None,
+    views: Annotated[
+        str | None,
+        typer.Option(metavar="VIEWS", help="Embed texts, too: caption, mix, or text views such as caption,raw."),
+    ] = None,
+    half: Annotated[bool, typer.Option("--half", help="Store float16 instead of float32.")] = False,
     workers: WorkersOption = 0,
     device: DeviceOption = "auto",
     allow_module: AllowOption = None,
@@ -168,8 +173,13 @@ def embed(
 ) -> None:
     """Write the embeddings of a dataset's clips for every modality of the encoder."""
     from vidal.retrieval.embed import embed as embed_dataset
+    from vidal.train.data.text_views import TextViews
 
-    show(embed_dataset(directory, checkpoint, out, where=where, workers=workers, device=device), as_json)
+    result = embed_dataset(
+        directory, checkpoint, out, where=where, views=TextViews.named(views) if views else None, half=half,
+        workers=workers, device=device,
+    )  # fmt: skip
+    show(result, as_json)
 
 
 @command()

@@ -26,7 +26,7 @@ from vidal.errors import SourceError
 from vidal.export import record
 from vidal.export.croissant import fingerprint_in
 from vidal.export.formats import WRITERS
-from vidal.retrieval import embeddings
+from vidal.reader import embeddings
 
 RUN_NAME = "run.json"
 

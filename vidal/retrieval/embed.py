@@ -1,4 +1,4 @@
-"""`vidal embed`: writes the embeddings of a dataset as Parquet, one file per shard (`vidal.retrieval.embeddings`)."""
+"""`vidal embed`: writes the embeddings of a dataset as Parquet, one file per shard (`vidal.reader.embeddings`)."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ import vidal
 from vidal.dataset import manifest
 from vidal.dataset.storage import Storage
 from vidal.errors import OutputError, SourceError
-from vidal.reader.samples import Samples
-from vidal.retrieval.embeddings import NAME, PREFIX, EmbeddingsInfo, broken_in, read_info, write
+from vidal.reader.embeddings import NAME, PREFIX, TEXT, EmbeddingsInfo, broken_in, read_info, text_key, write
 from vidal.train.data.rows import Broken
-from vidal.train.evaluate.embeddings import Embedded, embed_samples
-from vidal.train.evaluate.metrics import normalised
+from vidal.train.data.text_views import COLUMNS, TextViews
+from vidal.train.evaluate.embeddings import embed_samples, embed_texts
+from vidal.train.evaluate.metrics import Floats, normalised
 from vidal.train.preprocessing import described, preprocessing_identity, transforms_for
-from vidal.train.towers.encoder import Encoder
+from vidal.train.towers.encoder import Encoder, pairs_of
 from vidal.train.towers.load import load_encoder
 
 
@@ -51,10 +51,12 @@ class EmbedResult:
 
 
 def embed(
-    address: str, checkpoint: str, out: str, *, where: str | None = None, workers: int = 0, device: str = "auto"
-) -> EmbedResult:
-    """Embed every modality that encoder and dataset share; existing shards are skipped.
+    address: str, checkpoint: str, out: str, *, where: str | None = None, views: TextViews | None = None,
+    half: bool = False, workers: int = 0, device: str = "auto",
+) -> EmbedResult:  # fmt: skip
+    """Embed every modality that encoder and dataset share, and all texts of ``views``; existing shards are skipped.
 
+    ``half`` stores float16: half the bytes, with three digits.
     Raises `SourceError` if they share none, and `OutputError` if ``out`` has other embeddings.
     """
     encoder, storage = load_encoder(checkpoint), Storage(out)
@@ -67,6 +69,8 @@ def embed(
         checkpoint=str(checkpoint), identity=identity(encoder), data=str(address), where=where,
         fingerprint=samples.fingerprint, modalities=list(transforms),
         transforms=(prepared := described(transforms)), preprocessing=preprocessing_identity(prepared),
+        is_half=half, views=sorted(views.weights) if views is not None else [],
+        logit_scale={"-".join(pair): encoder.pair_scale(pair).item() for pair in pairs_of(encoder.logit_scale)},
     )  # fmt: skip
     _claim(storage, info)
     encoder.to("cuda" if device == "auto" and torch.cuda.is_available() else "cpu" if device == "auto" else device)
@@ -83,8 +87,15 @@ def embed(
         tables, broken = [], []
         for modality, transform in transforms.items():
             embedded = embed_samples([encoder], samples, numbers, modality, transform, workers=workers)
-            tables.append(_table(samples, modality, embedded))
+            ids = [samples.clip_id(int(n)) for n in embedded.numbers]
+            tables.append(_table(ids, modality, embedded.rows[0], info))
             broken += embedded.broken
+        if views is not None:
+            of_clips = [(samples.clip_id(n), text) for n in numbers for text in views.every(samples.part(n, COLUMNS))]
+            found = embed_texts(encoder.encode_texts, [text for _, text in of_clips])
+            if of_clips:
+                clip_ids, texts = zip(*of_clips, strict=True)
+                tables.append(_table(clip_ids, TEXT, np.stack([found[text] for text in texts]), info, texts))
         table = pa.concat_tables(tables)
         write(storage, name, _described(table, info, broken))
         result.rows += table.num_rows
@@ -111,20 +122,25 @@ def _claim(storage: Storage, info: EmbeddingsInfo) -> None:
         return
     existing = read_info(storage)
     words = {"identity": "encoder", "fingerprint": "dataset", "where": "--where", "modalities": "choice of modalities",
-            "transforms": "preparation of the inputs"}  # fmt: skip
+            "transforms": "preparation of the inputs", "views": "choice of texts", "is_half": "precision"}  # fmt: skip
     changed = next((word for key, word in words.items() if getattr(existing, key) != getattr(info, key)), None)
     if changed:
         raise OutputError(f"{storage.address}: has embeddings of another {changed}; choose another --out")
 
 
-def _table(samples: Samples, modality: str, embedded: Embedded) -> pa.Table:
-    rows = normalised(embedded.rows[0])
-    kind = pa.list_(pa.float32(), rows.shape[1])
-    return pa.table({
-        "clip_id": pa.array([samples.clip_id(int(n)) for n in embedded.numbers], pa.string()),
+def _table(
+    clip_ids: Sequence[str], modality: str, rows: Floats, info: EmbeddingsInfo, texts: Sequence[str] | None = None
+) -> pa.Table:
+    values = normalised(rows).astype(np.float16 if info.is_half else np.float32)
+    kind = pa.list_(pa.from_numpy_dtype(values.dtype), rows.shape[1])
+    columns = {
+        "clip_id": pa.array(clip_ids, pa.string()),
         "modality": pa.array([modality] * len(rows), pa.string()),
-        "embedding": pa.FixedSizeListArray.from_arrays(pa.array(rows.ravel()), type=kind),
-    })  # fmt: skip
+        "embedding": pa.FixedSizeListArray.from_arrays(pa.array(values.ravel()), type=kind),
+    }
+    if info.views:
+        columns["text"] = pa.array([*map(text_key, texts)] if texts is not None else [None] * len(rows), pa.string())
+    return pa.table(columns)
 
 
 def _described(table: pa.Table, info: EmbeddingsInfo, broken: Sequence[Broken]) -> pa.Table:

@@ -24,8 +24,8 @@ from vidal.modality.audio import AUDIO
 from vidal.modality.image import ImageTransform
 from vidal.modality.modality import Transform
 from vidal.modality.video import VIDEO
+from vidal.reader.embeddings import TEXT, read_info
 from vidal.retrieval.embed import identity
-from vidal.retrieval.embeddings import read_info
 from vidal.settings import differences
 from vidal.train.evaluate.metrics import Floats, normalised
 from vidal.train.preprocessing import described, preprocessing_identity, transforms_for
@@ -123,7 +123,8 @@ def _hits(
         vectors = table.column("embedding").combine_chunks().flatten().to_numpy().reshape(len(kinds), len(wanted))
     except (pa.ArrowException, KeyError, ValueError) as error:
         raise SourceError(f"{place}: cannot be read as embeddings: {' '.join(str(error).split())[:120]}") from None
-    rows = np.flatnonzero(kinds == modality) if modality is not None else np.arange(len(kinds))
+    # Texts are there for training: a search is for clips.
+    rows = np.flatnonzero(kinds == modality if modality is not None else kinds != TEXT)
     scores = vectors[rows] @ wanted
     # A clip can have one hit per modality.
     # Stable, so that clips of equal score come in the same order each time.

@@ -28,6 +28,7 @@ from vidal.train.distributed import World, from_all
 from vidal.train.loss import PairTerms, contrastive_losses
 from vidal.train.optim import Optimisation
 from vidal.train.recipe import Pair, TrainRecipe
+from vidal.train.teachers import Teachers
 from vidal.train.texts import Texts
 from vidal.train.totals import StepTotals
 from vidal.train.towers.encoder import Encoder
@@ -84,12 +85,12 @@ class Trainer:
 
     def __init__(
         self, recipe: TrainRecipe, encoder: Encoder, towers: dict[str, nn.Module], optimisation: Optimisation,
-        texts: Texts, world: World, interrupted: threading.Event,
+        texts: Texts, world: World, interrupted: threading.Event, teachers: Teachers | None = None,
     ) -> None:  # fmt: skip
         self._recipe, self._encoder, self._towers = recipe, encoder, towers
         self._loss_weights = recipe.loss_weights()
         self._optimisation, self._texts, self._world = optimisation, texts, world
-        self._interrupted = interrupted
+        self._interrupted, self._teachers = interrupted, teachers
         # Temperatures belong to no tower, and each DDP averages the gradients of its tower alone.
         self._alone = [p for name, p in encoder.named_parameters() if name.startswith("logit_")]
 
@@ -142,6 +143,8 @@ class Trainer:
         """The weighted loss of each pair of the step (p,), detached."""
         sides = [self._side(name, batch) for name in batch.sides]
         weights = self._loss_weights[batch.sides]
+        taught = {pair: self._teachers.of(pair, batch) if self._teachers is not None else [] for pair in weights}
+        distil_weight = self._recipe.distil.weight if self._recipe.distil is not None else 0.0
 
         def losses(*embeddings: Tensor) -> Tensor:
             terms = [
@@ -149,6 +152,7 @@ class Trainer:
                     sides=(batch.sides.index(pair[0]), batch.sides.index(pair[1])),
                     logit_scale=self._encoder.pair_scale(pair), logit_bias=self._encoder.pair_bias(pair),
                     group=batch.group if "text" in pair else batch.clip_group,
+                    teachers=taught[pair], distil_weight=distil_weight,
                 )
                 for pair in weights
             ]  # fmt: skip

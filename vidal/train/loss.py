@@ -23,6 +23,8 @@ from vidal.train.distributed import gather_rows, position
 
 # With as many rows of the rank's own, 64 MiB of float32 logits at a time.
 _CHUNK_ROWS = 4096
+# Of a candidate that a teacher does not know. Scales are 100 at most, so that its probability is 0 in float32.
+_HIDDEN = -1e4
 
 
 class LossSettings(BaseModel):
@@ -51,6 +53,21 @@ class PairTerms:
     """Needed by the sigmoid loss."""
     group: Tensor | None = None
     """(b,) int64, equal for rows with equal contents."""
+    teachers: Sequence[Taught] = ()
+    """What teachers say of the same rows; without any, the loss is contrastive alone."""
+    distil_weight: float = 0.0
+    """Share w of the teachers: the loss is (1 - w) times the contrastive one plus w times the divergence from them."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Taught:
+    """A teacher's embeddings (b, d) of the rows of a pair, and the factor of their cosine similarities."""
+
+    image: Tensor
+    text: Tensor
+    known: Tensor
+    """(b,) bool, the rows that it has both embeddings of; the others are no part of its similarities."""
+    logit_scale: float
 
 
 def contrastive_losses(
@@ -58,16 +75,22 @@ def contrastive_losses(
 ) -> list[Tensor]:
     """Return the loss of ``settings.kind`` of each pair, a scalar, over the features (b, d) of several sides.
 
-    The features of a side are gathered once, however many pairs it is in. ``valid`` is (b,) bool.
+    The features of a side are gathered once, however many pairs it is in. ``valid`` is (b,) bool. With teachers, it is
+    mixed with the divergence from them, of which each is an equal part.
     """
     masks = settings.mask_duplicates
     rows = _gathered(features, valid, [(*pair.sides, pair.group if masks else None) for pair in pairs])
-    return [
+    losses = [
         of_pair.sigmoid(pair.logit_scale, pair.logit_bias)
         if settings.kind == "sigmoid"
         else of_pair.info_nce(pair.logit_scale, local=settings.local)
         for of_pair, pair in zip(rows, pairs, strict=True)
     ]
+    for number, (of_pair, pair) in enumerate(zip(rows, pairs, strict=True)):
+        if pair.teachers:
+            apart = torch.stack([of_pair.divergence(taught, pair.logit_scale) for taught in pair.teachers]).mean()
+            losses[number] = (1 - pair.distil_weight) * losses[number] + pair.distil_weight * apart
+    return losses
 
 
 def contrastive_loss(
@@ -170,6 +193,33 @@ class _Rows:
             for chunk in chunks
         ]
         return torch.stack(sums).sum() * self.ranks / self.count()
+
+    def divergence(self, taught: Taught, logit_scale: Tensor) -> Tensor:
+        """KL(teacher || student) of the softmax over candidates, the mean of both directions and all known rows.
+
+        Of the rank's own rows against all, as with ``local``. Duplicates are not masked: the teacher sees them.
+        """
+        known = self.valid & taught.known
+        own = [_normalised(side, known) for side in (taught.image, taught.text)]
+        # Without gradient, so in a collective of their own: only steps with a teacher have it.
+        all_known, *everyone = gather_rows(known, *own)
+        pairs = [
+            (self.image, self.all_text, own[0], everyone[1]),
+            (self.text, self.all_image, own[1], everyone[0]),
+        ]  # fmt: skip
+        total = self.image.new_zeros(())
+        for queries, candidates, taught_queries, taught_candidates in pairs:
+            # Not -inf: of a row without a candidate every log-probability is finite then, and its gradient 0.
+            student, teacher = (
+                logits.masked_fill(~all_known, _HIDDEN).log_softmax(dim=1)
+                for logits in (
+                    logit_scale * queries @ candidates.T,
+                    taught.logit_scale * taught_queries @ taught_candidates.T,
+                )
+            )
+            apart = F.kl_div(student, teacher, reduction="none", log_target=True).sum(dim=1)
+            total = total + torch.where(known, apart, torch.zeros_like(apart)).sum()
+        return total / 2 * self.ranks / all_known.sum().clamp(min=1)
 
     def count(self) -> Tensor:
         """The number of valid rows of all ranks, at least 1: the loss of a batch without one is 0, not NaN."""

@@ -75,6 +75,20 @@ class PairRecipe(Settings):
     """Initial temperature; by default 0.07 for info_nce, 0.1 (a scale of 10) for sigmoid."""
 
 
+class DistilSettings(Settings):
+    """Distillation from the stored embeddings of teachers."""
+
+    teachers: list[str] = Field(min_length=1)
+    """Output folders of `vidal embed --views`, of every dataset that is trained on; those of one encoder are one
+    teacher, and the divergences from several teachers are averaged."""
+    weight: float = Field(0.5, gt=0, le=1)
+    """Share w: the loss of a pair is (1 - w) times the contrastive one plus w times the divergence."""
+    temperature: float | None = Field(None, ge=0.001)
+    """Temperature of the teachers' similarities; by default the one that each teacher was trained to."""
+    instead: dict[str, str] = Field(default_factory=dict)
+    """Modality whose embedding a teacher gives instead of one that it has not: ``{depth: video}``."""
+
+
 class Data(Settings):
     """How the datasets are sampled and read."""
 
@@ -156,6 +170,8 @@ class TrainRecipe(Settings):
     clips that have all of their modalities, encodes each modality once and adds up the losses."""
     loss: LossSettings = LossSettings()
     """The contrastive loss."""
+    distil: DistilSettings | None = Field(None, exclude_if=lambda distil: distil is None)
+    """Distillation from the stored embeddings of teachers; null: none."""
     optimiser: OptimiserSettings = OptimiserSettings()
     """AdamW, its learning rate, clipping and averaging."""
     data: Data = Data()
@@ -220,6 +236,9 @@ class TrainRecipe(Settings):
             raise ValueError("give every pair a weight, or none")
         if any(weighted) and self.steps is None and self.pairs_per_step == "one":
             raise ValueError("weights of pairs need `steps`: with weights an epoch has no defined length")
+        strange = set(self.distil.instead) - set(self.towers) if self.distil is not None else set()
+        if strange:
+            raise ValueError(f"distil.instead: no tower `{min(strange)}`; towers has {', '.join(self.towers)}")
         if self.eval is not None and self.eval.data is None and not self.data.heldout:
             raise ValueError("`eval` needs clips that are not trained on: set `data.heldout`, or `eval.data`")
         # A wrong setting is refused here, not when the first sample is decoded.
@@ -259,7 +278,7 @@ class TrainRecipe(Settings):
 # does, and those that cure a divergence.
 FREE_ON_RESUME = {
     "checkpoints", "log", "data.workers", "data.stall_s", "data.cache_bytes", "name", "text.cache", "compile", "fsdp",
-    "eval.every_steps", "max_nan_steps", "max_broken_share",
+    "eval.every_steps", "max_nan_steps", "max_broken_share", "distil.teachers",
     "optimiser.lr", "optimiser.min_lr", "optimiser.warmup_steps", "optimiser.schedule", "optimiser.decay_share",
 }  # fmt: skip
 MAY_GROW_ON_RESUME = ("steps", "epochs")

@@ -39,6 +39,7 @@ from vidal.train.parallel import as_written, matmul_precision, prepared
 from vidal.train.preprocessing import transforms_of
 from vidal.train.recipe import TrainRecipe
 from vidal.train.run_folder import RunFolder, RunInfo
+from vidal.train.teachers import Teachers
 from vidal.train.texts import Texts
 from vidal.train.towers.encoder import Encoder
 
@@ -102,10 +103,12 @@ def train(
             skip_damaged=skip_damaged, cache_bytes=recipe.data.cache_bytes,
             removals=load_removals(removals) if removals else Removals(),
         )  # fmt: skip
+        teachers = Teachers.load(recipe.distil, recipe, data_of_run) if recipe.distil is not None else None
         encoder = build_encoder(recipe)
         info = RunInfo(
-            recipe=recipe.model_dump(mode="json"), where=where, data=data_of_run.identity(), encoder=encoder.describe()
-        )
+            recipe=recipe.model_dump(mode="json"), where=where, data=data_of_run.identity(), encoder=encoder.describe(),
+            teachers=teachers.identity() if teachers is not None else [],
+        )  # fmt: skip
         if here.is_main:
             folder.claim(info, resume=resume)
             folder.write_split(data_of_run.split())
@@ -113,7 +116,8 @@ def train(
         with Lock(folder.storage) if here.is_main else nullcontext() as lock:
             # No rank looks for checkpoints, or writes a text, before the folder is known to be this run's.
             barrier()
-            return _Run(recipe, folder, data_of_run, encoder.to(here.device), here, console, lock, quiet=quiet).go()
+            device_encoder = encoder.to(here.device)
+            return _Run(recipe, folder, data_of_run, device_encoder, here, console, lock, teachers, quiet=quiet).go()
 
 
 class _Run:
@@ -121,10 +125,10 @@ class _Run:
 
     def __init__(
         self, recipe: TrainRecipe, folder: RunFolder, data: Material, encoder: Encoder, here: World,
-        console: Console, lock: Lock | None, *, quiet: bool,
+        console: Console, lock: Lock | None, teachers: Teachers | None, *, quiet: bool,
     ) -> None:  # fmt: skip
         self.recipe, self.folder, self.data, self.encoder, self.here = recipe, folder, data, encoder, here
-        self.console, self.quiet = console, quiet
+        self.console, self.quiet, self.teachers = console, quiet, teachers
         weights = tuple(recipe.data.weights) if recipe.data.weights else None
         self.plan = SamplePlan(
             [SidesPlan(sides=s, sizes=tuple(map(len, data.index[s])), weights=weights) for s in recipe.loss_weights()],
@@ -161,7 +165,9 @@ class _Run:
         # Before the run's own progress bar. Ctrl-C then ends it at once: what it has written is kept.
         texts = self._texts(held_out.clips.texts() if held_out is not None else ())
         with _interrupts() as interrupted, self._log() as log, self._writer(log) as writer:
-            trainer = Trainer(recipe, self.encoder, self.towers, self.optimisation, texts, here, interrupted)
+            trainer = Trainer(
+                recipe, self.encoder, self.towers, self.optimisation, texts, here, interrupted, self.teachers
+            )
             health = Health(recipe, writer)
             is_due, step = False, None
             loader = Loader(

@@ -44,6 +44,8 @@ class RunInfo(BaseModel):
     """Address, fingerprint and number of samples of each dataset."""
     encoder: dict[str, Any]
     """Description of the towers, for `Encoder.from_description`."""
+    teachers: list[dict[str, Any]] = Field(default_factory=list, exclude_if=lambda teachers: not teachers)
+    """Encoder and content of each teacher's embeddings."""
     changes: list[str] = Field(default_factory=list)
     """Changes of the recipe at each resume."""
     created_by: str = f"vidal {vidal.__version__}"
@@ -158,6 +160,6 @@ def _differences(old: RunInfo, new: RunInfo) -> list[str]:
         for info in (old, new)
     )
     return differences(
-        {"recipe": before, "where": old.where, "data": old_data},
-        {"recipe": after, "where": new.where, "data": new_data},
+        {"recipe": before, "where": old.where, "data": old_data, "teachers": {t["encoder"]: t for t in old.teachers}},
+        {"recipe": after, "where": new.where, "data": new_data, "teachers": {t["encoder"]: t for t in new.teachers}},
     )

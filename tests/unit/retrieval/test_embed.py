@@ -15,8 +15,11 @@ import vidal
 from tests.learned import CLIPS, erase, small_run, small_set
 from tools.rendering import learning_set
 from vidal.errors import OutputError, SourceError
+from vidal.reader.embeddings import text_key
 from vidal.retrieval.embed import NAME, embed, identity
+from vidal.retrieval.search import search
 from vidal.train import load_encoder
+from vidal.train.data.text_views import TextViews
 from vidal.train.evaluate.embeddings import embed_samples
 from vidal.train.evaluate.metrics import normalised
 from vidal.train.preprocessing import transforms_of
@@ -52,6 +55,29 @@ def test_every_clip_has_one_unit_row_for_each_modality(material: Path, tmp_path:
     ours = {row["clip_id"]: row["embedding"] for row in table.to_pylist() if row["modality"] == "audio"}
     assert len(ours) == CLIPS
     assert np.abs(np.stack([ours[samples.clip_id(n)] for n in range(CLIPS)]) - normalised(wanted.rows[0])).max() < 1e-6
+
+
+def test_texts_have_rows_by_their_keys_and_a_search_is_for_clips_alone(material: Path, tmp_path: Path) -> None:
+    arguments, views = (
+        (str(material / "set"), str(material / "run"), str(tmp_path / "e")),
+        TextViews.named("caption,raw"),
+    )
+    embed(*arguments, views=views, half=True, device="cpu")
+    table, encoder = pq.read_table(tmp_path / "e" / "000000.parquet"), load_encoder(material / "run")
+    assert table.schema.field("embedding").type == pa.list_(pa.float16(), 384)
+    rows = {(row["clip_id"], row["text"]): row["embedding"] for row in table.to_pylist() if row["modality"] == "text"}
+    samples = vidal.open(str(material / "set"))
+    texts = {(samples.clip_id(n), text) for n in range(CLIPS) for text in views.every(samples.row(n))}
+    assert {(clip_id, text_key(text)) for clip_id, text in texts} == rows.keys() and len(texts) > CLIPS
+    clip_id, text = min(texts)
+    wanted = normalised(encoder.encode_texts([text]).numpy())[0]
+    assert np.abs(np.asarray(rows[clip_id, text_key(text)], np.float32) - wanted).max() < 1e-3
+    info = json.loads((tmp_path / "e" / NAME).read_text())
+    assert info["views"] == ["caption", "raw"] and info["logit_scale"].keys() == {"text-video", "text-audio"}
+    hits = search(text, str(tmp_path / "e"), top=3)
+    assert len(hits) == 3 and {hit.modality for hit in hits} <= {"video", "audio"}
+    with pytest.raises(OutputError, match="embeddings of another choice of texts"):
+        embed(*arguments, half=True, device="cpu")
 
 
 def test_a_shard_says_which_encoder_made_it(material: Path, tmp_path: Path) -> None:

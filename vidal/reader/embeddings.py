@@ -2,19 +2,22 @@
 
 OUT/embeddings.json      encoder, dataset and preprocessing, which determine what an embedding can be compared with
 OUT/000007.parquet       clip_id, modality, embedding; broken samples are listed in the file's metadata
+
+With ``--views`` there is a row of modality ``text`` for each text of a clip, and a column ``text`` with its `text_key`.
 """
 
 from __future__ import annotations
 
+import hashlib
 import io
 import json
 from collections.abc import Collection
-from typing import Any
+from typing import Annotated, Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
-from pydantic import BaseModel, ValidationError
+from pydantic import BaseModel, Field, ValidationError
 
 from vidal.dataset.storage import Storage
 from vidal.errors import SourceError
@@ -22,6 +25,8 @@ from vidal.errors import SourceError
 NAME = "embeddings.json"
 PREFIX = "vidal."
 """Of the entries in the metadata of a file."""
+TEXT = "text"
+"""The modality of the rows of texts."""
 _BROKEN = f"{PREFIX}broken".encode()
 
 
@@ -40,6 +45,12 @@ class EmbeddingsInfo(BaseModel):
     preprocessing: str
     """Identity of ``transforms``, which is also in the metadata of each Parquet file."""
     is_normalised: bool = True
+    is_half: bool = False
+    """Whether embeddings are float16; else float32."""
+    views: list[str] = Field(default_factory=list)
+    """The text views whose texts have an embedding, too."""
+    logit_scale: dict[str, Annotated[float, Field(gt=0, le=1000)]] = Field(default_factory=dict)
+    """Factor of the encoder's cosine similarities for each pair that it was trained on, such as ``text-video``."""
 
 
 def read_info(storage: Storage) -> EmbeddingsInfo:
@@ -50,6 +61,11 @@ def read_info(storage: Storage) -> EmbeddingsInfo:
         raise SourceError(f"{storage.address}: no embeddings there (no {NAME}); `vidal embed` makes them") from None
     except ValidationError as error:
         raise SourceError(f"{storage.address}/{NAME}: not of embeddings ({error.error_count()} errors)") from None
+
+
+def text_key(text: str) -> str:
+    """Return the start of a text's SHA-256, by which its embedding is found."""
+    return hashlib.sha256(text.encode()).hexdigest()[:32]
 
 
 def broken_in(schema: pa.Schema) -> list[dict[str, Any]]:
