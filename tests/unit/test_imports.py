@@ -93,10 +93,7 @@ MAY_IMPORT = {
         "errors", "settings", "modality", "dataset", "reader",
         "train.data", "train.evaluate.embeddings", "train.evaluate.metrics", "train.preprocessing", "train.towers",
     ],
-    "view": [
-        "errors", "clip", "record", "stage", "modality", "dataset", "reader", "stages", "report", "diff",
-        "retrieval.embeddings",
-    ],
+    "view": ["errors", "clip", "record", "stage", "modality", "dataset", "reader", "stages", "report", "diff"],
     "removal": [
         "errors", "rows", "clip", "dataset", "reader.embeddings", "export", "stages.duplicates", "train.checkpoint",
         "train.run_folder",

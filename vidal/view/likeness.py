@@ -14,8 +14,8 @@ import pyarrow.compute as pc
 
 from vidal.dataset.storage import Storage
 from vidal.errors import SourceError
+from vidal.reader.embeddings import read_info
 from vidal.reader.where import no_column
-from vidal.retrieval.embeddings import read_info
 from vidal.stages.vectors import mixed_models
 from vidal.view.chart import Chart
 from vidal.view.features import Features, Hashes, Values, Vectors, of_column, of_folder

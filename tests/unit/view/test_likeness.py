@@ -16,7 +16,7 @@ from vidal.dataset.dataset import Dataset
 from vidal.dataset.storage import Storage
 from vidal.engine.local import InProcessEngine
 from vidal.errors import SourceError
-from vidal.retrieval.embeddings import NAME, EmbeddingsInfo, write
+from vidal.reader.embeddings import NAME, EmbeddingsInfo, write
 from vidal.view import chart
 from vidal.view.api import Api, Parameters
 from vidal.view.queries import ManifestTable
