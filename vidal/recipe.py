@@ -23,8 +23,11 @@ from __future__ import annotations
 
 import copy
 import difflib
-from collections.abc import Iterable, Mapping, Sequence
+import os
+import re
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -46,6 +49,9 @@ from vidal.stages import named_step, step_class
 
 _KEYS = ("name", "source", "shards", "engine", "removals", "modalities", "half", "stages")
 _EXAMPLE = "shards.size=4 or too_long.max_s=30"
+_SECRETS: dict[str, str] = {}
+"""Secrets that the environment gave, by the name of the variable."""
+_DOTTED = re.compile(r"(?!(?:vidal|package):)[A-Za-z_]\w*(?:\.[A-Za-z_]\w*)*:[A-Za-z_]\w*", re.ASCII)
 _NO_STAGE = "`stages` must be a list of at least one stage; it may be empty only where the source merges datasets"
 
 
@@ -216,15 +222,36 @@ def with_overrides(definition: dict[str, Any], overrides: Iterable[str]) -> dict
 
 def steps_again(definition: dict[str, Any], place: str) -> tuple[Step, ...]:
     """Return the steps of the recipe stored in a dataset whose source may be gone. Raises `RecipeError`."""
+    _check_modules(definition, place)
     modalities.load_all(definition.get("modalities"), place)
     return tuple(_steps(definition, place))
 
 
 def again(definition: dict[str, Any], overrides: Iterable[str], place: str) -> Recipe:
-    """Return the recipe stored in a dataset, with overrides for what is not stored in it. Raises `RecipeError`."""
+    """Return the recipe stored in a dataset, with overrides for what is not stored in it. Raises `UserError`."""
+    _check_modules(definition, place)
     raw = with_overrides(definition, overrides)
     resolve_paths(raw, Path())
     return check(raw, place)
+
+
+def _check_modules(definition: Mapping[str, Any], place: str) -> None:
+    """Raise `UserError` for a module that a dataset's recipe names and the caller does not allow.
+
+    A dataset may be a stranger's, and to import a module is to run it: that of a stage, a modality, or of a model in
+    any setting.
+    """
+    texts = chain.from_iterable(_texts(definition.get(key)) for key in ("stages", "modalities"))
+    modalities.require_allowed((text for text in texts if _DOTTED.fullmatch(text)), place)
+
+
+def _texts(value: object) -> Iterator[str]:
+    if isinstance(value, str):
+        yield value
+    elif isinstance(value, list | dict):
+        for part in value:
+            yield from _texts(part)
+        yield from _texts(list(value.values()) if isinstance(value, dict) else None)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -303,6 +330,18 @@ def _definition(raw: dict[str, Any]) -> dict[str, Any]:
     return definition
 
 
+def _with_secrets(kind: type[Step], settings: dict[str, Any]) -> dict[str, Any]:
+    """Return the settings with secrets of the environment, ``VIDAL_FETCH_COOKIES``, where the recipe has none."""
+    for name in kind.secrets:
+        variable = f"VIDAL_{kind.step_name()}_{name}".upper()
+        if variable in os.environ:
+            # Taken out of it, so that no child process inherits it.
+            _SECRETS[variable] = os.environ.pop(variable)
+        if variable in _SECRETS and not settings.get(name):
+            settings = {**settings, name: parse_override(f"{name}={_SECRETS[variable]}", _EXAMPLE)[1]}
+    return settings
+
+
 def _steps(definition: Mapping[str, Any], place: str) -> list[Step]:
     raw, half = definition.get("stages"), definition.get("half")
     if not isinstance(raw, list):
@@ -320,8 +359,9 @@ def _steps(definition: Mapping[str, Any], place: str) -> list[Step]:
             kind = named_step(name)
         except RecipeError as error:
             raise RecipeError(f"{at}: {error}") from None
+        settings = _with_secrets(kind, settings or {})
         default = {"half": half} if half is not None and "half" in kind.model_fields else {}
-        steps.append(validate(kind, {**default, **(settings or {})}, f"{at}.{name}"))
+        steps.append(validate(kind, {**default, **settings}, f"{at}.{name}"))
     # Rows, `--set` and a worker's notes know a step by its name alone.
     names = [step.step_name() for step in steps]
     if repeated := next((name for name in names if names.count(name) > 1), None):

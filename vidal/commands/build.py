@@ -113,6 +113,7 @@ def retry(
         ),
     ] = None,
     ray_address: options.RayAddressOption = None,
+    allow_module: options.AllowOption = None,
     as_json: options.JsonOption = False,
 ) -> None:
     """Retry failed clips; all others are untouched."""

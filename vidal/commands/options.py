@@ -50,7 +50,7 @@ WhereOption = Annotated[
 
 
 def _allow(prefixes: list[str] | None) -> list[str] | None:
-    """Before a command runs: what it reads may name modalities of these packages."""
+    """Before a command runs: what it reads may name modules of these packages."""
     from vidal import modality as modalities
 
     for prefix in prefixes or ():
@@ -62,7 +62,7 @@ AllowOption = Annotated[
     list[str] | None,
     typer.Option(
         "--allow-module", metavar="PREFIX", envvar="VIDAL_ALLOW_MODULES", callback=_allow,
-        help="Package that the dataset or run may import, for a custom modality.",
+        help="Package that the dataset or run may import, for stages, models or modalities of its own.",
     ),
 ]  # fmt: skip
 WorkersOption = Annotated[

@@ -24,6 +24,7 @@ def add(
     workers: options.WorkersOption = None,
     settings: options.SettingsOption = None,
     ray_address: options.RayAddressOption = None,
+    allow_module: options.AllowOption = None,
     as_json: options.JsonOption = False,
 ) -> None:
     """Run additional stages on a finished dataset, adding their columns and layers as a new revision."""
@@ -43,6 +44,7 @@ def grow(
     workers: options.WorkersOption = None,
     settings: options.SettingsOption = None,
     ray_address: options.RayAddressOption = None,
+    allow_module: options.AllowOption = None,
     as_json: options.JsonOption = False,
 ) -> None:
     """Build additional candidates with the dataset's own recipe, as new shards in a new revision."""
@@ -60,6 +62,7 @@ def refilter(
         list[str], typer.Option("--set", metavar="STAGE.SETTING=VALUE", help="A threshold: too_long.max_s=15")
     ],
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Print what would change without writing it.")] = False,
+    allow_module: options.AllowOption = None,
     as_json: options.JsonOption = False,
 ) -> None:
     """Apply new thresholds to the stored values, as a new revision; no media is read or written."""

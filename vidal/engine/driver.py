@@ -106,7 +106,7 @@ def build(run: Run) -> None:
             line = f"{storage.address}: cannot be written: {error.strerror}; choose another --out"
             raise StorageError(line) from error
     with Lock(storage, run.progress.line):
-        _check_secrets(run, info)
+        _record_secrets(run, info)
         if run.retry:
             # Asked by the command before it waited for the lock.
             refuse_revised(Dataset.at(storage), "vidal retry")
@@ -152,18 +152,24 @@ def _check_owner(recipe: Recipe, storage: Storage) -> DatasetInfo | None:
     return info
 
 
-def _check_secrets(run: Run, info: DatasetInfo | None) -> None:
-    """Refuse to resume without the secrets of the earlier run, such as a proxy; record the names of new ones."""
+def check_secrets(recipe: Recipe, known: Sequence[str], address: str) -> None:
+    """Raise `UserError` where a run is to go on without a secret, such as a proxy, that an earlier one had."""
+    # Without its proxy or cookies, a crawl would ask from another address, and get answers that fail clips for good,
+    # such as a demand to sign in.
+    if missing := [name for name in known if name not in recipe.secrets]:
+        variables = " ".join(f"VIDAL_{name.replace('.', '_')}".upper() for name in missing)
+        raise UserError(
+            f"{address}: was started with {' and '.join(missing)}, which is not stored in the dataset; "
+            f"pass it again: {' '.join(f'--set {name}=…' for name in missing)}, or set {variables}"
+        )
+
+
+def _record_secrets(run: Run, info: DatasetInfo | None) -> None:
+    """Refuse to resume without the secrets of the earlier run; record the names of new ones."""
     if info is None and not run.recipe.source.asks:
         return
     known = info.secrets if info else json.loads(run.storage.read(_SECRETS)) if run.storage.exists(_SECRETS) else []
-    # Without its proxy or cookies, a resumed crawl would ask from another address, and get answers that fail clips for
-    # good, such as a demand to sign in.
-    if missing := [name for name in known if name not in run.recipe.secrets]:
-        raise UserError(
-            f"{run.storage.address}: was started with {' and '.join(missing)}, which is not stored in the dataset; "
-            f"pass it again: {' '.join(f'--set {name}=…' for name in missing)}"
-        )
+    check_secrets(run.recipe, known, run.storage.address)
     if set(run.recipe.secrets) > set(known):
         if info is not None:
             write_info(run.storage, info.model_copy(update={"secrets": list(run.recipe.secrets)}))

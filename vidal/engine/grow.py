@@ -22,7 +22,7 @@ from vidal.dataset.dataset import Dataset, read_info
 from vidal.dataset.digests import digests_of
 from vidal.dataset.removals import Removals
 from vidal.dataset.revise import GROWN, Revision, begin, locked, shared_tars, unfinished
-from vidal.engine.driver import Run, build
+from vidal.engine.driver import Run, build, check_secrets
 from vidal.errors import UserError
 from vidal.recipe import Recipe, fingerprint
 from vidal.record import from_row
@@ -42,6 +42,7 @@ def load(base: Dataset, source: Sequence[str], settings: Sequence[str]) -> Recip
         raise UserError(f"--source {odd}: write kind=value, such as list=more.csv")
     overrides = [*(f"source.{text}" for text in source), *settings]
     recipe = recipes.again(base.info.definition, overrides, place)
+    check_secrets(recipe, base.info.secrets, base.address)
     steps = [step.after([base.address]) if isinstance(step, Decision) else step for step in recipe.steps]
     return dataclasses.replace(recipe, steps=tuple(steps))
 

@@ -22,8 +22,10 @@ from vidal.modality.registry import (
     paths_of,
     register,
     require,
+    require_allowed,
 )
 
 __all__ = [
     "all", "allow", "find", "get", "layer_of", "load", "load_all", "load_recorded", "paths_of", "register", "require",
+    "require_allowed",
 ]  # fmt: skip

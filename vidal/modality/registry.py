@@ -108,7 +108,7 @@ def load_all(paths: object, place: str) -> dict[str, str]:
 
 
 def allow(prefix: str) -> None:
-    """Allow datasets and runs to load modalities from a package or module, such as ``my_package``."""
+    """Allow datasets and runs to import modalities, stages and models from a package, such as ``my_package``."""
     _allowed.add(prefix)
 
 
@@ -145,12 +145,21 @@ def _import(path: str) -> Modality:
     return modality
 
 
-def _load_if_allowed(path: str) -> bool:
-    if not _PATH.fullmatch(path):
-        return False
+def require_allowed(paths: Iterable[str], place: str) -> None:
+    """Raise `UserError` for a ``package.module:NAME`` that ``place`` names and the caller does not allow."""
+    for path in paths:
+        if not _is_allowed(path):
+            raise UserError(f"{place}: it names {_short(path)}, which is not imported; {_advice(path)}")
+
+
+def _is_allowed(path: str) -> bool:
     module = path.partition(":")[0]
     # Using a module that the program has already imported runs no untrusted code.
-    if module not in sys.modules and not any(module == p or module.startswith(f"{p}.") for p in _allowed):
+    return module in sys.modules or any(module == p or module.startswith(f"{p}.") for p in _allowed)
+
+
+def _load_if_allowed(path: str) -> bool:
+    if not _PATH.fullmatch(path) or not _is_allowed(path):
         return False
     load(path)
     return True
