@@ -15,7 +15,7 @@ from rich.table import Table
 
 from vidal import extras
 from vidal.dataset.dataset import Dataset
-from vidal.dataset.removals import Removals
+from vidal.dataset.removals import Removals, load_all, unmatched
 from vidal.dataset.revise import finished, refuse_listed, refuse_revised
 from vidal.dataset.storage import Storage
 from vidal.engine.add import add as add_to
@@ -49,7 +49,7 @@ class BuildResult:
     wall_s: float
     stage_seconds: dict[str, float]
     notes: list[str]
-    """Lines about unreadable cells and skipped files of the source."""
+    """Lines about unreadable cells and skipped files of the source, and what the removals name in vain."""
     before: Funnel = field(default_factory=Funnel)
     """Of a revision: the outcomes of the clips that the run had nothing to do with."""
 
@@ -242,10 +242,24 @@ def _drive(
             removed = Removals.of(Dataset.open(out)) if retry else Removals()
             run = Run(recipe, Storage(out), engine, progress, have_gpu=have_gpu, retry=retry, removed=removed)
             work(run)
+            removal_notes = _removal_notes(recipe, out)
+            for note in removal_notes:
+                progress.note(note)
         finally:
             # After an error and Ctrl-C, too: no worker may outlive the command.
             engine.close()
-    return _result(out, started, stage_seconds=dict(progress.seconds))
+    result = _result(out, started, stage_seconds=dict(progress.seconds))
+    return replace(result, notes=[*result.notes, *removal_notes])
+
+
+def _removal_notes(recipe: Recipe, out: str) -> list[str]:
+    """Return a line that names what the recipe's removals list in vain; it is told, and stored in no dataset."""
+    # A source that asks the web leaves what is listed out of the plan, where no match can be seen afterwards.
+    if not recipe.removals or recipe.source.asks:
+        return []
+    missing = unmatched(Dataset.open(out), load_all(recipe.removals))
+    more = f" and {len(missing) - 20:,} more" if len(missing) > 20 else ""
+    return [f"removals: not found in {out}: {', '.join(missing[:20])}{more}"] if missing else []
 
 
 def _result(

@@ -8,7 +8,7 @@ import platform
 import re
 import secrets
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from importlib import metadata
 from pathlib import Path
@@ -20,7 +20,7 @@ import yaml
 from vidal import extras
 from vidal.clip import Clip
 from vidal.dataset.storage import Storage
-from vidal.errors import ModelError, OutputError, ToolError, VidalError
+from vidal.errors import ModelError, OutputError, ToolError, UserError, VidalError
 from vidal.models import packages
 from vidal.models.auto import first_line
 from vidal.models.inventory import Model, commit_of, fetch, find, of_stage
@@ -57,28 +57,30 @@ class Examination(list[Finding]):
         return {"ok": self.is_well, "findings": [asdict(finding) for finding in self]}
 
 
-def examine(recipe: Path | None, out: str | None = None) -> Examination:
+def examine(recipe: Path | None, out: str | None = None, settings: Sequence[str] = ()) -> Examination:
     """Check the machine, each stage of the recipe, and whether ``out`` can hold a dataset's lock, where they are given.
 
-    Raises `VidalError` for a bad recipe.
+    ``settings`` are ``key.path=value``, which override the recipe's. Raises `VidalError` for a bad recipe.
     """
+    if settings and recipe is None:
+        raise UserError("--set needs RECIPE, whose settings it overrides")
     findings = Examination(_machine())
     if out is not None:
         findings.append(examine_store(Storage(out)))
     if recipe is not None:
-        findings += _models(models_of(recipe)) if _is_training(recipe) else _stages(recipe)
+        findings += _models(models_of(recipe, settings)) if _is_training(recipe) else _stages(recipe, settings)
     return findings
 
 
-def models_of(recipe: Path) -> list[Model]:
+def models_of(recipe: Path, settings: Sequence[str] = ()) -> list[Model]:
     """Return every model that a build or training recipe names; raises `VidalError`."""
     if not _is_training(recipe):
         from vidal.recipe import steps_of
 
-        return [model for step in steps_of(recipe) for model in of_stage(step)]
+        return [model for step in steps_of(recipe, settings) for model in of_stage(step)]
     from vidal.train.recipe import load as load_training
 
-    training = load_training(recipe, [])
+    training = load_training(recipe, list(settings))
     towers = {f"towers.{name}": tower.model for name, tower in training.towers.items()}
     named = {"text": training.text.model, **towers}
     # timm models have no folder of their own.
@@ -215,11 +217,11 @@ def examine_store(storage: Storage) -> Finding:
     return Finding(what=what, is_well=False, detail=detail)
 
 
-def _stages(path: Path) -> Iterator[Finding]:
+def _stages(path: Path, settings: Sequence[str]) -> Iterator[Finding]:
     from vidal.recipe import load
     from vidal.trial import trial_clip
 
-    stages = load(path).stages
+    stages = load(path, settings).stages
     try:
         with trial_clip([stage for stage in stages if isinstance(stage, Stage)]) as clip:
             for stage in stages:

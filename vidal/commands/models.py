@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from vidal.commands.options import JsonOption
+from vidal.commands.options import JsonOption, SettingsOption
 from vidal.commands.terminal import say, show
 
 app = typer.Typer()
@@ -24,12 +24,13 @@ def doctor(
         str | None,
         typer.Option(help="Folder or address of a dataset, such as s3://bucket/folder, to check for its lock."),
     ] = None,
+    settings: SettingsOption = None,
     as_json: JsonOption = False,
 ) -> None:
     """Check this machine: Python, FFmpeg, Ray, cores, memory, and the models of a recipe."""
     from vidal.doctor import examine
 
-    findings = examine(recipe, out)
+    findings = examine(recipe, out, settings or [])
     show(findings, as_json)
     if not findings.is_well:
         raise typer.Exit(1)

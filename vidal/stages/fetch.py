@@ -100,11 +100,22 @@ class Fetch(Stage, WebSettings):
             is_there = importlib.util.find_spec("yt_dlp_ejs") is not None
             ejs = metadata.version("yt-dlp-ejs") if is_there else "not installed"
             facts["javascript"] = f"off, so YouTube offers few formats; javascript: deno has more (yt-dlp-ejs: {ejs})"
+        if self.via != "direct":
+            from vidal.crawl.youtube import clients_line
+
+            arguments = {name.lower(): given for name, given in self.extractor_args.items()}
+            asked = arguments.get("youtube", {}).get("player_client", [])
+            facts["youtube"] = clients_line(
+                asked, has_cookies=bool(self.cookies), has_javascript=self.javascript != "off"
+            )
+        return facts
+
+    def doubts(self) -> list[str]:
         # yt-dlp's version is the date of its release.
         released = metadata.version("yt-dlp")
-        if (age_days := (date.today() - date(*map(int, released.split(".")[:3]))).days) > _YT_DLP_DAYS:
-            facts["age"] = f"yt-dlp {released} is {age_days} days old, and platforms change: pip install -U yt-dlp"
-        return facts
+        age_days = (date.today() - date(*map(int, released.split(".")[:3]))).days
+        old = f"yt-dlp {released} is {age_days} days old, and platforms change: pip install -U yt-dlp"
+        return [old] if self.via != "direct" and age_days > _YT_DLP_DAYS else []
 
     def shared(self) -> object:
         return Governor()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 from collections.abc import Callable
 from pathlib import Path
@@ -28,7 +29,7 @@ from tests.runs import (
     write_recipe,
 )
 from vidal import recipe as recipes
-from vidal.build import How, add, grow
+from vidal.build import How, add, build, grow
 from vidal.dataset import removals
 from vidal.dataset.dataset import Dataset
 from vidal.dataset.removals import Removals
@@ -156,6 +157,26 @@ def test_a_list_in_the_recipe_is_applied_before_the_first_stage_and_at_the_commi
     assert recipes.fingerprint(with_list.resolved()) == recipes.fingerprint(
         recipes.load(write_recipe(tmp_path, stages, titles=4)).resolved()
     )
+
+
+@pytest.mark.parametrize(("listed", "missing"), [
+    ([{"clip_id": "c001"}, {"url": "2.mp4"}, {"source_sha256": "hash of 3.mp4"}], ""),
+    ([{"clip_id": "ghost"}, {"clip_id": "c001"}, {"url": "9.mp4"}, {"source_sha256": "ab"}], "9.mp4, ab, ghost"),
+    # Whose the removed clip was is kept nowhere, so nobody can say that it was not theirs.
+    ([{"clip_id": "ghost"}, {"clip_id": "c001"}, {"uploader": "somebody"}], "ghost"),
+    ([{"clip_id": "ghost"}, {"uploader": "somebody"}], "ghost, somebody"),
+])  # fmt: skip
+def test_what_a_recipe_removes_and_nothing_matches_is_a_note(
+    listed: list[dict[str, str]], missing: str, tmp_path: Path
+) -> None:
+    (tmp_path / "removals.jsonl").write_text("\n".join(map(json.dumps, listed)))
+    path = write_recipe(tmp_path, ["tests.engine_toys:Hash", PAINT], titles=4, removals="removals.jsonl")
+    out = str(tmp_path / "out")
+    console = Console(record=True, file=io.StringIO(), width=500)
+    notes = build(recipes.load(path), out, How(engine="local", workers=0), console).notes
+    assert notes == ([f"removals: not found in {out}: {missing}"] if missing else [])
+    assert "\n".join(notes) in console.export_text()
+    assert Dataset.open(out).plan.notes == []
 
 
 @pytest.mark.parametrize(("name", "text", "said"), [
