@@ -25,7 +25,7 @@ REPEATS = 9
 
 def write_embeddings(out: Path, clips: int, dimensions: int) -> None:
     from vidal.dataset.storage import Storage
-    from vidal.retrieval import embeddings
+    from vidal.reader import embeddings
 
     out.mkdir()
     storage, random = Storage(str(out)), np.random.default_rng(0)
