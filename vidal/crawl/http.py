@@ -144,6 +144,8 @@ class Client:
             raise FetchError("robots", f"robots.txt of {parts.netloc} disallows the address")
         if visit.ask.settings.noai and known[1].reserves(target):
             raise FetchError("noai", f"tdmrep.json of {parts.netloc} reserves the address")
+        if visit.ask.settings.noai and known[1].forbids_training(target):
+            raise FetchError("noai", f"robots.txt of {parts.netloc} forbids training on the address")
         return known[1]
 
     def _shared_robots(self, visit: Visit, origin: str) -> tuple[float, robots_txt.Robots]:

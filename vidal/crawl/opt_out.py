@@ -1,7 +1,7 @@
 """What the owner of a file says in its headers, or in the page around it, against use for training.
 
 The words of X-Robots-Tag and ``<meta name="robots">`` that count are ``WebSettings.noai``; unless it is empty, a
-reservation by TDMRep and a ``Content-Usage: train-ai=n`` count, too.
+reservation by TDMRep, a ``Content-Usage: train-ai=n`` and a ``Content-Signal: ai-train=no`` count, too.
 """
 
 from __future__ import annotations
@@ -15,15 +15,26 @@ from vidal.crawl.settings import WebSettings
 
 _META = re.compile(r"<meta\b[^<>]{1,2000}>", re.IGNORECASE)
 _ATTRIBUTE = re.compile(r"""\b(name|content)\s*=\s*(?:"([^"]*)"|'([^']*)'|([^\s"'>]+))""", re.IGNORECASE)
-_TRAIN_AI = re.compile(r"(?:^|,)\s*train-ai\s*=\s*n\s*(?:$|[,;])")
+_TRAINING = {
+    "Content-Usage": re.compile(r"(?:^|,)\s*train-ai\s*=\s*(?:(n)|y)\s*(?:$|(?=[,;]))"),
+    "Content-Signal": re.compile(r"(?:^|[,;])\s*ai-train\s*=\s*(?:(no)|yes)\s*(?:$|(?=[,;]))"),
+}
+"""By header, or rule of robots.txt: what says whether training is allowed."""
 
 
 def check_headers(headers: Mapping[str, str], settings: WebSettings) -> None:
     """Raise `FetchError` ``noai`` where the headers of a response opt out."""
     check_directives(headers.get("X-Robots-Tag") or "", settings)
     _check_reservation(headers.get("tdm-reservation") or "", settings)
-    if settings.noai and _TRAIN_AI.search((headers.get("Content-Usage") or "").lower()):
-        raise FetchError("noai", "Content-Usage: train-ai=n")
+    for name in _TRAINING if settings.noai else ():
+        if allows_training(name, headers.get(name) or "") is False:
+            raise FetchError("noai", f"{name}: {headers[name][:100]}")
+
+
+def allows_training(name: str, value: str) -> bool | None:
+    """Whether a ``Content-Usage`` or ``Content-Signal`` lets models be trained; None where it does not say."""
+    stated = _TRAINING[name].findall(value.lower())
+    return not any(stated) if stated else None
 
 
 def check_page(page: str, settings: WebSettings) -> None:

@@ -291,6 +291,11 @@ def reason_of(error: BaseException, log: list[str], refusal_text: str = "") -> F
     text = re.sub(r"\x1b\[[0-9;]*m", "", str(error)).removeprefix("ERROR: ")
     text = re.split(r"; please report this issue on|\(caused by ", text)[0]
     text = re.sub(r"0x[0-9a-f]+", "…", text).strip()[:400] or type(error).__name__
+    said = text
+    # Of these yt-dlp's own text says only how many there are.
+    for cause in (cause for one in errors for cause in getattr(one, "unexpected_errors", ())):
+        text = f"{text}: {type(cause).__name__}: {re.sub(r'0x[0-9a-f]+', '…', str(cause))}"[:400]
+    text = text.replace("Unable to handle request: 1 unexpected error(s): ", "")
     for one in errors:
         for kind, known_reason in _BY_TYPE:
             if isinstance(one, kind):
@@ -301,7 +306,7 @@ def reason_of(error: BaseException, log: list[str], refusal_text: str = "") -> F
         wait_s = retry_after_s(http_error.response.headers.get("Retry-After") or "")
     if any(from_error(one) == DISK for one in errors):
         return FetchError(DISK, text)
-    reason = from_words(text)
+    reason = from_words(said)
     is_its_own = isinstance(error, (ExtractorError, yt_dlp.utils.DownloadError))
     if status is None and reason is not None and reason != DISK and not _is_expected(errors):
         # What yt-dlp itself calls a bug of its extractor tells nothing about the video.

@@ -112,7 +112,7 @@ class WebSettings(BaseModel):
     rarer than the rules of the host do, never more frequent."""
     noai: tuple[str, ...] = ("noai", "noimageai")
     """Directives of X-Robots-Tag and `<meta name="robots">` that opt a file out of crawling; unless empty, a
-    `tdm-reservation` and `Content-Usage: train-ai=n` do, too."""
+    `tdm-reservation`, `Content-Usage: train-ai=n` and `Content-Signal: ai-train=no` do, too."""
     subtitles: tuple[str, ...] = ()
     """Languages of the subtitles to keep, as patterns such as ``en.*``; automatic captions are none.
     `keep_source` stores them as ``subtitle.<language>.<format>``; ``fetch_notes`` names those that could not be had."""

@@ -134,6 +134,8 @@ class WebFetcher:
                 turn.has_metadata = True
                 turn.tries = Tries(self._settings, self._clock, turn.tries.pauses)
             ask = dataclasses.replace(ask, op="media")
+        elif used := [name for name in ("cookies", "proxy") if getattr(self._settings, name)]:
+            clip["fetched_with"] = ["direct", *used]
         answer = self._visitor.attempt(child, ask, turn.tries)
         if isinstance(answer, Later):
             return answer

@@ -47,7 +47,10 @@ class Fetch(Stage, WebSettings):
     writes: ClassVar[tuple[str, ...]] = ("source_file", "source_sha256", "source_bytes", "crawled_at")
     columns: ClassVar[Mapping[str, Column]] = {
         "fetched_with": Column(
-            list[str], "how a platform was asked: yt-dlp's version, JavaScript, arguments, format, client", "provenance"
+            list[str],
+            "how a platform was asked: yt-dlp's version, JavaScript, arguments, format, client; or that cookies or a "
+            "proxy were used directly",
+            "provenance",
         ),
         "fetch_notes": Column(
             list[str], "what was requested beside the media and not had, with the reason", "provenance"

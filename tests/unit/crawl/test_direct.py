@@ -148,6 +148,7 @@ def test_a_page_may_opt_out(page: str, is_refused: bool) -> None:
     [
         ({}, False), ({"tdm-reservation": "1"}, True), ({"tdm-reservation": "0"}, False), ({"Content-Usage": "train-ai=n"}, True),
         ({"Content-Usage": "bots=y,train-ai=n;x=1"}, True), ({"Content-Usage": "train-ai=y, search=n"}, False),
+        ({"Content-Signal": "search=yes,ai-train=no"}, True), ({"Content-Signal": "ai-train=yes, ai-input=no"}, False),
         ({"Content-Usage": "no-train-ai=n"}, False), ({"X-Robots-Tag": "noai"}, True),
         ({"tdm-reservation": "1, 1"}, True), ({"tdm-reservation": "0,1"}, True), ({"tdm-reservation": "2"}, False),
         ({"tdm-reservation": "0", "tdm-policy": "https://example.com/policy"}, False),
@@ -177,6 +178,13 @@ def test_a_mark_before_robots_txt_hides_nothing(tmp_path: Path) -> None:
     with Site(robots="\ufeffUser-agent: *\nDisallow: /clip/\n") as site, FetchChild() as child:
         assert ask(child, tmp_path, site.url("/clip/bunny-wake.mp4")).reason == "robots"
         assert ask(child, tmp_path, site.url("/chunked/bunny-wake.mp4")).ok
+
+
+def test_a_line_of_robots_txt_forbids_training(tmp_path: Path) -> None:
+    with Site(robots="User-agent: *\nContent-Usage: /clip/ train-ai=n\n") as site, FetchChild() as child:
+        assert ask(child, tmp_path, site.url("/clip/bunny-wake.mp4")).reason == "noai"
+        assert ask(child, tmp_path, site.url("/chunked/bunny-wake.mp4")).ok
+        assert ask(child, tmp_path, site.url("/clip/bunny-wake.mp4"), noai=()).ok
 
 
 def test_a_redirect_in_raw_utf8_is_followed(site: Site, child: FetchChild, tmp_path: Path) -> None:

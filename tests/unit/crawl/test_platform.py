@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -201,6 +202,15 @@ def test_a_file_comes_whole_however_it_is_sent(
     answer = ask(child, "media", site.url(f"/{route}/bunny-wake.mp4"), tmp_path, cookies=str(cookies))
     assert (answer.reason, answer.file) == (None, "source"), answer
     assert (tmp_path / "source").read_bytes() == (samples / "bunny-wake.mp4").read_bytes()
+
+
+@pytest.mark.parametrize("robots", [True, False])
+@pytest.mark.parametrize("browser", ["", "chrome"])
+def test_a_refused_connection_is_told_as_one(tmp_path: Path, robots: bool, browser: str) -> None:
+    with FetchChild() as child:
+        answer = ask(child, "media", "http://127.0.0.1:9/page", tmp_path, robots=robots, impersonate=browser)
+    assert answer.reason == "network" and "unexpected error" not in answer.detail
+    assert re.search("Connection refused|Could not connect", answer.detail), answer.detail
 
 
 def test_a_page_and_a_file_behind_a_cookie_are_found(site: Site, child: FetchChild, tmp_path: Path) -> None:

@@ -66,6 +66,53 @@ def test_no_pattern_takes_long() -> None:
     assert time.perf_counter() - started < 1
 
 
+USAGE = """
+User-agent: *
+Content-Usage: train-ai=n
+Content-Usage: /free/ search=n, train-ai=y  # longer
+Content-Usage: /both train-ai=y
+Content-Usage: /both train-ai=n
+Disallow: /never
+
+User-agent: foobot
+User-agent: barbot
+Content-Signal: search=yes, ai-train=no
+Content-signal: /music/*.ogg$ ai-train=yes
+
+User-agent: bazbot
+Disallow: /a
+Content-Usage: bots=n
+
+User-agent: quxbot
+"""
+
+
+@pytest.mark.parametrize(
+    ("agent", "target", "is_forbidden"),
+    [
+        ("vidal", "/a", True), ("vidal", "/free/a", False), ("vidal", "/free", True), ("vidal", "/both", True), ("foobot", "/a", True),
+        ("barbot", "/music/a.ogg", False), ("barbot", "/music/a.oga", True), ("bazbot", "/a", False), ("quxbot", "/a", False),
+    ],
+)  # fmt: skip
+def test_training_is_forbidden_by_the_longest_rule_of_the_own_group(
+    agent: str, target: str, is_forbidden: bool
+) -> None:
+    assert Robots(USAGE, agent=agent).forbids_training(target) is is_forbidden
+
+
+@pytest.mark.parametrize(
+    ("text", "is_forbidden"),
+    [
+        ("", False), (EXAMPLE, False), ("Content-Usage: train-ai=n", True), ("User-agent: foobot\nContent-Usage: train-ai=n", False),
+        ("Content-Signal: ai-train=no\nUser-agent: vidal\nDisallow:", True), ("User-agent: *\nContent-Usage: train-ai=y", False),
+        ("\ufeffuser agent: vidal\nSitemap: /x\nCONTENT-USAGE:/ TRAIN-AI=N", True), ("User-agent: *\nContent-Usage: /x", False),
+        ("User-agent: *\n# Content-Usage: train-ai=n", False), ("User-agent: *\nContent-Signal: search=yes", False),
+    ],
+)  # fmt: skip
+def test_training_is_forbidden_only_where_that_is_said(text: str, is_forbidden: bool) -> None:
+    assert Robots(text).forbids_training("/a") is is_forbidden
+
+
 RESERVATIONS = """[
     {"location": "/images/free*.jpg$", "tdm-reservation": "0"},
     {"location": "/images/", "tdm-reservation": 1, "tdm-policy": "https://example.com/policy.json"},

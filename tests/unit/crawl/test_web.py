@@ -29,7 +29,7 @@ def fetched(urls: list[str], folder: Path, **settings: Any) -> list[Clip]:
     """The clips of the addresses, once fetch is done with them."""
     clips = []
     for number, url in enumerate(urls):
-        clips.append(Clip(url=url))
+        clips.append(Clip(url=url, extra=dict.fromkeys(Fetch.columns)))
         clips[-1].work.folder = folder / str(number)
         (folder / str(number)).mkdir()
     rules = {"per_s": 100, "concurrent": 4, "jitter": 0, **settings.pop("any_host", {})}
@@ -71,6 +71,20 @@ def test_failing_hosts_delay_no_clip_of_another_and_stop_nothing(tmp_path: Path)
     assert all(clip.is_transient for clip in clips if clip.status == "failed")
     assert "host_unavailable" in {clip.reason for clip in clips}
     assert good_s < took_s / 2 and took_s < 30, (good_s, took_s)
+
+
+def test_a_plain_download_tells_which_secrets_it_had(tmp_path: Path) -> None:
+    cookies = tmp_path / "cookies.txt"
+    cookies.write_text("# Netscape HTTP Cookie File\n")
+    with Site() as site:
+        urls, told = [site.url("/clip/bunny-wake.mp4")], []
+        nobody = "http://127.0.0.1:9"
+        for number, settings in enumerate([{}, {"cookies": str(cookies)}, {"cookies": str(cookies), "proxy": nobody}]):
+            folder = tmp_path / str(number)
+            folder.mkdir()
+            (clip,) = fetched(urls, folder, outage_s=0.1, **settings)
+            told.append((clip.is_open, clip["fetched_with"]))
+    assert told == [(True, None), (True, ["direct", "cookies"]), (False, ["direct", "cookies", "proxy"])]
 
 
 def test_a_host_that_stays_paused_ends_the_visits_of_a_shard_that_is_to_stay_open(tmp_path: Path) -> None:
