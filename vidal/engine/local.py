@@ -6,22 +6,20 @@ import contextlib
 import math
 import multiprocessing
 import os
-import signal
 import threading
 import time
 from collections import deque
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
-from multiprocessing import resource_tracker
 from multiprocessing.connection import Connection, wait
-from typing import Any
 
 from vidal import extras
 from vidal.engine.gpu import sees_gpu
 from vidal.engine.job import Assignment, Job, Notes, Progress, ShardReport, UnderWay
 from vidal.engine.shared import SocketHost
 from vidal.engine.worker import Worker, become_worker, environment, fatal_error, fatal_text
+from vidal.engine.worker_server import WorkerServer
 from vidal.errors import MachineError, NotNowError
 from vidal.process import exit_text, sweep_folders
 from vidal.stage import Direct, Shared
@@ -31,8 +29,6 @@ _ADVANCE_S = 0.1
 _MOST_SHARDS = 2
 """Shards that one worker makes at once, while one of them waits."""
 _NOTHING = UnderWay(stage="", clip_ids=())
-# Not forked: the driver has threads, and CUDA does not work in a fork of a process that has started it.
-_SPAWN = multiprocessing.get_context("spawn")
 
 
 class InProcessEngine:
@@ -75,7 +71,9 @@ class _ProgressNotes(Notes):
 class _Member:
     """One process of the pool, as the driver sees it."""
 
-    process: Any
+    server: WorkerServer
+    """The one that forked it, which alone may end it; after that one's death there is another."""
+    pid: int
     pipe: Connection
     number: int
     """Its place in the pool, which decides its GPU; a worker that replaces a dead one takes over its number."""
@@ -92,6 +90,11 @@ class _Member:
         with contextlib.suppress(OSError):
             self.pipe.send(assignment)
 
+    def end(self) -> int:
+        """Kill it if it still runs; returns its exit code, or minus the number of the signal that ended it."""
+        self.pipe.close()
+        return self.server.end(self.pid)
+
     def blamed(self) -> list[int]:
         """The shards that may have killed it: the one that had the turn, all where none had it."""
         return [self.turn] if self.turn in self.shards else list(self.shards)
@@ -103,6 +106,7 @@ class PoolEngine:
     def __init__(self, workers: int) -> None:
         self._size = workers
         self._members: list[_Member] = []
+        self._server: WorkerServer | None = None
         self._host: SocketHost | None = None
 
     def run(self, job: Job, assignments: Sequence[Assignment], progress: Progress) -> dict[int, UnderWay | NotNowError]:
@@ -114,13 +118,13 @@ class PoolEngine:
                 busy = sum(bool(m.shards) for m in self._members)
                 while len(self._members) < min(self._size, len(waiting) + busy):
                     number = min(set(range(self._size)) - {m.number for m in self._members})
-                    self._members.append(_start(job, number))
+                    self._members.append(self._start(job, number))
                 ready = wait([m.pipe for m in self._members], timeout=_TICK_S)
                 for member in [m for m in self._members if m.pipe in ready]:
                     if self._receive(member, left, progress):
                         continue
                     self._members.remove(member)
-                    member.process.join()
+                    exit_code = member.end()
                     blamed = member.blamed()
                     for shard, (assignment, under_way) in member.shards.items():
                         if shard in blamed:
@@ -130,7 +134,7 @@ class PoolEngine:
                             waiting.appendleft(assignment)
                     # One death in setup may be chance; when more than all workers have died there, the next ones will.
                     if not member.shards and (deaths_in_setup := deaths_in_setup + 1) > 1 + self._size:
-                        how = exit_text(member.process.exitcode)
+                        how = exit_text(exit_code)
                         raise MachineError(f"workers die while they load their models ({how}); is memory short?")
                 for member in self._members:
                     if member.wants_more and waiting:
@@ -177,19 +181,35 @@ class PoolEngine:
     def close(self) -> None:
         self._end_members()
         self._end_host()
+        if self._server is not None:
+            self._server.close()
+            self._server = None
 
     def _end_host(self) -> None:
         if self._host is not None:
             self._host.close()
             self._host = None
 
+    def _start(self, job: Job, number: int) -> _Member:
+        # Forked, but not from here: the driver has threads, and CUDA does not work in a fork of a process that has
+        # started it.
+        if self._server is None or not self._server.is_running():
+            self._server = WorkerServer(os.environ | environment(gpus=0))
+        driver_pipe, worker_pipe = multiprocessing.Pipe()
+        # While the driver holds this end, a worker's death would not end the pipe.
+        with worker_pipe:
+            variables = os.environ | environment(gpus=job.gpus) | own_gpus(number, job.gpus)
+            pid = self._server.fork(worker_pipe, variables)
+        member = _Member(server=self._server, pid=pid, pipe=driver_pipe, number=number)
+        # After its variables, as what the job holds is imported when it is received.
+        with contextlib.suppress(OSError):
+            driver_pipe.send(job)
+        return member
+
     def _end_members(self) -> None:
         # Killed, not asked: what a worker has not committed is no part of the dataset, and a stage may hang.
         for member in self._members:
-            member.process.kill()
-        for member in self._members:
-            member.process.join()
-            member.pipe.close()
+            member.end()
         self._members = []
         sweep_folders()
 
@@ -211,37 +231,14 @@ def own_gpus(number: int, gpus: float) -> dict[str, str]:
     return {"CUDA_VISIBLE_DEVICES": ",".join(devices[index % len(devices)] for index in own)}
 
 
-def _start(job: Job, number: int) -> _Member:
-    driver_pipe, worker_pipe = _SPAWN.Pipe()
-    process = _SPAWN.Process(target=_serve, args=(job, worker_pipe, os.getpid()), daemon=True)
-    # Started by the first process otherwise, which would unblock SIGINT again.
-    resource_tracker.ensure_running()
-    # The worker must have these variables before its first import, and must ignore Ctrl-C from its first instruction:
-    # it inherits both, and the driver gets its own back.
-    variables = environment(gpus=job.gpus) | own_gpus(number, job.gpus)
-    before = {name: os.environ.get(name) for name in variables}
-    mask = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
-    os.environ.update(variables)
-    try:
-        process.start()
-    finally:
-        for name, value in before.items():
-            del os.environ[name]
-            if value is not None:
-                os.environ[name] = value
-        signal.pthread_sigmask(signal.SIG_SETMASK, mask)
-    # While the driver holds this end, a worker's death would not end the pipe.
-    worker_pipe.close()
-    return _Member(process=process, pipe=driver_pipe, number=number)
-
-
-def _serve(job: Job, pipe: Connection, parent_pid: int) -> None:
+def serve(pipe: Connection) -> None:
     """The main function of a pool's process: set up, then make one shard after another until the pipe is closed."""
-    become_worker(gpus=job.gpus, parent_pid=parent_pid)
     # As in any process that was not spawned: locks that libraries make then end with this process, and are not reported
     # as leaked when it is killed.
     multiprocessing.set_start_method("fork", force=True)
     try:
+        job = pipe.recv()
+        become_worker(gpus=job.gpus)
         notes = _PipeNotes(pipe)
         with contextlib.closing(Worker(job, job.groups, notes, notes.more)) as worker:
             worker.setup()

@@ -272,7 +272,7 @@ class GroupActor:
     """One worker of a group's pool: returns every row, with the clips and the report or with a fatal error."""
 
     def __init__(self, job: Job, index: int, ledger: Any) -> None:
-        become_worker(gpus=job.groups[index].gpus, parent_pid=None)
+        become_worker(gpus=job.groups[index].gpus)
         self._is_first = index == 0
         self._is_last = index == len(job.groups) - 1
         self._job, self._group, self._ledger = job, job.groups[index], ledger

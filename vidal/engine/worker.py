@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import resource
 import shutil
-import signal
 import sys
 import tempfile
 import threading
@@ -23,7 +22,7 @@ from vidal.engine.isolate import run_stage
 from vidal.engine.job import Assignment, Group, Job, Notes, ShardReport, UnderWay
 from vidal.engine.load import ClipLoader
 from vidal.errors import MachineError, ModelError, NotNowError, UserError, VidalError
-from vidal.process import die_with, private_folder
+from vidal.process import private_folder
 
 COMMIT = "pack"
 """The name under which the time of writing and committing a shard is listed among the stages."""
@@ -44,13 +43,10 @@ def environment(*, gpus: float) -> dict[str, str]:
     return {**_ONE_THREAD, **_QUIET_MODELS, **hidden}
 
 
-def become_worker(*, gpus: float, parent_pid: int | None) -> None:
-    """Arm the watchdog; with ``parent_pid``, ignore Ctrl-C, which is for the driver, and die with the driver."""
+def become_worker(*, gpus: float) -> None:
+    """Arm the watchdog, and see no GPU where no stage wants one."""
     isolate.watchdog_may_exit = True
     os.environ.update(environment(gpus=gpus))
-    if parent_pid is not None:
-        signal.signal(signal.SIGINT, signal.SIG_IGN)
-        die_with(parent_pid)
 
 
 class Worker:
