@@ -38,6 +38,8 @@ class Finding:
     what: str
     is_well: bool
     detail: str
+    is_warning: bool = False
+    """Of what is well: whether it is to be mended soon."""
 
 
 class Examination(list[Finding]):
@@ -49,8 +51,10 @@ class Examination(list[Finding]):
         return all(finding.is_well for finding in self)
 
     def lines(self) -> Iterator[str]:
-        """Return a line per check: ``ok   ffmpeg: …``."""
-        return (f"{'ok  ' if finding.is_well else 'FAIL'} {finding.what}: {finding.detail}" for finding in self)
+        """Return a line per check: ``ok   ffmpeg: …``, ``warn`` or ``FAIL``."""
+        for finding in self:
+            state = "FAIL" if not finding.is_well else "warn" if finding.is_warning else "ok  "
+            yield f"{state} {finding.what}: {finding.detail}"
 
     def as_json(self) -> dict[str, Any]:
         """Return the findings for scripts."""
@@ -243,6 +247,8 @@ def _stage(stage: Step, clip: Clip) -> Iterator[Finding]:
         stage.setup()
         detail = f"ready in {time.monotonic() - started:.1f} s"
         yield from (Finding(what=f"{name} {what}", is_well=True, detail=said) for what, said in stage.facts().items())
+        for warning in stage.warnings():
+            yield Finding(what=name, is_well=True, is_warning=True, detail=warning)
         if doubts := stage.doubts():
             yield from (Finding(what=f"stage {name}", is_well=False, detail=doubt) for doubt in doubts)
             return

@@ -180,6 +180,10 @@ class Stage(Step):
         """Return why results of the stage would be of no use, a line each, for `vidal doctor`; called after `setup`."""
         return []
 
+    def warnings(self) -> list[str]:
+        """Return what is to be mended soon, a line each, for `vidal doctor`, which passes nevertheless."""
+        return []
+
     def check_candidates(self, urls: Iterable[str]) -> None:
         """Raise `UserError` for an address that no run could take; called once, before the plan is written."""
 

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
+from vidal import extras
 from vidal.dataset import plan
 from vidal.dataset.dataset import Dataset
 from vidal.dataset.lock import Lock
@@ -63,6 +64,8 @@ class Following:
     checkpoints: list[Trained]
     reposts: list[Repost]
     missing: list[str]
+    are_likes_unknown: bool
+    """Whether fingerprints were not compared, for lack of SciPy."""
     certificate: tuple[str, str] | None = None
     """Path and SHA-256."""
 
@@ -83,6 +86,8 @@ class Following:
             state = "kept" if repost.is_kept else "not kept, but its row has a thumbnail"
             hint = "; --reposts remove takes it out" if repost.is_sure else ""
             yield f"  like {repost.of}: {repost.clip_id} ({repost.kind}{by}; {state}){hint}"
+        if self.are_likes_unknown:
+            yield "clips like these were not looked for, which needs SciPy: pip install 'vidal[build]'"
         if self.certificate:
             yield f"certificate: {self.certificate[0]}, SHA-256 {self.certificate[1]}"
 
@@ -98,6 +103,7 @@ class Following:
             **main.as_json(), "proven": not self.remains and not self.missing, "missing": self.missing,
             "clips": clips, "places": [one.as_json() for one in self.places],
             "checkpoints": [run.as_json() for run in self.checkpoints],
+            "are_likes_unknown": self.are_likes_unknown,
             "reposts": [{**repost.as_json(), "is_removed": repost.clip_id in self.clips} for repost in self.reposts],
         }  # fmt: skip
 
@@ -121,7 +127,9 @@ def follow(
         # One lock for all parts of each: nobody may write between a removal and its proof.
         for dataset in sorted(reach.datasets, key=lambda dataset: dataset.storage.address):
             stack.enter_context(Lock(dataset.storage))
-        journal = _begin(reach, removals, reposts, places)
+        # A plain install can remove a clip; a proof, and the removal of what is like it, need the whole.
+        are_likes_unknown = reposts == "list" and certificate is None and bool(extras.missing(["scipy"]))
+        journal = _begin(reach, removals, reposts, places, by_fingerprint=not are_likes_unknown)
         clip_ids = frozenset(journal.clips)
         addresses = frozenset(address for clip in journal.clips.values() for address in clip.addresses)
         everything = removals | Removals({"clip_id": clip_ids, "url": addresses})
@@ -140,6 +148,7 @@ def follow(
             ],
             checkpoints=[run.trained_on(clip_ids) for run in runs],
             missing=[name for name in _missing(removals, removed) if name not in addresses],
+            are_likes_unknown=are_likes_unknown,
         )  # fmt: skip
         removed[0].missing = result.missing
         if certificate is not None:
@@ -151,7 +160,9 @@ def follow(
     return result
 
 
-def _begin(reach: Reach, removals: Removals, mode: RepostMode, places: Sequence[NamedPlace]) -> Journal:
+def _begin(
+    reach: Reach, removals: Removals, mode: RepostMode, places: Sequence[NamedPlace], *, by_fingerprint: bool
+) -> Journal:
     """Return what is to be done: what an earlier try of the command began, or what the list names now."""
     storage = reach.datasets[0].storage
     begun = Journal.read(storage)
@@ -163,7 +174,7 @@ def _begin(reach: Reach, removals: Removals, mode: RepostMode, places: Sequence[
     journal = begun or Journal()
     _gather(reach.datasets, removals, journal)
     if not journal.reposts:
-        journal.reposts = reposts_of(reach.datasets, journal.clips)
+        journal.reposts = reposts_of(reach.datasets, journal.clips, by_fingerprint=by_fingerprint)
     if mode == "remove":
         sure = {repost.clip_id: repost.of for repost in journal.reposts if repost.is_sure}
         _gather(reach.datasets, Removals({"clip_id": frozenset(sure)}), journal)

@@ -42,13 +42,14 @@ class Repost:
         return asdict(self)
 
 
-def reposts_of(datasets: Sequence[Dataset], clip_ids: Collection[str]) -> list[Repost]:
+def reposts_of(datasets: Sequence[Dataset], clip_ids: Collection[str], *, by_fingerprint: bool = True) -> list[Repost]:
     """Return the reposts of clips in all revisions and phases of datasets, each once, of the likest clip.
 
-    The limits are those of the first recipe that has the stage ``duplicates``, or its defaults.
+    The limits are those of the first recipe that has the stage ``duplicates``, or its defaults. Without
+    ``by_fingerprint``, those alone are found that a decision has tied together.
     """
     likest: dict[str, tuple[str, str, float | None, bool]] = {}
-    for clip_id, other, kind, distance, is_sure in _by_fingerprint(datasets, clip_ids):
+    for clip_id, other, kind, distance, is_sure in _by_fingerprint(datasets, clip_ids) if by_fingerprint else ():
         likest.setdefault(other, (clip_id, kind, distance, is_sure))
     for clip_id, other in _by_link(datasets, clip_ids):
         likest.setdefault(other, (clip_id, "cluster", None, False))

@@ -113,7 +113,7 @@ class Fetch(Stage, WebSettings):
             )
         return facts
 
-    def doubts(self) -> list[str]:
+    def warnings(self) -> list[str]:
         # yt-dlp's version is the date of its release.
         released = metadata.version("yt-dlp")
         age_days = (date.today() - date(*map(int, released.split(".")[:3]))).days

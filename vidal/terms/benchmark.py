@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from vidal.terms.captions import Input, Unreadable
-from vidal.terms.tagger import Tagger
+from vidal.terms.tagged import Tagger
 from vidal.terms.wording import MAX_CHARACTERS, digest, display, words
 
 # Fewer words in common are no evidence, as captions of anything have them.

@@ -24,7 +24,7 @@ from vidal.terms.captions import Input
 from vidal.terms.gather import Gathered
 from vidal.terms.plot import plot
 from vidal.terms.settings import TermSettings
-from vidal.terms.tagger import Tagger
+from vidal.terms.tagged import Tagger
 
 SCHEMA = pa.schema(
     [

@@ -8,7 +8,7 @@ from collections.abc import Iterable
 
 from vidal.terms.benchmark import Benchmark
 from vidal.terms.captions import Caption, Input, Unreadable
-from vidal.terms.tagger import Tagger
+from vidal.terms.tagged import Tagger
 from vidal.terms.wording import MAX_CHARACTERS, digest, display, refusal, words
 
 

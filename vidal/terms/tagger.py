@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import functools
 import math
-from dataclasses import dataclass
 from importlib.metadata import version
-from typing import Any, Protocol
+from typing import Any
 
+from vidal.terms.tagged import Tagged
 from vidal.terms.wording import MAX_WORD_CHARACTERS
 
 # BNC tags. VB, VH and VD are be, have and do, VM are modals: verbs that name no action.
@@ -22,24 +22,6 @@ _BEFORE_NOUNS = ("AT0", "DPS", "DT0")
 _SINGULAR_S = ("us", "is", "ss")
 _CACHED_WORDS = 200_000
 _OFTEN_ENOUGH = math.log(1 / 4)
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Tagged:
-    """The lemmas of a caption."""
-
-    keywords: tuple[str, ...]
-    """Lemmas of its nouns and verbs, sorted and unique."""
-    content: tuple[str, ...]
-    """Lemmas of all words except articles, prepositions, pronouns and auxiliaries, sorted and unique."""
-
-
-class Tagger(Protocol):
-    """Tags a caption's lower-case words; ``name`` is recorded in the file of terms."""
-
-    name: str
-
-    def tag(self, words: list[str]) -> Tagged: ...
 
 
 class HanTaTagger:

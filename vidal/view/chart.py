@@ -9,7 +9,6 @@ from typing import Self
 
 import numpy as np
 import numpy.typing as npt
-import scipy.linalg
 
 from vidal.errors import SourceError
 from vidal.view.features import Features
@@ -45,9 +44,8 @@ class Chart:
         mean = vectors.mean(axis=0)
         centred = vectors - mean
         covariance = centred.T @ centred / len(centred)
-        size = len(covariance)
-        variances, axes = scipy.linalg.eigh(covariance, subset_by_index=[max(0, size - 2), size - 1])
-        axes = axes[:, ::-1]
+        variances, axes = np.linalg.eigh(covariance)
+        variances, axes = variances[-2:], axes[:, :-3:-1]
         # An axis is as good turned around; this way round it is the same each time.
         axes = axes * np.sign(axes[np.abs(axes).argmax(axis=0), np.arange(axes.shape[1])])
         for start in range(0, count, _BLOCK):

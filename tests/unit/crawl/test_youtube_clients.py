@@ -51,7 +51,7 @@ def test_what_the_formats_of_a_client_need_is_said() -> None:
 def test_an_old_yt_dlp_is_a_doubt(age_days: int, via: str, is_old: bool, monkeypatch: pytest.MonkeyPatch) -> None:
     released = (date.today() - timedelta(days=age_days)).strftime("%Y.%m.%d")
     monkeypatch.setattr(metadata, "version", lambda name: released)
-    doubts = Fetch.model_validate({"via": via}).doubts()
+    doubts = Fetch.model_validate({"via": via}).warnings()
     assert [f"yt-dlp {released} is {age_days} days old" in doubt for doubt in doubts] == ([True] if is_old else [])
 
 

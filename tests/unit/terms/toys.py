@@ -8,7 +8,7 @@ from pathlib import Path
 from vidal.terms.benchmark import Benchmark
 from vidal.terms.captions import Input
 from vidal.terms.gather import Gathered
-from vidal.terms.tagger import Tagged
+from vidal.terms.tagged import Tagged
 
 
 class ToyTagger:
