@@ -43,7 +43,7 @@ build-shards: setup ## Build the sample dataset, or RECIPE=… OUT=… RAY_ADDRE
 report: setup ## Write report.html of OUT
 	$(BIN)/vidal report $(OUT)
 
-test: setup ## Run the tests (1,380 s of CPU, fourteen minutes on two idle cores)
+test: setup ## Run the tests (1,600 s of CPU, sixteen minutes on two idle cores)
 	$(BIN)/python -m pytest -n $(TEST_PROCESSES) --dist loadfile --no-loadscope-reorder
 
 test-slow: setup ## Run the long tests too: 20 kills, all engines and worker counts

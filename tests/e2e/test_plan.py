@@ -9,7 +9,7 @@ from tests.runs import AUDIO, PAINT, SAME_TITLE, SHADE, TROUBLE, command, write_
 
 CLUSTER = """
 nodes:
-  - {kind: spot, count: 4, cpus: 8, price_per_h: 0.2, failures_per_h: 0.1, memory_gb: 1}
+  - {kind: spot, count: 4, cpus: 8, price_per_h: 0.2, failures_per_h: 0.1, memory_gb: 0.2}
   - {kind: large, cpus: 64, price_per_h: 2.5}
 store: {gbit_s: 20, price_per_gb_month: 0.023}
 """

@@ -1,4 +1,4 @@
-"""`vidal doctor` on a crawl: YouTube's clients are those that yt-dlp itself would ask, and an old yt-dlp is a fault."""
+"""`vidal doctor` on a crawl: YouTube's clients are those that yt-dlp itself would ask, and an old yt-dlp is a warning."""
 
 from __future__ import annotations
 
@@ -30,9 +30,9 @@ def test_the_clients_are_those_that_yt_dlp_would_ask(
         extractor.initialize()
         # Neither an account nor a runtime is here; all that follows from them is yt-dlp's own.
         monkeypatch.setattr(YoutubeIE, "is_authenticated", has_cookies)
-        if has_javascript:
-            runtime = type("Runtime", (), {"is_available": lambda self: True, "close": lambda self: None})()
-            monkeypatch.setattr(extractor._jsc_director, "providers", {"deno": runtime})
+        runtime = type("Runtime", (), {"is_available": lambda self: True, "close": lambda self: None})()
+        # Replaced in either case: one that vidal has registered in this process asks a downloader of vidal's.
+        monkeypatch.setattr(extractor._jsc_director, "providers", {"deno": runtime} if has_javascript else {})
         wanted = extractor._get_requested_clients("https://www.youtube.com/watch?v=aBcDeFgHiJ1", {}, False)
     line = clients_line(asked, has_cookies=has_cookies, has_javascript=has_javascript)
     who, _, clients = line.partition(": ")
