@@ -31,7 +31,7 @@ SAYS = {
     ".venv/bin/vidal report data/sample": "wrote report.html",
     "vidal build shorts.yaml --out data/shorts": "│ kept │ │ 2 │",
     "vidal build divided.yaml --out data/divided --engine local": "│ kept │ │ 6 │",
-    "vidal build segments.yaml --out data/segments --engine local": "│ kept │ │ 6 │",
+    "vidal build segments.yaml --out data/segments --engine local": "6 clips, 1 of them divided, in 10 segments",
     "vidal export data/sample --out data/pairs --format open-clip": "wrote 23 clips to data/pairs",
     'vidal export data/sample --out clean --where "not flag_unsafe and not flag_remove"': "wrote 22 clips to clean",
     "vidal train pipelines/train/sample.yaml --data data/sample --out runs/sample": "runs/sample: 12 steps",
