@@ -20,10 +20,10 @@ from tests.runs import digests, rows
 from vidal.commands import app
 from vidal.dataset.dataset import Dataset
 from vidal.dataset.removals import Removals
-from vidal.dataset.remove import remove
 from vidal.dataset.verify import verify
 from vidal.errors import OutputError, SourceError
 from vidal.reader.index import expand, write_index
+from vidal.removal.remove import remove
 
 Sample = Mapping[str, Any]
 

@@ -17,7 +17,6 @@ from vidal import recipe as recipes
 from vidal.clip import Clip
 from vidal.dataset.dataset import Dataset
 from vidal.dataset.removals import Removals
-from vidal.dataset.remove import remove as remove_clips
 from vidal.dataset.revise import finished, refuse_revised
 from vidal.dataset.storage import Storage
 from vidal.engine import add as additions
@@ -29,6 +28,7 @@ from vidal.engine.refilter import refilter as refilter_clips
 from vidal.errors import ClipError, NothingNewError
 from vidal.recipe import Recipe
 from vidal.record import Column
+from vidal.removal.remove import remove as remove_clips
 from vidal.stage import Stage
 from vidal.work import Member
 

@@ -95,8 +95,8 @@ MAY_IMPORT = {
     ],
     "view": ["errors", "clip", "record", "stage", "modality", "dataset", "reader", "stages", "report", "diff"],
     "removal": [
-        "errors", "rows", "extras", "clip", "dataset", "reader.embeddings", "export", "stages.duplicates", "train.checkpoint",
-        "train.run_folder",
+        "errors", "rows", "extras", "clip", "record", "dataset", "reader.embeddings", "export", "stages.duplicates",
+        "train.checkpoint", "train.run_folder",
     ],
     "build": ["errors", "extras", "models.inventory", "dataset", "recipe", "engine", "report"],
     "estimate": [

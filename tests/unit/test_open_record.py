@@ -18,13 +18,13 @@ from tests.runs import FEW_LETTERS, LETTERS, PAINT, RANK, outcomes, rows, run, w
 from vidal.clip import Clip
 from vidal.dataset.dataset import Dataset
 from vidal.dataset.removals import Removals
-from vidal.dataset.remove import remove
 from vidal.dataset.verify import verify
 from vidal.engine.local import InProcessEngine
 from vidal.errors import ClipError, OutputError, RecipeError
 from vidal.flow import check_flow
 from vidal.recipe import check, fingerprint
 from vidal.record import Column
+from vidal.removal.remove import remove
 from vidal.sources.list import ListSource
 from vidal.stage import Decision, Stage, Step
 from vidal.stages.filters.too_long import TooLong

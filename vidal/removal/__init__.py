@@ -1,1 +1,4 @@
-"""Removal that follows: what was made of a dataset loses a removed clip, too, and a certificate says so."""
+"""Removal: clips leave a dataset and all that was made of it, and a certificate says so.
+
+`vidal.dataset.removals` reads the lists and leaves the clips on them out; it lies lower, as builds and readers do so, too.
+"""

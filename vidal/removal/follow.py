@@ -18,11 +18,11 @@ from vidal.dataset import plan
 from vidal.dataset.dataset import Dataset
 from vidal.dataset.lock import Lock
 from vidal.dataset.removals import KEYS, REASON, Removals
-from vidal.dataset.remove import Removed, parts, remove_under_lock
 from vidal.errors import OutputError
 from vidal.removal import certificate as certificates
 from vidal.removal.journal import NAME, Journal, RemovedClip, now
 from vidal.removal.places import NamedPlace, Reach
+from vidal.removal.remove import Removed, parts, remove_under_lock
 from vidal.removal.reposts import Repost, reposts_of
 from vidal.removal.runs import RunRecord, Trained
 from vidal.removal.scan import Scan, Wanted

@@ -12,7 +12,7 @@ import pyarrow.compute as pc
 from vidal.clip import schema
 from vidal.dataset.dataset import Dataset
 from vidal.dataset.removals import REASON
-from vidal.dataset.remove import parts
+from vidal.removal.remove import parts
 from vidal.rows import Stream
 
 _KINDS = ("file", "frames", "audio")

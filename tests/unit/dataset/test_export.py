@@ -15,11 +15,11 @@ from tests.runs import AUDIO, CAPTION, PAINT, SHADE, TROUBLE, digests, rows, run
 from vidal.commands import app
 from vidal.dataset.dataset import Dataset
 from vidal.dataset.removals import Removals
-from vidal.dataset.remove import remove
 from vidal.engine.local import InProcessEngine
 from vidal.errors import OutputError, SourceError
 from vidal.export.export import vidal_annotation, write_joint, write_open_clip, write_vidal_json
 from vidal.recipe import check
+from vidal.removal.remove import remove
 from vidal.rows import whole
 
 

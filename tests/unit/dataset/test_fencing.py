@@ -27,13 +27,13 @@ from vidal.dataset.commit import ShardWriter, revoke
 from vidal.dataset.dataset import Dataset, UncommittedError, committed
 from vidal.dataset.lock import HeldLock, Lock, LostLockError, take
 from vidal.dataset.removals import Removals
-from vidal.dataset.remove import remove
 from vidal.dataset.revise import drop
 from vidal.dataset.storage import Fence, Storage
 from vidal.dataset.verify import verify
 from vidal.engine.local import InProcessEngine
 from vidal.engine.refilter import refilter
 from vidal.errors import OutputError
+from vidal.removal.remove import remove
 from vidal.work import Member
 
 MANIFEST, TAR = manifest.name_of(0), "video/000000.tar"

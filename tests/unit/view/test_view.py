@@ -28,9 +28,9 @@ from tests.runs import AUDIO, CAPTION, FEW_LETTERS, LETTERS, PAINT, SHADE, comma
 from vidal.dataset import flags
 from vidal.dataset.dataset import Dataset
 from vidal.dataset.removals import Removals
-from vidal.dataset.remove import remove
 from vidal.engine.local import InProcessEngine
 from vidal.errors import SourceError
+from vidal.removal.remove import remove
 from vidal.report.summary import Status
 from vidal.stages import step_class
 from vidal.view import thresholds

@@ -33,11 +33,11 @@ from vidal.build import How, add, build, grow
 from vidal.dataset import removals
 from vidal.dataset.dataset import Dataset
 from vidal.dataset.removals import Removals
-from vidal.dataset.remove import remove
 from vidal.dataset.verify import verify
 from vidal.engine.local import InProcessEngine
 from vidal.engine.refilter import refilter
 from vidal.errors import OutputError, SourceError
+from vidal.removal.remove import remove
 
 FORMS = {
     "ids.txt": "# asked for on Monday\nc003\n\nc005\n",
@@ -117,7 +117,7 @@ def test_what_is_left_of_a_clip_is_not_what_is_like_its_id(
     run(recipes.check({"source": {"list": str(tmp_path / "l.csv")}, "stages": [PAINT]}, "r"), tmp_path / "out",
         InProcessEngine())  # fmt: skip
     if not does_rewrite:
-        monkeypatch.setattr("vidal.dataset.remove._rewrite", lambda dataset, shard, ids: None)
+        monkeypatch.setattr("vidal.removal.remove._rewrite", lambda dataset, shard, ids: None)
     result = remove(str(tmp_path / "out"), Removals({"clip_id": frozenset(["7"])}))
     assert (result.clip_ids, result.is_proven, bool(result.remains)) == (["7"], does_rewrite, not does_rewrite)
 

@@ -26,8 +26,8 @@ from vidal.dataset.lock import Lock
 from vidal.dataset.members import load_members
 from vidal.dataset.removals import KEYS, REASON, Removals, tombstone
 from vidal.dataset.revise import GROWN, revision_at
-from vidal.dataset.traces import Traces
 from vidal.record import from_row
+from vidal.removal.traces import Traces
 
 Seen = dict[str, set[str]]
 """The values of a removals list that matched a row, by column."""

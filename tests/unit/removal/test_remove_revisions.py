@@ -11,14 +11,14 @@ from rich.console import Console
 import vidal
 from tests.runs import FEW_LETTERS, LETTERS, PAINT, SHADE, digests, run, write_list, write_recipe
 from vidal.build import How, add, grow
-from vidal.dataset import remove as removing
 from vidal.dataset.dataset import Dataset
 from vidal.dataset.removals import Removals
-from vidal.dataset.remove import remove
 from vidal.dataset.revise import listed
 from vidal.dataset.verify import verify
 from vidal.engine.local import InProcessEngine
 from vidal.engine.refilter import refilter
+from vidal.removal import remove as removing
+from vidal.removal.remove import remove
 
 OLD, NEW = ["a", "ab", "abc", "abcd", "abcde"], ["xyz", "xyza"]
 HOW = How(engine="local", workers=0)
