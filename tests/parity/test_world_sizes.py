@@ -62,7 +62,14 @@ class CountedDdp:
 
 
 def step(
-    rank: int, ranks: int, kind: str, valid: list[bool], chunk_size: int | None, both: bool, dropout: float = 0.0
+    rank: int,
+    ranks: int,
+    kind: str,
+    valid: list[bool],
+    chunk_size: int | None,
+    both: bool,
+    dropout: float = 0.0,
+    tile_rows: int | None = None,
 ) -> dict[str, Tensor]:
     """Every gradient of one step, as the optimiser of a rank sees it."""
     torch.manual_seed(0)
@@ -81,7 +88,7 @@ def step(
         for t, p in zip(wrapped, (x, y), strict=False)
     ]
     sides += [] if both else [Side(embeddings=text[mine])]
-    settings = LossSettings.model_validate({"kind": kind})
+    settings = LossSettings.model_validate({"kind": kind, "tile_rows": tile_rows})
     counts = torch.tensor(valid)[mine]
     loss = gradcache.backward(
         sides, lambda a, b: contrastive_loss(settings, a, b, scale.exp(), bias, counts), rows=share,
@@ -107,11 +114,12 @@ def assert_equal(got: dict[str, Tensor], wanted: dict[str, Tensor]) -> None:
         assert torch.allclose(got[name], wanted[name], atol=1e-12, rtol=0), name
 
 
-CASES = list(itertools.product(("info_nce", "sigmoid"), VALID, (None, 2), (False, True)))
+CASES = [*itertools.product(("info_nce", "sigmoid"), VALID, (None, 2), (False, True), (None,)),
+         *(("info_nce", valid, None, True, 2) for valid in VALID)]  # fmt: skip
 
 
 def all_steps(rank: int, ranks: int) -> list[dict[str, Tensor]]:
-    return [step(rank, ranks, kind, VALID[valid], chunk_size, both) for kind, valid, chunk_size, both in CASES]
+    return [step(rank, ranks, kind, VALID[valid], *how, tile_rows=tile) for kind, valid, *how, tile in CASES]
 
 
 @pytest.fixture(scope="module")
@@ -124,7 +132,7 @@ def steps() -> dict[int, list[list[dict[str, Tensor]]]]:
 def test_ranks_under_ddp_take_the_step_of_one_process(
     case: int, steps: dict[int, list[list[dict[str, Tensor]]]]
 ) -> None:
-    kind, valid, _, both = CASES[case]
+    kind, valid, _, both, _ = CASES[case]
     alone = step(0, 1, kind, VALID[valid], None, both)
     assert alone["0.vit.visual_projection.weight"].abs().max() > 1e-3
     for ranks, of_ranks in steps.items():

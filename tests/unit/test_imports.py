@@ -115,7 +115,7 @@ MAY_IMPORT = {
 
 TRAINER = [
     "checkpoint", "distributed", "full_state", "gradcache", "health", "loop", "loss", "material", "optim", "parallel",
-    "recipe", "run", "run_folder", "teachers",
+    "recipe", "run", "run_folder", "teachers", "tiles",
 ]  # fmt: skip
 
 

@@ -9,22 +9,21 @@ loss and of its gradients, which DDP computes, equals those of one process with 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
 
 import torch
 import torch.nn.functional as F
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
 from vidal.train.distributed import gather_rows, position
+from vidal.train.tiles import LEFT_OUT, tiled_logsumexp
 
 # With as many rows of the rank's own, 64 MiB of float32 logits at a time.
 _CHUNK_ROWS = 4096
-# Of a candidate that a teacher does not know. Scales are 100 at most, so that its probability is 0 in float32.
-_HIDDEN = -1e4
 
 
 class LossSettings(BaseModel):
@@ -39,6 +38,9 @@ class LossSettings(BaseModel):
     same. open_clip calls it ``local_loss``."""
     mask_duplicates: bool = False
     """Exclude negatives that are in fact matches, as they have the same text or are the same clip."""
+    tile_rows: int | None = Field(None, ge=1)
+    """For large batches: compute the logits in tiles of so many rows and columns, and again in the backward pass, so
+    that they are never in memory at once; null computes each rank's at once. The loss is the same."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -81,15 +83,16 @@ def contrastive_losses(
     masks = settings.mask_duplicates
     rows = _gathered(features, valid, [(*pair.sides, pair.group if masks else None) for pair in pairs])
     losses = [
-        of_pair.sigmoid(pair.logit_scale, pair.logit_bias)
+        of_pair.sigmoid(pair.logit_scale, pair.logit_bias, settings.tile_rows or _CHUNK_ROWS)
         if settings.kind == "sigmoid"
-        else of_pair.info_nce(pair.logit_scale, local=settings.local)
+        else of_pair.info_nce(pair.logit_scale, local=settings.local, tile_rows=settings.tile_rows)
         for of_pair, pair in zip(rows, pairs, strict=True)
     ]
     for number, (of_pair, pair) in enumerate(zip(rows, pairs, strict=True)):
         if pair.teachers:
-            apart = torch.stack([of_pair.divergence(taught, pair.logit_scale) for taught in pair.teachers]).mean()
-            losses[number] = (1 - pair.distil_weight) * losses[number] + pair.distil_weight * apart
+            apart = [of_pair.divergence(taught, pair.logit_scale, settings.tile_rows) for taught in pair.teachers]
+            mixed = (1 - pair.distil_weight) * losses[number] + pair.distil_weight * torch.stack(apart).mean()
+            losses[number] = mixed
     return losses
 
 
@@ -168,7 +171,7 @@ class _Rows:
     """Index of this rank's first row among those of all ranks."""
     ranks: int
 
-    def info_nce(self, logit_scale: Tensor, *, local: bool = True) -> Tensor:
+    def info_nce(self, logit_scale: Tensor, *, local: bool = True, tile_rows: int | None = None) -> Tensor:
         rows, ranks = self, self.ranks
         if not local:
             rows = replace(
@@ -177,27 +180,20 @@ class _Rows:
             # Every rank has the whole loss, and the gather sums the gradients of a row over the ranks: no factor is
             # left.
             ranks = 1
-        image_to_text = rows.cross_entropy(rows.image, rows.all_text, logit_scale)
-        text_to_image = rows.cross_entropy(rows.text, rows.all_image, logit_scale)
+        image_to_text = rows.cross_entropy(rows.image, rows.all_text, logit_scale, tile_rows)
+        text_to_image = rows.cross_entropy(rows.text, rows.all_image, logit_scale, tile_rows)
         return (image_to_text + text_to_image) / 2 * ranks / self.count()
 
     def sigmoid(self, logit_scale: Tensor, logit_bias: Tensor | None, chunk_rows: int = _CHUNK_ROWS) -> Tensor:
         assert logit_bias is not None
-        chunks = [slice(start, start + chunk_rows) for start in range(0, len(self.all_text), chunk_rows)]
-        if len(chunks) == 1:
-            # All logits fit: recomputing them would save nothing.
-            return self.pairwise(chunks[0], logit_scale, logit_bias) * self.ranks / self.count()
-        sums = [
-            # Logits draw nothing at random, so no generator's state has to be kept for the second time.
-            checkpoint(self.pairwise, chunk, logit_scale, logit_bias, use_reentrant=False, preserve_rng_state=False)
-            for chunk in chunks
-        ]
-        return torch.stack(sums).sum() * self.ranks / self.count()
+        summed = _in_parts(self.pairwise, len(self.all_text), chunk_rows, logit_scale, logit_bias)
+        return summed * self.ranks / self.count()
 
-    def divergence(self, taught: Taught, logit_scale: Tensor) -> Tensor:
+    def divergence(self, taught: Taught, logit_scale: Tensor, tile_rows: int | None = None) -> Tensor:
         """KL(teacher || student) of the softmax over candidates, the mean of both directions and all known rows.
 
-        Of the rank's own rows against all, as with ``local``. Duplicates are not masked: the teacher sees them.
+        Of the rank's own rows against all, as with ``local``, ``tile_rows`` of them at a time. Duplicates are not
+        masked: the teacher sees them.
         """
         known = self.valid & taught.known
         own = [_normalised(side, known) for side in (taught.image, taught.text)]
@@ -207,19 +203,23 @@ class _Rows:
             (self.image, self.all_text, own[0], everyone[1]),
             (self.text, self.all_image, own[1], everyone[0]),
         ]  # fmt: skip
-        total = self.image.new_zeros(())
-        for queries, candidates, taught_queries, taught_candidates in pairs:
-            # Not -inf: of a row without a candidate every log-probability is finite then, and its gradient 0.
-            student, teacher = (
-                logits.masked_fill(~all_known, _HIDDEN).log_softmax(dim=1)
-                for logits in (
-                    logit_scale * queries @ candidates.T,
-                    taught.logit_scale * taught_queries @ taught_candidates.T,
+
+        def apart(rows: slice, logit_scale: Tensor) -> Tensor:
+            total = self.image.new_zeros(())
+            for queries, candidates, taught_queries, taught_candidates in pairs:
+                # Not -inf: of a row without a candidate every log-probability is finite then, and its gradient 0.
+                student, teacher = (
+                    logits.masked_fill(~all_known, LEFT_OUT).log_softmax(dim=1)
+                    for logits in (
+                        logit_scale * queries[rows] @ candidates.T,
+                        taught.logit_scale * taught_queries[rows] @ taught_candidates.T,
+                    )
                 )
-            )
-            apart = F.kl_div(student, teacher, reduction="none", log_target=True).sum(dim=1)
-            total = total + torch.where(known, apart, torch.zeros_like(apart)).sum()
-        return total / 2 * self.ranks / all_known.sum().clamp(min=1)
+                of_rows = F.kl_div(student, teacher, reduction="none", log_target=True).sum(dim=1)
+                total = total + torch.where(known[rows], of_rows, torch.zeros_like(of_rows)).sum()
+            return total
+
+        return _in_parts(apart, len(self.image), tile_rows, logit_scale) / 2 * self.ranks / all_known.sum().clamp(min=1)
 
     def count(self) -> Tensor:
         """The number of valid rows of all ranks, at least 1: the loss of a batch without one is 0, not NaN."""
@@ -229,20 +229,27 @@ class _Rows:
         """(b,) the column of each row's positive."""
         return torch.arange(len(self.image), device=self.image.device) + self.offset
 
-    def excluded(self, start: int, stop: int) -> Tensor:
-        """(b, stop - start) the pairs that are neither positives nor negatives."""
+    def excluded(self, rows: slice, columns: slice) -> Tensor:
+        """(rows, columns) the pairs that are neither positives nor negatives."""
+        targets = self.targets()[rows]
         # Padding is on the end of each rank's rows, hence amid those of all ranks: it cannot be cut off, only masked.
-        excluded = ~self.all_valid[start:stop].expand(len(self.image), -1)
+        excluded = ~self.all_valid[columns].expand(len(targets), -1)
         if self.group is not None and self.all_group is not None:
-            columns = torch.arange(start, stop, device=self.image.device)
-            is_positive = columns == self.targets()[:, None]
-            excluded = excluded | ((self.group[:, None] == self.all_group[start:stop]) & ~is_positive)
+            is_positive = torch.arange(columns.start, columns.stop, device=targets.device) == targets[:, None]
+            excluded = excluded | ((self.group[rows, None] == self.all_group[columns]) & ~is_positive)
         return excluded
 
-    def cross_entropy(self, queries: Tensor, candidates: Tensor, logit_scale: Tensor) -> Tensor:
+    def cross_entropy(
+        self, queries: Tensor, candidates: Tensor, logit_scale: Tensor, tile_rows: int | None = None
+    ) -> Tensor:
         """The sum over this rank's valid rows."""
+        if tile_rows is not None:
+            own = candidates[self.offset : self.offset + len(queries)]
+            losses = tiled_logsumexp(queries, candidates, logit_scale, self.excluded, tile_rows)
+            losses = losses - logit_scale * (queries * own).sum(dim=1)
+            return torch.where(self.valid, losses, torch.zeros_like(losses)).sum()
         logits = logit_scale * queries @ candidates.T
-        logits = logits.masked_fill(self.excluded(0, len(candidates)), float("-inf"))
+        logits = logits.masked_fill(self.excluded(slice(0, len(queries)), slice(0, len(candidates))), float("-inf"))
         # All logits of an invalid row may be -inf, and the gradient of their softmax NaN.
         logits = torch.where(self.valid[:, None], logits, torch.zeros_like(logits))
         losses = F.cross_entropy(logits, self.targets(), reduction="none")
@@ -256,8 +263,20 @@ class _Rows:
         columns = torch.arange(start, stop, device=logits.device)
         signs = torch.where(columns == self.targets()[:, None], 1.0, -1.0).to(logits.dtype)
         losses = -F.logsigmoid(signs * logits)
-        counts = self.valid[:, None] & ~self.excluded(start, stop)
+        counts = self.valid[:, None] & ~self.excluded(slice(0, len(self.image)), slice(start, stop))
         return torch.where(counts, losses, torch.zeros_like(losses)).sum()
+
+
+def _in_parts(loss: Callable[..., Tensor], rows: int, part_rows: int | None, *scalars: Tensor) -> Tensor:
+    """The sum of ``loss(slice, *scalars)`` over parts of the rows, whose logits are computed again for the gradient."""
+    size = part_rows or rows
+    parts = [slice(start, start + size) for start in range(0, rows, size)]
+    if len(parts) == 1:
+        # All logits fit: recomputing them would save nothing.
+        return loss(parts[0], *scalars)
+    # Logits draw nothing at random, so no generator's state has to be kept for the second time.
+    sums = [checkpoint(loss, part, *scalars, use_reentrant=False, preserve_rng_state=False) for part in parts]
+    return torch.stack(sums).sum()
 
 
 def _normalised(features: Tensor, valid: Tensor) -> Tensor:

@@ -278,6 +278,7 @@ class TrainRecipe(Settings):
 # does, and those that cure a divergence.
 FREE_ON_RESUME = {
     "checkpoints", "log", "data.workers", "data.stall_s", "data.cache_bytes", "name", "text.cache", "compile", "fsdp",
+    "loss.tile_rows",
     "eval.every_steps", "max_nan_steps", "max_broken_share", "distil.teachers",
     "optimiser.lr", "optimiser.min_lr", "optimiser.warmup_steps", "optimiser.schedule", "optimiser.decay_share",
 }  # fmt: skip

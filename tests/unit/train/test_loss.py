@@ -6,7 +6,16 @@ import pytest
 import torch
 from torch import Tensor
 
-from vidal.train.loss import LossSettings, contrastive_loss, duplicate_negatives, info_nce, sigmoid
+from vidal.train.loss import (
+    LossSettings,
+    PairTerms,
+    Taught,
+    contrastive_loss,
+    contrastive_losses,
+    duplicate_negatives,
+    info_nce,
+    sigmoid,
+)
 
 ROWS, WIDTH = 10, 5
 
@@ -42,6 +51,69 @@ def test_sigmoid_in_chunks_is_sigmoid_at_once(chunk_rows: int) -> None:
     grads = [torch.autograd.grad(loss, (a, b, scale)) for loss in losses]
     for got, wanted in zip(grads[1], grads[0], strict=True):
         assert torch.allclose(got, wanted, atol=1e-14, rtol=0)
+
+
+@pytest.mark.parametrize("settings", [{}, {"local": False}, {"mask_duplicates": True}, {"kind": "sigmoid"}])
+@pytest.mark.parametrize("tile_rows", [1, 3, ROWS])
+@pytest.mark.parametrize("invalid", [[], [4, 9], [*range(ROWS)]], ids=["all valid", "two invalid", "none valid"])
+def test_a_tiled_loss_is_the_plain_one_with_its_gradients(
+    settings: dict[str, object], tile_rows: int, invalid: list[int]
+) -> None:
+    a, b, scale, bias = material()
+    valid = torch.ones(ROWS, dtype=torch.bool).index_fill(0, torch.tensor(invalid, dtype=torch.int64), False)
+    group = torch.tensor([0, 0, 1, 2, 3, 4, 5, 6, 7, 7])
+    losses = [
+        contrastive_loss(LossSettings.model_validate({**settings, "tile_rows": size}), a, b, scale, bias, valid, group)
+        for size in (None, tile_rows)
+    ]
+    assert (losses[0] > 0) == (len(invalid) < ROWS)
+    assert losses[1].item() == pytest.approx(losses[0].item(), abs=1e-13)
+    grads = [torch.autograd.grad(loss, (a, b, scale)) for loss in losses]
+    for got, wanted in zip(grads[1], grads[0], strict=True):
+        assert torch.allclose(got, wanted, atol=1e-13, rtol=0)
+
+
+@pytest.mark.parametrize("scale", [1.0, 14.3, 100.0])
+def test_in_float32_a_tiled_loss_is_the_plain_one_within_its_rounding(scale: float) -> None:
+    torch.manual_seed(0)
+    text = torch.randn(300, 64)
+    sides = [
+        (text + torch.randn(300, 64)).requires_grad_(),
+        text.requires_grad_(),
+        torch.tensor(scale).requires_grad_(),
+    ]
+    found = []
+    for tile_rows in (None, 128):
+        settings = LossSettings(tile_rows=tile_rows)
+        loss = contrastive_loss(settings, *sides, None, torch.ones(300, dtype=torch.bool))
+        found.append((loss, *torch.autograd.grad(loss, sides)))
+    for plain, tiled in zip(*found, strict=True):
+        assert (tiled - plain).norm() <= 1e-5 * plain.norm() + 1e-7
+
+
+def test_a_tiled_divergence_from_a_teacher_is_the_plain_one() -> None:
+    a, b, scale, bias = material()
+    torch.manual_seed(1)
+    teacher = [torch.randn(ROWS, 3, dtype=torch.float64) for _ in range(2)]
+    taught = Taught(image=teacher[0], text=teacher[1], known=torch.arange(ROWS) != 3, logit_scale=20.0)
+    terms = PairTerms(sides=(0, 1), logit_scale=scale, logit_bias=bias, teachers=[taught], distil_weight=0.7)
+    found = []
+    for tile_rows in (None, 3):
+        (loss,) = contrastive_losses(LossSettings(tile_rows=tile_rows), [a, b], [terms], torch.arange(ROWS) != 5)
+        found.append((loss, *torch.autograd.grad(loss, (a, b, scale))))
+    for plain, tiled in zip(*found, strict=True):
+        assert torch.allclose(tiled, plain, atol=1e-14, rtol=0)
+
+
+@pytest.mark.parametrize("tile_rows", [None, 4])
+def test_a_tiled_loss_keeps_no_logits(tile_rows: int | None) -> None:
+    rows = 64
+    a, b = torch.randn(rows, 3, requires_grad=True), torch.randn(rows, 3)
+    kept: list[int] = []
+    with torch.autograd.graph.saved_tensors_hooks(lambda t: kept.append(t.numel()) or t, lambda t: t):
+        settings = LossSettings(tile_rows=tile_rows)
+        contrastive_loss(settings, a, b, torch.tensor(1.0), None, torch.ones(rows, dtype=torch.bool))
+    assert (max(kept) >= rows * rows) == (tile_rows is None)
 
 
 def test_sigmoid_keeps_no_more_than_a_chunk_of_logits() -> None:
