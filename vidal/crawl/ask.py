@@ -19,7 +19,7 @@ _Line = bytes  # in `Answer`, `bytes` is a field
 SEARCH = re.compile(r"([a-z0-9]+)search(?:date)?\d*:")
 """A search in yt-dlp's syntax: ``ytsearch20:words``; ``ytsearchdate20:words`` returns the newest first."""
 _SEARCHED = {"yt": "youtube.com", "bili": "bilibili.com", "nico": "nicovideo.jp", "gv": "google.com",
-             "sc": "soundcloud.com", "yahoo": "yahoo.com"}  # fmt: skip
+             "sc": "soundcloud.com", "yv": "yahoo.com", "rkfn": "rokfin.com"}  # fmt: skip
 
 Op = Literal["which", "metadata", "media", "search", "direct", "robots", "get_json"]
 """``which``: the extractor that matches, without network · ``metadata``, ``media``: through yt-dlp · ``search``: the

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import difflib
 import re
+from collections.abc import Iterable
 from functools import lru_cache
 from importlib.metadata import version
 from importlib.util import find_spec
@@ -14,7 +16,7 @@ from pydantic import BaseModel, ConfigDict, Field, field_validator, model_valida
 
 from vidal.crawl.guard import Rules
 from vidal.crawl.javascript import deno_path
-from vidal.crawl.platforms import PLATFORMS, domains_of, platform_of
+from vidal.crawl.platforms import budget_of, domains_of, known_platforms, platform_of
 from vidal.errors import RecipeError
 from vidal.media.limits import MIB
 
@@ -45,6 +47,8 @@ class HostRules(BaseModel):
     clips have the transient reason ``crawl_delay``."""
 
 
+_TERMS_SAID = 5
+"""Platforms of which a refusal says more than the name."""
 _SECRET_ARGUMENTS = ("po_token", "visitor_data", "data_sync_id", "refresh_token", "access_token", "api_key", "password")
 
 
@@ -67,7 +71,8 @@ class WebSettings(BaseModel):
     generic: bool = False
     """Let yt-dlp search for players in the pages of unsupported hosts."""
     accept_terms: list[str] = Field(default_factory=list)
-    """Platforms whose terms on automated access the user has read and takes responsibility for, such as ``youtube``."""
+    """Platforms whose terms on automated access the user has read and takes responsibility for, such as ``youtube``;
+    a plan that leads to others ends with a line that names them all."""
     allow_hosts: list[str] = Field(default_factory=list)
     """If any, only these hosts and their subdomains may be visited."""
     deny_hosts: list[str] = Field(default_factory=list)
@@ -150,9 +155,14 @@ class WebSettings(BaseModel):
     @field_validator("accept_terms")
     @classmethod
     def _are_platforms(cls, names: list[str]) -> list[str]:
-        known = [platform.name for platform in PLATFORMS]
-        if unknown := [name for name in names if name not in known]:
-            raise ValueError(f"{unknown[0]!r} is no platform; choose from {', '.join(known)}")
+        known = known_platforms()
+        for name in names:
+            if name not in known:
+                like = difflib.get_close_matches(name, known, 3)
+                hint = (
+                    f"did you mean {' or '.join(like)}" if like else "give it an address, and the plan says which it is"
+                )
+                raise ValueError(f"{name!r} is none of the {len(known)} platforms; {hint}")
         return names
 
     @field_validator("subtitles")
@@ -234,10 +244,9 @@ class WebSettings(BaseModel):
         for domain in domains_of(host) if self.hosts else ():
             if domain in self.hosts:
                 return self.hosts[domain]
-        if self.hosts and (platform := platform_of(host)):
-            for name, rules in self.hosts.items():
-                if platform_of(name) == platform:
-                    return rules
+        for name, rules in self.hosts.items():
+            if budget_of(name) == budget_of(host):
+                return rules
         return self.any_host
 
     def tools(self) -> list[str]:
@@ -258,14 +267,30 @@ class WebSettings(BaseModel):
             browser = [f"impersonate {target_of(self.impersonate)}, curl-cffi {version('curl-cffi')}"]
         return [f"yt-dlp {version('yt-dlp')}", f"javascript {javascript}", *browser, *arguments, *secrets]
 
-    def check_terms(self, host: str) -> None:
-        """Raise `RecipeError` for a host of a platform whose terms nobody has accepted."""
-        if (platform := platform_of(host)) and self.needs_acceptance(host):
-            name = platform.name
-            raise RecipeError(
-                f"{host}: the terms of {name} restrict automated access; read {platform.terms} and add it to "
-                f"fetch.accept_terms if you take responsibility (--set fetch.accept_terms=[{name}])"
+    def check_terms(self, hosts: Iterable[str]) -> None:
+        """Raise a `RecipeError` that names every platform of the hosts whose terms nobody has accepted."""
+        first: dict[str, str] = {}
+        for host in hosts:
+            if name := self.needs_acceptance(host):
+                first.setdefault(name, host)
+        if not first:
+            return
+        said = []
+        for name, host in list(first.items())[:_TERMS_SAID]:
+            platform = known_platforms()[name]
+            what = (
+                f"the terms of {name} restrict automated access"
+                if platform.basis
+                else (f"nobody here has read the terms of {name}, and most platforms' restrict automated access")
             )
+            said.append(f"{host}: {what}" + f" ({platform.terms})" * bool(platform.terms))
+        if len(first) > len(said):
+            said.append(f"and {len(first) - len(said)} more platforms")
+        names = ",".join((*self.accept_terms, *first))
+        raise RecipeError(
+            f"{'; '.join(said)}: read them, and if you take responsibility, name the platforms in fetch.accept_terms: "
+            f'--set "fetch.accept_terms=[{names}]"'
+        )
 
     def needs_acceptance(self, host: str) -> str | None:
         """Return the platform whose terms must be accepted before a host is visited; None if there is none."""

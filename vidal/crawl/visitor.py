@@ -199,7 +199,7 @@ class Visitor:
         Raises `RecipeError` for a platform whose terms are not accepted.
         """
         host, kind = host_of(ask.url), "media" if ask.op == "media" else "page"
-        self.settings.check_terms(host)
+        self.settings.check_terms([host])
         budget, rules = budget_name(self.settings, host), self.settings.rules_of(host)
         visit, wait_s, state = self._governor.call("begin", self.run, budget, dict(rules), kind)
         if not visit:

@@ -94,8 +94,7 @@ class Fetch(Stage, WebSettings):
     def check_candidates(self, urls: Iterable[str]) -> None:
         # Each host once: a plan of a million addresses has few. Whatever is behind it is cut off before it is parsed.
         begins = dict.fromkeys(_UP_TO_PATH.match(url)[0] for url in urls if url)  # type: ignore[index]
-        for host in dict.fromkeys(host_of(url) for url in begins if scheme_of(url) in WEB_SCHEMES):
-            self.check_terms(host)
+        self.check_terms(dict.fromkeys(host_of(url) for url in begins if scheme_of(url) in WEB_SCHEMES))
 
     def facts(self) -> Mapping[str, str]:
         facts = {"platforms": "; ".join(self.tools())}

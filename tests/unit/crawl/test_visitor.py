@@ -72,7 +72,9 @@ def test_a_visit_that_took_all_its_time_is_not_made_again(site: Site, visitor: V
 
 
 def test_a_platform_whose_terms_nobody_accepted_is_not_visited(visitor: Visitor) -> None:
-    with pytest.raises(RecipeError, match=r"youtube.com: the terms of youtube .*--set fetch.accept_terms=\[youtube\]"):
+    with pytest.raises(
+        RecipeError, match=r'youtube.com: the terms of youtube .*--set "fetch.accept_terms=\[youtube\]"'
+    ):
         visitor.visit_all([Ask(op="search", url="https://www.youtube.com/results?search_query=rain")])
 
 
