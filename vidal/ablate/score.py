@@ -39,7 +39,7 @@ def score(run: Path, recipe: TrainRecipe, queries: Queries, here: World) -> dict
     )  # fmt: skip
     texts = embed_all_texts(encoder.encode_texts, clips.texts())
     found = {}
-    for one in directions(clips, of_clips(clips, sides, 0), texts):
+    for one in directions(clips, of_clips(clips, sides, 0), texts, list(encoder.logit_scale)):
         is_hit = ranks(one.queries, one.gallery, one.correct) <= 1
         unit = [queries.units[clips.samples.clip_id(n)] for n in one.clips]
         found[one.name] = Answered(

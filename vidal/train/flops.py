@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import torch
 from torch import nn
 
-from vidal.train.data.plan import Sides
+from vidal.train.data.plan import Sides, modalities_of
 from vidal.train.recipe import TrainRecipe
 from vidal.train.towers.encoder import Encoder
 from vidal.train.towers.settings import LoraSettings, Tune, VisionSettings
@@ -88,9 +88,10 @@ def step_flops(recipe: TrainRecipe, encoder: Encoder, sides: Sides) -> int:
 
     Dropped patches and recomputation do not count. A frozen text tower counts as 0, as its embeddings are cached.
     """
-    towers = [side for side in sides if side != "text"]
+    names = modalities_of(sides)
+    towers = [side for side in names if side != "text"]
     flops = sum(training_flops(encoder.tower(s).settings, recipe.towers[s].tune, recipe.towers[s].lora) for s in towers)
-    return flops + (text_training_flops(encoder.text_tower()) if "text" in sides and encoder.trains_text else 0)
+    return flops + (text_training_flops(encoder.text_tower()) if "text" in names and encoder.trains_text else 0)
 
 
 def text_training_flops(tower: TextTower) -> int:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from functools import partial
@@ -22,10 +22,10 @@ from torch.nn.parallel import DistributedDataParallel
 
 from vidal.train import gradcache
 from vidal.train.data.loader import Batch, Inputs
-from vidal.train.data.plan import Sides, generator
+from vidal.train.data.plan import Sides, generator, modalities_of
 from vidal.train.data.rows import Broken
 from vidal.train.distributed import World, from_all
-from vidal.train.loss import PairTerms, contrastive_losses
+from vidal.train.loss import PairTerms, contrastive_losses, normalised
 from vidal.train.optim import Optimisation
 from vidal.train.recipe import Pair, TrainRecipe
 from vidal.train.teachers import Teachers
@@ -40,7 +40,7 @@ class StepResult:
 
     step: int
     sides: Sides
-    """The modalities that were encoded."""
+    """What was aligned."""
     epoch: int
     """Epoch of the sides."""
     losses: dict[Pair, float]
@@ -141,7 +141,8 @@ class Trainer:
 
     def _backward(self, batch: Batch) -> Tensor:
         """The weighted loss of each pair of the step (p,), detached."""
-        sides = [self._side(name, batch) for name in batch.sides]
+        names = modalities_of(batch.sides)
+        sides = [self._side(name, batch) for name in names]
         weights = self._loss_weights[batch.sides]
         taught = {pair: self._teachers.of(pair, batch) if self._teachers is not None else [] for pair in weights}
         distil_weight = self._recipe.distil.weight if self._recipe.distil is not None else 0.0
@@ -156,7 +157,8 @@ class Trainer:
                 )
                 for pair in weights
             ]  # fmt: skip
-            found = contrastive_losses(self._recipe.loss, embeddings, terms, batch.valid)
+            features = _features(batch, dict(zip(names, embeddings, strict=True)))
+            found = contrastive_losses(self._recipe.loss, features, terms, batch.valid)
             return torch.stack([weight * loss for weight, loss in zip(weights.values(), found, strict=True)])
 
         return gradcache.backward(
@@ -198,6 +200,22 @@ class Trainer:
         own = torch.arange(batch.first, batch.first + len(batch.valid), device=device)
         # Rows past the end are padding; it does not matter which patches they keep.
         return [keep[own.clamp(max=batch.step_rows - 1)]]
+
+
+def _features(batch: Batch, embeddings: Mapping[str, Tensor]) -> list[Tensor]:
+    """The features (b, d) of each side; those of a fused one are the sum of the unit embeddings that a clip has.
+
+    The loss divides features by their length: a sum is the mean.
+    """
+    features = []
+    for side in batch.sides:
+        if side in embeddings:
+            features.append(embeddings[side])
+            continue
+        present = {part: batch.valid & batch.present.get(part, batch.valid) for part in side.split("+")}
+        units = [normalised(embeddings[part], rows) for part, rows in present.items()]
+        features.append(torch.stack(units).sum(dim=0))
+    return features
 
 
 @contextmanager

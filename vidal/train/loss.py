@@ -140,7 +140,7 @@ def _gathered(
 ) -> list[_Rows]:
     """The rows of each pair, of two sides and groups, gathered in one collective."""
     valid = torch.ones(len(features[0]), dtype=torch.bool, device=features[0].device) if valid is None else valid
-    own = [_normalised(side, valid) for side in features]
+    own = [normalised(side, valid) for side in features]
     groups = [group for *_, group in pairs if group is not None]
     all_valid, *everyone = gather_rows(valid, *own, *groups)
     all_groups = iter(everyone[len(own) :])
@@ -196,7 +196,7 @@ class _Rows:
         masked: the teacher sees them.
         """
         known = self.valid & taught.known
-        own = [_normalised(side, known) for side in (taught.image, taught.text)]
+        own = [normalised(side, known) for side in (taught.image, taught.text)]
         # Without gradient, so in a collective of their own: only steps with a teacher have it.
         all_known, *everyone = gather_rows(known, *own)
         pairs = [
@@ -279,7 +279,7 @@ def _in_parts(loss: Callable[..., Tensor], rows: int, part_rows: int | None, *sc
     return torch.stack(sums).sum()
 
 
-def _normalised(features: Tensor, valid: Tensor) -> Tensor:
+def normalised(features: Tensor, valid: Tensor) -> Tensor:
     """Features of unit length, in at least float32; invalid rows become 0, since they may hold NaN."""
     features = features.float() if features.dtype in (torch.bfloat16, torch.float16) else features
     return F.normalize(features.masked_fill(~valid[:, None], 0), dim=-1)

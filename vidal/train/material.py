@@ -14,7 +14,7 @@ import vidal
 from vidal.dataset.removals import Removals
 from vidal.errors import SourceError
 from vidal.reader.samples import Samples
-from vidal.train.data.plan import Sides, label
+from vidal.train.data.plan import Sides, label, modalities_of, optional_of
 from vidal.train.data.rows import Indices
 from vidal.train.data.text_views import COLUMNS, TextViews
 
@@ -29,8 +29,8 @@ class Material:
     samples: list[Samples]
     """One per dataset."""
     index: dict[Sides, list[Indices]]
-    """By the sides of a step, the indices of the samples that have all of them and are not held out, one array per
-    dataset."""
+    """By the sides of a step, the indices of the samples that have all of them, and of a fused one any part, and are
+    not held out, one array per dataset."""
     skipped: int
     """Samples in damaged shards."""
     training: list[npt.NDArray[np.bool_]]
@@ -64,7 +64,7 @@ def gather(
     near-duplicate clusters to hold out; ``skip_damaged`` drops the samples of damaged shards instead of raising.
     """
     opened, skipped = [], 0
-    layers = {side for group in sides for side in group}
+    layers = {modality for group in sides for modality in modalities_of(group)}
     for address in addresses:
         samples = vidal.open(address, where=where, cache_bytes=cache_bytes, removals=removals)
         damaged = samples.damaged(layers)
@@ -82,9 +82,16 @@ def gather(
         clusters = [cluster or samples.clip_id(i) for i, cluster in enumerate(samples.column("cluster").to_pylist())]
         training.append(~held_out(clusters, heldout))
         for group, parts in index.items():
-            has = [views.has_text(samples.rows(COLUMNS)) if side == "text" else samples.has(side) for side in group]
-            parts.append(np.flatnonzero(np.logical_and.reduce([*has, training[-1]])))
+            has = {
+                name: views.has_text(samples.rows(COLUMNS)) if name == "text" else samples.has(name)
+                for name in modalities_of(group)
+            }
+            either = [np.logical_or.reduce([has[name] for name in side.split("+")]) for side in group]
+            parts.append(np.flatnonzero(np.logical_and.reduce([*either, training[-1]])))
     for group, parts in index.items():
+        for name in {*optional_of(group)} - {"text"}:
+            if not any(name in samples.layers for samples in opened):
+                raise SourceError(_why_empty(opened, group, where, heldout))
         if not any(len(part) for part in parts):
             raise SourceError(_why_empty(opened, group, where, heldout))
     return Material(samples=opened, index=index, skipped=skipped, training=training)
@@ -103,7 +110,7 @@ def held_out(clusters: Sequence[str], share: float, salt: str = "vidal") -> npt.
 
 def _why_empty(opened: Sequence[Samples], sides: Sides, where: str | None, heldout: float) -> str:
     layers = sorted({layer for samples in opened for layer in samples.layers})
-    missing = next((side for side in sides if side != "text" and side not in layers), None)
+    missing = next((side for side in modalities_of(sides) if side != "text" and side not in layers), None)
     if missing:
         return f"{label(sides)}: no dataset has a layer `{missing}` (layers: {', '.join(layers)})"
     count = sum(len(samples) for samples in opened)

@@ -22,7 +22,7 @@ from vidal import modality as modalities
 from vidal.errors import RecipeError
 from vidal.settings import parse_override, put, read_yaml, validate
 from vidal.train.data.loader import STALL_S
-from vidal.train.data.plan import Sides
+from vidal.train.data.plan import Sides, modalities_of
 from vidal.train.data.text_views import TextViews
 from vidal.train.loss import LossSettings
 from vidal.train.optim import OptimiserSettings
@@ -164,7 +164,8 @@ class TrainRecipe(Settings):
     init_from: str | None = None
     """Training run, encoder folder or hub id whose towers and temperatures the run starts from, where it has them."""
     pairs: dict[str, PairRecipe] = Field(default_factory=dict)
-    """Modality pairs to align, such as ``text-depth``; by default text with every tower."""
+    """Modality pairs to align, such as ``text-depth``; by default text with every tower. One side may be the fusion of
+    several modalities, ``infrared-video+audio+text``: the mean of the unit embeddings of those that a clip has."""
     pairs_per_step: Literal["one", "all"] = "one"
     """``one``: a step trains one pair, on clips that have both of its modalities; ``all``: a step trains all pairs, on
     clips that have all of their modalities, encodes each modality once and adds up the losses."""
@@ -216,9 +217,14 @@ class TrainRecipe(Settings):
     def _known_pairs(cls, pairs: dict[str, PairRecipe]) -> dict[str, PairRecipe]:
         known = ["text", *(m.layer for m in modalities.all())]
         for name in pairs:
-            parts = name.split("-")
-            if len(parts) != 2 or parts[0] == parts[1] or not set(parts) <= set(known):
-                raise ValueError(f"pair `{name}`: write two of {', '.join(known)} with a - between")
+            sides = name.split("-")
+            parts = name.replace("+", "-").split("-")
+            is_fused_twice = sum("+" in side for side in sides) > 1
+            if len(sides) != 2 or len({*parts}) < len(parts) or not set(parts) <= set(known) or is_fused_twice:
+                raise ValueError(
+                    f"pair `{name}`: write two of {', '.join(known)} with a - between; for one of the two, several "
+                    "others may stand with + between"
+                )
         return pairs
 
     @model_validator(mode="after")
@@ -226,11 +232,14 @@ class TrainRecipe(Settings):
         if (self.epochs is None) == (self.steps is None):
             raise ValueError("set either `epochs` or `steps`")
         for pair in self.pair_settings():
-            missing = next((side for side in pair if side != "text" and side not in self.towers), None)
+            missing = next((side for side in modalities_of(pair) if side != "text" and side not in self.towers), None)
             if missing:
                 raise ValueError(
                     f"pair `{'-'.join(pair)}` needs a tower `{missing}`; towers has {', '.join(self.towers)}"
                 )
+        fused = next(("-".join(pair) for pair in self.pair_settings() if "+" in pair[1]), None)
+        if fused is not None and self.distil is not None:
+            raise ValueError(f"distil: a teacher compares two modalities, not those of the fused pair `{fused}`")
         weighted = [settings.weight is not None for settings in self.pairs.values()]
         if any(weighted) and not all(weighted):
             raise ValueError("give every pair a weight, or none")
@@ -286,9 +295,9 @@ MAY_GROW_ON_RESUME = ("steps", "epochs")
 
 
 def ordered(name: str) -> Pair:
-    """Return the pair of a name, text first: ``depth-text`` and ``text-depth`` are the same pair."""
+    """Return the pair of a name, text first and a fused side last: ``depth-text`` and ``text-depth`` are the same."""
     a, b = name.split("-")
-    return (b, a) if b == "text" else (a, b)
+    return (b, a) if b == "text" or "+" in a else (a, b)
 
 
 def load(path: str | Path, overrides: list[str]) -> TrainRecipe:

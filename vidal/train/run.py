@@ -24,7 +24,7 @@ from vidal.train.assemble import build_encoder
 from vidal.train.checkpoint import Checkpoints
 from vidal.train.checkpoint_writer import CheckpointWriter
 from vidal.train.data.loader import Loader
-from vidal.train.data.plan import SamplePlan, SidesPlan
+from vidal.train.data.plan import SamplePlan, SidesPlan, modalities_of
 from vidal.train.data.plan_texts import texts_of_plan
 from vidal.train.distributed import World, barrier, from_main, world
 from vidal.train.evaluate.held_out import HeldOut
@@ -238,7 +238,7 @@ class _Run:
         if (
             recipe.text.cache is False
             or self.encoder.trains_text
-            or not any("text" in sides for sides in self.data.index)
+            or not any("text" in modalities_of(sides) for sides in self.data.index)
         ):
             return texts
         folder = self.folder.path / "text_cache" if recipe.text.cache is True else Path(recipe.text.cache)

@@ -29,7 +29,7 @@ from torch.utils.data._utils import signal_handling
 from vidal.errors import MachineError, VidalError
 from vidal.modality.modality import Transform
 from vidal.reader.samples import Samples
-from vidal.train.data.plan import SamplePlan, Sides
+from vidal.train.data.plan import SamplePlan, Sides, modalities_of, optional_of
 from vidal.train.data.rows import Broken, Chunk, ChunkDataset, ChunkRequest, Indices, Tokenize, check_frames, layout
 from vidal.train.data.slabs import Copy, allocate, pinned
 from vidal.train.data.text_views import TextViews
@@ -78,9 +78,9 @@ class Batch:
     """Epoch of the sides."""
     sides: Sides
     inputs: dict[str, Inputs]
-    """Each side that is not text."""
+    """Each modality that is not text."""
     texts: list[str]
-    """The b texts; empty if text is none of the sides."""
+    """The b texts; empty if text is not encoded."""
     tokens: tuple[Tensor, Tensor] | None
     """Token ids and attention mask of the texts, (b, n) int64; None if the loader has no tokeniser."""
     valid: Tensor
@@ -102,6 +102,8 @@ class Batch:
     nbytes: int
     """Bytes that were copied to the device."""
     broken: list[Broken] = field(default_factory=list)
+    present: dict[str, Tensor] = field(default_factory=dict)
+    """(b,) bool for each modality that a clip may lack, as it is only part of a fused side."""
 
 
 class Loader:
@@ -131,7 +133,7 @@ class Loader:
         # With other ranks the step after the signal ends the run, on all of them together.
         self._stop = stop if ranks == 1 else None
         # Loads the tokeniser, too, which is then there in every worker.
-        has_texts = any("text" in sides for sides in plan.sides())
+        has_texts = any("text" in modalities_of(sides) for sides in plan.sides())
         tokens = tokenize([""])[0].shape[1] if tokenize is not None and has_texts else None
         self._transforms = transforms
         self._layouts = {sides: layout(sides, self._rows, transforms, tokens) for sides in plan.sides()}
@@ -225,7 +227,7 @@ class Loader:
                 side: Inputs(
                     views[side], views[f"{side}.mirrored"], views["valid"], samples < self._rows, self._transforms[side]
                 )
-                for side in sides if side != "text"
+                for side in modalities_of(sides) if side != "text"
             }  # fmt: skip
             return Batch(
                 step=step, epoch=self._plan.epoch_of(step), sides=sides, inputs=inputs,
@@ -237,6 +239,7 @@ class Loader:
                 first=self._plan.first_row(step, self._rank, self._ranks), samples=samples, nbytes=len(block),
                 clip_ids=[clip_id for chunk in chunks for clip_id in chunk.clip_ids],
                 broken=[broken for chunk in chunks for broken in chunk.broken],
+                present={side: views[f"{side}.present"] for side in optional_of(sides)},
             )  # fmt: skip
 
         return batch_of
@@ -244,7 +247,7 @@ class Loader:
 
 def _in_blocks(samples: Sequence[Samples], plan: SamplePlan) -> list[Samples]:
     """The datasets, of which those in an object store are read in blocks as long as the cache holds them all."""
-    layers = {side for sides in plan.sides() for side in sides if side != "text"}
+    layers = {side for sides in plan.sides() for side in modalities_of(sides) if side != "text"}
     reading: list[Samples] = []
     taken = 0
     for each in samples:

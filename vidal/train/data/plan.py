@@ -21,7 +21,10 @@ Slots = npt.NDArray[np.int64]
 Codes = npt.NDArray[np.uint32]
 """(n,) samples that have all sides, numbered consecutively through their datasets."""
 Sides = tuple[str, ...]
-"""The modalities that a step encodes: those of a pair, or of several pairs that are trained together."""
+"""What a step aligns: the two sides of a pair, or those of several pairs that are trained together.
+
+A side is a modality, or a fusion of several with + between, of which a clip needs only one: ``video+audio+text``.
+"""
 
 _PADDING = -1
 
@@ -177,6 +180,16 @@ class SamplePlan:
             parts.append(part + np.uint32(offset))
             first, count = first + len(part), count - len(part)
         return np.concatenate(parts)
+
+
+def modalities_of(sides: Sides) -> list[str]:
+    """Return the modalities that a step encodes, each once, in the order of its sides."""
+    return list(dict.fromkeys(modality for side in sides for modality in side.split("+")))
+
+
+def optional_of(sides: Sides) -> list[str]:
+    """Return those of them that a clip may lack: they are parts of a fused side, and no side themselves."""
+    return [modality for modality in modalities_of(sides) if modality not in sides]
 
 
 def label(sides: Sides) -> str:

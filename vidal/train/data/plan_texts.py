@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping, Sequence
 import numpy as np
 
 from vidal.reader.samples import Samples
-from vidal.train.data.plan import SamplePlan, Sides
+from vidal.train.data.plan import SamplePlan, Sides, modalities_of
 from vidal.train.data.rows import Indices, sample_generator
 from vidal.train.data.text_views import COLUMNS, TextViews
 
@@ -21,8 +21,8 @@ def texts_of_plan(
     They are those that the steps draw, or all texts of the samples where the steps draw more often than there are
     texts. Nothing is yielded if no step has a text.
     """
-    with_text = [sides for sides in index if "text" in sides]
-    steps = [step for step in range(start_step, plan.steps) if "text" in plan.sides_of(step)]
+    with_text = [sides for sides in index if "text" in modalities_of(sides)]
+    steps = [step for step in range(start_step, plan.steps) if plan.sides_of(step) in with_text]
     if not steps:
         return
     # The text of padding and of broken samples.
@@ -44,5 +44,8 @@ def texts_of_plan(
         planned = plan.at(step)
         for dataset, place in planned.slots.tolist():
             i = int(index[planned.sides][dataset][place])
-            rng = sample_generator(seed, planned.sides, planned.epoch, dataset, i)
-            yield views.choose(samples[dataset].part(i, COLUMNS), rng).text
+            row = samples[dataset].part(i, COLUMNS)
+            # A clip without a text, where that is part of a fused side.
+            if "text" in planned.sides or views.every(row):
+                rng = sample_generator(seed, planned.sides, planned.epoch, dataset, i)
+                yield views.choose(row, rng).text

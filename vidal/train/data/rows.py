@@ -16,7 +16,7 @@ from vidal import modality as modalities
 from vidal.errors import ClipError, RecipeError, UserError, VidalError
 from vidal.modality.modality import SELF_CHECKED, Prepared, Transform
 from vidal.reader.samples import Samples
-from vidal.train.data.plan import Sides, Slots, generator
+from vidal.train.data.plan import Sides, Slots, generator, modalities_of, optional_of
 from vidal.train.data.slabs import Field, Layout
 from vidal.train.data.text_views import COLUMNS, TextViews
 
@@ -64,11 +64,13 @@ class ChunkRequest:
 def layout(sides: Sides, rows: int, transforms: Mapping[str, Transform], tokens: int | None) -> Layout:
     """Return the layout of a batch; ``tokens`` is the length of a tokenised text, None without tokens.
 
-    For each side that is not text there are ``SIDE`` and ``SIDE.mirrored``.
+    For each modality that is not text there are ``MODALITY`` and ``MODALITY.mirrored``, and ``MODALITY.present`` for
+    each that a clip may lack.
     """
     fields = dict.fromkeys(("group", "clip_group"), Field(torch.int64, (rows,)))
     fields |= dict.fromkeys(("valid", "broken"), Field(torch.bool, (rows,)))
-    for side in sides:
+    fields |= {f"{side}.present": Field(torch.bool, (rows,)) for side in optional_of(sides)}
+    for side in modalities_of(sides):
         if side != "text":
             transform = transforms[side]
             fields[side] = Field(getattr(torch, transform.prepared_dtype), (rows, *transform.prepared_shape))
@@ -106,7 +108,7 @@ class ChunkDataset(Dataset[Chunk | VidalError]):
 
     def _start(self, sides: Sides, slots: Slots) -> None:
         for dataset, place in slots.tolist():
-            for side in sides:
+            for side in modalities_of(sides):
                 if dataset >= 0 and side != "text":
                     self._samples[dataset].start(int(self._index[sides][dataset][place]), side)
 
@@ -119,7 +121,8 @@ class ChunkDataset(Dataset[Chunk | VidalError]):
             self._write(request, row, dataset, place, views, chunk)
         clip_group = _groups([clip_id or "" for clip_id in chunk.clip_ids])
         views["clip_group"].copy_(clip_group)
-        views["group"].copy_(_groups(chunk.texts) if chunk.texts else clip_group)
+        # By a text that is but a part of a fused side, two clips are not the same.
+        views["group"].copy_(_groups(chunk.texts) if "text" in request.sides else clip_group)
         if "input_ids" in views and self._tokenize is not None:
             ids, mask = self._tokenize(chunk.texts)
             views["input_ids"].copy_(ids)
@@ -131,6 +134,7 @@ class ChunkDataset(Dataset[Chunk | VidalError]):
     ) -> None:
         """Write one row and add it to the chunk; ``dataset`` is negative for padding."""
         sides = request.sides
+        names, optional = modalities_of(sides), optional_of(sides)
         inputs: dict[str, Prepared] = {}
         text, frame, clip_id = "", None, None
         if dataset >= 0:
@@ -138,24 +142,27 @@ class ChunkDataset(Dataset[Chunk | VidalError]):
             clip_id = samples.clip_id(i)
             rng = sample_generator(self._seed, sides, request.epoch, dataset, i)
             try:
-                if "text" in sides:
-                    choice = self._texts.choose(samples.part(i, COLUMNS), rng)
+                record = samples.part(i, COLUMNS) if "text" in names else {}
+                if "text" in sides or ("text" in names and self._texts.every(record)):
+                    choice = self._texts.choose(record, rng)
                     text, frame = choice.text, choice.frame
-                for side in sides:
-                    if side != "text":
+                for side in names:
+                    if side != "text" and (side not in optional or samples.suffixes(i, side)):
                         inputs[side] = load_input(samples, i, side, self._transforms[side], rng, frame)
             except ClipError as error:
                 text, inputs = "", {}
                 chunk.broken.append(Broken(clip_id=clip_id, dataset=samples.address, why=str(error)))
         views["valid"][row], views["broken"][row] = bool(inputs), dataset >= 0 and not inputs
-        for side in sides:
+        for side in optional:
+            views[f"{side}.present"][row] = bool(text) if side == "text" else side in inputs
+        for side in names:
             if side != "text":
                 prepared = inputs.get(side)
                 # The slab holds the rows of an earlier step: a row is whole or zero.
                 views[side][row] = prepared.values if prepared else 0
                 views[f"{side}.mirrored"][row] = bool(prepared and prepared.is_mirrored)
         chunk.clip_ids.append(clip_id)
-        if "text" in sides:
+        if "text" in names:
             chunk.texts.append(text)
 
 
@@ -208,7 +215,7 @@ def check_frames(
     Looks at the first few clips of each dataset.
     """
     for sides, parts in index.items():
-        for side in sides:
+        for side in modalities_of(sides):
             transform = transforms.get(side)
             if transform is None:
                 continue

@@ -18,7 +18,7 @@ from vidal.reader.samples import Samples
 from vidal.train.data.rows import Broken
 from vidal.train.data.text_views import TextViews
 from vidal.train.evaluate.clips import Clips, choose, embed, embed_all_texts, of_clips
-from vidal.train.evaluate.retrieval import retrieval
+from vidal.train.evaluate.retrieval import directions, retrieval
 
 VIEWS = TextViews(weights={"caption": 1.0, "video_caption": 1.0})
 SIDES = ("text", "depth", "audio")
@@ -93,6 +93,28 @@ def test_a_text_of_two_groups_is_right_for_both(samples: Samples) -> None:
     clips = Clips(samples=samples, captions=captions, groups={0: 0, 1: 1, 2: 2})
     figures = retrieval(clips, {"depth": (np.arange(3), axes)}, texts, ())
     assert figures["text_to_depth"]["R@1"] == 1.0 and figures["text_to_depth"]["n"] == 5
+
+
+def test_a_fused_side_is_the_mean_of_the_parts_that_a_clip_has(samples: Samples) -> None:
+    axes = np.eye(4, dtype=np.float32)
+    texts = {"red": axes[0], "blue": axes[1], "green": axes[2], "grey": axes[3]}
+    clips = Clips(
+        samples=samples, captions={n: [text] for n, text in enumerate(texts)}, groups={n: n for n in range(4)}
+    )
+    # Clip 3 has no audio, and lengths do not count: of clip 2, text and audio weigh the same.
+    audio = np.stack([axes[0], axes[1], 100 * axes[1]])
+    query = (axes[1] + axes[2]) / np.sqrt(2)
+    depth = np.stack([axes[0], axes[1], query, axes[3]])
+    sides = {"depth": (np.arange(4), depth), "audio": (np.arange(3), audio)}
+    figures = retrieval(clips, sides, texts, ["depth-audio+text", "text-depth+audio", "depth-video+infrared"])
+    fused = {name for name, row in figures.items() if "+" in name}
+    assert fused == {"depth_to_audio+text", "audio+text_to_depth", "text_to_depth+audio", "depth+audio_to_text"}
+    for name in fused:
+        assert figures[name]["trained"] and figures[name]["n"] == figures[name]["gallery"] == 4
+        assert (figures[name]["R@1"] == 1.0) == (name != "depth+audio_to_text"), name
+    (row,) = (one for one in directions(clips, sides, texts, ["depth-audio+text"]) if one.name == "depth_to_audio+text")
+    np.testing.assert_allclose(row.gallery / np.linalg.norm(row.gallery, axis=1)[:, None],
+                               [axes[0], axes[1], query, axes[3]], atol=1e-7)  # fmt: skip
 
 
 def test_a_broken_sample_is_named_and_left_out(knowing: Knowing, folder: Path, tmp_path: Path) -> None:
