@@ -31,7 +31,7 @@ from benchmarks.figures import cpu_s
 
 ROOT = Path(__file__).resolve().parents[1]
 CORE = (
-    "clip", "work", "stage", "recipe", "record", "flow", "settings", "errors",
+    "clip", "work", "stage", "recipe", "overrides", "record", "flow", "settings", "errors",
     "modality", "dataset", "reader", "engine",
 )  # fmt: skip
 _NO_CODE = {tokenize.COMMENT, tokenize.NL, tokenize.NEWLINE, tokenize.INDENT, tokenize.DEDENT, tokenize.ENDMARKER}

@@ -15,7 +15,7 @@ from rich.table import Table
 
 from vidal import extras
 from vidal.dataset.dataset import Dataset
-from vidal.dataset.removals import Removals, load_all, unmatched
+from vidal.dataset.removals import Removals, load_all
 from vidal.dataset.revise import finished, refuse_listed, refuse_revised
 from vidal.dataset.storage import Storage
 from vidal.engine.add import add as add_to
@@ -30,6 +30,7 @@ from vidal.engine.progress import LiveProgress
 from vidal.errors import MachineError, NothingNewError, OutputError, RecipeError, UserError
 from vidal.models.inventory import require
 from vidal.recipe import Recipe, again
+from vidal.removal.unmatched import unmatched
 from vidal.report.funnel import Funnel
 from vidal.report.summary import as_json, as_table, funnel_of, stage_order
 

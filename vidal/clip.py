@@ -340,22 +340,3 @@ def manifest_schema(extra: Iterable[pa.Field] = ()) -> pa.Schema:
     categories = {f.name for f in columns() if f.metadata.get("is_category")}
     fields = [field.with_type(CATEGORY) if field.name in categories else field for field in plain]
     return pa.schema(fields, metadata=plain.metadata)
-
-
-def column_table() -> str:
-    """Return the Markdown of ``manifests/COLUMNS.md``."""
-    kinds = manifest_schema()
-    lines = [
-        "# The columns of a manifest",
-        "",
-        f"Schema version {SCHEMA_VERSION}. Generated from `vidal/clip.py` by `vidal.clip.column_table`.",
-        "After these, a dataset has its source's own columns and those that its recipe's stages declare; `columns` in",
-        "`dataset.json` holds their types, groups and meanings.",
-        "",
-        "| column | type | group | meaning |",
-        "|---|---|---|---|",
-    ]
-    rows = (
-        f"| `{f.name}` | {kinds.field(f.name).type} | {f.metadata['group']} | {f.metadata['doc']} |" for f in columns()
-    )
-    return "\n".join([*lines, *rows]) + "\n"

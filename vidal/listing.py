@@ -7,13 +7,14 @@ part by part, as they may not fit into memory; the rows of a jsonl list may lack
 from __future__ import annotations
 
 import csv
+import functools
 import itertools
 import json
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import Any, TypeAlias, TypeVar
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -23,6 +24,7 @@ from vidal.errors import SourceError
 Values: TypeAlias = pa.ChunkedArray | list[Any]
 """A column: an Arrow array, or Python values of mixed types."""
 
+_Row = TypeVar("_Row")
 PART_ROWS = 50_000
 """Number of rows that are read at once."""
 # What `surrogateescape` makes of bytes that are not UTF-8.
@@ -84,44 +86,48 @@ def read_csv(path: Path) -> Iterator[Listing]:
         reader, before = csv.reader(lines, strict=True, skipinitialspace=is_spaced), reader.line_num
         names = [name.strip() or f"column_{number}" for number, name in enumerate(header, 1)]
         check_names(names, str(path))
-        yield from _csv_parts(reader, names, before)
+        rows = _csv_rows(reader, len(names), before)
+        yield from _in_parts(rows, functools.partial(_texts, names), is_text=True)
     except csv.Error as error:
         raise SourceError(f"{path}: line {before + reader.line_num}: not readable as csv: {error}") from None
 
 
-def _csv_parts(reader: Any, names: list[str], line: int) -> Iterator[Listing]:
-    rows, lines, unreadable = list[list[str]](), list[int](), dict[int, str]()
-    first_row, before, nothing = 0, line, pa.scalar(None, pa.string())
-
-    def part() -> Listing:
-        cells = zip(*rows, strict=True) if rows else ([] for _ in names)
-        arrays = [pa.array(column, pa.string()) for column in cells]
-        columns = [pa.chunked_array([pc.if_else(pc.equal(array, ""), nothing, array)]) for array in arrays]
-        return Listing(
-            columns=dict(zip(names, columns, strict=True)), row_count=len(rows), lines=lines, first_row=first_row,
-            unreadable=unreadable, is_text=True,
-        )  # fmt: skip
-
+def _csv_rows(reader: Any, width: int, line: int) -> Iterator[tuple[int, list[str], str]]:
+    before = line
     for cells in reader:
         # A quoted cell may hold line ends, so a row begins where the one before it ended, not one line on.
         begin, before = before + 1, line + reader.line_num
-        if not cells:
-            continue
         # Spreadsheets write a row as wide as the widest of the sheet, with empty cells.
-        if len(cells) > len(names) and not any(cells[len(names) :]):
-            del cells[len(names) :]
-        if len(cells) != len(names):
-            unreadable[len(rows)] = f"{len(cells)} cells, where the header has {len(names)}"
-            cells = [*cells, *[""] * len(names)][: len(names)]
-        lines.append(begin)
-        rows.append(cells)
-        if len(rows) == PART_ROWS:
-            yield part()
-            first_row += len(rows)
-            rows, lines, unreadable = [], [], {}
+        if len(cells) > width and not any(cells[width:]):
+            del cells[width:]
+        if len(cells) == width:
+            yield begin, cells, ""
+        elif cells:
+            yield begin, [*cells, *[""] * width][:width], f"{len(cells)} cells, where the header has {width}"
+
+
+def _texts(names: list[str], rows: list[list[str]]) -> dict[str, Values]:
+    nothing = pa.scalar(None, pa.string())
+    columns = zip(*rows, strict=True) if rows else ([] for _ in names)
+    arrays = (pa.array(column, pa.string()) for column in columns)
+    texts = [pa.chunked_array([pc.if_else(pc.equal(array, ""), nothing, array)]) for array in arrays]
+    return dict(zip(names, texts, strict=True))
+
+
+def _in_parts(
+    rows: Iterator[tuple[int, _Row, str]], columns_of: Callable[[list[_Row]], dict[str, Values]], *, is_text: bool
+) -> Iterator[Listing]:
+    """Collect rows to parts; each comes with its line, and with why it cannot be read."""
+    first_row = 0
     # An empty list, too, has a part, with its columns.
-    if rows or not first_row:
-        yield part()
+    while (part := list(itertools.islice(rows, PART_ROWS))) or not first_row:
+        yield Listing(
+            columns=columns_of([row for _, row, _ in part]), row_count=len(part), lines=[line for line, _, _ in part],
+            first_row=first_row, unreadable={n: why for n, (_, _, why) in enumerate(part) if why}, is_text=is_text,
+        )  # fmt: skip
+        first_row += len(part)
+        if not part:
+            return
 
 
 def check_names(names: list[str], place: str) -> None:
@@ -136,13 +142,10 @@ def read_jsonl(path: Path) -> Iterator[Listing]:
 
     Python reads it, as Arrow's reader would turn a title that looks like a date into a date.
     """
-    first_row, rows, lines, unreadable = 0, list[dict[str, Any]](), list[int](), dict[int, str]()
+    yield from _in_parts(_json_rows(path), lambda rows: listing_of(rows).columns, is_text=False)
 
-    def part() -> Listing:
-        listing = listing_of(rows)
-        listing.lines, listing.unreadable, listing.first_row = lines, unreadable, first_row
-        return listing
 
+def _json_rows(path: Path) -> Iterator[tuple[int, dict[str, Any], str]]:
     for number, line in enumerate(_lines(path), 1):
         if not line.strip():
             continue
@@ -151,19 +154,10 @@ def read_jsonl(path: Path) -> Iterator[Listing]:
             value = json.loads(line, object_hook=lambda pairs: pairs or None)
         # Brackets nested by the thousand raise RecursionError, which is no ValueError.
         except (ValueError, RecursionError) as error:
-            value, unreadable[len(rows)] = None, f"not JSON: {error}"
+            yield number, {}, f"not JSON: {error}"
         else:
-            if value is not None and not isinstance(value, dict):
-                value, unreadable[len(rows)] = None, "not an object"
-        rows.append(value or {})
-        lines.append(number)
-        if len(rows) == PART_ROWS:
-            yield part()
-            first_row += len(rows)
-            rows, lines, unreadable = [], [], {}
-    # An empty list, too, has a part.
-    if rows or not first_row:
-        yield part()
+            is_object = isinstance(value, dict)
+            yield number, value if is_object else {}, "" if is_object or value is None else "not an object"
 
 
 def read_parquet(path: Path) -> Iterator[Listing]:

@@ -22,7 +22,6 @@ it, so that its readers know the modality too.
 from __future__ import annotations
 
 import copy
-import difflib
 import os
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -40,15 +39,15 @@ from vidal.clip import SCHEMA_VERSION
 from vidal.dataset.removals import lists_of
 from vidal.errors import RecipeError
 from vidal.flow import check_flow
+from vidal.overrides import EXAMPLE, from_folder, resolve_paths, stage_settings, with_overrides
 from vidal.record import Column
-from vidal.settings import parse_override, put, read_yaml, validate
+from vidal.settings import parse_override, read_yaml, validate
 from vidal.sources import SOURCES
 from vidal.sources.source import Source
 from vidal.stage import Decision, Stage, Step, digest
 from vidal.stages import named_step, step_class
 
 _KEYS = ("name", "source", "shards", "engine", "removals", "modalities", "half", "stages")
-_EXAMPLE = "shards.size=4 or too_long.max_s=30"
 _SECRETS: dict[str, str] = {}
 """Secrets that the environment gave, by the name of the variable."""
 _DOTTED = re.compile(r"(?!(?:vidal|package):)[A-Za-z_]\w*(?:\.[A-Za-z_]\w*)*:[A-Za-z_]\w*", re.ASCII)
@@ -178,7 +177,7 @@ def load(path: str | Path, overrides: Iterable[str] = (), *, is_crawl: bool = Fa
     resolve_paths(raw, path.parent)
     raw = with_overrides(raw, overrides)
     resolve_paths(raw, Path())
-    if is_crawl and (fetch := _stage_settings(raw, "fetch")) is not None:
+    if is_crawl and (fetch := stage_settings(raw, "fetch")) is not None:
         fetch.setdefault("schemes", list(WEB_SCHEMES))
     return check(raw, str(path))
 
@@ -187,37 +186,6 @@ def steps_of(path: str | Path, overrides: Iterable[str] = ()) -> tuple[Step, ...
     """Return the steps of a recipe file whose source need not exist yet. Raises `RecipeError`."""
     raw = with_overrides(read_yaml(Path(path), "`source` and `stages`"), overrides)
     return tuple(_steps(raw, str(path)))
-
-
-def with_overrides(definition: dict[str, Any], overrides: Iterable[str]) -> dict[str, Any]:
-    """Return a copy of a recipe's mapping with the overrides applied. Raises `RecipeError`."""
-    # Settings are put into nested mappings in place, and the original may be a dataset's definition.
-    raw = copy.deepcopy(definition)
-    for text in overrides:
-        key, parsed = parse_override(text, _EXAMPLE)
-        if key in ("removals", "half"):
-            raw[key] = parsed
-            continue
-        key = key.removeprefix("stages.")
-        lines = raw["stages"] if isinstance(raw.get("stages"), list) else []
-        names = [str(name) for line in lines for name in (line if isinstance(line, dict) else [line])]
-        # The name of a user's own stage contains dots.
-        part = next((name for name in names if key.startswith(f"{name}.")), key.partition(".")[0])
-        if len(key) <= len(part):
-            raise RecipeError(f"--set {key}: write key.path=value, such as {_EXAMPLE}")
-        path = key[len(part) + 1 :].split(".")
-        if part == "source" and path[0] in SOURCES and isinstance(raw.get("source"), dict):
-            # An override names another source, in place of the one that the recipe has.
-            raw["source"] = {k: v for k, v in raw["source"].items() if k not in SOURCES}
-        if part in ("source", "shards", "engine"):
-            put(raw, [part, *path], parsed, key)
-        elif (settings := _stage_settings(raw, part)) is not None:
-            put(settings, path, parsed, key)
-        else:
-            near = difflib.get_close_matches(part, [*names, "source", "shards", "engine"], n=1)
-            hint = f"did you mean `{near[0]}`?" if near else f"its stages: {', '.join(names)}"
-            raise RecipeError(f"--set {key}: the recipe has no stage `{part}`; {hint}")
-    return raw
 
 
 def steps_again(definition: dict[str, Any], place: str) -> tuple[Step, ...]:
@@ -271,12 +239,8 @@ def crawl_first(path: str | Path, overrides: Iterable[str] = ()) -> CrawlFirst |
     if not isinstance(source.get("into"), str):
         raise RecipeError(f"{path}: source.crawl requires `into`, the folder or address of the crawl's dataset")
     return CrawlFirst(
-        recipe=str(Path(path).parent / source["crawl"]), into=_from_folder(source["into"], Path(path).parent)
+        recipe=str(Path(path).parent / source["crawl"]), into=from_folder(source["into"], Path(path).parent)
     )
-
-
-def _from_folder(value: str, folder: Path) -> str:
-    return value if "://" in value else str((folder / Path(value).expanduser()).resolve())
 
 
 def check(raw: dict[str, Any], place: str) -> Recipe:
@@ -338,7 +302,7 @@ def _with_secrets(kind: type[Step], settings: dict[str, Any]) -> dict[str, Any]:
             # Taken out of it, so that no child process inherits it.
             _SECRETS[variable] = os.environ.pop(variable)
         if variable in _SECRETS and not settings.get(name):
-            settings = {**settings, name: parse_override(f"{name}={_SECRETS[variable]}", _EXAMPLE)[1]}
+            settings = {**settings, name: parse_override(f"{name}={_SECRETS[variable]}", EXAMPLE)[1]}
     return settings
 
 
@@ -367,33 +331,3 @@ def _steps(definition: Mapping[str, Any], place: str) -> list[Step]:
     if repeated := next((name for name in names if names.count(name) > 1), None):
         raise RecipeError(f"{place}: stage `{repeated}` is listed twice; list each stage once")
     return steps
-
-
-def resolve_paths(raw: dict[str, Any], folder: Path) -> None:
-    """Make relative paths of the source and the removals files absolute, starting from ``folder``."""
-    if isinstance(given := raw.get("removals"), str):
-        raw["removals"] = _from_folder(given, folder)
-    elif isinstance(given, list):
-        raw["removals"] = [_from_folder(path, folder) if isinstance(path, str) else path for path in given]
-    source = raw.get("source")
-    if isinstance(source, dict):
-        for key, value in source.items():
-            if isinstance(value, str) and key in (*SOURCES, "media"):
-                source[key] = _from_folder(value, folder)
-            elif isinstance(value, list) and key == "datasets":
-                source[key] = [_from_folder(part, folder) if isinstance(part, str) else part for part in value]
-
-
-def _stage_settings(raw: dict[str, Any], name: str) -> dict[str, Any] | None:
-    stages = raw.get("stages")
-    if not isinstance(stages, list):
-        return None
-    for index, line in enumerate(stages):
-        if line == name:
-            settings: dict[str, Any] = {}
-            stages[index] = {name: settings}
-            return settings
-        if isinstance(line, dict) and name in line:
-            line[name] = line[name] or {}
-            return line[name] if isinstance(line[name], dict) else None
-    return None

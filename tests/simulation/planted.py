@@ -131,10 +131,10 @@ def _name_in_current(dataset: Dataset, name: str) -> str:
     return f"{folder}/{name}" if folder else name
 
 
-def _begin_as_current(*given: Any, **settings: Any) -> revise.Revision:
+def _begin_as_current(*given: Any, **settings: Any) -> Dataset:
     """Make a revision current before it is complete."""
     revision = revise.begin(*given, **settings)
-    revisions.make_current(revision.dataset.storage, revision.number)
+    revisions.make_current(revision.storage, revision.number)
     return revision
 
 

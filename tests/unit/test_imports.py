@@ -77,13 +77,14 @@ MAY_IMPORT = {
         "models", "crawl", "terms.benchmark", "terms.captions", "terms.wording",
     ],
     "flow": ["errors", "arrow_types", "clip", "record", "stage", "sources", "stages"],
+    "overrides": ["errors", "settings", "sources"],
     "recipe": [
         "errors", "extras", "addresses", "settings", "clip", "record", "stage", "modality", "dataset", "sources",
-        "stages", "flow",
+        "stages", "flow", "overrides",
     ],
     "engine": [
         "errors", "rows", "extras", "process", "settings", "clip", "record", "stage", "dataset", "sources.source",
-        "flow.check_own_columns", "recipe",
+        "flow.check_own_columns", "overrides", "recipe",
     ],
     "report": ["errors", "clip", "record", "modality", "dataset", "crawl.platforms"],
     "diff": ["settings", "clip", "dataset", "report"],
@@ -98,7 +99,7 @@ MAY_IMPORT = {
         "errors", "rows", "extras", "clip", "record", "dataset", "reader.embeddings", "export", "stages.duplicates",
         "train.checkpoint", "train.run_folder",
     ],
-    "build": ["errors", "extras", "models.inventory", "dataset", "recipe", "engine", "report"],
+    "build": ["errors", "extras", "models.inventory", "dataset", "recipe", "engine", "report", "removal.unmatched"],
     "estimate": [
         "errors", "settings", "stage", "dataset", "models.inventory", "recipe", "engine", "build",
     ],

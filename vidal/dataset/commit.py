@@ -14,7 +14,6 @@ import contextlib
 import os
 from collections.abc import Collection, Iterator, Sequence
 from pathlib import Path
-from types import TracebackType
 from typing import BinaryIO
 
 import pyarrow as pa
@@ -156,9 +155,7 @@ class ShardWriter:
     def __enter__(self) -> ShardWriter:
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *error: object) -> None:
         for path, handle, _ in self._files.values():
             with contextlib.suppress(OSError):
                 handle.close()

@@ -60,6 +60,7 @@ def current(storage: Storage) -> dict[str, dict[str, str]]:
     """Return the clips that have each flag now, with the notes; raises `StorageError` for a damaged file."""
     rows = [row for name in _files(storage) for row in _read(storage, name).to_pylist()]
     states = {(row["flag"], row["clip_id"]): row for row in sorted(rows, key=lambda row: row["flagged_at"])}
+    # A later vidal may know further ones.
     flags: dict[str, dict[str, str]] = {name: {} for name in NAMES}
     for (flag, clip_id), row in states.items():
         if row["is_set"] and flag in flags:

@@ -19,7 +19,6 @@ import threading
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from types import TracebackType
 from typing import Any
 
 import psutil
@@ -73,6 +72,7 @@ class HeldLock:
 
     def content(self) -> bytes:
         me = psutil.Process()
+        # The time is for people: no clock of another host decides whether an owner lives.
         claim = {"host": socket.gethostname(), "pid": me.pid, "started": me.create_time(), "beat": time.time()}
         return json.dumps({**claim, "beats": self._beats, "note": self._note()}).encode()
 
@@ -134,9 +134,7 @@ class Lock:
         self._beat.start()
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *error: object) -> None:
         self._stop.set()
         self._beat.join()
         self._storage.fence = self._outer

@@ -20,7 +20,7 @@ import pyarrow.parquet as pq
 from vidal.clip import crawl_columns, schema
 from vidal.dataset.storage import Storage
 from vidal.errors import RecipeError
-from vidal.rows import Stream, TableLike, in_groups, whole
+from vidal.rows import Stream, TableLike, in_groups
 
 NAME = "plan.parquet"
 DISCOVERED = "discovered"
@@ -75,13 +75,9 @@ def decide(plan: TableLike, decided: TableLike) -> TableLike:
     if decided.num_rows == 0:
         return plan
     if isinstance(decided, pa.Table):
-        ids = whole(plan).column("clip_id") if isinstance(plan, pa.Table) else _ids(plan)
+        ids = pa.chunked_array([batch["clip_id"] for batch in plan.to_batches()], pa.string())
         decided = decided.take(pc.index_in(ids, value_set=decided.column("clip_id").combine_chunks()).drop_null())
     return Stream(plan.schema, plan.num_rows, functools.partial(_merged, plan, decided))
-
-
-def _ids(plan: TableLike) -> pa.ChunkedArray:
-    return pa.chunked_array([batch["clip_id"] for batch in plan.to_batches()], pa.string())
 
 
 def _merged(plan: TableLike, decided: TableLike) -> Iterator[pa.RecordBatch]:
@@ -115,6 +111,7 @@ def undecided(rows: pa.Table) -> pa.Table:
 def write_uneven(storage: Storage, shards: Sequence[pa.Table]) -> None:
     """Write a plan whose shards differ in size: each shard is a row group."""
     sink = io.BytesIO()
+    # A size of 0 says that the row groups are the shards.
     with pq.ParquetWriter(sink, shards[0].schema.with_metadata({"vidal.shard_size": "0"}), compression="zstd") as file:
         for shard in shards:
             file.write_table(shard.replace_schema_metadata(None).cast(file.schema), row_group_size=shard.num_rows)
@@ -217,13 +214,11 @@ class Plan:
 
     def rows(self, shard: int) -> list[dict[str, Any]]:
         """Return the candidates of a shard, in plan order."""
-        rows: list[dict[str, Any]] = self._of_shard(shard).to_pylist()
-        return rows
+        return list(self._of_shard(shard).to_pylist())
 
     def clip_ids(self, shard: int) -> list[str]:
         """Return the ids of the candidates of a shard, in plan order."""
-        ids: list[str] = self._of_shard(shard)["clip_id"].to_pylist()
-        return ids
+        return list(self._of_shard(shard)["clip_id"].to_pylist())
 
     def _of_shard(self, shard: int) -> pa.Table:
         group, begin, count = shard, 0, None
@@ -261,13 +256,13 @@ class Plan:
 
     def parts(self, columns: Sequence[str]) -> TableLike:
         """Return the same, to be read one row group at a time."""
-        fields = [self.schema.field(name) for name in columns]
-        schema = pa.schema(fields, self.schema.metadata)
-        return Stream(schema, self.candidate_count, functools.partial(self._parts, list(columns)))
 
-    def _parts(self, columns: list[str]) -> Iterator[pa.RecordBatch]:
-        for group in range(self._file.metadata.num_row_groups):
-            with self._storage.errors(NAME):
-                table = self._file.read_row_group(group, columns)
-            # In the given order, which Parquet's reader does not keep.
-            yield from table.select(columns).combine_chunks().to_batches()
+        def read() -> Iterator[pa.RecordBatch]:
+            for group in range(self._file.metadata.num_row_groups):
+                with self._storage.errors(NAME):
+                    table = self._file.read_row_group(group, list(columns))
+                # In the given order, which Parquet's reader does not keep.
+                yield from table.select(list(columns)).combine_chunks().to_batches()
+
+        schema = pa.schema([self.schema.field(name) for name in columns], self.schema.metadata)
+        return Stream(schema, self.candidate_count, read)

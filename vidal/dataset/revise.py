@@ -8,9 +8,9 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 import vidal
-from vidal.clip import SCHEMA_VERSION
+from vidal.clip import SCHEMA_VERSION, Clip
+from vidal.dataset import manifest, removals, revisions
 from vidal.dataset import plan as plans
-from vidal.dataset import removals, revisions
 from vidal.dataset.dataset import Dataset, DatasetInfo, read_info, write_info
 from vidal.dataset.lock import Lock
 from vidal.dataset.storage import Storage
@@ -19,25 +19,6 @@ from vidal.rows import TableLike
 
 GROWN = "grown"
 """The folder, within a revision, of the dataset that it grew by."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Revision:
-    """A revision that is being written."""
-
-    number: int
-    dataset: Dataset
-
-    @property
-    def storage(self) -> Storage:
-        """The revision's own folder."""
-        return self.dataset.own_storage
-
-    def finish(self) -> None:
-        """Make the revision current; raises `OutputError` if a shard is missing."""
-        if missing := set(range(self.dataset.info.shards)) - set(self.dataset.committed()):
-            raise OutputError(f"{self.dataset.address}: shard {min(missing)} is missing; run the same command again")
-        revisions.make_current(self.dataset.storage, self.number)
 
 
 def finished(address: str) -> Dataset:
@@ -99,7 +80,7 @@ def locked(base: Dataset, note: Callable[[], str] = str) -> Iterator[Dataset]:
 def begin(
     base: Dataset, *, made_by: str, fingerprint: str, changes: dict[str, Any],
     plan: tuple[TableLike, Sequence[plans.Cut]] | None = None, has_plan: bool = True,
-) -> Revision:  # fmt: skip
+) -> Dataset:  # fmt: skip
     """Begin the next revision of a dataset, or resume one that an earlier run of the same command began.
 
     ``base`` is the revision that it is based on, whose tars it shares; ``changes`` are the fields of its
@@ -118,7 +99,7 @@ def begin(
     if begun is not None:
         if begun.fingerprint != fingerprint:
             raise unfinished(root, number, begun.made_by)
-        return Revision(number=number, dataset=Dataset.at(storage))
+        return Dataset.at(storage)
     if not base.own_storage.exists(plans.NAME):
         raise OutputError(f"{base.address}: has no {plans.NAME}, so it cannot be revised")
     if has_plan:
@@ -140,7 +121,21 @@ def begin(
     )
     # Written last: a folder without it belongs to no command, and is overwritten.
     write_info(storage, info)
-    return Revision(number=number, dataset=Dataset.at(storage))
+    return Dataset.at(storage)
+
+
+def write_manifest(revision: Dataset, shard: int, clips: Sequence[Clip]) -> None:
+    """Commit a shard of a revision that shares the shard's tars."""
+    metadata = {"fingerprint": revision.info.fingerprint, "shard": str(shard)}
+    data = manifest.to_parquet(clips, revision.extra_schema, metadata)
+    revision.own_storage.write(manifest.name_of(shard), data)
+
+
+def finish(revision: Dataset) -> None:
+    """Make the revision current; raises `OutputError` if a shard is missing."""
+    if missing := set(range(revision.info.shards)) - set(revision.committed()):
+        raise OutputError(f"{revision.address}: shard {min(missing)} is missing; run the same command again")
+    revisions.make_current(revision.storage, revision.number)
 
 
 def unfinished(root: Storage, number: int, command: str) -> OutputError:

@@ -12,7 +12,6 @@ depends on the token that the file had before the fence was asked.
 from __future__ import annotations
 
 import contextlib
-import errno
 import functools
 import os
 import shutil
@@ -23,9 +22,10 @@ from pathlib import Path
 from typing import Any, BinaryIO, Protocol
 
 import fsspec
+from fsspec.implementations.local import LocalFileSystem
 
 from vidal import extras
-from vidal.dataset import conditional
+from vidal.dataset import conditional, local_disk
 from vidal.errors import OutputError, StorageError, machine_error
 
 TEMPORARY_SUFFIX = ".tmp"
@@ -33,9 +33,6 @@ TEMPORARY_SUFFIX = ".tmp"
 _CREDENTIALS = (
     "set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or AWS_PROFILE; and AWS_ENDPOINT_URL for a store not on AWS"
 )
-
-_NO_LINKS = (errno.EPERM, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK)
-"""The errors of a file system without hard links."""
 _MOST_TRIES = 5
 
 
@@ -77,12 +74,11 @@ class Storage:
 
     @property
     def is_local(self) -> bool:
-        # fsspec gives a name or several: the local file system is `file` and `local`.
-        protocol = self.fs.protocol
-        return "file" in ((protocol,) if isinstance(protocol, str) else protocol)
+        return isinstance(self.fs, LocalFileSystem)
 
     def path(self, name: str = "") -> str:
         """Return the path of a name within the file system."""
+        # Opened first, as that sets the root.
         _ = self.fs
         return f"{self._root.rstrip('/')}/{name}" if name else self._root
 
@@ -197,7 +193,7 @@ class Storage:
                 self._ask_fence()
                 raise
             # The name itself is an entry of the folder, which is written back on its own.
-            sync_folder(final.parent)
+            local_disk.sync_folder(final.parent)
 
     def upload(self, local: Path, name: str) -> None:
         """Upload a local file to the object store."""
@@ -230,7 +226,7 @@ class Storage:
         try:
             with self.errors(name):
                 if self.is_local:
-                    return _token(self.local_path(name))
+                    return local_disk.token(self.local_path(name))
                 if conditional.is_s3(self.fs):
                     return conditional.token(self.fs, self.path(name))
                 return str(self.fs.ukey(self.path(name)))
@@ -245,30 +241,12 @@ class Storage:
                 return self._swap(name, data, None)
             with self._as_temporary(name, data) as temporary:
                 self._ask_fence()
-                return self._link(temporary, self.local_path(name))
-
-    def _link(self, temporary: Path, final: Path) -> str | None:
-        try:
-            # A hard link has its content from the start: no reader sees an empty file.
-            os.link(temporary, final)
-        except FileExistsError:
-            # On NFS, a link whose answer was lost is made again by the client, and refused because it had succeeded.
-            if not (temporary.exists() and os.path.samefile(temporary, final)):
-                return None
-        except FileNotFoundError:
-            # Deleted by whoever has taken the lock.
-            self._ask_fence()
-            return None
-        except OSError as error:
-            if error.errno not in _NO_LINKS:
-                raise
-            try:
-                with open(final, "xb") as handle:
-                    handle.write(temporary.read_bytes())
-            except FileExistsError:
-                return None
-        sync_folder(final.parent)
-        return _token(final)
+                try:
+                    return local_disk.create(temporary, self.local_path(name))
+                except FileNotFoundError:
+                    # The temporary file: deleted by whoever has taken the lock.
+                    self._ask_fence()
+                    return None
 
     def swap(self, name: str, data: bytes | None, expected: str) -> str | None:
         """Replace a file, or delete it (``data`` is None), if its token is the ``expected`` one.
@@ -282,12 +260,13 @@ class Storage:
                 return self._swap(name, data, expected)
             if data is None:
                 self._ask_fence()
-                return expected if self._take_away(name, expected) else None
+                is_gone = local_disk.take_away(self.local_path(name), self.temporary(name), expected)
+                return expected if is_gone else None
             with self._as_temporary(name, data) as temporary:
                 if self.token(name) != expected:
                     return None
                 self.rename_temporary(temporary, name)
-            return _token(self.local_path(name))
+            return local_disk.token(self.local_path(name))
 
     def _swap(self, name: str, data: bytes | None, expected: str | None) -> str | None:
         """Compare and swap in the object store; one without conditional puts is asked first, and then written."""
@@ -307,21 +286,6 @@ class Storage:
             return None
         return self.token(name)
 
-    def _take_away(self, name: str, expected: str) -> bool:
-        """Delete a local file if its token is the expected one: take it aside, look, and put another one back."""
-        final, aside = self.local_path(name), self.temporary(name)
-        try:
-            os.rename(final, aside)
-        except FileNotFoundError:
-            return False
-        is_expected = _token(aside) == expected
-        if not is_expected:
-            with contextlib.suppress(FileExistsError):
-                os.link(aside, final)
-        aside.unlink(missing_ok=True)
-        sync_folder(final.parent)
-        return is_expected
-
     def _ask_fence(self) -> None:
         if self.fence is not None:
             self.fence.check()
@@ -332,7 +296,7 @@ class Storage:
         with self.errors(name), contextlib.suppress(FileNotFoundError):
             self.fs.rm(self.path(name), recursive=True)
             if self.is_local:
-                sync_folder(self.local_path(name).parent)
+                local_disk.sync_folder(self.local_path(name).parent)
 
     def remove_temporaries(self) -> None:
         """Delete the temporary files and folders of a killed run; only for the run that holds the lock."""
@@ -364,19 +328,5 @@ class Storage:
             raise StorageError(f"{self.address}/{name}: {type(error).__name__}: {error}") from error
 
 
+# One for each foreign tar: it is asked for with every member, and a file system takes time to open.
 _elsewhere = functools.lru_cache(maxsize=1024)(Storage)
-
-
-def _token(path: Path) -> str:
-    status = path.stat()
-    # The number of a deleted file is soon another's; that has another time.
-    return f"{status.st_ino}.{status.st_mtime_ns}.{status.st_size}"
-
-
-def sync_folder(folder: Path) -> None:
-    """Sync a folder to disk: a rename in it is only durable afterwards."""
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

@@ -69,6 +69,7 @@ def recorded(storage: Storage, what: str, counts: Callable[[], Counts]) -> Itera
             write()
         raise
     stop.set()
+    # Before the last write, as two at once might leave the older counts.
     thread.join()
     write()
 

@@ -12,9 +12,10 @@ from pathlib import Path
 
 from vidal import recipe as recipes
 from vidal.dataset.dataset import Dataset
-from vidal.dataset.revise import begin, locked, revision_at
+from vidal.dataset.revise import begin, finish, locked, revision_at
 from vidal.engine.driver import Run, complete
 from vidal.errors import RecipeError
+from vidal.overrides import resolve_paths, with_overrides
 from vidal.recipe import Recipe, fingerprint
 from vidal.settings import read_yaml
 from vidal.stage import digest
@@ -27,9 +28,9 @@ def load(path: Path, overrides: Sequence[str], base: Dataset) -> Recipe:
     raw = read_yaml(path, "`stages`")
     if odd := sorted(raw.keys() & {"source", "shards"}):
         raise RecipeError(f"{path}: remove `{odd[0]}`: clips and shards are those of the dataset")
-    recipes.resolve_paths(raw, path.parent)
-    raw = recipes.with_overrides({**raw, "source": {"dataset": base.address}}, overrides)
-    recipes.resolve_paths(raw, Path())
+    resolve_paths(raw, path.parent)
+    raw = with_overrides({**raw, "source": {"dataset": base.address}}, overrides)
+    resolve_paths(raw, Path())
     raw.setdefault("name", base.info.name)
     recipe = recipes.check(raw, str(path))
     for stage in recipe.stages:
@@ -88,5 +89,5 @@ def add(run: Run, path: Path, base: Dataset) -> None:
             # With a global decision among the steps, the plan of the last phase is made by the decision.
             has_plan=len(recipe.phases()) == 1,
         )
-        complete(dataclasses.replace(run, storage=revision.storage, base=base))
-        revision.finish()
+        complete(dataclasses.replace(run, storage=revision.own_storage, base=base))
+        finish(revision)

@@ -7,8 +7,7 @@ The revision has the existing manifests unchanged, followed by the new ones, ren
 from __future__ import annotations
 
 import dataclasses
-import itertools
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 import pyarrow as pa
@@ -21,7 +20,7 @@ from vidal.dataset import plan as plans
 from vidal.dataset.dataset import Dataset, read_info
 from vidal.dataset.digests import digests_of
 from vidal.dataset.removals import Removals
-from vidal.dataset.revise import GROWN, Revision, begin, locked, shared_tars, unfinished
+from vidal.dataset.revise import GROWN, begin, finish, locked, shared_tars, unfinished, write_manifest
 from vidal.engine.driver import Run, build, check_secrets
 from vidal.errors import UserError
 from vidal.recipe import Recipe, fingerprint
@@ -65,10 +64,10 @@ def grow(run: Run, base: Dataset, source: Sequence[str]) -> None:
         build(dataclasses.replace(run, storage=storage, known=known, removed=Removals.of(base)))
         revision = _begin(base, Dataset.at(storage), number, " ".join([COMMAND, *source]))
         _write(revision, base, Dataset.at(storage))
-        revision.finish()
+        finish(revision)
 
 
-def _begin(base: Dataset, grown: Dataset, number: int, made_by: str) -> Revision:
+def _begin(base: Dataset, grown: Dataset, number: int, made_by: str) -> Dataset:
     info, folder = base.info, f"{revisions.folder_of(number)}/{GROWN}"
     tar_folders = shared_tars(base)
     for layer in grown.info.layers:
@@ -101,10 +100,13 @@ def _plan_of_both(base: Dataset, grown: Dataset) -> Stream:
     empty = pa.unify_schemas([old.schema, new.schema], promote_options="permissive").empty_table()
 
     def read() -> Iterator[pa.RecordBatch]:
-        firsts = {"shard": base.info.shards, "position": base.info.candidates}
-        for batch in itertools.chain(old.to_batches(), (_renumbered(batch, firsts) for batch in new.to_batches())):
-            part = pa.Table.from_batches([batch]).replace_schema_metadata(None)
-            yield from pa.concat_tables([empty, part], promote_options="permissive").combine_chunks().to_batches()
+        in_base = {"shard": base.info.shards, "position": base.info.candidates}
+        for plan, firsts in ((old, {}), (new, in_base)):
+            for batch in plan.to_batches():
+                part = pa.Table.from_batches([batch]).replace_schema_metadata(None)
+                for name, first in firsts.items():
+                    part = part.set_column(part.schema.get_field_index(name), name, pc.add(part[name], first))
+                yield from pa.concat_tables([empty, part], promote_options="permissive").combine_chunks().to_batches()
 
     # A list made longer repeats its notes.
     notes = [note for note in grown.plan.notes if note not in base.plan.notes]
@@ -112,15 +114,9 @@ def _plan_of_both(base: Dataset, grown: Dataset) -> Stream:
     return Stream(schema, old.num_rows + new.num_rows, read)
 
 
-def _renumbered(batch: pa.RecordBatch, firsts: Mapping[str, int]) -> pa.RecordBatch:
-    for name, first in firsts.items():
-        batch = batch.set_column(batch.schema.get_field_index(name), name, pc.add(batch[name], first))
-    return batch
-
-
-def _write(revision: Revision, base: Dataset, grown: Dataset) -> None:
+def _write(revision: Dataset, base: Dataset, grown: Dataset) -> None:
     """Write the manifests that are still missing: a run that was killed has written some."""
-    committed, extra = set(revision.dataset.committed()), revision.dataset.extra_schema
+    committed, extra = set(revision.committed()), revision.extra_schema
     names = {*schema().names, *extra.names}
 
     def clips_of(dataset: Dataset, shard: int) -> Iterator[Clip]:
@@ -132,13 +128,11 @@ def _write(revision: Revision, base: Dataset, grown: Dataset) -> None:
         if not manifest.read_schema(data).equals(manifest_schema(extra)):
             # Written with an earlier schema, or from a source without some column.
             data = manifest.to_parquet(list(clips_of(base, shard)), extra, manifest.own_metadata(data))
-        revision.storage.write(manifest.name_of(shard), data)
-    metadata = {"fingerprint": revision.dataset.info.fingerprint}
+        revision.own_storage.write(manifest.name_of(shard), data)
     for shard in grown.committed():
         number = base.info.shards + shard
         if number not in committed:
             clips = list(clips_of(grown, shard))
             for clip in clips:
                 clip.shard, clip.position = number, clip.position + base.info.candidates
-            data = manifest.to_parquet(clips, extra, {**metadata, "shard": str(number)})
-            revision.storage.write(manifest.name_of(number), data)
+            write_manifest(revision, number, clips)

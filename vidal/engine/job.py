@@ -85,10 +85,10 @@ class Assignment:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class UnderWay:
-    """The stage and the clips that a worker last announced."""
+    """The stage and the clips that a worker last announced; by default nothing yet."""
 
-    stage: str
-    clip_ids: tuple[str, ...]
+    stage: str = ""
+    clip_ids: tuple[str, ...] = ()
     is_machines_fault: bool = False
     """Whether the worker's machine went, so that no clip is suspected."""
 

@@ -28,7 +28,6 @@ _TICK_S = 0.5
 _ADVANCE_S = 0.1
 _MOST_SHARDS = 2
 """Shards that one worker makes at once, while one of them waits."""
-_NOTHING = UnderWay(stage="", clip_ids=())
 
 
 class InProcessEngine:
@@ -45,9 +44,7 @@ class InProcessEngine:
                     left[report.shard] = report.not_now
         return left
 
-    @staticmethod
-    def has_gpu() -> bool:
-        return sees_gpu()
+    has_gpu = staticmethod(sees_gpu)
 
     def share(self, objects: Mapping[str, object]) -> Mapping[str, Shared]:
         return {name: Direct(target) for name, target in objects.items()}
@@ -85,7 +82,7 @@ class _Member:
 
     def give(self, assignment: Assignment) -> None:
         """Send it a shard, which is its own before it is sent: where it is dead, its pipe ends next."""
-        self.shards[assignment.shard] = assignment, _NOTHING
+        self.shards[assignment.shard] = assignment, UnderWay()
         self.wants_more = False
         with contextlib.suppress(OSError):
             self.pipe.send(assignment)
@@ -169,14 +166,14 @@ class PoolEngine:
             member.wants_more = True
         return True
 
-    has_gpu = staticmethod(InProcessEngine.has_gpu)
+    has_gpu = staticmethod(sees_gpu)
 
     def share(self, objects: Mapping[str, object]) -> Mapping[str, Shared]:
         self._end_host()
         if not objects:
             return {}
-        self._host = host = SocketHost(objects)
-        return {name: host.proxy_of(name) for name in objects}
+        self._host = SocketHost(objects)
+        return self._host.proxies
 
     def close(self) -> None:
         self._end_members()

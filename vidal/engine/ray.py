@@ -31,8 +31,7 @@ _SHARDS_PER_WORKER = 16
 """From this many shards per worker on, each worker has its next shard queued, as Ray takes a tenth of a second to send
 one. With fewer, waiting for the last worker at the end would cost more than these gaps."""
 
-_UNKNOWN = UnderWay(stage="", clip_ids=())
-_WITH_ITS_NODE = UnderWay(stage="", clip_ids=(), is_machines_fault=True)
+_WITH_ITS_NODE = UnderWay(is_machines_fault=True)
 
 Row = dict[str, Any]
 
@@ -55,7 +54,9 @@ class RayEngine:
         left: dict[int, UnderWay | NotNowError] = {}
         start = 0
         while start < len(assignments):
-            pools = self._pools(job)
+            # Asked anew, as the cluster may have grown.
+            resources: dict[str, float] = ray.cluster_resources()  # type: ignore[no-untyped-call]
+            pools = cut_into_pools(job.groups, resources, self._workers, self._gpu_workers)
             part = assignments[start : start + shards_per_execution(max(pool.size for pool in pools))]
             start += len(part)
             done = set()
@@ -73,7 +74,7 @@ class RayEngine:
             # A worker may die before its note arrives: that shard, too, is retried clip by clip.
             for shard in lost:
                 note = notes.get(shard)
-                left[shard] = _UNKNOWN if note is None else _WITH_ITS_NODE if note.node in gone else note.under_way
+                left[shard] = UnderWay() if note is None else _WITH_ITS_NODE if note.node in gone else note.under_way
         return left
 
     def has_gpu(self) -> bool:
@@ -86,23 +87,18 @@ class RayEngine:
         if not objects:
             return {}
         self._cluster.start()
-        names = {name: getattr(target, "cluster_name", "") for name, target in objects.items()}
-        return {
-            name: ActorProxy(beside_the_driver(Direct, target, cluster_name=names[name]))
-            for name, target in objects.items()
-        }
 
-    def _pools(self, job: Job) -> list[Pool]:
-        import ray
+        def proxy_of(target: object) -> ActorProxy:
+            return ActorProxy(beside_the_driver(Direct, target, cluster_name=getattr(target, "cluster_name", "")))
 
-        resources: dict[str, float] = ray.cluster_resources()  # type: ignore[no-untyped-call]
-        return cut_into_pools(job.groups, resources, self._workers, self._gpu_workers)
+        return {name: proxy_of(target) for name, target in objects.items()}
 
     def _execute(
         self, job: Job, pools: Sequence[Pool], assignments: Sequence[Assignment], progress: Progress
     ) -> Iterator[ShardReport]:
         import ray.data
 
+        # Pickled, as the columns of a row are Arrow's, which has no types for these.
         rows: list[Row] = [
             {"assignment": pickle.dumps(a), "clips": b"", "report": b"", "fatal": b""} for a in assignments
         ]
@@ -285,7 +281,11 @@ class GroupActor:
             return row
         try:
             if self._node in leaving_nodes():
-                self._leave(pickle.loads(row["assignment"]).shard)
+                # Given back to the next pass: Ray starts this worker again on a node that stays. A row that came back
+                # at once would have the next one sent here, until none is left.
+                shard = pickle.loads(row["assignment"]).shard
+                _LedgerNotes(self._ledger, self._node).begin(shard, UnderWay(), surely=True)
+                os._exit(1)
             # Here and not in the constructor: what fails here goes back as a row that says why.
             if self._worker is None:
                 self._worker = Worker(self._job, [self._group], _LedgerNotes(self._ledger, self._node))
@@ -309,9 +309,3 @@ class GroupActor:
             return {**row, "clips": pickled, "report": pickle.dumps(report)}
         except Exception as error:
             return {**row, "clips": b"", "fatal": pickle.dumps(fatal_text(error))}
-
-    def _leave(self, shard: int) -> None:
-        """Give the shard back to the next pass and end: Ray starts this worker again on a node that stays."""
-        _LedgerNotes(self._ledger, self._node).begin(shard, _UNKNOWN, surely=True)
-        # A row that came back at once would have the next one sent here, until none is left.
-        os._exit(1)

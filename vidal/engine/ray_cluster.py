@@ -14,6 +14,7 @@ import tempfile
 import time
 import warnings
 from collections.abc import Iterator
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -35,26 +36,19 @@ case "$(cut -d ' ' -f 3 "/proc/$1/stat" 2>/dev/null)" in '' | Z | X) echo "$2" >
 """Waits for a line from the driver or for its death; where Ray's node process is dead by then, that was the cause."""
 
 
+@dataclass(slots=True, kw_only=True)
 class RayCluster:
     """The Ray of one run: a private one with token authentication, or a cluster that it joins."""
 
-    def __init__(
-        self,
-        *,
-        address: str | None,
-        workers: int | None,
-        dashboard: bool,
-        object_store_bytes: int,
-        gpus: int | None = None,
-    ) -> None:
-        self._address = address
-        self._workers = workers
-        self._gpus = gpus
-        self._dashboard = dashboard
-        self._object_store_bytes = object_store_bytes
-        self._home: Path | None = None
-        self._watcher: subprocess.Popen[bytes] | None = None
-        self._is_up = False
+    address: str | None
+    """Of the cluster to join; None for a private one, which the other settings are for."""
+    workers: int | None
+    dashboard: bool
+    object_store_bytes: int
+    gpus: int | None = None
+    _home: Path | None = field(default=None, init=False)
+    _watcher: subprocess.Popen[bytes] | None = field(default=None, init=False)
+    _is_up: bool = field(default=False, init=False)
 
     def start(self) -> None:
         """Start or join Ray, once. Raises `MachineError`, or `UserError` for an address without a cluster."""
@@ -65,26 +59,32 @@ class RayCluster:
         os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
         os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
         os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")
-        options = self._private_options() if self._address is None else {"address": self._address}
+        options = self._private_options() if self.address is None else {"address": self.address}
         import ray
 
         try:
-            host, colon, port = (self._address or "").removeprefix("ray://").rpartition(":")
+            host, colon, port = (self.address or "").removeprefix("ray://").rpartition(":")
             if colon and port.isdigit():
                 # Ray itself would wait for minutes for a cluster that is not there.
+                # An IPv6 address is in brackets.
                 socket.create_connection((host.strip("[]"), int(port)), timeout=_CONNECT_S).close()
             with _silenced():
                 ray.init(**options, log_to_driver=False, logging_level=logging.ERROR)
         except Exception as error:
             self.stop()
             line = " ".join(str(error).split())[:300]
-            if self._address is not None:
-                raise UserError(f"--ray-address {self._address}: no Ray cluster can be joined there: {line}") from error
+            if self.address is not None:
+                raise UserError(f"--ray-address {self.address}: no Ray cluster can be joined there: {line}") from error
             raise MachineError(f"Ray could not be started: {line}; `--engine local` runs without it") from error
         _configure()
         self._is_up = True
-        if self._home is not None:
-            self._watch(self._home)
+        of_own = _processes_of(self._home) if self._home is not None else []
+        if raylet := next((process for process in of_own if process.name() == "raylet"), None):
+            # Where it dies, Ray ends the driver at once, from native code: only another process can say why.
+            self._watcher = subprocess.Popen(
+                ["/bin/sh", "-c", _WATCH, "vidal-watch", str(raylet.pid), _RAYLET_DIED],
+                stdin=subprocess.PIPE, stdout=subprocess.DEVNULL, start_new_session=True,
+            )  # fmt: skip
 
     def _private_options(self) -> dict[str, Any]:
         """Make the folder and the token of a private Ray; returns how it is to be started."""
@@ -109,24 +109,12 @@ class RayCluster:
         return {
             # Without it, Ray would attach to any cluster that runs on this machine.
             "address": "local",
-            "num_cpus": max(self._workers or 0, os.cpu_count() or 1),
-            "num_gpus": self._gpus,
-            "include_dashboard": self._dashboard,
-            "object_store_memory": self._object_store_bytes,
+            "num_cpus": max(self.workers or 0, os.cpu_count() or 1),
+            "num_gpus": self.gpus,
+            "include_dashboard": self.dashboard,
+            "object_store_memory": self.object_store_bytes,
             "_temp_dir": str(home),
         }
-
-    def _watch(self, home: Path) -> None:
-        """Have a shell print why the run ended, should Ray's node process die.
-
-        Ray then ends the driver at once, from native code, so that only another process can print anything.
-        """
-        raylet = next((process for process in _processes_of(home) if process.name() == "raylet"), None)
-        if raylet is not None:
-            self._watcher = subprocess.Popen(
-                ["/bin/sh", "-c", _WATCH, "vidal-watch", str(raylet.pid), _RAYLET_DIED],
-                stdin=subprocess.PIPE, stdout=subprocess.DEVNULL, start_new_session=True,
-            )  # fmt: skip
 
     def error(self, error: Exception) -> MachineError:
         """An error of Ray's as a `MachineError` of one line."""

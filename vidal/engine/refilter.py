@@ -20,16 +20,16 @@ import pyarrow as pa
 
 import vidal.clip
 from vidal.clip import column_names
-from vidal.dataset import manifest
 from vidal.dataset.dataset import Dataset
 from vidal.dataset.plan import DECIDED, decide
 from vidal.dataset.removals import REASON, lists_of
-from vidal.dataset.revise import Revision, begin, finished, locked, refuse_listed, revision_at
+from vidal.dataset.revise import begin, finish, finished, locked, refuse_listed, revision_at, write_manifest
 from vidal.engine.decided import rows_of
 from vidal.engine.isolate import run_stage
 from vidal.engine.job import Notes, ShardReport
 from vidal.errors import RecipeError
-from vidal.recipe import fingerprint, steps_again, with_overrides
+from vidal.overrides import with_overrides
+from vidal.recipe import fingerprint, steps_again
 from vidal.record import from_row
 from vidal.rows import Spill, Stream, TableLike, in_groups
 from vidal.stage import Decision, Stage, Step
@@ -111,7 +111,7 @@ def _refilter(current: Dataset, settings: Sequence[str], *, dry_run: bool) -> Re
     number, folder = None, None
     if not dry_run and definition != current.info.definition:
         revision = _write(base, definition, after, changed, verdicts, settings)
-        number, folder = revision.number, revision.dataset.manifest_address
+        number, folder = revision.number, revision.manifest_address
     return Refiltered(
         address=current.storage.address, revision=number, manifest=folder,
         kept_before=sum(count for (before, _), count in moves.items() if before == _KEPT),
@@ -123,7 +123,7 @@ def _refilter(current: Dataset, settings: Sequence[str], *, dry_run: bool) -> Re
 def _write(
     base: Dataset, definition: dict[str, Any], steps: Sequence[Step], changed: Sequence[int], verdicts: Verdicts,
     settings: Sequence[str],
-) -> Revision:  # fmt: skip
+) -> Dataset:  # fmt: skip
     """Write a revision with these outcomes, or the manifests that are missing of one that a killed run began."""
     stages = list(base.info.recipe["stages"])
     for number in changed:
@@ -133,15 +133,14 @@ def _write(
         base, made_by=" ".join([_COMMAND, *(f"--set {setting}" for setting in settings)]),
         fingerprint=fingerprint(resolved), changes={"recipe": resolved, "definition": definition},
     )  # fmt: skip
-    metadata = {"fingerprint": revision.dataset.info.fingerprint}
-    committed = set(revision.dataset.committed())
+    changed_of_all = {"fingerprint": revision.info.fingerprint}
+    committed = set(revision.committed())
     for shard in (shard for shard in base.committed() if shard not in committed):
         rows = base.table(shard).to_pylist()
         changes = (verdict.columns for verdict in verdicts.of(shard, len(rows)))
-        clips = [from_row(row | change | metadata) for row, change in zip(rows, changes, strict=True)]
-        data = manifest.to_parquet(clips, base.extra_schema, {**metadata, "shard": str(shard)})
-        revision.storage.write(manifest.name_of(shard), data)
-    revision.finish()
+        clips = [from_row(row | change | changed_of_all) for row, change in zip(rows, changes, strict=True)]
+        write_manifest(revision, shard, clips)
+    finish(revision)
     return revision
 
 

@@ -30,9 +30,8 @@ class SocketHost:
         self._listener = Listener(f"{self._folder}/socket", family="AF_UNIX", authkey=self._key)
         self._is_closed = False
         threading.Thread(target=self._accept, daemon=True).start()
-
-    def proxy_of(self, name: str) -> SocketProxy:
-        return SocketProxy(str(self._listener.address), self._key, name)
+        self.proxies = {name: SocketProxy(str(self._listener.address), self._key, name) for name in objects}
+        """What the processes of the pool reach the objects by."""
 
     def close(self) -> None:
         self._is_closed = True

@@ -161,6 +161,7 @@ class Worker:
         report = self._job.report(assignment)
         self._take_turn(assignment.shard)
         self._making[assignment.shard] = assignment
+        # Each shard may have one more made beside it, and no further one.
         self._has_asked = False
         try:
             self.finish(self.process(self.load(assignment), assignment, report), assignment, report)

@@ -42,10 +42,7 @@ class WorkerServer:
         try:
             with theirs:
                 self._process = subprocess.Popen(
-                    command,
-                    stdin=subprocess.DEVNULL,
-                    env={**environment, **_NO_THREADS},
-                    pass_fds=(theirs.fileno(),),
+                    command, stdin=subprocess.DEVNULL, env={**environment, **_NO_THREADS}, pass_fds=(theirs.fileno(),)
                 )
         finally:
             signal.pthread_sigmask(signal.SIG_SETMASK, mask)

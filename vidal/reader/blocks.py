@@ -81,7 +81,7 @@ class BlockReader(MemberReader):
                 self._wanted.put((tar, block))
         while len(self._threads) < min(_THREADS, len(self._started)):
             # A daemon, so that a process that ends does not wait for blocks that nobody needs any more.
-            thread = threading.Thread(target=_fetch_ahead, args=(self, self._wanted), daemon=True)
+            thread = threading.Thread(target=self._fetch_ahead, args=(self._wanted,), daemon=True)
             thread.start()
             self._threads.append(thread)
 
@@ -100,41 +100,39 @@ class BlockReader(MemberReader):
         self._is_off = False
         self._threads, self._started = [], set()
         self._wanted = queue.SimpleQueue()
-        self._claims = _Claims(self._cache)
+        self._claims = _Claims(self.cache)
 
     def _part(self, tar: str, block: int, first: int, last: int) -> bytes:
         key = self._key(tar, block)
         while True:
-            data = self._cache.get_part(key, first, last - first)
+            data = self.cache.get_part(key, first, last - first)
             if data is not None:
                 return data
             with self._claims.claim(key) as is_mine:
                 if is_mine:
                     # Another may have fetched it just before.
-                    data = self._cache.get_part(key, first, last - first)
+                    data = self.cache.get_part(key, first, last - first)
                     return self._fetch(tar, block, key)[first:last] if data is None else data
+            # Whoever fetches it may be another process, which cannot wake this one.
             time.sleep(_POLL_S)
 
     def _fetch(self, tar: str, block: int, key: str) -> bytes:
         store, name = self._remote(tar)
         start = block * BLOCK_BYTES
         data = store.read_range(name, start, min(BLOCK_BYTES, self._tars[tar].size - start))
-        self._is_off |= not self._cache.put_pages(key, data)
+        self._is_off |= not self.cache.put_pages(key, data)
         return data
 
-    def fetch_ahead(self, tar: str, block: int) -> None:
-        key = self._key(tar, block)
-        with self._claims.claim(key) as is_mine, contextlib.suppress(OSError, StorageError):
-            if is_mine and not self._is_off and not self._cache.has(key):
-                self._fetch(tar, block, key)
+    def _fetch_ahead(self, wanted: queue.SimpleQueue[tuple[str, int] | None]) -> None:
+        # Of the queue that it was started with, as a fork gets another one.
+        while (tar_and_block := wanted.get()) is not None:
+            key = self._key(*tar_and_block)
+            with self._claims.claim(key) as is_mine, contextlib.suppress(OSError, StorageError):
+                if is_mine and not self._is_off and not self.cache.has(key):
+                    self._fetch(*tar_and_block, key)
 
     def _key(self, tar: str, block: int) -> str:
         return f"{self._storage.address}/{tar}/{BLOCK_BYTES}*{block}#{self._tars[tar].content.hex()}"
-
-
-def _fetch_ahead(reader: BlockReader, wanted: queue.SimpleQueue[tuple[str, int] | None]) -> None:
-    while (block := wanted.get()) is not None:
-        reader.fetch_ahead(*block)
 
 
 def _blocks(offset: int, size: int) -> Iterator[tuple[int, int]]:

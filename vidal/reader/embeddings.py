@@ -65,6 +65,7 @@ def read_info(storage: Storage) -> EmbeddingsInfo:
 
 def text_key(text: str) -> str:
     """Return the start of a text's SHA-256, by which its embedding is found."""
+    # 128 bits, so that different texts never share one.
     return hashlib.sha256(text.encode()).hexdigest()[:32]
 
 

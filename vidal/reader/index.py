@@ -195,6 +195,7 @@ def _all_groups(place: str) -> tuple[list[_Group], Exception | None]:
         with storage.fs.open(storage.path(), "rb") as handle:
             for group in _groups(handle):
                 seen = first.setdefault(group.key, group)
+                # Other members of a key belong to its sample; the same ones again are another sample.
                 if seen is not group and seen.names.isdisjoint(group.names):
                     seen.split(group)
                     continue

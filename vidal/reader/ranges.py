@@ -46,12 +46,12 @@ class MemberReader:
     def __init__(self, storage: Storage, *, cache: Path | None = None, cache_bytes: int = CACHE_BYTES) -> None:
         self._storage = storage
         folder = cache or Path(os.environ.get("VIDAL_CACHE", Path.home() / ".cache" / "vidal"))
-        self._cache = RangeCache(folder / "ranges", cache_bytes)
+        self.cache = RangeCache(folder / "ranges", cache_bytes)
         self._forget()
 
     def __getstate__(self) -> dict[str, object]:
         # Neither descriptors nor a store's client can be copied to another process.
-        return {"_storage": self._storage, "_cache": self._cache}
+        return {"_storage": self._storage, "cache": self.cache}
 
     def __setstate__(self, state: dict[str, object]) -> None:
         self.__dict__.update(state)
@@ -86,11 +86,6 @@ class MemberReader:
             raise EOFError(f"{tar} ends {size - len(data)} bytes too early")
         return data
 
-    @property
-    def cache_bytes(self) -> int:
-        """The limit of the cache."""
-        return self._cache.limit_bytes
-
     def close(self) -> None:
         if self._pid == os.getpid():
             for descriptor in self._files.values():
@@ -109,7 +104,7 @@ class MemberReader:
 
     def _ranged(self, storage: Storage, tar: str, offset: int, size: int, content: bytes) -> bytes:
         key = f"{storage.address}/{tar}@{offset}+{size}#{content.hex()}"
-        data = self._cache.get(key)
+        data = self.cache.get(key)
         if data is not None:
             return data
         store, name = self._remote(tar)
@@ -120,7 +115,7 @@ class MemberReader:
             if store.size(name) < offset + size:
                 raise EOFError(f"{tar} ends too early") from error
             raise
-        self._cache.put(key, data)
+        self.cache.put(key, data)
         return data
 
 
@@ -128,7 +123,7 @@ class RangeCache:
     """Byte ranges in a local folder that processes share; the least recently used are evicted first."""
 
     def __init__(self, folder: Path, limit_bytes: int) -> None:
-        self._folder, self._limit = folder, limit_bytes
+        self._folder, self.limit_bytes = folder, limit_bytes
         self._unswept: int | None = None
         """Bytes written since this process last checked the size; None before its first check."""
 
@@ -180,12 +175,8 @@ class RangeCache:
         self._folder.mkdir(parents=True, exist_ok=True)
         return os.open(self._folder / ".fetching", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
 
-    @property
-    def limit_bytes(self) -> int:
-        return self._limit
-
     def _write(self, key: str, head: bytes, data: bytes) -> bool:
-        if len(data) > self._limit:
+        if len(data) > self.limit_bytes:
             return False
         path = self._path(key)
         with contextlib.suppress(OSError):
@@ -199,7 +190,7 @@ class RangeCache:
             except BaseException:
                 os.unlink(temporary)
                 raise
-            if self._unswept is None or self._unswept > self._limit // _SWEEPS_PER_FILL:
+            if self._unswept is None or self._unswept > self.limit_bytes // _SWEEPS_PER_FILL:
                 self._sweep()
                 self._unswept = 0
             self._unswept += len(data)
@@ -223,7 +214,8 @@ class RangeCache:
                     status = file.stat()
                     files.append((status.st_mtime_ns, status.st_size, file))
             # Down to somewhat less than the limit, so that the next write does not sweep again.
-            excess = sum(size for _, size, _ in files) - self._limit * (_SWEEPS_PER_FILL - 1) // _SWEEPS_PER_FILL
+            room = self.limit_bytes * (_SWEEPS_PER_FILL - 1) // _SWEEPS_PER_FILL
+            excess = sum(size for _, size, _ in files) - room
             for _, size, file in sorted(files):
                 if excess <= 0:
                     return

@@ -13,7 +13,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -69,22 +69,26 @@ class _Shard:
     members: Part
 
 
+@dataclass(eq=False, repr=False)
 class Samples:
     """The kept clips of a dataset that meet a condition; created by `open`.
 
     Example: ``Samples.open("data/vidal", where="blur < 0.3")[17]["video"]``.
     """
 
-    def __init__(
-        self, dataset: Dataset, reader: MemberReader, rows: Rows, offsets: Offsets,
-        reaches: Mapping[tuple[int, str], int], numbers: npt.NDArray[np.int64], unread: Sequence[Damage], address: str,
-    ) -> None:  # fmt: skip
-        self._dataset, self._reader, self._rows, self._offsets = dataset, reader, rows, offsets
-        self._reaches = reaches
-        """The minimum size of each tar, by shard and layer."""
-        self._numbers, self._unread = numbers, unread
-        self._address = address
-        self._shards = rows.numbers("shard")
+    address: str
+    _dataset: Dataset
+    _reader: MemberReader
+    _rows: Rows
+    _offsets: Offsets
+    _reaches: Mapping[tuple[int, str], int]
+    """The minimum size of each tar, by shard and layer."""
+    _numbers: npt.NDArray[np.int64]
+    """Of the rows that are samples."""
+    _unread: Sequence[Damage]
+
+    def __post_init__(self) -> None:
+        self._shards = self._rows.numbers("shard")
 
     @classmethod
     def open(
@@ -114,14 +118,10 @@ class Samples:
             reaches |= {(shard.number, layer): reach for layer, reach in shard.members.reaches().items()}
         reader = MemberReader(dataset.storage, cache=Path(cache) if cache else None, cache_bytes=cache_bytes)
         samples = cls(
-            dataset, reader, rows, Offsets([shard.members for shard in shards]), reaches, np.flatnonzero(~is_removed),
-            [damage for damage in read if isinstance(damage, Damage)], str(address),
+            str(address), dataset, reader, rows, Offsets([shard.members for shard in shards]), reaches,
+            np.flatnonzero(~is_removed), [damage for damage in read if isinstance(damage, Damage)],
         )  # fmt: skip
         return samples if where is None else samples.select(where)
-
-    @property
-    def address(self) -> str:
-        return self._address
 
     @property
     def fingerprint(self) -> str:
@@ -175,7 +175,7 @@ class Samples:
         if not mask.any():
             line = f"{self.address}: --where {' '.join(where.split())}: selects none of {len(self)} samples"
             raise NothingSelectedError(line)
-        return self._narrowed(self._numbers[mask])
+        return replace(self, _numbers=self._numbers[mask])
 
     def row(self, i: int) -> dict[str, Any]:
         """Return the manifest row of a sample, without its members."""
@@ -272,12 +272,12 @@ class Samples:
         read = read * len(self) // max(len(self._rows), 1)
         if not tars or size > room_bytes or read * _BLOCK_SHARE < size:
             return self, 0
-        return self._narrowed(self._numbers, BlockReader(self._reader, tars)), size
+        return replace(self, _reader=BlockReader(self._reader, tars)), size
 
     @property
     def cache_bytes(self) -> int:
         """The limit of the cache."""
-        return self._reader.cache_bytes
+        return self._reader.cache.limit_bytes
 
     def suffixes(self, i: int, layer: str) -> list[str]:
         """Return the suffixes of a sample's members in a layer, without the json."""
@@ -312,15 +312,8 @@ class Samples:
     def without(self, damaged: Sequence[Damage]) -> Samples:
         """Return the samples outside of damaged shards."""
         bad = np.asarray([damage.shard for damage in damaged], np.int64)
-        narrowed = self._narrowed(self._numbers[~np.isin(self._shards[self._numbers], bad)])
-        narrowed._unread = [damage for damage in self._unread if damage.shard not in bad]
-        return narrowed
-
-    def _narrowed(self, numbers: npt.NDArray[np.int64], reader: MemberReader | None = None) -> Samples:
-        return Samples(
-            self._dataset, reader or self._reader, self._rows, self._offsets, self._reaches, numbers, self._unread,
-            self._address,
-        )  # fmt: skip
+        numbers = self._numbers[~np.isin(self._shards[self._numbers], bad)]
+        return replace(self, _numbers=numbers, _unread=[one for one in self._unread if one.shard not in bad])
 
     def _chosen(self) -> npt.NDArray[np.bool_]:
         chosen = np.zeros(len(self._rows), np.bool_)

@@ -27,7 +27,8 @@ from safetensors import SafetensorError
 from safetensors.torch import load
 from torch import Tensor
 
-from vidal.dataset.storage import Fence, Storage, sync_folder
+from vidal.dataset.local_disk import sync_folder
+from vidal.dataset.storage import Fence, Storage
 from vidal.errors import ModelError, VidalWarning, storage_errors
 
 FOLDER = "checkpoints"

@@ -23,7 +23,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from vidal.dataset.storage import sync_folder
+from vidal.dataset.local_disk import sync_folder
 from vidal.errors import StorageError, VidalWarning, storage_errors
 from vidal.train.distributed import World, from_all
 

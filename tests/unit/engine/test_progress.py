@@ -9,8 +9,7 @@ import pytest
 from rich.console import Console
 
 from vidal.engine.job import ShardReport
-from vidal.engine.progress import LiveProgress
-from vidal.engine.time_left import seconds_left
+from vidal.engine.progress import LiveProgress, seconds_left
 
 
 def report(shard: int, kept: int, rejected: int = 0, failed: int = 0, stage: str = "", **seconds: float) -> ShardReport:

@@ -1,0 +1,66 @@
+"""Files of a local disk below `Storage`, as `conditional` for S3: created once, taken away if unchanged, and durable.
+
+A token is made of a file's number, time and size.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import os
+from pathlib import Path
+
+_NO_LINKS = (errno.EPERM, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK)
+"""The errors of a file system without hard links."""
+
+
+def token(path: Path) -> str:
+    """Return the token of a file; raises `FileNotFoundError`."""
+    status = path.stat()
+    # The number of a deleted file is soon another's; that has another time.
+    return f"{status.st_ino}.{status.st_mtime_ns}.{status.st_size}"
+
+
+def create(temporary: Path, final: Path) -> str | None:
+    """Give a synced temporary file its final name unless that exists, and return its token; None if it does."""
+    try:
+        # A hard link has its content from the start: no reader sees an empty file.
+        os.link(temporary, final)
+    except FileExistsError:
+        # On NFS, a link whose answer was lost is made again by the client, and refused because it had succeeded.
+        if not (temporary.exists() and os.path.samefile(temporary, final)):
+            return None
+    except OSError as error:
+        if error.errno not in _NO_LINKS:
+            raise
+        try:
+            with open(final, "xb") as handle:
+                handle.write(temporary.read_bytes())
+        except FileExistsError:
+            return None
+    sync_folder(final.parent)
+    return token(final)
+
+
+def take_away(final: Path, aside: Path, expected: str) -> bool:
+    """Delete a file if its token is the expected one: take it aside, look, and put another one back."""
+    try:
+        os.rename(final, aside)
+    except FileNotFoundError:
+        return False
+    is_expected = token(aside) == expected
+    if not is_expected:
+        with contextlib.suppress(FileExistsError):
+            os.link(aside, final)
+    aside.unlink(missing_ok=True)
+    sync_folder(final.parent)
+    return is_expected
+
+
+def sync_folder(folder: Path) -> None:
+    """Sync a folder to disk: a rename in it is only durable afterwards."""
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
