@@ -136,6 +136,11 @@ class VidalWarning(UserWarning):
     """Something that the user should know; the run continues."""
 
 
+def one_line(error: BaseException, most: int = 120) -> str:
+    """Return an error's message in one line: those of libraries may be pages."""
+    return " ".join(str(error).split())[:most]
+
+
 # What every further clip would meet as well, so that it is no clip's failure.
 _MACHINE_ERRNOS = {
     errno.ENOSPC: "the disk is full; free some space and run the same command again",

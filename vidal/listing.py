@@ -19,7 +19,7 @@ from typing import Any, TypeAlias, TypeVar
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from vidal.errors import SourceError
+from vidal.errors import SourceError, one_line
 
 Values: TypeAlias = pa.ChunkedArray | list[Any]
 """A column: an Arrow array, or Python values of mixed types."""
@@ -180,7 +180,7 @@ def read_parquet(path: Path) -> Iterator[Listing]:
                 yield Listing(columns=columns, row_count=table.num_rows, first_row=first_row)
                 first_row += table.num_rows
     except pa.ArrowException as error:
-        raise SourceError(f"{path}: not a readable parquet file: {' '.join(str(error).split())[:300]}") from None
+        raise SourceError(f"{path}: not a readable parquet file: {one_line(error, 300)}") from None
 
 
 def _lines(path: Path) -> Iterator[str]:

@@ -17,7 +17,7 @@ from vidal.dataset.plan import NAME as PLAN_NAME
 from vidal.dataset.plan import Plan
 from vidal.dataset.revisions import INFO_NAME
 from vidal.dataset.storage import Storage
-from vidal.errors import OutputError, SourceError, StorageError
+from vidal.errors import OutputError, SourceError, StorageError, one_line
 from vidal.record import Column, fields
 
 
@@ -176,7 +176,7 @@ class Dataset:
         except (pa.ArrowException, OSError, ValueError) as error:
             is_index = self.info.tars is not None
             remedy = "index the tars again, into another folder" if is_index else "delete it and run the build again"
-            why = " ".join(str(error).split())[:120]
+            why = one_line(error)
             raise SourceError(f"{self.storage.address}/{name}: the manifest is damaged ({why}); {remedy}") from None
 
     def tables(self, columns: list[str] | None = None) -> Iterator[pa.Table]:

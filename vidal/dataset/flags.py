@@ -21,7 +21,7 @@ import pyarrow.parquet as pq
 
 from vidal.dataset.manifest import table_to_parquet
 from vidal.dataset.storage import Storage
-from vidal.errors import SourceError, StorageError
+from vidal.errors import SourceError, StorageError, one_line
 
 FOLDER = "flags"
 NAMES = ("wrong_caption", "misaligned", "unsafe", "remove")
@@ -95,5 +95,4 @@ def _read(storage: Storage, name: str) -> pa.Table:
     try:
         return pq.read_table(io.BytesIO(data), page_checksum_verification=True).select(SCHEMA.names).cast(SCHEMA)
     except (pa.ArrowException, OSError, ValueError, KeyError) as error:
-        why = " ".join(str(error).split())[:120]
-        raise StorageError(f"{storage.address}/{name}: is no file of flags ({why}); delete it") from None
+        raise StorageError(f"{storage.address}/{name}: is no file of flags ({one_line(error)}); delete it") from None

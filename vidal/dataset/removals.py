@@ -18,7 +18,7 @@ from vidal.clip import Clip
 from vidal.dataset.dataset import Dataset
 from vidal.dataset.plan import id_of
 from vidal.dataset.tars import KEY_PATTERN
-from vidal.errors import SourceError
+from vidal.errors import SourceError, one_line
 from vidal.listing import READERS, Listing, text_of
 
 KEYS = ("clip_id", "url", "platform_id", "uploader", "uploader_id", "source_sha256")
@@ -114,7 +114,7 @@ def load(path: str | Path) -> Removals:
                 if line and not line.startswith("#"):
                     values["clip_id" if KEY_PATTERN.fullmatch(line) else "url"].append(line)
     except (ValueError, OSError) as error:
-        why = " ".join(str(error).split())[:200]
+        why = one_line(error, 200)
         raise SourceError(f"{path}: cannot be read as a list of removals: {why}") from None
     return Removals({key: frozenset(cells) for key, cells in values.items() if cells})
 

@@ -17,7 +17,7 @@ from vidal.clip import SCHEMA_VERSION, manifest_schema, schema
 from vidal.dataset import alignment, manifest
 from vidal.dataset.dataset import Dataset, UncommittedError
 from vidal.dataset.tars import KEY_PATTERN, TarWriter
-from vidal.errors import ClipError, StorageError
+from vidal.errors import ClipError, StorageError, one_line
 from vidal.record import from_row, to_json
 from vidal.work import Member
 
@@ -93,7 +93,7 @@ def _verify_shard(dataset: Dataset, shard: int, newest: pa.Schema) -> Iterator[P
         table, written = manifest.read(data), manifest.read_schema(data)
         fingerprint = manifest.metadata_of(written).get("fingerprint")
     except (pa.ArrowException, OSError, ValueError, UncommittedError) as error:
-        yield Problem(what=f"the manifest cannot be read: {' '.join(str(error).split())[:200]}", shard=shard)
+        yield Problem(what=f"the manifest cannot be read: {one_line(error, 200)}", shard=shard)
         return
     expected = newest
     if dataset.info.schema_version < SCHEMA_VERSION:

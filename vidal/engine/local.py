@@ -104,7 +104,8 @@ class PoolEngine:
         self._size = workers
         self._members: list[_Member] = []
         self._server: WorkerServer | None = None
-        self._host: SocketHost | None = None
+        self._host = contextlib.ExitStack()
+        """Ends the host of shared objects, if there is one."""
 
     def run(self, job: Job, assignments: Sequence[Assignment], progress: Progress) -> dict[int, UnderWay | NotNowError]:
         waiting = deque(assignments)
@@ -169,23 +170,15 @@ class PoolEngine:
     has_gpu = staticmethod(sees_gpu)
 
     def share(self, objects: Mapping[str, object]) -> Mapping[str, Shared]:
-        self._end_host()
-        if not objects:
-            return {}
-        self._host = SocketHost(objects)
-        return self._host.proxies
+        self._host.close()
+        return self._host.enter_context(contextlib.closing(SocketHost(objects))).proxies if objects else {}
 
     def close(self) -> None:
         self._end_members()
-        self._end_host()
+        self._host.close()
         if self._server is not None:
             self._server.close()
             self._server = None
-
-    def _end_host(self) -> None:
-        if self._host is not None:
-            self._host.close()
-            self._host = None
 
     def _start(self, job: Job, number: int) -> _Member:
         # Forked, but not from here: the driver has threads, and CUDA does not work in a fork of a process that has

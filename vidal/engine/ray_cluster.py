@@ -20,7 +20,7 @@ from typing import Any
 
 import psutil
 
-from vidal.errors import MachineError, StorageError, UserError
+from vidal.errors import MachineError, StorageError, UserError, one_line
 from vidal.process import sweep_folders
 
 _HOME = Path(tempfile.gettempdir()) / f"vidal-ray-{os.getuid()}"
@@ -72,7 +72,7 @@ class RayCluster:
                 ray.init(**options, log_to_driver=False, logging_level=logging.ERROR)
         except Exception as error:
             self.stop()
-            line = " ".join(str(error).split())[:300]
+            line = one_line(error, 300)
             if self.address is not None:
                 raise UserError(f"--ray-address {self.address}: no Ray cluster can be joined there: {line}") from error
             raise MachineError(f"Ray could not be started: {line}; `--engine local` runs without it") from error
@@ -118,7 +118,7 @@ class RayCluster:
 
     def error(self, error: Exception) -> MachineError:
         """An error of Ray's as a `MachineError` of one line."""
-        return MachineError(f"Ray failed: {type(error).__name__}: {' '.join(str(error).split())[:500]}")
+        return MachineError(f"Ray failed: {type(error).__name__}: {one_line(error, 500)}")
 
     def stop(self) -> None:
         """Leave the cluster; of a private one, every process is killed."""

@@ -21,7 +21,7 @@ from vidal.engine import isolate
 from vidal.engine.isolate import run_stage
 from vidal.engine.job import Assignment, Group, Job, Notes, ShardReport, UnderWay
 from vidal.engine.load import ClipLoader
-from vidal.errors import MachineError, ModelError, NotNowError, UserError, VidalError
+from vidal.errors import MachineError, ModelError, NotNowError, UserError, VidalError, one_line
 from vidal.process import private_folder
 
 COMMIT = "pack"
@@ -235,7 +235,7 @@ def fatal_text(error: BaseException) -> tuple[str, str]:
     # As text: an exception of a stage's library may not be picklable, or not importable in the driver.
     if isinstance(error, VidalError):
         return type(error).__name__, str(error)
-    return MachineError.__name__, f"a worker failed: {type(error).__name__}: {' '.join(str(error).split())[:500]}"
+    return MachineError.__name__, f"a worker failed: {type(error).__name__}: {one_line(error, 500)}"
 
 
 def fatal_error(class_name: str, text: str) -> VidalError:

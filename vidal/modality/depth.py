@@ -11,7 +11,7 @@ import cv2
 import numpy as np
 from pydantic import Field
 
-from vidal.errors import ClipError
+from vidal.errors import ClipError, one_line
 from vidal.modality.image import AS_STORED, ImageModality, ImageTransform
 from vidal.modality.image_bytes import MAX_PIXELS
 from vidal.modality.modality import Array, Shown
@@ -101,7 +101,7 @@ def _decode_npy(data: bytes, suffix: str) -> Array:
         read_header = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
         shape, is_fortran, dtype = read_header(file)
     except (ValueError, EOFError) as error:
-        raise ClipError("undecodable", f"{suffix}: not a NumPy array: {' '.join(str(error).split())[:120]}") from None
+        raise ClipError("undecodable", f"{suffix}: not a NumPy array: {one_line(error)}") from None
     # The size is checked first, as `numpy.load` would allocate whatever the header states.
     count = math.prod(shape)
     # An array of objects, which would be a pickle, is of none of these kinds.

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from vidal.errors import ClipError
+from vidal.errors import ClipError, one_line
 
 MAX_PIXELS = 4096 * 4096
 
@@ -55,7 +55,7 @@ def decode_image(data: bytes, suffix: str, flags: int) -> npt.NDArray[Any]:
     try:
         image = cv2.imdecode(np.frombuffer(data, np.uint8), flags)
     except cv2.error as error:
-        raise ClipError("undecodable", f"{suffix}: {' '.join(str(error).split())[:120]}") from None
+        raise ClipError("undecodable", f"{suffix}: {one_line(error)}") from None
     if image is None or image.shape[:2] != (height, width):
         raise ClipError("undecodable", f"{suffix}: the image cannot be decoded completely")
     return np.asarray(image)

@@ -20,7 +20,7 @@ import pyarrow.parquet as pq
 from pydantic import BaseModel, Field, ValidationError
 
 from vidal.dataset.storage import Storage
-from vidal.errors import SourceError
+from vidal.errors import SourceError, one_line
 
 NAME = "embeddings.json"
 PREFIX = "vidal."
@@ -90,7 +90,7 @@ def erase(storage: Storage, clip_ids: Collection[str]) -> None:
             table = pq.read_table(pa.BufferReader(storage.read(name)))
             left = table.filter(pc.invert(pc.is_in(table["clip_id"], value_set=erased)))
         except (pa.ArrowException, KeyError, OSError) as error:
-            why = " ".join(str(error).split())[:120]
+            why = one_line(error)
             raise SourceError(f"{storage.address}/{name}: cannot be read as embeddings ({why}); delete it") from None
         broken = broken_in(table.schema)
         intact = [sample for sample in broken if sample["clip_id"] not in clip_ids]

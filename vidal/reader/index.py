@@ -26,7 +26,7 @@ from vidal.dataset.dataset import DatasetInfo, committed, write_info
 from vidal.dataset.revisions import INFO_NAME
 from vidal.dataset.storage import Storage
 from vidal.dataset.tars import KEY_PATTERN, suffix_of
-from vidal.errors import ClipError, OutputError, SourceError, StorageError
+from vidal.errors import ClipError, OutputError, SourceError, StorageError, one_line
 from vidal.reader import index_texts
 
 STAGE = "index"
@@ -146,7 +146,7 @@ def expand(tars: Sequence[str]) -> list[str]:
                 is_file = storage.exists() and not fs.isdir(path)
                 matching = [path] if is_file else fs.glob(path) if glob.has_magic(name) else []
             except (OSError, StorageError) as error:
-                raise SourceError(f"{name[:_SHOWN_CHARACTERS]}: {' '.join(str(error).split())[:200]}") from None
+                raise SourceError(f"{name[:_SHOWN_CHARACTERS]}: {one_line(error, 200)}") from None
             if not matching:
                 raise SourceError(f"{name[:_SHOWN_CHARACTERS]}: no such tar")
             if storage.is_local:
@@ -180,7 +180,7 @@ def _clips(place: str, shard: int, used: set[str]) -> Iterator[Clip]:
     if damage is not None or not groups:
         clip = Clip(url=_storable(place), stage=STAGE, clip_id=_id_of("/", place, 0, used))
         if damage is not None:
-            clip.fail("unreadable_tar", " ".join(str(damage).split())[:200] or type(damage).__name__)
+            clip.fail("unreadable_tar", one_line(damage, 200) or type(damage).__name__)
         else:
             clip.fail("empty_tar", "it has no member with a key")
         yield clip

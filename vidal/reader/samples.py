@@ -28,7 +28,7 @@ from vidal.clip import schema
 from vidal.dataset import flags, manifest
 from vidal.dataset.dataset import Dataset, UncommittedError
 from vidal.dataset.removals import Removals
-from vidal.errors import ClipError, SourceError
+from vidal.errors import ClipError, SourceError, one_line
 from vidal.reader.blocks import BlockReader, Tar
 from vidal.reader.offsets import SUM_BYTES, Offsets, Part, neighbours
 from vidal.reader.ranges import CACHE_BYTES, BrokenSampleError, MemberReader
@@ -136,7 +136,7 @@ class Samples:
         try:
             return pa.concat_tables(list(self._dataset.tables()), promote_options="permissive")
         except pa.ArrowException as error:
-            raise SourceError(f"{self.address}: {' '.join(str(error).split())[:120]}") from None
+            raise SourceError(f"{self.address}: {one_line(error)}") from None
 
     def __len__(self) -> int:
         return len(self._numbers)
@@ -252,14 +252,8 @@ class Samples:
         Only where that pays, else the samples as they are and 0: the tars are in an object store, take at most
         ``room_bytes`` of the cache, and a good part of their bytes will be read.
         """
-        shards = np.unique(self._shards[self._numbers]).tolist()
-        by_tar: dict[tuple[str, int], list[str]] = {}
-        for shard, layer in self._reaches:
-            if layer in layers and shard in set(shards):
-                # One tar may contain several layers.
-                by_tar.setdefault((self._dataset.tar(layer, shard), shard), []).append(layer)
         tars = {}
-        for (tar, shard), own in by_tar.items():
+        for (shard, tar), own in self._tars(layers).items():
             if not self._dataset.storage.place(tar)[0].is_local:
                 first, stop = np.searchsorted(self._shards, [shard, shard + 1]).tolist()
                 size = max(self._reaches[shard, layer] for layer in own)
@@ -288,26 +282,29 @@ class Samples:
 
         Only the sizes of tars are checked, those of ``layers`` if given.
         """
-        shards = set(np.unique(self._shards[self._numbers]).tolist())
-        tars: dict[tuple[int, str], int] = {}
-        for (shard, layer), reach in self._reaches.items():
-            if shard in shards and (layers is None or layer in layers):
-                # One tar may contain several layers.
-                place = (shard, self._dataset.tar(layer, shard))
-                tars[place] = max(reach, tars.get(place, 0))
+        tars = self._tars(layers)
 
         def damage_of(place: tuple[int, str]) -> Damage | None:
             shard, tar = place
             storage, name = self._dataset.storage.place(tar)
+            least = max(self._reaches[shard, layer] for layer in tars[place])
             try:
                 size = storage.size(name)
             except FileNotFoundError:
                 return Damage(shard=shard, what=f"{tar} is missing")
-            is_short = size < tars[place]
-            return Damage(shard=shard, what=f"{tar} has {size} bytes of at least {tars[place]}") if is_short else None
+            return Damage(shard=shard, what=f"{tar} has {size} bytes of at least {least}") if size < least else None
 
         with ThreadPoolExecutor(_CONCURRENT_REQUESTS) as pool:
             return [*self._unread, *filter(None, pool.map(damage_of, tars))]
+
+    def _tars(self, layers: Collection[str] | None) -> dict[tuple[int, str], list[str]]:
+        """Return the tars of these samples by shard and name, each with those of the layers that it contains."""
+        shards = set(np.unique(self._shards[self._numbers]).tolist())
+        tars: dict[tuple[int, str], list[str]] = {}
+        for shard, layer in self._reaches:
+            if shard in shards and (layers is None or layer in layers):
+                tars.setdefault((shard, self._dataset.tar(layer, shard)), []).append(layer)
+        return tars
 
     def without(self, damaged: Sequence[Damage]) -> Samples:
         """Return the samples outside of damaged shards."""
@@ -332,7 +329,7 @@ def _read_shard(dataset: Dataset, shard: int) -> _Shard | Damage:
         members = Part.of(table.column("members").combine_chunks())
     except (pa.ArrowException, OSError, ValueError, KeyError, UncommittedError) as error:
         # Returned, not raised: whether damaged shards end a run or are skipped is for the caller to say.
-        return Damage(shard=shard, what=f"its manifest cannot be read ({' '.join(str(error).split())[:120]})")
+        return Damage(shard=shard, what=f"its manifest cannot be read ({one_line(error)})")
     table = table.drop_columns(["members"]).combine_chunks()
     # A column that is null in the whole shard is kept as its name and type alone.
     filled = [name for name in table.column_names if table.column(name).null_count < table.num_rows]
