@@ -12,7 +12,8 @@ from rich.console import Console
 from torch import Tensor, nn
 
 from tools.rendering import learning_set
-from vidal.dataset.dataset import Dataset, tar_name
+from vidal.dataset.dataset import Dataset
+from vidal.dataset.manifest import tar_name
 from vidal.modality.audio import AudioTransform
 from vidal.modality.depth import DepthTransform
 from vidal.modality.modality import Transform

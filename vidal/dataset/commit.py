@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import contextlib
 import os
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import BinaryIO
 
@@ -23,7 +23,7 @@ from vidal.dataset import alignment, manifest
 from vidal.dataset.storage import Storage
 from vidal.dataset.tars import TarWriter, member_order
 from vidal.dataset.thumbnail import thumbnail
-from vidal.errors import ClipError, StorageError, machine_error
+from vidal.errors import ClipError, StorageError, storage_errors
 from vidal.record import json_member
 
 
@@ -58,15 +58,16 @@ class ShardWriter:
         """
         self._storage = storage
         self._shard = shard
+        self._place = f"{storage.address} (shard {manifest.stem_of(shard)})"
         self._extra, self._schema = extra, schema(extra)
         self._inherited = frozenset(inherited)
         self._clips: list[Clip] = []
         self._files: dict[str, tuple[Path, BinaryIO, TarWriter]] = {}
         for layer in layers:
-            name = f"{layer}/{manifest.stem_of(shard)}.tar"
+            name = manifest.tar_name(layer, shard)
             # An object store has no rename: its tars are written here and uploaded whole.
             path = storage.temporary(name) if storage.is_local else scratch / f"{layer}-{manifest.stem_of(shard)}.tar"
-            with self._errors():
+            with storage_errors(self._place):
                 handle = path.open("wb")
             self._files[layer] = (path, handle, TarWriter(handle, layer))
 
@@ -101,7 +102,7 @@ class ShardWriter:
 
     def _write_members(self, clip: Clip) -> None:
         text = json_member(clip, self._extra)
-        with self._errors():
+        with storage_errors(self._place):
             for layer, (_, _, tar) in self._files.items():
                 data = {m.suffix: m.data for m in clip.work.members if m.layer == layer}
                 if data:
@@ -114,7 +115,7 @@ class ShardWriter:
         """Make the whole shard visible: tars first, the manifest last. Raises `StorageError`."""
         # Encoded before anything is final: an error here leaves an earlier commit of the shard as it is.
         rows = manifest.to_parquet(self._clips, self._extra, {**metadata, "shard": str(self._shard)})
-        with self._errors():
+        with storage_errors(self._place):
             for _, handle, tar in self._files.values():
                 tar.close()
                 # To the disk before any name is final: the manifest must not survive a power cut that its tars do not.
@@ -130,7 +131,7 @@ class ShardWriter:
         # that is built again; the other order could leave a manifest that speaks of other tars.
         held = revoke(self._storage, self._shard)
         for layer, (path, _, _) in self._files.items():
-            final = f"{layer}/{manifest.stem_of(self._shard)}.tar"
+            final = manifest.tar_name(layer, self._shard)
             if self._storage.is_local:
                 self._storage.rename_temporary(path, final)
             else:
@@ -143,14 +144,6 @@ class ShardWriter:
             if self._storage.fence is not None:
                 self._storage.fence.check()
             raise StorageError(f"{place}: another process writes this shard, too; run the same command again")
-
-    @contextlib.contextmanager
-    def _errors(self) -> Iterator[None]:
-        try:
-            yield
-        except OSError as error:
-            place = f"{self._storage.address} (shard {manifest.stem_of(self._shard)})"
-            raise machine_error(error, place) or StorageError(f"{place}: {error}") from error
 
     def __enter__(self) -> ShardWriter:
         return self

@@ -213,7 +213,7 @@ class Dataset:
         if self.info.tars is not None:
             return self.info.tars[manifest.stem_of(shard)]
         folder, number = revisions.tar_place(self.info.tar_folders.get(layer, ()), shard, self.folder)
-        return f"{folder}/{tar_name(layer, number)}" if folder else tar_name(layer, number)
+        return f"{folder}/{manifest.tar_name(layer, number)}" if folder else manifest.tar_name(layer, number)
 
     def owner(self, layer: str, shard: int) -> tuple[Dataset, int]:
         """Return what wrote the layer's tar of a shard, a revision or a dataset it grew by, and its number there."""
@@ -222,7 +222,7 @@ class Dataset:
 
     def is_inherited(self, layer: str, shard: int) -> bool:
         """Return whether an earlier revision wrote the layer's tar of a shard."""
-        return self.info.tars is None and self.tar(layer, shard) != self._name(tar_name(layer, shard))
+        return self.info.tars is None and self.tar(layer, shard) != self._name(manifest.tar_name(layer, shard))
 
     def own_tars(self, why: str) -> None:
         """Raise `OutputError` for an indexed dataset, whose tars vidal does not own; ``why`` ends the message."""
@@ -236,11 +236,6 @@ class Dataset:
             raise KeyError(name)
         storage, tar = self.storage.place(self.tar(member["layer"], row["shard"]))
         return storage.read_range(tar, member["offset"], member["size"])
-
-
-def tar_name(layer: str, shard: int) -> str:
-    """Return ``depth/000123.tar``."""
-    return f"{layer}/{manifest.stem_of(shard)}.tar"
 
 
 def committed(storage: Storage) -> list[int]:

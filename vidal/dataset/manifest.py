@@ -32,6 +32,11 @@ def name_of(shard: int) -> str:
     return f"{FOLDER}/{stem_of(shard)}.parquet"
 
 
+def tar_name(layer: str, shard: int) -> str:
+    """Return ``depth/000123.tar``."""
+    return f"{layer}/{stem_of(shard)}.tar"
+
+
 def stem_of(shard: int) -> str:
     """Return ``000123``."""
     # Padded with zeros, so that names sorted as text are in the order of the plan.

@@ -18,7 +18,8 @@ from rich.console import Console
 import vidal
 from vidal.build import How
 from vidal.dataset import usage
-from vidal.dataset.dataset import Dataset, tar_name
+from vidal.dataset.dataset import Dataset
+from vidal.dataset.manifest import tar_name
 from vidal.dataset.storage import Storage
 from vidal.engine.driver import Run, build
 from vidal.engine.job import ShardReport, Trace, cut_into_groups
