@@ -22,7 +22,7 @@ from learning import ROOT, vidal
 
 SEEDS = "3"
 SET = ("--clips", "2400", "--scenes", "64", "--size", "32")
-QUICK_SET = ("--clips", "160", "--scenes", "16", "--size", "32")
+QUICK_SET = ("--clips", "80", "--scenes", "8", "--size", "16")
 QUICK_TRAINING = ("--steps", "2", "--set", "batch_size=8")
 
 

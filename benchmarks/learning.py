@@ -44,7 +44,7 @@ PARTS = {
     "known scenes": ("--where", "not scene_is_held_out", "--split", "held_out"),
     "held-out scenes": ("--where", "scene_is_held_out", "--split", "all"),
 }
-QUICK_SET = ("--clips", "64", "--scenes", "16", "--size", "32", "--workers", "1")
+QUICK_SET = ("--clips", "32", "--scenes", "8", "--size", "16", "--workers", "1")
 QUICK_TRAINING = ("--set", "batch_size=8", "--set", "epochs=1", "--set", "data.workers=0")
 
 

@@ -40,6 +40,7 @@ import time
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
+from contextlib import nullcontext
 from functools import partial
 from multiprocessing import get_context
 from pathlib import Path
@@ -91,8 +92,9 @@ def write_set(
         name="loader", schema_version=SCHEMA_VERSION, fingerprint="0", layers=list(layers), candidates=clips,
         shards=shards, recipe={}, definition={}, created_by="benchmarks/loader.py",
     ))  # fmt: skip
-    with ProcessPoolExecutor(workers, mp_context=get_context("spawn")) as pool:
-        list(pool.map(partial(_write_shard, str(out), mp4_bytes=mp4_bytes, layers=list(layers)), range(shards)))
+    write = partial(_write_shard, str(out), mp4_bytes=mp4_bytes, layers=list(layers))
+    with ProcessPoolExecutor(workers, mp_context=get_context("spawn")) if workers > 1 else nullcontext() as pool:
+        list((pool.map if pool else map)(write, range(shards)))
 
 
 def _write_shard(out: str, shard: int, mp4_bytes: int, layers: list[str]) -> None:

@@ -47,7 +47,8 @@ def main() -> None:
     figures: dict[str, object] = {}
     with tempfile.TemporaryDirectory() as folder:
         for name, command in commands(build(Path(folder))).items():
-            cpu_s(command)
+            if not args.quick:
+                cpu_s(command)
             figures[f"{name}, CPU s"] = spread([cpu_s(command) for _ in range(repeat)])
             if not args.quick:
                 figures[f"{name}, target s"] = TARGETS_S[name]

@@ -14,14 +14,10 @@ import torch
 import torch.distributed as dist
 import torch.multiprocessing as multiprocessing
 
+import tests.forks  # noqa: F401  (a rank is such a copy)
 from tests.runs import command
 
 _TIMEOUT_S = 60
-# A rank is a copy of a process that has imported what the tests do, which takes seconds, and has used none of it: after
-# a backward pass in this process a plain fork would have no autograd threads.
-_IMPORTED = ["torch.distributed", "vidal.train.run", "open_clip", "timm.optim", "pytest"]
-RANKS = multiprocessing.get_context("forkserver")
-RANKS.set_forkserver_preload(_IMPORTED)
 
 
 def on_ranks(ranks: int, work: Callable[..., Any], *arguments: Any) -> list[Any]:

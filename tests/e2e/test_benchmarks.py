@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -13,6 +12,7 @@ from typing import Any
 import pytest
 
 from tests.conftest import ROOT
+from tests.forks import Fork
 
 RUN_ELSEWHERE = {"train"}
 """By `tests/unit/benchmarks/test_train_benchmark.py`, which looks at its figures."""
@@ -35,8 +35,7 @@ def numbers(figures: Any) -> Iterator[float]:
 
 @pytest.mark.parametrize("command", COMMANDS, ids=lambda command: "-".join([command[0].stem, *command[2:]]))
 def test_a_benchmark_runs_at_toy_size_and_prints_its_figures(command: list[str | Path], tmp_path: Path) -> None:
-    command = [sys.executable, *command, "--quick", "--json"]
-    done = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path, timeout=240)
+    done = Fork(*command, "--quick", "--json", cwd=tmp_path).ended()
     assert done.returncode == 0, done.stderr
     figures = json.loads(done.stdout)
     assert {"cores", "load"} < figures.keys()
@@ -56,8 +55,7 @@ def test_an_ablation_finds_that_planted_noise_costs_and_that_its_filter_pays(tmp
 
 
 def test_the_benchmark_of_a_gpu_says_in_one_line_that_none_is_here() -> None:
-    command = [sys.executable, ROOT / "benchmarks" / "gpu.py", "--json"]
-    without = {**os.environ, "CUDA_VISIBLE_DEVICES": ""}
-    done = subprocess.run(command, capture_output=True, text=True, env=without, timeout=240)
+    script = ROOT / "benchmarks" / "gpu.py"
+    done = Fork(script, "--json", cwd=ROOT, env={"CUDA_VISIBLE_DEVICES": ""}).ended()
     assert (done.returncode, done.stdout) == (2, "")
     assert done.stderr == "no GPU is here; `--quick --device cpu` runs the same code at toy size\n"

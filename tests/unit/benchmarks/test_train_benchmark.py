@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import json
-import subprocess
-import sys
 from typing import Any
 
 import pytest
 
 from benchmarks.train_gpu import ROWS, ceiling
 from tests.conftest import ROOT
+from tests.forks import Fork
 from vidal.train.towers.settings import VisionSettings
 
 LARGE = VisionSettings(
@@ -20,8 +19,9 @@ LARGE = VisionSettings(
 
 def figures_of(*arguments: str) -> dict[str, Any]:
     """What the benchmark prints, as a command: it starts workers by fork, and this process has used its threads."""
-    command = [sys.executable, str(ROOT / "benchmarks" / "train.py"), "--quick", "--json", *arguments]
-    figures: dict[str, Any] = json.loads(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
+    done = Fork(ROOT / "benchmarks" / "train.py", "--quick", "--json", *arguments, cwd=ROOT).ended()
+    assert done.returncode == 0, done.stderr
+    figures: dict[str, Any] = json.loads(done.stdout)
     return figures
 
 

@@ -15,7 +15,8 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
-from tests.ranks import RANKS, on_ranks
+from tests.forks import FORKS
+from tests.ranks import on_ranks
 from vidal.errors import MachineError, OutputError
 from vidal.train.distributed import World, barrier, from_main, gather_rows, total, world
 from vidal.train.totals import StepTotals
@@ -173,8 +174,8 @@ def outcome(
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
-    said: Queue[tuple[int, str, str]] = RANKS.Queue()
-    processes = [RANKS.Process(target=run, args=(rank, port, work, culprit, said)) for rank in ranks]
+    said: Queue[tuple[int, str, str]] = FORKS.Queue()
+    processes = [FORKS.Process(target=run, args=(rank, port, work, culprit, said)) for rank in ranks]
     for process in processes:
         process.start()
     try:
