@@ -1,16 +1,17 @@
-"""What a crawl's dataset may not do to whoever goes on with it: import a module, or ask on without its secrets."""
+"""Doors that stay shut: files of this machine, terms that nobody accepted, secrets in files, a stranger's modules."""
 
 from __future__ import annotations
 
 import json
 import shutil
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from tests.conftest import ROOT
-from tests.e2e.test_crawl import crawl, write_recipe
+from tests.crawls import by_path, crawl, rows, write_recipe, written
 from tests.runs import command, vidal
 from tests.site import Site
 from vidal.dataset.dataset import Dataset
@@ -85,3 +86,96 @@ def named_by(crawled: Path, named: dict[str, Any], folder: Path) -> Path:
         info["definition"][key] = [*info["definition"].get(key, []), value]
     path.write_text(json.dumps(info))
     return folder / "copy"
+
+
+@pytest.fixture(scope="module")
+def site() -> Iterator[Site]:
+    with Site() as site:
+        yield site
+
+
+@pytest.mark.parametrize("source", ["urls", "list"])
+def test_a_crawls_list_names_no_file_of_this_machine_unless_the_recipe_says_so(
+    site: Site, samples: Path, tmp_path: Path, source: str
+) -> None:
+    (tmp_path / "here.mp4").write_bytes((samples / "bunny-apple.mp4").read_bytes())
+    secret = tmp_path / "secret"
+    secret.write_text("root:x:0:0")
+    named = ["/etc/passwd", str(secret), f"file://{secret}", "here.mp4", "s3://bucket/a.mp4", "ftp://127.0.0.1/a.mp4"]
+    web = site.url("/clip/bunny-wake.mp4")
+    listed = tmp_path / "urls.csv"
+    listed.write_text("\n".join(["url", *named, web, ""]))
+    given = {"urls": {"urls": [*named, web]}, "list": {"list": str(listed)}}[source]
+    recipe = write_recipe(tmp_path, given)
+    done = crawl(tmp_path, recipe)
+    assert done.returncode == 0, done.stderr
+    found = {row["url"]: (row["status"], row["reason"], row["is_transient"]) for row in rows(tmp_path)}
+    assert found == {**dict.fromkeys(named, ("failed", "scheme_not_allowed", False)), web: ("kept", None, None)}
+    assert b"root:x:0:0" not in written(tmp_path)
+    other = crawl(tmp_path, recipe, "--set", "fetch.schemes=[file,http]")
+    assert other.returncode == 2 and "schemes" in other.stderr, "another recipe than the folder's"
+    if source == "list":
+        shutil.rmtree(tmp_path / "crawl")
+        done = crawl(tmp_path, recipe, "--set", "fetch.schemes=[file,http]")
+        assert done.returncode == 0, done.stderr
+        assert {row["url"] for row in rows(tmp_path) if row["status"] == "kept"} >= {"here.mp4", web}
+
+
+def test_what_a_crawl_began_with_is_asked_for_again_and_stands_in_no_file(tmp_path: Path) -> None:
+    cookies, value = tmp_path / "cookies.txt", "s3cr3t-cookie-value"
+    cookies.write_text(f"# Netscape HTTP Cookie File\n127.0.0.1\tFALSE\t/\tFALSE\t0\tsession\t{value}\n")
+    given = ["--set", f"fetch.cookies={cookies}"]
+    with Site() as site:
+        recipe = write_recipe(tmp_path, {"urls": [site.url(f"/members/{p}bunny-wake.mp4") for p in ("", "busy/")]})
+        done = crawl(tmp_path, recipe, *given)
+        assert done.returncode == 0, done.stderr
+        assert set(by_path(tmp_path).values()) == {("kept", None), ("failed", "server_error")}
+        assert json.loads((tmp_path / "crawl" / "dataset.json").read_text())["secrets"] == ["fetch.cookies"]
+        site.heal()
+        retry = ["retry", tmp_path / "crawl", "--engine", "local", "--workers", "0"]
+        rejected = command(*retry)
+        assert (rejected.returncode, rejected.stderr.count("\n")) == (2, 1)
+        assert "was started with fetch.cookies" in rejected.stderr and "--set fetch.cookies=…" in rejected.stderr
+        assert set(by_path(tmp_path).values()) == {("kept", None), ("failed", "server_error")}, "nothing was touched"
+        done = command(*retry, *given)
+        assert done.returncode == 0, done.stderr
+        assert set(by_path(tmp_path).values()) == {("kept", None)}
+        (tmp_path / "crawl" / "manifest" / "000000.parquet").unlink()
+        rejected = crawl(tmp_path, recipe)
+        assert rejected.returncode == 2 and "was started with fetch.cookies" in rejected.stderr
+        done = crawl(tmp_path, recipe, *given)
+        assert done.returncode == 0, done.stderr
+    for secret in (value, str(cookies)):
+        assert secret.encode() not in written(tmp_path)
+
+
+def test_a_proxys_password_is_in_no_row_file_or_message(site: Site, tmp_path: Path) -> None:
+    recipe = write_recipe(tmp_path, {"urls": [site.url("/clip/bunny-wake.mp4")]})
+    said = []
+    for proxy in (
+        "http://name:p4ssw0rd@127.0.0.1:9",
+        "socks5://name:p4ssw0rd@127.0.0.1:9",
+        "[p4ssw0rd",
+        "{p4ssw0rd: 1}",
+    ):
+        # In a process of its own, as the words of its children are looked at, too.
+        done = crawl(tmp_path, recipe, "--set", f"fetch.proxy={proxy}", workers=1, run=vidal)
+        said.append((done.returncode, done.stdout + done.stderr))
+    assert [code for code, _ in said] == [1, 2, 2, 2]
+    assert not any("p4ssw0rd" in text for _, text in said)
+    assert by_path(tmp_path) == {"clip/bunny-wake.mp4": ("failed", "network")}
+    assert b"p4ssw0rd" not in written(tmp_path)
+
+
+def test_cookies_that_cannot_be_read_are_a_usage_error(site: Site, tmp_path: Path) -> None:
+    recipe = write_recipe(tmp_path, {"urls": [site.url("/clip/bunny-wake.mp4")]})
+    done = crawl(tmp_path, recipe, "--set", f"fetch.cookies={tmp_path}/none.txt")
+    assert (done.returncode, done.stderr.count("\n")) == (2, 1) and "fetch.cookies" in done.stderr
+
+
+def test_a_list_with_a_platform_whose_terms_nobody_accepted_is_refused_before_any_request(tmp_path: Path) -> None:
+    with Site() as site:
+        urls = [site.url("/clip/bunny-wake.mp4"), "https://youtu.be/aBcDeFgHiJ1"]
+        done = crawl(tmp_path, write_recipe(tmp_path, {"urls": urls}))
+        assert (done.returncode, done.stderr.count("\n"), len(site.hits)) == (2, 1, 0), done.stderr
+    assert "youtu.be: the terms of youtube" in done.stderr and "https://www.youtube.com/t/terms" in done.stderr
