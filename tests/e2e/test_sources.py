@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import subprocess
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
@@ -16,7 +17,9 @@ from tests.conftest import ROOT
 from tests.runs import command, vidal
 from tests.site import Site
 from tests.site.freesound import TOKEN
+from vidal.crawl.platform import matching_extractor
 from vidal.licences import licence_name
+from vidal.sources.search import SearchSource
 
 PIPELINES = ROOT / "pipelines"
 HERE = ["fetch.allow_addresses=[127.0.0.0/29]", "fetch.generic=true", "fetch.any_host={per_s: 50, concurrent: 4, pause_s: 0.1, patience_s: 2}",
@@ -190,9 +193,20 @@ def test_a_platform_is_asked_once_its_terms_are_accepted_and_a_failed_search_aga
 
 
 def test_a_search_that_yt_dlp_does_not_have_names_those_that_it_has(site: Site, tmp_path: Path) -> None:
-    settings = [*HERE, *on_platform("ytsearchdate", tmp_path), "fetch.accept_terms=[youtube]"]
+    settings = [*HERE, *on_platform("bilisearchdate", tmp_path), "fetch.accept_terms=[bilibili]"]
     before = len(site.hits)
     done = crawl("crawl-youtube-shorts", tmp_path, settings)
     assert (done.returncode, done.stderr.count("\n")) == (2, 1)
-    assert "no search ytsearchdate" in done.stderr and "nicosearchdate" in done.stderr
+    assert "no search bilisearchdate" in done.stderr and "nicosearchdate" in done.stderr
     assert len(site.hits) == before
+
+
+def test_youtubes_search_by_date_is_refused_with_the_address_that_takes_its_place(site: Site, tmp_path: Path) -> None:
+    done = crawl("crawl-youtube-shorts", tmp_path, [*HERE, *on_platform("ytsearchdate", tmp_path)])
+    assert (done.returncode, done.stderr.count("\n")) == (2, 1), done.stderr
+    assert "YouTube no longer sorts by date" in done.stderr
+    (address,) = re.findall(r"https://www\.youtube\.com/\S+", done.stderr)
+    (tmp_path / "terms.txt").write_text("wild rabbit\n")
+    (question,) = SearchSource(search=str(tmp_path / "terms.txt"), address=address).questions()
+    assert question.ask.url == "https://www.youtube.com/results?search_query=wild+rabbit&sp=EgQIBBAB"
+    assert matching_extractor(question.ask.url) == "YoutubeSearchURL"

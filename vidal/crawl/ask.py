@@ -17,7 +17,7 @@ from vidal.media.limits import MIB
 
 _Line = bytes  # in `Answer`, `bytes` is a field
 SEARCH = re.compile(r"([a-z0-9]+)search(?:date)?\d*:")
-"""A search in yt-dlp's syntax: ``ytsearch20:words``; ``ytsearchdate20:words`` returns the newest first."""
+"""A search in yt-dlp's syntax: ``nicosearch20:words``; ``nicosearchdate20:words`` returns the newest first."""
 _SEARCHED = {"yt": "youtube.com", "bili": "bilibili.com", "nico": "nicovideo.jp", "gv": "google.com",
              "sc": "soundcloud.com", "yv": "yahoo.com", "rkfn": "rokfin.com"}  # fmt: skip
 

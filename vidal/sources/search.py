@@ -17,13 +17,15 @@ from vidal.errors import SourceError
 from vidal.sources.expanding import ExpandingSource, Question
 from vidal.sources.source import file_hash
 
+_THIS_MONTH = "https://www.youtube.com/results?search_query={term}&sp=EgQIBBAB"
+
 
 class SearchSource(ExpandingSource):
     """``{search: TERMS, platform: ytsearch}``: TERMS is a file of `vidal terms`, or a text file of one term a line."""
 
     search: str
     platform: str = Field("ytsearch", pattern=r"[a-z0-9]+search(date)?")
-    """yt-dlp's key of the platform's search: ytsearch, bilisearch, nicosearch, nicosearchdate, …"""
+    """yt-dlp's key of the platform's search: ytsearch, bilisearch, nicosearch, nicosearchdate (newest first), …"""
     address: str | None = None
     """URL of a results page with the placeholder ``{term}``, instead of ``platform``."""
     per_term: int = Field(20, ge=1, le=500)
@@ -31,6 +33,16 @@ class SearchSource(ExpandingSource):
     max_duration_s: float | None = Field(60.0, gt=0)
     """Longer results are dropped; those of unknown length are kept."""
     max_terms: int | None = Field(None, ge=1)
+
+    @field_validator("platform")
+    @classmethod
+    def _is_not_gone(cls, platform: str) -> str:
+        if platform == "ytsearchdate":
+            raise ValueError(
+                "YouTube no longer sorts by date, and yt-dlp has no ytsearchdate; to search what was uploaded this "
+                f"month, set source.address to {_THIS_MONTH}"
+            )
+        return platform
 
     @field_validator("address")
     @classmethod
