@@ -11,6 +11,7 @@ import time
 import zlib
 from collections import Counter
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from types import TracebackType
 from typing import Self
@@ -56,7 +57,7 @@ class Site:
             "to": self._to, "chunked": self._chunked, "without-length": self._without_length, "echo": self._echo,
             "gzip": self._gzip, "members": self._members, "half-of": self._half_of,
             "dash": self._dash, "reserved": self._clip, "cookie": self._cookie, "deflate": self._deflate,
-            "text": self._text, "image": self._image, "once": self._once,
+            "packed": self._packed, "half-packed": self._packed, "text": self._text, "image": self._image, "once": self._once,
         }  # fmt: skip
         self._server = Server(hosts, self._answer, port, log)
         self.port = self._server.port
@@ -291,6 +292,26 @@ class Site:
         packer = zlib.compressobj(1, zlib.DEFLATED, -zlib.MAX_WBITS)
         data = packer.compress(path.read_bytes()) + packer.flush()
         exchange.send(200, data, "video/mp4", Content_Encoding="deflate")
+
+    def _packed(self, exchange: Exchange, rest: str) -> None:
+        """``/packed/ENCODINGS/NAME``: a clip, compressed as browsers alone ask for; or the first half of that."""
+        # Of the extra `impersonate`, which nobody else's tests need.
+        import brotli
+        from backports import zstd
+
+        pack: dict[str, Callable[[bytes], bytes]] = {
+            "br": partial(brotli.compress, quality=1), "zstd": zstd.compress, "gzip": gzip.compress,
+            "deflate": zlib.compress,
+        }  # fmt: skip
+        encodings, _, name = rest.partition("/")
+        path = media.clip(name)
+        assert path is not None
+        data = path.read_bytes()
+        for encoding in encodings.split(", "):
+            data = pack[encoding](data)
+        if exchange.path.startswith("/half-packed/"):
+            data = data[: len(data) // 2]
+        exchange.send(200, data, "video/mp4", Content_Encoding=encodings)
 
     def _cookie(self, exchange: Exchange, rest: str) -> None:
         """A clip for those who take a cookie, and are sent here again with a second value of it."""

@@ -29,6 +29,7 @@ BEHIND = {
         "accelerate": "transformers, of models in parts",
         "gguf": "transformers, of models in GGUF",
     },
+    "impersonate": {"backports-zstd": "urllib3, of packed bodies", "brotli": "urllib3, of packed bodies"},
     "train": {"onnx": "torch.onnx", "onnxscript": "torch.onnx"},
 }
 """What is imported by another package alone, and by which."""

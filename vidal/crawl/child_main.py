@@ -17,8 +17,9 @@ from urllib.parse import quote
 from vidal.crawl import guard
 from vidal.crawl.ask import Answer, Ask
 from vidal.crawl.cookies import cookie_values
-from vidal.crawl.http import Client, reason_of
+from vidal.crawl.http import Client
 from vidal.crawl.reasons import DISK, FetchError
+from vidal.crawl.response import reason_of
 from vidal.process import die_with
 
 _SECRET_CHARACTERS = 4

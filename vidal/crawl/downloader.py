@@ -25,9 +25,10 @@ from yt_dlp.networking.impersonate import ImpersonateTarget
 from vidal.crawl import guard, javascript
 from vidal.crawl.ask import Ask
 from vidal.crawl.cookies import read_cookies
-from vidal.crawl.http import Client, Visit, is_compressed_and_cut
+from vidal.crawl.http import Client, Visit
 from vidal.crawl.opt_out import check_headers, check_page
 from vidal.crawl.reasons import FetchError, chain
+from vidal.crawl.response import is_cut
 from vidal.crawl.settings import WebSettings
 from vidal.media.limits import MIB
 
@@ -152,11 +153,16 @@ class Downloader(yt_dlp.YoutubeDL):  # type: ignore[misc]
             head += data[: _TEXT_BYTES - len(head)]
             return data
         length = response.headers.get("Content-Length") or ""
-        # Of urllib's, only this way notices that a body is shorter than announced; libcurl notices, and unpacks.
+        # Of urllib's, only this way notices that a body is shorter than announced; libcurl notices by itself.
         if not self.ask.settings.impersonate and length.isdigit() and int(length) <= _PAGE_BYTES:
             data = read()
         else:
-            data = _read_at_most(read, _PAGE_BYTES + 1)
+            # In steps, as yt-dlp's reader of libcurl's responses copies what it has with every 16 KiB.
+            parts, left = [], _PAGE_BYTES + 1
+            while left and (part := read(min(left, _STEP_BYTES))):
+                parts.append(part)
+                left -= len(part)
+            data = b"".join(parts)
         _check_size(data)
         if self.is_generic:
             # As Latin-1 any bytes decode, and the words that matter are ASCII.
@@ -206,18 +212,9 @@ def _decoded(response: urllib3.HTTPResponse) -> bytes:
         raise FetchError("truncated", f"the compressed body is damaged: {error}", status=response.status) from error
     _check_size(data)
     # The answers to HEAD and many redirects are called compressed, and are empty.
-    if data and is_compressed_and_cut(response):
+    if data and is_cut(getattr(response, "_decoder", None)):
         raise FetchError("truncated", "the compressed body ends early", status=response.status)
     return data
-
-
-def _read_at_most(read: Callable[..., bytes], size: int) -> bytes:
-    # In steps, as yt-dlp's reader of libcurl's responses copies what it has with every 16 KiB.
-    parts, left = [], size
-    while left and (part := read(min(left, _STEP_BYTES))):
-        parts.append(part)
-        left -= len(part)
-    return b"".join(parts)
 
 
 def _check_size(data: bytes) -> None:

@@ -177,12 +177,9 @@ class Governor:
             self._settle(database, budget, now, "", "ok", {}, None)
 
     def end(
-        self,
-        visit: str,
-        outcomes: Mapping[str, Outcome],
-        rules: Mapping[str, Any],
+        self, visit: str, outcomes: Mapping[str, Outcome], rules: Mapping[str, Any],
         retry_after_s: float | None = None,
-    ) -> float:
+    ) -> float:  # fmt: skip
         """Report the end of a visit with the outcome of each budget that it used, in order, all that are known.
 
         ``rules`` and ``retry_after_s``, the host's Retry-After, are of the last. Returns the seconds for which that one
@@ -290,15 +287,9 @@ class Governor:
         return None if row is None else str(row[0])
 
     def _settle(
-        self,
-        database: sqlite3.Connection,
-        budget: str,
-        now: float,
-        visit: str,
-        outcome: Outcome,
-        rules: Mapping[str, Any],
-        retry_after_s: float | None,
-    ) -> float:
+        self, database: sqlite3.Connection, budget: str, now: float, visit: str, outcome: Outcome,
+        rules: Mapping[str, Any], retry_after_s: float | None,
+    ) -> float:  # fmt: skip
         """Record what a host answered; returns the rest of its pause."""
         if outcome == "ok":
             database.execute(

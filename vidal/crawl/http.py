@@ -17,22 +17,21 @@ import urllib.request
 from base64 import b64encode
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
-from email.utils import parsedate_to_datetime
 from pathlib import Path
 from typing import Self
 from urllib.parse import quote, unquote, urljoin, urlsplit
 
 import certifi
 import urllib3
-from urllib3.exceptions import DecodeError, HTTPError, InvalidHeader
-from urllib3.response import DeflateDecoder, GzipDecoder, GzipDecoderState
+from urllib3.exceptions import HTTPError
 
 from vidal.crawl import media_kind, opt_out
 from vidal.crawl import robots as robots_txt
 from vidal.crawl.ask import Answer, Ask
 from vidal.crawl.cookies import read_cookies
 from vidal.crawl.guard import Rules, check_url
-from vidal.crawl.reasons import FetchError, chain, from_error, from_status
+from vidal.crawl.reasons import FetchError, from_status
+from vidal.crawl.response import ENCODINGS, Page, is_cut, retry_after_s
 from vidal.crawl.settings import WebSettings
 
 FILE = "source"
@@ -43,32 +42,6 @@ _ROBOTS_KEPT_S = 3600.0
 _REDIRECTS = (301, 302, 303, 307, 308)
 _MAX_REDIRECTS = 5
 _MAX_HOSTS = 16
-_ENCODINGS = ("", "identity", "gzip", "x-gzip", "deflate")
-"""What servers send although ``identity`` is asked for, and urllib3 decodes."""
-
-
-@dataclass(slots=True)
-class Page:
-    """The response to one request, its body not read yet."""
-
-    response: urllib3.BaseHTTPResponse
-    url: str
-    hops: int = 0
-    """How many redirects led here."""
-
-    @property
-    def status(self) -> int:
-        return self.response.status
-
-    def header(self, name: str) -> str:
-        """The values of a header, joined by commas; empty where there is none."""
-        return self.response.headers.get(name) or ""
-
-    def limit_s(self, seconds: float) -> None:
-        """Set the time limit of the next socket operation."""
-        sock = getattr(self.response.connection, "sock", None)
-        if sock is not None:
-            sock.settimeout(seconds)
 
 
 @dataclass(slots=True)
@@ -310,7 +283,7 @@ class Visit:
         """
         response, total = page.response, 0
         encoding, announced = page.header("Content-Encoding").strip().lower(), response.length_remaining
-        if encoding not in _ENCODINGS:
+        if encoding not in ENCODINGS:
             raise FetchError("not_media", f"sent as {encoding[:40]!r}, which was not asked for", status=page.status)
         if announced is not None and announced > max_bytes and not may_cut:
             detail = f"{announced} bytes are announced, {max_bytes} are allowed"
@@ -328,7 +301,7 @@ class Visit:
                 yield chunk[: max_bytes - total]
                 return
             yield chunk
-        if is_compressed_and_cut(response):
+        if is_cut(getattr(response, "_decoder", None)):
             raise FetchError("truncated", "the compressed body ends early", status=page.status)
 
     def save(self, page: Page, name: str = FILE) -> Answer:
@@ -367,42 +340,3 @@ class Visit:
             return kind
         stated = page.header("Content-Type").partition(";")[0].strip()[:100] or "nothing"
         raise FetchError("not_media", f"{kind} (stated as {stated})", status=page.status)
-
-
-def is_compressed_and_cut(response: urllib3.BaseHTTPResponse) -> bool:
-    """Whether compressed data stopped before its own end, about which urllib3 is silent; zeros after it are none."""
-    decoder = getattr(response, "_decoder", None)
-    if not isinstance(decoder, GzipDecoder | DeflateDecoder):
-        return False
-    return not decoder._obj.eof and getattr(decoder, "_state", None) != GzipDecoderState.SWALLOW_DATA
-
-
-def retry_after_s(header: str, now: float | None = None) -> float | None:
-    """The seconds that a Retry-After header asks for, as a number or as a date; None where it is neither.
-
-    ``now`` is in seconds since the epoch, by default the present.
-    """
-    if re.fullmatch(r"\d{1,9}", header.strip()):
-        return float(header)
-    try:
-        at = parsedate_to_datetime(header)
-    except (TypeError, ValueError):
-        return None
-    return max(0.0, at.timestamp() - (time.time() if now is None else now))
-
-
-_BY_TYPE: tuple[tuple[type[HTTPError], str], ...] = (
-    (DecodeError, "truncated"), (InvalidHeader, "server_error"), (HTTPError, "network"),
-)  # fmt: skip
-
-
-def reason_of(error: BaseException) -> FetchError:
-    """The `FetchError` that an error of a direct download stands for; its text is the same in every run."""
-    for cause in chain(error):
-        if isinstance(cause, FetchError):
-            return cause
-        if (reason := from_error(cause)) is not None:
-            # Without addresses in memory.
-            return FetchError(reason, f"{type(cause).__name__}: {re.sub(r'0x[0-9a-f]+', '…', str(cause))}"[:300])
-    reason = next((reason for kind, reason in _BY_TYPE if isinstance(error, kind)), "fetcher_died")
-    return FetchError(reason, f"{type(error).__name__}: {re.sub(r'0x[0-9a-f]+', '…', str(error))}"[:300])

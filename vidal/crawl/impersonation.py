@@ -7,11 +7,12 @@ are followed here, one request at a time, as each is checked and charged before 
 
 from __future__ import annotations
 
+import functools
 import math
 import socket
 import struct
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from queue import Full, Queue
 from typing import Any
 from urllib.parse import urljoin, urlsplit
@@ -19,8 +20,9 @@ from urllib.parse import urljoin, urlsplit
 import curl_cffi.requests
 import urllib3
 from curl_cffi._wrapper import ffi, lib
-from curl_cffi.const import CurlOpt
+from curl_cffi.const import CurlECode, CurlOpt
 from curl_cffi.requests.exceptions import RequestException
+from urllib3.response import HTTPResponse, _get_decoder
 from yt_dlp.networking._curlcffi import CurlCFFIRH
 from yt_dlp.networking._helper import get_redirect_method
 from yt_dlp.networking.common import Request, Response
@@ -30,6 +32,8 @@ from yt_dlp.utils.networking import normalize_url
 
 from vidal.crawl import guard
 from vidal.crawl.reasons import FetchError
+from vidal.crawl.response import is_cut
+from vidal.media.limits import MIB
 
 _OPENSOCKETFUNCTION = 20163
 _CURL_SOCKET_BAD = -1
@@ -37,6 +41,7 @@ _HEAD = struct.Struct("=iiiI")
 """Of libcurl's ``curl_sockaddr``: family, type, protocol and length of the address, which comes next."""
 _REDIRECTS = (301, 302, 303, 307, 308)
 _MAX_REDIRECTS = 5
+_STEP_BYTES = MIB
 _WAITING_CHUNKS = 256
 """Chunks of at most 16 KiB that libcurl is ahead of their reader."""
 
@@ -102,7 +107,7 @@ class _GuardedSession(curl_cffi.requests.Session[Any]):
             self._downloader.after_hop(response.status_code, urllib3.HTTPHeaderDict(response.headers.multi_items()))
             target = response.headers.get("Location")
             if response.status_code not in _REDIRECTS or not target:
-                return response
+                return _unpacked(response)
             response.close()
             method, before, url = get_redirect_method(method, response.status_code), method, urljoin(url, target)
             url = normalize_url(url).partition("#")[0]
@@ -125,19 +130,52 @@ class _GuardedSession(curl_cffi.requests.Session[Any]):
             CurlOpt.HTTPPROXYTUNNEL: int(url.startswith("https:")),
             CurlOpt.TIMEOUT_MS: max(1, int((downloader.deadline - downloader.client.clock()) * 1000)),
             CurlOpt.LOW_SPEED_TIME: math.ceil(settings.socket_timeout_s),
+            # libcurl reads one member of several, and takes data that ends early for the whole.
+            CurlOpt.HTTP_CONTENT_DECODING: 0,
         }  # fmt: skip
         self.curl_options = options
         given |= {"allow_redirects": False, "stream": True}
         try:
             response = super().request(method, url, **given)
-        except RequestException:
+        except RequestException as error:
             if len(guard.refusals()) > refused:
                 raise guard.RefusedError(guard.refusals()[-1]) from None
+            if error.code == CurlECode.WEIRD_SERVER_REPLY:
+                raise FetchError("server_error", f"the response makes no sense: {error}"[:300]) from error
             raise
         if _opened == opened:
             raise guard.RefusedError("libcurl connected without asking")
         _bound(response.queue, response.quit_now.is_set)
         return response
+
+
+def _unpacked(response: Any) -> Any:
+    """The response, whose body is read unpacked, and whose headers are those of such a body."""
+    encoding = (response.headers.get("Content-Encoding") or "").lower()
+    if encoding and all(part.strip() in HTTPResponse.CONTENT_DECODERS for part in encoding.split(",")):
+        response.iter_content = functools.partial(_unpack, response.iter_content, encoding, response.status_code)
+        # Of the packed body yt-dlp would count the bytes.
+        del response.headers["Content-Encoding"]
+        response.headers.pop("Content-Length", None)
+    return response
+
+
+def _unpack(iter_content: Callable[[], Iterator[bytes]], encoding: str, status: int) -> Iterator[bytes]:
+    decoder, is_empty = _get_decoder(encoding), True
+    for chunk in iter_content():
+        is_empty = False
+        while True:
+            try:
+                data = decoder.decompress(chunk, max_length=_STEP_BYTES)
+            except HTTPResponse.DECODER_ERROR_CLASSES as error:
+                raise FetchError("truncated", f"the compressed body is damaged: {error}", status=status) from error
+            if data:
+                yield data
+            if not decoder.has_unconsumed_tail:
+                break
+            chunk = b""
+    if not is_empty and is_cut(decoder):
+        raise FetchError("truncated", "the compressed body ends early", status=status)
 
 
 def _bound(chunks: Queue[Any], is_given_up: Callable[[], bool]) -> None:

@@ -28,9 +28,10 @@ from yt_dlp.utils import (
 from vidal.crawl import guard, media_kind
 from vidal.crawl.ask import SEARCH, Answer, Ask
 from vidal.crawl.downloader import OWN_EXTRACTORS, Downloader, Log
-from vidal.crawl.http import Client, retry_after_s
+from vidal.crawl.http import Client
 from vidal.crawl.metadata import clean, crawl_columns
 from vidal.crawl.reasons import DISK, FetchError, chain, from_error, from_status, from_words, is_transient
+from vidal.crawl.response import retry_after_s
 
 INFO_FILE = "info.json"
 _LISTING_COLUMNS = ("extractor", "title", "platform_id")
@@ -54,12 +55,6 @@ def matching_extractor(url: str) -> str | None:
     return None
 
 
-def _searches() -> list[str]:
-    """The keys of yt-dlp's searches."""
-    keys = (getattr(extractor, "SEARCH_KEY", None) for extractor in yt_dlp.extractor.gen_extractor_classes())
-    return sorted(key for key in keys if isinstance(key, str))
-
-
 def which(ask: Ask) -> Answer:
     """Whether yt-dlp or a direct download fits the URL; one that names a media file is downloaded directly."""
     extractor = matching_extractor(ask.url)
@@ -78,7 +73,9 @@ class Platform:
         self.downloader = Downloader(ask, client, self.log)
         extractor = matching_extractor(ask.url)
         if extractor is None and ask.op == "search" and (search := SEARCH.match(ask.url)):
-            raise FetchError("unsupported_address", f"yt-dlp has no search {search[0]} it has {', '.join(_searches())}")
+            keys = (getattr(extractor, "SEARCH_KEY", None) for extractor in yt_dlp.extractor.gen_extractor_classes())
+            known = ", ".join(sorted(key for key in keys if isinstance(key, str)))
+            raise FetchError("unsupported_address", f"yt-dlp has no search {search[0]} it has {known}")
         if extractor is None and not ask.settings.generic:
             raise FetchError("unsupported_address", "no extractor of yt-dlp's reads it, and `generic` is off")
         self.downloader.is_generic = extractor is None
@@ -308,7 +305,8 @@ def reason_of(error: BaseException, log: list[str], refusal_text: str = "") -> F
         return FetchError(DISK, text)
     reason = from_words(said)
     is_its_own = isinstance(error, (ExtractorError, yt_dlp.utils.DownloadError))
-    if status is None and reason is not None and reason != DISK and not _is_expected(errors):
+    is_expected = all(one.expected for one in errors if isinstance(one, ExtractorError))
+    if status is None and reason is not None and reason != DISK and not is_expected:
         # What yt-dlp itself calls a bug of its extractor tells nothing about the video.
         reason = reason if is_transient(reason) else "extractor_failed"
     if status in (401, 403) and reason in (None, "blocked", "login_required"):
@@ -320,11 +318,6 @@ def reason_of(error: BaseException, log: list[str], refusal_text: str = "") -> F
     causes = (*map(from_error, errors), *map(from_words, map(str, errors)))
     cause = next((cause for cause in causes if cause is not None), None) or (_from_log(log) or (None,))[0]
     return FetchError(cause or ("extractor_failed" if is_its_own else "fetcher_died"), text)
-
-
-def _is_expected(errors: list[BaseException]) -> bool:
-    """Whether the extractor had foreseen its failure; True where no extractor failed."""
-    return all(one.expected for one in errors if isinstance(one, ExtractorError))
 
 
 def _from_log(log: list[str]) -> tuple[str, str] | None:

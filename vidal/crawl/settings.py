@@ -208,8 +208,9 @@ class WebSettings(BaseModel):
     @classmethod
     def _can_be_imitated(cls, browser: str) -> str:
         if browser:
-            if find_spec("curl_cffi") is None:
-                raise ValueError("needs curl-cffi, which is not installed: pip install 'vidal[impersonate]'")
+            if lacking := [name for name in ("curl_cffi", "brotli") if find_spec(name) is None]:
+                package = lacking[0].replace("_", "-")
+                raise ValueError(f"needs {package}, which is not installed: pip install 'vidal[impersonate]'")
             try:
                 from vidal.crawl.impersonation import target_of
             except ImportError as error:

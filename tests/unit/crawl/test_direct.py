@@ -16,9 +16,9 @@ from tests.site.admitted import Admitted
 from tests.site.faults import FAULTS
 from vidal.crawl.ask import Answer, Ask
 from vidal.crawl.child import FetchChild
-from vidal.crawl.http import retry_after_s
 from vidal.crawl.opt_out import check_directives, check_headers, check_page
 from vidal.crawl.reasons import FetchError
+from vidal.crawl.response import retry_after_s
 from vidal.crawl.settings import WebSettings
 
 MAX_BYTES = 20_000_000

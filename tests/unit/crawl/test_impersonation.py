@@ -11,6 +11,7 @@ import threading
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 import pytest
 from pydantic import ValidationError
@@ -112,6 +113,14 @@ def test_a_proxy_is_asked_on_every_hop(child: FetchChild, tmp_path: Path) -> Non
         ("/fault/loop/x", "redirect_loop"),
         ("/fault/reset/x", "network"),
         ("/fault/truncated/x.mp4", "truncated"),
+        ("/fault/gzip_cut/x.mp4", "truncated"),
+        ("/fault/gzip_cut_audio/x.mp3", "truncated"),
+        ("/fault/gzip_damaged/x.mp4", "truncated"),
+        ("/fault/two_lengths/x.mp4", "server_error"),
+        ("/fault/gzip_bomb/x.mp4", "too_large"),
+        ("/half-packed/br/bunny-wake.mp4", "truncated"),
+        ("/half-packed/zstd/bunny-wake.mp4", "truncated"),
+        ("/half-packed/deflate/bunny-wake.mp4", "truncated"),
         ("/fault/stall/x.mp4", "timeout"),
         ("/fault/drip/x.mp4", "timeout"),
         ("/fault/endless/x.mp4", "too_large"),
@@ -127,6 +136,15 @@ def test_faults_are_called_by_the_names_that_they_have_without_it(
     answer = ask(child, site.url(path), tmp_path, wall_s=3 if reason == "timeout" else 10)
     assert answer.reason == reason, answer
     assert child.starts == 1, "the child keeps the deadline itself"
+
+
+@pytest.mark.parametrize("route", ["clip", "chunked", "gzip", "deflate", "packed/br", "packed/zstd", "packed/gzip, br"])
+def test_a_file_comes_whole_however_it_is_packed(
+    site: Site, child: FetchChild, samples: Path, tmp_path: Path, route: str
+) -> None:
+    answer = ask(child, site.url(f"/{quote(route)}/bunny-wake.mp4"), tmp_path)
+    assert (answer.reason, answer.file) == (None, "source"), answer
+    assert (tmp_path / "source").read_bytes() == (samples / "bunny-wake.mp4").read_bytes()
 
 
 @pytest.fixture(scope="module")
