@@ -8,6 +8,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+import gguf
 import pytest
 
 from tests.chat_site import Site, running_site
@@ -15,7 +16,7 @@ from vidal.caption.prompt import CANARY, CLOSE, MARK, OPEN, Prompt, build_prompt
 from vidal.caption.views import views_of
 from vidal.clip import Clip
 from vidal.errors import ClipError, MachineError, ModelError, RecipeError
-from vidal.models.llm import ServerLlm, TransformersLlm, cached_folder
+from vidal.models.llm import ServerLlm, TransformersLlm, cached_folder, parsing_once
 from vidal.models.openai_server import ChatServer, Reply
 from vidal.stages.text.enhance_caption import EnhanceCaption
 
@@ -193,6 +194,16 @@ def test_a_model_that_is_none_is_one_line(tmp_path: Path) -> None:
 def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setenv("VIDAL_CACHE", str(tmp_path / "cache"))
     return tmp_path / "cache"
+
+
+def test_a_gguf_file_is_parsed_once_for_a_conversion_and_anew_for_the_next() -> None:
+    table = gguf.get_tensor_name_map
+    arch = next(arch for arch, name in gguf.MODEL_ARCH_NAMES.items() if name == "llama")
+    with parsing_once():
+        first = gguf.get_tensor_name_map(arch, 2)
+        assert gguf.get_tensor_name_map(arch, 2) is first
+    assert gguf.get_tensor_name_map is table
+    assert gguf.get_tensor_name_map(arch, 2) is not first
 
 
 def test_a_folder_is_built_once(cache: Path) -> None:
