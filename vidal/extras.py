@@ -24,6 +24,7 @@ EXTRAS: dict[str, tuple[str, ...]] = {
     "train": (
         "huggingface_hub", "peft", "safetensors", "scipy", "tensorboard", "timm", "torch", "transformers",
     ),
+    "float8": ("torchao",),
     "javascript": (*_CRAWL, "deno"),
     "impersonate": (*_CRAWL, "curl_cffi"),
     "terms": ("HanTa",),

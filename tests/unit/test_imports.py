@@ -115,7 +115,7 @@ MAY_IMPORT = {
 }  # fmt: skip
 
 TRAINER = [
-    "checkpoint", "distributed", "full_state", "gradcache", "health", "loop", "loss", "material", "optim", "parallel",
+    "checkpoint", "distributed", "float8", "full_state", "gradcache", "health", "loop", "loss", "material", "optim", "parallel",
     "recipe", "run", "run_folder", "teachers", "tiles",
 ]  # fmt: skip
 

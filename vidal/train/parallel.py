@@ -1,4 +1,4 @@
-"""The towers of a run as they are trained: halved, compiled, and on several ranks replicated or sharded."""
+"""The towers of a run as they are trained: in float8, halved, compiled, and on several ranks replicated or sharded."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.fsdp import MixedPrecisionPolicy, fully_shard
 from torch.nn.parallel import DistributedDataParallel
 
+from vidal.train import float8
 from vidal.train.distributed import World
 from vidal.train.recipe import Precision, TrainRecipe
 from vidal.train.towers.encoder import Encoder
@@ -33,6 +34,9 @@ def prepared(encoder: Encoder, recipe: TrainRecipe, here: World, *, stores_bases
         towers[modality] = (vision, vision.encoder.layers)
     if encoder.trains_text:
         towers["text"] = (encoder.text_tower(), encoder.text_tower().layers)
+    if recipe.float8:
+        for name, (_, layers) in towers.items():
+            float8.convert(name, layers, here.device)
     is_bf16, is_sharded = recipe.precision == "bf16", recipe.fsdp and here.size > 1
     wrapped: dict[str, nn.Module] = {}
     for modality, (tower, layers) in towers.items():

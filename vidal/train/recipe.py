@@ -187,6 +187,9 @@ class TrainRecipe(Settings):
     """Length of the run; set either this or ``epochs``."""
     precision: Precision = "fp32"
     """Compute in float32, in float32 with matrix products in TF32 on a GPU, or in bfloat16 by autocast."""
+    float8: bool = False
+    """With ``bf16``: the matrix products of trained layers in float8, by torchao; on a GPU of compute capability 8.9 or
+    more, emulated on a CPU. Towers that are frozen, or train adapters, compute as without it."""
     compile: bool | None = None
     """Compile the layers of the towers with torch.compile, in the first step of a run; by default on a GPU."""
     fsdp: bool = False
@@ -240,6 +243,13 @@ class TrainRecipe(Settings):
         fused = next(("-".join(pair) for pair in self.pair_settings() if "+" in pair[1]), None)
         if fused is not None and self.distil is not None:
             raise ValueError(f"distil: a teacher compares two modalities, not those of the fused pair `{fused}`")
+        trains_layers = self.text.tune == "full" or any(t.tune in ("full", "attention") for t in self.towers.values())
+        if self.float8 and self.precision != "bf16":
+            raise ValueError("float8 needs `precision: bf16`, in which all else is computed")
+        if self.float8 and self.fsdp:
+            raise ValueError("float8 does not go with `fsdp`; set one of them to false")
+        if self.float8 and not trains_layers:
+            raise ValueError("float8 is for layers that are trained: set `tune: full` or `attention`, or float8: false")
         weighted = [settings.weight is not None for settings in self.pairs.values()]
         if any(weighted) and not all(weighted):
             raise ValueError("give every pair a weight, or none")

@@ -19,7 +19,7 @@ from vidal.dataset.lock import Lock
 from vidal.dataset.removals import Removals
 from vidal.dataset.removals import load as load_removals
 from vidal.errors import ModelError, OutputError
-from vidal.train import material
+from vidal.train import float8, material
 from vidal.train.assemble import build_encoder
 from vidal.train.checkpoint import Checkpoints
 from vidal.train.checkpoint_writer import CheckpointWriter
@@ -98,6 +98,7 @@ def train(
         torch.set_num_threads(recipe.threads)
     folder = RunFolder(out)
     with world(device) as here, matmul_precision(recipe.precision):
+        float8.check(recipe, here.device)
         data_of_run = material.gather(
             data, list(recipe.loss_weights()), recipe.text.views, where=where, heldout=recipe.data.heldout,
             skip_damaged=skip_damaged, cache_bytes=recipe.data.cache_bytes,
