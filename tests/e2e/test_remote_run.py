@@ -5,8 +5,6 @@ from __future__ import annotations
 import io
 import json
 import signal
-import subprocess
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -20,6 +18,7 @@ from typer.testing import CliRunner
 
 from tests import learned
 from tests.conftest import ROOT
+from tests.forks import Fork
 from tests.store import s3_server
 from vidal.commands import app
 from vidal.dataset.storage import Storage
@@ -79,7 +78,8 @@ def resumed(server: None, folder: Path, tmp_path_factory: pytest.TempPathFactory
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("VIDAL_CACHE", str(tmp_path_factory.mktemp("first")))
         # The three files of the first checkpoint, and one of the second.
-        first = subprocess.run([sys.executable, "-c", DIES, "4", *map(str, arguments)], cwd=ROOT, capture_output=True)
+        (folder / "dies.py").write_text(DIES)
+        first = Fork(folder / "dies.py", "4", *arguments, cwd=ROOT).ended()
         assert first.returncode == -signal.SIGKILL, first.stderr
         assert Storage(f"{REMOTE}/checkpoints").names("000004") == ["model.safetensors"]
         assert load_encoder(REMOTE)

@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import json
-import os
 import shutil
 import signal
 import subprocess
-import sys
 import time
 from pathlib import Path
 from typing import Any
@@ -21,8 +19,9 @@ from typer.testing import CliRunner
 
 import vidal
 from tests.clip_folders import VOCABULARY, clip_folder, clip_tokenizer
+from tests.forks import Fork
 from tests.ranks import command_on_ranks
-from tests.runs import ROOT, command, start_vidal
+from tests.runs import ROOT, command
 from tools.rendering import learning_set
 from vidal.commands import app
 from vidal.train import load_encoder
@@ -153,21 +152,15 @@ def test_texts_that_are_told_apart_though_they_are_the_same_are_counted(trained:
 
 def test_a_run_that_was_killed_and_resumed_is_bitwise_the_one_that_was_not(trained: Path, material: Path) -> None:
     arguments = ["train", material / "small.yaml", "--data", material / "set", "--out", material / "killed"]
-    process = subprocess.Popen(
-        [sys.executable, "-m", "vidal", *map(str, arguments)],
-        cwd=ROOT,
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
-        start_new_session=True,
-    )
+    process = Fork("-m", "vidal", *arguments, cwd=ROOT)
     log = material / "killed" / "log.jsonl"
     deadline = time.monotonic() + 120
     # Not by the number of steps: those go on while a checkpoint is written.
     while not log.exists() or b'"folder": "000010"' not in log.read_bytes():
         assert time.monotonic() < deadline and process.poll() is None
         time.sleep(0.002)
-    os.killpg(process.pid, signal.SIGKILL)
-    process.wait()
+    process.kill()
+    assert process.ended().returncode == -signal.SIGKILL
     assert newest(material / "killed").name in ("000010", "000015", "000020")
     rejected = command(*arguments)
     assert (rejected.returncode, "--resume" in rejected.stderr) == (2, True)
@@ -183,10 +176,8 @@ def test_a_run_that_was_killed_and_resumed_is_bitwise_the_one_that_was_not(train
 
 def under_torchrun(*arguments: str | Path) -> subprocess.CompletedProcess[str]:
     """A vidal command on two ranks, as torchrun starts it."""
-    launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", "-m", "vidal"]
-    return subprocess.run(
-        [*launcher, *map(str, arguments)], cwd=ROOT, capture_output=True, text=True, timeout=200
-    )  # fmt: skip
+    launcher = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", "-m", "vidal"]
+    return Fork(*launcher, *arguments, cwd=ROOT).ended(timeout=200)
 
 
 @pytest.mark.parametrize("sharded", ["false", "true"], ids=["DDP", "FSDP"])
@@ -263,7 +254,9 @@ def test_uneven_steps_and_broken_samples_are_the_same_on_any_number_of_ranks(tmp
 
 def test_an_error_of_every_rank_is_told_once(tmp_path: Path) -> None:
     (tmp_path / "small.yaml").write_text(yaml.safe_dump(RECIPE))
-    done = under_torchrun("train", tmp_path / "small.yaml", "--data", tmp_path / "nowhere", "--out", tmp_path / "run")
+    arguments = ["train", tmp_path / "small.yaml", "--data", tmp_path / "nowhere", "--out", tmp_path / "run"]
+    # Only torchrun itself ends the others, which would tell it later.
+    done = under_torchrun(*arguments)
     assert done.returncode != 0 and done.stderr.count("no dataset there") == 1
 
 
@@ -271,15 +264,15 @@ def test_an_error_of_every_rank_is_told_once(tmp_path: Path) -> None:
 def test_ctrl_c_says_how_to_resume_the_run(given: list[str], trained: Path, material: Path, tmp_path: Path) -> None:
     out = shutil.copytree(trained, tmp_path / "run") if given else tmp_path / "run"
     arguments = ["train", material / "small.yaml", "--data", material / "set", "--out", out, "--set", "steps=2000"]
-    process = start_vidal(*arguments, *given)
+    process = Fork("-m", "vidal", *arguments, *given, cwd=ROOT)
     deadline = time.monotonic() + 120
     while not (out / "log.jsonl").exists() or not any(step > 25 or not given for step, *_ in steps_of(out)):
         assert time.monotonic() < deadline and process.poll() is None
         time.sleep(0.05)
     process.send_signal(signal.SIGINT)
-    _, errors = process.communicate(timeout=60)
+    done = process.ended(timeout=60)
     how = "the same command resumes" if given else "the same command with --resume resumes"
-    assert (process.returncode, errors) == (
+    assert (done.returncode, done.stderr) == (
         130,
         f"vidal: interrupted; checkpoints are kept, and {how} from the last one\n",
     )

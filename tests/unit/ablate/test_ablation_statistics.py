@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from scipy import stats
 
 from vidal.ablate.statistics import Floats, difference, recall
 
@@ -42,6 +41,8 @@ def test_an_interval_of_95_percent_holds_the_truth_as_often(
 
 
 def test_with_one_seed_it_is_the_paired_bootstrap_of_scipy() -> None:
+    from scipy import stats
+
     rng = np.random.default_rng(1)
     hits, baseline = (rng.random((1, 1, 200)) < share for share in (0.7, 0.5))
     ours = difference(hits.astype(float), baseline.astype(float), np.ones((1, 200)))
