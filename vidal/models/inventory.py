@@ -9,8 +9,9 @@ require(stages)         # raises ModelError for the first model that is not on t
 
 from __future__ import annotations
 
+import functools
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
@@ -172,10 +173,19 @@ def _card_licence(path: Path) -> str | None:
 
 
 def _package_licence(package: str) -> str | None:
-    names = metadata.packages_distributions().get(package)
+    if package not in _packages():
+        # It may have been installed since.
+        _packages.cache_clear()
+    names = _packages().get(package)
     if not names:
         return None
     fields = metadata.metadata(names[0]).json
     classified = [line.split(" :: ")[-1] for line in fields.get("classifier", []) if line.startswith("License ::")]
     stated = str(fields.get("license_expression") or fields.get("license") or "").strip()
     return stated if stated and stated != "UNKNOWN" and "\n" not in stated else next(iter(classified), None)
+
+
+@functools.cache
+def _packages() -> Mapping[str, list[str]]:
+    """Return the distributions of each package, for which Python reads the metadata of all that are installed."""
+    return metadata.packages_distributions()

@@ -14,6 +14,7 @@ import numpy.typing as npt
 from vidal.clip import Clip
 from vidal.errors import ClipError
 from vidal.models.frame_batch import FrameBatch
+from vidal.stages.frame_change import mean_of_channels
 from vidal.work import Member, Work
 
 Image = npt.NDArray[np.uint8]
@@ -109,7 +110,7 @@ def steadied(colour: Sequence[Image], images: Sequence[Image]) -> list[Image]:
     sums = [image.astype(np.float32) for image in images]
     weights = [np.ones(image.shape, np.float32) for image in images]
     for i, j in itertools.combinations(range(len(images)), 2):
-        change = cv2.blur(cv2.absdiff(colour[i], colour[j]), (3, 3)).mean(axis=2, dtype=np.float32)
+        change = mean_of_channels(cv2.blur(cv2.absdiff(colour[i], colour[j]), (3, 3)), np.float32)
         alike = np.clip(2 - change / _STILL_LEVELS, 0, 1)
         for one, other in ((i, j), (j, i)):
             sums[one] += alike * images[other]
@@ -122,10 +123,11 @@ def flicker(colour: Sequence[Image], images: Sequence[npt.NDArray[Any]], full_ra
 
     None if less than 1 % of the pixels are still.
     """
+    import cv2
+
     changed = pixels = total = 0.0
     for frame, following, a, b in zip(colour, colour[1:], images, images[1:], strict=False):
-        # A difference of uint8 would wrap around.
-        still = np.abs(frame.astype(np.int16) - following.astype(np.int16)).mean(axis=2) < _STILL_LEVELS
+        still = mean_of_channels(cv2.absdiff(frame, following)) < _STILL_LEVELS
         changed += float(np.abs(a[still].astype(np.float64) - b[still].astype(np.float64)).sum())
         pixels += int(still.sum())
         total += still.size

@@ -14,6 +14,7 @@ from pydantic import Field, PrivateAttr
 from vidal.clip import Clip, OcrLine
 from vidal.models.locate import identity
 from vidal.stage import Resources, Stage
+from vidal.stages.frame_change import mean_of_channels
 
 if TYPE_CHECKING:
     from vidal.models.ocr import TextLine
@@ -138,8 +139,9 @@ def is_same_image(one: Image, other: Image, level: float) -> bool:
     """Return whether no block of pixels differs by more than ``level`` grey levels."""
     if one.shape != other.shape:
         return False
-    # A difference of uint8 would wrap around.
-    difference = np.abs(one.astype(np.int16) - other.astype(np.int16)).mean(axis=2)
+    import cv2
+
+    difference = mean_of_channels(cv2.absdiff(one, other))
     height, width = difference.shape
     padded = np.pad(difference, ((0, -height % _BLOCK_PX), (0, -width % _BLOCK_PX)), mode="edge")
     blocks = padded.reshape(padded.shape[0] // _BLOCK_PX, _BLOCK_PX, -1, _BLOCK_PX).mean(axis=(1, 3))
