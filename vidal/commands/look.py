@@ -142,6 +142,7 @@ class ExportFormat(StrEnum):
     open_clip = "open-clip"
     vidal_json = "vidal-json"
     huggingface = "huggingface"
+    lance = "lance"
     croissant = "croissant"
     licences = "licences"
     training_summary = "training-summary"
@@ -167,8 +168,8 @@ def export(
             parser=_export_format,
             metavar="|".join(ExportFormat),
             help="One tar per shard with all modalities; frame-caption pairs for open_clip; VIDAL-10M's JSON; Parquet "
-            "with media for Hugging Face; Croissant metadata; ledger of licences and credits; draft of the EU's "
-            "summary of training content.",
+            "with media for Hugging Face; a Lance table; Croissant metadata; ledger of licences and credits; draft of "
+            "the EU's summary of training content.",
         ),
     ] = ExportFormat.joint,
     where: WhereOption = None,

@@ -61,7 +61,7 @@ class _Format:
     card: Callable[[Dataset, Collection[str] | None], bytes]
     """The ``README.md`` of the selected clips."""
     extension: str = "tar"
-    why_left_out: str = ""
+    why_left_out: str = "none is kept"
 
 
 def write_joint(dataset: Dataset, out: str, where: str | None = None) -> Exported:
@@ -100,7 +100,7 @@ def write_vidal_json(dataset: Dataset, out: Path, where: str | None = None) -> E
     shards: dict[str, ExportedShard] = {}
     annotations: dict[str, dict[str, Any]] = {}
     for shard in dataset.committed():
-        rows = list(_kept_rows(dataset, shard, selected))
+        rows = list(kept_rows(dataset, shard, selected))
         annotations |= {row["clip_id"]: vidal_annotation(row) for row in rows}
         source = source_of(dataset, shard, [row["clip_id"] for row in rows])
         shards[manifest.stem_of(shard)] = ExportedShard(source=source, clips=len(rows))
@@ -144,22 +144,31 @@ def selected_clips(dataset: Dataset, where: str | None, *, may_be_none: bool = F
     return frozenset(samples.column("clip_id").to_pylist())
 
 
-def _write_shards(dataset: Dataset, out: str, where: str | None, format: _Format) -> Exported:
-    storage, committed, written = Storage(out), dataset.committed(), 0
+def claim_folder(
+    dataset: Dataset, storage: Storage, where: str | None, format: str,
+    takes: Callable[[Row], bool] = lambda row: True, why_left_out: str = "none is kept",
+) -> tuple[Claim, frozenset[str] | None]:  # fmt: skip
+    """Claim the folder of an export; return the claim and the selected clips. Raises `SourceError` if none is taken."""
     # An export that is there may lose its last clip by a removal.
     is_there = storage.exists(NAME)
     selected = selected_clips(dataset, where, may_be_none=is_there)
     # Before the folder is claimed: an export of nothing must not keep others out of it.
-    rows_of_all = (row for shard in committed for row in _kept_rows(dataset, shard, selected))
-    if not is_there and not any(map(format.takes, rows_of_all)):
-        raise SourceError(f"{dataset.storage.address}: no clip to export: {format.why_left_out or 'none is kept'}")
-    claim = Claim.make(dataset, storage, ExportRecord.of(dataset, format.name, where), NAME, storage.names(""))
+    rows_of_all = (row for shard in dataset.committed() for row in kept_rows(dataset, shard, selected))
+    if not is_there and not any(map(takes, rows_of_all)):
+        raise SourceError(f"{dataset.storage.address}: no clip to export: {why_left_out}")
+    record = ExportRecord.of(dataset, format, where)
+    return Claim.make(dataset, storage, record, NAME, storage.names("")), selected
+
+
+def _write_shards(dataset: Dataset, out: str, where: str | None, format: _Format) -> Exported:
+    storage, committed, written = Storage(out), dataset.committed(), 0
+    claim, selected = claim_folder(dataset, storage, where, format.name, format.takes, format.why_left_out)
     stems = {manifest.stem_of(shard) for shard in committed}
     for stem in set(claim.record.shards) - stems:
         storage.remove(f"{stem}.{format.extension}")
         del claim.record.shards[stem]
     for shard in committed:
-        rows, stem = list(_kept_rows(dataset, shard, selected)), manifest.stem_of(shard)
+        rows, stem = list(kept_rows(dataset, shard, selected)), manifest.stem_of(shard)
         source = source_of(dataset, shard, [row["clip_id"] for row in rows])
         # The file itself may have been deleted since it was recorded.
         if claim.has(stem, source) and storage.exists(f"{stem}.{format.extension}"):
@@ -201,7 +210,8 @@ def _whole_file(storage: Storage, name: str) -> Iterator[BinaryIO]:
         path.unlink(missing_ok=True)
 
 
-def _kept_rows(dataset: Dataset, shard: int, selected: Collection[str] | None) -> Iterator[Row]:
+def kept_rows(dataset: Dataset, shard: int, selected: Collection[str] | None) -> Iterator[Row]:
+    """Yield the kept rows of a shard, or those of them that are selected."""
     for row in dataset.table(shard).to_pylist():
         if row["status"] == "kept" and (selected is None or row["clip_id"] in selected):
             yield row

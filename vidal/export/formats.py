@@ -12,6 +12,7 @@ from vidal.export import export
 from vidal.export.croissant import write_croissant
 from vidal.export.document import Documents
 from vidal.export.export import Exported, selected_clips
+from vidal.export.lance import write_lance
 from vidal.export.licences import write_licences
 from vidal.export.record import NAME
 from vidal.export.summary import write_summary
@@ -28,6 +29,7 @@ WRITERS: dict[str, Writer] = {
     "open-clip": export.write_open_clip,
     "vidal-json": lambda dataset, out, where: export.write_vidal_json(dataset, Path(out), where),
     "huggingface": export.write_hugging_face,
+    "lance": write_lance,
     "croissant": write_croissant,
     "licences": lambda dataset, out, where: write_licences(dataset, out, where, _selected(dataset, out, where)),
     "training-summary": lambda dataset, out, where: write_summary(dataset, out, where, _selected(dataset, out, where)),

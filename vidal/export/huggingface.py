@@ -15,6 +15,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import yaml
 
+from vidal.clip import schema
 from vidal.dataset.dataset import Dataset
 from vidal.dataset.tars import member_order, suffix_of
 from vidal.errors import SourceError
@@ -70,7 +71,7 @@ def columns_of(dataset: Dataset) -> dict[str, list[str]]:
     columns: dict[str, list[str]] = {}
     for suffix in member_order(member_suffixes(dataset)):
         columns.setdefault(_name_of(suffix), []).append(suffix)
-    taken = set(json_schema(dataset).names)
+    taken = set(schema(dataset.extra_schema).names)
     for name, suffixes in columns.items():
         if name in taken or (len(suffixes) > 1 and not all(map(_NUMBERED.fullmatch, suffixes))):
             raise SourceError(
@@ -83,10 +84,10 @@ def columns_of(dataset: Dataset) -> dict[str, list[str]]:
 def write_shard(handle: BinaryIO, dataset: Dataset, rows: Sequence[Row]) -> None:
     """Write the rows of a shard with their media."""
     columns = columns_of(dataset)
-    schema = pa.schema([*json_schema(dataset), *(pa.field(n, _arrow(s)) for n, s in columns.items())])
-    with pq.ParquetWriter(handle, schema, compression="zstd") as writer:
+    layout = pa.schema([*json_schema(dataset), *(pa.field(n, _arrow(s)) for n, s in columns.items())])
+    with pq.ParquetWriter(handle, layout, compression="zstd") as writer:
         for group in _row_groups(_sample(dataset, row, columns) for row in rows):
-            writer.write_table(pa.Table.from_pylist(group, schema))
+            writer.write_table(pa.Table.from_pylist(group, layout))
 
 
 def card(dataset: Dataset, selected: Collection[str] | None) -> bytes:
@@ -104,7 +105,7 @@ def card(dataset: Dataset, selected: Collection[str] | None) -> bytes:
     }
     text = _TEXT.format(
         name=escaped(dataset.info.name), clips=facts.all.clips, hours=facts.all.duration_s / 3600,
-        images=", ".join(f"`{name}`" for name, suffixes in columns.items() if _is_list(suffixes)) or "None",
+        images=", ".join(f"`{name}`" for name, suffixes in columns.items() if is_list(suffixes)) or "None",
         synthetic=", ".join(name for name, _ in ranked(facts.synthetic_layers)) or "none", ledger=ledger_table(facts),
     )  # fmt: skip
     front_matter = yaml.safe_dump({key: value for key, value in head.items() if value}, sort_keys=False)
@@ -127,18 +128,19 @@ def _name_of(suffix: str) -> str:
     return {"mp4": "video", "flac": "audio"}.get(suffix, suffix.replace(".", "_"))
 
 
-def _is_list(suffixes: Sequence[str]) -> bool:
+def is_list(suffixes: Sequence[str]) -> bool:
+    """Return whether a column of media is a list, of the members `NAME.0.jpg`, `NAME.1.jpg`, …"""
     return _NUMBERED.fullmatch(suffixes[0]) is not None
 
 
 def _arrow(suffixes: Sequence[str]) -> pa.DataType:
     kind = _MEDIA if suffixes[0].rpartition(".")[2] in _DTYPES else pa.binary()
-    return pa.list_(kind) if _is_list(suffixes) else kind
+    return pa.list_(kind) if is_list(suffixes) else kind
 
 
 def _feature(name: str, suffixes: Sequence[str]) -> dict[str, Any]:
     kind = _DTYPES.get(suffixes[0].rpartition(".")[2], "binary")
-    return {"name": name, "list" if _is_list(suffixes) else "dtype": kind}
+    return {"name": name, "list" if is_list(suffixes) else "dtype": kind}
 
 
 def _sample(dataset: Dataset, row: Row, columns: dict[str, list[str]]) -> Row:
@@ -150,7 +152,7 @@ def _sample(dataset: Dataset, row: Row, columns: dict[str, list[str]]) -> Row:
         values: list[Any] = [dataset.read_member(row, name) for name in found]
         if suffixes[0].rpartition(".")[2] in _DTYPES:
             values = [{"bytes": data, "path": name} for data, name in zip(values, found, strict=True)]
-        sample[column] = (values or None) if _is_list(suffixes) else next(iter(values), None)
+        sample[column] = (values or None) if is_list(suffixes) else next(iter(values), None)
     return sample
 
 

@@ -1,7 +1,8 @@
 """`Scan`: everything in a place that is of the clips to remove, found by reading every byte of it.
 
 It reads as little of vidal's own records as it can: members by the headers of tars, rows by the columns of Parquet
-files, addresses in the text of everything else. What it counts before a removal must be nothing after it.
+files and Lance tables, addresses in the text of everything else. What it counts before a removal must be nothing after
+it.
 """
 
 from __future__ import annotations
@@ -20,6 +21,8 @@ import pyarrow.parquet as pq
 from vidal.dataset.removals import REASON
 from vidal.dataset.storage import TEMPORARY_SUFFIX, Storage
 from vidal.dataset.tars import suffix_of
+from vidal.export.lance import NAME as LANCE
+from vidal.export.lance import tables_in
 
 _MAX_LISTED = 20
 # What an address may go on with: `https://a/1` is not in `https://a/12`, nor `1.mp4` in `11.mp4`.
@@ -82,12 +85,19 @@ class Scan:
     def of(cls, storage: Storage, wanted: Wanted, files: Collection[str] = ()) -> Scan:
         """Read a place, or some files of it, whole; hidden files such as the lock are no part of it."""
         scan, total = cls(), hashlib.sha256()
-        for name in sorted(files or _names(storage)):
+        names = sorted(files or _names(storage))
+        for name in names:
             data = storage.read(name)
             total.update(f"{hashlib.sha256(data).hexdigest()}  {name}\n".encode("utf-8", "surrogateescape"))
             scan.files += 1
             kind = name.rpartition(".")[2]
-            {"tar": scan._tar, "parquet": scan._table}.get(kind, scan._text)(name, data, wanted)
+            if LANCE not in name.split("/"):
+                {"tar": scan._tar, "parquet": scan._parquet}.get(kind, scan._text)(name, data, wanted)
+        if any(name.startswith(f"{LANCE}/") for name in names):
+            for place, table in tables_in(storage.local_path(LANCE)):
+                scan._table(f"{LANCE}: {place}", table, wanted)
+                if not table.num_columns:
+                    scan._note(f"{LANCE}: {place}", 0)
         scan.sha256 = total.hexdigest()
         return scan
 
@@ -113,26 +123,28 @@ class Scan:
                 elif hashlib.sha256(content).hexdigest() in wanted.digests and len(self.same) < _MAX_LISTED:
                     self.same.append(f"{name}: {member.name}")
 
-    def _table(self, name: str, data: bytes, wanted: Wanted) -> None:
+    def _parquet(self, name: str, data: bytes, wanted: Wanted) -> None:
         file = pq.ParquetFile(pa.BufferReader(data))
         for group in range(file.metadata.num_row_groups):
-            table = file.read_row_group(group)
-            ids, reasons = (
-                table[column].to_pylist() if column in table.column_names else [None] * table.num_rows
-                for column in ("clip_id", "reason")
-            )
-            # What `vidal remove` leaves of a clip keeps its id, by which it is refused when it comes again.
-            mine = {n: id_ for n, id_ in enumerate(ids) if id_ in wanted.clip_ids and reasons[n] != REASON}
-            if mine:
-                self._note(f"{name}: {min(mine.values())}", table.take(list(mine)).nbytes, len(mine))
-            others = table.drop_columns([column for column in _NOT_READ if column in table.column_names])
-            for n, row in enumerate(others.to_pylist()):
-                if n not in mine:
-                    self._row(f"{name}: {ids[n]}", row, wanted)
+            self._table(name, file.read_row_group(group), wanted)
         # Of embeddings: the samples that could not be read.
         metadata = b"\n".join((file.schema_arrow.metadata or {}).values())
         if count := wanted.in_text(metadata) + wanted.as_key(metadata):
             self._note(f"{name}: metadata", 0, count)
+
+    def _table(self, name: str, table: pa.Table, wanted: Wanted) -> None:
+        ids, reasons = (
+            table[column].to_pylist() if column in table.column_names else [None] * table.num_rows
+            for column in ("clip_id", "reason")
+        )
+        # What `vidal remove` leaves of a clip keeps its id, by which it is refused when it comes again.
+        mine = {n: id_ for n, id_ in enumerate(ids) if id_ in wanted.clip_ids and reasons[n] != REASON}
+        if mine:
+            self._note(f"{name}: {min(mine.values())}", table.take(list(mine)).nbytes, len(mine))
+        others = table.drop_columns([column for column in _NOT_READ if column in table.column_names])
+        for n, row in enumerate(others.to_pylist()):
+            if n not in mine:
+                self._row(f"{name}: {ids[n]}", row, wanted)
 
     def _row(self, place: str, row: dict[str, Any], wanted: Wanted) -> None:
         for value in _leaves(row):
