@@ -151,6 +151,10 @@ class Dataset:
         """Return the numbers of the committed shards: those with a manifest."""
         return committed(self.own_storage)
 
+    def manifest_tokens(self) -> dict[int, str | None]:
+        """Return the tokens of the committed shards' manifests, by shard; None where a listing has none."""
+        return manifest_tokens(self.own_storage)
+
     def manifest_name(self, shard: int) -> str:
         """Return ``manifest/000123.parquet``, or ``revisions/2/manifest/000123.parquet``."""
         return self._name(manifest.name_of(shard))
@@ -240,11 +244,16 @@ class Dataset:
 
 def committed(storage: Storage) -> list[int]:
     """Return the numbers of the shards that have a manifest."""
+    return list(manifest_tokens(storage))
+
+
+def manifest_tokens(storage: Storage) -> dict[int, str | None]:
+    """Return the token of each shard's manifest, in order of the shards; None where a listing has none."""
     # Reservations are told by their length, which an object store lists beside the name; a local disk has none.
-    names = storage.names(manifest.FOLDER, min_bytes=0 if storage.is_local else manifest.MIN_BYTES)
-    stems = (name.removesuffix(".parquet") for name in names if name.endswith(".parquet"))
+    listed = storage.listed(manifest.FOLDER, min_bytes=0 if storage.is_local else manifest.MIN_BYTES)
+    stems = {name.removesuffix(".parquet"): token for name, token in listed.items() if name.endswith(".parquet")}
     # From a million shards on, numbers are longer than the zeros that they are padded with.
-    return sorted(int(stem) for stem in stems if stem.isdecimal())
+    return dict(sorted((int(stem), token) for stem, token in stems.items() if stem.isdecimal()))
 
 
 def read_info(storage: Storage) -> DatasetInfo | None:

@@ -8,7 +8,10 @@ from __future__ import annotations
 import contextlib
 import errno
 import os
+from collections.abc import Iterable
 from pathlib import Path
+
+import psutil
 
 _NO_LINKS = (errno.EPERM, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK)
 """The errors of a file system without hard links."""
@@ -64,3 +67,18 @@ def sync_folder(folder: Path) -> None:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
+
+
+def names_ending(folder: Path, suffix: str) -> list[str]:
+    """Return the names of the files of a folder that end in ``suffix``; none of one that may not be listed."""
+    with contextlib.suppress(OSError):
+        return [name for name in os.listdir(folder) if name.endswith(suffix)]
+    return []
+
+
+def remove_of_the_dead(folder: Path, names: Iterable[str], beginning: str) -> None:
+    """Delete files whose names are ``beginning`` and the id of a process of this host that is dead."""
+    for name in names:
+        pid = Path(name).stem.removeprefix(beginning)
+        if name.startswith(beginning) and pid.isdecimal() and not psutil.pid_exists(int(pid)):
+            (folder / name).unlink(missing_ok=True)

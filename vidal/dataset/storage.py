@@ -56,6 +56,8 @@ class Storage:
         # Opened at the first use: an address is passed on by many that never look.
         self._fs: Any = None
         self._root = ""
+        self._leftovers: dict[Path, list[str]] = {}
+        """Temporary files by folder, that were there when it was first written to."""
 
     def __reduce__(self) -> tuple[object, ...]:
         # A file system holds connections and locks; the other process opens its own.
@@ -102,16 +104,22 @@ class Storage:
 
         With ``min_bytes``, names of smaller files are left out, which on a local disk takes a look at each file.
         """
+        return list(self.listed(folder, min_bytes=min_bytes))
+
+    def listed(self, folder: str, *, min_bytes: int = 0) -> dict[str, str | None]:
+        """Return the same names with the `token` of each; None where a listing has none, as on a local disk."""
+        with_details = min_bytes > 0 or not self.is_local
         with self.errors(folder):
             try:
                 # s3fs caches listings, in which another process's commits would be missing.
-                entries = self.fs.ls(self.path(folder), detail=min_bytes > 0, refresh=True)
+                entries = self.fs.ls(self.path(folder), detail=with_details, refresh=True)
             except (FileNotFoundError, NotADirectoryError):
-                return []
-        if min_bytes:
-            entries = [entry["name"] for entry in entries if entry["size"] >= min_bytes]
-        names = (str(entry).rstrip("/").rsplit("/", 1)[-1] for entry in entries)
-        return sorted(n for n in names if n and not n.startswith(".") and not n.endswith(TEMPORARY_SUFFIX))
+                return {}
+        tokens = {
+            str(entry["name"]): entry.get("ETag") for entry in entries if not min_bytes or entry["size"] >= min_bytes
+        } if with_details else dict.fromkeys(map(str, entries))  # fmt: skip
+        names = {path.rstrip("/").rsplit("/", 1)[-1]: token for path, token in tokens.items()}
+        return {n: names[n] for n in sorted(names) if n and not n.startswith(".") and not n.endswith(TEMPORARY_SUFFIX)}
 
     def read(self, name: str) -> bytes:
         with self.errors(name):
@@ -179,7 +187,13 @@ class Storage:
         with self.errors(name, writing=True):
             final.parent.mkdir(parents=True, exist_ok=True)
         # Beside it, as a rename is atomic within one file system only; two hosts may share the folder.
-        return final.parent / f".{final.name}.{socket.gethostname()}.{os.getpid()}{TEMPORARY_SUFFIX}"
+        beginning = f".{final.name}.{socket.gethostname()}."
+        if self.fence is None:
+            # Under a lock, its owner has deleted them all. Looked for once, as a folder has many files.
+            if final.parent not in self._leftovers:
+                self._leftovers[final.parent] = local_disk.names_ending(final.parent, TEMPORARY_SUFFIX)
+            local_disk.remove_of_the_dead(final.parent, self._leftovers[final.parent], beginning)
+        return final.parent / f"{beginning}{os.getpid()}{TEMPORARY_SUFFIX}"
 
     def rename_temporary(self, temporary: Path, name: str) -> None:
         """Rename a synced temporary file to its final name, durably."""

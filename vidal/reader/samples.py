@@ -21,22 +21,20 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.parquet as pq
 
 from vidal import modality as modalities
 from vidal.clip import schema
-from vidal.dataset import flags, manifest
-from vidal.dataset.dataset import Dataset, UncommittedError
+from vidal.dataset import flags
+from vidal.dataset.dataset import Dataset
 from vidal.dataset.removals import Removals
 from vidal.errors import ClipError, SourceError, one_line
 from vidal.reader.blocks import BlockReader, Tar
-from vidal.reader.offsets import SUM_BYTES, Offsets, Part, neighbours
+from vidal.reader.offsets import SUM_BYTES, Offsets, neighbours
 from vidal.reader.ranges import CACHE_BYTES, BrokenSampleError, MemberReader
 from vidal.reader.rows import Rows
+from vidal.reader.shards import Damage, Shard, read_shard
 from vidal.reader.where import matching, no_column
 
-_HEAVY = ("ocr_lines", "transcript_segments", "audio_fingerprint", "thumbnail")
-"""Columns that training does not use; `Samples.manifest` has them."""
 _BLOCK_SHARE = 4
 """Blocks are read if at least one byte in so many is of use."""
 _CONCURRENT_REQUESTS = 8
@@ -45,28 +43,6 @@ _CONCURRENT_REQUESTS = 8
 
 class NothingSelectedError(SourceError):
     """A condition selects no sample."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Damage:
-    """A shard that cannot be read completely."""
-
-    shard: int
-    what: str
-
-    def __str__(self) -> str:
-        return f"shard {manifest.stem_of(self.shard)}: {self.what}"
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _Shard:
-    """The part of a shard's manifest that is kept in memory."""
-
-    number: int
-    schema: pa.Schema
-    rows: pa.Table
-    """The rows of the kept clips, without empty columns."""
-    members: Part
 
 
 @dataclass(eq=False, repr=False)
@@ -101,12 +77,14 @@ class Samples:
         """
         dataset = Dataset.open(str(address))
         modalities.load_recorded(dataset.info.modalities, str(address), dataset.info.layers)
+        reader = MemberReader(dataset.storage, cache=Path(cache) if cache else None, cache_bytes=cache_bytes)
         # Threads hide the latency of a store; on a disk they only fragment the memory.
         with ThreadPoolExecutor(1 if dataset.storage.is_local else _CONCURRENT_REQUESTS) as pool:
-            read = list(pool.map(lambda shard: _read_shard(dataset, shard), dataset.committed()))
+            tokens = dataset.manifest_tokens()
+            read = list(pool.map(lambda shard: read_shard(dataset, shard, tokens[shard], reader.cache), tokens))
         if not read:
             raise SourceError(f"{address}: no shard is committed yet; run `vidal build` first")
-        shards = [shard for shard in read if isinstance(shard, _Shard)]
+        shards = [shard for shard in read if isinstance(shard, Shard)]
         rows = Rows([shard.schema for shard in shards] or [schema()], [shard.rows for shard in shards])
         is_removed = np.zeros(len(rows), np.bool_)
         for column, values in [*(removals.values.items() if removals else ()), ("clip_id", removed)]:
@@ -116,7 +94,6 @@ class Samples:
         reaches: dict[tuple[int, str], int] = {}
         for shard in shards:
             reaches |= {(shard.number, layer): reach for layer, reach in shard.members.reaches().items()}
-        reader = MemberReader(dataset.storage, cache=Path(cache) if cache else None, cache_bytes=cache_bytes)
         samples = cls(
             str(address), dataset, reader, rows, Offsets([shard.members for shard in shards]), reaches,
             np.flatnonzero(~is_removed), [damage for damage in read if isinstance(damage, Damage)],
@@ -316,21 +293,3 @@ class Samples:
         chosen = np.zeros(len(self._rows), np.bool_)
         chosen[self._numbers] = True
         return chosen
-
-
-def _read_shard(dataset: Dataset, shard: int) -> _Shard | Damage:
-    try:
-        data = dataset.manifest_bytes(shard)
-        # A changed byte in a compressed page often decodes to another value; only the page's checksum shows it.
-        file = pq.ParquetFile(pa.BufferReader(data), page_checksum_verification=True)
-        light = [name for name in file.schema_arrow.names if name not in _HEAVY]
-        table = manifest.without_categories(file.read(columns=light, use_threads=False))
-        table = table.filter(pc.equal(table.column("status"), "kept"))
-        members = Part.of(table.column("members").combine_chunks())
-    except (pa.ArrowException, OSError, ValueError, KeyError, UncommittedError) as error:
-        # Returned, not raised: whether damaged shards end a run or are skipped is for the caller to say.
-        return Damage(shard=shard, what=f"its manifest cannot be read ({one_line(error)})")
-    table = table.drop_columns(["members"]).combine_chunks()
-    # A column that is null in the whole shard is kept as its name and type alone.
-    filled = [name for name in table.column_names if table.column(name).null_count < table.num_rows]
-    return _Shard(number=shard, schema=table.schema, rows=table.select(filled), members=members)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import os
 import pickle
+import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -134,3 +135,14 @@ def test_an_environment_error_comes_with_its_mend(number: int, mend: str) -> Non
 @pytest.mark.parametrize("error", [OSError(errno.ENOENT, "x"), ValueError("x"), OSError("no number")])
 def test_other_errors_are_no_environment_errors(error: Exception) -> None:
     assert machine_error(error, "x") is None
+
+
+def test_a_writer_deletes_what_a_dead_one_began_of_the_same_file_and_nothing_else(tmp_path: Path) -> None:
+    host, dead = socket.gethostname(), subprocess.Popen(["true"])
+    dead.wait()
+    names = {f".a.tar.{host}.{dead.pid}.tmp": False, f".a.tar.{host}.{os.getppid()}.tmp": True,
+             f".a.tar.elsewhere.{dead.pid}.tmp": True, f".b.tar.{host}.{dead.pid}.tmp": True, "a.tmp": True}  # fmt: skip
+    for name in names:
+        (tmp_path / name).write_bytes(b"half")
+    Storage(str(tmp_path)).write("a.tar", b"whole")
+    assert {name: (tmp_path / name).exists() for name in names} == names
