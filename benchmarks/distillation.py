@@ -55,7 +55,7 @@ def main() -> None:
     parser = options(__doc__)
     parser.add_argument("--work", type=Path, help="folder of the set and the runs, resumed if they are there")
     given = parser.parse_args()
-    steps, seeds, weights = (STUDENT_STEPS, SEEDS, WEIGHTS) if not given.quick else (2, SEEDS[:1], WEIGHTS[:2])
+    steps, seeds, weights = (STUDENT_STEPS, SEEDS, WEIGHTS) if not given.quick else (2, SEEDS[:1], WEIGHTS[1:2])
     figures: dict[str, Any] = {}
     with tempfile.TemporaryDirectory() as scratch:
         work = (given.work or Path(scratch if given.quick else ROOT / "build" / "distillation")).resolve()

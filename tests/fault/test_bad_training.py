@@ -82,8 +82,9 @@ def test_it_is_rejected_in_one_line(name: str, data: Path, tmp_path: Path) -> No
     assert said in str(caught.value) and "\n" not in str(caught.value)
 
 
-def test_damaged_shards_are_left_out_and_counted_where_asked(tmp_path: Path) -> None:
-    learning_set.write(str(tmp_path / "set"), clips=260, scenes=8, size=32, workers=1)
+def test_damaged_shards_are_left_out_and_counted_where_asked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(learning_set, "SHARD_SIZE", 40)
+    learning_set.write(str(tmp_path / "set"), clips=50, scenes=8, size=32, workers=1)
     (tmp_path / "set" / "depth" / "000001.tar").unlink()
     result = run(tmp_path / "set", tmp_path / "run", skip_damaged=True)
     assert (result.steps, result.skipped) == (4, 10)

@@ -29,7 +29,8 @@ def test_spoilt_packets_are_counted_and_whole_ones_are_not(codec: str, ending: s
     whole, spoilt = tmp_path / f"whole.{ending}", tmp_path / f"spoilt.{ending}"
     film(whole, *options, length_s=2)
     ffmpeg("-i", whole, "-c", "copy", "-bsf:v", "noise=amount='if(between(n,20,29),20,0)'", spoilt)
-    assert (process(whole, tmp_path).corrupt_frames, process(whole, tmp_path).damage) == (0, [])
+    sound = process(whole, tmp_path)
+    assert (sound.corrupt_frames, sound.damage) == (0, [])
     clip = process(spoilt, tmp_path)
     assert clip.corrupt_frames is not None and 5 <= clip.corrupt_frames <= 40
     assert clip.damage == ["corrupt_frames"]
@@ -69,7 +70,8 @@ def test_a_bit_that_decodes_is_damage_if_packet_or_checksum_ends_otherwise(
     options: tuple[str, ...], tmp_path: Path
 ) -> None:
     whole = film(tmp_path / "whole.mp4", "-an", *options, length_s=1)
-    assert (process(whole, tmp_path).corrupt_frames, process(whole, tmp_path).damage) == (0, [])
+    sound = process(whole, tmp_path)
+    assert (sound.corrupt_frames, sound.damage) == (0, [])
     clip = process(_flip_a_bit(whole, tmp_path / "flipped.mp4"), tmp_path)
     # What is refused is decoded all the same, for the stored images.
     assert clip.corrupt_frames and len(clip.work.members) == 9
@@ -87,7 +89,8 @@ def test_a_bit_that_decodes_is_damage_if_packet_or_checksum_ends_otherwise(
 )
 def test_strange_vp9_is_no_damage(options: tuple[str, ...], tmp_path: Path) -> None:
     path = film(tmp_path / "film.webm", "-an", "-c:v", "libvpx-vp9", "-cpu-used", "8", *options, length_s=1)
-    assert (process(path, tmp_path).corrupt_frames, process(path, tmp_path).damage) == (0, [])
+    clip = process(path, tmp_path)
+    assert (clip.corrupt_frames, clip.damage) == (0, [])
 
 
 def test_what_a_demuxer_cannot_read_is_damage(tmp_path: Path) -> None:

@@ -88,11 +88,14 @@ def test_a_shard_says_which_encoder_made_it(material: Path, tmp_path: Path) -> N
     assert json.loads((tmp_path / "e" / NAME).read_text())["identity"] == wanted.decode()
 
 
-def test_what_is_there_is_left_and_what_is_missing_is_made(tmp_path: Path, material: Path) -> None:
-    learning_set.write(str(tmp_path / "set"), clips=260, scenes=4, size=16, workers=1)
+def test_what_is_there_is_left_and_what_is_missing_is_made(
+    tmp_path: Path, material: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(learning_set, "SHARD_SIZE", 20)
+    learning_set.write(str(tmp_path / "set"), clips=30, scenes=4, size=16, workers=1)
     arguments = (str(tmp_path / "set"), str(material / "run"), str(tmp_path / "e"))
     first = embed(*arguments, device="cpu")
-    assert (first.shards, first.rows) == (2, 520)
+    assert (first.shards, first.rows) == (2, 60)
     before = (tmp_path / "e" / "000000.parquet").stat().st_mtime_ns
     lost = (tmp_path / "e" / "000001.parquet").read_bytes()
     (tmp_path / "e" / "000001.parquet").unlink()
