@@ -104,7 +104,8 @@ class TransformersLlm:
         if text not in self._prefixes:
             batch = self._tokenizer(text, return_tensors="pt", add_special_tokens=False).to(self._device)
             cache = DynamicCache(config=self._model.config)
-            self._model(input_ids=batch["input_ids"], past_key_values=cache)
+            # Without the head, which would compute the logits of every token of the prefix.
+            self._model.base_model(input_ids=batch["input_ids"], past_key_values=cache)
             self._prefixes[text] = batch["input_ids"][0].tolist(), cache
         prefix, cache = self._prefixes[text]
         # Not every chat template renders a conversation as a prefix of the longer one.
