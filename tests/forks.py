@@ -30,12 +30,15 @@ FORKS.set_forkserver_preload([
 class Fork:
     """A Python command under way, a process group of its own: ``[script, …]`` or ``["-m", module, …]``.
 
-    Whoever tests what a command does at its imports starts a process of its own.
+    Whoever tests what a command does at its imports starts a process of its own. Whoever looks at it while it runs
+    enters it: what still runs at the end of a test is waited for at that of all tests.
     """
 
     def __init__(self, *command: str | Path, cwd: Path, env: Mapping[str, str] | None = None) -> None:
         self.command = [str(word) for word in command]
         self._said = tempfile.TemporaryDirectory()
+        for name in ("out", "err"):
+            Path(self._said.name, name).touch()
         environment = {**os.environ, **(env or {})}
         self._process = FORKS.Process(target=_run, args=(self.command, str(cwd), environment, self._said.name))
         self._process.start()
@@ -49,9 +52,18 @@ class Fork:
         os.kill(self.pid, number)
 
     def kill(self) -> None:
-        """Kill its group."""
+        """Kill its group, or it alone where it has none yet."""
+        self._process.kill()
         with suppress(ProcessLookupError):
             os.killpg(self.pid, signal.SIGKILL)
+
+    def __enter__(self) -> Fork:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.kill()
+        self._process.join()
+        self._said.cleanup()
 
     def ended(self, timeout: float = 120) -> subprocess.CompletedProcess[str]:
         """How it ended and what it had said."""
@@ -59,7 +71,7 @@ class Fork:
         if (code := self._process.exitcode) is None:
             self.kill()
             raise subprocess.TimeoutExpired(self.command, timeout)
-        with self._said:
+        with self:
             out, err = ((Path(self._said.name) / name).read_text() for name in ("out", "err"))
         return subprocess.CompletedProcess(self.command, code, out, err)
 

@@ -152,15 +152,15 @@ def test_texts_that_are_told_apart_though_they_are_the_same_are_counted(trained:
 
 def test_a_run_that_was_killed_and_resumed_is_bitwise_the_one_that_was_not(trained: Path, material: Path) -> None:
     arguments = ["train", material / "small.yaml", "--data", material / "set", "--out", material / "killed"]
-    process = Fork("-m", "vidal", *arguments, cwd=ROOT)
     log = material / "killed" / "log.jsonl"
-    deadline = time.monotonic() + 120
-    # Not by the number of steps: those go on while a checkpoint is written.
-    while not log.exists() or b'"folder": "000010"' not in log.read_bytes():
-        assert time.monotonic() < deadline and process.poll() is None
-        time.sleep(0.002)
-    process.kill()
-    assert process.ended().returncode == -signal.SIGKILL
+    with Fork("-m", "vidal", *arguments, cwd=ROOT) as process:
+        deadline = time.monotonic() + 120
+        # Not by the number of steps: those go on while a checkpoint is written.
+        while not log.exists() or b'"folder": "000010"' not in log.read_bytes():
+            assert time.monotonic() < deadline and process.poll() is None
+            time.sleep(0.002)
+        process.kill()
+        assert process.ended().returncode == -signal.SIGKILL
     assert newest(material / "killed").name in ("000010", "000015", "000020")
     rejected = command(*arguments)
     assert (rejected.returncode, "--resume" in rejected.stderr) == (2, True)
@@ -264,13 +264,13 @@ def test_an_error_of_every_rank_is_told_once(tmp_path: Path) -> None:
 def test_ctrl_c_says_how_to_resume_the_run(given: list[str], trained: Path, material: Path, tmp_path: Path) -> None:
     out = shutil.copytree(trained, tmp_path / "run") if given else tmp_path / "run"
     arguments = ["train", material / "small.yaml", "--data", material / "set", "--out", out, "--set", "steps=2000"]
-    process = Fork("-m", "vidal", *arguments, *given, cwd=ROOT)
-    deadline = time.monotonic() + 120
-    while not (out / "log.jsonl").exists() or not any(step > 25 or not given for step, *_ in steps_of(out)):
-        assert time.monotonic() < deadline and process.poll() is None
-        time.sleep(0.05)
-    process.send_signal(signal.SIGINT)
-    done = process.ended(timeout=60)
+    with Fork("-m", "vidal", *arguments, *given, cwd=ROOT) as process:
+        deadline = time.monotonic() + 120
+        while not (out / "log.jsonl").exists() or not any(step > 25 or not given for step, *_ in steps_of(out)):
+            assert time.monotonic() < deadline and process.poll() is None
+            time.sleep(0.05)
+        process.send_signal(signal.SIGINT)
+        done = process.ended(timeout=60)
     how = "the same command resumes" if given else "the same command with --resume resumes"
     assert (done.returncode, done.stderr) == (
         130,
