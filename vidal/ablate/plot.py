@@ -15,7 +15,8 @@ def plot(ablation: Ablation) -> str:
     first, *others = ablation.arms.items()
     ends = [0.0]
     for _, arm in others:
-        ends += [x for x in (arm.difference.low, arm.difference.high) if arm.difference] if arm.difference else []
+        if arm.difference:
+            ends += [arm.difference.low, arm.difference.high]
         ends += _by_seed(arm, first[1])
     low, high = min(ends), max(ends)
     margin = (high - low or 0.01) * 0.06

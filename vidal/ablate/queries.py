@@ -15,7 +15,7 @@ from vidal.errors import RecipeError, SourceError
 from vidal.reader.samples import Samples
 from vidal.train.data.text_views import TextViews
 from vidal.train.evaluate.clips import Clips, choose
-from vidal.train.material import held_out
+from vidal.train.material import clusters_of, held_out
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -47,7 +47,7 @@ def hold_out(data: Sequence[str], evaluate: EvaluatedOn, views: TextViews, share
     if evaluate.where is not None:
         samples = samples.select(evaluate.where)
     ids = [samples.clip_id(i) for i in range(len(samples))]
-    is_chosen = held_out(_clusters(samples), share) if is_trained_on else np.ones(len(ids), np.bool_)
+    is_chosen = held_out(clusters_of(samples), share) if is_trained_on else np.ones(len(ids), np.bool_)
     clips = choose(samples, np.flatnonzero(is_chosen).tolist(), evaluate.views or views, max_clips=evaluate.max_clips)
     held = {groups["clip", ids[n]] for n in clips.captions}
     everything = dict.fromkeys(one.clip_id(i) for one in opened.values() for i in range(len(one)))
@@ -62,14 +62,10 @@ def hold_out(data: Sequence[str], evaluate: EvaluatedOn, views: TextViews, share
     )  # fmt: skip
 
 
-def _clusters(samples: Samples) -> list[str]:
-    return [cluster or samples.clip_id(i) for i, cluster in enumerate(samples.column("cluster").to_pylist())]
-
-
 def _ties(samples: Samples) -> Iterable[tuple[Hashable, Hashable]]:
     """What each clip belongs together with: the first clip of its cluster, and any other clip of the same file."""
     files = samples.column("source_sha256").to_pylist()
-    for i, (cluster, file) in enumerate(zip(_clusters(samples), files, strict=True)):
+    for i, (cluster, file) in enumerate(zip(clusters_of(samples), files, strict=True)):
         yield ("clip", samples.clip_id(i)), ("clip", cluster)
         if file:
             yield ("clip", samples.clip_id(i)), ("file", file)

@@ -15,7 +15,7 @@ from rich.table import Table
 from vidal.ablate.arms import Design
 from vidal.ablate.queries import Queries
 from vidal.ablate.score import Answered
-from vidal.ablate.statistics import Difference, Floats, difference, recall
+from vidal.ablate.statistics import Difference, difference, recall
 from vidal.errors import OutputError
 
 
@@ -92,9 +92,11 @@ class Ablation:
         for column in ("clips", "passes", f"{unit} a run"):
             table.add_column(column, justify="right")
         for name, arm in self.arms.items():
-            cost = arm.gpu_s if arm.gpu_s is not None else arm.cpu_s
+            cost, to_first = arm.gpu_s if arm.gpu_s is not None else arm.cpu_s, ""
+            if found := arm.difference:
+                to_first = f"{found.mean * 100:+.1f} ({found.low * 100:+.1f} to {found.high * 100:+.1f})"
             table.add_row(
-                name, f"{arm.mean_recall:.1%}", _in_points(arm.difference) if arm.difference else "",
+                name, f"{arm.mean_recall:.1%}", to_first,
                 *(f"{arm.recall[d]:.1%}" for d in directions), f"{arm.clips:,}", f"{arm.passes:.1f}",
                 f"{cost:,.0f}" if cost is not None else "",
             )  # fmt: skip
@@ -135,7 +137,10 @@ def compare(
             recall=dict(zip(directions, by_direction.mean(axis=0).tolist(), strict=True)),
             mean_recall=float(by_direction.mean()), by_seed=by_direction.mean(axis=1).tolist(),
             difference=None if is_first else difference(of_arm, hits[first], asked),
-            differences={} if is_first else _differences(directions, of_arm, hits[first], asked),
+            differences={} if is_first else {
+                direction: difference(of_arm[:, [d]], hits[first][:, [d]], asked[[d]])
+                for d, direction in enumerate(directions)
+            },
             cpu_s=_median([run.cpu_s for run in scored[name]]), gpu_s=_median([run.gpu_s for run in scored[name]]),
         )  # fmt: skip
     return Ablation(
@@ -144,17 +149,6 @@ def compare(
     )  # fmt: skip
 
 
-def _differences(directions: Sequence[str], hits: Floats, baseline: Floats, asked: Floats) -> dict[str, Difference]:
-    return {
-        name: difference(hits[:, [d]], baseline[:, [d]], asked[[d]])
-        for d, name in enumerate(directions)
-    }  # fmt: skip
-
-
 def _median(costs: Sequence[float | None]) -> float | None:
     known = [cost for cost in costs if cost is not None]
     return statistics.median(known) if known else None
-
-
-def _in_points(difference: Difference) -> str:
-    return f"{difference.mean * 100:+.1f} ({difference.low * 100:+.1f} to {difference.high * 100:+.1f})"

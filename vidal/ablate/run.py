@@ -48,11 +48,14 @@ def ablate(design: Design, out: Path, console: Console, *, seeds: int = 3, devic
     """
     if int(os.environ.get("WORLD_SIZE", "1")) > 1:
         raise UserError("an ablation trains small runs one by one, in one process; start it without torchrun")
-    queries = _queries(design)
+    addresses = list(dict.fromkeys(address for training in design.trainings.values() for address in training.data))
+    queries = hold_out(addresses, design.evaluate, design.base.text.views, design.base.data.heldout)
     storage = Storage(str(out.expanduser()))
     folder = storage.local_path()
     folder.mkdir(parents=True, exist_ok=True)
-    untrained = _write_untrained(folder / "untrained.csv", queries)
+    untrained = folder / "untrained.csv"
+    with untrained.open("w", newline="", encoding="utf-8") as file:
+        csv.writer(file).writerows([["clip_id"], *([clip] for clip in queries.untrained)])
     clips: dict[str, int] = {}
     for name, training in design.trainings.items():
         data = _material(name, training, untrained)
@@ -76,17 +79,6 @@ def ablate(design: Design, out: Path, console: Console, *, seeds: int = 3, devic
     storage.write("ablation.svg", plot(ablation).encode())
     storage.write("chosen.yaml", ablation.chosen_recipe(design).encode())
     return ablation
-
-
-def _queries(design: Design) -> Queries:
-    data = list(dict.fromkeys(address for training in design.trainings.values() for address in training.data))
-    return hold_out(data, design.evaluate, design.base.text.views, design.base.data.heldout)
-
-
-def _write_untrained(path: Path, queries: Queries) -> Path:
-    with path.open("w", newline="", encoding="utf-8") as file:
-        csv.writer(file).writerows([["clip_id"], *([clip] for clip in queries.untrained)])
-    return path
 
 
 def _settings(recipe: TrainRecipe, folder: Path, seed: int) -> TrainRecipe:
@@ -155,9 +147,5 @@ def _trained(
 
 def _cpu_s() -> float:
     """Processor time of this process and of its ended children, the loader's workers."""
-    return sum(_of(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN))
-
-
-def _of(who: int) -> float:
-    usage = resource.getrusage(who)
-    return usage.ru_utime + usage.ru_stime
+    usages = (resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN))
+    return sum(usage.ru_utime + usage.ru_stime for usage in usages)

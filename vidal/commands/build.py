@@ -44,8 +44,8 @@ def init(
 
 @command()
 def build(
-    recipe: Annotated[Path, typer.Argument(metavar="RECIPE", help="Recipe file (YAML).")],
-    out: Annotated[str, typer.Option(help="Dataset to write: a folder or an address such as s3://…")],
+    recipe: options.RecipeArgument,
+    out: options.OutOption,
     engine: options.EngineOption = options.EngineChoice.ray,
     workers: options.WorkersOption = None,
     settings: options.SettingsOption = None,
@@ -75,7 +75,7 @@ def build(
 @command()
 def crawl(
     recipe: Annotated[Path, typer.Argument(metavar="RECIPE", help="Recipe with a web source and `fetch`.")],
-    out: Annotated[str, typer.Option(help="Dataset to write: a folder or an address such as s3://…")],
+    out: options.OutOption,
     engine: options.EngineOption = options.EngineChoice.local,
     workers: options.WorkersOption = None,
     settings: options.SettingsOption = None,
@@ -128,7 +128,7 @@ def retry(
 
 @command()
 def profile(
-    recipe: Annotated[Path, typer.Argument(metavar="RECIPE", help="Recipe file (YAML).")],
+    recipe: options.RecipeArgument,
     out: Annotated[Path, typer.Option(metavar="FILE.json", help="Profile to write.")] = Path("profile.json"),
     clips: Annotated[int, typer.Option(min=2, help="Candidates to build.")] = 32,
     engine: options.EngineOption = options.EngineChoice.ray,

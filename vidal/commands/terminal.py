@@ -41,9 +41,11 @@ class Printable(Protocol):
 
 
 def show(result: Printable, as_json: bool) -> None:
-    """Print a result, as text or as one JSON object."""
+    """Print a result, as text or as one JSON object, in which NaN and infinity are null."""
     if as_json:
-        print_json(result.as_json())
+        from vidal.record import finite
+
+        print(json.dumps(finite(result.as_json()), ensure_ascii=False, indent=2, default=str))
         return
     for line in result.lines():
         say(line)
@@ -55,13 +57,6 @@ def say(line: str | Table) -> None:
         console.print(line, markup=False, highlight=False, soft_wrap=True)
     else:
         console.print(line)
-
-
-def print_json(value: dict[str, Any]) -> None:
-    """Print one JSON object; NaN and infinity become null."""
-    from vidal.record import finite
-
-    print(json.dumps(finite(value), ensure_ascii=False, indent=2, default=str))
 
 
 def print_warning(message: Warning | str, category: type[Warning], *place: Any, **keys: Any) -> None:

@@ -182,6 +182,7 @@ class Pairs:
     def moves(self, examples: int = 3) -> list[Move]:
         """Return the outcomes before and after with their clips: those that went, then came, then the others."""
         sides = ", ".join(f"{side}_{name}" for side in SIDES for name in _OUTCOME)
+        # DuckDB takes no 0 for the number of the least values.
         rows = self.cursor().sql(
             f"SELECT {sides}, count(*), min(clip_id, {max(1, examples)}) FROM clips GROUP BY {sides}"
         )

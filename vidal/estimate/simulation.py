@@ -123,6 +123,7 @@ class _Phase:
                 dropped = self._lose(who)
                 lost += dropped
                 open_shards -= len(dropped)
+            # Of an earlier epoch is what a worker would have done whose machine was lost before.
             elif epoch == self._epochs[who]:
                 if kind is _Kind.done:
                     open_shards -= self._finish(who)
@@ -175,13 +176,9 @@ class _Phase:
                 self._free_at[limit] = max(self._free_at[limit], now) + takes_s[shard]
                 done = max(done, self._free_at[limit])
             self._making[worker] = shard
-            self._count_busy(group, done - now)
+            kind = "gpu" if self._work.pools[group].gpus else "cpu"
+            self._cluster.out.busy_s[kind] = self._cluster.out.busy_s.get(kind, 0.0) + (done - now)
             self._push(done, _Kind.done, worker, epoch)
-
-    def _count_busy(self, group: int, seconds: float) -> None:
-        busy = self._cluster.out.busy_s
-        kind = "gpu" if self._work.pools[group].gpus else "cpu"
-        busy[kind] = busy.get(kind, 0.0) + seconds
 
     def _finish(self, worker: int) -> bool:
         """Hand a shard to the next group; returns whether it is committed."""

@@ -21,7 +21,7 @@ from vidal.dataset.storage import Storage
 from vidal.errors import OutputError, UserError
 from vidal.export.card import member_suffixes
 from vidal.export.document import Documents, json_text
-from vidal.export.facts import Facts, ranked
+from vidal.export.facts import NOT_STATED, Facts, ranked
 from vidal.export.rai import responsible_ai
 from vidal.licences import licence_url
 
@@ -78,7 +78,7 @@ def metadata(dataset: Dataset, facts: Facts) -> dict[str, Any]:
         "a row each in the manifests, and members in the tars of each layer.",
         "version": f"{dataset.number}.0.0",
         "license": urls,
-        "inLanguage": sorted(name for name in facts.title_languages if len(name) <= 3),
+        "inLanguage": sorted(name for name in facts.title_languages if name != NOT_STATED),
         "isLiveDataset": False,
         "prov:wasGeneratedBy": {
             "@type": "prov:Activity",

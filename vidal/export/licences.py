@@ -57,7 +57,9 @@ def write_licences(dataset: Dataset, out: str, where: str | None, selected: Coll
             for credits in _credits(dataset, selected):
                 writer.write_table(pa.Table.from_pylist(credits, SCHEMA))
                 lines.writerows({name: _cell(value) for name, value in credit.items()} for credit in credits)
+                # One more than the page has room for tells that there are too many.
                 shown += credits[: CREDITS_ON_PAGE + 1 - len(shown)]
+        # Flushes, and leaves the file to the storage, which syncs and renames it.
         text.detach()
     ledger = {"dataset": dataset.info.name, **facts.all.as_json(), "licences": ledger_of(facts)}
     files = {"licences.json": json_text(ledger), "licences.md": _page(dataset, facts, shown)}

@@ -98,6 +98,7 @@ def _with_platforms(table: pa.Table) -> pa.Table:
 
     A failed clip has no platform of yt-dlp's: it counts for that of most other clips of its host.
     """
+    # In ascending order, so that of a host's platforms the one of most clips is the last that is put in.
     said = table.group_by(["name", "platform"]).aggregate([("clips", "sum")]).sort_by("clips_sum")
     platforms: dict[str | None, str | None] = {}
     for host, platform in zip(said["name"].to_pylist(), said["platform"].to_pylist(), strict=True):

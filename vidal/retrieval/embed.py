@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import hashlib
 import json
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
@@ -26,6 +25,7 @@ from vidal.train.evaluate.metrics import Floats, normalised
 from vidal.train.preprocessing import described, preprocessing_identity, transforms_for
 from vidal.train.towers.encoder import Encoder, pairs_of
 from vidal.train.towers.load import load_encoder
+from vidal.train.towers.weights import digest
 
 
 @dataclass(slots=True, kw_only=True)
@@ -106,12 +106,7 @@ def embed(
 
 def identity(encoder: Encoder) -> str:
     """Return a hash of the weights; embeddings of different encoders are never compared."""
-    total = hashlib.sha256(encoder.text.weights_digest().encode() if encoder.text is not None else b"")
-    for name, tensor in sorted(encoder.towers.state_dict().items()):
-        total.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
-        # As bytes, since numpy has no bfloat16.
-        total.update(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().tobytes())
-    return total.hexdigest()
+    return digest(encoder.towers.state_dict(), encoder.text.weights_digest() if encoder.text is not None else "")
 
 
 def _claim(storage: Storage, info: EmbeddingsInfo) -> None:

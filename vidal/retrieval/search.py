@@ -19,7 +19,7 @@ import torch
 
 from vidal.dataset.dataset import Dataset
 from vidal.dataset.storage import Storage
-from vidal.errors import ClipError, SourceError, UserError
+from vidal.errors import ClipError, SourceError, UserError, one_line
 from vidal.modality.audio import AUDIO
 from vidal.modality.image import ImageTransform
 from vidal.modality.modality import Transform
@@ -122,12 +122,11 @@ def _hits(
         kinds = np.asarray(table.column("modality").to_pylist(), object)
         vectors = table.column("embedding").combine_chunks().flatten().to_numpy().reshape(len(kinds), len(wanted))
     except (pa.ArrowException, KeyError, ValueError) as error:
-        raise SourceError(f"{place}: cannot be read as embeddings: {' '.join(str(error).split())[:120]}") from None
+        raise SourceError(f"{place}: cannot be read as embeddings: {one_line(error)}") from None
     # Texts are there for training: a search is for clips.
     rows = np.flatnonzero(kinds == modality if modality is not None else kinds != TEXT)
     scores = vectors[rows] @ wanted
-    # A clip can have one hit per modality.
-    # Stable, so that clips of equal score come in the same order each time.
+    # Stable, so that clips of equal score come in the same order each time; a clip can have one hit per modality.
     order = np.argsort(-scores, kind="stable")[: top * max(1, len(set(kinds)))]
     ids = table.column("clip_id")
     return len(rows), [

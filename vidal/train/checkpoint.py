@@ -261,32 +261,28 @@ class Checkpoints:
                 self._storage.remove(name)
 
     def _damage(self, step: int) -> str | None:
-        name = _name(step)
-        if self._storage.is_local:
-            return _damage(self.folder / name)
-        # An object is whole or not there; its checksum is compared when it is read, and not twice.
-        missing = {_MODEL, _OPTIMISER} - {*self._storage.names(name)}
-        return f"{min(missing)} is missing" if missing else None
+        if not self._storage.is_local:
+            # An object is whole or not there; its checksum is compared when it is read, and not twice.
+            missing = {_MODEL, _OPTIMISER} - {*self._storage.names(_name(step))}
+            return f"{min(missing)} is missing" if missing else None
+        path = self.folder / _name(step)
+        try:
+            sums = json.loads((path / _SUMS).read_bytes())
+            for name in (_MODEL, _OPTIMISER, *([_OLD_STATE] if _OLD_STATE in sums else [])):
+                with (path / name).open("rb") as file:
+                    if hashlib.file_digest(file, "sha256").hexdigest() != sums[name]:
+                        return f"{name} does not match its checksum"
+        except FileNotFoundError as error:
+            return f"{Path(error.filename).name} is missing"
+        except OSError as error:
+            return f"{Path(error.filename or path).name} cannot be read ({error.strerror or error})"
+        except (ValueError, KeyError, TypeError):
+            return f"{_SUMS} cannot be read"
+        return None
 
 
 def _name(step: int) -> str:
     return f"{step:06d}"
-
-
-def _damage(path: Path) -> str | None:
-    try:
-        sums = json.loads((path / _SUMS).read_bytes())
-        for name in (_MODEL, _OPTIMISER, *([_OLD_STATE] if _OLD_STATE in sums else [])):
-            with (path / name).open("rb") as file:
-                if hashlib.file_digest(file, "sha256").hexdigest() != sums[name]:
-                    return f"{name} does not match its checksum"
-    except FileNotFoundError as error:
-        return f"{Path(error.filename).name} is missing"
-    except OSError as error:
-        return f"{Path(error.filename or path).name} cannot be read ({error.strerror or error})"
-    except (ValueError, KeyError, TypeError):
-        return f"{_SUMS} cannot be read"
-    return None
 
 
 def packed(tensors: Mapping[str, Tensor], metadata: Mapping[str, str] | None = None) -> Iterator[bytes | memoryview]:

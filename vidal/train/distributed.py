@@ -17,7 +17,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
-from vidal.errors import MachineError
+from vidal.errors import MachineError, one_line
 
 # NCCL's default in torch; gloo's would be half an hour.
 _TIMEOUT_S = 600.0
@@ -63,7 +63,7 @@ def world(device: str = "auto", timeout_s: float = _TIMEOUT_S) -> Iterator[World
         dist.init_process_group(backend, timeout=datetime.timedelta(seconds=timeout_s))
     except (ValueError, RuntimeError) as error:
         raise MachineError(
-            f"the {size} ranks could not connect: {_line(error)}; start all of them with torchrun"
+            f"the {size} ranks could not connect: {one_line(error, 200)}; start all of them with torchrun"
         ) from error
     rank = dist.get_rank()
     try:
@@ -73,7 +73,8 @@ def world(device: str = "auto", timeout_s: float = _TIMEOUT_S) -> Iterator[World
         gloo = ("connection closed by peer", "connection reset by peer", "gloo")
         if not isinstance(error, dist.DistError) and not any(words in str(error).lower() for words in gloo):
             raise
-        raise MachineError(f"rank {rank} of {size} lost its peers: {_line(error)}; continue with --resume") from error
+        why = one_line(error, 200)
+        raise MachineError(f"rank {rank} of {size} lost its peers: {why}; continue with --resume") from error
     finally:
         dist.destroy_process_group()
 
@@ -89,10 +90,6 @@ def _device(name: str, local_rank: int) -> torch.device:
     # NCCL and new tensors take the current device: without this all ranks would share the first GPU.
     torch.cuda.set_device(device)
     return device
-
-
-def _line(error: Exception) -> str:
-    return " ".join(str(error).split())[:200]
 
 
 def is_distributed() -> bool:

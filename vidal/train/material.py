@@ -78,9 +78,7 @@ def gather(
     training: list[npt.NDArray[np.bool_]] = []
     index: dict[Sides, list[Indices]] = {group: [] for group in sides}
     for samples in opened:
-        # Whole near-duplicate clusters, the same in any dataset; a clip of no cluster is one by itself.
-        clusters = [cluster or samples.clip_id(i) for i, cluster in enumerate(samples.column("cluster").to_pylist())]
-        training.append(~held_out(clusters, heldout))
+        training.append(~held_out(clusters_of(samples), heldout))
         for group, parts in index.items():
             has = {
                 name: views.has_text(samples.rows(COLUMNS)) if name == "text" else samples.has(name)
@@ -97,14 +95,20 @@ def gather(
     return Material(samples=opened, index=index, skipped=skipped, training=training)
 
 
-def held_out(clusters: Sequence[str], share: float, salt: str = "vidal") -> npt.NDArray[np.bool_]:
+def clusters_of(samples: Samples) -> list[str]:
+    """Return the near-duplicate cluster of each of the n clips; a clip of none is one by itself."""
+    return [cluster or samples.clip_id(i) for i, cluster in enumerate(samples.column("cluster").to_pylist())]
+
+
+def held_out(clusters: Sequence[str], share: float) -> npt.NDArray[np.bool_]:
     """Return (n,) bool, True for the clips to hold out; ``clusters`` are the cluster ids of the n clips.
 
     A cluster is held out if its hash is in the lowest ``share`` (0 … 1) of all hashes, which does not depend on the
     dataset or its order.
     """
     limit = int(share * _HASHES)
-    digests = (hashlib.sha256(f"{salt}\0{cluster}".encode()).digest() for cluster in clusters)
+    # The prefix is part of every split that was made: another one would hold out other clusters.
+    digests = (hashlib.sha256(f"vidal\0{cluster}".encode()).digest() for cluster in clusters)
     return np.fromiter((int.from_bytes(digest[:8], "big") < limit for digest in digests), np.bool_, len(clusters))
 
 

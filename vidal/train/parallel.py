@@ -50,7 +50,7 @@ def prepared(encoder: Encoder, recipe: TrainRecipe, here: World, *, stores_bases
             _compile(layers)
         # DDP refuses a module without a trained parameter.
         if here.size > 1 and not is_sharded and any(p.requires_grad for p in tower.parameters()):
-            devices = [here.device] if here.device.type == "cuda" else None
+            devices = [here.device] if here.is_gpu else None
             wrapped[modality] = DistributedDataParallel(tower, device_ids=devices)
     return wrapped
 
@@ -93,7 +93,7 @@ def compiles(recipe: TrainRecipe, here: World) -> bool:
     if recipe.compile is not None:
         return recipe.compile
     # The code that torch.compile generates for a GPU is started by a small C program.
-    return here.device.type == "cuda" and any(map(shutil.which, filter(None, (os.environ.get("CC"), "gcc", "clang"))))
+    return here.is_gpu and any(map(shutil.which, filter(None, (os.environ.get("CC"), "gcc", "clang"))))
 
 
 def as_written(recipe: TrainRecipe, here: World) -> AbstractContextManager[object]:

@@ -187,7 +187,7 @@ class _Run:
                 is_due |= is_last or result.was_interrupted or result.steps % recipe.checkpoints.every_steps == 0
                 # A checkpoint waits for a step with a finite loss, which shows that its weights are usable.
                 best = None
-                if held_out is not None and step.is_finite and (is_last or self._is_eval_due(result.steps)):
+                if held_out is not None and step.is_finite and (is_last or result.steps % held_out.every_steps == 0):
                     best = self._evaluate(held_out, texts, result.steps, log, writer)
                 if (is_due or best is not None) and step.is_finite:
                     self._save(result.steps, writer, best)
@@ -200,9 +200,6 @@ class _Run:
                 if step is not None and step.is_finite:
                     self._save(result.steps, writer)
         return result
-
-    def _is_eval_due(self, steps: int) -> bool:
-        return self.recipe.eval is not None and steps % self.recipe.eval.every_steps == 0
 
     def _evaluate(
         self, held_out: HeldOut, texts: Texts, steps: int, log: RunLog | None, writer: CheckpointWriter | None

@@ -26,7 +26,7 @@ from pydantic import BaseModel, Field, ValidationError
 import vidal
 from vidal import modality as modalities
 from vidal.dataset.storage import Storage
-from vidal.errors import OutputError
+from vidal.errors import OutputError, one_line
 from vidal.settings import differences
 from vidal.train.recipe import FREE_ON_RESUME, MAY_GROW_ON_RESUME, TrainRecipe
 
@@ -101,7 +101,7 @@ class RunFolder:
         try:
             table = pq.read_table(pa.BufferReader(self.storage.read(SPLIT)), columns=["clip_id", "is_held_out"])
         except (OSError, pa.ArrowException, KeyError) as error:
-            why = " ".join(str(error).split())[:120]
+            why = one_line(error)
             raise OutputError(f"{self.address}/{SPLIT}: cannot be read ({why}); evaluate with --split all") from None
         return dict(zip(table.column("clip_id").to_pylist(), table.column("is_held_out").to_pylist(), strict=True))
 

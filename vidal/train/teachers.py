@@ -20,7 +20,7 @@ import torch
 from torch import Tensor
 
 from vidal.dataset.storage import Storage
-from vidal.errors import RecipeError, SourceError
+from vidal.errors import RecipeError, SourceError, one_line
 from vidal.reader.embeddings import TEXT, EmbeddingsInfo, read_info, text_key
 from vidal.train.data.loader import Batch
 from vidal.train.loss import Taught
@@ -41,9 +41,8 @@ class _Stored:
         """Return the rows (b, d) in float32, zeros for those that are not there, and which are there (b,)."""
         places = np.searchsorted(self.keys, wanted).clip(max=len(self.keys) - 1)
         known = self.keys[places] == wanted
-        return torch.from_numpy(np.where(known[:, None], self.rows[places], 0).astype(np.float32)), torch.from_numpy(
-            known
-        )
+        rows = np.where(known[:, None], self.rows[places], 0).astype(np.float32)
+        return torch.from_numpy(rows), torch.from_numpy(known)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -158,7 +157,7 @@ def _rows(parts: Sequence[tuple[Storage, EmbeddingsInfo]], names: Collection[str
                     if not np.isfinite(values).all():
                         raise ValueError("some are not finite")
             except (pa.ArrowException, KeyError, ValueError, AttributeError) as error:
-                why = " ".join(str(error).split())[:120]
+                why = one_line(error)
                 raise SourceError(f"{storage.address}/{file}: cannot be read as embeddings ({why})") from None
     return {name: _sorted(of_files, parts[0][0].address) for name, of_files in found.items()}
 

@@ -55,7 +55,7 @@ class Texts:
             return self._encode(texts, tokens).float()
         rows = self._cache.rows(texts)
         # From pinned memory, as the CPU would wait for any other copy.
-        rows = rows.pin_memory() if self._here.device.type == "cuda" else rows
+        rows = rows.pin_memory() if self._here.is_gpu else rows
         return rows.to(self._here.device, non_blocking=True).float()
 
     def _encode(self, texts: Sequence[str], tokens: tuple[Tensor, Tensor] | None = None) -> Tensor:

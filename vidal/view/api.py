@@ -67,6 +67,7 @@ class Parameters:
     def number(self, name: str, default: int, most: int) -> int:
         """Return a whole number from 0 to ``most``; raises `SourceError` for anything else."""
         text = self.text(name, str(default))
+        # Of a text of thousands of digits `int` would raise an error of its own.
         if not (text.isascii() and text.isdecimal() and len(text) < 10 and int(text) <= most):
             raise SourceError(f"{name}={text[:40]}: write a whole number from 0 to {most}")
         return int(text)

@@ -44,6 +44,7 @@ class Chart:
         mean = vectors.mean(axis=0)
         centred = vectors - mean
         covariance = centred.T @ centred / len(centred)
+        # In ascending order, so that the largest are the last; vectors of one dimension have one axis only.
         variances, axes = np.linalg.eigh(covariance)
         variances, axes = variances[-2:], axes[:, :-3:-1]
         # An axis is as good turned around; this way round it is the same each time.

@@ -13,7 +13,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from vidal.dataset.storage import Storage
-from vidal.errors import SourceError, StorageError
+from vidal.errors import SourceError, StorageError, one_line
 from vidal.stages.near_duplicates import frame_distances, parse_hashes
 from vidal.stages.vectors import Matrix, has_vector, matrix, mixed_models
 from vidal.view.queries import ManifestTable, Numbers
@@ -87,6 +87,7 @@ class Hashes:
     def vectors(self, places: Numbers) -> Matrix:
         """Return for each bit (k, 64) its mean over the frames of a clip: -1 if it is never set, 1 if it always is."""
         hashes = self._hashes[places]
+        # Big-endian, so that the bits of a hash come in the order of their weight on every machine.
         bits = np.unpackbits(hashes.astype(">u8").view(np.uint8), axis=1).reshape(*hashes.shape, 64)
         informative = hashes != 0
         signs = np.where(informative[..., None], np.float32(2) * bits - np.float32(1), np.float32(0))
@@ -114,6 +115,6 @@ def of_folder(storage: Storage, modality: str, ids: pa.Array) -> Iterator[Part]:
             numbers = np.asarray(pc.fill_null(pc.index_in(found["clip_id"], value_set=ids), -1), np.int64)
             rows = matrix(pa.concat_arrays(found["embedding"].chunks), place) if len(found) else None
         except (pa.ArrowException, KeyError, OSError, ValueError) as error:
-            raise SourceError(f"{place}: cannot be read as embeddings: {' '.join(str(error).split())[:120]}") from None
+            raise SourceError(f"{place}: cannot be read as embeddings: {one_line(error)}") from None
         if rows is not None:
             yield numbers[numbers >= 0], rows[numbers >= 0]

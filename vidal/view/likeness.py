@@ -24,6 +24,7 @@ from vidal.view.queries import ManifestTable, Numbers
 _COLUMNS = {"video_embedding": "video", "caption_embedding": "caption"}
 _FOLDER = "folder."
 _MOST_VALUES = 7
+"""The colours of the page's map, but for that of all other values."""
 _CACHED_EXAMPLES, _CACHED_CHARTS = 4, 4
 
 

@@ -106,7 +106,8 @@ class ManifestTable:
         cursor = self._cursor()
         rows, columns = cursor.view("clips"), list(self.schema.names)
         if flags.PREFIX in query.where.lower():
-            cursor.register("flagged", _as_table(query.flagged))
+            flag, clip_id = (pa.array([pair[part] for pair in query.flagged], pa.string()) for part in (0, 1))
+            cursor.register("flagged", pa.table({"flag": flag, "clip_id": clip_id}))
             rows = cursor.sql(f"SELECT *, {_FLAGGED} FROM clips")
             columns += [f"{flags.PREFIX}{name}" for name in flags.NAMES]
         if query.search:
@@ -207,8 +208,3 @@ class ManifestTable:
     def _cursor(self) -> Any:
         """A connection of the calling thread; the views are shared."""
         return self._connection.cursor()
-
-
-def _as_table(flagged: Collection[tuple[str, str]]) -> pa.Table:
-    flag, clip_id = (pa.array([pair[part] for pair in flagged], pa.string()) for part in (0, 1))
-    return pa.table({"flag": flag, "clip_id": clip_id})

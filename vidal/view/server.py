@@ -28,6 +28,7 @@ from vidal.view.api import Api, Body, Parameters
 HOST = "127.0.0.1"
 _OWN_NAMES = ("127.0.0.1", "localhost")
 _MOST_BYTES = 64 * 1024
+# 18 digits are more bytes than any file has; Python refuses to convert thousands of them.
 _RANGE = re.compile(r"bytes=(\d{0,18})-(\d{0,18})", re.ASCII)
 _HEADERS = {
     "Content-Security-Policy": (
@@ -107,6 +108,7 @@ class _Handler(BaseHTTPRequestHandler):
         except FileNotFoundError as error:
             self._refuse(HTTPStatus.NOT_FOUND, f"a file of the dataset is missing: {error}")
         except ConnectionError:
+            # Nobody is left to answer; `handle_error` has it.
             raise
         except Exception:
             traceback.print_exc()

@@ -132,6 +132,7 @@ def _is_bound(kind: type[Stage], settings: dict[str, Any], name: str, bound: Bou
         stage = kind(**{**settings, name: limit})
     except ValidationError:
         return False
+    # With audio, as a share of damaged audio counts only for a clip that has some.
     at, after = (from_row({"has_audio": True, bound.column: value}) for value in (limit, beyond))
     stage.process(at)
     stage.process(after)

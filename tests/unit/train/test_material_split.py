@@ -32,11 +32,6 @@ def test_a_larger_share_holds_what_a_smaller_one_does() -> None:
     assert not (held_out(CLUSTERS, 0.05) & ~held_out(CLUSTERS, 0.1)).any()
 
 
-def test_another_salt_holds_others() -> None:
-    both = held_out(CLUSTERS, 0.1, "a") & held_out(CLUSTERS, 0.1, "b")
-    assert abs(both.mean() - 0.01) < 0.005
-
-
 def test_the_split_is_what_it_was_when_this_was_written() -> None:
     assert [k for k, held in enumerate(held_out(CLUSTERS[:60], 0.05)) if held] == HELD
 

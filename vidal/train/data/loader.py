@@ -26,7 +26,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader
 from torch.utils.data._utils import signal_handling
 
-from vidal.errors import MachineError, VidalError
+from vidal.errors import MachineError, VidalError, one_line
 from vidal.modality.modality import Transform
 from vidal.reader.samples import Samples
 from vidal.train.data.plan import SamplePlan, Sides, modalities_of, optional_of
@@ -42,6 +42,7 @@ _CHUNKS_AHEAD = 32
 _STEPS_AHEAD = 2
 """Steps whose rows the workers make while a batch is being trained on."""
 _POLL_S = 0.2
+"""How often a wait for the workers is broken off, to see whether the run was stopped or has stalled."""
 STALL_S = 300.0
 
 
@@ -288,7 +289,7 @@ class _Watch(Iterator[Chunk]):
                     continue
                 if "DataLoader worker" not in str(error):
                     raise
-                reason = " ".join(str(error).split())[:200]
+                reason = one_line(error, 200)
                 raise MachineError(
                     f"a worker process died ({reason}); if memory is short, lower data.workers"
                 ) from error

@@ -47,6 +47,8 @@ class HeldOut:
             samples, numbers = data.samples[0], np.flatnonzero(~data.training[0])
         views: TextViews = recipe.text.views
         self.clips = choose(samples, numbers.tolist(), views, max_clips=settings.max_clips)
+        self.every_steps = settings.every_steps
+        """Steps of training from one evaluation to the next."""
         self._recipe = recipe
 
     def score(self, encoder: Encoder, encode_texts: EncodeTexts, device: torch.device) -> Score:

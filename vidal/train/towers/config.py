@@ -48,6 +48,7 @@ def clip_vision_settings(config: Mapping[str, object], place: str) -> VisionSett
         settings["image_size"] = (int(vision["num_mel_bins"]), int(vision["target_length"]))
     if vision.get("add_time_attn"):
         settings |= {"temporal": True, "frames": vision["num_frames"]}
+        # LanguageBind's video model v1.5.
         settings["class_embedding_per_frame"] = vision.get("clip_type") == "vl_new"
     settings["patch_dropout"] = vision.get("force_patch_dropout") or 0.0
     return checked(VisionSettings, settings, place)

@@ -21,14 +21,14 @@ from torch import nn
 
 import vidal
 from vidal import modality as modalities
-from vidal.errors import ModelError, OutputError, machine_error
+from vidal.errors import ModelError, OutputError, machine_error, one_line
 from vidal.train.towers.config import hf_text_config, hf_vision_config
 from vidal.train.towers.encoder import Encoder
 from vidal.train.towers.settings import VisionSettings
 from vidal.train.towers.text import ClipText
 from vidal.train.towers.tune import merged, merged_text
 from vidal.train.towers.vit import VisionTower
-from vidal.train.towers.weights import State, brief
+from vidal.train.towers.weights import State
 
 _TOKENIZER_FILES = (
     "tokenizer.json", "tokenizer_config.json", "vocab.json", "merges.txt", "vocab.txt", "special_tokens_map.json",
@@ -196,7 +196,7 @@ def to_onnx(encoder: Encoder, modality: str, path: str | Path) -> Path:
             dynamic_shapes={"pixel_values": {0: torch.export.Dim.DYNAMIC}}, dynamo=True, verbose=False,
         )  # fmt: skip
     except torch.onnx.errors.OnnxExporterError as error:
-        raise ModelError(f"{path}: the tower cannot be exported to ONNX: {brief(error)}") from error
+        raise ModelError(f"{path}: the tower cannot be exported to ONNX: {one_line(error, 200)}") from error
     assert program is not None
     program.save(path)
     return path

@@ -11,13 +11,12 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from vidal.errors import ModelError
+from vidal.errors import ModelError, one_line
 from vidal.train.towers.config import clip_text_settings
 from vidal.train.towers.settings import ClipTextSettings, LoraSettings, TextTune
-from vidal.train.towers.vit import Layer, Layers, initialise
+from vidal.train.towers.vit import Layer, Layers, initialise, wide
 from vidal.train.towers.weights import (
     State,
-    brief,
     digest,
     model_folder,
     plain_names,
@@ -92,7 +91,7 @@ class SentenceModel(nn.Module):
             # A model folder may bring Python files of its own; none of them is run.
             self.transformer: Any = AutoModel.from_pretrained(folder, trust_remote_code=False, dtype=torch.float32)
         except (OSError, ValueError, KeyError) as error:
-            raise ModelError(f"{folder}: transformers cannot load it: {brief(error)}") from error
+            raise ModelError(f"{folder}: transformers cannot load it: {one_line(error, 200)}") from error
         self.dim = int(self.transformer.config.hidden_size)
         self.max_tokens = int(self.transformer.config.max_position_embeddings)
         limits = folder / "sentence_bert_config.json"
@@ -220,8 +219,7 @@ class TextTower(nn.Module):
 
     def forward(self, input_ids: Tensor, attention_mask: Tensor | None = None) -> Tensor:
         """Return embeddings (b, d) of token ids (b, n), in at least float32, not normalised."""
-        embedding: Tensor = self.model(input_ids, attention_mask)
-        return embedding.float() if embedding.dtype in (torch.bfloat16, torch.float16) else embedding
+        return wide(self.model(input_ids, attention_mask))
 
     @property
     def tokenizer(self) -> Any:
@@ -236,7 +234,7 @@ class TextTower(nn.Module):
             try:
                 self._tokenizer = tokenizer.from_pretrained(self.folder, trust_remote_code=False)
             except (OSError, ValueError, KeyError) as error:
-                raise ModelError(f"{self.folder}: its tokenizer cannot be loaded: {brief(error)}") from error
+                raise ModelError(f"{self.folder}: its tokenizer cannot be loaded: {one_line(error, 200)}") from error
         return self._tokenizer
 
     def tokenize(self, texts: Sequence[str]) -> tuple[Tensor, Tensor]:

@@ -8,9 +8,9 @@ from typing import Any
 import torch
 from torch import nn
 
-from vidal.errors import ModelError
+from vidal.errors import ModelError, one_line
 from vidal.train.towers.settings import VisionSettings
-from vidal.train.towers.weights import State, brief
+from vidal.train.towers.weights import State
 
 _PLAIN = {
     "cls_token": "embeddings.class_embedding",
@@ -43,7 +43,7 @@ def timm_start(name: str, *, pretrained: bool) -> tuple[VisionSettings, State]:
         model = timm.create_model(name, pretrained=pretrained, num_classes=0)
     except Exception as error:  # the hub client raises dozens of exception types
         remedy = "set `pretrained: false` to start from random weights"
-        raise ModelError(f"timm:{name}: {brief(error)}; {remedy}") from error
+        raise ModelError(f"timm:{name}: {one_line(error, 200)}; {remedy}") from error
     # Cloned, as q, k and v are views of timm's one tensor.
     return vit_settings(model, name), {k: v.clone() for k, v in vit_state(model, name).items()}
 

@@ -18,8 +18,11 @@ from vidal.train.towers.settings import LoraSettings, StackSizes, Tune, VisionSe
 _MAX_CUDA_BATCH = 65535
 
 
-def _wide(x: Tensor) -> Tensor:
-    """In at least float32: FSDP may gather parameters in bfloat16, and the residual stream is not to be rounded."""
+def wide(x: Tensor) -> Tensor:
+    """Return a tensor in at least float32.
+
+    FSDP may gather parameters in bfloat16, and the residual stream is not to be rounded.
+    """
     return x.to(torch.promote_types(x.dtype, torch.float32))
 
 
@@ -27,7 +30,7 @@ class WideLayerNorm(nn.LayerNorm):
     """Layer normalisation in at least float32."""
 
     def forward(self, input: Tensor) -> Tensor:
-        return F.layer_norm(_wide(input), self.normalized_shape, _wide(self.weight), _wide(self.bias), self.eps)
+        return F.layer_norm(wide(input), self.normalized_shape, wide(self.weight), wide(self.bias), self.eps)
 
 
 class Attention(nn.Module):
@@ -36,6 +39,7 @@ class Attention(nn.Module):
     def __init__(self, width: int, heads: int) -> None:
         super().__init__()
         self.heads = heads
+        # In transformers' order, in which initial weights are drawn, too: another one would change them for each seed.
         self.k_proj = nn.Linear(width, width)
         self.v_proj = nn.Linear(width, width)
         self.q_proj = nn.Linear(width, width)
@@ -160,7 +164,7 @@ class VisionEmbeddings(nn.Module):
     def forward(self, pixels: Tensor, keep: Tensor | None) -> Tensor:
         b, t = pixels.shape[0], pixels.shape[2]
         patches = self.patch_embedding(pixels, keep)
-        positions = _wide(self.position_embedding.weight)
+        positions = wide(self.position_embedding.weight)
         patch_positions = positions[1:] if keep is None else F.embedding(keep + 1, positions)[:, None]
         class_token = self.class_embedding if self.class_embedding.dim() == 1 else self.class_embedding[:t, None]
         class_token = (class_token + positions[0]).expand(b, t, 1, -1)
@@ -204,8 +208,7 @@ class VisionTower(nn.Module):
             raise RecipeError(f"a clip of {t} frames: this tower takes at most {s.frames}")
         x = self.encoder(self.pre_layrnorm(self.embeddings(x, keep)), t)
         pooled = self.post_layernorm(x[:, 0]).reshape(-1, t, s.hidden_size).mean(1)
-        embedding: Tensor = self.visual_projection(pooled)
-        return embedding.float() if embedding.dtype in (torch.bfloat16, torch.float16) else embedding
+        return wide(self.visual_projection(pooled))
 
     def draw_keep(self, batch: int, device: torch.device | str, generator: torch.Generator | None) -> Tensor | None:
         """Draw the indices (batch, k) int64 of the patches to keep, the same for all frames of a clip.

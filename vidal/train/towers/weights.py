@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from vidal.errors import ModelError
+from vidal.errors import ModelError, one_line
 from vidal.models.locate import locate
 from vidal.train.towers.settings import Sizes
 
@@ -29,11 +29,6 @@ _PICKLE = ("pytorch_model.bin", "pytorch_model-*.bin")
 _WRAPPERS = ("module.", "_orig_mod.", "_checkpoint_wrapped_module.", "_fsdp_wrapped_module.")
 _MAX_NAMES = 3
 """The number of tensor names that an error message lists."""
-
-
-def brief(error: Exception) -> str:
-    """Return the first 200 characters of an error's message, on one line."""
-    return " ".join(str(error).split())[:200]
 
 
 def clean_name(name: str) -> str:
@@ -59,7 +54,8 @@ def model_folder(reference: str | Path) -> Path:
         if not any(folder.glob("model*.safetensors")):
             folder = Path(snapshot_download(hub_id, revision=revision, allow_patterns=[*_SMALL_FILES, *_PICKLE]))
     except Exception as error:  # the hub client raises dozens of types; all mean that the model is unavailable
-        raise ModelError(f"model {hub_id}: not a local folder, and it cannot be downloaded: {brief(error)}") from error
+        why = one_line(error, 200)
+        raise ModelError(f"model {hub_id}: not a local folder, and it cannot be downloaded: {why}") from error
     return folder
 
 
@@ -112,15 +108,15 @@ def _read_pickle(file: Path) -> State:
             f"{file}: holds more than weights and could run code when loaded; convert it to model.safetensors"
         ) from None
     except (OSError, RuntimeError, EOFError) as error:
-        raise ModelError(f"{file}: cannot be read ({brief(error)}); download it again") from error
+        raise ModelError(f"{file}: cannot be read ({one_line(error, 200)}); download it again") from error
     if not isinstance(state, dict) or not all(isinstance(tensor, Tensor) for tensor in state.values()):
         raise ModelError(f"{file}: not a state dict; convert it to model.safetensors")
     return state
 
 
-def digest(state: Mapping[str, Tensor]) -> str:
-    """Return the SHA-256 of the names, dtypes, shapes and bytes of all tensors, as hex."""
-    found = hashlib.sha256()
+def digest(state: Mapping[str, Tensor], prefix: str = "") -> str:
+    """Return the SHA-256 of ``prefix`` and the names, dtypes, shapes and bytes of all tensors, as hex."""
+    found = hashlib.sha256(prefix.encode())
     for name, tensor in sorted(state.items()):
         found.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
         # Viewed as bytes, since numpy has no bfloat16.
