@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from concurrent.futures import Future, ProcessPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
-from functools import cache
+from functools import lru_cache
 from multiprocessing import get_context
 from pathlib import Path
 from typing import Literal
@@ -22,6 +22,8 @@ from tools.rendering.variety import varied
 CHUNK = 250
 SHAPES = ((160, 224), (192, 192), (224, 160), (160, 288))
 """Landscape, square, portrait and wide frames, (h, w); a chunk of frames has one shape."""
+VARIED = 1_000
+"""Frames for whose scenes images are changed once: drawing the copies takes as long as rendering 250 frames."""
 CHOOSING_SEEDS = 8_000_000
 """First seed of the renders that pick a checkpoint; training stays below a million."""
 REPORTING_SEEDS = 9_000_000
@@ -49,16 +51,17 @@ def inverse_depth_rank(depth: npt.NDArray[np.float32]) -> Bytes:
     return np.asarray(((below + upto) * (127.5 / near.size)).reshape(depth.shape), np.uint8)
 
 
-@cache
-def training_library(folder: Path, kind: Kind) -> Library:
+@lru_cache(maxsize=1)
+def training_library(folder: Path, kind: Kind, variation: int = 0) -> Library:
     """The package images that training may see, and noise images so that plain renders are familiar too.
 
-    The infrared network would learn so few people and skies by heart, so it sees changed copies as well.
+    The infrared network would learn so few people and skies by heart, so it sees changed copies as well, which
+    `variation` draws.
     """
     seen = package_library(folder).part(held_out=False)
     if kind == "depth":
         return seen.joined(noise_library(0, photos=60, cutouts=150))
-    return varied(seen, 5).joined(noise_library(0, photos=120, cutouts=200))
+    return varied(seen, 5 + variation).joined(noise_library(0, photos=120, cutouts=200))
 
 
 def held_out_library(folder: Path) -> Library:
@@ -83,7 +86,7 @@ def _chunk(folder: Path, kind: Kind, first: int) -> Chunk:
     if not path.exists():
         cv2.setNumThreads(1)
         hw = SHAPES[first // CHUNK % len(SHAPES)]
-        library = training_library(folder, kind)
+        library = training_library(folder, kind, first // VARIED if kind == "infrared" else 0)
         frames = [_rendered(kind, library, seed, hw) for seed in range(first, first + CHUNK)]
         rgb, target = (np.stack(column) for column in zip(*frames, strict=True))
         part = path.with_suffix(".part.npz")

@@ -1,6 +1,6 @@
 """Train the small colour-to-infrared network on rendered scenes and write its checkpoint folder.
 
-    python -m tools.rendering.train_infrared --out DIR --seed 0 --frames 3000 --steps 900
+    python -m tools.rendering.train_infrared --out DIR --seed 0 --frames 4000 --steps 2400
 
 The backbone stays as ImageNet left it; the decoder learns the written rule of `thermal.py` and, beside it, the class of
 each surface. Captions are drawn over a part of the colour frames and not over the target. The checkpoint written is the
@@ -41,8 +41,9 @@ EVIDENCE: tuple[tuple[int | None, float], ...] = (
     (Material.PLANT, 0.5), (None, 0), (None, 0),
 )  # fmt: skip
 """What each of `GROUPS`, and the rest of ImageNet, speaks for before training: few rendered animals look real."""
-CONFIDENCE = 0.7
-"""How much more they count after training than it left them, as real animals are made out better than rendered ones."""
+CONFIDENCE: tuple[tuple[int | None, float], ...] = ((None, 0), (CLASSES - 1, 2.0))
+"""How much more they count after training than it left them: ImageNet makes out real people, by their clothes, better
+than rendered ones."""
 SIZES = {(160, 224): (160, 224), (192, 192): (160, 160), (224, 160): (224, 160), (160, 288): (160, 288)}
 """Rendered (h, w) to trained (h, w): multiples of 32 whose short side is what the processor gives."""
 
@@ -170,7 +171,7 @@ def train(args: argparse.Namespace) -> None:
     choosing = held_out_frames(held_out_library(args.textures), first=CHOOSING_SEEDS, count=64, honest=True)
     model = SmallInfraredForImageToImage(SmallInfraredConfig(channels=80, levels=tuple(class_levels())))
     model.backbone.load_state_dict(imagenet_weights())
-    lean(model, 1.0)
+    lean(model, EVIDENCE)
     nn.Module.to(model, memory_format=torch.channels_last)
     model.backbone.requires_grad_(False)
     model.decoder.whole.register_forward_pre_hook(
@@ -193,7 +194,7 @@ def train(args: argparse.Namespace) -> None:
             nn.utils.clip_grad_norm_(model.parameters(), 5)
             optimizer.step()
             schedule.step()
-            _average(mean, model, min(0.99, step / (step + 10)))
+            _average(mean, model, min(0.995, step / (step + 10)))
             if step % args.every and step < args.steps:
                 continue
             confident = copy.deepcopy(mean)
@@ -207,11 +208,11 @@ def train(args: argparse.Namespace) -> None:
 
 
 @torch.no_grad()
-def lean(model: SmallInfraredForImageToImage, factor: float) -> None:
-    """Let each group of ImageNet classes speak for its surface class by that many times `EVIDENCE` more."""
-    for group, (kind, weight) in enumerate(EVIDENCE):
+def lean(model: SmallInfraredForImageToImage, evidence: Sequence[tuple[int | None, float]]) -> None:
+    """Let each of the first groups of ImageNet classes speak for its surface class by that much more."""
+    for group, (kind, weight) in enumerate(evidence):
         if kind is not None:
-            model.evidence.weight[kind, group] += factor * weight
+            model.evidence.weight[kind, group] += weight
 
 
 @torch.no_grad()
@@ -228,9 +229,9 @@ def main() -> None:
     parser.add_argument("--out", type=Path, required=True, help="checkpoint folder")
     parser.add_argument("--textures", type=Path, default=Path("build/synthetic"), help="packages, images and renders")
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--frames", type=int, default=3_000)
-    parser.add_argument("--steps", type=int, default=900)
-    parser.add_argument("--every", type=int, default=100, help="steps between checkpoints")
+    parser.add_argument("--frames", type=int, default=4_000)
+    parser.add_argument("--steps", type=int, default=2_400)
+    parser.add_argument("--every", type=int, default=200, help="steps between checkpoints")
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--workers", type=int, default=1, help="rendering processes")
     train(parser.parse_args())
