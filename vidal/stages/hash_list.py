@@ -5,6 +5,8 @@ from __future__ import annotations
 import hashlib
 import re
 from array import array
+from itertools import accumulate
+from math import comb
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -35,7 +37,8 @@ class HashList(Stage):
 
     PDQ hashes have 64 digits, too, and are no SHA-256: they match nothing. A chance match becomes likely in long lists:
     of a million unrelated hashes, one is within 10 bits of one of a clip's 8 frames for about every sixth clip, within
-    8 bits for 6 clips in 1,000, and within 6 bits for 1 in 10,000.
+    8 bits for 6 clips in 1,000, and within 6 bits for 1 in 10,000. So ``max_bits`` follows the length of the lists by
+    default: 10 up to 5,400 hashes, 8 up to 173,000, 6 up to 9 million, which leaves at most 1 clip in 1,000 to chance.
     """
 
     reads = ("source_sha256", "frame_hash")
@@ -44,10 +47,12 @@ class HashList(Stage):
 
     files: list[str] = Field(min_length=1)
     """Text files of hashes; their content and names count, not their folders."""
-    max_bits: int = Field(10, ge=0, le=24)
-    """Largest number of bits, of 64, in which a frame's hash may differ from a listed one to match it."""
+    max_bits: int | None = Field(None, ge=0, le=24)
+    """Largest number of bits, of 64, in which a frame's hash may differ from a listed one to match it; by default that
+    which so many hashes allow."""
 
     _lists: Any = PrivateAttr(None)
+    _limit: int = PrivateAttr(0)
 
     @field_validator("files")
     @classmethod
@@ -69,14 +74,25 @@ class HashList(Stage):
 
     def setup(self) -> None:
         self._lists = HashLists(self.files)
+        self._limit = safe_bits(len(self._lists.frames)) if self.max_bits is None else self.max_bits
 
     def process(self, clip: Clip) -> None:
         if clip.source_sha256 and (place := self._lists.place_of_file(clip.source_sha256)):
             clip.reject("listed", f"file: {place}")
-        elif clip.frame_hash and (found := self._lists.nearest(clip.frame_hash)) and found[0] <= self.max_bits:
+        elif clip.frame_hash and (found := self._lists.nearest(clip.frame_hash)) and found[0] <= self._limit:
             bits, frame, place = found
             detail = f"frame {frame}: {bits} bits from {place}"
-            clip.reject("listed", detail, value=float(bits), limit=float(self.max_bits))
+            clip.reject("listed", detail, value=float(bits), limit=float(self._limit))
+
+
+def safe_bits(hashes: int) -> int:
+    """Return the most bits, 10 at most, within which so many unrelated hashes match at most 1 clip in 1,000 by chance.
+
+    Half of a pHash's 64 bits are set: two unrelated ones differ in ``2 * n`` bits with the chance
+    ``comb(32, n) ** 2 / comb(64, 32)``. A clip is taken to have 8 frames.
+    """
+    within = list(accumulate(comb(32, n) ** 2 / comb(64, 32) for n in range(6)))
+    return max((2 * n for n, chance in enumerate(within) if 8 * hashes * chance <= 1e-3), default=0)
 
 
 class HashLists:

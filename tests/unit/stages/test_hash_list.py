@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from math import comb
 from pathlib import Path
 
 import numpy as np
@@ -14,7 +15,7 @@ from vidal.clip import Clip
 from vidal.engine.local import InProcessEngine
 from vidal.errors import RecipeError, SourceError
 from vidal.stages.fingerprints import NO_INFORMATION, frame_hash
-from vidal.stages.hash_list import HashList, HashLists
+from vidal.stages.hash_list import HashList, HashLists, safe_bits
 
 SHA256, OTHER_SHA256 = "ab" * 32, "ab" * 31 + "ac"
 FRAME = "9989b230b73f61c9"
@@ -57,6 +58,36 @@ def test_a_listed_file_or_frame_is_rejected(
     stage.process(clip)
     assert (clip.reason, clip.detail) == (detail and "listed", detail)
     assert (clip.decided_value, clip.decided_limit) == ((bits, 10) if bits is not None else (None, None))
+
+
+@pytest.mark.parametrize(
+    ("hashes", "bits"),
+    [(0, 10), (5_400, 10), (5_600, 8), (173_000, 8), (175_000, 6), (9_200_000, 6), (9_300_000, 4), (10**18, 0)],
+)
+def test_a_longer_list_allows_fewer_bits(hashes: int, bits: int) -> None:
+    assert safe_bits(hashes) == bits
+
+
+def test_chance_matches_are_as_rare_as_the_limit_says() -> None:
+    rng = np.random.default_rng(0)
+    # Half of their bits set, as pHash has them.
+    own, others = (
+        np.packbits(rng.permuted(np.tile([0, 1], (n, 32)), axis=1), axis=1).view(np.uint64) for n in (400, 50_000)
+    )
+    near = sum(int((np.bitwise_count(one ^ others) <= 14).sum()) for one in own)
+    chance = sum(comb(32, n) ** 2 for n in range(8)) / comb(64, 32)
+    assert near == pytest.approx(400 * 50_000 * chance, rel=0.2)
+
+
+def test_a_row_has_the_limit_that_the_length_of_the_list_sets(tmp_path: Path) -> None:
+    # The first is the nearest; the others are 32 bits away from each of the frames.
+    lines = [flipped(FRAME, 9), *[f"{int(FRAME, 16) ^ 0xFFFFFFFF00000000:016x}"] * 5_600]
+    for given, decided in ((None, (None, None)), (10, (9, 10))):
+        stage = HashList(files=[listed(tmp_path, *lines)], max_bits=given)
+        stage.setup()
+        clip = Clip(frame_hash=FRAME)
+        stage.process(clip)
+        assert (clip.decided_value, clip.decided_limit) == decided
 
 
 def test_every_hash_of_a_long_list_is_found_where_it_is(tmp_path: Path) -> None:
