@@ -18,6 +18,9 @@ from vidal.ablate.score import Answered
 from vidal.ablate.statistics import Difference, difference, recall
 from vidal.errors import OutputError
 
+_MOST_BESIDE = 4
+"""Directions with columns of their own in the table of the arms, which a terminal has no room for more of."""
+
 
 class Scored(BaseModel):
     """One finished run: an arm with a seed."""
@@ -87,7 +90,8 @@ class Ablation:
         )
         directions = list(next(iter(self.arms.values())).recall)
         unit = "GPU s" if any(arm.gpu_s is not None for arm in self.arms.values()) else "CPU s"
-        for column in ("arm", "mean R@1", "to the first (95 %)", *(d.replace("_", " ") for d in directions)):
+        beside = directions if len(directions) <= _MOST_BESIDE else []
+        for column in ("arm", "mean R@1", "to the first (95 %)", *(d.replace("_", " ") for d in beside)):
             table.add_column(column)
         for column in ("clips", "passes", f"{unit} a run"):
             table.add_column(column, justify="right")
@@ -97,10 +101,17 @@ class Ablation:
                 to_first = f"{found.mean * 100:+.1f} ({found.low * 100:+.1f} to {found.high * 100:+.1f})"
             table.add_row(
                 name, f"{arm.mean_recall:.1%}", to_first,
-                *(f"{arm.recall[d]:.1%}" for d in directions), f"{arm.clips:,}", f"{arm.passes:.1f}",
+                *(f"{arm.recall[d]:.1%}" for d in beside), f"{arm.clips:,}", f"{arm.passes:.1f}",
                 f"{cost:,.0f}" if cost is not None else "",
             )  # fmt: skip
         yield table
+        if not beside:
+            below = Table("R@1", *self.arms)
+            for direction in directions:
+                below.add_row(
+                    direction.replace("_", " "), *(f"{arm.recall[direction]:.1%}" for arm in self.arms.values())
+                )
+            yield below
         if self.seeds == 1:
             yield "one seed: intervals are over held-out clips alone; with --seeds 3 and more also over trainings"
         yield f"chosen: {self.chosen}"
