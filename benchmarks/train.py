@@ -22,7 +22,7 @@ from torch import Tensor, nn
 from train_gpu import ROWS, on_gpu
 
 from vidal.train import gradcache
-from vidal.train.loss import info_nce
+from vidal.train.loss import LossSettings, contrastive_loss
 from vidal.train.optim import Optimisation, OptimiserSettings
 from vidal.train.towers.encoder import MAX_LOGIT_SCALE
 from vidal.train.towers.settings import VisionSettings
@@ -48,8 +48,9 @@ def ours(size: dict[str, int], pixels: Tensor, text: Tensor, start: nn.Module) -
         optimisation.begin(0)
         sides = [gradcache.Side(encode=lambda rows: tower(pixels[rows])), gradcache.Side(embeddings=text)]
         loss = gradcache.backward(
-            sides, lambda a, b: info_nce(a, b, scale.exp()), rows=len(pixels), chunk_size=None, device=pixels.device
-        )
+            sides, lambda a, b: contrastive_loss(LossSettings(), a, b, scale.exp()), rows=len(pixels),
+            chunk_size=None, device=pixels.device,
+        )  # fmt: skip
         optimisation.clip()
         optimisation.step()
         with torch.no_grad():

@@ -64,7 +64,7 @@ MAY_IMPORT = {
     "modality": ["errors", "work"],
     "dataset": ["errors", "rows", "extras", "arrow_types", "work", "listing", "clip", "record", "modality"],
     "reader": ["errors", "clip", "record", "modality", "dataset"],
-    "export": ["errors", "licences", "clip", "record", "modality", "dataset", "reader"],
+    "export": ["errors", "extras", "licences", "clip", "record", "modality", "dataset", "reader"],
     "webdataset": ["errors", "modality", "dataset", "export"],
     "media": ["errors", "process", "work", "clip"],
     "caption": ["errors", "clip", "stage"],
@@ -88,7 +88,7 @@ MAY_IMPORT = {
     ],
     "report": ["errors", "clip", "record", "modality", "dataset", "crawl.platforms"],
     "diff": ["settings", "clip", "dataset", "report"],
-    "train": ["errors", "settings", "modality", "dataset", "reader", "models.locate"],
+    "train": ["errors", "extras", "settings", "modality", "dataset", "reader", "models.locate"],
     "ablate": ["errors", "settings", "dataset", "reader", "train"],
     "retrieval": [
         "errors", "settings", "modality", "dataset", "reader",

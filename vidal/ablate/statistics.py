@@ -2,8 +2,8 @@
 
 Both arms answer the same queries with the same seeds, so differences are taken query by query and seed by seed. Queries
 are resampled in whole units. Seeds are few, and a resample of three of them understates their spread, so their mean is
-drawn from the t distribution of its standard error instead. A single seed has no such error: its interval is
-over queries.
+drawn from the t distribution of its standard error instead. A single seed has no such error: its interval is over
+queries.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ import numpy.typing as npt
 Floats = npt.NDArray[np.float64]
 
 RESAMPLES = 2000
+# Resamples that are drawn at a time: of each, there is a number for every unit.
 _BLOCK = 100
 _LEVEL = 0.95
 

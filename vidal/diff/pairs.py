@@ -35,6 +35,7 @@ _KEYS = {
     "source_sha256": "source_sha256",
 }
 """What candidates of different ids are matched by, in this order."""
+# An id may stand in a dataset several times: its nth row is that of the nth of the other, kept ones first.
 _MATCH_BY_ID = """
     WITH b AS (SELECT rowid AS n, clip_id, row_number() OVER turns AS turn FROM side_before
                WINDOW turns AS (PARTITION BY clip_id ORDER BY status = 'kept' DESC, rowid)),

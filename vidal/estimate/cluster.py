@@ -92,14 +92,17 @@ class Cluster(BaseModel):
 
     @property
     def cpus(self) -> int:
+        """Cores of all machines."""
         return sum(node.count * node.cpus for node in self.nodes)
 
     @property
     def gpus(self) -> int:
+        """GPUs of all machines."""
         return sum(node.count * node.gpus for node in self.nodes)
 
     @property
     def price_per_h(self) -> float:
+        """Price of all machines per hour."""
         return sum(node.count * node.price_per_h for node in self.nodes)
 
     def machines(self) -> list[NodeKind]:
@@ -107,5 +110,6 @@ class Cluster(BaseModel):
         return [node for node in self.nodes for _ in range(node.count)]
 
     def with_one_more(self, kind: str) -> Cluster:
+        """Return the cluster with one machine more of a kind."""
         more = [node.model_copy(update={"count": node.count + (node.kind == kind)}) for node in self.nodes]
         return self.model_copy(update={"nodes": more})

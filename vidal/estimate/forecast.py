@@ -35,12 +35,15 @@ class Range:
 
     @classmethod
     def of(cls, values: Sequence[float] | Floats) -> Range:
+        """Return the range of drawn values (n,)."""
         return cls(*(float(value) for value in np.quantile(values, _QUANTILES)))
 
     def times(self, factor: float) -> Range:
+        """Return the range in other units, or of more of the same."""
         return Range(self.median * factor, self.low * factor, self.high * factor)
 
     def text(self) -> str:
+        """Return it with three digits: ``2.5 (2.1 to 3.2)``."""
         return f"{self.median:,.3g} ({self.low:,.3g} to {self.high:,.3g})"
 
     def as_json(self) -> dict[str, float]:
@@ -80,6 +83,7 @@ class Forecast:
 
     @property
     def bottleneck(self) -> str:
+        """The pool or limit that is busy for the largest share of its phase."""
         return max(self.busy, key=lambda name: self.busy[name])
 
     def lines(self) -> Iterator[str | Table]:

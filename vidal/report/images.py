@@ -27,6 +27,7 @@ def waveform(samples: npt.NDArray[Any]) -> str:
     """Return the envelope of audio in [-1, 1] as an SVG path, `WAVE_COLUMNS` wide and from -100 to 100 high."""
     # Audio of fewer samples than columns has empty parts.
     parts = [part for part in np.array_split(samples, WAVE_COLUMNS) if len(part)]
+    # Half a unit on either side, so that silence is drawn as a line.
     tops = [f"L{x} {-100 * part.max() - 0.5:.1f}" for x, part in enumerate(parts)]
     bottoms = [f"L{x} {-100 * part.min() + 0.5:.1f}" for x, part in reversed(list(enumerate(parts)))]
     return " ".join(["M0 0", *tops, *bottoms, "Z"])

@@ -91,8 +91,7 @@ def write_report(
     ``read_member(row, name)`` returns the bytes of a tar member. Of more than ``max_clips`` kept or ``max_dropped``
     dropped clips, an even sample is shown, and the page says so; the counts are of all rows. ``declared`` are the
     dataset's columns beyond those of `vidal.clip.Clip`; their scores are shown. ``selected`` are the ids of the kept
-    clips that meet the condition ``where``; other clips are counted but not shown. ``crawls`` follow the
-    funnel.
+    clips that meet the condition ``where``; other clips are counted but not shown. ``crawls`` follow the funnel.
     """
     columns = vidal.clip.schema(fields(declared or {}))
     funnel, kept, others = Funnel(), EvenChoice(max_clips), EvenChoice(max_dropped)

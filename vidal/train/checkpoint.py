@@ -59,10 +59,12 @@ class Checkpoint:
 
     @property
     def name(self) -> str:
+        """Name of its folder: the step, in six digits or more."""
         return _name(self.step)
 
     @property
     def address(self) -> str:
+        """Path or address of its folder."""
         return self.storage.address
 
     def model(self) -> dict[str, Tensor]:

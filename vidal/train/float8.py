@@ -7,8 +7,6 @@ roundings, and no gain.
 
 from __future__ import annotations
 
-import functools
-
 import torch
 from torch import nn
 
@@ -48,8 +46,4 @@ def convert(name: str, layers: nn.ModuleList, device: torch.device) -> None:
 
     # A chunk has any number of rows, over which the products of the weights' gradients sum.
     config = Float8LinearConfig(emulate=device.type == "cpu", pad_inner_dim=True)
-    convert_to_float8_training(layers, config=config, module_filter_fn=functools.partial(_is_in, fitting))
-
-
-def _is_in(paths: set[str], module: nn.Module, path: str) -> bool:
-    return path in paths
+    convert_to_float8_training(layers, config=config, module_filter_fn=lambda module, path: path in fitting)

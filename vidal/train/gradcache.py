@@ -93,6 +93,7 @@ def backward(
     for side, leaf, chunk_states in zip(sides, leaves, states, strict=True):
         if leaf.grad is None:
             continue
+        # The last state of the last side is left over: its chunk kept its graph.
         again = slices[:-1] if side is sides[-1] else slices
         for rows_of_chunk, state in zip(again, chunk_states, strict=False):
             state.restore()

@@ -21,6 +21,7 @@ from vidal.errors import RecipeError, VidalError, storage_errors
 NAME = "log.jsonl"
 WANDB = "wandb.json"
 _PLAIN_EVERY_S = 10.0
+"""Least time between two lines where there is no terminal to draw a bar on."""
 
 
 class RunLog:

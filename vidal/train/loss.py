@@ -98,33 +98,16 @@ def contrastive_losses(
 
 def contrastive_loss(
     settings: LossSettings, image_features: Tensor, text_features: Tensor, logit_scale: Tensor,
-    logit_bias: Tensor | None, valid: Tensor, group: Tensor | None = None,
+    logit_bias: Tensor | None = None, valid: Tensor | None = None, group: Tensor | None = None,
 ) -> Tensor:  # fmt: skip
-    """Return the loss of one pair, as `contrastive_losses` does."""
+    """Return the loss of one pair of features (b, d), as `contrastive_losses` does; by default all rows are valid.
+
+    contrastive_loss(LossSettings(), image_features, text_features, torch.tensor(1 / 0.07))    # CLIP's
+    """
+    if valid is None:
+        valid = torch.ones(len(image_features), dtype=torch.bool, device=image_features.device)
     terms = PairTerms(sides=(0, 1), logit_scale=logit_scale, logit_bias=logit_bias, group=group)
     return contrastive_losses(settings, (image_features, text_features), [terms], valid)[0]
-
-
-def info_nce(
-    image_features: Tensor, text_features: Tensor, logit_scale: Tensor, valid: Tensor | None = None, *,
-    group: Tensor | None = None, local: bool = True,
-) -> Tensor:  # fmt: skip
-    """Return the symmetric cross-entropy of CLIP, the mean of both directions over all valid rows of all ranks."""
-    (rows,) = _gathered((image_features, text_features), valid, [(0, 1, group)])
-    return rows.info_nce(logit_scale, local=local)
-
-
-def sigmoid(
-    image_features: Tensor, text_features: Tensor, logit_scale: Tensor, logit_bias: Tensor,
-    valid: Tensor | None = None, *, group: Tensor | None = None, chunk_rows: int = _CHUNK_ROWS,
-) -> Tensor:  # fmt: skip
-    """Return the pairwise sigmoid loss of SigLIP: its sum over all pairs of valid rows, divided by the number of rows.
-
-    Features are gathered in one collective, where SigLIP's ring exchange has many; logits are computed for
-    ``chunk_rows`` texts at a time, and recomputed in the backward pass.
-    """
-    (rows,) = _gathered((image_features, text_features), valid, [(0, 1, group)])
-    return rows.sigmoid(logit_scale, logit_bias, chunk_rows)
 
 
 def duplicate_negatives(groups: Iterable[float]) -> int:
@@ -136,10 +119,9 @@ def duplicate_negatives(groups: Iterable[float]) -> int:
 
 
 def _gathered(
-    features: Sequence[Tensor], valid: Tensor | None, pairs: Sequence[tuple[int, int, Tensor | None]]
+    features: Sequence[Tensor], valid: Tensor, pairs: Sequence[tuple[int, int, Tensor | None]]
 ) -> list[_Rows]:
-    """The rows of each pair, of two sides and groups, gathered in one collective."""
-    valid = torch.ones(len(features[0]), dtype=torch.bool, device=features[0].device) if valid is None else valid
+    """The rows of each pair, of two sides and groups, gathered in one collective, where SigLIP's ring has many."""
     own = [normalised(side, valid) for side in features]
     groups = [group for *_, group in pairs if group is not None]
     all_valid, *everyone = gather_rows(valid, *own, *groups)
@@ -171,7 +153,8 @@ class _Rows:
     """Index of this rank's first row among those of all ranks."""
     ranks: int
 
-    def info_nce(self, logit_scale: Tensor, *, local: bool = True, tile_rows: int | None = None) -> Tensor:
+    def info_nce(self, logit_scale: Tensor, *, local: bool, tile_rows: int | None) -> Tensor:
+        """The symmetric cross-entropy of CLIP, the mean of both directions over all valid rows of all ranks."""
         rows, ranks = self, self.ranks
         if not local:
             rows = replace(
@@ -184,12 +167,13 @@ class _Rows:
         text_to_image = rows.cross_entropy(rows.text, rows.all_image, logit_scale, tile_rows)
         return (image_to_text + text_to_image) / 2 * ranks / self.count()
 
-    def sigmoid(self, logit_scale: Tensor, logit_bias: Tensor | None, chunk_rows: int = _CHUNK_ROWS) -> Tensor:
+    def sigmoid(self, logit_scale: Tensor, logit_bias: Tensor | None, chunk_rows: int) -> Tensor:
+        """The sum over all pairs of valid rows, ``chunk_rows`` texts at a time, divided by the number of rows."""
         assert logit_bias is not None
         summed = _in_parts(self.pairwise, len(self.all_text), chunk_rows, logit_scale, logit_bias)
         return summed * self.ranks / self.count()
 
-    def divergence(self, taught: Taught, logit_scale: Tensor, tile_rows: int | None = None) -> Tensor:
+    def divergence(self, taught: Taught, logit_scale: Tensor, tile_rows: int | None) -> Tensor:
         """KL(teacher || student) of the softmax over candidates, the mean of both directions and all known rows.
 
         Of the rank's own rows against all, as with ``local``, ``tile_rows`` of them at a time. Duplicates are not
@@ -239,9 +223,7 @@ class _Rows:
             excluded = excluded | ((self.group[rows, None] == self.all_group[columns]) & ~is_positive)
         return excluded
 
-    def cross_entropy(
-        self, queries: Tensor, candidates: Tensor, logit_scale: Tensor, tile_rows: int | None = None
-    ) -> Tensor:
+    def cross_entropy(self, queries: Tensor, candidates: Tensor, logit_scale: Tensor, tile_rows: int | None) -> Tensor:
         """The sum over this rank's valid rows."""
         if tile_rows is not None:
             own = candidates[self.offset : self.offset + len(queries)]

@@ -118,6 +118,7 @@ def _layers_above(names: list[str]) -> dict[str, int]:
     depth: dict[str, int] = {}
     for tower, layer in places.values():
         depth[tower] = max(depth.get(tower, 0), layer + 1)
+    # Of a tower without a layer of these names nothing is known to be lower, and all of it has the full rate.
     above = {name: depth[tower] - layer for name, (tower, layer) in places.items() if depth[tower]}
     return dict.fromkeys(names, 0) | above
 

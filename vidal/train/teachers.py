@@ -39,6 +39,7 @@ class _Stored:
 
     def find(self, wanted: npt.NDArray[np.bytes_]) -> tuple[Tensor, Tensor]:
         """Return the rows (b, d) in float32, zeros for those that are not there, and which are there (b,)."""
+        # A key above all others would be placed behind the last.
         places = np.searchsorted(self.keys, wanted).clip(max=len(self.keys) - 1)
         known = self.keys[places] == wanted
         rows = np.where(known[:, None], self.rows[places], 0).astype(np.float32)
@@ -75,7 +76,15 @@ class Teachers:
 
     def identity(self) -> list[dict[str, Any]]:
         """Return what must be the same when a run is resumed."""
-        return [{"encoder": teacher.identity, "content": _content(teacher)} for teacher in self._teachers]
+        identities = []
+        for teacher in self._teachers:
+            content = hashlib.sha256()
+            for name, stored in sorted(teacher.sides.items()):
+                # Where they lie: as bytes, the rows would be in memory once more.
+                for part in (name.encode(), stored.keys.data, stored.rows.data):
+                    content.update(part)
+            identities.append({"encoder": teacher.identity, "content": content.hexdigest()})
+        return identities
 
     def of(self, pair: Pair, batch: Batch) -> list[Taught]:
         """Return what each teacher says of the rows of a batch."""
@@ -156,6 +165,7 @@ def _rows(parts: Sequence[tuple[Storage, EmbeddingsInfo]], names: Collection[str
                     found[name].append((_keys(part["clip_id"].to_pylist(), texts), values.reshape(-1, width)))
                     if not np.isfinite(values).all():
                         raise ValueError("some are not finite")
+            # AttributeError: of a column whose lists have no fixed length.
             except (pa.ArrowException, KeyError, ValueError, AttributeError) as error:
                 why = one_line(error)
                 raise SourceError(f"{storage.address}/{file}: cannot be read as embeddings ({why})") from None
@@ -180,10 +190,3 @@ def _keys(clip_ids: Sequence[str | None], texts: Iterable[str] | None = None) ->
     """The keys (n,) of clips, or of their texts by their `text_key`."""
     named = (f"{clip}\0{text}" for clip, text in zip(clip_ids, texts or itertools.repeat(""), strict=False))
     return np.array([hashlib.sha256(name.encode()).digest()[:16] for name in named], _KEY)
-
-
-def _content(teacher: _Teacher) -> str:
-    total = hashlib.sha256()
-    for name, rows in sorted(teacher.sides.items()):
-        total.update(name.encode() + rows.keys.tobytes() + rows.rows.tobytes())
-    return total.hexdigest()

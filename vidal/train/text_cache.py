@@ -33,6 +33,7 @@ _SUM_BYTES = hashlib.sha256().digest_size
 _TEXTS_PER_FILE = 1 << 18
 """What a kill costs at most: with 768 values in bfloat16, 400 MB and a minute of a GPU."""
 _TEXTS_PER_CALL = 1024
+"""Texts from one report of the progress to the next."""
 _ABANDONED_S = 3600.0
 """A temporary file that has not grown for so long is a killed run's; a younger one may be another run's."""
 # numpy has no bfloat16, so its bits are stored.
@@ -76,6 +77,7 @@ class TextCache:
         The texts have to be the same on every rank. Raises `StorageError` if the disk is too small for them.
         """
         rank, ranks = self._here.rank, self._here.size
+        # By the first bytes, so that the keys of a rank lie together and the files of two ranks do not overlap.
         own = {key: text for text in texts if int.from_bytes((key := _key(text))[:8]) * ranks >> 64 == rank}
         order = sorted(own)
         is_missing = np.ones(len(order), np.bool_)

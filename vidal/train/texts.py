@@ -36,7 +36,10 @@ class Texts:
         The tower encodes those of ``texts`` that are missing and then leaves the device. A collective: the texts have
         to be the same on every rank. Raises `StorageError` if the cache cannot be written.
         """
-        self._cache = TextCache(folder / self._identity(), self._tower.dim, self._dtype, self._here)
+        # What the embedding of a text depends on.
+        parts = (_VERSION, self._tower.identity(), self._dtype, self._here.device.type, self._rows_per_pass)
+        identity = hashlib.sha256(repr(parts).encode()).hexdigest()[:16]
+        self._cache = TextCache(folder / identity, self._tower.dim, self._dtype, self._here)
         encoded = self._cache.add(texts, self._encode, progress)
         self._tower.to("cpu")
         return encoded
@@ -64,8 +67,3 @@ class Texts:
         with torch.autocast(self._here.device.type, dtype=torch.bfloat16, enabled=is_bf16):
             ids, mask = tokens or self._tower.tokenize(texts)
             return self._tower.encode_tokens(ids, mask, self._rows_per_pass).to(self._dtype)
-
-    def _identity(self) -> str:
-        """What the embedding of a text depends on, as a hash."""
-        parts = (_VERSION, self._tower.identity(), self._dtype, self._here.device.type, self._rows_per_pass)
-        return hashlib.sha256(repr(parts).encode()).hexdigest()[:16]

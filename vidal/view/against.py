@@ -69,6 +69,7 @@ class Against:
         }  # fmt: skip
 
     def shifts(self) -> dict[str, Any]:
+        """Return the numbers of the kept clips that shifted."""
         # One at a time: the page asks again when it is loaded again, and the answer stays.
         with self._computing:
             return self._shifts
@@ -79,5 +80,6 @@ class Against:
         return {**dataclasses.asdict(found), "all": [dataclasses.asdict(one) for one in found.all if not one.is_none]}
 
     def texts(self, offset: int, limit: int) -> dict[str, Any]:
+        """Return at most ``limit`` of the clips whose texts changed, from ``offset`` on, and how many there are."""
         counts = self._texts.counts()
         return {"clips": counts["clips"], "offset": offset, "rows": self._texts.page(offset, limit)}

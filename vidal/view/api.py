@@ -46,6 +46,7 @@ class Body:
 
     @classmethod
     def of(cls, data: bytes, kind: str) -> Body:
+        """Return an answer of bytes that are in memory."""
         return cls(type=kind, size=len(data), blocks=lambda first, last: iter([data[first : last + 1]]))
 
     @classmethod
@@ -62,6 +63,7 @@ class Parameters:
     values: dict[str, list[str]] = field(default_factory=dict)
 
     def text(self, name: str, default: str = "") -> str:
+        """Return a value; of a name that stands several times, the last one."""
         return self.values.get(name, [default])[-1]
 
     def number(self, name: str, default: int, most: int) -> int:
@@ -121,6 +123,7 @@ class Api:
         ])  # fmt: skip
 
     def histogram(self, asked: Parameters) -> Body:
+        """Return how the numbers of a ``column`` are spread."""
         return Body.json(thresholds.histogram(self._table, asked.text("column")))
 
     def count(self, asked: Parameters) -> Body:
@@ -198,6 +201,7 @@ class Api:
         return Body.json({"layer": layer, "note": shown.note, "is_synthetic": is_synthetic, "frames": frames})
 
     def thumbnail(self, asked: Parameters) -> Body:
+        """Return a small JPEG of a clip; raises `SourceError` for one without images."""
         row = self._row(asked)
         image = self._clips.thumbnail(row)
         if image is None:

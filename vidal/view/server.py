@@ -65,6 +65,7 @@ class Server(ThreadingHTTPServer):
 
     @property
     def url(self) -> str:
+        """The address of the page, with the token."""
         return f"http://{HOST}:{self.server_address[1]}/{self.token}/"
 
     def handle_error(self, request: Any, client_address: Any) -> None:
@@ -82,8 +83,10 @@ class BadRequestError(UserError):
 
 
 class _Handler(BaseHTTPRequestHandler):
+    # By the default of 1.0 every image of a page would take a connection of its own.
     protocol_version = "HTTP/1.1"
     server_version, sys_version = "vidal", ""
+    # Seconds after which a connection that asks for nothing is closed.
     timeout = 60
     server: Server
 

@@ -11,7 +11,7 @@ from torch.nn.parallel import DistributedDataParallel
 from tests.ranks import on_ranks
 from vidal.train import gradcache
 from vidal.train.gradcache import Side
-from vidal.train.loss import info_nce
+from vidal.train.loss import LossSettings, contrastive_loss
 from vidal.train.towers.settings import VisionSettings
 from vidal.train.towers.vit import VisionTower
 
@@ -55,8 +55,9 @@ def step(chunk_size: int | None, *, both: bool) -> dict[str, Tensor]:
         else Side(embeddings=text),
     ]
     loss = gradcache.backward(
-        sides, lambda p, q: info_nce(p, q, scale.exp()), rows=ROWS, chunk_size=chunk_size, device=torch.device("cpu")
-    )
+        sides, lambda p, q: contrastive_loss(LossSettings(), p, q, scale.exp()), rows=ROWS, chunk_size=chunk_size,
+        device=torch.device("cpu"),
+    )  # fmt: skip
     named = {**{f"a.{n}": p for n, p in a.named_parameters()}, **{f"b.{n}": p for n, p in b.named_parameters()}}
     found = {name: p.grad for name, p in named.items() if p.grad is not None}
     assert scale.grad is not None
@@ -94,7 +95,7 @@ def on_a_rank(rank: int, ranks: int, chunk_size: int | None) -> dict[str, Tensor
     side = Side(encode=lambda s: tower(own[s]), **({"defer_sync": tower.no_sync} if ranks > 1 else {}))
     scale = torch.tensor(3.0, dtype=torch.float64)
     gradcache.backward(
-        [side, Side(embeddings=other)], lambda p, q: info_nce(p, q, scale), rows=rows, chunk_size=chunk_size,
+        [side, Side(embeddings=other)], lambda p, q: contrastive_loss(LossSettings(), p, q, scale), rows=rows, chunk_size=chunk_size,
         device=torch.device("cpu"),
     )  # fmt: skip
     assert net.weight.grad is not None
@@ -123,7 +124,7 @@ def bf16_step(chunk_size: int | None, *, autocast_outside: bool) -> tuple[list[T
 
     def loss(a: Tensor, b: Tensor) -> Tensor:
         seen.append(a.dtype)
-        return info_nce(a, b, torch.tensor(5.0))
+        return contrastive_loss(LossSettings(), a, b, torch.tensor(5.0))
 
     with torch.autocast("cpu", dtype=torch.bfloat16, enabled=autocast_outside):
         gradcache.backward(

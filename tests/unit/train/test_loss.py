@@ -13,8 +13,6 @@ from vidal.train.loss import (
     contrastive_loss,
     contrastive_losses,
     duplicate_negatives,
-    info_nce,
-    sigmoid,
 )
 
 ROWS, WIDTH = 10, 5
@@ -46,7 +44,8 @@ def test_sigmoid_in_chunks_is_sigmoid_at_once(chunk_rows: int) -> None:
     a, b, scale, bias = material()
     valid = torch.arange(ROWS) != 4
     group = torch.tensor([0, 0, 1, 2, 3, 4, 5, 6, 7, 7])
-    losses = [sigmoid(a, b, scale, bias, valid, group=group, chunk_rows=size) for size in (ROWS, chunk_rows)]
+    settings = [LossSettings(kind="sigmoid", mask_duplicates=True, tile_rows=size) for size in (ROWS, chunk_rows)]
+    losses = [contrastive_loss(each, a, b, scale, bias, valid, group) for each in settings]
     assert losses[1].item() == pytest.approx(losses[0].item(), abs=1e-14)
     grads = [torch.autograd.grad(loss, (a, b, scale)) for loss in losses]
     for got, wanted in zip(grads[1], grads[0], strict=True):
@@ -121,7 +120,8 @@ def test_sigmoid_keeps_no_more_than_a_chunk_of_logits() -> None:
     a, b = torch.randn(rows, 3, requires_grad=True), torch.randn(rows, 3)
     kept: list[int] = []
     with torch.autograd.graph.saved_tensors_hooks(lambda t: kept.append(t.numel()) or t, lambda t: t):
-        sigmoid(a, b, torch.tensor(1.0), torch.tensor(0.0), chunk_rows=4)
+        settings = LossSettings(kind="sigmoid", tile_rows=4)
+        contrastive_loss(settings, a, b, torch.tensor(1.0), torch.tensor(0.0))
     assert 0 < sum(kept) < rows * rows
 
 
@@ -136,7 +136,8 @@ def test_length_of_an_embedding_does_not_matter(how: str) -> None:
 
 def test_half_precision_embeddings_are_scored_in_float32() -> None:
     a, b, scale, _ = (x.detach().bfloat16() for x in material())
-    assert torch.equal(info_nce(a, b, scale.float()), info_nce(a.float(), b.float(), scale.float()))
+    half, single = (contrastive_loss(LossSettings(), *pair, scale.float()) for pair in ((a, b), (a.float(), b.float())))
+    assert torch.equal(half, single)
 
 
 @pytest.mark.parametrize(("groups", "pairs"), [

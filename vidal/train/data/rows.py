@@ -185,8 +185,8 @@ def load_input(
 ) -> Prepared:  # fmt: skip
     """Read, decode and prepare one modality of sample ``i``; reads only the members that the transform needs.
 
-    ``frame`` is the number of the frame that the row's text
-    describes; without ``rng`` the transform is deterministic. Raises `ClipError` if the sample cannot be decoded.
+    ``frame`` is the number of the frame that the row's text describes; without ``rng`` the transform is deterministic.
+    Raises `ClipError` if the sample cannot be decoded.
     """
     kind = modalities.get(modality)
     stored = kind.members(samples.suffixes(i, modality))

@@ -70,8 +70,8 @@ class Encoder(nn.Module):
 
         A tower's initial weights depend on the seed and its modality alone, not on the other towers. Towers and
         temperatures that ``start`` has replace the initial ones, its adapters folded in, but no temperature that
-        ``pairs`` states; raises `RecipeError` if it has no tower for any of the modalities, or a
-        trained text tower that ``text`` does not equal.
+        ``pairs`` states. Raises `RecipeError` if it has no tower for any of the modalities, or a trained text tower
+        that ``text`` does not equal.
         """
         served = set(start.serves) if start is not None else set()
         if start is not None and not served & set(towers):

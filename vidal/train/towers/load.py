@@ -73,6 +73,7 @@ def load_encoder(folder: str | Path) -> Encoder:
 def run_of(reference: str | Path) -> tuple[str, str] | None:
     """Return the address and the name of the checkpoint of a training run; None if ``reference`` is no training run."""
     folder, at, checkpoint = str(reference).rpartition("@")
+    # The whole of it first, as the name of a folder may have an @ in it.
     for path, name in ((str(reference), "latest"), (folder, checkpoint) if at else ("", "")):
         if path and Storage(path if "://" in path else str(Path(path).expanduser())).exists("run.json"):
             return path, name
