@@ -27,6 +27,10 @@ from vidal.dataset.storage import Storage
 # Whichever comes first waits for the sample dataset.
 pytestmark = pytest.mark.timeout(900)
 
+TRAIN_ON_REVISION = (
+    "vidal train pipelines/train/sample.yaml --data data/sample@1 --out runs/sample "
+    '--set "log={tensorboard: true, every_steps: 1}"'
+)
 SAYS = {
     ".venv/bin/vidal report data/sample": "wrote report.html",
     "vidal build shorts.yaml --out data/shorts": "│ kept │ │ 2 │",
@@ -35,6 +39,7 @@ SAYS = {
     "vidal export data/sample --out data/pairs --format open-clip": "wrote 23 clips to data/pairs",
     'vidal export data/sample --out clean --where "not flag_unsafe and not flag_remove"': "wrote 22 clips to clean",
     "vidal train pipelines/train/sample.yaml --data data/sample --out runs/sample": "runs/sample: 12 steps",
+    TRAIN_ON_REVISION: "runs/sample: 6 steps",
     "vidal eval runs/sample --data data/sample --json": '"text_to_infrared"',
     "vidal embed data/sample --checkpoint runs/sample --out data/embeddings": "wrote ",
     "vidal embed data/sample --checkpoint runs/sample --views mix --half --out data/teacher": "wrote ",
@@ -49,6 +54,7 @@ SAYS = {
 MORE = {
     "vidal build shorts.yaml --out data/shorts": "--workers 1",
     "vidal train pipelines/train/sample.yaml --data data/sample --out runs/sample": "--set epochs=1",
+    TRAIN_ON_REVISION: "--set epochs=1",
     "vidal crawl pipelines/crawl-list.yaml --out data/crawl --set source.list=urls.csv":
         "--set fetch.allow_addresses=[127.0.0.0/29]",
 }  # fmt: skip
@@ -64,6 +70,8 @@ PARSED_ONLY = {
     'python -m open_clip_train.main --dataset-type webdataset --train-data "data/pairs/{000000..000003}.tar" …',
     "vidal build shorts.yaml --out s3://bucket/shorts --ray-address HEAD:6379",
     "vidal ablate pipelines/train/sample.yaml --arms arms.yaml --data data/sample --out ablations/captions --steps 500 --seeds 5",
+    "vidal ablate pipelines/train/sample.yaml --arms arms.yaml --data data/sample@0 --out ablations/motion --steps 40 --seeds 2 --set batch_size=8 --set data.heldout=0.3",
+    "tensorboard --logdir runs/sample",
     "vidal profile shorts.yaml --engine local --workers 16",
     "vidal plan shorts.yaml --clips 10000000 --cluster 10xcpu16,2xgpu1",
     "vidal plan shorts.yaml --clips 10000000 --cluster cluster.yaml --json",
@@ -136,6 +144,12 @@ def flagged(copied: None, place: Path) -> None:
 
 
 @pytest.fixture
+def doubted(copied: None, place: Path) -> None:
+    """A copy of the sample dataset in which somebody doubts a caption."""
+    FlagWriter(Storage(str(place / "data" / "sample"))).write("rocket-hold", "wrong_caption")
+
+
+@pytest.fixture
 def readme(sample: None, place: Path) -> None:
     list_clips(place / "candidates.csv", "cat-stare", "bunny-unlucky-bird")
 
@@ -187,6 +201,7 @@ NEEDS = {
     "docs/training.md": "training",
     "docs/tutorial.md": "tutorial",
     "docs/viewer.md": "flagged",
+    "docs/walk.md": "doubted",
 }
 """What has to be there, by page; other pages have nothing to run."""
 

@@ -83,7 +83,7 @@ def colours(page: Page) -> int:
 
 def test_the_map_is_drawn_and_says_what_it_shows(page: Page) -> None:
     drawn = open_map(page)
-    assert drawn["drawn"] == len(TITLES) and 100 < colours(page) <= len(TITLES) * 36
+    assert drawn["drawn"] == len(TITLES) and 100 < colours(page) <= len(TITLES) * 121
     about = page.text("#map-about")
     assert about.startswith(f"{len(TITLES)} clips. The first two principal components of video embeddings of toy@1: ")
     assert page.text("#map-legend") == f"kept {len(TITLES) - 1}rejected 1"

@@ -82,7 +82,7 @@ function draw() {
   const pen = canvas.getContext("2d");
   pen.scale(ratio, ratio);
   const { across, up } = scale();
-  const size = shown.drawn > 2000 ? POINT_PX / 2 : POINT_PX;
+  const size = shown.drawn > 2000 ? POINT_PX / 2 : shown.drawn > 200 ? POINT_PX : 2 * POINT_PX;
   pen.globalAlpha = 0.75;
   // The most frequent value first, so that the others are not covered by it.
   for (let value = 0; value < shown.values.length; value++) {
