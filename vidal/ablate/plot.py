@@ -19,6 +19,7 @@ def plot(ablation: Ablation) -> str:
             ends += [arm.difference.low, arm.difference.high]
         ends += _by_seed(arm, first[1])
     low, high = min(ends), max(ends)
+    # An axis needs some width where all differences are 0.
     margin = (high - low or 0.01) * 0.06
 
     def x(difference: float) -> float:

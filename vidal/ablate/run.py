@@ -106,6 +106,7 @@ def _material(name: str, training: Training, untrained: Path) -> Material:
 def _identity(training: Training, data: Material, queries: Queries) -> dict[str, Any]:
     held_out = {queries.clips.samples.clip_id(n): texts for n, texts in queries.clips.captions.items()}
     digest = hashlib.sha256(json.dumps([held_out, queries.untrained]).encode()).hexdigest()[:16]
+    # Without what changes no result, and without the seed, of which an arm has several.
     recipe = training.recipe.model_dump(mode="json", exclude={"name", "seed", "checkpoints", "log"})
     # A dataset may have moved since, but its contents must be the same.
     datasets = {str(i): {k: v for k, v in one.items() if k != "address"} for i, one in enumerate(data.identity())}

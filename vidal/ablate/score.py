@@ -42,6 +42,7 @@ def score(run: Path, recipe: TrainRecipe, queries: Queries, here: World) -> dict
     for one in directions(clips, of_clips(clips, sides, 0), texts, list(encoder.logit_scale)):
         is_hit = ranks(one.queries, one.gallery, one.correct) <= 1
         unit = [queries.units[clips.samples.clip_id(n)] for n in one.clips]
+        # A number for every unit: in a direction some of the clips may have no query.
         found[one.name] = Answered(
             hits=np.bincount(unit, is_hit, minlength=units).tolist(),
             queries=np.bincount(unit, minlength=units).tolist(),

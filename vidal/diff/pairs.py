@@ -143,6 +143,7 @@ class Pairs:
         empty = pa.table({name: pa.array([], vidal.clip.schema().field(name).type) for name in _READ})
         for rows in uncommitted(dataset, empty, left):
             self._connection.register("open_rows", rows)
+            # While there is no plan, a candidate has no id to match it by.
             self._connection.execute(
                 f"INSERT INTO side_{side} BY NAME SELECT * REPLACE ('{OPEN}' AS status) FROM open_rows "
                 "WHERE clip_id IS NOT NULL"
@@ -155,6 +156,7 @@ class Pairs:
         for name, key in _KEYS.items():
             self._connection.execute(_MATCH_BY_KEY.format(key=key, name=name))
         self._connection.execute(_JOIN)
+        # All that is asked for later is in `clips`: the file need not hold the candidates twice.
         for table in ("matches", *(f"side_{side}" for side in SIDES)):
             self._connection.execute(f"DROP TABLE {table}")
 

@@ -76,6 +76,7 @@ def shifts(pairs: Pairs) -> Shifts:
     (kept,) = cursor.sql("SELECT count(*) FROM clips WHERE 'kept' IN (before_status, after_status)").fetchall()[0]
     count = min(kept, DRAWN)
     values = {side: _drawn(pairs, side, {name: numbers[name] for name in names}, count) for side in SIDES}
+    # A Poisson bootstrap: each clip is drawn by itself, once on average, and as often for both datasets.
     weights = np.random.default_rng(0).poisson(1.0, (_RESAMPLES, count)).astype(np.float32)
     found = []
     for name in names:
@@ -188,6 +189,7 @@ def distance_of(before: Floats, after: Floats, weights: Weights) -> tuple[float,
         return 0.0, (0.0, 0.0)
     pooled = np.concatenate([before[places[0]], after[places[1]]])
     order = np.argsort(pooled, kind="stable")
+    # Of equal values the last one alone: up to it are all clips that lie at or below them.
     ends = np.flatnonzero(np.r_[np.diff(pooled[order]) != 0, True])
     owners = np.concatenate(places)[order]
     is_after = order >= len(places[0])

@@ -176,6 +176,7 @@ def forecast(profile: Profile, cluster: Cluster, clips: int, *, seed: int = 0) -
     ]
     beyond = [run.wall_s / least for run, least in zip(runs, least_s, strict=False)]
     wall_s = Range.of([least * beyond[number % count] for number, least in enumerate(least_s)])
+    # What is shown over time is the simulated build of the most usual length.
     median = min(runs, key=lambda run: abs(run.wall_s - wall_s.median))
     sizes = {
         name: Range.of([each[rows].mean() for rows in drawn]).times(clips)

@@ -169,6 +169,7 @@ def _sizes(part: Dataset, candidates: int) -> dict[str, list[float]]:
     found = {"manifest": [sum(part.storage.size(part.manifest_name(n)) for n in shards) / candidates] * candidates}
     for layer, each in members.items():
         stored = sum(part.storage.size(tar_name(layer, shard)) for shard in shards)
+        # Divided by a byte at least: in a sample of which nothing was kept, a layer may have none.
         found[layer] = (np.array(each) * stored / max(sum(each), 1.0)).tolist()
     return found
 

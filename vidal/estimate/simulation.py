@@ -91,6 +91,7 @@ class _Cluster:
 
     def _lifetime(self, number: int) -> float:
         per_h = self.machines[number].failures_per_h
+        # At a constant rate of losses the time until the next one is exponential.
         return float(self._rng.exponential(3600 / per_h)) if per_h else float("inf")
 
 
@@ -153,6 +154,7 @@ class _Phase:
             for worker in workers:
                 self._begin(worker, max(cluster.now, cluster.back_at[machine]))
             if cluster.lost_at[machine] < float("inf"):
+                # One that was lost between two executions is found lost as this one starts.
                 self._push(max(cluster.now, cluster.lost_at[machine]), _Kind.lost, machine, 0)
 
     def _push(self, at: float, kind: _Kind, who: int, epoch: int) -> None:

@@ -105,6 +105,7 @@ def _phase(profile: Profile, number: int, phase: PhaseCost, cluster: Cluster) ->
 def _pool(machines: Sequence[NodeKind], size: int, cpu_share: float, *, gpus: float, start_s: float) -> WorkerPool:
     """Place workers on machines, in proportion to their GPUs or cores."""
     share = np.cumsum([machine.gpus if gpus else machine.cpus for machine in machines], dtype=float)
+    # By the middle of each worker's share of the whole, so that rounding favours no machine.
     places = np.searchsorted(share / share[-1], (np.arange(size) + 0.5) / size)
     # More workers than cores share the cores.
     speeds = tuple(machines[place].speed * (1.0 if gpus else cpu_share) for place in places)
@@ -113,6 +114,7 @@ def _pool(machines: Sequence[NodeKind], size: int, cpu_share: float, *, gpus: fl
 
 def _limits(profile: Profile, number: int, phase: PhaseCost, cluster: Cluster, *, last: int) -> tuple[Limit, ...]:
     stored = np.sum(list(phase.bytes.values()), axis=0)
+    # The first phase reads the sources, and every later one what the phase before it has stored.
     read = np.array(profile.source_bytes) if number == 0 else np.sum(list(profile.phases[number - 1].bytes.values()), 0)
     gbit_s = sum(node.count * node.gbit_s for node in cluster.nodes)
     # Between groups a clip's members travel, which are at most what is stored of it.

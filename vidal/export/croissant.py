@@ -105,6 +105,7 @@ def fingerprint_in(storage: Storage, name: str) -> str | None:
 
 def _is_croissant(storage: Storage, name: str) -> bool:
     try:
+        # Whatever its version: the file of an earlier vidal is written anew.
         return VERSION.rpartition("/")[0] in json.dumps(json.loads(storage.read(name))["conformsTo"])
     except (ValueError, KeyError, TypeError):
         return False
@@ -185,6 +186,7 @@ def _kind(kind: pa.DataType) -> str | None:
 def _members(layers: dict[str, list[str]]) -> Iterator[dict[str, Any]]:
     for name, group in ((f"{layer}/{group}", group) for layer, groups in layers.items() for group in groups):
         media_kind = _MEDIA[group.rpartition(".")[2]][1]
+        # A member's name is its clip's id up to the first dot, as in every WebDataset.
         # No `references` to clips/clip_id: mlcroissant 1.1 joins by it and puts the joined key in the path's place.
         fields = [_member_field(name, "clip_id", "sc:Text", "fullpath", r"([^.]+)\.")]
         if "*" in group:

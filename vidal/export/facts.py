@@ -141,6 +141,7 @@ def host_of(url: str) -> str:
         parts = urlsplit(url)
         host = parts.hostname or ""
     except ValueError:
+        # Such as of a bracket that nothing closes.
         return "unreadable address"
     if parts.scheme not in ("http", "https"):
         return LOCAL if parts.scheme in ("", "file") else f"{parts.scheme}://{host}"

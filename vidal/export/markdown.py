@@ -6,6 +6,7 @@ import re
 import unicodedata
 from collections.abc import Iterable, Sequence
 
+# The colon and the dot are those of bare addresses, of which renderers make links: https://… and www.….
 _MARKUP = re.compile(r"[\\`*_\[\]|~$]|:(?=\S)|(?<=www)\.", re.IGNORECASE)
 # References, not backslashes: renderers that know no CommonMark take `\<` for the start of a tag.
 _ENTITIES = str.maketrans({"&": "&amp;", "<": "&lt;", ">": "&gt;"})

@@ -159,6 +159,7 @@ def _behaviour(dataset: Dataset) -> str:
     if recorded is None:
         return "files as the list gave them; no fetch stage in the recipe"
     # The resolved recipe leaves out what changes no byte of the output, such as a browser to imitate.
+    # A stage without settings is its name alone.
     given = [
         stage["fetch"] for stage in dataset.info.definition.get("stages", []) if "fetch" in stage and stage != "fetch"
     ]

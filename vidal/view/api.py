@@ -128,6 +128,7 @@ class Api:
 
     def count(self, asked: Parameters) -> Body:
         """Return how many of the kept clips of a query pass all ``bound``s."""
+        # None stands for all clips, and spares an array of all their numbers.
         is_all = self._query(asked) == Query() and not asked.text("move") and not asked.text("box")
         among = None if is_all else self._selected(asked)
         return Body.json(thresholds.counts(self._table, _bounds(asked), among))

@@ -126,6 +126,7 @@ class _Handler(BaseHTTPRequestHandler):
             raise BadRequestError(HTTPStatus.FORBIDDEN, "not a name of this server")
         address = urlsplit(self.path)
         token, slash, path = address.path.removeprefix("/").partition("/")
+        # In constant time, as the time of an answer would tell how much of a guessed token is right.
         if not slash or not hmac.compare_digest(token.encode(), self.server.token.encode()):
             raise BadRequestError(HTTPStatus.FORBIDDEN, "the address lacks the token that vidal view printed")
         try:

@@ -83,6 +83,7 @@ def histogram(table: ManifestTable, column: str) -> dict[str, Any]:
     if not len(finite):
         return {**figures, "min": None, "max": None, "edges": [], "kept": [], "others": []}
     low, high = np.percentile(finite, [_OUTLIERS_PERCENT, 100 - _OUTLIERS_PERCENT])
+    # Bins have a width also where all numbers are the same.
     edges = np.linspace(low, high if high > low else low + 1, _BINS + 1)
     kept = table.is_kept()[known]
     inside = np.clip(finite, edges[0], edges[-1])
