@@ -49,11 +49,12 @@ UNEVEN = np.random.default_rng(1).lognormal(size=32).tolist()
 @pytest.mark.parametrize("cpus", [1, 3, 16])
 @pytest.mark.parametrize("shards", [1, 7, 100, shards_per_execution(1) + 5])
 def test_clips_alike_on_one_machine_take_what_the_formula_says(cpus: int, shards: int) -> None:
-    wall_s = simulated(profile_of([stage("burn", [2.0] * 4)]), Cluster.parse(f"1xcpu{cpus}"), SHARD * shards).wall_s
+    found = simulated(profile_of([stage("burn", [2.0] * 4)]), Cluster.parse(f"1xcpu{cpus}"), SHARD * shards)
     at_once = shards_per_execution(cpus)
     executions = [at_once] * (shards // at_once) + [shards % at_once]
     rounds = [math.ceil(count / cpus) for count in executions if count]
-    assert wall_s == pytest.approx(sum(START_S + SETUP_S + 2.0 * SHARD * each for each in rounds))
+    assert found.wall_s == pytest.approx(sum(START_S + SETUP_S + 2.0 * SHARD * each for each in rounds))
+    assert found.busy_s == {"cpu": pytest.approx(2.0 * SHARD * shards)}
 
 
 def test_a_group_on_gpus_starts_with_the_first_shard_and_not_after_the_last() -> None:

@@ -10,6 +10,8 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 import torch
 import torch._dynamo  # DDP imports it: here once, and not in every rank anew
@@ -191,6 +193,17 @@ def test_a_resumed_run_is_bitwise_the_one_that_was_not_stopped_and_takes_no_othe
         assert one.keys() == two.keys() and all(torch.equal(one[key], two[key]) for key in one), name
     recorded = json.loads((tmp_path / "alone" / "run.json").read_text())
     assert "teachers" not in recorded and "distil" not in recorded["recipe"]
+
+
+def test_other_embeddings_of_the_same_encoder_are_another_content(made: Path, tmp_path: Path) -> None:
+    shutil.copytree(made / "e", tmp_path / "e")
+    file = tmp_path / "e" / "000000.parquet"
+    table = pq.read_table(file)
+    rows = table["embedding"].combine_chunks()
+    turned = pa.FixedSizeListArray.from_arrays(pa.array(-rows.flatten().to_numpy()), type=rows.type)
+    pq.write_table(table.set_column(table.column_names.index("embedding"), "embedding", turned), file)
+    one, other = (loaded(recipe_of(folder), made / "set").identity() for folder in (made / "e", tmp_path / "e"))
+    assert one[0]["encoder"] == other[0]["encoder"] and one[0]["content"] != other[0]["content"]
 
 
 @pytest.mark.parametrize(
