@@ -150,9 +150,12 @@ def retry(
     """
     started = time.monotonic()
     dataset = Dataset.open(out)
-    chosen: defaultdict[int, set[str]] = defaultdict(set)
+    # First, as a retry that was killed may have left out the very shards that have what is named.
+    if len(dataset.committed()) < dataset.info.shards:
+        raise OutputError(f"{out}: not complete yet; finish `vidal build` before a retry")
+    chosen: defaultdict[int, dict[str, int]] = defaultdict(dict)
     known, absent = set(), set(clip_ids)
-    for row in dataset.rows(["clip_id", "shard", "status", "reason", "is_transient"]):
+    for row in dataset.rows(["clip_id", "shard", "status", "reason", "is_transient", "attempts"]):
         absent.discard(row["clip_id"])
         if row["status"] != "failed":
             continue
@@ -160,13 +163,11 @@ def retry(
         # What is named is retried even where it counts as permanent: the user may have removed the cause.
         by_name = row["reason"] in reasons or row["clip_id"] in clip_ids
         if by_name or (not reasons and not clip_ids and row["is_transient"]):
-            chosen[row["shard"]].add(row["clip_id"])
+            chosen[row["shard"]][row["clip_id"]] = row["attempts"]
     if unknown := sorted(set(reasons) - known):
         raise UserError(
             f"{out}: no clip failed with reason {unknown[0]}; reasons: {', '.join(sorted(known)) or 'none'}"
         )
-    if len(dataset.committed()) < dataset.info.shards:
-        raise OutputError(f"{out}: not complete yet; finish `vidal build` before a retry")
     if absent:
         raise UserError(f"{out}: no such clip: {', '.join(sorted(absent))}; nothing was retried")
     if not chosen:
@@ -178,8 +179,7 @@ def retry(
     # A definition stored by another version may name a stage or a setting that no longer exists.
     except RecipeError as error:
         raise RecipeError(f"{error}; this dataset was written by {dataset.info.created_by}") from None
-    by_shard = {shard: frozenset(ids) for shard, ids in chosen.items()}
-    return _drive(recipe, out, how, console, quiet=quiet, retry=by_shard)
+    return _drive(recipe, out, how, console, quiet=quiet, retry=chosen)
 
 
 def add(
@@ -229,7 +229,7 @@ def grow(
 
 
 def _drive(
-    recipe: Recipe, out: str, how: How, console: Console, *, quiet: bool, retry: Mapping[int, frozenset[str]] = {},
+    recipe: Recipe, out: str, how: How, console: Console, *, quiet: bool, retry: Mapping[int, Mapping[str, int]] = {},
     work: Callable[[Run], None] = drive,
 ) -> BuildResult:  # fmt: skip
     started = time.monotonic()

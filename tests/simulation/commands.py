@@ -104,10 +104,10 @@ def build() -> None:
 def retry() -> None:
     """Retry the failed clips, as `vidal.build.retry` chooses them."""
     dataset = Dataset.open(ADDRESS)
-    chosen: dict[int, frozenset[str]] = {}
-    for row in dataset.rows(["clip_id", "shard", "status", "is_transient"]):
+    chosen: dict[int, dict[str, int]] = {}
+    for row in dataset.rows(["clip_id", "shard", "status", "is_transient", "attempts"]):
         if row["status"] == "failed" and row["is_transient"]:
-            chosen[row["shard"]] = chosen.get(row["shard"], frozenset()) | {row["clip_id"]}
+            chosen.setdefault(row["shard"], {})[row["clip_id"]] = row["attempts"]
     if chosen:
         refuse_revised(dataset, "vidal retry")
         driver.build(_run(_files()[0], retry=chosen, removed=Removals.of(dataset)))

@@ -75,8 +75,8 @@ class Run:
     engine: Engine
     progress: RunProgress
     have_gpu: bool = False
-    retry: Mapping[int, frozenset[str]] = field(default_factory=dict)
-    """Ids of the clips to retry, by shard."""
+    retry: Mapping[int, Mapping[str, int]] = field(default_factory=dict)
+    """Attempts so far of the clips to retry, by shard and id."""
     base: Dataset | None = None
     """The finished dataset that ``storage`` is a revision of, and the source of the clips with their members."""
     known: Digests | None = None

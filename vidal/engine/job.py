@@ -79,8 +79,9 @@ class Assignment:
     """Process clip by clip, each announced before it starts: after a worker died on the shard."""
     dead: Mapping[str, str] = field(default_factory=dict)
     """Clips that were under way at two deaths of a worker, each with its stage at that time."""
-    again: frozenset[str] | None = None
-    """Clips to retry; the shard's other rows and members are carried over. None: build the whole shard."""
+    again: Mapping[str, int] | None = None
+    """Clips to retry, with their attempts so far in the last phase, which is written last: a retry that was killed and
+    is begun anew counts once. The shard's other rows and members are carried over. None: build the whole shard."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -47,8 +47,8 @@ class ClipLoader:
                 yield clip
                 continue
             clip = self._from_source(row, index)
-            if before is not None and clip.is_open:
-                clip.attempts = int(before["attempts"]) + 1
+            if before is not None and assignment.again is not None and clip.is_open:
+                clip.attempts = assignment.again[clip.clip_id] + 1
             if clip.is_open and clip.clip_id in assignment.dead:
                 clip.stage = assignment.dead[clip.clip_id]
                 clip.fail("worker_died", "the worker died twice while this clip was under way", is_transient=True)

@@ -43,6 +43,25 @@ def write(path: Path, body: dict[str, Any]) -> str:
     return sha256
 
 
+def earlier(path: Path, body: dict[str, Any]) -> str | None:
+    """Return the SHA-256 of a certificate at ``path`` that proves all that ``body`` is about; None if there is none.
+
+    A removal that is repeated finds nothing any more, and what it could certify says less.
+    """
+    try:
+        data = path.read_bytes()
+        before = json.loads(data)
+        names = [[clip["clip_id"] for clip in one["clips"]] for one in (before, body)]
+        places = [{(place["place"], place["fingerprint"]) for place in one["places"]} for one in (before, body)]
+        is_same = before["certificate"] == "removal" and before["dataset"] == body["dataset"]
+        is_whole = before["proof"]["proven"] and set(names[1]) <= set(names[0]) and places[1] <= places[0]
+        # Written after the JSON.
+        is_whole = is_whole and hashlib.sha256(data).hexdigest() in path.with_suffix(".txt").read_text(encoding="utf-8")
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+    return hashlib.sha256(data).hexdigest() if is_same and is_whole else None
+
+
 def body_of(result: dict[str, Any], *, requested_by: str | None, began_at: str, finished_at: str) -> dict[str, Any]:
     """Return the JSON of a removal's result."""
     kept = ("dataset", "clips", "places", "checkpoints", "reposts")

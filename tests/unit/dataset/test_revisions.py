@@ -107,7 +107,7 @@ def test_a_revision_is_not_based_on_one_that_another_run_has_replaced_meanwhile(
 def test_a_retry_that_has_waited_while_a_revision_was_made_changes_nothing(revised: Path) -> None:
     recipe = revised.parent / "toys.yaml"
     with pytest.raises(OutputError, match="has revisions 1, 2, which vidal retry would leave behind"):
-        run(recipe, revised, InProcessEngine(), retry={0: frozenset(["c000"])})
+        run(recipe, revised, InProcessEngine(), retry={0: {"c000": 1}})
 
 
 def test_a_reader_of_a_shard_that_is_taken_back_meanwhile_is_told_so(revised: Path) -> None:

@@ -251,3 +251,14 @@ def test_the_dataset_as_it_was_built_is_exported_by_its_own_rows(here: Path, tmp
     refilter(str(here / "out"), [f"{FEW_LETTERS}.min=9"])
     exported = WRITERS["joint"](Dataset.open(f"{here / 'out'}@0"), str(tmp_path / "zero"), "title = 'clip 1'")
     assert exported.clips == 1
+
+
+def test_a_removal_that_is_repeated_leaves_the_certificate_of_the_first(here: Path) -> None:
+    certificate, ids = here / "removal.json", Removals({"clip_id": frozenset(["c003"])})
+    first = follow(str(here / "out"), ids, also=also(here), certificate=certificate)
+    data = certificate.read_bytes()
+    again = follow(str(here / "out"), ids, also=also(here), certificate=certificate)
+    assert (again.certificate, certificate.read_bytes()) == (first.certificate, data)
+    assert sum(place["members"] for place in json.loads(data)["places"]) > 0
+    follow(str(here / "out"), Removals({"clip_id": frozenset(["c004"])}), also=also(here), certificate=certificate)
+    assert [clip["clip_id"] for clip in json.loads(certificate.read_bytes())["clips"]] == ["c004"]
