@@ -46,7 +46,7 @@ report: setup ## Write report.html of OUT
 test: setup ## Run the tests (1,600 s of CPU, sixteen minutes on two idle cores)
 	$(BIN)/python -m pytest -n $(TEST_PROCESSES) --dist loadfile --no-loadscope-reorder
 
-test-slow: setup ## Run the long tests too: 20 kills, all engines and worker counts
+test-slow: setup ## Run the long tests too: 120 kills, all engines and worker counts
 	$(BIN)/python -m pytest -m "slow or not slow"
 
 simulate: setup ## Play SCHEDULES of SEED over the commit engine, or one again with ONLY=N and all that happened in it

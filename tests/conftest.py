@@ -36,7 +36,7 @@ LONGEST = (
     "e2e/test_crawl.py", "fault/test_kill.py", "unit/test_extras.py", "e2e/test_crawl_rates.py",
     "simulation/test_simulation.py", "e2e/test_open_shards.py", "fault/test_bad_training.py",
     "unit/caption/test_injections.py", "e2e/test_remote_run.py", "fault/test_hostile_media.py",
-    "unit/benchmarks/test_train_benchmark.py", "fault/test_media_faults.py", "e2e/test_cluster.py", "e2e/test_s3.py", "e2e/test_model_recipes.py",
+    "unit/benchmarks/test_train_benchmark.py", "fault/test_media_faults.py", "fault/test_kill_commands.py", "e2e/test_cluster.py", "e2e/test_s3.py", "e2e/test_model_recipes.py",
     "parity/test_world_sizes.py", "fault/test_loader_faults.py", "unit/train/test_distributed.py",
 )  # fmt: skip
 """The files of more than ten seconds of CPU, the longest first; the first also builds the sample dataset for others."""
