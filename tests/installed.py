@@ -55,12 +55,21 @@ def closure(*extras: str) -> set[str]:
 
 def environment(folder: Path, *extras: str) -> Path:
     """Make one in ``folder``; gives its Python."""
+    return environment_of(folder, closure(*extras))
+
+
+def environment_of(folder: Path, distributions: set[str]) -> Path:
     venv.create(folder, with_pip=False)
     (site,) = folder.glob("lib/*/site-packages")
+    link(site, distributions)
     (site / "vidal").symlink_to(ROOT / "vidal")
-    for name in closure(*extras):
+    return folder / "bin" / "python"
+
+
+def link(site: Path, distributions: set[str]) -> None:
+    """Fill a folder of packages."""
+    for name in distributions:
         distribution = metadata.distribution(name)
         for entry in {file.parts[0] for file in distribution.files or []} - {"..", "__pycache__", "vidal"}:
             if not (site / entry).exists():
                 (site / entry).symlink_to(Path(str(distribution.locate_file(entry))))
-    return folder / "bin" / "python"

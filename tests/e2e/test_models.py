@@ -5,22 +5,35 @@ from __future__ import annotations
 import json
 import shutil
 import socket
+import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 
 from tests.hub import COMMIT, hub
-from tests.runs import command, rows
-from tests.runs import vidal as run_vidal
+from tests.runs import ROOT, command, rows
+from tests.warmed import Warmed
 from vidal.dataset.dataset import read_info
 from vidal.dataset.storage import Storage
 from vidal.models.locate import CHECKPOINTS
 
 MODEL = "acme/depth-tiny"
+
+Runs = Callable[..., subprocess.CompletedProcess[str]]
+
+
+@pytest.fixture(scope="module")
+def run_vidal() -> Iterator[Runs]:
+    """A command whose library of the hub reads where that is, as at its import; what else is slow is imported before."""
+    modules = ("torch._dynamo", "torchvision", "scipy.signal", "yt_dlp.extractor", "vidal.recipe", "vidal.doctor")
+    with Warmed(sys.executable, *modules) as process:
+        known = process.run("-c", "import sys; print({'huggingface_hub', 'transformers'} & {*sys.modules})", cwd=ROOT)
+        assert known.stdout == "set()\n", known.stderr
+        yield lambda *words: process.run("-m", "vidal", *words, cwd=ROOT, env={"COLUMNS": "300"})
 
 
 @pytest.fixture
@@ -52,7 +65,7 @@ def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def test_what_is_pulled_once_is_found_loaded_and_timed_without_a_hub(
-    repository: Path, recipe: Path, home: Path, monkeypatch: pytest.MonkeyPatch
+    repository: Path, recipe: Path, home: Path, monkeypatch: pytest.MonkeyPatch, run_vidal: Runs
 ) -> None:
     with hub(MODEL, repository) as server:
         monkeypatch.setenv("HF_ENDPOINT", server.url)
@@ -87,7 +100,7 @@ stages:
 
 
 def test_a_recipe_is_pinned_to_the_commits_that_the_hub_has_now(
-    repository: Path, tmp_path: Path, home: Path, monkeypatch: pytest.MonkeyPatch
+    repository: Path, tmp_path: Path, home: Path, monkeypatch: pytest.MonkeyPatch, run_vidal: Runs
 ) -> None:
     path, earlier = tmp_path / "recipe.yaml", f"{MODEL}@{'f' * 40}"
     # The name of a server's model is not a hub's.
@@ -110,7 +123,7 @@ def test_a_recipe_is_pinned_to_the_commits_that_the_hub_has_now(
 
 @pytest.mark.parametrize("model", [MODEL, "acme/other"], ids=["no hub", "no such model"])
 def test_what_cannot_be_fetched_is_one_line(
-    model: str, repository: Path, recipe: Path, home: Path, monkeypatch: pytest.MonkeyPatch
+    model: str, repository: Path, recipe: Path, home: Path, monkeypatch: pytest.MonkeyPatch, run_vidal: Runs
 ) -> None:
     recipe.write_text(recipe.read_text().replace(f"{MODEL}@{COMMIT}", model))
     with hub("acme/unrelated", repository) as server:
@@ -120,7 +133,9 @@ def test_what_cannot_be_fetched_is_one_line(
     assert f"depth.model: {model} cannot be fetched (" in done.stderr
 
 
-def test_a_model_that_is_not_here_is_told_by_doctor(recipe: Path, home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_model_that_is_not_here_is_told_by_doctor(
+    recipe: Path, home: Path, monkeypatch: pytest.MonkeyPatch, run_vidal: Runs
+) -> None:
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
     done = run_vidal("doctor", recipe)
     assert done.returncode == 1
@@ -149,7 +164,7 @@ def phases_recipe(tmp_path: Path, samples: Path, model: str) -> Path:
 
 @pytest.mark.parametrize("model", [f"{MODEL}@{COMMIT}", "/no/such/folder", "vidal:no-such", "package:no_such/x"])
 def test_a_model_of_a_later_phase_that_is_missing_stops_the_build_before_its_first_clip(
-    model: str, tmp_path: Path, samples: Path, home: Path, monkeypatch: pytest.MonkeyPatch
+    model: str, tmp_path: Path, samples: Path, home: Path, monkeypatch: pytest.MonkeyPatch, run_vidal: Runs
 ) -> None:
     with silent_hub() as address:
         monkeypatch.setenv("HF_ENDPOINT", address)
@@ -167,7 +182,9 @@ def test_a_model_of_a_later_phase_that_is_missing_stops_the_build_before_its_fir
     assert took_s < 60
 
 
-def test_a_missing_model_stops_a_build_before_the_crawl_that_it_starts_from(tmp_path: Path, home: Path) -> None:
+def test_a_missing_model_stops_a_build_before_the_crawl_that_it_starts_from(
+    tmp_path: Path, home: Path, run_vidal: Runs
+) -> None:
     (tmp_path / "urls.csv").write_text("url\nhttp://127.0.0.1:9/a.mp4\n")
     (tmp_path / "crawl.yaml").write_text(f"source: {{list: {tmp_path / 'urls.csv'}}}\nstages: [fetch, keep_source]\n")
     path = tmp_path / "build.yaml"
@@ -181,7 +198,7 @@ def test_a_missing_model_stops_a_build_before_the_crawl_that_it_starts_from(tmp_
 
 
 def test_a_model_in_the_cache_is_built_with_while_the_hub_says_nothing_and_pull_gives_up_soon(
-    repository: Path, tmp_path: Path, samples: Path, home: Path, monkeypatch: pytest.MonkeyPatch
+    repository: Path, tmp_path: Path, samples: Path, home: Path, monkeypatch: pytest.MonkeyPatch, run_vidal: Runs
 ) -> None:
     recipe = phases_recipe(tmp_path, samples, MODEL)
     with hub(MODEL, repository) as server:
@@ -207,7 +224,7 @@ def test_a_model_in_the_cache_is_built_with_while_the_hub_says_nothing_and_pull_
 
 
 def test_weights_that_are_half_there_are_not_there(
-    repository: Path, recipe: Path, home: Path, monkeypatch: pytest.MonkeyPatch
+    repository: Path, recipe: Path, home: Path, monkeypatch: pytest.MonkeyPatch, run_vidal: Runs
 ) -> None:
     """A configuration, and an index that names a file that never came."""
     folder = home / "hub" / f"models--{MODEL.replace('/', '--')}" / "snapshots" / COMMIT
@@ -221,7 +238,7 @@ def test_weights_that_are_half_there_are_not_there(
 
 
 def test_infrared_weights_of_a_hub_are_pulled_and_then_loaded(
-    tmp_path: Path, home: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, home: Path, monkeypatch: pytest.MonkeyPatch, run_vidal: Runs
 ) -> None:
     folder = tmp_path / "srgb-tir"
     shutil.copytree(CHECKPOINTS / "infrared-small", folder)
@@ -240,7 +257,7 @@ def test_infrared_weights_of_a_hub_are_pulled_and_then_loaded(
 
 
 def test_a_training_recipe_is_looked_at_and_pulled_too(
-    repository: Path, tmp_path: Path, home: Path, monkeypatch: pytest.MonkeyPatch
+    repository: Path, tmp_path: Path, home: Path, monkeypatch: pytest.MonkeyPatch, run_vidal: Runs
 ) -> None:
     path = tmp_path / "train.yaml"
     path.write_text(

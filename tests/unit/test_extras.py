@@ -7,15 +7,16 @@ import functools
 import os
 import re
 import shutil
-import subprocess
 import sys
+from collections.abc import Iterator
 from importlib import metadata
 from pathlib import Path
 
 import pytest
 
 from tests.conftest import ROOT
-from tests.installed import PROJECT, canonical, closure, direct, environment
+from tests.installed import PROJECT, canonical, closure, direct, environment, environment_of, link
+from tests.warmed import Warmed
 from vidal.errors import UserError
 from vidal.extras import EXTRAS, explained, require
 from vidal.models import packages
@@ -53,6 +54,9 @@ THE_CALLERS_OWN = {"curl_cffi", "datasets", "deno", "lance", "torchao", "wandb"}
 
 NOT_IN_ALL = {"float8"}
 """Extras that cost those who do not use them (pyproject.toml)."""
+
+USED_BY_MOST = ("pyarrow.parquet", "rich.progress", "vidal.dataset.verify", "vidal.recipe", "vidal.doctor")
+"""Modules that most commands import."""
 
 OF_ITS_OWN_EXTRA = "vidal.crawl.impersonation"
 """Imported only where the setting is in use that needs it."""
@@ -161,15 +165,10 @@ def test_a_stage_declares_what_it_imports_beyond_the_plain_install(stage: str) -
 
 
 @pytest.fixture(scope="module")
-def plain(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return environment(tmp_path_factory.mktemp("plain"))
-
-
-def run(python: Path, *arguments: str | Path, cwd: Path, **variables: str) -> subprocess.CompletedProcess[str]:
-    names = {name: value for name, value in os.environ.items() if name not in ("PYTHONPATH", "VIRTUAL_ENV")}
-    return subprocess.run(
-        [python, *arguments], capture_output=True, text=True, cwd=cwd, timeout=250, env={**names, **variables}
-    )
+def plain(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Warmed]:
+    """The plain install, with what most commands import imported."""
+    with Warmed(environment(tmp_path_factory.mktemp("plain")), *USED_BY_MOST) as process:
+        yield process
 
 
 def test_the_plain_install_brings_no_framework() -> None:
@@ -191,16 +190,16 @@ def test_the_plain_install_brings_no_framework() -> None:
         ("doctor", "ok   extra train: huggingface_hub, peft"),
     ],
 )
-def test_a_command_of_the_plain_install(arguments: str, printed: str, plain: Path, tmp_path: Path) -> None:
+def test_a_command_of_the_plain_install(arguments: str, printed: str, plain: Warmed, tmp_path: Path) -> None:
     shutil.copytree(OLD, tmp_path / "old")
     (tmp_path / "ids.txt").write_text("kept\n")
-    done = run(plain, "-m", "vidal", *arguments.split(), cwd=tmp_path)
+    done = plain.run("-m", "vidal", *arguments.split(), cwd=tmp_path)
     assert (done.returncode, done.stderr) == (0, "") and printed in done.stdout, done.stdout + done.stderr
 
 
-def test_the_plain_install_reads_samples(plain: Path, tmp_path: Path) -> None:
+def test_the_plain_install_reads_samples(plain: Warmed, tmp_path: Path) -> None:
     code = f"import vidal; s = vidal.open({str(OLD)!r}, where='duration_s > 1.5'); print(s[0]['video'].shape, s[0]['audio'].shape)"
-    done = run(plain, "-c", code, cwd=tmp_path)
+    done = plain.run("-c", code, cwd=tmp_path)
     assert (done.returncode, done.stdout) == (0, "(2, 64, 96, 3) (32000,)\n"), done.stderr
 
 
@@ -229,29 +228,44 @@ RECIPES = {
     ],
 )  # fmt: skip
 def test_an_extra_that_is_not_installed_is_one_line_that_names_it(
-    arguments: str, told: str, plain: Path, tmp_path: Path
+    arguments: str, told: str, plain: Warmed, tmp_path: Path
 ) -> None:
     for name, text in RECIPES.items():
         (tmp_path / name).write_text(text)
     (tmp_path / "old").symlink_to(OLD)
-    done = run(plain, "-m", "vidal", *arguments.split(), cwd=tmp_path)
+    done = plain.run("-m", "vidal", *arguments.split(), cwd=tmp_path)
     assert (done.returncode, done.stderr) == (2, f"vidal: {told}\n"), done.stdout
     assert not {"built", "crawled", "run"} & set(os.listdir(tmp_path))
 
 
+@pytest.fixture(scope="module")
+def common(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Warmed]:
+    """An environment of what two extras have in common, with the slowest of it imported."""
+    folder = tmp_path_factory.mktemp("common")
+    with Warmed(environment_of(folder, closure("build") & closure("train")), "torch._dynamo", "torchvision") as process:
+        yield process
+
+
 @pytest.mark.parametrize(
-    ("extra", "folders"),
+    ("extra", "folders", "part"),
     [
-        ("crawl", ["crawl", "media", "engine", "sources", "recipe", "build"]),
-        ("build", ["stages", "models", "caption", "media", "crawl", "engine", "doctor"]),
-        ("train", ["train", "ablate", "retrieval", "modality", "reader"]),
-        ("terms", ["terms"]),
+        ("crawl", ["crawl", "media", "engine", "sources", "recipe", "build"], "plain"),
+        ("build", ["stages", "models", "caption", "media", "crawl", "engine", "doctor"], "common"),
+        ("train", ["train", "ablate", "retrieval", "modality", "reader"], "common"),
+        ("terms", ["terms"], "plain"),
     ],
 )
-def test_every_module_imports_with_its_extra(extra: str, folders: list[str], tmp_path: Path) -> None:
+def test_every_module_imports_with_its_extra(
+    extra: str, folders: list[str], part: str, tmp_path: Path, request: pytest.FixtureRequest
+) -> None:
+    """``part`` is an environment of some of its packages; the others are added before anything of vidal's is imported."""
     left_out = {name for name in FILES if "__main__" in name} | {OF_ITS_OWN_EXTRA}
     inside = [n for n in FILES if n.removeprefix("vidal.").partition(".")[0] in folders and n not in left_out]
-    done = run(environment(tmp_path / "env", extra), "-c", f"import {', '.join(inside)}", cwd=tmp_path)
+    site = tmp_path / "site"
+    site.mkdir()
+    link(site, closure(extra))
+    code = f"import sys; sys.path.append({str(site)!r}); import {', '.join(inside)}"
+    done = request.getfixturevalue(part).run("-c", code, cwd=tmp_path)
     assert done.returncode == 0, done.stderr[-2000:]
 
 
@@ -260,16 +274,11 @@ def test_the_extra_of_a_crawl_is_enough_to_fetch_and_probe(tmp_path: Path, sampl
     (tmp_path / "clips").mkdir()
     shutil.copy(clip, tmp_path / "clips")
     (tmp_path / "recipe.yaml").write_text("source: {folder: clips}\nstages: [fetch, probe, too_long, keep_source]\n")
-    python = environment(tmp_path / "env", "crawl")
-    built = run(
-        python,
-        "-m",
-        "vidal",
-        *["build", "recipe.yaml", "--out", "out", "--engine", "local", "--workers", "1"],
-        cwd=tmp_path,
-    )
+    with Warmed(environment(tmp_path / "env", "crawl"), *USED_BY_MOST, "yt_dlp.extractor") as process:
+        build = ("-m", "vidal", "build", "recipe.yaml", "--out")
+        built = process.run(*build, "out", "--engine", "local", "--workers", "1", cwd=tmp_path)
+        by_ray = process.run(*build, "other", cwd=tmp_path)
     assert built.returncode == 0, built.stderr
-    by_ray = run(python, "-m", "vidal", *["build", "recipe.yaml", "--out", "other"], cwd=tmp_path)
     told = "vidal: --engine ray needs Ray, which is not installed: pip install 'vidal[build]'\n"
     assert (by_ray.returncode, by_ray.stderr) == (2, told) and not (tmp_path / "other").exists()
 
