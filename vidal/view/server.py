@@ -151,13 +151,15 @@ class _Handler(BaseHTTPRequestHandler):
         if self.headers.get_content_type() != "application/json":
             raise BadRequestError(HTTPStatus.UNSUPPORTED_MEDIA_TYPE, "send application/json")
         length = self.headers.get("Content-Length") or ""
-        if not (length.isascii() and length.isdecimal() and int(length) <= _MOST_BYTES):
+        # `int` takes digits of other alphabets, and raises for thousands of any.
+        if not (length.isascii() and length.isdecimal() and len(length) <= 9 and int(length) <= _MOST_BYTES):
             raise BadRequestError(
                 HTTPStatus.REQUEST_ENTITY_TOO_LARGE, f"send a Content-Length of at most {_MOST_BYTES} bytes"
             )
         try:
             sent = json.loads(self.rfile.read(int(length)))
-        except ValueError:
+        except (ValueError, RecursionError):
+            # The second for thousands of brackets in one another.
             raise BadRequestError(HTTPStatus.BAD_REQUEST, "not JSON") from None
         return self.server.api.write_flag(sent)
 
