@@ -28,6 +28,7 @@ MAX_CHARS = 500
 MIN_ENGLISH_SHARE = 0.1
 """Smallest share of English function words; captions in other languages have hardly any."""
 
+# Of JSON, mark-up and chat templates, which a sentence does not need.
 _STRUCTURE = "{}[]<>|\\`^~=_*#"
 _PREFACE = re.compile(r"^(?:(?:enhanced |video )?caption\s*:|in (?:the|this) video,|[-–*]+)\s*", re.IGNORECASE)
 # Text about the caption or its writer, and calls on the audience.
@@ -110,6 +111,7 @@ def _faults_of_text(text: str, secret: str, prompt: str) -> Iterator[tuple[str, 
         yield "leak", " ".join(min(shared))
     if address := LINK.search(text):
         yield "url", address.group()
+    # Without what it quotes: a title may well speak of a caption, or call on viewers.
     plain = re.sub(r"(?<!\w)'(?:[^']|\b'\b)+'(?!\w)", " ", text)
     if about := _META.search(plain):
         yield "meta", about.group()

@@ -253,6 +253,7 @@ def is_instruction(text: str) -> bool:
         latin[::-1],
     ]
     forms += [codecs.encode(spaced, "rot13"), *_decoded(plain)]
+    # Each form once, as for most texts several are the same and the patterns are long.
     return _dictates(plain) or any(_COMMAND.search(form) or tells_a_captioner(form) for form in dict.fromkeys(forms))
 
 
@@ -263,12 +264,14 @@ def _decoded(text: str) -> Iterator[str]:
     if "%" in text:
         yield urllib.parse.unquote(text)
     for run in re.findall(r"(?:[0-9a-fA-F]{2}[ :]?){10,}", text):
+        # Latin-1 decodes any bytes, and ASCII as it is.
         yield bytes.fromhex(re.sub(r"[ :]", "", run)).decode("latin1")
 
 
 def _has_base64_words(text: str) -> bool:
     for run in _ENCODED.findall(text):
         try:
+            # Whoever hides a text may leave the padding out, so it is made anew.
             decoded = base64.b64decode(run.rstrip("=") + "=" * (-len(run.rstrip("=")) % 4), validate=True)
         except (binascii.Error, ValueError):
             continue

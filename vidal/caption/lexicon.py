@@ -13,6 +13,7 @@ from pathlib import Path
 
 FILE = Path(__file__).with_name("wordnet.tsv.xz")
 ANIMALS, FOODS, PERSONS = "05", "13", "18"
+# WordNet's files by part of speech: 03 to 28 have nouns, 29 to 43 verbs, 00, 01 and 44 adjectives.
 _VERBS = range(29, 44)
 _HEIGHT = 9
 """Steps up from a word to a more general one: from a pug to a dog, a mammal, an animal."""
@@ -42,6 +43,7 @@ def _wordnet() -> _WordNet:
         derived.append(derivations)
         opposite.append(opposites)
         for word in words.split(",") if words else ():
+            # A plus marks the most frequent sense of a word.
             senses.setdefault(word.rstrip("+"), []).append(line)
             if word.endswith("+"):
                 usual.setdefault(word.rstrip("+"), set()).add(file)

@@ -55,6 +55,7 @@ _PARTICIPLES = (
     "ee",
 )
 _BY = frozenset(["por", "par", "von", "dal", "dai", "dalla", "dagli", "pelo", "pela", "pelos", "pelas"])
+# In "l'eau" the article is a word of its own.
 _APOSTROPHE = re.compile(r"(?<=[^\W\d_])['’](?=[^\W\d_])")
 
 
@@ -105,6 +106,7 @@ def _lexicons() -> dict[str, _Lexicon]:
 
 
 def _folded(word: str) -> str:
+    # The ligature œ is a letter to Unicode, which NFKD does not take apart.
     plain = unicodedata.normalize("NFKD", word.casefold().replace("œ", "oe"))
     return "".join(c for c in plain if not unicodedata.combining(c))
 
@@ -208,6 +210,7 @@ def _of_compound(word: str, lexicon: _Lexicon) -> tuple[str, ...]:
     """Return the English of a German compound's two parts, each as one phrase, or nothing."""
     for end in range(3, len(word) - 2):
         head, tail = word[:end], word[end:]
+        # The first part may have an s or n more, or an e or en less: Geburt(s)tag, Schul(e)bus, Wohn(en)zimmer.
         firsts = lexicon.words.get(head) or lexicon.words.get(head.removesuffix("s")) or lexicon.words.get(f"{head}e")
         firsts = firsts or lexicon.words.get(head.removesuffix("n")) or lexicon.words.get(f"{head}en")
         lasts = lexicon.words.get(tail) or next(

@@ -47,6 +47,7 @@ def clean(text: str, max_chars: int) -> str:
     plain = ""
     for c in unicodedata.normalize("NFKC", text):
         category = unicodedata.category(c)
+        # A degree sign is a symbol to Unicode, and states a temperature.
         if c.isspace() or (c != "°" and category in ("So", "Sk")):
             plain += " "  # line breaks and pictograms
         elif category[0] != "C" and not "\ufe00" <= c <= "\ufe0f":
@@ -55,6 +56,7 @@ def clean(text: str, max_chars: int) -> str:
     text = " ".join(_STRUCTURE.sub(" ", text).replace('"', "'").split()).strip(" -:;,")
     if len(text) <= max_chars:
         return text
+    # With one character more, a word that ends at the limit stays whole.
     return text[: max_chars + 1].rsplit(" ", 1)[0][:max_chars].rstrip(" ,;:-")
 
 

@@ -69,12 +69,14 @@ class Admission:
             self._called_at = self._clock()
             if wait_s <= 0:
                 self._is_probe = state != "open"
+                # Moved to the end: what becomes of the visit is put down to the host that was asked last.
                 self._hosts.pop(budget, None)
                 self._hosts[budget] = host
                 return {"waited_s": waited_s, "send_by": asked_at + late_s, "is_probe": self._is_probe}
             paused_s += wait_s if state != "open" else 0.0
             if paused_s > _MAX_PAUSE_S:
                 self.refused = budget, wait_s, state
+                # That another visit is probing the host is a state of its budget, and no reason that a row may have.
                 reason = "host_unavailable" if state == "on_trial" else state
                 return _refusal(reason, left_text(host, wait_s, state), waited_s)
             wait_s = min(wait_s, _ASK_AGAIN_S)
@@ -106,6 +108,7 @@ class Admission:
             self._governor.call("end", self._visit, {}, {})
             return "", 0.0
         *earlier, last = self._hosts
+        # Whoever redirected, or gave the page of the media, has answered.
         outcomes: dict[str, Outcome] = dict.fromkeys(earlier, "ok")
         if not self.refused and reason not in _UNKNOWN:
             trouble: Outcome = "trouble_again" if has_failed_before else "trouble"

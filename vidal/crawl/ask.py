@@ -47,11 +47,13 @@ class Ask:
     def secrets(self) -> tuple[str, ...]:
         """Return the texts to redact from answers, longest first; cookie values are added where the file is read."""
         secrets = [self.settings.proxy, *self.headers.values()]
+        # Of `Token KEY` a message may quote the key alone.
         secrets += [word for value in self.headers.values() for word in value.split()]
         secrets += [part for token in self.settings.po_token.split(",") for part in (token, *token.split("+"))]
         if self.settings.proxy:
             parts = urlsplit(self.settings.proxy)
             credentials = [text for text in (parts.username, parts.password) if text]
+            # As the proxy's address spells them, and as they are sent.
             secrets += [*credentials, *map(unquote, credentials)]
         # A shorter text would be redacted from the middle of ordinary words.
         return tuple(sorted({text for text in secrets if len(text) >= 4}, key=len, reverse=True))

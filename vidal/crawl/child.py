@@ -35,11 +35,13 @@ _GRACE_S = 1.0
 """The child keeps the deadline itself where it can, which spares a new start; the parent waits so much longer."""
 _TICK_S = 0.05
 _ANSWER_BYTES = 32 * MIB
+# The longest name in DNS; what the child says of hosts and origins is cut, as it comes from a stranger's page.
 _HOST_CHARACTERS = 253
 _ORIGIN_CHARACTERS = 300
 _SLACK_BYTES = 8 * MIB
 """Metadata, subtitles and fragments beside the media itself."""
 _FOLDERS = ("HOME", "TMPDIR", "XDG_CONFIG_HOME", "XDG_CACHE_HOME", "XDG_DATA_HOME")
+# No PATH, so that nothing is found by name. Each arena of glibc's malloc reserves 64 MB of the bounded address space.
 _ENVIRONMENT = {
     "PATH": "", "LC_ALL": "C.UTF-8", "TZ": "UTC", "TERM": "dumb", "YTDLP_NO_PLUGINS": "1", "MALLOC_ARENA_MAX": "2",
 }  # fmt: skip
@@ -227,6 +229,7 @@ class FetchChild:
 def folder_bytes(folder: Path) -> int:
     """Bytes of the regular files in a folder and those below it."""
     total = 0
+    # The child writes meanwhile: what has gone since it was listed counts nothing. Links may lead anywhere.
     with contextlib.suppress(OSError), os.scandir(folder) as entries:
         for entry in entries:
             with contextlib.suppress(OSError):

@@ -31,6 +31,7 @@ def main() -> None:
     """Serve asks until stdin ends; the arguments are the parent's pid, the home and robots folders."""
     parent_pid, home, robots_folder = int(sys.argv[1]), sys.argv[2], sys.argv[3]
     die_with(parent_pid)
+    # A .pyc file lies outside the clip's folder: the guard would refuse it, and the clip would fail for that.
     sys.dont_write_bytecode = True
     asks, answers = _take_channels()
     guard.install()
@@ -86,6 +87,7 @@ def _answer(line: bytes, client: Client, folders: tuple[str, ...]) -> Answer:
         failure = reason_of(error)
         if isinstance(error, guard.RefusedError):
             failure = FetchError("ssrf", next(iter(guard.refusals()), error.detail))
+        # Libraries catch a refusal, or wrap it: whatever they made of it, it is why the clip fails.
         elif guard.refusals() and failure.reason != DISK:
             failure = FetchError("ssrf", guard.refusals()[0])
         return Answer.failed(
@@ -111,6 +113,7 @@ def _without_secrets(text: str, ask: Ask) -> str:
     secrets = list(ask.secrets())
     with contextlib.suppress(Exception):
         secrets += cookie_values(ask.settings.cookies)
+    # The longest first: of a secret with another one in it, the rest would stay.
     for secret in sorted(secrets, key=len, reverse=True):
         if len(secret) >= _SECRET_CHARACTERS:
             text = text.replace(secret, "***").replace(quote(secret, safe=""), "***")

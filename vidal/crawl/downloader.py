@@ -199,6 +199,7 @@ class _EveryHop(urllib.request.BaseHandler):
         del response.headers["Content-Encoding"], response.headers["Content-Length"]
         response.headers["Content-Length"] = str(len(data))
         plain: Any = urllib.response.addinfourl(io.BytesIO(data), response.headers, response.url, response.status)
+        # urllib's next handler reads it, and `addinfourl` has none.
         plain.msg = response.msg
         return plain
 

@@ -33,6 +33,7 @@ class ForkServer:
     def __init__(self, environment: Mapping[str, str], limits: Mapping[int, tuple[int, int]]) -> None:
         """Start it with the environment and the limits that its children have, too."""
         self._lock = threading.Lock()
+        # Of this type, a message is one `recv`, and descriptors travel with it.
         self._channel, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         # Isolated: neither the user's site packages nor PYTHON* variables. The vidal that runs there is this one,
         # in front of another that may be installed.
@@ -147,6 +148,7 @@ def main() -> None:
             if "fork" not in message:
                 answer = _end_of(message["kill"])
             elif (answer := os.fork()) == 0:
+                # A child that kept it could answer the parent in the server's name.
                 channel.close()
                 _become(message, descriptors[0])
             for descriptor in descriptors:
@@ -171,6 +173,7 @@ def _become(message: dict[str, Any], channel: int) -> None:
     code = 1
     try:
         parent_pid = os.getppid()
+        # A group of its own, so that a kill reaches what it has started, too.
         os.setsid()
         os.chdir(message["folder"])
         for descriptor in (0, 1):
@@ -182,4 +185,5 @@ def _become(message: dict[str, Any], channel: int) -> None:
         getattr(importlib.import_module(module), function)()
         code = 0
     finally:
+        # Not sys.exit: below the fork is the server's stack, whose handlers are none of the child's.
         os._exit(code)

@@ -90,6 +90,7 @@ class Governor:
         self._clock = clock
         self._database: sqlite3.Connection | None = None
 
+    # A connection cannot be pickled; each copy opens its own.
     def __getstate__(self) -> dict[str, Any]:
         return self.__dict__ | {"_database": None}
 
@@ -99,6 +100,7 @@ class Governor:
             pause_s, state, is_on_trial = self._pause(database, budget, now)
             if pause_s > 0:
                 return "", pause_s, state
+            # In absolute value: a time that lies ahead is from before the clock was turned back.
             database.execute("DELETE FROM visits WHERE budget = ? AND abs(? - seen_at) > ?", (budget, now, _LEASE_S))
             (under_way,) = database.execute("SELECT count(*) FROM visits WHERE budget = ?", (budget,)).fetchone()
             # Visits from before the pause, such as long downloads, are no probes and delay none.
@@ -210,6 +212,8 @@ class Governor:
             if self._database is None:
                 self._database = self._open()
             with self._database:
+                # With the lock for writing from the start: SQLite fails a transaction that has read and would write, if
+                # another has written meanwhile.
                 self._database.execute("BEGIN IMMEDIATE")
                 yield self._database, self._clock()
         except sqlite3.Error as error:

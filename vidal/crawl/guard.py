@@ -172,6 +172,7 @@ def _reads_as_number(name: str) -> bool:
     try:
         socket.inet_aton(name)
     except (OSError, ValueError):
+        # To browsers, and libraries that read URLs as they do, a name is an IPv4 address if its last part is a number.
         return bool(re.fullmatch(r"(?:0x[0-9a-f]*|\d+)", name.rpartition(".")[2]))
     return True
 
@@ -234,6 +235,7 @@ def _hook(event: str, args: tuple[Any, ...]) -> None:
 def _on_connect(args: tuple[Any, ...]) -> None:
     """``connect``, ``sendto`` and ``sendmsg``: the address as the kernel gets it."""
     sock, target = args
+    # `sendmsg` on a connected socket, whose address was seen when it was connected.
     if target is None:
         return
     if sock.family not in (socket.AF_INET, socket.AF_INET6) or not isinstance(target, tuple):
@@ -254,9 +256,11 @@ def _on_connect(args: tuple[Any, ...]) -> None:
 
 
 def _on_resolve(args: tuple[Any, ...]) -> None:
+    # getaddrinfo takes no host for this machine.
     if args[0] is None:
         raise RefusedError("no host to resolve")
     host = args[0].decode("ascii", "replace") if isinstance(args[0], bytes) else str(args[0])
+    # The proxy is the user's own choice, and may be in the local network.
     if _state.is_resolving_proxy or (_state.rules.proxy is not None and host == _state.rules.proxy[0]):
         return
     check_host(host, _state.rules, is_literal_v6=":" in host)
@@ -270,6 +274,7 @@ def _on_bind(args: tuple[Any, ...]) -> None:
 
 
 def _on_socket(args: tuple[Any, ...]) -> None:
+    # -1: made of a descriptor, and Python asks the kernel for its family afterwards.
     _, family, kind, _ = args
     if family not in (-1, socket.AF_INET, socket.AF_INET6, socket.AF_UNIX) or kind == socket.SOCK_RAW:
         raise RefusedError(f"a socket of family {int(family)}")
@@ -314,6 +319,7 @@ def _on_popen(args: tuple[Any, ...]) -> None:
     words = [os.fsdecode(word) for word in args[1]] if isinstance(args[1], (list, tuple)) else []
     program = _state.rules.program
     before = words[: words.index(program)] if program and program in words else None
+    # What `vidal.process.Child` puts before a program: two tools of util-linux, their options, and the signal of one.
     launchers = [word for word in before or () if not word.startswith("-") and word != "KILL"]
     if before is None or not all(re.fullmatch(r"(?:/usr(?:/local)?)?/bin/(?:prlimit|setpriv)", w) for w in launchers):
         _on_program(args)

@@ -132,6 +132,7 @@ class Client:
                     return read_at, robots_txt.Robots(*texts)
         known = time.time(), visit.read_robots(origin)
         if file is not None:
+            # Of this process's own name, and renamed: the other children see the earlier file or the whole of this one.
             temporary = file.with_suffix(f".{os.getpid()}")
             temporary.write_text(json.dumps([known[0], *known[1].texts]))
             temporary.replace(file)
@@ -140,6 +141,7 @@ class Client:
 
 def _new_pool(proxy: str) -> urllib3.PoolManager:
     if not proxy:
+        # One connection a host, as a child fetches one thing at a time.
         return urllib3.PoolManager(_MAX_HOSTS, maxsize=1, ca_certs=certifi.where())
     parts, headers = urlsplit(proxy), {}
     if parts.username:
@@ -214,6 +216,7 @@ class Visit:
             # As in browsers, raw spaces and letters are escaped; nothing else is corrected.
             url = urljoin(url, quote(target, safe="/:?#[]@!$&'()*+,;=%~-._")).partition("#")[0]
             if urlsplit(url).netloc != urlsplit(page.url).netloc:
+                # A key is for the host that it was given for, and a redirect must not carry it to another.
                 headers = {name: value for name, value in headers.items() if name == "Accept"}
         raise FetchError("redirect_loop", f"more than {_MAX_REDIRECTS} redirects")
 
@@ -243,6 +246,7 @@ class Visit:
             return
         wait_s, text = retry_after_s(page.header("Retry-After")), ""
         if page.status >= 400:
+            # The text only makes the reason more precise: what does not come within two seconds is done without.
             page.limit_s(min(2.0, self.timeout_s()))
             with contextlib.suppress(OSError, HTTPError):
                 text = page.response.read1(_TEXT_BYTES).decode("utf-8", "replace")
@@ -256,6 +260,7 @@ class Visit:
 
     def read_robots(self, origin: str) -> robots_txt.Robots:
         """What a host says of all its files; without that, everything is allowed. Raises where the host cannot say."""
+        # RFC 9309: where there is no file (4xx) everything is allowed, and where the server fails (5xx) nothing is.
         text = self._read_text(f"{origin}/robots.txt", "text/plain", range(400, 500))
         agent = self.ask.settings.agent().partition("/")[0]
         # Known before the next request, which already keeps it.
@@ -316,6 +321,7 @@ class Visit:
                         kind = self._check_kind(page, head)
                 sha256.update(chunk)
                 view = memoryview(chunk)
+                # The file is unbuffered, and such a write may take a part.
                 while view:
                     view = view[file.write(view) :]
                 total += len(chunk)

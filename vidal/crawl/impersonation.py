@@ -35,6 +35,7 @@ from vidal.crawl.reasons import FetchError
 from vidal.crawl.response import is_cut
 from vidal.media.limits import MIB
 
+# Both of libcurl's curl.h.
 _OPENSOCKETFUNCTION = 20163
 _CURL_SOCKET_BAD = -1
 _HEAD = struct.Struct("=iiiI")

@@ -24,6 +24,7 @@ _STARTS: tuple[tuple[bytes, str], ...] = (
     (b"%PDF", "pdf"), (b"PK\x03\x04", "zip"), (b"\x1f\x8b", "gzip"),
 )  # fmt: skip
 _RIFF = {b"AVI ": "avi", b"WAVE": "wav", b"WEBP": "webp"}
+# Files of QuickTime's early days have no `ftyp`, and begin with any of these boxes.
 _QUICKTIME = (b"ftyp", b"moov", b"mdat", b"free", b"wide", b"skip", b"pnot", b"styp")
 _IMAGE_BRANDS = {b"avif": "avif", b"avis": "avif", b"heic": "heic", b"heix": "heic", b"mif1": "heic", b"msf1": "heic"}
 _TEXTS = (
@@ -67,8 +68,10 @@ def _is_transport_stream(head: bytes) -> bool:
 def _mpeg_audio(head: bytes) -> str | None:
     if len(head) < 4 or head[0] != 0xFF:
         return None
+    # ADTS: its sync word, and layer 0, which no MPEG audio has.
     if head[1] & 0xF6 == 0xF0:
         return "aac"
+    # A frame whose version, layer, bit rate and sample rate are none of the values that the standard reserves.
     is_frame = head[1] & 0xE0 == 0xE0 and head[1] & 0x18 != 0x08 and head[1] & 0x06 and head[2] & 0xF0 != 0xF0
     return "mp3" if is_frame and head[2] & 0x0C != 0x0C else None
 
@@ -127,6 +130,7 @@ def _mp4_is_cut_off(file: IO[bytes], size: int) -> bool:
             return True
         length, name = int.from_bytes(head[:4], "big"), head[4:8]
         names.add(name)
+        # 1: the length follows, in 64 bits; 0: the box goes on to the end of the file.
         if length == 1:
             length = int.from_bytes(head[8:16], "big")
         elif length == 0:
@@ -147,6 +151,7 @@ def _matroska_is_cut_off(file: IO[bytes], size: int) -> bool | None:
         head = file.read(12)
         if len(head) < 2:
             return True
+        # In EBML the zero bits before the first one tell how many bytes an identifier or a length has.
         id_length = 9 - head[0].bit_length()
         rest = head[id_length:]
         if id_length > 4 or not rest or not rest[0]:

@@ -203,6 +203,7 @@ class Platform:
         return files
 
     def _subtitle(self, number: int, subtitle: dict[str, Any]) -> str:
+        # A platform's word, which becomes part of a file's name.
         suffix = subtitle.get("ext") if subtitle.get("ext") in _SUBTITLE_FORMATS else "txt"
         path = Path(self.ask.folder) / f"subtitle.{number}.{suffix}"
         if (data := subtitle.get("data")) is not None:

@@ -60,6 +60,7 @@ def _usage_of(text: str) -> Iterator[str]:
         name = name.title()
         if not colon or name in ("Sitemap", "Host"):
             continue
+        # Protego, too, takes it with a space, or without the hyphen.
         if re.fullmatch(r"User.?Agent", name):
             is_alone = False
             grouped.append(f"User-agent: {value}")

@@ -217,6 +217,7 @@ class Visitor:
         try:
             answer = child.ask(ask, admission)
         except BaseException:
+            # Or the governor would count the visit as under way until its lease runs out.
             admission.end("fetcher_died")
             raise
         took_s = self._clock() - started - admission.waited_s
@@ -236,6 +237,7 @@ class Visitor:
             last, pause_s, state = admission.refused
         if state == "crawl_delay":
             return answer
+        # Another visit's probe will soon tell: nobody's patience is spent on that.
         if state == "on_trial":
             return Later(pause_s)
         if pause_s > 0:

@@ -17,6 +17,7 @@ def clients_line(asked: Sequence[str], *, has_cookies: bool, has_javascript: boo
 
     guest = YoutubeIE._DEFAULT_CLIENTS if has_javascript else YoutubeIE._DEFAULT_JSLESS_CLIENTS
     default = YoutubeIE._DEFAULT_AUTHED_CLIENTS if has_cookies else guest
+    # Those that yt-dlp lets a user name, in its order of preference.
     public = sorted((n for n in INNERTUBE_CLIENTS if n[0] != "_"), key=lambda n: -INNERTUBE_CLIENTS[n]["priority"])
     groups = {"default": default, "all": public, **{name: [name] for name in public}}
     chosen = [name for value in asked for name in groups.get(value, [])] or default

@@ -37,6 +37,7 @@ def failed_checksums(path: Path) -> int:
 def elements(data: bytes | bytearray | mmap.mmap, begin: int, end: int) -> Iterator[Element]:
     """Yield the elements of one level that lie between two offsets, up to the first that does not fit."""
     while begin + 2 <= end:
+        # The zero bits before the first one tell how many bytes an identifier or a size has.
         id_bytes, size_bytes = 9 - data[begin].bit_length(), 0
         if id_bytes <= 4 and begin + id_bytes < end:
             size_bytes = 9 - data[begin + id_bytes].bit_length()
@@ -55,6 +56,7 @@ def elements(data: bytes | bytearray | mmap.mmap, begin: int, end: int) -> Itera
 
 def _fails(data: mmap.mmap, element: Element) -> bool:
     # The checksum is the first child, and covers the others.
+    # In it 0x84 is the size: four bytes.
     covered = element.content + _CRC32_BYTES
     if covered > element.end or data[element.content : element.content + 2] != bytes([_CRC32, 0x84]):
         return False

@@ -92,6 +92,7 @@ def _unsuitable(binary: Path) -> str | None:
     text = _version_text(binary)
     if text is None:
         return "cannot be run"
+    # Builds from FFmpeg's repository write an n before the release.
     match = re.match(r"n?(\d+)\.(\d+)(?:\.(\d+))?", text)
     if match is None or tuple(int(part or 0) for part in match.groups()) < VERSION_FLOOR:
         return f"is version {text}, older than {_FLOOR}, and has known vulnerabilities"

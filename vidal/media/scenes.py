@@ -83,6 +83,7 @@ def segment_bounds(
     """
     bounds = [0.0]
     for start_s, end_s in pairwise([0.0, *cuts, duration_s]):
+        # Less a rounding error, by which a scene of twice `max_s` would get a third part.
         parts = math.ceil((end_s - start_s) / max_s - 1e-9)
         wanted = [start_s + (end_s - start_s) * part / parts for part in range(1, parts)]
         # The frame before, so that no part is longer than wanted.

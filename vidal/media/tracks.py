@@ -28,6 +28,7 @@ PROBE_CPU_S = 60.0
 
 _PACKETS, _CLOCK, _DEFAULTS, _COVERS = "probe.packets", "probe.clock", "probe.defaults", "probe.covers"
 _DISCARD = 0x4  # AV_PKT_FLAG_DISCARD: outside the edit list, decoded but not displayed
+# FFmpeg's AV_NOPTS_VALUE: the time of a packet that has none.
 _NO_TIME = -(2**63)
 
 # FFmpeg's own thresholds for a timestamp discontinuity: -dts_delta_threshold, and 0.1 s backwards.

@@ -118,6 +118,7 @@ class TransformersCaptioner:
         self._tokenizer = getattr(self._processor, "tokenizer", None) or load_auto("AutoTokenizer", reference)
         if not hasattr(self._processor, "image_processor"):
             self._processor = load_auto("AutoImageProcessor", reference)
+        # Captions start where prompts end, so batches are padded on the left.
         self._tokenizer.padding_side = "left"
         if self._tokenizer.pad_token is None:
             self._tokenizer.pad_token = self._tokenizer.eos_token
@@ -245,6 +246,7 @@ class TransformersCaptioner:
         real = (new != self._tokenizer.pad_token_id) & logs.isfinite()
         means = torch.where(real, logs, 0.0).sum(-1) / real.sum(-1).clamp(min=1)
         is_florence = self._kind == "florence2"
+        # Florence-2's special tokens mark what its processor parses; those of padding are taken out here.
         texts = self._tokenizer.batch_decode(to_host(new), skip_special_tokens=not is_florence)
         if is_florence:
             plain = [text.replace(self._tokenizer.pad_token, "") for text in texts]

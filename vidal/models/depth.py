@@ -33,12 +33,14 @@ DepthMap = npt.NDArray[np.float32]
 # DPT's first fusion layer has nothing to fuse: published checkpoints lack its residual, and no forward pass uses it.
 _UNUSED_WEIGHTS = re.compile(r"fusion_stage\.layers\.0\.residual_layer1\.|num_batches_tracked$")
 
+# Classes that estimate metres, though their configuration has no field that says so.
 _METRIC_TYPES = ("glpn", "zoedepth", "depth_pro")
 _ASPECT_MULTIPLE = 32
 """Input sides are multiples of this, unless the patch size requires another multiple."""
 _RANGE_FRAMES = Path(__file__).with_name("range-frames.jpg")
 """Photographs of 320x180, one below the other: a city at night, a cat, a cup, a portrait, a rocket."""
 _RANGE_FRAME_HEIGHT = 180
+# Of the extremes, two pixels would decide.
 _RANGE_PERCENTILES = (0.5, 99.5)
 
 

@@ -18,6 +18,7 @@ from typing import Any
 
 from vidal.errors import ModelError
 
+# `vidal:NAME` and `package:NAME` are references of other kinds.
 _DOTTED = re.compile(r"(?!(?:vidal|package):)[A-Za-z_]\w*(?:\.[A-Za-z_]\w*)*:[A-Za-z_]\w*")
 
 

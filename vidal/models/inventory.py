@@ -181,6 +181,7 @@ def _package_licence(package: str) -> str | None:
         return None
     fields = metadata.metadata(names[0]).json
     classified = [line.split(" :: ")[-1] for line in fields.get("classifier", []) if line.startswith("License ::")]
+    # Some packages state the whole text of their licence, which is no name.
     stated = str(fields.get("license_expression") or fields.get("license") or "").strip()
     return stated if stated and stated != "UNKNOWN" and "\n" not in stated else next(iter(classified), None)
 

@@ -220,6 +220,7 @@ def cached_folder(key: str, build: Callable[[Path], None]) -> Path | None:
         return folder
     try:
         root.mkdir(mode=0o700, parents=True, exist_ok=True)
+        # The folder is locked itself, so that no file for the lock stays behind.
         lock = os.open(root, os.O_RDONLY)
     except OSError:
         return None
@@ -243,6 +244,7 @@ def _built(folder: Path, build: Callable[[Path], None]) -> Path | None:
             # Without it, a power cut could leave the final name over half-written files.
             with file.open("rb") as handle:
                 os.fsync(handle.fileno())
+        # Fails where another host was first, as its folder is not empty: that one is returned.
         building.rename(folder)
     except OSError:
         shutil.rmtree(building, ignore_errors=True)

@@ -89,6 +89,7 @@ def hub_folder(hub_id: str, revision: str | None) -> Path | None:
 
     cache = Path(constants.HF_HUB_CACHE) / repo_folder_name(repo_id=hub_id, repo_type="model")
     ref = cache / "refs" / (revision or "main")
+    # A revision without a ref is a commit.
     commit = ref.read_text().strip() if ref.is_file() else revision
     if not commit:
         return None

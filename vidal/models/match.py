@@ -17,6 +17,7 @@ from vidal.models.frame_batch import preprocessed, to_device, to_host
 Frames = Sequence[npt.NDArray[np.uint8]]
 Vectors = npt.NDArray[np.float32]
 
+# The positions of BERT, of whose family MiniLM is.
 _LONGEST_TEXT = 512
 
 

@@ -171,6 +171,7 @@ def load_reader(detector: str, recognisers: Sequence[str], **settings: float) ->
     cv2.setNumThreads(1)
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = options.inter_op_num_threads = 1
+    # Errors are raised: printed by onnxruntime, they would be there twice.
     options.log_severity_level = 4
     files = [str(model_file(name, "ocr: model", "a PP-OCR .onnx file")) for name in (detector, *recognisers)]
     try:

@@ -30,6 +30,7 @@ MAX_WAIT_S = 60.0
 
 _PERMANENT = (401, 403, 404)
 """Statuses that every request would get: a wrong key, address or model name."""
+# What a server, or the gateway before it, says while it is overloaded or starting.
 _BUSY = (408, 425, 429, 502, 503, 504)
 _FENCED = re.compile(r"```\w*\s*(\{.*\})\s*```", re.DOTALL)
 _LAST_OBJECT = re.compile(r"\{[^{}]*\}\s*$")
@@ -162,6 +163,7 @@ class ChatServer:
                 # An error that repeats while other requests are answered is this request's own.
                 if not is_busy and attempt == self.tries and self._health.answers:
                     raise self._refused(f"{why} in {attempt} tries", for_good=False) from error
+            # HTTPException is no OSError: a reply that breaks off, or that is no HTTP.
             except (OSError, HTTPException) as error:
                 why = f"{type(error).__name__}: {error}"
             else:

@@ -77,6 +77,7 @@ class SmallInfraredForImageToImage(PreTrainedModel):  # type: ignore[no-untyped-
         )
         self.levels = nn.Parameter(torch.tensor(config.levels))
         self.evidence = nn.Conv2d(len(GROUPS) + 1, len(config.levels), 1, bias=False)
+        # The classifier has no say until training gives it one.
         nn.init.zeros_(self.evidence.weight)
         self.post_init()  # type: ignore[no-untyped-call]
 

@@ -26,6 +26,7 @@ Audio = npt.NDArray[np.float32]
 # Above any rate of speech: it ends Whisper's repetition loops long before its own limit of tokens does.
 _TOKENS_PER_S = 25
 _MIN_TOKENS = 32
+# Whisper's own limit is 224, half of its context.
 _MAX_TOKENS = 220
 
 
@@ -129,6 +130,7 @@ class _FasterWhisper:
             language=language,
             beam_size=self._beam_size,
             temperature=0.0,
+            # The text of the window before would carry a repetition loop on.
             condition_on_previous_text=False,
             # The stage applies these thresholds and stores the scores; here they would only decode again.
             compression_ratio_threshold=None,
@@ -155,6 +157,7 @@ class _OpenaiWhisper:
         result = whisper.transcribe(
             self._model,
             audio,
+            # At False it draws a progress bar.
             verbose=None,
             language=language,
             # A beam of one is a slower greedy search with the same result.

@@ -99,6 +99,7 @@ class _Skipped:
         if self.suffixes:
             names = sorted(self.suffixes, key=lambda suffix: (-self.suffixes[suffix], suffix))
             more = ", …" if len(names) > _SUFFIXES_NAMED else ""
+            # Escaped, as a file's name may have the control characters of a terminal.
             named = ", ".join(ascii(name)[1:-1] for name in names[:_SUFFIXES_NAMED])
             kinds.append(f"{self.suffixes.total()} of another kind ({named}{more})")
         if self.links:

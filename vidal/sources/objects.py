@@ -84,6 +84,7 @@ class _Kinds:
             self.is_too_deep = True
         elif isinstance(value, list):
             self.items = self.items or _Kinds()
+            # Of a list and not a generator: all items have to be added, those behind a deep one, too.
             self.is_too_deep |= any([self.items._add(item, depth + 1) for item in value])
         elif isinstance(value, dict):
             self.fields = {} if self.fields is None else self.fields

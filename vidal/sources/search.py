@@ -17,6 +17,7 @@ from vidal.errors import SourceError
 from vidal.sources.expanding import ExpandingSource, Question
 from vidal.sources.source import file_hash
 
+# `sp` is YouTube's filter, here for videos that were uploaded this month.
 _THIS_MONTH = "https://www.youtube.com/results?search_query={term}&sp=EgQIBBAB"
 
 

@@ -78,6 +78,7 @@ class AudioFingerprints:
         flags, keys, owners = [np.empty(0, np.bool_)], [np.empty(0, np.uint64)], [np.empty(0, np.int64)]
         for part in chunks(len(lengths), _CHUNK):
             padded, changing = _padded(values[offsets[part.start] : offsets[part.stop]], lengths[part])
+            # Knuth's multiplier, 2**32 over the golden ratio: values near each other are spread over all 32 bits.
             hashed = np.sort(np.where(changing, padded * np.uint64(2654435761) % _NONE, _NONE), axis=1)
             # A value that recurs counts once, or a drone would fill the whole sketch.
             hashed[:, 1:][hashed[:, 1:] == hashed[:, :-1]] = _NONE
@@ -90,6 +91,7 @@ class AudioFingerprints:
             flags.append(is_informative)
         key, owner = np.concatenate(keys), np.concatenate(owners)
         bucket_of = key % _BUCKETS
+        # 16 bits, which NumPy's stable sort takes by radix.
         order = np.argsort(bucket_of.astype(np.uint16), kind="stable")
         table = pa.table({"key": key[order].astype(np.uint32), "owner": owner[order]})
         ends = np.searchsorted(bucket_of[order], np.arange(_BUCKETS + 1))

@@ -52,6 +52,7 @@ class BestShare(Decision):
         limits = {}
         for cluster in np.unique(owner[is_scored]):
             scores = np.sort(score[owner == cluster])[::-1]
+            # Rounded first, as 0.07 * 100 is a little more than 7 and would let an eighth clip stay.
             limits[cluster] = scores[math.ceil(round(self.share * len(scores), 9)) - 1]
         stays = np.zeros(len(score), np.bool_)
         for cluster in limits:
@@ -83,6 +84,7 @@ class BestShare(Decision):
         own = np.einsum("nd,nd->n", video, caption)
         others = int(is_scored.sum()) - 1
         total = video[is_scored].sum(axis=0, dtype=np.float64)
+        # The mean of the cosines is the cosine with the mean: one product for all clips, and not one for each pair.
         rest = (caption @ total.astype(np.float32) - own) / max(others, 1)
         margin = own - rest if others else np.zeros_like(own)
         return margin, own + self.specificity * margin

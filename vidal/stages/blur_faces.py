@@ -30,6 +30,7 @@ Detector = Callable[[list[npt.NDArray[np.uint8]]], Sequence[Any]]
 _BATCH_FRAMES = 32
 _HOLD_FRAMES = 2
 """A face that is missed in a frame of the video is hidden where it was found so many frames before or after."""
+# Frames a second: with more than any video has, each frame begins an interval of its own.
 _EVERY_FRAME = 1e6
 
 
@@ -122,6 +123,7 @@ class BlurFaces(ModelStage):
             shape = part[0].shape[0], part[0].shape[1]
             boxes += self._boxes(part)
         most = max(map(len, boxes), default=0)
+        # Without a face the video is not coded again; where no frame was decoded nobody has looked, an error below.
         if boxes and not most:
             return mp4, 0
         path = folder / "stored.mp4"

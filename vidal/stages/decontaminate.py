@@ -89,6 +89,7 @@ class Decontaminate(Decision):
         """Return the rejection of a clip with these numbers, or nothing."""
         seen = row.get("benchmark_video_similarity"), row.get("benchmark_caption_similarity")
         if row["benchmark_words"]:
+            # A short caption of the benchmark's has fewer words, and counts where it is contained as a whole.
             limit: float = min(self.overlap_words, row["benchmark_words"])
             found = "benchmark_text", float(row["benchmark_words"]), f"{row['benchmark_words']} words of a benchmark's"
         elif seen[0] is not None and seen[0] >= self.min_video_similarity:

@@ -116,6 +116,7 @@ class HashLists:
                 digits = bytes.fromhex(text)
                 hashes, places = raw[len(digits)]
                 hashes += digits
+                # Line and file in one integer, as a list may have millions of lines.
                 places.append(line * len(files) + number)
             if sum(len(places) for _, places in raw.values()) == before:
                 raise SourceError(f"{file}: no line of it is a hash; an empty list would let everything pass")
@@ -131,6 +132,7 @@ class HashLists:
     def place_of_file(self, sha256: str) -> str | None:
         """Return the list and line of a file's SHA-256; None for one that is not listed."""
         words = np.frombuffer(bytes.fromhex(sha256), ">u8").astype(np.uint64)
+        # By the first 64 bits, which hardly two files share; where two do, the rest decides.
         first, last = (np.searchsorted(self.sha256[:, 0], words[0], side) for side in ("left", "right"))
         same = np.flatnonzero((self.sha256[first:last] == words).all(axis=1))
         return self._place(self._sha256_places[first + same[0]]) if len(same) else None

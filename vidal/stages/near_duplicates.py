@@ -98,6 +98,7 @@ def frame_distances(hashes: Hashes, pairs: Pairs, min_frames: int) -> Floats:
 
 def still_clips(hashes: Hashes, max_bits: float) -> Flags:
     """Return for each clip whether all its informative frames show the same image."""
+    # Any informative frame will do, and the largest hash is not 0, that of no information.
     one = hashes.max(axis=1, keepdims=True, initial=0)
     bits = np.where(hashes != 0, np.bitwise_count(hashes ^ one), 0)
     return np.asarray(bits.max(axis=1, initial=0) <= max_bits)
@@ -106,6 +107,7 @@ def still_clips(hashes: Hashes, max_bits: float) -> Flags:
 class Clusters:
     """Groups rows that are linked by pairs, directly or through other rows (union-find in batches)."""
 
+    # Pairs are collected, as each search for connected rows goes over all rows.
     _MAX_WAITING = 1 << 22
 
     def __init__(self, rows: int) -> None:

@@ -34,6 +34,7 @@ def content_cuts(frames: Iterator[Frame], *, kind: str, threshold: float) -> lis
     cuts: list[FrameTimecode] = []
     # Numbered, not timed: frames of a variable rate have the indices of `frames`.
     for index, frame in enumerate(frames):
+        # PySceneDetect takes frames as OpenCV reads them, blue first.
         cuts += detector.process_frame(FrameTimecode(index, 25.0), frame[..., ::-1])
         last = index
     cuts += detector.post_process(FrameTimecode(last, 25.0))

@@ -55,6 +55,7 @@ def matrix(column: pa.Array, place: str) -> Matrix:
     if width:
         rows = np.asarray(column.flatten(), np.float32).reshape(-1, width)
         # Stored with few digits, they are of unit length almost.
+        # The bound leaves a vector of zeros, which counts as none, as it is.
         vectors[lengths > 0] = rows / np.maximum(np.linalg.norm(rows, axis=1, keepdims=True), 1e-12)
     return vectors
 
@@ -93,6 +94,7 @@ def nearest(vectors: Matrix, others: Matrix) -> tuple[Floats, Ints]:
             block = vectors[here] @ others[first : first + _OTHERS].T
             best = block.argmax(axis=1)
             values = block[np.arange(len(best)), best]
+            # Of equals the first is kept, wherever blocks end.
             is_nearer = values > cosines[here]
             cosines[here] = np.where(is_nearer, values, cosines[here])
             places[here] = np.where(is_nearer, first + best, places[here])

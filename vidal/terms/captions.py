@@ -90,6 +90,7 @@ def _jsonl(source: Input) -> Iterator[Caption]:
             continue
         try:
             row = json.loads(line)
+        # RecursionError: a line of a thousand brackets.
         except (ValueError, RecursionError):
             yield NOT_JSON
             continue

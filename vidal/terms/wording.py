@@ -21,6 +21,7 @@ def display(caption: str) -> str:
     """Return the caption in NFKC on one line, without control and format characters or surrounding punctuation."""
     text = unicodedata.normalize("NFKC", caption)
     if not text.isascii() or not text.isprintable():
+        # Format characters, such as a soft hyphen, stand within words, and leave no space behind.
         categories = [(character, unicodedata.category(character)) for character in text]
         text = "".join(
             " " if character.isspace() or category == "Cc" else "" if category.startswith("C") else character

@@ -140,6 +140,7 @@ def _fold(token: str) -> str:
     if not places:
         return ""
     end = places[-1] + 1
+    # Marks after the last letter are part of it, such as the vowels of Hindi.
     while end < len(folded) and unicodedata.category(folded[end]).startswith("M"):
         end += 1
     return folded[places[0] : end]

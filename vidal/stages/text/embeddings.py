@@ -40,6 +40,7 @@ class Embeddings(MatcherStage):
 
     def _embed(self, matcher: Matcher, seen: Sequence[Clip]) -> None:
         texts = [(clip.caption or clip.title or "").strip() for clip in seen]
+        # A clip without a text keeps its place in the batch; what stands there is not stored.
         of_texts = matcher.texts([text or "-" for text in texts])
         images, at = matcher.images(FrameBatch.of(clip.work for clip in seen)), 0
         for clip, text, of_text in zip(seen, texts, of_texts, strict=True):

@@ -131,6 +131,7 @@ class Ocr(Stage):
 
             for time_s, image in video_frames(video.data, self.frames_per_s):
                 frames.append((time_s, min(stored, key=lambda each: abs(each[0] - time_s))[1], image))
+        # By time and number, as images have no order.
         for _, number, image in sorted(frames, key=lambda frame: frame[:2]):
             yield number, image
 

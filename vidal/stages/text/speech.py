@@ -104,6 +104,7 @@ class Speech(ModelStage):
             min_speech_s=self.min_speech_s,
             min_silence_s=self.min_silence_s,
         )
+        # The share is one of the clip, whose audio may end before it.
         length_s = max(len(samples) / SAMPLE_RATE, clip.duration_s or 0.0)
         spoken_s = sum(end - start for start, end in stretches) / SAMPLE_RATE
         clip.speech_share = round(spoken_s / length_s, 4) if length_s else 0.0
