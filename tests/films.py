@@ -25,7 +25,7 @@ def ffmpeg(*args: str | Path) -> None:
 
 
 def film(
-    path: Path, *options: str, audio_source: str = f"{BEEP}:s=48000", size: str = "320x192", length_s: float = 4.0
+    path: Path, *options: str, audio_source: str = f"{BEEP}:s=48000", size: str = "160x96", length_s: float = 4.0
 ) -> Path:
     """Moving bars, with audio from the expressions ``audio_source`` of FFmpeg's aevalsrc."""
     video, audio = f"testsrc=size={size}:rate=25:duration={length_s}", f"aevalsrc={audio_source}:d={length_s}"

@@ -16,7 +16,7 @@ from vidal.stages.fetch import Fetch
 from vidal.stages.media import Media
 from vidal.stages.probe import Probe
 
-WIDTH, HEIGHT, BITS = 320, 192, 6
+WIDTH, HEIGHT, BITS = 160, 96, 6
 FRAMES = 50
 
 

@@ -11,6 +11,7 @@ import yaml
 import vidal
 from tests.films import BEEP, BEEPS_S, audio_of, beeps_in, ffmpeg, process
 from tests.runs import command, rows
+from tests.unit.stages.test_text_match import tiny_siglip
 from vidal.clip import Clip
 from vidal.dataset import alignment
 from vidal.errors import ClipError
@@ -70,8 +71,10 @@ def test_a_filter_rejects_what_has_no_video(columns: dict[str, str], is_open: bo
 
 
 @pytest.mark.parametrize("name", ["fingerprints", "ocr", "depth", "infrared", "frame_captions", "text_match"])
-def test_a_stage_of_frames_leaves_a_clip_without_any_as_it_is(name: str) -> None:
+def test_a_stage_of_frames_leaves_a_clip_without_any_as_it_is(name: str, tmp_path: Path) -> None:
     settings = {"depth": {"model": "vidal:depth-small"}}.get(name, {})
+    if name == "text_match":
+        settings = {"backend": "clip", "model": tiny_siglip(tmp_path)}
     clip, untouched = Clip(clip_id="a", duration_s=4.0), Clip(clip_id="a", duration_s=4.0)
     stage = step_class(name)(**settings)
     stage.setup()

@@ -40,16 +40,16 @@ def test_so_does_that_of_an_avi(tmp_path: Path) -> None:
 
 
 PAGES = [
-    # length and size that the page states of a film of 4 s in 320x192, words of damage
+    # length and size that the page states of a film of 4 s in 160x96, words of damage
     ((4.0, None, None), []),
     ((4.9, None, None), []),
     ((5.1, None, None), ["shorter_than_stated"]),
     ((3.1, None, None), []),
     ((2.9, None, None), ["longer_than_stated"]),
-    ((4.0, 320, 192), []),
-    ((4.0, 192, 320), []),
-    ((4.0, 320, 194), []),
-    ((4.0, 1280, 768), ["size_differs"]),
+    ((4.0, 160, 96), []),
+    ((4.0, 96, 160), []),
+    ((4.0, 160, 97), []),
+    ((4.0, 640, 384), ["size_differs"]),
     ((None, float("nan"), "320"), []),
 ]
 
