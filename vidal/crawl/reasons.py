@@ -224,6 +224,7 @@ _DISK_ERRNOS = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO)
 
 def from_error(error: BaseException) -> str | None:
     """The reason that an operating-system, TLS or HTTP error stands for; None for any other."""
+    # The narrower classes first, as most of these are OSErrors, too.
     if isinstance(error, TimeoutError):
         return "timeout"
     if isinstance(error, http.client.IncompleteRead):
@@ -235,6 +236,7 @@ def from_error(error: BaseException) -> str | None:
     if isinstance(error, OSError):
         if error.errno in _DISK_ERRNOS:
             return DISK
+        # EFBIG: the bound that the parent has set to the child's files.
         return "too_large" if error.errno == errno.EFBIG else "network" if error.errno is not None else None
     return None
 

@@ -38,6 +38,7 @@ class Schedule:
         turns: Sequence[Turn],
         clock: Callable[[], float] = time.monotonic,
         threads: int = 1,
+        # Any name is true: without being told, each host is up.
         is_up: Callable[[str], bool] = bool,
     ) -> None:
         """``is_up`` tells whether the hosts of a budget answer."""

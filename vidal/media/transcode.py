@@ -90,6 +90,7 @@ def _transcode(job: _Job, probe: SourceFacts) -> Transcoded:
             raise ClipError("truncated", f"the last decoded frame is {missing_s:.2f} s before the last packet")
         damage.check_decoded(finished)
         video_damage = damage.read_damage(finished, probe, len(decoded))
+        # The lenient decoder shows frames that the strict one refused: they are damaged nevertheless.
         video_damage = replace(video_damage, corrupt_frames=max(refused, video_damage.corrupt_frames))
     elif audio_status.status == "left_out":
         raise ClipError("undecodable", f"{audio_status.corrupt_share:.0%} of the audio cannot be decoded")
@@ -160,6 +161,7 @@ class _Job:
             return plan, self.run(plan), AudioStatus(status="none")
         finished = audio_run = self._try(plan)
         if finished.returncode != 0 and _AUDIO_CHANGES.search(finished.log):
+            # From here on only this run reads the source's audio, so its log has the damaged packets.
             audio_run = self._start(graph.steady_audio_command(self.source, plan, self.limits))
             plan = replace(plan, audio=AudioInput(is_steady=True))
             finished = self._try(plan)

@@ -258,7 +258,7 @@ class _Clips:
         digests, is_unknown, ids, count = np.empty((rows, 2), np.uint64), np.empty(rows, np.bool_), [], 0
         for number, dataset in enumerate(datasets):
             for table in in_parts(dataset.to_batches(), _PART_ROWS):
-                kept = _columns_of(table.filter(pc.equal(table["status"], "kept")))
+                kept = table.filter(pc.equal(table["status"], "kept")).select(_COLUMNS).cast(_SCHEMA)
                 # Large, as the ids of a hundred million clips exceed 32-bit offsets.
                 ids.append(kept["clip_id"].cast(pa.large_string()).combine_chunks())
                 here = slice(count, count := count + len(kept))
@@ -327,10 +327,6 @@ _VERDICT = pa.schema([
 
 def _where(chosen: Flags | Ints, pairs: Pairs) -> Pairs:
     return pairs[0][chosen], pairs[1][chosen]
-
-
-def _columns_of(table: pa.Table) -> pa.Table:
-    return table.select(_COLUMNS).cast(_SCHEMA)
 
 
 def _rows_of(folder: str) -> Stream:

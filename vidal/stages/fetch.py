@@ -32,6 +32,7 @@ _YT_DLP_DAYS = 60
 """A yt-dlp older than this reads fewer and fewer platforms."""
 
 
+# In the module, as a stage is pickled on its way to a worker, and a function within a function cannot be.
 def _alone() -> AbstractContextManager[Callable[[], None]]:
     return nullcontext(lambda: None)
 
