@@ -92,7 +92,7 @@ class Client:
             body = b"".join(visit.body(page, min(ask.max_bytes, _JSON_BYTES)))
         try:
             value = json.loads(body)
-        except ValueError:
+        except (ValueError, RecursionError):
             raise FetchError("server_error", "the answer is not JSON", status=page.status) from None
         return Answer(ok=True, metadata={"json": value}, final_url=page.url, http_status=page.status, bytes=len(body))
 

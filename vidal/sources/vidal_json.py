@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any, Literal
 
 from pydantic import Field
@@ -18,6 +18,14 @@ from vidal.sources.source import Source, file_hash
 _TEXTS = ("mplug", "polish_mplug", "sound_mplug")
 
 
+def _outside(path: str) -> str | None:
+    """Say why a file of the annotations is not read: they are published by others, who may name any folder."""
+    parts = PurePosixPath(path).parts
+    if ".." in parts or path.startswith(("/", "~")) or ":" in parts[0]:
+        return f"its file {path[:200]!r} is not in the folder of the media"
+    return None
+
+
 class VidalJsonSource(Source):
     """``{vidal_json: FILE, media: DIR}``; a clip's file is ``DIR/<folder>/<id>.mp4``, the layout of VIDAL-10M."""
 
@@ -30,14 +38,17 @@ class VidalJsonSource(Source):
         path = self._path()
         try:
             annotations = json.loads(path.read_text(encoding="utf-8-sig"))
-        except (OSError, ValueError) as error:
+        except (OSError, ValueError, RecursionError) as error:
             raise SourceError(f"{path}: not readable JSON: {error}") from error
         if not isinstance(annotations, dict):
             raise SourceError(f"{path}: not an object keyed by clip id")
         rows = [self._row(clip_id, value) for clip_id, value in annotations.items()]
         if not rows:
             raise SourceError(f"{self.vidal_json}: no annotation in it")
-        return normalise(listing_of(rows), self.vidal_json)
+        listing = listing_of(rows)
+        if self.platform == "files":
+            listing.unreadable = {n: why for n, row in enumerate(rows) if (why := _outside(row["url"]))}
+        return normalise(listing, self.vidal_json)
 
     def own_columns(self) -> set[str]:
         return set(self.candidates().schema.names)

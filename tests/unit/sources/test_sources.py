@@ -10,6 +10,7 @@ import pytest
 
 from tests.runs import PAINT, SHADE, TROUBLE, rows, run, write_recipe
 from tests.unit.sources.written import Row, write
+from vidal.dataset.plan import UNUSABLE
 from vidal.engine.local import InProcessEngine
 from vidal.errors import SourceError
 from vidal.recipe import check
@@ -83,12 +84,19 @@ def test_vidals_annotations_are_candidates(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     ("content", "message"),
-    [("{", "not readable JSON"), ("[]", "not an object keyed by clip id"), ("{}", "no annotation in it"),
+    [("{", "not readable JSON"), ("[" * 100_000, "not readable JSON"), ("[]", "not an object keyed by clip id"), ("{}", "no annotation in it"),
      ({"a": "x"}, "a is not an object with folder, raw, mplug")],
 )  # fmt: skip
 def test_annotations_that_are_none_say_what_is_wrong(content: Any, message: str, tmp_path: Path) -> None:
     with pytest.raises(SourceError, match=message):
         vidal_json(tmp_path, content)
+
+
+@pytest.mark.parametrize("folder", ["..", "a/../../b", "/etc", "~root", "s3://bucket", "file:/etc", "http://10.0.0.1"])
+def test_annotations_lead_to_no_file_outside_the_media(folder: str, tmp_path: Path) -> None:
+    evil, good = vidal_json(tmp_path, {"abc": {"folder": folder}, "def": {"folder": "0001"}})
+    assert evil[UNUSABLE] == f"its file '{folder}/abc.mp4' is not in the folder of the media"
+    assert (good["url"], good[UNUSABLE]) == ("0001/def.mp4", None)
 
 
 def test_annotations_that_are_gone_are_missed_by_plan_and_fingerprint_alike(tmp_path: Path) -> None:
