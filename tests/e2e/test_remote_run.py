@@ -19,6 +19,7 @@ from typer.testing import CliRunner
 from tests import learned
 from tests.conftest import ROOT
 from tests.forks import Fork
+from tests.sentence_models import sentence_model
 from tests.store import s3_server
 from vidal.commands import app
 from vidal.dataset.storage import Storage
@@ -66,7 +67,8 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The dataset, the recipe, and a local run."""
     folder = tmp_path_factory.mktemp("remote")
     learned.small_set(folder / "set")
-    (folder / "small.yaml").write_text(yaml.safe_dump(RECIPE))
+    text = {"model": sentence_model(folder / "text"), "max_tokens": 16}
+    (folder / "small.yaml").write_text(yaml.safe_dump(RECIPE | {"text": text}))
     vidal("train", folder / "small.yaml", "--data", folder / "set", "--out", folder / "run")
     return folder
 

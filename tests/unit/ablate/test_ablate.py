@@ -17,6 +17,7 @@ import yaml
 import vidal
 from tests.learned import RECIPE
 from tests.runs import command
+from tests.sentence_models import sentence_model
 from tools.rendering import learning_set
 from vidal.train import recipe as recipes
 from vidal.train.run_folder import RunFolder
@@ -35,7 +36,8 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     out = tmp_path_factory.mktemp("ablate")
     learning_set.write(str(out / "set"), clips=64, scenes=8, size=16, workers=1, wrong=0.3, copies=0.2)
     towers = {"video": RECIPE["towers"]["video"]}
-    recipe = RECIPE | {"towers": towers, "batch_size": 4, "data": {"workers": 0, "heldout": 0.3}}
+    text = {"model": sentence_model(out / "text"), "max_tokens": 16}
+    recipe = RECIPE | {"text": text, "towers": towers, "batch_size": 4, "data": {"workers": 0, "heldout": 0.3}}
     (out / "recipe.yaml").write_text(yaml.safe_dump(recipe))
     (out / "arms.yaml").write_text(yaml.safe_dump({"arms": ARMS, "evaluate": {"where": "not caption_is_wrong"}}))
     (out / "told.json").write_text(ablate(out).stdout)
