@@ -14,8 +14,8 @@ import pytest
 from tests.conftest import ROOT
 from tests.forks import Fork
 
-RUN_ELSEWHERE = {"train"}
-"""By `tests/unit/benchmarks/test_train_benchmark.py`, which looks at its figures."""
+RUN_ELSEWHERE = {"train", "language_model"}
+"""By `tests/unit/benchmarks/test_train_benchmark.py`, which looks at its figures, and below, as it needs a dataset."""
 SCRIPTS = sorted(
     path
     for path in (ROOT / "benchmarks").glob("*.py")
@@ -41,6 +41,15 @@ def test_a_benchmark_runs_at_toy_size_and_prints_its_figures(command: list[str |
     assert {"cores", "load"} < figures.keys()
     assert sum(number > 0 for number in numbers(figures)) > 3, figures
     assert list(tmp_path.iterdir()) == [], "nothing is left where it was started"
+
+
+@pytest.mark.slow
+def test_a_language_model_in_16_bits_replies_as_in_32(sample_dataset: Path) -> None:
+    script = ROOT / "benchmarks" / "language_model.py"
+    done = Fork(script, sample_dataset, "--quick", "--json", cwd=ROOT).ended()
+    assert done.returncode == 0, done.stderr
+    figures = json.loads(done.stdout)
+    assert (figures["clips"], figures["differing"]) == (2, 0)
 
 
 @pytest.mark.slow

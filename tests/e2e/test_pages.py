@@ -99,9 +99,13 @@ def shell(line: str, folder: Path) -> str:
     return done.stdout
 
 
-def said_by(line: str, folder: Path) -> str:
+def said_by(line: str, folder: Path, *, is_refused: bool = False) -> str:
     """What a command prints; many of vidal's run in this process, with the words that a shell makes of the line."""
     name = line.split()[1]
+    if is_refused:
+        done = command(*shell(f"printf '%s\\n' {line}", folder).splitlines()[1:], cwd=folder)
+        assert (done.returncode, done.stdout) == (2, ""), f"{line}\n{done.stdout}\n{done.stderr}"
+        return done.stderr
     is_local = "--engine local" in line
     if not line.startswith("vidal ") or (name in IN_A_PROCESS and not is_local):
         return shell(line, folder)
@@ -185,6 +189,7 @@ def crawling(place: Path) -> Iterator[None]:
     with Site() as site:
         rows = [("3f0c5a91", site.url("/fault/gone/a.mp4")), ("77aa", site.url("/clip/cat-stare.mp4"))]
         (place / "urls.csv").write_text("clip_id,url\n" + "".join(f"{clip_id},{url}\n" for clip_id, url in rows))
+        (place / "mixed.csv").write_text("url\nhttps://www.youtube.com/watch?v=_\nhttps://www.nbc.com/a/video/b/1\n")
         yield
 
 
@@ -215,7 +220,10 @@ def follow(page: str, folder: Path) -> None:
             for line, printed in block.commands():
                 if line in PARSED_ONLY:
                     continue
-                said = said_by(f"{line} {MORE.get(line, '')}".rstrip(), folder)
+                if is_refused := printed.startswith("vidal: "):
+                    # One line, which the page folds.
+                    printed = " ".join(printed.split())
+                said = said_by(f"{line} {MORE.get(line, '')}".rstrip(), folder, is_refused=is_refused)
                 if printed.strip():
                     assert is_said(printed, said), f"{line}\n{said}"
                 else:
