@@ -221,6 +221,10 @@ def own_gpus(number: int, gpus: float) -> dict[str, str]:
     return {"CUDA_VISIBLE_DEVICES": ",".join(devices[index % len(devices)] for index in own)}
 
 
+# The last, where the driver closed the pipe with notes in it that it had not read.
+_CLOSED = (EOFError, BrokenPipeError, ConnectionResetError)
+
+
 def serve(pipe: Connection) -> None:
     """The main function of a pool's process: set up, then make one shard after another until the pipe is closed."""
     # As in any process that was not spawned: locks that libraries make then end with this process, and are not reported
@@ -237,7 +241,7 @@ def serve(pipe: Connection) -> None:
             with ThreadPoolExecutor(_MOST_SHARDS) as pool:
                 while True:
                     pool.submit(_make, worker, pipe.recv(), notes)
-    except (EOFError, BrokenPipeError):
+    except _CLOSED:
         return
     except BaseException as error:
         pipe.send(("fatal", fatal_text(error)))
@@ -245,7 +249,7 @@ def serve(pipe: Connection) -> None:
 
 
 def _make(worker: Worker, assignment: Assignment, notes: _PipeNotes) -> None:
-    with contextlib.suppress(BrokenPipeError):
+    with contextlib.suppress(*_CLOSED):
         try:
             notes.send("done", worker.make(assignment))
         except BaseException as error:

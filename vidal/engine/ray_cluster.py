@@ -59,6 +59,8 @@ class RayCluster:
         os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
         os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
         os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")
+        # A thread of Ray Data's that outlives an interrupted run would start another Ray, with none of these options.
+        os.environ.setdefault("RAY_ENABLE_AUTO_CONNECT", "0")
         options = self._private_options() if self.address is None else {"address": self.address}
         import ray
 

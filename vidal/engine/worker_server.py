@@ -6,6 +6,7 @@ is killed with the thread of the driver that started it, and the workers with it
 
 from __future__ import annotations
 
+import contextlib
 import gc
 import importlib
 import multiprocessing
@@ -87,8 +88,8 @@ class WorkerServer:
 
     def close(self) -> None:
         """End the server, and with it its workers."""
-        self._channel.close()
         self._process.kill()
+        self._channel.close()
         self._process.wait()
 
 
@@ -103,12 +104,10 @@ def main(channel_fd: int, parent_pid: int) -> None:
     # What is imported lasts: a worker's collections would look through it, and copy its pages.
     gc.freeze()
     own_pid = os.getpid()
-    with Connection(channel_fd) as channel:
+    # An interrupted driver may be gone at any of its requests and answers.
+    with Connection(channel_fd) as channel, contextlib.suppress(EOFError, BrokenPipeError, ConnectionResetError):
         while True:
-            try:
-                message = channel.recv()
-            except (EOFError, ConnectionResetError):
-                return
+            message = channel.recv()
             if isinstance(message, int):
                 # It is not reaped yet, so its number cannot have become another's.
                 os.kill(message, signal.SIGKILL)
