@@ -13,6 +13,7 @@ import psutil
 import pytest
 
 from tests.runs import rows, run, still_alive, write_recipe
+from vidal.engine import local
 from vidal.engine.local import PoolEngine
 from vidal.engine.worker_server import WorkerServer
 from vidal.errors import MachineError
@@ -70,3 +71,17 @@ def test_a_second_run_of_an_engine_has_the_environment_of_its_own_time(
         run(recipe, tmp_path / seen, engine, have_gpu=True)
         assert {row["detail"] for row in rows(tmp_path / seen).values()} == {seen}
     engine.close()
+
+
+@pytest.mark.parametrize("unread", [0, 1], ids=["with nothing in it", "with a note that it has not read"])
+def test_a_worker_whose_driver_closed_its_pipe_ends_without_a_word(
+    unread: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # It is this process's here, and not the worker's.
+    monkeypatch.setattr(local.multiprocessing, "set_start_method", lambda *_, **__: None)
+    ours, theirs = multiprocessing.Pipe()
+    with theirs:
+        for _ in range(unread):
+            theirs.send(("done", None))
+        ours.close()
+        local.serve(theirs)
