@@ -61,7 +61,7 @@ IN_WORKER = frozenset({"source_file", "source_facts"})
 class Resources(BaseModel):
     """What a worker of the stage needs; excluded from the fingerprint, as it changes no byte of the output."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
+    model_config = ConfigDict(extra="forbid", frozen=True)
 
     gpus: float = Field(0.0, ge=0)
     """GPUs per worker; on a machine with a GPU, stages that use it run in separate workers."""
@@ -99,9 +99,7 @@ class Step(BaseModel):
     """A line of a recipe: its settings are the fields of the class, declared once."""
 
     # Pydantic keeps names that begin with `model_` for itself; a stage may have a setting of such a name.
-    model_config = ConfigDict(
-        extra="forbid", validate_default=True, protected_namespaces=(), use_attribute_docstrings=True
-    )
+    model_config = ConfigDict(extra="forbid", validate_default=True, protected_namespaces=())
 
     version: ClassVar[int] = 1
     """Incremented when the same settings produce different output."""

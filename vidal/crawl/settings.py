@@ -24,7 +24,7 @@ from vidal.media.limits import MIB
 class HostRules(BaseModel):
     """How often a platform or host is asked, and when it is paused."""
 
-    model_config = ConfigDict(extra="forbid", use_attribute_docstrings=True)
+    model_config = ConfigDict(extra="forbid")
 
     per_s: float = Field(2.0, gt=0)
     """Requests per second, of whatever kind: robots.txt, pages, redirects, segments, retries."""
@@ -54,8 +54,6 @@ _SECRET_ARGUMENTS = ("po_token", "visitor_data", "data_sync_id", "refresh_token"
 
 class WebSettings(BaseModel):
     """The settings of ``fetch`` that concern the web; the fetching child receives them with every request."""
-
-    model_config = ConfigDict(use_attribute_docstrings=True)
 
     how: ClassVar[tuple[str, ...]] = (
         "allow_addresses", "hosts", "any_host", "concurrency", "tries", "back_off_s", "outage_s", "wall_s",

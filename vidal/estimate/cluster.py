@@ -18,7 +18,7 @@ _CPUS_PER_GPU = 8
 class NodeKind(BaseModel):
     """Machines that are alike."""
 
-    model_config = ConfigDict(extra="forbid", use_attribute_docstrings=True)
+    model_config = ConfigDict(extra="forbid")
 
     kind: str = Field(min_length=1)
     """Name in the estimate."""
@@ -45,7 +45,7 @@ class NodeKind(BaseModel):
 class Store(BaseModel):
     """Where the dataset is written to."""
 
-    model_config = ConfigDict(extra="forbid", use_attribute_docstrings=True)
+    model_config = ConfigDict(extra="forbid")
 
     gbit_s: float | None = Field(None, gt=0)
     """What the store takes from all machines together; none: no limit."""

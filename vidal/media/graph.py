@@ -41,7 +41,7 @@ up to the next key frame: for images to keep, the lenient decoders are better.
 class Target(BaseModel):
     """Format of the stored video, frames and audio."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
+    model_config = ConfigDict(extra="forbid", frozen=True)
 
     short_side: int = Field(256, ge=64)
     """Shorter side of stored video and frames, in pixels."""

@@ -12,7 +12,7 @@ MIB = 1024 * 1024
 class Limits(BaseModel):
     """Limits for one clip; a clip that exceeds one of them becomes a ``failed`` row that names the limit."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
+    model_config = ConfigDict(extra="forbid", frozen=True)
 
     max_bytes: int = Field(512 * MIB, gt=0)
     """Size of the source file in bytes."""

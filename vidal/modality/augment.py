@@ -48,7 +48,7 @@ def random_box(
 class ColourJitter(BaseModel):
     """Random changes of colour, each with one factor for all frames of a clip, in random order (ColorJitter)."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
+    model_config = ConfigDict(extra="forbid", frozen=True)
 
     brightness: float = Field(0.0, ge=0, le=1)
     """The factor on the brightness is drawn from 1 ± this."""

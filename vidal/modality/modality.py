@@ -37,7 +37,7 @@ class Transform(BaseModel, ABC):
     is computed in the worker processes; a `DeviceTransform` leaves a part of it to the device.
     """
 
-    model_config = ConfigDict(extra="forbid", use_attribute_docstrings=True)
+    model_config = ConfigDict(extra="forbid")
 
     @classmethod
     @abstractmethod

@@ -29,7 +29,7 @@ _CHUNK_ROWS = 4096
 class LossSettings(BaseModel):
     """The kind of loss, and how it is computed over several ranks."""
 
-    model_config = ConfigDict(extra="forbid", use_attribute_docstrings=True)
+    model_config = ConfigDict(extra="forbid")
 
     kind: Literal["info_nce", "sigmoid"] = "info_nce"
     """InfoNCE as in CLIP (Radford et al., 2021), or the pairwise sigmoid loss of SigLIP (Zhai et al., 2023)."""

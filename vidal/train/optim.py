@@ -25,7 +25,7 @@ NO_DECAY = ("bn", "ln", "norm", "bias", "logit_scale", "class_embedding", "patch
 class OptimiserSettings(BaseModel):
     """AdamW (Loshchilov and Hutter, 2019) with linear warm-up; the defaults are LanguageBind's."""
 
-    model_config = ConfigDict(extra="forbid", use_attribute_docstrings=True)
+    model_config = ConfigDict(extra="forbid")
 
     lr: float = Field(1e-4, gt=0)
     """Peak learning rate, reached after the warm-up."""

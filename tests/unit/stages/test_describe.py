@@ -16,7 +16,7 @@ from vidal.errors import RecipeError
 from vidal.record import Column
 from vidal.stage import Resources, Stage
 from vidal.stages import CATALOGUE
-from vidal.stages.describe import Catalogue, Description
+from vidal.stages.describe import Catalogue, Description, settings_of
 
 
 class Colourfulness(Stage):
@@ -53,6 +53,12 @@ def test_every_stage_of_the_catalogue_has_a_summary_and_names_what_it_reads_and_
     assert all(stage.summary.endswith(".") for stage in Catalogue.all())
     assert "too_long: Rejects clips longer than ``max_s`` seconds" in said()
     assert [stage["name"] for stage in json.loads(said("--json"))["stages"]] == list(CATALOGUE)
+
+
+def test_a_class_without_a_source_has_settings_without_a_meaning() -> None:
+    made = type(Stage)("Made", (Stage,), {"__module__": __name__, "__annotations__": {"every": int}, "every": 2})
+    told = {setting.name: setting.meaning for setting in settings_of(made)}
+    assert told["every"] == "" and told["resources"].startswith("The recipe's overrides")
 
 
 def test_a_stage_is_told_with_its_settings_and_columns() -> None:

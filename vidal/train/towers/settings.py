@@ -14,7 +14,7 @@ Positive = Annotated[int, Field(ge=1)]
 class Settings(BaseModel):
     """A group of settings; unknown keys are rejected."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True, protected_namespaces=(), use_attribute_docstrings=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, protected_namespaces=())
 
 
 class StackSizes(Settings):
