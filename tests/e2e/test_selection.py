@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import json
 import shutil
+import signal
 from pathlib import Path
 
 import pandas as pd
@@ -12,9 +13,11 @@ import pytest
 import yaml
 
 from tests.conftest import ROOT
+from tests.e2e.test_view import Page
 from tests.films import ffmpeg
-from tests.runs import command, vidal
+from tests.runs import command, start_vidal, vidal
 from tests.unit.stages.test_text_match import tiny_clip
+from tools.browser import Browser, chromium
 
 TITLES = {
     "cat-stare": "a cat sits in the park",
@@ -109,6 +112,33 @@ def test_benchmark_clips_go_then_copies_and_the_best_share_stays(selected: Path)
     ranked = rows[rows["selection_score"].notna()].sort_values("selection_score", ascending=False)
     assert ranked["status"].tolist() == ["kept", "kept", "rejected"]
     assert ranked["reason"].tolist()[-1] == "not_selected"
+
+
+@pytest.mark.skipif(chromium() is None, reason="no Chromium is installed")
+def test_words_find_clips_by_the_embeddings_in_the_viewer_and_in_the_texts_where_that_is_asked_for(
+    selected: Path,
+) -> None:
+    server = start_vidal("view", selected, "--no-browser")
+    assert server.stdout is not None
+    with Browser.started(chromium() or "") as browser:
+        page = Page(browser, server.stdout.readline().strip())
+        page.open_list()
+        page.wait("!document.getElementById('search-by').hidden")
+        ways = page.evaluate("[...document.getElementById('search-by').options].map(option => option.value)")
+        assert ways == ["video_embedding", "caption_embedding", ""]
+        page.evaluate("document.getElementById('search-by').value = 'caption_embedding'")
+        page.press("/", *"a dog runs in the park", "Enter")
+        page.wait("document.getElementById('alike').textContent.includes('a dog runs in the park')")
+        page.wait("document.querySelector('#clips a.clip').textContent.includes('likeness')")
+        # The very caption of this clip.
+        assert page.listed()[0] == "bunny-unlucky-bird" and len(page.listed()) == len(TITLES)
+        assert "likeness 1" in page.text("#clips a.clip")
+        page.evaluate("document.getElementById('search-by').value = ''")
+        page.press("Escape", "/", *"dog runs", "Enter")
+        page.wait_for_clips("bunny-unlucky-bird")
+        assert page.evaluate("document.getElementById('alike').hidden") and browser.problems == []
+    server.send_signal(signal.SIGINT)
+    assert server.wait(30) == 0
 
 
 @pytest.mark.slow

@@ -61,7 +61,7 @@ def manifest(dataset: Path) -> pd.DataFrame:
 
 @pytest.fixture(scope="module")
 def url(dataset: Path) -> Iterator[str]:
-    server = start_vidal("view", dataset, "--no-browser")
+    server = start_vidal("view", dataset, "--no-browser", "--allow-module", "tests.engine_toys")
     assert server.stdout is not None
     yield server.stdout.readline().strip()
     server.send_signal(signal.SIGINT)
@@ -181,7 +181,9 @@ def test_a_clip_says_where_all_of_it_is(page: Page, manifest: pd.DataFrame) -> N
     assert page.evaluate(f"fetch({link}).then(r => r.arrayBuffer()).then(b => b.byteLength)") == size
 
 
-def test_sliders_count_the_clips_that_pass_and_write_the_recipe(page: Page, manifest: pd.DataFrame) -> None:
+def test_sliders_count_the_clips_that_pass_and_write_recipe_and_revision(
+    page: Page, manifest: pd.DataFrame, dataset: Path
+) -> None:
     page.open_list()
     page.wait("[...document.getElementById('column').options].some(option => option.value === 'motion')")
     page.evaluate("""(() => { const column = document.getElementById('column');
@@ -199,6 +201,11 @@ def test_sliders_count_the_clips_that_pass_and_write_the_recipe(page: Page, mani
     assert "vidal refilter" in page.text("#command") and f"too_static.min_motion={limit:g}" in page.text("#command")
     page.evaluate("document.getElementById('failing').click()")
     page.wait_for_clips(*kept[kept["motion"] < limit]["clip_id"])
+    page.evaluate("document.getElementById('refilter').click()")
+    page.wait("!document.getElementById('refiltered').hidden")
+    assert f"{len(passing)} clips kept, {len(kept)} before" in page.text("#refiltered")
+    changed = pd.read_parquet(dataset / "revisions" / "1" / "manifest")
+    assert set(changed[changed["status"] == "kept"]["clip_id"]) == set(passing["clip_id"])
 
 
 def test_a_bar_of_the_funnel_lists_its_clips(page: Page) -> None:
@@ -214,6 +221,11 @@ def test_the_near_duplicates_of_a_clip_are_a_filter(page: Page) -> None:
     page.open_clip("sintel-dragon")
     page.wait("document.getElementById('cluster')")
     page.evaluate("document.getElementById('cluster').click()")
+    page.wait_for_clips("sintel-dragon", REPOST)
+    page.open_list()
+    page.wait("document.querySelector('#groups-bars button')")
+    assert page.text("#groups-bars") == "sintel-dragon2, 1 kept"
+    page.evaluate("document.querySelector('#groups-bars button').click()")
     page.wait_for_clips("sintel-dragon", REPOST)
 
 

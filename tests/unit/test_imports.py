@@ -70,7 +70,9 @@ MAY_IMPORT = {
     "caption": ["errors", "clip", "stage"],
     "models": ["errors", "extras", "work", "stage", "caption"],
     "crawl": ["errors", "process", "addresses", "clip", "stage", "media.child", "media.ffmpeg", "media.limits"],
-    "sources": ["errors", "rows", "addresses", "listing", "licences", "clip", "record", "stage", "dataset", "crawl"],
+    "sources": [
+        "errors", "rows", "addresses", "listing", "licences", "clip", "record", "stage", "dataset", "reader.where", "crawl",
+    ],
     "terms": ["errors", "caption.words", "sources.source"],
     "stages": [
         "errors", "rows", "extras", "work", "addresses", "licences", "clip", "record", "stage", "dataset", "media", "caption",
@@ -94,9 +96,12 @@ MAY_IMPORT = {
         "errors", "settings", "modality", "dataset", "reader",
         "train.data", "train.evaluate.embeddings", "train.evaluate.metrics", "train.preprocessing", "train.towers",
     ],
-    "view": ["errors", "clip", "record", "stage", "modality", "dataset", "reader", "stages", "report", "diff"],
+    "view": [
+        "errors", "extras", "clip", "record", "stage", "modality", "dataset", "reader", "models.dotted", "models.locate",
+        "stages", "engine.refilter", "report", "diff", "train.towers.load", "retrieval.search",
+    ],
     "removal": [
-        "errors", "rows", "extras", "clip", "record", "dataset", "reader.embeddings", "export", "stages.duplicates",
+        "errors", "rows", "extras", "clip", "record", "dataset", "reader.embeddings", "reader.where", "export", "stages.duplicates",
         "train.checkpoint", "train.run_folder",
     ],
     "build": ["errors", "extras", "models.inventory", "dataset", "recipe", "engine", "report", "removal.unmatched"],

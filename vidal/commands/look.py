@@ -194,8 +194,12 @@ class Reposts(StrEnum):
 def remove(
     directory: DirArgument,
     ids: Annotated[
-        Path, typer.Option("--ids", metavar="FILE", help="List of clip ids and URLs: text, csv, jsonl or parquet.")
-    ],
+        Path | None,
+        typer.Option("--ids", metavar="FILE", help="List of clip ids and URLs: text, csv, jsonl or parquet."),
+    ] = None,
+    where: Annotated[
+        str | None, typer.Option(metavar="COND", help='Condition on manifest columns instead of a list: "flag_remove"')
+    ] = None,
     also: Annotated[
         list[str] | None,
         typer.Option(
@@ -218,10 +222,16 @@ def remove(
 ) -> None:
     """Remove clips from a dataset and from what was made of it, and verify the result."""
     from vidal.dataset import removals
-    from vidal.removal.follow import follow
+    from vidal.removal.follow import follow, selected
 
+    if ids is not None and where is None:
+        named = removals.load(ids)
+    elif where is not None and ids is None:
+        named = selected(directory, where)
+    else:
+        raise UserError("which clips? Name them by --ids FILE, or by --where CONDITION")
     result = follow(
-        directory, removals.load(ids), also=also or (), reposts=reposts.value, certificate=certificate,
+        directory, named, also=also or (), reposts=reposts.value, certificate=certificate,
         requested_by=requested_by,
     )  # fmt: skip
     show(result, as_json)

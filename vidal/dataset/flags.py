@@ -11,7 +11,7 @@ from __future__ import annotations
 import io
 import secrets
 import threading
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from datetime import UTC, datetime
 from typing import Any
 
@@ -68,10 +68,10 @@ def current(storage: Storage) -> dict[str, dict[str, str]]:
     return flags
 
 
-def with_columns(table: pa.Table, storage: Storage) -> pa.Table:
-    """Return a table of clips with a boolean column for each flag: ``flag_unsafe``."""
-    for flag, clips in current(storage).items():
-        has = pc.is_in(table["clip_id"], value_set=pa.array(clips, pa.string()))
+def with_columns(table: pa.Table, flagged: Mapping[str, Collection[str]]) -> pa.Table:
+    """Return a table of clips with a boolean column for each flag (``flag_unsafe``), of what `current` returned."""
+    for flag, clips in flagged.items():
+        has = pc.is_in(table["clip_id"], value_set=pa.array(list(clips), pa.string()))
         table = table.append_column(f"{PREFIX}{flag}", has)
     return table
 

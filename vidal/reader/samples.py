@@ -147,7 +147,7 @@ class Samples:
         """Return the samples that also meet another condition; raises `SourceError` if there are none."""
         table = self._rows.table
         if flags.PREFIX in where.lower():
-            table = flags.with_columns(table, self._dataset.storage)
+            table = flags.with_columns(table, flags.current(self._dataset.storage))
         mask = matching(table, where)[self._numbers]
         if not mask.any():
             line = f"{self.address}: --where {' '.join(where.split())}: selects none of {len(self)} samples"

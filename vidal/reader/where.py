@@ -16,6 +16,8 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
+from vidal.dataset import flags
+from vidal.dataset.dataset import Dataset
 from vidal.errors import SourceError
 
 _ROW = "_vidal_row"
@@ -39,6 +41,17 @@ def matching(table: pa.Table, condition: str) -> npt.NDArray[np.bool_]:
     mask = np.zeros(table.num_rows, np.bool_)
     mask[np.asarray(numbers, np.int64)] = True
     return mask
+
+
+def matching_by_shard(dataset: Dataset, condition: str) -> Iterator[tuple[pa.Table, npt.NDArray[np.bool_]]]:
+    """Yield the rows of each committed shard, kept or not, with a mask of those that meet a condition.
+
+    The condition may name flags. Raises `SourceError` for an invalid one.
+    """
+    flagged = flags.current(dataset.storage) if flags.PREFIX in condition.lower() else {}
+    for shard in dataset.committed():
+        table = flags.with_columns(dataset.table(shard), flagged)
+        yield table, matching(table, condition)
 
 
 @contextlib.contextmanager

@@ -18,7 +18,8 @@ from vidal.dataset import plan
 from vidal.dataset.dataset import Dataset
 from vidal.dataset.lock import Lock
 from vidal.dataset.removals import KEYS, REASON, Removals
-from vidal.errors import OutputError
+from vidal.errors import OutputError, SourceError
+from vidal.reader.where import matching_by_shard
 from vidal.removal import certificate as certificates
 from vidal.removal.journal import NAME, Journal, RemovedClip, now
 from vidal.removal.places import NamedPlace, Reach
@@ -108,6 +109,22 @@ class Following:
         }  # fmt: skip
 
 
+def selected(address: str, where: str) -> Removals:
+    """Return the clips of a dataset, kept or not, that meet a condition, for a removal.
+
+    Raises `SourceError` for an invalid condition, and if no clip meets it, unless an earlier removal is to be finished:
+    of the clips that it began with there may be nothing left to meet it.
+    """
+    dataset = Dataset.open(address)
+    clip_ids: set[str] = set()
+    for table, meets in matching_by_shard(dataset, where):
+        rows = table.select(["clip_id", "reason"]).filter(meets).to_pylist()
+        clip_ids |= {row["clip_id"] for row in rows if row["reason"] != REASON}
+    if not clip_ids and not dataset.storage.exists(NAME):
+        raise SourceError(f"{address}: --where {' '.join(where.split())}: no clip meets it")
+    return Removals({"clip_id": frozenset(clip_ids)})
+
+
 def follow(
     address: str, removals: Removals, *, also: Sequence[str] = (), reposts: RepostMode = "list",
     certificate: Path | None = None, requested_by: str | None = None,
@@ -121,7 +138,8 @@ def follow(
     if certificate is not None:
         certificates.check_path(certificate, [p.address for p in reach.places if not p.files and p.storage.is_local])
     runs = [RunRecord(place.address, reach.revisions) for place in reach.places if place.kind == "run"]
-    is_proven = bool(also or certificate) or reach.datasets[0].storage.exists(NAME)
+    begun = Journal.read(reach.datasets[0].storage)
+    is_proven = bool(also or certificate or (begun and begun.before))
     places = [place for place in reach.places if place.kind != "run"] if is_proven else []
     with contextlib.ExitStack() as stack:
         # One lock for all parts of each: nobody may write between a removal and its proof.
@@ -187,8 +205,8 @@ def _begin(
     for place in places:
         if place.real not in journal.before:
             journal.before[place.real] = Scan.of(place.storage, wanted, place.files)
-    if places:
-        journal.write(storage)
+    # A clip that has lost its row no longer meets the condition that chose it.
+    journal.write(storage)
     return journal
 
 

@@ -24,7 +24,7 @@ from vidal.modality.audio import AUDIO
 from vidal.modality.image import ImageTransform
 from vidal.modality.modality import Transform
 from vidal.modality.video import VIDEO
-from vidal.reader.embeddings import TEXT, read_info
+from vidal.reader.embeddings import TEXT, EmbeddingsInfo, read_info
 from vidal.retrieval.embed import identity
 from vidal.settings import differences
 from vidal.train.evaluate.metrics import Floats, normalised
@@ -70,9 +70,7 @@ def search(
     if modality is not None and modality not in info.modalities:
         raise UserError(f"--modality {modality}: these embeddings are of {', '.join(info.modalities)}")
     source = checkpoint or info.checkpoint
-    encoder = load_encoder(source)
-    if identity(encoder) != info.identity:
-        raise UserError(f"{source}: is not the encoder that {embeddings} was made with; run `vidal embed` with it")
+    encoder = encoder_of(embeddings, info, source)
     transforms = {m: t for m, t in transforms_for(encoder).items() if m in info.modalities}
     if preprocessing_identity(prepared := described(transforms)) != preprocessing_identity(info.transforms):
         changed = "; ".join(differences(info.transforms, prepared)[:3])
@@ -96,6 +94,14 @@ def search(
     found = sorted(best.values(), key=lambda hit: (-hit.score, hit.clip_id))[:top]
     texts = _texts(info.data, {shards[hit.clip_id] for hit in found})
     return Hits(dataclasses.replace(hit, text=texts.get(hit.clip_id, "")) for hit in found)
+
+
+def encoder_of(embeddings: str, info: EmbeddingsInfo, checkpoint: str) -> Encoder:
+    """Load the encoder that embeddings were made with; raises `UserError` if ``checkpoint`` is another one."""
+    encoder = load_encoder(checkpoint)
+    if identity(encoder) != info.identity:
+        raise UserError(f"{checkpoint}: is not the encoder that {embeddings} was made with; run `vidal embed` with it")
+    return encoder
 
 
 def _texts(address: str, shards: set[str]) -> dict[str, str]:

@@ -14,10 +14,12 @@ import pyarrow.compute as pc
 from pydantic import Field
 
 from vidal.clip import column_names
+from vidal.dataset import flags
 from vidal.dataset.dataset import Dataset
 from vidal.dataset.plan import PLAN_COLUMNS, SOURCE_PLACE
 from vidal.dataset.removals import Removals, lists_of
 from vidal.errors import RecipeError, SourceError
+from vidal.reader.where import matching_by_shard
 from vidal.record import Column, type_name
 from vidal.rows import Spill, Stream, TableLike
 from vidal.sources.source import Source
@@ -29,9 +31,15 @@ Value = TypeVar("Value")
 class _Finished(Source):
     """Finished datasets, whose clips come one dataset after the other."""
 
+    where: str | None = None
+    """Condition on the columns of their clips, flags among them: ``not flag_wrong_caption``."""
+
     def candidates(self) -> TableLike:
         several = self._open()
-        spills = [_kept_clips(earlier, number if len(several) > 1 else None) for number, earlier in enumerate(several)]
+        spills = [
+            _kept_clips(earlier, number if len(several) > 1 else None, self.where)
+            for number, earlier in enumerate(several)
+        ]
         union = spills[0].schema.empty_table()
         for earlier, spill in zip(several, spills, strict=True):
             try:
@@ -53,7 +61,14 @@ class _Finished(Source):
         for earlier in self._open():
             # A retry or a removal changes rows but no fingerprint; sizes show it at the cost of one request a manifest.
             sizes = [[shard, earlier.storage.size(earlier.manifest_name(shard))] for shard in earlier.committed()]
-            each.append({"dataset": earlier.info.fingerprint, "manifests": digest(sizes)})
+            identity = {"dataset": earlier.info.fingerprint, "manifests": digest(sizes)}
+            if self.where is not None:
+                flagged = flags.current(earlier.storage) if flags.PREFIX in self.where.lower() else {}
+                identity |= {
+                    "where": self.where,
+                    "flagged": digest({name: sorted(ids) for name, ids in flagged.items()}),
+                }
+            each.append(identity)
         return each[0] if len(each) == 1 else {"datasets": each}
 
     def removals(self) -> list[str]:
@@ -114,7 +129,7 @@ class _Finished(Source):
 
 
 class DatasetSource(_Finished):
-    """``{dataset: DIR}``; the dataset must be complete, so that the plan covers all of it."""
+    """``{dataset: DIR, where: CONDITION}``; the dataset must be complete, so that the plan covers all of it."""
 
     dataset: str = Field()
 
@@ -140,17 +155,20 @@ def _in_schema_of(empty: pa.Table, table: pa.Table) -> pa.Table:
     return pa.concat_tables([empty, table], promote_options="permissive")
 
 
-def _kept_clips(earlier: Dataset, number: int | None) -> Spill:
-    """The plan's columns of the kept clips and the place of each; all else is read in the worker."""
+def _kept_clips(earlier: Dataset, number: int | None, where: str | None) -> Spill:
+    """The plan's columns of the kept clips that meet a condition, and their places; all else is read in the worker."""
     # What became of a clip stays behind, and a column that a decision declares is read with the others.
     outcome = ("shard", "position", "status", "stage", "reason", "detail", "is_transient")
     own = [name for name in earlier.plan.extra_schema().names if name not in earlier.info.columns]
     wanted = [name for name in (*PLAN_COLUMNS, *own) if name not in outcome]
     dataset_column, shard_column, row_column = SOURCE_PLACE
     spill: Spill | None = None
+    chosen = iter(()) if where is None else matching_by_shard(earlier, where)
     for shard in earlier.committed():
         table = earlier.table(shard, ["status", *wanted]).replace_schema_metadata(None)
         is_kept = pc.equal(table.column("status"), "kept")
+        if where is not None:
+            is_kept = pc.and_(is_kept, pa.array(next(chosen)[1]))
         table = table.drop_columns(["status"])
         place = (shard_column, [shard] * table.num_rows), (row_column, range(table.num_rows))
         for name, values in (*place, *([] if number is None else [(dataset_column, [number] * table.num_rows)])):
@@ -158,5 +176,6 @@ def _kept_clips(earlier: Dataset, number: int | None) -> Spill:
         spill = spill or Spill(table.schema)
         spill.add(table.filter(is_kept))
     if spill is None or spill.num_rows == 0:
-        raise SourceError(f"{earlier.address}: the dataset has no kept clip")
+        meets = "" if where is None else f" that meets where: {' '.join(where.split())}"
+        raise SourceError(f"{earlier.address}: the dataset has no kept clip{meets}")
     return spill

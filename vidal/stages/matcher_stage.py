@@ -39,13 +39,14 @@ class MatcherStage(ModelStage):
 
     def setup(self, matcher: Matcher | None = None) -> None:
         """Load the model, unless one is passed."""
+        self._matcher = matcher if matcher is not None else self.load()
+
+    def load(self) -> Matcher:
+        """Return the model."""
         device = self.chosen_device()
-        if matcher is not None:
-            self._matcher = matcher
-        elif self.backend == "clip":
-            self._matcher = ClipMatcher(self.model, device=device, half=self.half)
-        else:
-            self._matcher = ConseMatcher(self.model, self.sentence_model, device=device)
+        if self.backend == "clip":
+            return ClipMatcher(self.model, device=device, half=self.half)
+        return ConseMatcher(self.model, self.sentence_model, device=device)
 
     @property
     def matcher_name(self) -> str:

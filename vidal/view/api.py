@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import shlex
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import Any
@@ -32,6 +33,7 @@ _LISTED = (
 )  # fmt: skip
 _MOST_LISTED = 500
 _MOST_PEAKS = 10_000
+_MOST_GROUPS = 20
 _BINARY = ("thumbnail", "members")
 
 
@@ -83,7 +85,7 @@ class Api:
         self._dataset = dataset
         self._table = ManifestTable(dataset)
         self._against = Against(against, dataset, self._table) if against is not None else None
-        self._likeness = Likeness(self._table, embeddings)
+        self._likeness = Likeness(dataset, self._table, embeddings)
         self._clips = ClipReader(dataset)
         self._flags = flags.FlagWriter(dataset.storage)
         self.answers: dict[str, Callable[[Parameters], Body]] = {
@@ -91,7 +93,9 @@ class Api:
             "clips": self.clips, "clip": self.clip, "member": self.member, "preview": self.preview,
             "thumbnail": self.thumbnail, "peaks": self.peaks, "flags": self.flags, "recipe": self.recipe,
             "diff": self.diff, "shifts": self.shifts, "texts": self.texts, "measures": self.measures, "map": self.map,
+            "groups": self.groups,
         }  # fmt: skip
+        self.writers: dict[str, Callable[[Any], Body]] = {"flags": self.write_flag, "refilter": self.refilter}
 
     def summary(self, asked: Parameters) -> Body:
         """Return the funnel as the report has it, and what the dataset is."""
@@ -122,6 +126,11 @@ class Api:
             for f in self._table.schema
         ])  # fmt: skip
 
+    def groups(self, asked: Parameters) -> Body:
+        """Return the largest near-duplicate clusters."""
+        groups, rows = self._table.clusters(_MOST_GROUPS)
+        return Body.json({"groups": groups, "rows": rows})
+
     def histogram(self, asked: Parameters) -> Body:
         """Return how the numbers of a ``column`` are spread."""
         return Body.json(thresholds.histogram(self._table, asked.text("column")))
@@ -134,11 +143,14 @@ class Api:
         return Body.json(thresholds.counts(self._table, _bounds(asked), among))
 
     def clips(self, asked: Parameters) -> Body:
-        """Return a page of clips of a query; with ``like`` those most like that clip come first."""
+        """Return a page of clips of a query; those most like the clip ``like``, or the ``words``, come first."""
         query, numbers = self._query(asked), self._selected(asked)
         likeness = None
         if like := asked.text("like"):
             numbers, likeness = self._likeness.nearest(self._likeness.measure(asked.text("by")), like, numbers)
+        elif words := asked.text("words").strip():
+            measure = self._likeness.measure(asked.text("by"))
+            numbers, likeness = self._likeness.nearest_to_words(measure, words, numbers)
         offset = asked.number("offset", 0, len(self._table))
         limit = asked.number("limit", 50, _MOST_LISTED)
         shown = numbers[offset : offset + limit].tolist()
@@ -232,6 +244,22 @@ class Api:
     def recipe(self, asked: Parameters) -> Body:
         """Return what to write into a recipe or a command for the ``bound``s."""
         return Body.json(thresholds.as_recipe(self._dataset, _bounds(asked)))
+
+    def refilter(self, sent: Any) -> Body:
+        """Apply thresholds as a revision of the dataset; ``sent`` is ``{"bounds": ["blur<=0.3"]}``."""
+        # Imported here, as looking needs no recipes.
+        from vidal.engine.refilter import refilter
+
+        bounds = sent.get("bounds") if isinstance(sent, dict) and sent.keys() == {"bounds"} else None
+        if not (isinstance(bounds, list) and bounds and all(isinstance(bound, str) for bound in bounds)):
+            raise SourceError('thresholds are {"bounds": ["blur<=0.3"]}')
+        found, without = thresholds.decided_by(self._dataset, [thresholds.Bound.parse(bound) for bound in bounds])
+        if without:
+            raise SourceError(f"no filter of the recipe decides on {', '.join(without)}; take its slider away")
+        address = self._dataset.storage.address
+        lines = refilter(address, thresholds.as_settings(found)).lines()
+        words = ["vidal", "view", address, "--against", f"{address}@{self._dataset.number}"]
+        return Body.json({"lines": [*lines, f"it is not what is shown here; to see it: {shlex.join(words)}"]})
 
     def diff(self, asked: Parameters) -> Body:
         """Return the clips that came and went since the other dataset, and the settings that differ."""

@@ -65,7 +65,11 @@ class Vectors:
             )
 
     def compared(self, place: int) -> Values:
-        return np.asarray(self._matrix @ self._matrix[place], np.float64)
+        return self.cosines(self._matrix[place])
+
+    def cosines(self, vector: Matrix) -> Values:
+        """Return the cosine of a unit vector (dimensions,) with each clip (m,)."""
+        return np.asarray(self._matrix @ vector, np.float64)
 
     def vectors(self, places: Numbers) -> Matrix:
         return self._matrix[places]

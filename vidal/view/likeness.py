@@ -1,4 +1,4 @@
-"""`Likeness`: which clips are like a clip, and where all lie on a map, by whatever a dataset has to compare by."""
+"""`Likeness`: which clips are like a clip or a text, and where all lie on a map, by whatever there is to compare by."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from vidal.dataset.dataset import Dataset
 from vidal.dataset.storage import Storage
 from vidal.errors import SourceError
 from vidal.reader.embeddings import read_info
@@ -20,6 +21,7 @@ from vidal.stages.vectors import mixed_models
 from vidal.view.chart import Chart
 from vidal.view.features import Features, Hashes, Values, Vectors, of_column, of_folder
 from vidal.view.queries import ManifestTable, Numbers
+from vidal.view.words import Words
 
 _COLUMNS = {"video_embedding": "video", "caption_embedding": "caption"}
 _FOLDER = "folder."
@@ -38,12 +40,14 @@ class Measure:
     unit: str
     is_distance: bool = False
     """Whether the nearest clips have the smallest values."""
+    takes_words: bool = False
+    """Whether clips can be compared with words."""
 
 
 class Likeness:
     """Compares the clips of one revision; its methods may be called from several threads."""
 
-    def __init__(self, table: ManifestTable, embeddings: Storage | None = None) -> None:
+    def __init__(self, dataset: Dataset, table: ManifestTable, embeddings: Storage | None = None) -> None:
         """Compare by the embeddings of a folder, by those in the manifests, and by frame hashes, whatever is there.
 
         Nothing but the folder's ``embeddings.json`` is read before it is asked for. Raises `SourceError` if the folder
@@ -51,9 +55,11 @@ class Likeness:
         """
         self._table, self._folder = table, embeddings
         self._info = read_info(embeddings) if embeddings is not None else None
+        self._words = Words(dataset, embeddings.address if embeddings is not None else "", self._info)
         self._computing = threading.RLock()
         self._loaded: dict[str, Features] = {}
         self._compared = functools.lru_cache(_CACHED_EXAMPLES)(self._compare)
+        self._compared_with_words = functools.lru_cache(_CACHED_EXAMPLES)(self._compare_with_words)
         self._charts = functools.lru_cache(_CACHED_CHARTS)(self._chart)
 
     def measures(self) -> list[Measure]:
@@ -66,11 +72,17 @@ class Likeness:
         found = []
         if self._info is not None:
             of = f"embeddings of {self._info.checkpoint}"
-            found += [Measure(name=f"{_FOLDER}{m}", text=f"{m} {of}", unit="cosine") for m in self._info.modalities]
+            found += [
+                Measure(name=f"{_FOLDER}{m}", text=f"{m} {of}", unit="cosine", takes_words=self._words.has_folder)
+                for m in self._info.modalities
+            ]
         if self._models:
             of = f"embeddings of {', '.join(self._models)}"
             columns = ((name, kind) for name, kind in _COLUMNS.items() if name in self._table.schema.names)
-            found += [Measure(name=name, text=f"{kind} {of}", unit="cosine") for name, kind in columns]
+            found += [
+                Measure(name=name, text=f"{kind} {of}", unit="cosine", takes_words=self._words.has_columns)
+                for name, kind in columns
+            ]
         if self._table.has_any("frame_hash"):
             unit = "differing bits of 64"
             found.append(Measure(name="frame_hash", text="perceptual hashes of frames", unit=unit, is_distance=True))
@@ -105,10 +117,17 @@ class Likeness:
         The clip itself is left out. Raises `SourceError` if there is no such clip, or it has nothing to compare by.
         """
         with self._computing:
-            values = self._compared(measure, clip_id)[numbers]
-        numbers, values = numbers[~np.isnan(values)], values[~np.isnan(values)]
-        order = np.argsort(values if measure.is_distance else -values, kind="stable")
-        return numbers[order], values[order]
+            return _ordered(self._compared(measure, clip_id), numbers, is_distance=measure.is_distance)
+
+    def nearest_to_words(self, measure: Measure, words: str, numbers: Numbers) -> tuple[Numbers, Values]:
+        """Return those of some clips that can be compared with words, the nearest first, with the cosine.
+
+        Raises `SourceError` if their embeddings, or the model that made them, cannot be compared with words here.
+        """
+        if not measure.takes_words:
+            raise SourceError(f"{measure.text}: cannot be compared with words here; search in the texts")
+        with self._computing:
+            return _ordered(self._compared_with_words(measure, words), numbers)
 
     def chart(self, measure: Measure) -> Chart:
         """Return where all clips lie."""
@@ -155,6 +174,15 @@ class Likeness:
         values[number] = np.nan
         return values
 
+    def _compare_with_words(self, measure: Measure, words: str) -> Values:
+        features = self._features(measure.name)
+        assert isinstance(features, Vectors), "a measure that takes words"
+        is_column = measure.name in _COLUMNS
+        vector = self._words.of_columns(words, self._models) if is_column else self._words.of_folder(words)
+        values = np.full(len(self._table), np.nan)
+        values[features.numbers] = features.cosines(vector)
+        return values
+
     def _features(self, name: str) -> Features:
         if name not in self._loaded:
             self._loaded[name] = self._load(name)
@@ -174,3 +202,11 @@ class Likeness:
                 f"{self._folder.address}: has no embedding of a clip of this dataset; run `vidal embed` with it"
             )
         return vectors
+
+
+def _ordered(of_all: Values, numbers: Numbers, *, is_distance: bool = False) -> tuple[Numbers, Values]:
+    """Return those of some clips that have a value, and the values, the nearest first."""
+    values = of_all[numbers]
+    numbers, values = numbers[~np.isnan(values)], values[~np.isnan(values)]
+    order = np.argsort(values if is_distance else -values, kind="stable")
+    return numbers[order], values[order]

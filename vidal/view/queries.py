@@ -96,6 +96,18 @@ class ManifestTable:
         names = counted.columns
         return [dict(zip(names, row, strict=True)) for row in counted.fetchall()]
 
+    def clusters(self, most: int) -> tuple[int, list[dict[str, Any]]]:
+        """Return how many near-duplicate clusters have several clips, and the largest: clips, and those kept."""
+        if "cluster" not in self.schema.names:
+            return 0, []
+        found = self._cursor().sql(
+            "SELECT cluster, count(*)::BIGINT AS clips, count(*) FILTER (status = 'kept')::BIGINT AS kept, "
+            "count(*) OVER ()::BIGINT AS clusters FROM clips WHERE cluster IS NOT NULL "
+            f"GROUP BY cluster HAVING count(*) > 1 ORDER BY clips DESC, cluster LIMIT {most}"
+        )
+        rows = found.fetchall()
+        return rows[0][-1] if rows else 0, [dict(zip(("cluster", "clips", "kept"), row, strict=False)) for row in rows]
+
     def _select(self, query: Query) -> Numbers:
         """Return the numbers of the clips of a query, in its order.
 

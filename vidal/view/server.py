@@ -145,7 +145,8 @@ class _Handler(BaseHTTPRequestHandler):
         return answer_of(parameters)
 
     def _posted(self, path: str, parameters: Parameters) -> Body:
-        if path != "api/flags":
+        write = self.server.api.writers.get(path.removeprefix("api/")) if path.startswith("api/") else None
+        if write is None:
             raise BadRequestError(HTTPStatus.NOT_FOUND, "there is nothing at this address")
         # A form of another page cannot send this type.
         if self.headers.get_content_type() != "application/json":
@@ -161,7 +162,7 @@ class _Handler(BaseHTTPRequestHandler):
         except (ValueError, RecursionError):
             # The second for thousands of brackets in one another.
             raise BadRequestError(HTTPStatus.BAD_REQUEST, "not JSON") from None
-        return self.server.api.write_flag(sent)
+        return write(sent)
 
     def _refuse(self, status: HTTPStatus, why: str) -> None:
         # What it may have sent beside is not read.

@@ -97,16 +97,27 @@ def as_recipe(dataset: Dataset, bounds: Sequence[Bound]) -> dict[str, Any]:
     ``stages`` is a patch of the recipe and ``command`` a command line of `vidal refilter`, for the bounds that a filter
     of the recipe decides on; ``without_stage`` has the columns of the others.
     """
-    settings = {bound: _setting(dataset, bound) for bound in bounds}
-    found = [(place, bound.limit) for bound, place in settings.items() if place is not None]
-    patch = [{stage: {setting: limit}} for (stage, setting), limit in found]
-    sets = [word for (stage, setting), limit in found for word in ("--set", f"{stage}.{setting}={limit:.12g}")]
+    found, without = decided_by(dataset, bounds)
+    patch = [{stage: {setting: limit}} for stage, setting, limit in found]
+    sets = [word for setting in as_settings(found) for word in ("--set", setting)]
     return {
         "where": " and ".join(bound.condition for bound in bounds),
         "stages": yaml.safe_dump({"stages": patch}, sort_keys=False) if patch else "",
         "command": shlex.join(["vidal", "refilter", dataset.storage.address, *sets]) if sets else "",
-        "without_stage": [bound.column for bound, place in settings.items() if place is None],
+        "without_stage": without,
     }
+
+
+def decided_by(dataset: Dataset, bounds: Sequence[Bound]) -> tuple[list[tuple[str, str, float]], list[str]]:
+    """Return stage, setting and limit of the bounds that a filter of the recipe decides on, and the others' columns."""
+    settings = {bound: _setting(dataset, bound) for bound in bounds}
+    found = [(*place, bound.limit) for bound, place in settings.items() if place is not None]
+    return found, [bound.column for bound, place in settings.items() if place is None]
+
+
+def as_settings(found: Sequence[tuple[str, str, float]]) -> list[str]:
+    """Return limits as `vidal refilter` takes them: ``too_static.min_motion=14``."""
+    return [f"{stage}.{setting}={limit:.12g}" for stage, setting, limit in found]
 
 
 def _setting(dataset: Dataset, bound: Bound) -> tuple[str, str] | None:

@@ -30,13 +30,15 @@ from tests.runs import (
 )
 from vidal import recipe as recipes
 from vidal.build import How, add, build, grow
-from vidal.dataset import removals
+from vidal.dataset import flags, removals
 from vidal.dataset.dataset import Dataset
 from vidal.dataset.removals import Removals
 from vidal.dataset.verify import verify
 from vidal.engine.local import InProcessEngine
 from vidal.engine.refilter import refilter
 from vidal.errors import OutputError, SourceError
+from vidal.removal import remove as remove_module
+from vidal.removal.follow import follow, selected
 from vidal.removal.remove import remove
 
 FORMS = {
@@ -79,6 +81,49 @@ def test_a_removal_rewrites_the_shards_concerned_and_no_other(name: str, built: 
         assert gone or {**row, "members": None} == {**was[clip_id], "members": None}
     assert list(verify(Dataset.open(str(built)))) == []
     assert remove(str(built), removals.load(tmp_path / name)).clip_ids == []
+
+
+def flagged(built: Path, **clips: str) -> None:
+    writer = flags.FlagWriter(Dataset.open(str(built)).storage)
+    for clip_id, flag in clips.items():
+        writer.write(clip_id, flag)
+
+
+def test_flagged_clips_are_removed_by_a_condition(built: Path) -> None:
+    flagged(built, c003="remove", c005="remove", c007="unsafe")
+    done = command("remove", built, "--where", "flag_remove")
+    assert done.returncode == 0 and done.stdout.startswith("removed 2 clips from"), done.stderr
+    assert {clip_id for clip_id, row in rows(built).items() if row["reason"] == "removed"} == {"c003", "c005"}
+    assert b"a secret title" not in everything_in(built)
+    again = command("remove", built, "--where", "flag_remove")
+    assert (again.returncode, again.stderr) == (2, f"vidal: {built}: --where flag_remove: no clip meets it\n")
+
+
+def test_a_removal_by_a_condition_that_died_is_finished_though_nothing_meets_it_any_more(
+    built: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    flagged(built, c003="remove", c005="remove")
+
+    def die(*_: Any) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        # After the flags are gone, and before any row is.
+        patch.setattr(remove_module, "_remove_from", die)
+        with pytest.raises(KeyboardInterrupt):
+            follow(str(built), selected(str(built), "flag_remove"))
+    assert not flags.current(Dataset.open(str(built)).storage)["remove"]
+    assert rows(built)["c003"]["reason"] != "removed"
+    follow(str(built), selected(str(built), "flag_remove"))
+    assert {clip_id for clip_id, row in rows(built).items() if row["reason"] == "removed"} == {"c003", "c005"}
+    assert not (built / ".removal.json").exists()
+
+
+@pytest.mark.parametrize("words", [[], ["--ids", "ids.txt", "--where", "flag_remove"]], ids=len)
+def test_clips_are_named_in_one_way(built: Path, words: list[str]) -> None:
+    done = command("remove", built, *words)
+    told = "vidal: which clips? Name them by --ids FILE, or by --where CONDITION\n"
+    assert (done.returncode, done.stderr) == (2, told)
 
 
 def test_a_finished_run_that_is_run_again_leaves_the_removed_out(built: Path, tmp_path: Path) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -13,12 +14,15 @@ import pytest
 
 import vidal
 from tests.learned import CLIPS, small_run, small_set
-from vidal.errors import SourceError, UserError
+from vidal.dataset.dataset import Dataset
+from vidal.dataset.storage import Storage
+from vidal.errors import SourceError, UserError, VidalError
 from vidal.retrieval.embed import NAME, embed
 from vidal.retrieval.search import search
 from vidal.train import load_encoder
 from vidal.train.preprocessing import transforms_for
 from vidal.train.towers.export import save_folder
+from vidal.view.api import Api, Parameters
 
 
 @pytest.fixture(scope="module")
@@ -61,6 +65,42 @@ def test_words_give_the_best_clips_each_once_as_a_full_comparison_would(material
     hits = search(words, str(material / "e"), top=top)
     assert [hit.clip_id for hit in hits] == expected and len(hits) == min(top, CLIPS)
     assert [hit.score for hit in hits] == pytest.approx([best[clip_id] for clip_id in expected], abs=1e-6)
+
+
+def in_the_viewer(data: Path, embeddings: Path, **asked: str) -> Any:
+    api = Api(Dataset.open(str(data)), embeddings=Storage(str(embeddings)))
+    body = api.answers["clips"](Parameters({name: [value] for name, value in asked.items()}))
+    return json.loads(b"".join(body.blocks(0, body.size - 1)))["rows"]
+
+
+@pytest.mark.parametrize("modality", ["video", "audio"])
+def test_the_viewer_finds_by_words_what_search_finds(material: Path, modality: str) -> None:
+    words = "a calm harbour at dawn"
+    rows = in_the_viewer(material / "set", material / "e", words=words, by=f"folder.{modality}")
+    hits = search(words, str(material / "e"), modality=modality, top=CLIPS)
+    assert [row["likeness"] for row in rows] == pytest.approx([hit.score for hit in hits], abs=1e-6)
+    assert {row["clip_id"] for row in rows} == {hit.clip_id for hit in hits}
+    some = in_the_viewer(material / "set", material / "e", words=words, by=f"folder.{modality}", where="shard = 0")
+    assert some == [row for row in rows if row["shard"] == 0]
+
+
+@pytest.mark.parametrize(
+    ("checkpoint", "told"),
+    [
+        ("somebody/clip-that-is-not-here", "is not on this machine, and is not fetched for a search"),
+        ("other", "is not the encoder that"),
+    ],
+)
+def test_the_viewer_takes_no_other_encoder_and_fetches_none(
+    material: Path, embeddings: Path, checkpoint: str, told: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(material)
+    if checkpoint == "other":
+        small_run(str(material / "set"), material / "other", seed=1)
+    info = json.loads((embeddings / NAME).read_text())
+    (embeddings / NAME).write_text(json.dumps({**info, "checkpoint": checkpoint}))
+    with pytest.raises(VidalError, match=told):
+        in_the_viewer(material / "set", embeddings, words="dawn", by="folder.video")
 
 
 def test_an_image_is_asked_of_the_modality_named(material: Path) -> None:

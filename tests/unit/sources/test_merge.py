@@ -27,12 +27,14 @@ from tests.runs import (
     write_recipe,
 )  # fmt: skip
 from vidal import recipe as recipes
+from vidal.dataset import flags
 from vidal.dataset.dataset import Dataset
 from vidal.dataset.verify import verify
 from vidal.engine.local import InProcessEngine, PoolEngine
 from vidal.engine.refilter import refilter
 from vidal.errors import RecipeError, SourceError
 from vidal.recipe import Recipe, check
+from vidal.sources.dataset import DatasetSource
 
 
 def built(folder: Path, stages: list[Any], clips: dict[str, str], **own: list[Any]) -> Path:
@@ -65,6 +67,37 @@ def second(tmp_path: Path) -> Path:
 def merge(*datasets: Path | str, stages: list[Any] | None = None, **keys: Any) -> Recipe:
     source = {"datasets": [str(address) for address in datasets]}
     return check({"source": source, "shards": {"size": 3}, "stages": stages or [], **keys}, "merged")
+
+
+@pytest.mark.parametrize(
+    ("where", "clips"),
+    [("not flag_wrong_caption", {"a1", "a3", "both"}), ("letters > 3 and not flag_unsafe", {"a3", "both"})],
+)
+def test_a_condition_and_flags_choose_the_clips_of_a_dataset(
+    first: Path, tmp_path: Path, where: str, clips: set[str]
+) -> None:
+    flags.FlagWriter(Dataset.open(str(first)).storage).write("a0", "wrong_caption")
+    recipe = check({"source": {"dataset": str(first), "where": where}, "stages": [{FEW_LETTERS: {"min": 1}}]}, "chosen")
+    run(recipe, tmp_path / "out", InProcessEngine())
+    assert rows(tmp_path / "out").keys() == clips
+    assert list(verify(Dataset.open(str(tmp_path / "out")))) == []
+
+
+def test_flags_that_changed_make_another_source_and_others_do_not(first: Path) -> None:
+    source = DatasetSource(dataset=str(first), where="not flag_wrong_caption")
+    writer, before = flags.FlagWriter(Dataset.open(str(first)).storage), source.identity()
+    writer.write("a0", "wrong_caption", is_set=False)
+    assert source.identity() == before
+    writer.write("a0", "wrong_caption")
+    assert source.identity() != before
+
+
+def test_a_condition_that_no_clip_meets_is_one_line(first: Path, tmp_path: Path) -> None:
+    recipe = check(
+        {"source": {"dataset": str(first), "where": "letters > 99"}, "stages": [{FEW_LETTERS: {"min": 1}}]}, "none"
+    )
+    with pytest.raises(SourceError, match=r"the dataset has no kept clip that meets where: letters > 99$"):
+        run(recipe, tmp_path / "out", InProcessEngine())
 
 
 def test_a_merge_has_the_kept_clips_of_each_with_their_rows_and_members(

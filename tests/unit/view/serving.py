@@ -50,7 +50,11 @@ class Client:
         return json.loads(data)
 
     def flag(self, **sent: Any) -> tuple[int, Any]:
-        response, data = self.send("api/flags", "POST", json.dumps(sent).encode(), Content_Type="application/json")
+        return self.post("flags", **sent)
+
+    def post(self, answer: str, **sent: Any) -> tuple[int, Any]:
+        """The status and the JSON of an answer to JSON."""
+        response, data = self.send(f"api/{answer}", "POST", json.dumps(sent).encode(), Content_Type="application/json")
         return response.status, json.loads(data)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 import signal
 import urllib.request
 from concurrent.futures import ThreadPoolExecutor
@@ -160,10 +161,39 @@ def test_a_flag_that_is_none_is_not_written(writer: Client, mine: Path, sent: di
     assert writer.flag(**sent)[0] == 400 and not (mine / "flags").exists()
 
 
+def test_thresholds_become_the_revision_that_refilter_would_make(writer: Client, mine: Path) -> None:
+    told = writer.post("refilter", bounds=["duration_s>=2.5"])
+    assert told[0] == 200 and told[1]["lines"][0] == f"{mine}: 0 clips kept, 6 before"
+    assert shlex.split(told[1]["lines"][-1])[-4:] == ["view", str(mine), "--against", f"{mine}@0"]
+    (now, before) = (Dataset.open(address) for address in (str(mine), f"{mine}@0"))
+    assert (now.number, now.info.made_by) == (1, "vidal refilter --set too_short.min_s=2.5")
+    assert {row["status"] for row in now.rows(["status"])} == {"rejected"}
+    assert sum(row["status"] == "kept" for row in before.rows(["status"])) == 6
+    assert writer.ask("summary")["kept"] == 6, "what is shown stays as it was at the start"
+
+
+@pytest.mark.parametrize(
+    ("sent", "told"),
+    [
+        ({"bounds": ["letters<=9"]}, "no filter of the recipe decides on letters"),
+        ({"bounds": ["duration_s>=2.5", "letters<=9"]}, "no filter of the recipe decides on letters"),
+        ({"bounds": []}, "thresholds are"),
+        ({"bounds": "duration_s>=2.5"}, "thresholds are"),
+        ({"bounds": ["x"], "more": 1}, "thresholds are"),
+        ({"bounds": ["x; rm"]}, "write COLUMN<=NUMBER"),
+    ],
+)
+def test_thresholds_that_no_filter_takes_write_nothing(
+    writer: Client, mine: Path, sent: dict[str, Any], told: str
+) -> None:
+    status, answer = writer.post("refilter", **sent)
+    assert status == 400 and told in answer["error"] and not (mine / "revisions").exists()
+
+
 POSTS = [
     ("api/flags", {"Content_Type": "text/plain"}, 415), ("api/flags", {"Content_Type": "application/json", "Content_Length": "99999999"}, 413),
     ("api/flags", {"Content_Type": "application/json", "Content_Length": "9" * 5_000}, 413),
-    ("api/clips", {"Content_Type": "application/json"}, 404), ("", {"Content_Type": "application/json"}, 404),
+    ("api/clips", {"Content_Type": "application/json"}, 404), ("api/refilter", {"Content_Type": "text/plain"}, 415), ("", {"Content_Type": "application/json"}, 404),
     ("api/flags", {"Content_Type": "application/json", "Host": "example.org"}, 403),
 ]  # fmt: skip
 

@@ -11,11 +11,13 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlencode
 
+import fsspec
 import numpy as np
 import pytest
 from PIL import Image
 
 from tests.runs import command
+from tests.store import s3_server
 from tests.unit.view.serving import EVIL, JSON, TITLES, Client, clip_with, serving
 from vidal.dataset.dataset import Dataset
 from vidal.errors import SourceError
@@ -224,6 +226,26 @@ def test_a_filter_that_decides_on_the_very_number_takes_the_threshold(
     changed = Dataset(dataset.storage, dataset.info.model_copy(update={"recipe": recipe}))
     told = thresholds.as_recipe(changed, [thresholds.Bound.parse(bound)])
     assert (f"--set {stage}.{setting}=" in told["command"]) == (setting is not None)
+
+
+def test_a_dataset_in_an_object_store_is_shown_flagged_and_refiltered_there(built: Path) -> None:
+    with s3_server("shows"):
+        for path in (path for path in built.rglob("*") if path.is_file()):
+            fsspec.filesystem("s3").pipe(f"shows/set/{path.relative_to(built)}", path.read_bytes())
+        for client in serving("s3://shows/set"):
+            assert client.ask("summary")["kept"] == 6
+            clip = clip_with(client, EVIL)
+            (video,) = [member for member in clip["members"] if member["name"].endswith(".mp4")]
+            data = client.send(video["url"])[1]
+            assert video["tar"].startswith("s3://shows/set/video/")
+            assert hashlib.sha256(data).hexdigest() == video["sha256"]
+            part = client.send(video["url"], Range="bytes=2-5")
+            assert (part[0].status, part[1]) == (206, data[2:6])
+            assert client.flag(clip=clip["row"]["clip_id"], flag="unsafe")[0] == 200
+            assert client.ask("clips", where="flag_unsafe")["clips"] == 1
+            assert client.post("refilter", bounds=["duration_s>=2.5"])[0] == 200
+        assert Dataset.open("s3://shows/set").number == 1
+        assert len(list(fsspec.filesystem("s3", skip_instance_cache=True).ls("shows/set/flags"))) == 1
 
 
 def test_a_dataset_of_an_earlier_version_is_shown() -> None:

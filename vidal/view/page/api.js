@@ -9,10 +9,10 @@ export async function ask(answer, parameters = {}) {
   return read(await fetch(answer.includes("?") ? answer : `api/${answer}?${query}`));
 }
 
-export async function flag(clip, name, isSet, note) {
-  const sent = { clip, flag: name, is_set: isSet, note };
+/** Send what changes the dataset: a flag, or thresholds. */
+export async function send(answer, value) {
   const headers = { "Content-Type": "application/json" };
-  return read(await fetch("api/flags", { method: "POST", headers, body: JSON.stringify(sent) }));
+  return read(await fetch(`api/${answer}`, { method: "POST", headers, body: JSON.stringify(value) }));
 }
 
 async function read(response) {

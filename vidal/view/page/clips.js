@@ -10,14 +10,16 @@ const TEXTS = ["title", "caption"];
 
 /** Show the page of clips of the address; `isCurrent` tells whether it is still the one that is wanted. */
 export const showClips = guarded(async (isCurrent) => {
-  const { offset: from = "0", layout = "grid", where = "", search = "", sort = "", order = "", like = "" } = route();
+  const { offset: from = "0", layout = "grid", where = "", sort = "", order = "", like = "" } = route();
+  const { search = "", words = "", by } = route();
   const offset = Number(from);
-  [at("where").value, at("search").value, at("descending").checked] = [where, search, order === "desc"];
-  await sortable();
+  [at("where").value, at("search").value, at("descending").checked] = [where, words || search, order === "desc"];
+  await Promise.all([sortable(), searchable()]);
+  if (words || search) at("search-by").value = words ? by : "";
   at("sort").value = sort;
   for (const button of at("layouts").children) button.setAttribute("aria-pressed", button.value === layout);
-  const more = [...boundColumns(), sort, like && "likeness"].filter(Boolean);
-  markLike(like);
+  const more = [...boundColumns(), sort, (like || words) && "likeness"].filter(Boolean);
+  markLike(like, words);
   const page = await ask("clips", { ...query(), offset, limit: PAGE, column: more });
   if (!isCurrent()) return;
   const show = layout === "table" ? table : grid;
@@ -30,20 +32,20 @@ export const showClips = guarded(async (isCurrent) => {
   }
 });
 
-/** Say above the list which clip the others are like, by what, and offer to compare by something else. */
-const markLike = guarded(async (like) => {
+/** Say above the list which clip or words the clips are like, by what, and offer to compare by something else. */
+const markLike = guarded(async (like, words) => {
   const { by } = route();
-  at("alike").hidden = !like;
-  if (!like) return;
-  const compared = await measures();
+  at("alike").hidden = !like && !words;
+  if (!like && !words) return;
+  const compared = (await measures()).filter((one) => like || one.takes_words);
   const measure = compared.find(({ name }) => name === by) ?? compared[0];
   const options = compared.map(({ name, text }) => element("option", { value: name }, text));
   const choice = element("select", { "aria-label": "compared by" }, ...options);
   choice.value = measure?.name;
   // A rectangle of one map means nothing on another.
   choice.onchange = () => go({ by: choice.value, box: "", offset: "" });
-  const all = element("button", { type: "button", onclick: () => go({ like: "", offset: "" }) }, "All clips");
-  const example = element("a", { href: link({ clip: like, shard: "", place: "" }) }, like);
+  const all = element("button", { type: "button", onclick: () => go({ like: "", words: "", offset: "" }) }, "All clips");
+  const example = like ? element("a", { href: link({ clip: like, shard: "", place: "" }) }, like) : element("q", {}, words);
   at("alike").replaceChildren("Like ", example, ", nearest first, by ", choice, ` (${measure?.unit ?? ""}) `, all);
 });
 
@@ -51,6 +53,15 @@ async function sortable() {
   if (at("sort").options.length > 1) return;
   const names = (await columns()).filter((column) => column.is_sortable).map((column) => column.name);
   at("sort").append(...names.map((name) => element("option", {}, name)));
+}
+
+/** Offer to search by embeddings, where there are some that words can be compared with; else texts are searched. */
+async function searchable() {
+  const able = (await measures()).filter((one) => one.takes_words);
+  if (at("search-by").options.length) return;
+  at("search-by").hidden = !able.length;
+  at("search-by").append(...able.map(({ name, text }) => element("option", { value: name }, `by ${text}`)));
+  at("search-by").append(element("option", { value: "" }, "in titles, captions, transcripts"));
 }
 
 function opening(clip, place) {

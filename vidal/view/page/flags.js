@@ -1,4 +1,4 @@
-import { flag } from "./api.js";
+import { send } from "./api.js";
 import { element, guarded, say } from "./dom.js";
 
 const FLAGS = [
@@ -13,7 +13,7 @@ export function flagForm(clip) {
     const button = element("button", { type: "button", value: name, "aria-keyshortcuts": k + 1 }, text);
     const note = element("input", { type: "text", placeholder: "note", "aria-label": `Note of ${text}` });
     const save = guarded(async (isSet) => {
-      ({ flags } = await flag(clip.row.clip_id, name, isSet, note.value));
+      ({ flags } = await send("flags", { clip: clip.row.clip_id, flag: name, is_set: isSet, note: note.value }));
       say(isSet ? `flagged: ${name}` : `no longer flagged: ${name}`);
       show();
     });

@@ -15,10 +15,24 @@ export const showFunnel = guarded(async () => {
     { text: "kept", clips: summary.kept, where: "status = 'kept'", status: "kept" },
   ];
   at("funnel").replaceChildren(...lines.map((line) => bar(line, most)));
+  showGroups();
   if (summary.open) at("funnel").append(element("p", { className: "soft" }, `${number(summary.open)} not built yet`));
   at("compared").hidden = !summary.against;
   at("compared").textContent = summary.against ? `Compared with ${summary.against}` : "";
   at("compared").href = link({ ...LIST, diff: 1 });
+  markFunnel();
+});
+
+/** Show the largest near-duplicate clusters, whose bars list their clips. */
+const showGroups = guarded(async () => {
+  const { groups, rows } = await ask("groups");
+  at("groups").hidden = !groups;
+  if (!groups) return;
+  at("groups-about").textContent = `${number(groups)} clusters of several clips; the largest, by what is in them and what is kept`;
+  const lines = rows.map(({ cluster, clips, kept }) => (
+    { text: cluster, clips, of: kept, where: `cluster = ${quoted(cluster)}`, status: "candidates" }
+  ));
+  at("groups-bars").replaceChildren(...lines.map((line) => bar(line, rows[0].clips)));
   markFunnel();
 });
 
@@ -28,19 +42,19 @@ function droppedLine({ stage, status, reason, clips }) {
   return { text: reason === stage ? stage : `${stage}: ${reason}`, clips, where, status };
 }
 
-function bar({ text, clips, where, status }, most) {
+function bar({ text, clips, of, where, status }, most) {
   const filled = element("span", { className: `fill ${status}` });
   filled.style.width = `${(100 * clips) / most}%`;
-  const count = element("span", { className: "count" }, number(clips));
+  const count = element("span", { className: "count" }, of === undefined ? number(clips) : `${number(clips)}, ${number(of)} kept`);
   const button = element("button", { type: "button", className: "bar", value: where, title: status }, filled, text, count);
-  button.onclick = () => go({ where, move: "", like: "", box: "", offset: "" });
+  button.onclick = () => go({ where, move: "", like: "", words: "", box: "", offset: "" });
   return button;
 }
 
-/** Mark the bar whose clips are listed. */
+/** Mark the bar of the funnel or of the clusters whose clips are listed. */
 export function markFunnel() {
-  const { where = "", move, like, box } = route();
-  for (const button of at("funnel").querySelectorAll("button")) {
-    button.setAttribute("aria-pressed", !move && !like && !box && button.value === where);
+  const { where = "", move, like, words, box } = route();
+  for (const button of document.querySelectorAll("aside .bar")) {
+    button.setAttribute("aria-pressed", !move && !like && !words && !box && button.value === where);
   }
 }

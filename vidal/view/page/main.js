@@ -44,8 +44,9 @@ function focusOn(clipId) {
 function search(event) {
   event.preventDefault();
   const order = at("descending").checked ? "desc" : "";
-  const asked = { where: at("where").value, search: at("search").value, sort: at("sort").value, order };
-  go({ ...LIST, ...asked, offset: "" });
+  const [text, by] = [at("search").value.trim(), at("search-by").value];
+  const words = by && text ? { words: text, by, search: "", like: "", box: "" } : { words: "", search: text };
+  go({ ...LIST, where: at("where").value, sort: at("sort").value, order, ...words, offset: "" });
 }
 
 at("search-form").onsubmit = at("query").onsubmit = search;

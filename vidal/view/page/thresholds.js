@@ -1,4 +1,4 @@
-import { ask, columns } from "./api.js";
+import { ask, columns, send } from "./api.js";
 import { at, drawing, element, guarded, latest, number } from "./dom.js";
 import { go, query, route } from "./route.js";
 
@@ -129,9 +129,23 @@ export const count = latest(guarded(async () => {
     at(id).parentElement.hidden = !text;
     at(id).textContent = text;
   }
+  at("refilter").hidden = !recipe.command;
+  at("refiltered").hidden = true;
+  at("refilter").onclick = () => writeRevision(bound);
   at("passing").onclick = () => go({ where: among(recipe.where), offset: "" });
   at("failing").onclick = () => go({ where: among(`not (${recipe.where})`), offset: "" });
 }));
+
+/** Apply the thresholds to the dataset, as its next revision. */
+async function writeRevision(bounds) {
+  at("refilter").disabled = true;
+  await guarded(async () => {
+    const { lines } = await send("refilter", { bounds });
+    at("refiltered").textContent = lines.join("\n");
+    at("refiltered").hidden = false;
+  })();
+  at("refilter").disabled = false;
+}
 
 /** Return a condition within the one that is shown, of kept clips, as only these are counted. */
 function among(condition) {
