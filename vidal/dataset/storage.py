@@ -53,8 +53,9 @@ class Storage:
         self.address = address.rstrip("/") or "/"
         self.fence = fence
         """Asked before every write; None for what nobody else writes."""
-        # Opened at the first use: an address is passed on by many that never look.
-        self._fs: Any = None
+        # Opened at the first use: an address is passed on by many that never look. By process, as a store's client does
+        # not survive a fork; the parent's is kept, since its end would wait for a thread that the fork does not have.
+        self._fs: dict[int, Any] = {}
         self._root = ""
         self._leftovers: dict[Path, list[str]] = {}
         """Temporary files by folder, that were there when it was first written to."""
@@ -65,14 +66,14 @@ class Storage:
 
     @property
     def fs(self) -> Any:
-        if self._fs is None:
+        if os.getpid() not in self._fs:
             try:
-                self._fs, self._root = fsspec.core.url_to_fs(self.address)
+                self._fs[os.getpid()], self._root = fsspec.core.url_to_fs(self.address)
             except (ValueError, ImportError) as error:
                 if isinstance(error, ImportError) and (lack := extras.explained(error, self.address)):
                     raise lack from None
                 raise OutputError(f"{self.address}: not an address that can be opened ({error})") from error
-        return self._fs
+        return self._fs[os.getpid()]
 
     @property
     def is_local(self) -> bool:

@@ -63,7 +63,7 @@ class BlockReader(MemberReader):
                 for block, start in _blocks(offset, size)
             )
         except StorageError:
-            store, name = self._remote(tar)
+            store, name = self._storage.place(tar)
             if store.size(name) >= self._tars[tar].size:
                 raise
             # The tar was cut short: only the samples behind the cut are lost.
@@ -117,7 +117,7 @@ class BlockReader(MemberReader):
             time.sleep(_POLL_S)
 
     def _fetch(self, tar: str, block: int, key: str) -> bytes:
-        store, name = self._remote(tar)
+        store, name = self._storage.place(tar)
         start = block * BLOCK_BYTES
         data = store.read_range(name, start, min(BLOCK_BYTES, self._tars[tar].size - start))
         self._is_off |= not self.cache.put_pages(key, data)

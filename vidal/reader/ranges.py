@@ -64,7 +64,7 @@ class MemberReader:
         `OSError` if the tar is missing, `EOFError` if it is too short, and `StorageError` if storage itself fails.
         """
         if self._pid != os.getpid():
-            # A fork shares descriptors with its parent, which may close them; a store's client does not survive it.
+            # A fork shares descriptors with its parent, which may close them.
             self._forget()
         storage, name = self._storage.place(tar)
         if storage.is_local:
@@ -81,7 +81,7 @@ class MemberReader:
             except OSError as error:
                 raise machine_error(error, path) or error from None
         else:
-            data = self._ranged(storage, tar, offset, size, content)
+            data = self._ranged(storage, name, tar, offset, size, content)
         if len(data) != size:
             raise EOFError(f"{tar} ends {size - len(data)} bytes too early")
         return data
@@ -94,25 +94,18 @@ class MemberReader:
 
     def _forget(self) -> None:
         self._files: OrderedDict[str, int] = OrderedDict()
-        self._stores: dict[str, Storage] = {}
         self._pid = os.getpid()
 
-    def _remote(self, tar: str) -> tuple[Storage, str]:
-        """The storage and name of a tar, with connections of this process."""
-        storage, name = self._storage.place(tar)
-        return self._stores.setdefault(storage.address, Storage(storage.address)), name
-
-    def _ranged(self, storage: Storage, tar: str, offset: int, size: int, content: bytes) -> bytes:
+    def _ranged(self, storage: Storage, name: str, tar: str, offset: int, size: int, content: bytes) -> bytes:
         key = f"{storage.address}/{tar}@{offset}+{size}#{content.hex()}"
         data = self.cache.get(key)
         if data is not None:
             return data
-        store, name = self._remote(tar)
         try:
-            data = store.read_range(name, offset, size)
+            data = storage.read_range(name, offset, size)
         except StorageError as error:
             # A store rejects a range beyond the end of an object like any other bad request.
-            if store.size(name) < offset + size:
+            if storage.size(name) < offset + size:
                 raise EOFError(f"{tar} ends too early") from error
             raise
         self.cache.put(key, data)
