@@ -13,7 +13,8 @@ from pathlib import Path
 from typing import Any
 
 import vidal
-from vidal.errors import UserError, storage_errors
+from vidal.dataset.storage import Storage
+from vidal.errors import UserError
 
 HOW = (
     "every byte of every place was read before and after: members by the headers of tars, rows by the columns of "
@@ -35,11 +36,11 @@ def write(path: Path, body: dict[str, Any]) -> str:
     """Write both files, the JSON first; return the SHA-256 of the JSON."""
     data = (json.dumps(body, indent=1, ensure_ascii=False, sort_keys=True) + "\n").encode()
     sha256 = hashlib.sha256(data).hexdigest()
-    with storage_errors(str(path)):
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_bytes(data)
-        text = [*lines(body), f"SHA-256 of {path.name}: {sha256}"]
-        path.with_suffix(".txt").write_text("\n".join(text) + "\n", encoding="utf-8")
+    text = "\n".join([*lines(body), f"SHA-256 of {path.name}: {sha256}"]) + "\n"
+    # Each whole or not at all: one of an earlier removal may be there, and is all that proves it.
+    folder = Storage(str(path.parent))
+    folder.write(path.name, data)
+    folder.write(path.with_suffix(".txt").name, text.encode())
     return sha256
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import errno
 import hashlib
 import json
 import os
@@ -21,9 +22,10 @@ from vidal.dataset.removals import Removals
 from vidal.dataset.verify import verify
 from vidal.engine.local import InProcessEngine
 from vidal.engine.refilter import refilter
-from vidal.errors import OutputError, SourceError, UserError
+from vidal.errors import OutputError, SourceError, StorageError, UserError
 from vidal.export.formats import WRITERS
 from vidal.export.lance import NAME, tables_in
+from vidal.removal.certificate import write
 from vidal.removal.follow import Following, follow
 
 LETTERS, FEW_LETTERS = (f"tests.engine_toys:{name}" for name in ("Letters", "FewLetters"))
@@ -251,6 +253,24 @@ def test_the_dataset_as_it_was_built_is_exported_by_its_own_rows(here: Path, tmp
     refilter(str(here / "out"), [f"{FEW_LETTERS}.min=9"])
     exported = WRITERS["joint"](Dataset.open(f"{here / 'out'}@0"), str(tmp_path / "zero"), "title = 'clip 1'")
     assert exported.clips == 1
+
+
+def test_a_certificate_that_finds_the_disk_full_leaves_the_one_before(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    body: dict[str, Any] = {name: [] for name in ("clips", "places", "checkpoints", "reposts")}
+    body |= dict.fromkeys(["dataset", "requested_by", "began_at", "finished_at", "created_by"], "first")
+    body["proof"] = {"proven": True, "how": ""}
+    write(tmp_path / "c.json", body)
+    before = digests(tmp_path)
+
+    def full(descriptor: int) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(os, "fsync", full)
+    with pytest.raises(StorageError, match=r"c\.json: .*No space left"):
+        write(tmp_path / "c.json", body | {"dataset": "second"})
+    assert digests(tmp_path) == before
 
 
 def test_a_removal_that_is_repeated_leaves_the_certificate_of_the_first(here: Path) -> None:
