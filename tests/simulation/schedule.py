@@ -113,6 +113,7 @@ class Director:
         troubles = Troubles(slow=draw.choice([0.0, 0.05, 0.2]))
         for kind in ("lost_before", "lost_after", "sent_twice", "conflict"):
             setattr(troubles, kind, draw.choice([0.0, 0.0, 0.02]))
+        troubles.torn = self.world.tears.choice([0.0, 0.0, 0.3])
         if draw.random() < 0.15:
             troubles.full_from_s = draw.uniform(0, 30)
             troubles.full_to_s = troubles.full_from_s + draw.uniform(1, 60)

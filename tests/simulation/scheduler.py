@@ -119,7 +119,7 @@ class World:
     """The clock, the queue of what is to happen, and the processes."""
 
     def __init__(self, seed: str) -> None:
-        self.random = random.Random(seed)
+        self.random, self.tears = random.Random(seed), random.Random(f"{seed} tears")
         self.now_s = 0.0
         self.current: Task | None = None
         self.gate = closed_gate()

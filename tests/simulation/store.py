@@ -2,7 +2,8 @@
 
 Every request travels to the store, is taken there, and its answer travels back, each after a time of its own; so
 requests overtake each other, and one whose sender has died may still arrive. A request may fail before or after it was
-taken, be sent twice by the client, meet another one under way (409), or find the store full.
+taken, be sent twice by the client, meet another one under way (409), or find the store full. What takes several requests
+may be torn: the pages of a listing are of two moments, and an upload stands still or dies between its parts.
 """
 
 from __future__ import annotations
@@ -62,6 +63,8 @@ class Troubles:
     sent_twice: float = 0.0
     conflict: float = 0.0
     slow: float = 0.0
+    torn: float = 0.0
+    """How likely a listing has two pages, and an upload two parts."""
     full_from_s: float = float("inf")
     full_to_s: float = float("inf")
 
@@ -199,7 +202,20 @@ class Store:
             return {name: len(self.objects[name].data) for name in sorted(self.objects) if name.startswith(folder)}
 
         found: dict[str, int] = self.request("list", path, effect)
-        return found
+        if len(found) < 2 or not self.is_torn():
+            return found
+        names = list(found)[: len(found) // 2]
+        first = {name: found[name] for name in names}
+
+        def rest(sender: Sender) -> dict[str, int]:
+            return first | {name: size for name, size in effect(sender).items() if name > names[-1]}
+
+        whole: dict[str, int] = self.request("list", path, rest)
+        return whole
+
+    def is_torn(self) -> bool:
+        """Draw whether what may take several requests takes two."""
+        return self.troubles.torn > 0 and self.world.tears.random() < self.troubles.torn
 
 
 def _travel(world: World, troubles: Troubles) -> float:
@@ -249,6 +265,9 @@ class SimulatedS3(AbstractFileSystem):  # type: ignore[misc]
             raise _as_s3fs(error) from error.__cause__
 
     def put_file(self, lpath: str, rpath: str, mode: str = "overwrite", **_: Any) -> None:
+        if self.store.is_torn():
+            # Nobody sees a part of an object.
+            self.store.request("part", rpath, lambda sender: None, writes=True)
         self.pipe_file(rpath, Path(lpath).read_bytes(), mode=mode)
 
     def rm(self, path: str, recursive: bool = False, **_: Any) -> None:
