@@ -1,13 +1,15 @@
 """A build, or a revision of one, that dies at its first step on the disk, at its second, …; each time, look and finish.
 
-Called by `test_kill.py` as ``die_at_every_step.py ACT RECIPE FOLDER STRIDE``. ACT is ``build``, or a revision of what
-the recipe builds: ``add``, ``grow`` or ``refilter``, with the arguments that a file beside the recipe has. Stride 1 is
-every step. Prints how many steps there are and after how many of them a reader saw a torn dataset. A step is a write,
-a sync, a rename, a link or a removal; a process dies before it, and in the middle of a write. Every run is a fork.
+Called by `test_kill.py` as ``die_at_every_step.py ACT RECIPE FOLDER STRIDE HOW``. ACT is ``build``, or a revision of
+what the recipe builds: ``add``, ``grow`` or ``refilter``, with the arguments that a file beside the recipe has. Stride 1
+is every step. Prints how many steps there are and after how many of them a reader saw a torn dataset. A step is a write,
+a sync, a rename, a link or a removal. If HOW is ``dies``, a process dies before it, and in the middle of a write; if it
+is ``fails``, the disk fails it instead: the run ends in one line, or has done all that it says. Every run is a fork.
 """
 
 from __future__ import annotations
 
+import errno
 import os
 import shutil
 import sys
@@ -30,20 +32,23 @@ from vidal.dataset.tars import TarWriter
 from vidal.dataset.verify import verify
 from vidal.engine.local import InProcessEngine
 from vidal.engine.refilter import refilter
+from vidal.errors import MachineError
 
-DIED = 9
+DIED, REFUSED = 9, 3
 
 
 class Steps:
-    """Counts the steps of this process, and ends it at one of them."""
+    """Counts the steps of this process, and ends it at one of them, or lets that one fail."""
 
-    def __init__(self, last: int | None) -> None:
-        self.count, self.last = 0, last
+    def __init__(self, last: int | None, *, fails: bool = False) -> None:
+        self.count, self.last, self.fails = 0, last, fails
 
     def step(self, half_done: Callable[[], Any] = lambda: None) -> None:
         self.count += 1
         if self.count == self.last:
             half_done()
+            if self.fails:
+                raise OSError(errno.EIO, os.strerror(errno.EIO))
             os._exit(DIED)
 
 
@@ -118,10 +123,16 @@ def act(name: str, recipe: Path, out: Path) -> None:
         refilter(str(out), [recipe.with_name("thresholds.txt").read_text()])
 
 
-def dying(name: str, recipe: Path, out: Path, last: int | None, count_to: Path | None = None) -> int:
-    steps = Steps(last)
+def dying(
+    name: str, recipe: Path, out: Path, last: int | None, count_to: Path | None = None, *, fails: bool = False
+) -> int:
+    steps = Steps(last, fails=fails)
     instrument(steps)
-    act(name, recipe, out)
+    try:
+        act(name, recipe, out)
+    except MachineError as error:
+        assert fails and "\n" not in str(error) and os.strerror(errno.EIO) in str(error), error
+        return REFUSED
     if count_to:
         count_to.write_text(str(steps.count))
     return 0
@@ -139,7 +150,7 @@ def is_torn(out: Path, name: str) -> bool:
     return False
 
 
-def main(name: str, recipe: Path, folder: Path, stride: int) -> None:
+def main(name: str, recipe: Path, folder: Path, stride: int, how: str) -> None:
     def begin(out: Path) -> None:
         if name != "build":
             shutil.copytree(folder / "base", out)
@@ -156,7 +167,9 @@ def main(name: str, recipe: Path, folder: Path, stride: int) -> None:
     for last in range(1, count + 1, stride):
         out = folder / "out"
         begin(out)
-        assert forked(lambda: dying(name, recipe, out, last)) == DIED, f"step {last}"  # noqa: B023
+        code = forked(lambda: dying(name, recipe, out, last, fails=how == "fails"))  # noqa: B023
+        assert code == DIED if how == "dies" else code in (0, REFUSED), f"step {last}: {code}"
+        assert code or digests(out) == wanted, f"step {last}: a run that says that it is done"
         torn += forked(lambda: int(is_torn(out, name)))  # noqa: B023
         assert forked(lambda: dying(name, recipe, out, None)) == 0, f"resuming after step {last}"  # noqa: B023
         there = digests(out)
@@ -167,4 +180,4 @@ def main(name: str, recipe: Path, folder: Path, stride: int) -> None:
 
 
 if __name__ == "__main__":
-    main(sys.argv[1], Path(sys.argv[2]), Path(sys.argv[3]), int(sys.argv[4]))
+    main(sys.argv[1], Path(sys.argv[2]), Path(sys.argv[3]), int(sys.argv[4]), sys.argv[5])

@@ -159,12 +159,20 @@ def test_a_revision_that_dies_at_any_write_sync_or_rename_is_seen_whole_or_not_a
     assert die_at_every_step(act, recipe, tmp_path, stride) > least
 
 
-def die_at_every_step(act: str, recipe: Path, folder: Path, stride: int) -> int:
+@pytest.mark.parametrize("stride", [29, pytest.param(1, marks=pytest.mark.slow)])
+def test_a_run_that_the_disk_fails_at_any_write_sync_or_rename_ends_in_one_line_and_can_be_finished(
+    stride: int, tmp_path: Path
+) -> None:
+    recipe = write_recipe(tmp_path, [PAINT, SAME_TITLE, SHADE], ["one", "two"], shards={"size": 1})
+    assert die_at_every_step("build", recipe, tmp_path, stride, "fails") > 60
+
+
+def die_at_every_step(act: str, recipe: Path, folder: Path, stride: int, how: str = "dies") -> int:
     """How many steps on the disk there are, at each of which the run died once and no reader saw anything torn."""
     script = Path(__file__).with_name("die_at_every_step.py")
     (folder / "tmp").mkdir()
     done = subprocess.run(
-        [sys.executable, str(script), act, str(recipe), str(folder), str(stride)],
+        [sys.executable, str(script), act, str(recipe), str(folder), str(stride), how],
         capture_output=True,
         text=True,
         cwd=ROOT,
