@@ -9,6 +9,7 @@ import signal
 import sys
 import time
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any, ClassVar
 
 import numpy as np
@@ -17,9 +18,11 @@ import soundfile
 from PIL import Image
 from pydantic import PrivateAttr
 
+import vidal
 from tests import toys
 from vidal.clip import Clip
-from vidal.errors import ClipError, NotNowError, StorageError
+from vidal.errors import ClipError, ModelError, NotNowError, StorageError
+from vidal.models.locate import identity, locate
 from vidal.record import Column
 from vidal.rows import TableLike, whole
 from vidal.stage import Decision, Resources, Stage, Waiting
@@ -389,3 +392,21 @@ class HalfLetters(Stage):
 
     def process(self, clip: Clip) -> None:
         clip["letters"] = len(clip.title or "") / 2
+
+
+class Weigh(Stage):
+    """Sets up with a model of a hub; leaves a mark of the folder that its process has vidal from."""
+
+    model: str
+    marks: str
+
+    def model_identities(self) -> dict[str, str]:
+        return {"model": identity(self.model)}
+
+    def setup(self) -> None:
+        if locate(self.model).here is None:
+            raise ModelError(f"{self.model} is not here")
+        (Path(self.marks) / str(os.getpid())).write_text(str(Path(vidal.__file__).parent))
+
+    def process(self, clip: Clip) -> None:
+        time.sleep(0.5)

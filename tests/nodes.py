@@ -34,14 +34,14 @@ class Nodes:
             ["--head", f"--port={port}", f"--temp-dir={self.home}", "--include-dashboard=false"], cpus, gpus
         )
 
-    def add(self, *, cpus: int = 1, gpus: int = 0) -> Node:
-        return self._start([f"--address={self.address}"], cpus, gpus)
+    def add(self, *, cpus: int = 1, gpus: int = 0, **env: str) -> Node:
+        return self._start([f"--address={self.address}"], cpus, gpus, **env)
 
-    def _start(self, options: list[str], cpus: int, gpus: int) -> Node:
+    def _start(self, options: list[str], cpus: int, gpus: int, **env: str) -> Node:
         size = [f"--num-cpus={cpus}", f"--num-gpus={gpus}", "--object-store-memory=80000000"]
         node = subprocess.Popen(
             [RAY, "start", *options, *size, "--node-ip-address=127.0.0.1", "--block"],
-            stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
+            stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env={**os.environ, **env},
         )  # fmt: skip
         self.nodes.append(node)
         assert node.stdout is not None and any("--block" in line for line in node.stdout), "the node came up"

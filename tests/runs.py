@@ -38,7 +38,7 @@ if str(ROOT) not in sys.path:
     sys.path.insert(0, str(ROOT))
 
 PAINT, SHADE, TROUBLE, WAIT = (f"tests.engine_toys:{name}" for name in ("Paint", "Shade", "Trouble", "Wait"))
-CAPTION, AUDIO = (f"tests.engine_toys:{name}" for name in ("Caption", "Audio"))
+CAPTION, AUDIO, WEIGH = (f"tests.engine_toys:{name}" for name in ("Caption", "Audio", "Weigh"))
 SHOW, EMBED = (f"tests.engine_toys:{name}" for name in ("Show", "Embed"))
 LETTERS, FEW_LETTERS, RANK = (f"tests.engine_toys:{name}" for name in ("Letters", "FewLetters", "Rank"))
 SAME_TITLE, BROKEN_SETUP = (f"tests.engine_toys:{name}" for name in ("SameTitle", "BrokenSetup"))

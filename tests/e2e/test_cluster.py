@@ -5,8 +5,11 @@ from __future__ import annotations
 from collections import Counter
 from pathlib import Path
 
+import pytest
+
+from tests.hub import COMMIT, hub
 from tests.nodes import cluster
-from tests.runs import PAINT, SAME_TITLE, SHADE, digests, outcomes, run, vidal, write_recipe
+from tests.runs import PAINT, SAME_TITLE, SHADE, WEIGH, digests, outcomes, run, vidal, write_recipe
 from vidal.engine.local import InProcessEngine
 
 
@@ -27,6 +30,39 @@ def test_a_cluster_that_is_joined_gives_the_bytes_of_a_local_run(tmp_path: Path)
     assert digests(tmp_path / "joined") == digests(tmp_path / "local")
     reasons = Counter(reason for _, reason in outcomes(tmp_path / "local").values())
     assert reasons == {None: 6, "duplicate": 2, "uploader_quota": 4}
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(300)
+def test_a_node_is_sent_vidal_and_fetches_models_once_and_has_those_of_the_driver_or_none(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("repository", "marks"):
+        (tmp_path / name).mkdir()
+    (tmp_path / "repository" / "model.safetensors").write_bytes(b"weights")
+    stages = [PAINT, {WEIGH: {"model": "acme/tiny", "marks": str(tmp_path / "marks")}}]
+    recipe = write_recipe(tmp_path, stages, 12, shards={"size": 2})
+    monkeypatch.setenv("HF_HOME", str(tmp_path / "driver"))
+    with hub("acme/tiny", tmp_path / "repository") as server, cluster(tmp_path / "token") as nodes:
+        monkeypatch.setenv("HF_ENDPOINT", server.url)
+        pulled = vidal("models", "pull", recipe)
+        assert (pulled.returncode, server.asked) == (0, ["model.safetensors"]), pulled.stderr
+        nodes.head(cpus=0)
+        nodes.add(cpus=2, HF_HOME=str(tmp_path / "node"), VIDAL_CACHE=str(tmp_path / "cache"))
+        words = ["--ray-address", nodes.address]
+        # From elsewhere, as Ray's workers look into the driver's folder first.
+        done = vidal("build", recipe, "--out", tmp_path / "out", *words, cwd=tmp_path)
+        assert done.returncode == 0, done.stderr
+        assert server.asked == ["model.safetensors"] * 2
+        from_where = [Path(mark.read_text()) for mark in (tmp_path / "marks").iterdir()]
+        assert len(from_where) == 2 and {folder.parts[-3] for folder in from_where} == {"py_modules_files"}
+        # The hub's main branch is another commit on the node by now.
+        snapshots = next((tmp_path / "node").rglob("snapshots"))
+        (snapshots / COMMIT).rename(snapshots / ("f" * 40))
+        (snapshots.parent / "refs" / "main").write_text("f" * 40)
+        other = vidal("build", recipe, "--out", tmp_path / "other", *words)
+    assert (other.returncode, other.stderr.count("the driver acme/tiny@" + COMMIT)) == (1, 1), other.stderr
+    assert outcomes(tmp_path / "out") == {f"c{n:03d}": ("kept", None) for n in range(12)}
 
 
 def test_a_cluster_that_is_not_there_is_one_line(tmp_path: Path) -> None:

@@ -144,6 +144,21 @@ def test_a_node_out_of_reach_is_done_without_and_changes_nothing_when_it_is_back
     assert digests(tmp_path / "out") == wanted
 
 
+def test_groups_on_nodes_too_small_for_one_worker_of_each_outlive_the_node_with_most_of_them(
+    nodes: Nodes, tmp_path: Path
+) -> None:
+    """Workers of the other groups wait for those that died, and hold the only core; what they made fills the store."""
+    stages = [{PAINT: {"bulk_bytes": 12_000_000}}, SHADE, {TROUBLE: {}}]
+    recipe = write_recipe(tmp_path, stages, 48, shards={"size": 4})
+    nodes.head(cpus=1, gpus=1)
+    other = nodes.add()
+    with started(recipe, tmp_path / "out", nodes) as build:
+        wait_for(any_committed(tmp_path / "out"))
+        kill(other)
+        finished(build)
+    assert digests(tmp_path / "out") == made_locally(recipe, tmp_path)
+
+
 def test_a_cluster_that_is_started_anew_finishes_the_run(nodes: Nodes, tmp_path: Path) -> None:
     recipe = write_recipe(tmp_path, [slow_paint(tmp_path, 0.3), SAME_TITLE, SHADE], 20, shards={"size": 2})
     head = nodes.head(cpus=2)

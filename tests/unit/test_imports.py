@@ -86,7 +86,7 @@ MAY_IMPORT = {
     ],
     "engine": [
         "errors", "rows", "extras", "process", "settings", "clip", "record", "stage", "dataset", "sources.source",
-        "flow.check_own_columns", "overrides", "recipe",
+        "models.inventory", "flow.check_own_columns", "overrides", "recipe",
     ],
     "report": ["errors", "clip", "record", "modality", "dataset", "crawl.platforms"],
     "diff": ["settings", "clip", "dataset", "report"],

@@ -22,6 +22,7 @@ from vidal.engine.ray_nodes import beside_the_driver, gone_nodes, leaving_nodes,
 from vidal.engine.shared import ActorProxy
 from vidal.engine.worker import Worker, become_worker, environment, fatal_error, fatal_text
 from vidal.errors import NotNowError
+from vidal.models.inventory import as_elsewhere
 from vidal.stage import Direct, Shared
 
 _FEWEST_PER_EXECUTION = 2_000
@@ -30,6 +31,9 @@ _FEWEST_PER_EXECUTION = 2_000
 _SHARDS_PER_WORKER = 16
 """From this many shards per worker on, each worker has its next shard queued, as Ray takes a tenth of a second to send
 one. With fewer, waiting for the last worker at the end would cost more than these gaps."""
+
+_SMALL, _LARGEST_SHARE = 0.001, 0.99
+"""Cores that the first worker of a pool asks for, and any other one at most, where there are several pools."""
 
 _WITH_ITS_NODE = UnderWay(is_machines_fault=True)
 
@@ -104,13 +108,17 @@ class RayEngine:
         ]
         # One block a row, as Ray Data loses or retries whole blocks.
         dataset: Any = ray.data.from_items(rows, override_num_blocks=len(rows))
+        # Machines of a cluster need not have the driver's models.
+        models = None if self._cluster.address is None else [
+            [stage.named_models() for stage in group.stages] for group in job.groups
+        ]  # fmt: skip
         for index, pool in enumerate(pools):
             size = min(pool.size, len(rows))
             most = min(pool.most or len(rows), len(rows))
             in_flight = 2 if len(rows) >= size * _SHARDS_PER_WORKER else 1
             dataset = dataset.map(
                 GroupActor,
-                fn_constructor_args=(job, index, self._ledger),
+                fn_constructor_args=(job, index, self._ledger, models and models[index]),
                 compute=ray.data.ActorPoolStrategy(
                     # It grows with the cluster. A worker whose node has gone waits for room, which a cluster that
                     # scales by itself makes.
@@ -124,6 +132,7 @@ class RayEngine:
                 # clip, where Ray would run into the same clip for ever.
                 max_restarts=-1,
                 max_task_retries=0,
+                ray_remote_args_fn=_FirstIsSmall() if len(pools) > 1 else None,
                 runtime_env={"env_vars": environment(gpus=pool.gpus)},
             )
         for row in self._rows(dataset, progress):
@@ -195,7 +204,8 @@ def cut_into_pools(
         limit or max(1, int(gpus / group.gpus / gpu_groups) if group.gpus else int(cpus) // cpu_groups)
         for group, limit in zip(groups, most, strict=True)
     ]
-    cpu_share = min(1.0, cpus / sum(sizes)) if len(groups) > 1 else 1.0
+    # With room on each node for the small first workers.
+    cpu_share = min(_LARGEST_SHARE, cpus / sum(sizes)) if len(groups) > 1 else 1.0
     gpu_share = min(1.0, gpus / max(gpus, sum(s * g.gpus for s, g in zip(sizes, groups, strict=True))))
     # Rounded down, as Ray counts resources in ten-thousandths.
     return [
@@ -207,6 +217,21 @@ def cut_into_pools(
         )
         for size, limit, group in zip(sizes, most, groups, strict=True)
     ]
+
+
+class _FirstIsSmall:
+    """The cores of a pool's next worker: the first one finds room on any node.
+
+    A node that is lost may have had all workers of a group, while the cores that are left are held by workers of other
+    groups, which wait for them. On small nodes one worker of each group may not even find room to begin with.
+    """
+
+    def __init__(self) -> None:
+        self._is_first = True
+
+    def __call__(self) -> dict[str, float]:
+        was_first, self._is_first = self._is_first, False
+        return {"num_cpus": _SMALL} if was_first else {}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -267,11 +292,13 @@ class _LedgerNotes(Notes):
 class GroupActor:
     """One worker of a group's pool: returns every row, with the clips and the report or with a fatal error."""
 
-    def __init__(self, job: Job, index: int, ledger: Any) -> None:
+    def __init__(self, job: Job, index: int, ledger: Any, models: Sequence[Mapping[str, str]] | None = None) -> None:
+        """``models`` are those of the driver, by stage; None on the driver's own machine."""
         become_worker(gpus=job.groups[index].gpus)
         self._is_first = index == 0
         self._is_last = index == len(job.groups) - 1
         self._job, self._group, self._ledger = job, job.groups[index], ledger
+        self._models = models
         self._node = own_node()
         self._worker: Worker | None = None
 
@@ -288,6 +315,8 @@ class GroupActor:
                 os._exit(1)
             # Here and not in the constructor: what fails here goes back as a row that says why.
             if self._worker is None:
+                if self._models is not None:
+                    as_elsewhere(self._group.stages, self._models)
                 self._worker = Worker(self._job, [self._group], _LedgerNotes(self._ledger, self._node))
             worker = self._worker
             worker.setup()

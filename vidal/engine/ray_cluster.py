@@ -20,6 +20,7 @@ from typing import Any
 
 import psutil
 
+import vidal
 from vidal.errors import MachineError, StorageError, UserError, one_line
 from vidal.process import sweep_folders
 
@@ -41,7 +42,7 @@ class RayCluster:
     """The Ray of one run: a private one with token authentication, or a cluster that it joins."""
 
     address: str | None
-    """Of the cluster to join; None for a private one, which the other settings are for."""
+    """Of the cluster to join, whose nodes are sent vidal; None for a private one, which the other settings are for."""
     workers: int | None
     dashboard: bool
     object_store_bytes: int
@@ -61,7 +62,7 @@ class RayCluster:
         os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")
         # A thread of Ray Data's that outlives an interrupted run would start another Ray, with none of these options.
         os.environ.setdefault("RAY_ENABLE_AUTO_CONNECT", "0")
-        options = self._private_options() if self.address is None else {"address": self.address}
+        options = self._private_options() if self.address is None else self._joining_options()
         import ray
 
         try:
@@ -88,6 +89,11 @@ class RayCluster:
                 stdin=subprocess.PIPE, stdout=subprocess.DEVNULL, start_new_session=True,
             )  # fmt: skip
 
+    def _joining_options(self) -> dict[str, Any]:
+        """Ship the package of this process: nodes may have another version of it, or none, and fetch it once each."""
+        package = {"py_modules": [str(Path(vidal.__file__).parent)], "excludes": ["__pycache__"]}
+        return {"address": self.address, "runtime_env": package}
+
     def _private_options(self) -> dict[str, Any]:
         """Make the folder and the token of a private Ray; returns how it is to be started."""
         sweep_leftovers()
@@ -96,7 +102,14 @@ class RayCluster:
         home = _HOME / f"{me.pid}-{int(me.create_time() * 100)}"
         token = home / "token"
         try:
-            home.mkdir(parents=True, mode=0o700, exist_ok=True)
+            _HOME.mkdir(mode=0o700, exist_ok=True)
+            if _HOME.lstat().st_uid != os.getuid():
+                raise StorageError(
+                    f"{_HOME}: is another user's, who could replace what Ray runs; set TMPDIR to your own"
+                )
+            # Ray opens the folder within to everybody. An earlier version's may be open, too.
+            _HOME.chmod(0o700)
+            home.mkdir(mode=0o700, exist_ok=True)
             self._home = home
             # Its mode is set before there is anything to read.
             token.touch(mode=0o600)
@@ -161,8 +174,8 @@ def _configure() -> None:
     # A worker's death is reported in its clip's row; this is the only switch for the raylet's own message.
     ray._private.worker._worker_logs_enabled = False
 
-    # max_task_retries has no named parameter in the Ray that is pinned here.
-    warnings.filterwarnings("ignore", message="`ray_remote_args` is deprecated")
+    # Neither max_task_retries nor options of one worker of a pool have a named parameter in the Ray that is pinned.
+    warnings.filterwarnings("ignore", message="`ray_remote_args(_fn)?` is deprecated")
     context = ray.data.DataContext.get_current()
     context.enable_progress_bars = False
     # A lost row is a shard without a manifest, which the next pass makes; it must not end the run.

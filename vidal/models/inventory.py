@@ -5,18 +5,22 @@ for model in of_stage(stage):
     commit_of(model)    # asks the hub
 
 require(stages)         # raises ModelError for the first model that is not on this machine
+as_elsewhere(stages, wanted)    # on a node: fetches what is missing, and holds all to the driver's
 """
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import re
-from collections.abc import Iterable, Mapping
+import socket
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
 
 from vidal.errors import ModelError
+from vidal.models import cache
 from vidal.models.auto import first_line
 from vidal.models.locate import CHECKPOINTS, locate
 from vidal.models.whisper import fetch_openai, openai_file
@@ -78,6 +82,27 @@ def require(stages: Iterable[Step]) -> None:
             raise ModelError(
                 f"{model.stage}.{model.setting}: model {model.reference} is not on this machine; "
                 "`vidal models pull RECIPE` fetches it, or name a folder that holds it"
+            )
+
+
+def as_elsewhere(stages: Sequence[Step], wanted: Sequence[Mapping[str, str]]) -> None:
+    """Give this node of a cluster the models that the driver has: ``wanted`` are its `Step.named_models` of each stage.
+
+    What a hub has and this node lacks is fetched by one process, for which the others wait. Raises `ModelError` where a
+    model, or FFmpeg, is another one here, as two nodes would then make other bytes of the same clip.
+    """
+    with contextlib.ExitStack() as waiting:
+        # Without a cache of vidal's, the hub's own locks have to do.
+        with contextlib.suppress(OSError):
+            waiting.enter_context(cache.alone())
+        for model in (model for stage in stages for model in of_stage(stage)):
+            fetch(model)
+    for stage, of_driver in zip(stages, wanted, strict=True):
+        here = stage.named_models()
+        for setting in (name for name, identity in of_driver.items() if here.get(name) != identity):
+            raise ModelError(
+                f"{stage.step_name()}.{setting}: the node {socket.gethostname()} has {here.get(setting)}, and the "
+                f"driver {of_driver[setting]}; install the same on both, and pin models (`vidal models pin RECIPE`)"
             )
 
 

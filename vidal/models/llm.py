@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import copy
-import fcntl
 import functools
 import os
 import shutil
@@ -17,6 +16,7 @@ from typing import Any, Protocol
 
 from vidal.caption.prompt import Prompt
 from vidal.errors import ClipError, ModelError
+from vidal.models import cache
 from vidal.models.auto import first_line, load_auto
 from vidal.models.device import one_thread
 from vidal.models.locate import identity, locate
@@ -211,26 +211,16 @@ def cached_folder(key: str, build: Callable[[Path], None]) -> Path | None:
     """Return the folder ``key`` of the user's cache, built on first use; None where the cache cannot be written.
 
     Workers that need it at once wait for the first of them. It is built under a temporary name and renamed: others see
-    all of it or nothing, and of hosts that build at once one wins. The cache is ``VIDAL_CACHE``, by default
-    ``~/.cache/vidal``.
+    all of it or nothing, and of hosts that build at once one wins.
     """
-    root = Path(os.environ.get("VIDAL_CACHE") or Path.home() / ".cache" / "vidal")
-    folder = root / key
+    folder = cache.root() / key
     if folder.is_dir():
         return folder
     try:
-        root.mkdir(mode=0o700, parents=True, exist_ok=True)
-        # The folder is locked itself, so that no file for the lock stays behind.
-        lock = os.open(root, os.O_RDONLY)
+        with cache.alone():
+            return folder if folder.is_dir() else _built(folder, build)
     except OSError:
         return None
-    try:
-        # Not every file system has locks; without one, each builds its own.
-        with contextlib.suppress(OSError):
-            fcntl.flock(lock, fcntl.LOCK_EX)
-        return folder if folder.is_dir() else _built(folder, build)
-    finally:
-        os.close(lock)
 
 
 def _built(folder: Path, build: Callable[[Path], None]) -> Path | None:
