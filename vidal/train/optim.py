@@ -204,8 +204,11 @@ class Optimisation:
             if own and (len(own) < 3 or not own["exp_avg"].shape == own["exp_avg_sq"].shape == p.shape):
                 raise ModelError(f"{place}: the optimiser's state of {name} does not fit a {tuple(p.shape)} tensor")
             if own:  # a parameter that has had no gradient yet has no state
-                # AdamW keeps its step counter on the CPU.
-                self.adamw.state[p] = {k: v.clone() if k == "step" else laid_out_as(v, p) for k, v in own.items()}
+                # AdamW keeps its step counter on the CPU; the fused one takes it beside the parameter only.
+                of_step = p.device if self.adamw.defaults["fused"] else torch.device("cpu")
+                self.adamw.state[p] = {
+                    k: v.to(of_step, copy=True) if k == "step" else laid_out_as(v, p) for k, v in own.items()
+                }
         if self.ema is not None:
             self.ema.load_state(state, place)
 

@@ -195,6 +195,21 @@ def test_averaging_that_begins_on_resume_begins_at_the_weights_that_were_loaded(
     assert all(torch.equal(after.ema.values[n], p) for n, p in model.named_parameters())
 
 
+@pytest.mark.parametrize(("is_fused", "wanted"), [(True, "meta"), (False, "cpu")])
+def test_the_step_counter_that_a_resume_loads_lies_where_adamw_takes_it(is_fused: bool, wanted: str) -> None:
+    """The meta device stands for a GPU, on which AdamW is fused and refuses a counter on the CPU."""
+    model = Model()
+    before = Optimisation(model, OptimiserSettings(), 5)
+    trained(model, before, 0, 3)
+    elsewhere = Model().to("meta")
+    after = Optimisation(elsewhere, OptimiserSettings(), 5)
+    after.adamw = torch.optim.AdamW(elsewhere.parameters(), fused=is_fused)
+    after.load_state(before.state())
+    states = [after.adamw.state[p] for p in elsewhere.parameters()]
+    assert {state["step"].device.type for state in states} == {wanted}
+    assert {state["exp_avg"].device.type for state in states} == {"meta"}
+
+
 SETTINGS = OptimiserSettings(lr=1e-2, clip_norm=0.05, ema=0.9, layer_decay=0.8)
 
 
