@@ -27,6 +27,9 @@ from vidal.train.data.loader import Batch, Loader
 from vidal.train.data.plan import SamplePlan, SidesPlan
 from vidal.train.data.slabs import allocate
 from vidal.train.data.text_views import TextViews
+from vidal.train.evaluate.embeddings import embed_samples
+from vidal.train.towers.encoder import Encoder, TowerSettings, tower_from
+from vidal.train.towers.settings import Sizes
 
 CLIPS = 12
 SMALL = {
@@ -160,6 +163,20 @@ def test_workers_need_no_room_in_shared_memory(folder, monkeypatch):
     monkeypatch.setattr(DepthTransform, "prepare", limited)
     batches = list(loader(folder, "depth", workers=2))
     assert sum(batch.samples for batch in batches) == CLIPS
+
+
+def test_workers_of_an_evaluation_need_no_room_in_shared_memory(folder, monkeypatch):
+    original = DepthTransform.prepare
+
+    def limited(self, *given):
+        resource.setrlimit(resource.RLIMIT_FSIZE, (0, resource.RLIM_INFINITY))
+        return original(self, *given)
+
+    monkeypatch.setattr(DepthTransform, "prepare", limited)
+    sizes = Sizes(hidden_size=16, layers=1, heads=2, patch_size=8, image_size=32)
+    encoder = Encoder({"depth": tower_from(TowerSettings(sizes=sizes))}, None)
+    found = embed_samples([encoder], vidal.open(str(folder)), range(CLIPS), "depth", SMALL["depth"], workers=2)
+    assert (len(found.numbers), found.broken) == (CLIPS, [])
 
 
 def test_batches_that_do_not_fit_into_memory_are_one_line():

@@ -8,6 +8,7 @@ from typing import Any
 
 import cv2
 import numpy as np
+import numpy.typing as npt
 import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
@@ -35,8 +36,11 @@ class Embedded:
     """Samples that have the modality but could not be read."""
 
 
-class _Inputs(Dataset[tuple[int, Tensor | None, str]]):
-    """The number of each sample, and what a worker prepares of it, or why it cannot."""
+class _Inputs(Dataset[tuple[int, npt.NDArray[Any] | None, str]]):
+    """The number of each sample, and what a worker prepares of it, or why it cannot.
+
+    As arrays, which go through a pipe: tensors would lie in ``/dev/shm``, of which a container has 64 MB.
+    """
 
     def __init__(self, samples: Samples, numbers: Sequence[int], modality: str, transform: Transform) -> None:
         self._samples, self._numbers, self._modality, self._transform = samples, numbers, modality, transform
@@ -44,10 +48,11 @@ class _Inputs(Dataset[tuple[int, Tensor | None, str]]):
     def __len__(self) -> int:
         return len(self._numbers)
 
-    def __getitem__(self, place: int) -> tuple[int, Tensor | None, str]:
+    def __getitem__(self, place: int) -> tuple[int, npt.NDArray[Any] | None, str]:
         number = int(self._numbers[place])
         try:
-            return number, load_input(self._samples, number, self._modality, self._transform, None).values, ""
+            prepared = load_input(self._samples, number, self._modality, self._transform, None)
+            return number, prepared.values.numpy(), ""
         except ClipError as error:
             return number, None, str(error)
 
@@ -68,7 +73,7 @@ def embed_samples(
     batch_numbers = [all_numbers[first : first + batch_size] for first in range(0, len(all_numbers), batch_size)]
     own = batch_numbers[rank::ranks]
     inputs = _Inputs(samples, [n for batch in own for n in batch], modality, transform)
-    # As lists: the batch of a broken sample has one tensor less.
+    # As lists: the batch of a broken sample has one array less.
     batches: Any = DataLoader(
         inputs, batch_size=batch_size, num_workers=workers, collate_fn=list, worker_init_fn=_one_thread
     )
@@ -91,7 +96,7 @@ def embed_samples(
             else:
                 embedded.append(number)
         if readable := [x for _, x, _ in batch if x is not None]:
-            encode(transform.finish(torch.stack(readable).to(device), None))
+            encode(transform.finish(torch.from_numpy(np.stack(readable)).to(device), None))
             passes += 1
     found = [np.concatenate(parts) for parts in rows]
     for _ in range(passes, -(-len(batch_numbers) // ranks) if ranks > 1 else 0):
