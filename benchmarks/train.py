@@ -3,9 +3,10 @@
     python benchmarks/train.py                          one small ViT, both trainers' steps in turn, the ratio
     python benchmarks/train.py --gpu [--rows full lora]     the trainer itself on a GPU, with and without each switch
     python benchmarks/train.py --gpu --quick --device cpu   the same at toy size, to see that it runs
+    python benchmarks/train.py --costs                  what a step costs beside its arithmetic, counted on a CPU
 
 On the CPU, both trainers start from the same weights and see the same pixels and text, so their losses agree. What
-``--gpu`` measures is in `benchmarks/train_gpu.py`.
+``--gpu`` measures is in `benchmarks/train_gpu.py`, what ``--costs`` counts in `benchmarks/train_costs.py`.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ import torch
 import torch.nn.functional as F
 from figures import options, show
 from torch import Tensor, nn
+from train_costs import costs
 from train_gpu import ROWS, on_gpu
 
 from vidal.train import gradcache
@@ -148,6 +150,7 @@ def beside_open_clip(repeat: int, threads: int, *, tiny: bool) -> dict[str, obje
 def main() -> None:
     parser = options(__doc__)
     parser.add_argument("--gpu", action="store_true")
+    parser.add_argument("--costs", action="store_true")
     parser.add_argument(
         "--rows", nargs="+", choices=list(ROWS), default=list(ROWS), help="those to measure, with --gpu"
     )
@@ -158,7 +161,9 @@ def main() -> None:
     parser.add_argument("--repeat", type=int, default=15, help="steps of each trainer, in turns")
     parser.add_argument("--threads", type=int, default=1)
     given = parser.parse_args()
-    if given.gpu:
+    if given.costs:
+        figures = costs()
+    elif given.gpu:
         figures = on_gpu(
             given.rows, torch.device(given.device), batch=given.batch, workers=given.workers, steps=given.steps,
             tiny=given.quick,

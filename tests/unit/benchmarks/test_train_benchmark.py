@@ -42,6 +42,16 @@ def test_the_rows_of_the_gpu_s_table_run_on_the_cpu_at_toy_size() -> None:
     assert found["full, text tower in the step"]["loss"] == found["full"]["loss"]
 
 
+def test_the_costs_of_a_step_are_counted() -> None:
+    found = figures_of("--costs")
+    video, pixels = found["bytes to the device, a clip"]["video"], 8 * 3 * 224 * 224
+    assert pixels < video["now"] < pixels + 1300 and 4 * pixels < video["in float32"] < 4 * pixels + 1300
+    assert found["waits for the device, a step"]["texts cached"] == 1
+    tokenising = found["tokenising in the training process, s a step"]
+    assert tokenising["texts cached"] == tokenising["text tower in the step"] == 0
+    assert tokenising["1,024 captions, if it did"] > 0
+
+
 @pytest.mark.parametrize(("tune", "is_cached", "clips_per_s"), [
     ("full", False, 412), ("full", True, 309), ("lora", False, 618), ("lora", True, 412),
 ])  # fmt: skip

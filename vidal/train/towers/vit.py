@@ -14,7 +14,7 @@ from torch.utils.checkpoint import checkpoint
 from vidal.errors import RecipeError
 from vidal.train.towers.settings import LoraSettings, StackSizes, Tune, VisionSettings
 
-# The y and z dimensions of a CUDA grid are at most 65535; attention across frames has a batch row for every patch.
+# The y and z dimensions of a CUDA grid are at most 65535.
 _MAX_CUDA_BATCH = 65535
 
 
@@ -45,12 +45,15 @@ class Attention(nn.Module):
         self.q_proj = nn.Linear(width, width)
         self.out_proj = nn.Linear(width, width)
 
-    def forward(self, x: Tensor, mask: Tensor | None = None) -> Tensor:
+    def forward(self, x: Tensor, mask: Tensor | None = None, frames: int | None = None) -> Tensor:
+        """Attend within each of the b rows or, with ``frames``, across the frames of (b t, n, d), place by place."""
         if torch.is_autocast_enabled(x.device.type):
             # Autocast would cast the norm's float32 in each of the three projections, and for each of their adapters.
             x = x.to(torch.get_autocast_dtype(x.device.type))
+        # Across frames, each head of each place is a head of the clip: a view, where a row for each place is a copy.
+        rows = (*x.shape[:2], self.heads) if frames is None else (-1, frames, x.shape[1] * self.heads)
         q, k, v = (
-            project(x).reshape(*x.shape[:2], self.heads, -1).transpose(1, 2)
+            project(x).reshape(*rows, x.shape[2] // self.heads).transpose(1, 2)
             for project in (self.q_proj, self.k_proj, self.v_proj)
         )
         if mask is None and q.is_cuda and q.shape[0] > _MAX_CUDA_BATCH:
@@ -58,7 +61,7 @@ class Attention(nn.Module):
             attended = torch.cat([F.scaled_dot_product_attention(*part) for part in parts])
         else:
             attended = F.scaled_dot_product_attention(q, k, v, attn_mask=mask)
-        out: Tensor = self.out_proj(attended.transpose(1, 2).flatten(2))
+        out: Tensor = self.out_proj(attended.transpose(1, 2).reshape(x.shape))
         return out
 
 
@@ -99,12 +102,10 @@ class Layer(nn.Module):
 
     def forward(self, x: Tensor, frames: int = 1, mask: Tensor | None = None) -> Tensor:
         if self.frames is not None:
-            across = x.reshape(-1, frames, *x.shape[1:]).transpose(1, 2)  # (b, n, t, d)
             if self.frames != 1:
                 # LanguageBind adds it before the norm, so it stays in the residual stream.
-                across = across + self.temporal_embedding[:, :frames]
-            y = self.temporal_attn(self.temporal_layer_norm1(across).flatten(0, 1))
-            x = (across + y.reshape(across.shape)).transpose(1, 2).flatten(0, 1)
+                x = (x.unflatten(0, (-1, frames)) + self.temporal_embedding[:, :frames, None]).flatten(0, 1)
+            x = x + self.temporal_attn(self.temporal_layer_norm1(x), frames=frames)
         x = x + self.self_attn(self.layer_norm1(x), mask)
         out: Tensor = x + self.mlp(self.layer_norm2(x))
         return out
