@@ -36,8 +36,6 @@ _SUMS = "sums.json"
 _MODEL, _OPTIMISER = "model.safetensors", "optimiser.safetensors"
 _BASE = "base."
 """What the names of towers stand behind in the metadata of the model file, whose values are digests."""
-_OLD_STATE = "state.json"
-"""Held the digests before they were metadata."""
 _TEMPORARY = ".tmp"
 _ASIDE = ".diverged"
 _BEST = "best.json"
@@ -73,9 +71,6 @@ class Checkpoint:
 
     def bases(self) -> dict[str, str]:
         """Return the digests, by tower, of the frozen weights that the checkpoint leaves out."""
-        if _OLD_STATE in self.storage.names(""):
-            bases: dict[str, str] = json.loads(self.storage.read(_OLD_STATE)).get("bases", {})
-            return bases
         with self._errors(_MODEL):
             size = int.from_bytes(self.storage.read_range(_MODEL, 0, 8), "little")
             metadata = json.loads(self.storage.read_range(_MODEL, 8, size)).get("__metadata__", {})
@@ -270,7 +265,7 @@ class Checkpoints:
         path = self.folder / _name(step)
         try:
             sums = json.loads((path / _SUMS).read_bytes())
-            for name in (_MODEL, _OPTIMISER, *([_OLD_STATE] if _OLD_STATE in sums else [])):
+            for name in (_MODEL, _OPTIMISER):
                 with (path / name).open("rb") as file:
                     if hashlib.file_digest(file, "sha256").hexdigest() != sums[name]:
                         return f"{name} does not match its checksum"
