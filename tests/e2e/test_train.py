@@ -234,7 +234,8 @@ def test_uneven_steps_and_broken_samples_are_the_same_on_any_number_of_ranks(tmp
             tar.seek(offset)
             tar.write(bytes(size))
     recipe = {**RECIPE, "towers": {"depth": {**TOWER, "patch_dropout": 0.5}}, "pairs": {}, "batch_size": 8, "steps": 3,
-              "chunk_size": None, "data": {"heldout": 0.0, "workers": 0}}  # fmt: skip
+              "chunk_size": None, "data": {"heldout": 0.0, "workers": 0},
+              "text": {**RECIPE["text"], "cache": str(tmp_path / "texts")}}  # fmt: skip
     (tmp_path / "small.yaml").write_text(yaml.safe_dump(recipe))
     runs = {}
     for ranks in (1, 2):
@@ -242,6 +243,11 @@ def test_uneven_steps_and_broken_samples_are_the_same_on_any_number_of_ranks(tmp
         done = command_on_ranks(2, *arguments) if ranks == 2 else command(*arguments)
         assert done.returncode == 0, done.stderr[-2000:]
         assert done.stdout.count(f"{tmp_path / str(ranks)}: 3 steps") == 1
+        # Both ranks know of it, and one says so.
+        assert done.stderr.count("damaged; its texts are encoded again") == ranks - 1
+        if ranks == 1:
+            (cached,) = (tmp_path / "texts").glob("*/*.texts")
+            cached.write_bytes(cached.read_bytes()[:-1])
         runs[ranks] = lines_of(tmp_path / f"{ranks}")
     losses, samples_of, broken = (
         {ranks: [line[key] for line in lines if line["event"] == event] for ranks, lines in runs.items()}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import time
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import partial
@@ -220,9 +221,15 @@ def export_encoder(
 
 @contextmanager
 def _reported_once() -> Iterator[None]:
-    """Under torchrun most errors occur on every rank: rank 0 reports them, and torchrun ends the others meanwhile."""
+    """Under torchrun most errors and warnings occur on every rank: rank 0 reports them.
+
+    After an error, torchrun ends the other ranks meanwhile.
+    """
     try:
-        yield
+        with warnings.catch_warnings():
+            if _rank() > 0:
+                warnings.simplefilter("ignore")
+            yield
     except VidalError:
         if _rank() > 0:
             # A rank that is still alive after this is the only one with the error, and reports it.

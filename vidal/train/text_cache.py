@@ -69,7 +69,13 @@ class TextCache:
                 _sweep(folder)
             # Listed by one rank, so that all check the same files, each on one rank.
             names = from_all(sorted(path.name for path in folder.glob(f"*{_SUFFIX}")) if here.is_main else [])
-            self._files = self._open([name for name in names[here.rank :: here.size] if self._is_intact(name)])
+            own = names[here.rank :: here.size]
+            damaged = [name for name in own if not self._is_intact(name)]
+            self._files = self._open([name for name in own if name not in damaged])
+            # On every rank, as only the first one's warnings are printed.
+            for name in from_all(damaged):
+                message = f"{folder / name}: damaged; its texts are encoded again"
+                warnings.warn(message, VidalWarning, stacklevel=2)
 
     def add(self, texts: Iterable[str], encode: Encode, progress: Progress = lambda done, total: None) -> int:
         """Encode the missing ones of ``texts``, each on one rank; return their number, over all ranks.
@@ -159,7 +165,6 @@ class TextCache:
             content = np.memmap(path, np.uint8, "r")
             if hashlib.sha256(content[:size].data).digest() == content[size:].tobytes():
                 return True
-        warnings.warn(f"{path}: damaged; its texts are encoded again", VidalWarning, stacklevel=2)
         path.unlink()
         return False
 
