@@ -16,16 +16,21 @@ from tools.rendering import learning_set
 
 SWITCHES = [
     "batch_size=8", "chunk_size=3", "epochs=null", "steps=2", "data.workers=1", "data.heldout=0.3",
-    "text.max_tokens=16", "text.tune=lora", "text.views=mix", "optimiser.ema=0.9", "optimiser.clip_norm=1.0",
+    "text.max_tokens=16", "text.lora.dropout=0.1", "text.views=mix", "optimiser.ema=0.9", "optimiser.clip_norm=1.0",
     "optimiser.layer_decay=0.9", "optimiser.schedule=warmup_stable_decay", "optimiser.warmup_steps=1",
-    "loss.mask_duplicates=true", "checkpoints.every_steps=1", "eval.every_steps=1", "log.tensorboard=true", "threads=1",
+    "optimiser.lr_multipliers={'*.visual_projection.*': 0.5}", "loss.mask_duplicates=true", "loss.tile_rows=3",
+    "pairs_per_step=all", "fsdp=true", "checkpoints.every_steps=1", "eval.every_steps=1", "log.tensorboard=true",
+    "threads=1",
 ]  # fmt: skip
 OF_MODALITY = {
     "video": ["transform.size=32", "transform.colour_jitter.brightness=0.2", "transform.frame_choice=random"],
-    "depth": ["transform.size=32", "transform.scale=[0.8, 1.0]"],
+    "depth": ["transform.size=32", "transform.scale=[0.8, 1.0]", "transform.flip=0.5"],
     "infrared": ["transform.size=32", "transform.scale=[0.8, 1.0]"],
-    "audio": ["image_size=[32, 64]", "transform.mel_bins=32", "transform.length=64", "transform.time_mask=8"],
-}
+    "audio": ["image_size=[32, 64]", "transform.mel_bins=32", "transform.length=64", "transform.time_mask=8",
+              "transform.frequency_mask=4", "transform.masks=2"],
+}  # fmt: skip
+# A text tower that is trained has no cache of its embeddings.
+TEXT = {"video": "lora", "depth": "frozen", "infrared": "full", "audio": "frozen"}
 
 
 @pytest.fixture(scope="module")
@@ -50,9 +55,10 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_a_published_recipe_takes_steps_with_every_switch_on(
     modality: str, compile: bool, ranks: int, clip: Path, data: Path, tmp_path: Path
 ) -> None:
-    tower = [f"model={clip}", "gradient_checkpointing=true", *OF_MODALITY[modality]]
+    tower = [f"model={clip}", "gradient_checkpointing=true", "lora.dropout=0.1", *OF_MODALITY[modality]]
     settings = [
         f"text.model={clip}",
+        f"text.tune={TEXT[modality]}",
         f"compile={compile}",
         *SWITCHES,
         *(f"towers.{modality}.{setting}" for setting in tower),
@@ -66,6 +72,7 @@ def test_a_published_recipe_takes_steps_with_every_switch_on(
     steps = [event for event in events if event["event"] == "step"]
     assert [step["step"] for step in steps] == [0, 1] and all(step["is_finite"] for step in steps)
     assert sum(event["event"] == "eval" for event in events) == 2
+    assert (tmp_path / "run" / "text_cache").exists() is (TEXT[modality] == "frozen")
     # What was trained is there again.
     evaluated = command("eval", tmp_path / "run", "--data", data, "--json")
     assert evaluated.returncode == 0, evaluated.stderr
