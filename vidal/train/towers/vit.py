@@ -104,7 +104,7 @@ class Layer(nn.Module):
         if self.frames is not None:
             if self.frames != 1:
                 # LanguageBind adds it before the norm, so it stays in the residual stream.
-                x = (x.unflatten(0, (-1, frames)) + self.temporal_embedding[:, :frames, None]).flatten(0, 1)
+                x = (x.view(-1, frames, *x.shape[1:]) + self.temporal_embedding[:, :frames, None]).flatten(0, 1)
             x = x + self.temporal_attn(self.temporal_layer_norm1(x), frames=frames)
         x = x + self.self_attn(self.layer_norm1(x), mask)
         out: Tensor = x + self.mlp(self.layer_norm2(x))
