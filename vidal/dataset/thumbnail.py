@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any
 
 from PIL import Image
 
@@ -13,6 +14,14 @@ from vidal.dataset.tars import suffix_of
 # The longest side bounds a panorama. With these, a rejected clip of the sample takes 2.8 kB (0.6 to 4.7).
 _SIDE, _LONGEST_SIDE = 96, 288
 _QUALITY = 60
+
+
+def thumbnail_of(row: Mapping[str, Any], read_member: Callable[[dict[str, Any], str], bytes]) -> bytes | None:
+    """Return the thumbnail of a clip: what its row keeps, or one of its middle frame; None without frames."""
+    stored: bytes | None = row.get("thumbnail")
+    if stored is None and (frame := middle_frame(member["name"] for member in row["members"] or [])):
+        return thumbnail(read_member(dict(row), frame))
+    return stored
 
 
 def middle_frame(names: Iterable[str]) -> str | None:

@@ -18,8 +18,7 @@ import vidal.clip
 from vidal import modality as modalities
 from vidal.dataset.storage import Storage
 from vidal.dataset.tars import suffix_of
-from vidal.dataset.thumbnail import middle_frame
-from vidal.dataset.thumbnail import thumbnail as make_thumbnail
+from vidal.dataset.thumbnail import thumbnail_of
 from vidal.modality.modality import Modality
 from vidal.record import Column, fields
 from vidal.report.crawl import SHOWN_IN_PAGE, Crawl, failures_text, rate_text, shown_name
@@ -182,9 +181,7 @@ def _rejected_clip(row: dict[str, Any], read_member: ReadMember) -> dict[str, An
 
     A clip that a revision rejected has its members instead of a thumbnail, and is shown from a frame.
     """
-    image: bytes | None = row.get("thumbnail")
-    if image is None and (frame := middle_frame(member["name"] for member in row["members"] or [])):
-        image = make_thumbnail(read_member(row, frame))
+    image = thumbnail_of(row, read_member)
     value, limit = row["decided_value"], row["decided_limit"]
     return {
         "row": row,

@@ -87,10 +87,7 @@ class ClipReader:
 
     def thumbnail(self, row: dict[str, Any]) -> bytes | None:
         """Return a small JPEG of a clip: what a rejected one keeps, or its middle frame; None without frames."""
-        stored: bytes | None = row.get("thumbnail")
-        if stored is None and (frame := thumbnail.middle_frame(m["name"] for m in row["members"] or [])):
-            return thumbnail.thumbnail(self._dataset.read_member(row, frame))
-        return stored
+        return thumbnail.thumbnail_of(row, self._dataset.read_member)
 
     def preview(self, clip_id: str, shard: int | None, layer: str, frame: int) -> bytes:
         """Return frame k of a layer as a report shows it, as an 8-bit PNG; raises `SourceError` if there is none."""
