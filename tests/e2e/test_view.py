@@ -223,6 +223,7 @@ def test_the_near_duplicates_of_a_clip_are_a_filter(page: Page) -> None:
     page.evaluate("document.getElementById('cluster').click()")
     page.wait_for_clips("sintel-dragon", REPOST)
     page.open_list()
+    page.evaluate("document.querySelector('#groups summary').click()")
     page.wait("document.querySelector('#groups-bars button')")
     assert page.text("#groups-bars") == "sintel-dragon2, 1 kept"
     page.evaluate("document.querySelector('#groups-bars button').click()")

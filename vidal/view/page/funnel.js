@@ -15,7 +15,7 @@ export const showFunnel = guarded(async () => {
     { text: "kept", clips: summary.kept, where: "status = 'kept'", status: "kept" },
   ];
   at("funnel").replaceChildren(...lines.map((line) => bar(line, most)));
-  showGroups();
+  at("groups").ontoggle = showGroups;
   if (summary.open) at("funnel").append(element("p", { className: "soft" }, `${number(summary.open)} not built yet`));
   at("compared").hidden = !summary.against;
   at("compared").textContent = summary.against ? `Compared with ${summary.against}` : "";
@@ -25,14 +25,14 @@ export const showFunnel = guarded(async () => {
 
 /** Show the largest near-duplicate clusters, whose bars list their clips. */
 const showGroups = guarded(async () => {
+  // Counted when they are looked at, so that the first page of a million rows does not wait for it.
+  if (!at("groups").open) return;
   const { groups, rows } = await ask("groups");
-  at("groups").hidden = !groups;
-  if (!groups) return;
-  at("groups-about").textContent = `${number(groups)} clusters of several clips; the largest, by what is in them and what is kept`;
+  at("groups-about").textContent = groups ? `${number(groups)} clusters of several clips, the largest first` : "No cluster has several clips.";
   const lines = rows.map(({ cluster, clips, kept }) => (
     { text: cluster, clips, of: kept, where: `cluster = ${quoted(cluster)}`, status: "candidates" }
   ));
-  at("groups-bars").replaceChildren(...lines.map((line) => bar(line, rows[0].clips)));
+  at("groups-bars").replaceChildren(...lines.map((line) => bar(line, lines[0].clips)));
   markFunnel();
 });
 

@@ -59,7 +59,7 @@ for (const button of document.querySelectorAll("button.copy")) {
     setTimeout(() => (button.textContent = "Copy"), 1500);
   });
 }
-for (const section of document.querySelectorAll("aside details")) section.open = innerWidth >= WIDE_PX;
+for (const section of document.querySelectorAll("aside details:not(#groups)")) section.open = innerWidth >= WIDE_PX;
 addEventListener("hashchange", show);
 listenToKeys();
 listenToMap();
