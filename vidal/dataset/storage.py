@@ -22,10 +22,11 @@ from pathlib import Path
 from typing import Any, BinaryIO, Protocol
 
 import fsspec
+import fsspec.asyn
 from fsspec.implementations.local import LocalFileSystem
 
 from vidal import extras
-from vidal.dataset import conditional, local_disk
+from vidal.dataset import conditional, local_disk, s3
 from vidal.errors import OutputError, StorageError, machine_error
 
 TEMPORARY_SUFFIX = ".tmp"
@@ -68,7 +69,8 @@ class Storage:
     def fs(self) -> Any:
         if os.getpid() not in self._fs:
             try:
-                self._fs[os.getpid()], self._root = fsspec.core.url_to_fs(self.address)
+                options = s3.options() if s3.is_address(self.address) else {}
+                self._fs[os.getpid()], self._root = fsspec.core.url_to_fs(self.address, **options)
             except (ValueError, ImportError) as error:
                 if isinstance(error, ImportError) and (lack := extras.explained(error, self.address)):
                     raise lack from None
@@ -129,7 +131,11 @@ class Storage:
     def read_range(self, name: str, offset: int, size: int) -> bytes:
         """Return ``size`` bytes from ``offset``; raises `StorageError` if the file is shorter."""
         with self.errors(name):
-            data = bytes(self.fs.cat_file(self.path(name), start=offset, end=offset + size))
+            place, end = self.path(name), offset + size
+            if s3.is_address(self.address) and size:
+                data: bytes = fsspec.asyn.sync(self.fs.loop, s3.read_range, self.fs, place, offset, end)
+            else:
+                data = bytes(self.fs.cat_file(place, start=offset, end=end))
         if len(data) != size:
             raise StorageError(f"{self.path(name)}: {len(data)} bytes at {offset} instead of {size}")
         return data
