@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import json
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import pyarrow as pa
@@ -79,11 +81,15 @@ class Dataset:
         The folder of a revision or of a phase can be opened, too. Raises `SourceError` where there is no dataset.
         """
         root, number = revisions.parse(str(address))
-        dataset = cls.at(Storage(root))
+        storage = Storage(root)
+        # A request to a store takes tens of milliseconds: the second is sent before the answer to the first is there.
+        with contextlib.nullcontext() if storage.is_local else ThreadPoolExecutor(1) as pool:
+            early = pool.submit(revisions.current, storage) if pool and number is None else None
+            dataset = cls.at(storage)
         if dataset.info.within:
             return dataset
         if was_current := number is None:
-            number = revisions.current(dataset.storage)
+            number = early.result() if early else revisions.current(dataset.storage)
         dataset.was_current = was_current
         if number == 0:
             return dataset

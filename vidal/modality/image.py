@@ -187,6 +187,15 @@ def _resized(planes_TCHW: Tensor, height: int, width: int) -> Tensor:
     return F.interpolate(planes_TCHW, (height, width), mode="bicubic", antialias=True)
 
 
+@functools.lru_cache(maxsize=1024)
+def _frame_number(suffix: str, stems: tuple[str | None, ...], endings: tuple[str, ...]) -> int | None:
+    """Kept, as all clips have the same few suffixes."""
+    match = _NAME.fullmatch(suffix.lower())
+    if match is None or match[3] not in endings or match[1] not in stems:
+        return None
+    return int(match[2] or 0)
+
+
 @functools.lru_cache(maxsize=64)
 def _per_channel(values: tuple[float, float, float], white: float, device: torch.device) -> Tensor:
     """``values`` times ``white`` as (3, 1, 1, 1); kept, as a copy to a GPU makes the CPU wait."""
@@ -221,10 +230,7 @@ class ImageModality(Modality):
 
     def frame_number(self, suffix: str) -> int | None:
         """Return 3 for ``depth.3.png`` or ``depth3.png``, 0 for ``depth.png``, None for members of other modalities."""
-        match = _NAME.fullmatch(suffix.lower())
-        if match is None or match[3] not in self.endings or match[1] not in self.stems:
-            return None
-        return int(match[2] or 0)
+        return _frame_number(suffix, self.stems, self.endings)
 
     def members(self, suffixes: Sequence[str]) -> dict[int, str]:
         return dict(sorted((number, s) for s in suffixes if (number := self.frame_number(s)) is not None))
@@ -237,7 +243,8 @@ class ImageModality(Modality):
         images = [self.decode_image(members[suffix], suffix) for suffix in suffixes]
         if len({image.shape for image in images}) > 1:
             raise ClipError("undecodable", f"{self.layer} images of different sizes")
-        return np.stack(images)
+        # One alone is not copied, which would take as long as all else but decoding.
+        return np.stack(images) if len(images) > 1 else images[0][None]
 
     def decode_image(self, data: bytes, suffix: str) -> Array:
         """Decode one frame; raises `ClipError` if it is damaged, too large or not of the modality's format."""

@@ -15,12 +15,12 @@ from collections.abc import Iterable, Mapping
 from vidal.errors import RecipeError, UserError, VidalWarning
 from vidal.modality.modality import Modality
 
-_OWN = (
-    "vidal.modality.video:VIDEO",
-    "vidal.modality.infrared:INFRARED",
-    "vidal.modality.depth:DEPTH",
-    "vidal.modality.audio:AUDIO",
-)
+_OWN = {
+    "video": "vidal.modality.video:VIDEO",
+    "infrared": "vidal.modality.infrared:INFRARED",
+    "depth": "vidal.modality.depth:DEPTH",
+    "audio": "vidal.modality.audio:AUDIO",
+}
 _PATH = re.compile(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)*:[A-Za-z_]\w*", re.ASCII)
 # A layer's name becomes a folder, and part of a member's name, in which a dot begins the next part.
 _LAYER = re.compile(r"[a-z][a-z0-9]{0,31}", re.ASCII)
@@ -38,15 +38,16 @@ _allowed: set[str] = set()
 
 def all() -> list[Modality]:
     """Return all registered modalities, vidal's own first."""
-    # At the first use, as these modules bring OpenCV along.
-    if not _registered:
-        _registered.update({m.layer: m for m in map(_import, _OWN)})
-    return list(_registered.values())
+    own = [get(layer) for layer in _OWN]
+    return [*own, *(modality for layer, modality in _registered.items() if layer not in _OWN)]
 
 
 def find(layer: str) -> Modality | None:
     """Return the modality of a layer, or None if none is registered."""
-    return next((m for m in all() if m.layer == layer), None)
+    # Imported at the first use, and no other: these modules bring OpenCV along, and take time to import.
+    if layer in _OWN and layer not in _registered:
+        _registered[layer] = _import(_OWN[layer])
+    return _registered.get(layer)
 
 
 def get(layer: str) -> Modality:

@@ -14,6 +14,8 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
+from vidal.reader.offsets import numbers
+
 
 class Rows:
     """The rows of several shards under one schema, numbered consecutively."""
@@ -58,7 +60,7 @@ class Rows:
 
     def numbers(self, column: str) -> np.ndarray[Any, np.dtype[np.int64]]:
         """Return an integer column without nulls."""
-        return np.concatenate([np.zeros(0, np.int64), *(batch.column(column).to_numpy() for batch in self._batches)])
+        return np.concatenate([np.zeros(0, np.int64), *(numbers(batch.column(column)) for batch in self._batches)])
 
     def dicts(self, chosen: np.ndarray[Any, np.dtype[np.bool_]], columns: Iterable[str]) -> Iterator[dict[str, Any]]:
         """Yield those of the given columns that exist, for the chosen rows; decodes one shard at a time."""

@@ -25,8 +25,10 @@ import pyarrow.compute as pc
 from vidal import modality as modalities
 from vidal.clip import schema
 from vidal.dataset import flags
-from vidal.dataset.dataset import Dataset
+from vidal.dataset.dataset import Dataset, manifest_tokens
 from vidal.dataset.removals import Removals
+from vidal.dataset.revisions import parse
+from vidal.dataset.storage import Storage
 from vidal.errors import ClipError, SourceError, one_line
 from vidal.reader.blocks import BlockReader, Tar
 from vidal.reader.offsets import SUM_BYTES, Offsets, neighbours
@@ -37,7 +39,7 @@ from vidal.reader.where import matching, no_column
 
 _BLOCK_SHARE = 4
 """Blocks are read if at least one byte in so many is of use."""
-_CONCURRENT_REQUESTS = 8
+_CONCURRENT_REQUESTS = 16
 """Manifests and sizes requested at once, as an object store has a high latency."""
 
 
@@ -75,12 +77,16 @@ class Samples:
 
         Raises `SourceError` if there is no dataset, no committed shard, or no sample that meets the condition.
         """
-        dataset = Dataset.open(str(address))
-        modalities.load_recorded(dataset.info.modalities, str(address), dataset.info.layers)
-        reader = MemberReader(dataset.storage, cache=Path(cache) if cache else None, cache_bytes=cache_bytes)
+        root = Storage(parse(str(address))[0])
         # Threads hide the latency of a store; on a disk they only fragment the memory.
-        with ThreadPoolExecutor(1 if dataset.storage.is_local else _CONCURRENT_REQUESTS) as pool:
-            tokens = dataset.manifest_tokens()
+        with ThreadPoolExecutor(1 if root.is_local else _CONCURRENT_REQUESTS) as pool:
+            # Before it is known whether a revision is the current one: mostly there is none.
+            early = None if root.is_local else pool.submit(manifest_tokens, root)
+            dataset = Dataset.open(str(address))
+            modalities.load_recorded(dataset.info.modalities, str(address), dataset.info.layers)
+            reader = MemberReader(dataset.storage, cache=Path(cache) if cache else None, cache_bytes=cache_bytes)
+            is_root = dataset.own_storage.address == root.address
+            tokens = early.result() if early and is_root else dataset.manifest_tokens()
             read = list(pool.map(lambda shard: read_shard(dataset, shard, tokens[shard], reader.cache), tokens))
         if not read:
             raise SourceError(f"{address}: no shard is committed yet; run `vidal build` first")

@@ -9,8 +9,12 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
+import numpy as np
+import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
@@ -19,7 +23,7 @@ import vidal
 from vidal.dataset import manifest
 from vidal.dataset.dataset import Dataset, UncommittedError
 from vidal.errors import one_line
-from vidal.reader.offsets import Part
+from vidal.reader.offsets import Part, numbers
 from vidal.reader.ranges import RangeCache
 
 _HEAVY = ("ocr_lines", "transcript_segments", "audio_fingerprint", "thumbnail")
@@ -78,7 +82,8 @@ def _shard(number: int, data: bytes) -> Shard:
     file = pq.ParquetFile(pa.BufferReader(data), page_checksum_verification=True)
     light = [name for name in file.schema_arrow.names if name not in _HEAVY]
     table = manifest.without_categories(file.read(columns=light, use_threads=False))
-    table = table.filter(pc.equal(table.column("status"), "kept"))
+    # Equality, without a wildcard; `pc.equal` with a Python string imports pandas.
+    table = table.filter(pc.match_like(table.column("status"), "kept"))
     members = Part.of(table.column("members").combine_chunks())
     table = table.drop_columns(["members"]).combine_chunks()
     # A column that is null in the whole shard is kept as its name and type alone.
@@ -90,19 +95,30 @@ def _packed(shard: Shard) -> bytes:
     """Return the bytes of a shard: four Arrow streams, of the schema, the rows, and the arrays of the members."""
     part = shard.members
     names = {"layers": json.dumps(part.layers), "suffixes": json.dumps(part.suffixes)}
-    flat = pa.table({name: getattr(part, name) for name in _PER_MEMBER}).replace_schema_metadata(names)
+    flat = _table({name: getattr(part, name) for name in _PER_MEMBER}).replace_schema_metadata(names)
     sink, options = pa.BufferOutputStream(), pa.ipc.IpcWriteOptions(compression="zstd")
-    for table in (shard.schema.empty_table(), shard.rows, pa.table({"count": part.count}), flat):
+    # Not a table without rows, which imports pandas.
+    pa.ipc.new_stream(sink, shard.schema, options=options).close()
+    for table in (shard.rows, _table({"count": part.count}), flat):
         with pa.ipc.new_stream(sink, table.schema, options=options) as writer:
             writer.write_table(table)
     return bytes(sink.getvalue())
 
 
+def _table(columns: Mapping[str, npt.NDArray[Any]]) -> pa.Table:
+    # Not `pa.table`, which imports pandas.
+    arrays = [
+        pa.Array.from_buffers(pa.from_numpy_dtype(each.dtype), len(each), [None, pa.py_buffer(each)])
+        for each in map(np.ascontiguousarray, columns.values())
+    ]
+    return pa.Table.from_arrays(arrays, list(columns))
+
+
 def _unpacked(number: int, packed: bytes) -> Shard:
     source = pa.BufferReader(packed)
     empty, rows, counts, flat = (pa.ipc.open_stream(source).read_all() for _ in range(4))
-    arrays = {name: flat.column(name).combine_chunks().to_numpy() for name in _PER_MEMBER}
+    arrays = {name: numbers(flat.column(name).combine_chunks()) for name in _PER_MEMBER}
     layers, suffixes = (tuple(json.loads(flat.schema.metadata[name])) for name in (b"layers", b"suffixes"))
-    members = Part(count=counts.column("count").to_numpy(), layers=layers, suffixes=suffixes, **arrays)
+    members = Part(count=numbers(counts.column("count").combine_chunks()), layers=layers, suffixes=suffixes, **arrays)
     # A shard's rows are one batch, as `Rows` takes them.
     return Shard(number=number, schema=empty.schema, rows=rows.combine_chunks(), members=members)

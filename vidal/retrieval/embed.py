@@ -19,7 +19,7 @@ from vidal.dataset.storage import Storage
 from vidal.errors import OutputError, SourceError
 from vidal.reader.embeddings import NAME, PREFIX, TEXT, EmbeddingsInfo, broken_in, read_info, text_key, write
 from vidal.train.data.rows import Broken
-from vidal.train.data.text_views import COLUMNS, TextViews
+from vidal.train.data.text_views import TextViews
 from vidal.train.evaluate.embeddings import embed_samples, embed_texts
 from vidal.train.evaluate.metrics import Floats, normalised
 from vidal.train.preprocessing import described, preprocessing_identity, transforms_for
@@ -91,7 +91,8 @@ def embed(
             tables.append(_table(ids, modality, embedded.rows[0], info))
             broken += embedded.broken
         if views is not None:
-            of_clips = [(samples.clip_id(n), text) for n in numbers for text in views.every(samples.part(n, COLUMNS))]
+            columns = views.columns
+            of_clips = [(samples.clip_id(n), text) for n in numbers for text in views.every(samples.part(n, columns))]
             found = embed_texts(encoder.encode_texts, [text for _, text in of_clips])
             if of_clips:
                 clip_ids, texts = zip(*of_clips, strict=True)

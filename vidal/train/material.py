@@ -16,7 +16,7 @@ from vidal.errors import SourceError
 from vidal.reader.samples import Samples
 from vidal.train.data.plan import Sides, label, modalities_of, optional_of
 from vidal.train.data.rows import Indices
-from vidal.train.data.text_views import COLUMNS, TextViews
+from vidal.train.data.text_views import TextViews
 
 _NO_REMOVALS = Removals()
 _HASHES = 1 << 64
@@ -81,7 +81,7 @@ def gather(
         training.append(~held_out(clusters_of(samples), heldout))
         for group, parts in index.items():
             has = {
-                name: views.has_text(samples.rows(COLUMNS)) if name == "text" else samples.has(name)
+                name: views.has_text(samples.rows(views.columns)) if name == "text" else samples.has(name)
                 for name in modalities_of(group)
             }
             either = [np.logical_or.reduce([has[name] for name in side.split("+")]) for side in group]

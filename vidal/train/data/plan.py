@@ -10,9 +10,11 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+from numpy.random.bit_generator import ISeedSequence
 
 from vidal.errors import RecipeError, SourceError
 
@@ -216,5 +218,15 @@ def generator(seed: int, *key: object) -> np.random.Generator:
     generator(0, "epoch", "text-depth", 3)
     """
     # Philox is counter-based: each key of 128 bits is a stream by itself, with no state to store or to skip through.
-    digest = hashlib.sha256(repr((seed, *key)).encode()).digest()
-    return np.random.Generator(np.random.Philox(key=int.from_bytes(digest[:16], "little")))
+    key_of_stream: Any = _Key(hashlib.sha256(repr((seed, *key)).encode()).digest()[:16])
+    return np.random.Generator(np.random.Philox(key_of_stream))
+
+
+class _Key(ISeedSequence):
+    """A key of Philox; given as ``key``, NumPy would first draw a seed from the system, for most of the time."""
+
+    def __init__(self, key: bytes) -> None:
+        self._key = key
+
+    def generate_state(self, n_words: int, dtype: Any = np.uint32) -> npt.NDArray[Any]:
+        return np.frombuffer(self._key, "<u8").astype(dtype)

@@ -9,7 +9,7 @@ import numpy as np
 from vidal.reader.samples import Samples
 from vidal.train.data.plan import SamplePlan, Sides, modalities_of
 from vidal.train.data.rows import Indices, sample_generator
-from vidal.train.data.text_views import COLUMNS, TextViews
+from vidal.train.data.text_views import TextViews
 
 
 def texts_of_plan(
@@ -35,7 +35,7 @@ def texts_of_plan(
     def every() -> Iterator[str]:
         for part, numbers in zip(samples, trained, strict=True):
             for i in numbers:
-                yield from views.every(part.part(i, COLUMNS))
+                yield from views.every(part.part(i, views.columns))
 
     if sum(1 for _ in every()) <= len(steps) * plan.batch_size:
         yield from every()
@@ -44,7 +44,7 @@ def texts_of_plan(
         planned = plan.at(step)
         for dataset, place in planned.slots.tolist():
             i = int(index[planned.sides][dataset][place])
-            row = samples[dataset].part(i, COLUMNS)
+            row = samples[dataset].part(i, views.columns)
             # A clip without a text, where that is part of a fused side.
             if "text" in planned.sides or views.every(row):
                 rng = sample_generator(seed, planned.sides, planned.epoch, dataset, i)

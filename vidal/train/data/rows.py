@@ -18,7 +18,7 @@ from vidal.modality.modality import SELF_CHECKED, Prepared, Transform
 from vidal.reader.samples import Samples
 from vidal.train.data.plan import Sides, Slots, generator, modalities_of, optional_of
 from vidal.train.data.slabs import Field, Layout
-from vidal.train.data.text_views import COLUMNS, TextViews
+from vidal.train.data.text_views import TextViews
 
 _PROBED_CLIPS = 8
 
@@ -91,6 +91,7 @@ class ChunkDataset(Dataset[Chunk | VidalError]):
         self._samples, self._index = samples, index
         self._transforms, self._texts, self._seed = transforms, texts, seed
         self._tokenize, self._slabs, self._layouts = tokenize, slabs, layouts
+        self._columns = ["clip_id", *texts.columns]
 
     def __getitem__(self, request: ChunkRequest) -> Chunk | VidalError:
         for sides, slots in ((request.sides, request.slots), *request.ahead):
@@ -139,10 +140,10 @@ class ChunkDataset(Dataset[Chunk | VidalError]):
         text, frame, clip_id = "", None, None
         if dataset >= 0:
             samples, i = self._samples[dataset], int(self._index[sides][dataset][place])
-            clip_id = samples.clip_id(i)
+            record = samples.part(i, self._columns)
+            clip_id = str(record["clip_id"])
             rng = sample_generator(self._seed, sides, request.epoch, dataset, i)
             try:
-                record = samples.part(i, COLUMNS) if "text" in names else {}
                 if "text" in sides or ("text" in names and self._texts.every(record)):
                     choice = self._texts.choose(record, rng)
                     text, frame = choice.text, choice.frame

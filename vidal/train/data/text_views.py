@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import bisect
 import difflib
+import itertools
 import math
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
@@ -27,11 +29,11 @@ VIEWS: dict[str, Callable[[Row], list[str]]] = {
     "caption": lambda row: [row.get("caption") or ""],
 }
 """The texts of a manifest row by view, before empty ones are dropped."""
-COLUMNS = (
-    "title", "hashtags", "clean_title", "frame_captions", "video_caption", "transcript", "ocr_text", "sound_caption",
-    "caption",
-)  # fmt: skip
-"""The manifest columns that the views read."""
+_COLUMNS = {
+    "raw": ("title", "hashtags"), "cleaned": ("clean_title",), "frame_caption": ("frame_captions",),
+    "ocr": ("ocr_text",),
+}  # fmt: skip
+"""The manifest columns that a view reads; by default that of its name."""
 
 PRESETS = {
     "caption": {"caption": 1.0},
@@ -87,13 +89,19 @@ class TextViews(BaseModel):
             raise ValueError("weights of text views are finite, not negative, and not all zero")
         return weights
 
+    @property
+    def columns(self) -> list[str]:
+        """The manifest columns that the views read."""
+        return [column for view in self.weights for column in _COLUMNS.get(view, (view,))]
+
     def choose(self, row: Row, rng: np.random.Generator) -> Choice:
         """Draw one text of a manifest row; raises `ClipError` (``no_text``) if it has none of the views."""
         available = self._texts(row)
         if not available:
             raise ClipError("no_text", "no text")
-        weights = np.cumsum([self.weights[view] for view, _ in available])
-        drawn = int(np.searchsorted(weights, rng.random() * weights[-1], side="right"))
+        # In Python, which for a few numbers is faster than NumPy.
+        weights = list(itertools.accumulate(self.weights[view] for view, _ in available))
+        drawn = bisect.bisect_right(weights, rng.random() * weights[-1])
         # Rounding may put the draw past the last of the cumulative weights.
         view, texts = available[min(drawn, len(available) - 1)]
         number, text = texts[int(rng.integers(len(texts)))]

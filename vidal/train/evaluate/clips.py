@@ -12,7 +12,7 @@ from vidal.errors import SourceError
 from vidal.modality.modality import Transform
 from vidal.reader.samples import Samples
 from vidal.train.data.rows import Broken, Indices
-from vidal.train.data.text_views import COLUMNS, TextViews
+from vidal.train.data.text_views import TextViews
 from vidal.train.distributed import from_all, position
 from vidal.train.evaluate.embeddings import Embedded, EncodeTexts, embed_samples, embed_texts
 from vidal.train.evaluate.metrics import Floats
@@ -43,7 +43,7 @@ def choose(
     With ``one_per_caption`` only the first clip of each caption is used, and at most ``max_clips`` of them. Raises
     `SourceError` for fewer than two clips.
     """
-    captions = {n: texts for n in map(int, numbers) if (texts := views.every(samples.part(n, COLUMNS)))}
+    captions = {n: texts for n in map(int, numbers) if (texts := views.every(samples.part(n, views.columns)))}
     if one_per_caption:
         # From the back, so that of the clips with one caption the first remains.
         first = {captions[n][0]: n for n in reversed(captions)}

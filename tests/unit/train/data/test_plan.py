@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import pickle
 import time
 from collections import Counter
@@ -12,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from vidal.errors import RecipeError, SourceError, UserError
-from vidal.train.data.plan import SamplePlan, SidesPlan, permutation
+from vidal.train.data.plan import SamplePlan, SidesPlan, generator, permutation
 
 DEPTH, VIDEO = ("text", "depth"), ("video", "audio")
 
@@ -149,3 +150,12 @@ def test_ten_million_samples_are_ordered_once_an_epoch_in_forty_megabytes(monkey
     assert time.perf_counter() - started < 20 and len(orders) == 1
     assert len({tuple(slot) for part in seen for slot in part.tolist()}) == sum(map(len, seen))
     assert len(pickle.dumps(made)) < 45e6
+
+
+@pytest.mark.parametrize("key", [(0, "epoch", "text-depth", 3), (7, "sample", "text-video", 0, 0, 12)])
+def test_a_key_has_the_stream_of_philox_that_it_always_had(key):
+    digest = hashlib.sha256(repr(key).encode()).digest()
+    expected = np.random.Generator(np.random.Philox(key=int.from_bytes(digest[:16], "little")))
+    made = generator(*key)
+    assert made.random(5).tolist() == expected.random(5).tolist()
+    assert made.integers(1000, size=5).tolist() == expected.integers(1000, size=5).tolist()
