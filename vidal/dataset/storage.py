@@ -158,13 +158,13 @@ class Storage:
     @contextlib.contextmanager
     def writer(self, name: str) -> Iterator[BinaryIO]:
         """Give a file to write in parts, which becomes the whole file at the end, atomically as in `write`."""
-        with contextlib.ExitStack() as stack:
+        with self.errors(name, writing=True), contextlib.ExitStack() as stack:
             if self.is_local:
                 path = self.temporary(name)
                 stack.callback(path.unlink, missing_ok=True)
             else:
                 path = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="vidal-")), "file")
-            with self.errors(name, writing=True), path.open("wb") as handle:
+            with path.open("wb") as handle:
                 yield handle
                 handle.flush()
                 os.fsync(handle.fileno())
