@@ -97,6 +97,19 @@ class How:
     workers: int | None = None
     ray_address: str | None = None
 
+    @property
+    def cluster(self) -> str | None:
+        """The address of the Ray cluster to join; None for a private Ray, or none."""
+        return (self.ray_address or os.environ.get("RAY_ADDRESS")) if self.engine == "ray" else None
+
+    def check_reach(self, out: str) -> None:
+        """Raise `UserError` for a dataset that the nodes of a cluster would look for elsewhere than the driver."""
+        if self.cluster is not None and "://" not in out and not Path(out).is_absolute():
+            raise UserError(
+                f"{out}: a cluster's nodes have working folders of their own; name the whole path on a file system "
+                f"that all have, or an address such as s3://bucket/{Path(out).name}"
+            )
+
     def start(self, recipe: Recipe) -> Engine:
         """Create the engine, which starts with its first job; raises `UserError` for invalid settings."""
         if self.workers is not None and self.workers < (0 if self.engine == "local" else 1):
@@ -112,7 +125,7 @@ class How:
 
         settings = recipe.engine
         cluster = RayCluster(
-            address=self.ray_address or os.environ.get("RAY_ADDRESS"),
+            address=self.cluster,
             workers=self.workers,
             dashboard=settings.dashboard,
             object_store_bytes=settings.object_store_bytes,
@@ -233,6 +246,7 @@ def _drive(
     work: Callable[[Run], None] = drive,
 ) -> BuildResult:  # fmt: skip
     started = time.monotonic()
+    how.check_reach(out)
     # Checked up front: a phase may take days before the workers of the next one load their models.
     require(recipe.stages)
     engine = how.start(recipe)

@@ -9,7 +9,7 @@ import pytest
 
 from tests.hub import COMMIT, hub
 from tests.nodes import cluster
-from tests.runs import PAINT, SAME_TITLE, SHADE, WEIGH, digests, outcomes, run, vidal, write_recipe
+from tests.runs import PAINT, SAME_TITLE, SHADE, WEIGH, command, digests, outcomes, run, vidal, write_recipe
 from vidal.engine.local import InProcessEngine
 
 
@@ -70,3 +70,11 @@ def test_a_cluster_that_is_not_there_is_one_line(tmp_path: Path) -> None:
     rejected = vidal("build", recipe, "--out", tmp_path / "out", env={"RAY_ADDRESS": "127.0.0.1:9"})
     assert rejected.returncode == 2
     assert rejected.stderr.startswith("vidal: --ray-address 127.0.0.1:9: no Ray cluster can be joined there")
+
+
+def test_a_folder_that_nodes_would_look_for_elsewhere_is_refused_before_anything_is_written(tmp_path: Path) -> None:
+    recipe = write_recipe(tmp_path, [PAINT])
+    refused = command("build", recipe, "--out", "data/out", "--ray-address", "127.0.0.1:9", cwd=tmp_path)
+    assert (refused.returncode, refused.stderr.count("\n")) == (2, 1)
+    assert "data/out: a cluster's nodes have working folders of their own" in refused.stderr
+    assert not (tmp_path / "data").exists()
