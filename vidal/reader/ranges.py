@@ -25,8 +25,8 @@ _OPEN_FILES = 64
 _SWEEPS_PER_FILL = 16
 """A process checks the size of the cache after writing this fraction of its limit."""
 _DIGEST_BYTES = 32
-_PAGE_BYTES = 64 * 1024
-"""Unit of the checksums of a block."""
+_PAGE_BYTES = 16 * 1024
+"""Unit of the checksums of a block: as large as a small image, of which more would be read in vain."""
 
 
 class BrokenSampleError(ClipError):
