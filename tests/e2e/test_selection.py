@@ -5,7 +5,6 @@ from __future__ import annotations
 import csv
 import json
 import shutil
-import signal
 from pathlib import Path
 
 import pandas as pd
@@ -14,8 +13,9 @@ import yaml
 
 from tests.conftest import ROOT
 from tests.e2e.test_view import Page
+from tests.e2e.test_view_diff import served
 from tests.films import ffmpeg
-from tests.runs import command, start_vidal, vidal
+from tests.runs import command, vidal
 from tests.unit.stages.test_text_match import tiny_clip
 from tools.browser import Browser, chromium
 
@@ -118,10 +118,8 @@ def test_benchmark_clips_go_then_copies_and_the_best_share_stays(selected: Path)
 def test_words_find_clips_by_the_embeddings_in_the_viewer_and_in_the_texts_where_that_is_asked_for(
     selected: Path,
 ) -> None:
-    server = start_vidal("view", selected, "--no-browser")
-    assert server.stdout is not None
-    with Browser.started(chromium() or "") as browser:
-        page = Page(browser, server.stdout.readline().strip())
+    with served(selected, f"{selected}@0") as url, Browser.started(chromium() or "") as browser:
+        page = Page(browser, url)
         page.open_list()
         page.wait("!document.getElementById('search-by').hidden")
         ways = page.evaluate("[...document.getElementById('search-by').options].map(option => option.value)")
@@ -137,8 +135,6 @@ def test_words_find_clips_by_the_embeddings_in_the_viewer_and_in_the_texts_where
         page.press("Escape", "/", *"dog runs", "Enter")
         page.wait_for_clips("bunny-unlucky-bird")
         assert page.evaluate("document.getElementById('alike').hidden") and browser.problems == []
-    server.send_signal(signal.SIGINT)
-    assert server.wait(30) == 0
 
 
 @pytest.mark.slow
