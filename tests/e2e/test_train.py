@@ -7,6 +7,8 @@ import shutil
 import signal
 import subprocess
 import time
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -180,19 +182,25 @@ def under_torchrun(*arguments: str | Path) -> subprocess.CompletedProcess[str]:
     return Fork(*launcher, *arguments, cwd=ROOT).ended(timeout=200)
 
 
-@pytest.mark.parametrize("sharded", ["false", "true"], ids=["DDP", "FSDP"])
+on_two_ranks = partial(command_on_ranks, 2)
+Start = Callable[..., subprocess.CompletedProcess[str]]
+
+
+@pytest.mark.parametrize(
+    ("sharded", "start"),
+    [("false", on_two_ranks), ("true", on_two_ranks), pytest.param("false", under_torchrun, marks=pytest.mark.slow)],
+    ids=["DDP", "FSDP", "DDP under torchrun"],
+)
 def test_a_run_on_two_ranks_has_the_same_samples_and_nearly_the_same_losses(
-    sharded: str, trained: Path, material: Path
+    sharded: str, start: Start, trained: Path, material: Path, tmp_path: Path
 ) -> None:
     arguments = [
-        "train", material / "small.yaml", "--data", material / "set", "--out", material / f"ranks-{sharded}",
+        "train", material / "small.yaml", "--data", material / "set", "--out", tmp_path / "run",
         "--set", "data.workers=0", "--set", "steps=6", "--set", f"fsdp={sharded}",
     ]  # fmt: skip
-    done = command_on_ranks(2, *arguments) if sharded == "true" else under_torchrun(*arguments)
+    done = start(*arguments)
     assert done.returncode == 0, done.stderr[-2000:]
-    for (_, pair, loss), (_, wanted_pair, wanted) in zip(
-        steps_of(material / f"ranks-{sharded}"), steps_of(trained), strict=False
-    ):
+    for (_, pair, loss), (_, wanted_pair, wanted) in zip(steps_of(tmp_path / "run"), steps_of(trained), strict=False):
         # The schedule ends elsewhere, which six steps of warm-up hardly see.
         assert (pair, loss) == (wanted_pair, pytest.approx(wanted, abs=0.05))
 
