@@ -118,7 +118,7 @@ def measure(out: str) -> dict[str, float]:
 
     import vidal
     from vidal.reader.samples import Samples
-    from vidal.train.data.text_views import COLUMNS, PRESETS, TextViews
+    from vidal.train.data.text_views import PRESETS, TextViews
 
     assert Samples and duckdb, "what they take is not the dataset's memory"
     process, figures = psutil.Process(), {}
@@ -135,7 +135,7 @@ def measure(out: str) -> dict[str, float]:
     views, rng = TextViews(weights=PRESETS["mix"]), np.random.default_rng(0)
     figures["reads_per_s"] = _rate(order, lambda i: samples.read(i, "depth", ["depth.2.png"]))
     figures["layers_per_s"] = _rate(order, lambda i: samples.read(i, "depth"))
-    figures["texts_per_s"] = _rate(order, lambda i: views.choose(samples.part(i, COLUMNS), rng))
+    figures["texts_per_s"] = _rate(order, lambda i: views.choose(samples.part(i, views.columns), rng))
     figures["rows_per_s"] = _rate(order[:300], samples.row)
     return figures
 

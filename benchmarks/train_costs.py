@@ -32,7 +32,6 @@ from vidal.train.assemble import build_encoder
 from vidal.train.data.loader import Batch, Loader
 from vidal.train.data.plan import SamplePlan, SidesPlan
 from vidal.train.data.rows import layout
-from vidal.train.data.text_views import COLUMNS
 from vidal.train.distributed import World
 from vidal.train.loop import StepResult, Trainer
 from vidal.train.optim import Optimisation
@@ -148,7 +147,7 @@ def steps(text: Path, folder: Path, *, is_cached: bool) -> tuple[int, float]:
     samples, encoder, here = vidal.open(str(folder)), build_encoder(recipe), World()
     texts, views = Texts(encoder.text_tower(), here, recipe.precision), recipe.text.views
     if is_cached:
-        texts.cache(folder / "cache", ["", *(one for row in samples.rows(COLUMNS) for one in views.every(row))])
+        texts.cache(folder / "cache", ["", *(one for row in samples.rows(views.columns) for one in views.every(row))])
     plan = SamplePlan([SidesPlan(sides=PAIR, sizes=(len(samples),))], batch_size=8, seed=0, steps=_STEPS)
     batches: list[Batch] = list(Loader(
         [samples], {PAIR: [np.arange(len(samples))]}, plan, transforms_of(recipe.transforms, encoder), views, seed=0,

@@ -27,7 +27,7 @@ from vidal.train import text_cache
 from vidal.train.data.loader import Loader
 from vidal.train.data.plan import SamplePlan, SidesPlan
 from vidal.train.data.plan_texts import texts_of_plan
-from vidal.train.data.text_views import COLUMNS, TextViews
+from vidal.train.data.text_views import TextViews
 from vidal.train.distributed import World
 from vidal.train.run import train
 from vidal.train.text_cache import TextCache
@@ -157,7 +157,7 @@ def test_the_texts_of_the_plan_are_those_that_the_steps_draw(steps: int, start: 
     batches = Loader(samples, index, plan, {"depth": DepthTransform(size=16)}, views, seed=4, start_step=start)
     drawn = {text for batch in batches for text in batch.texts} | {""}
     planned = set(texts_of_plan(samples, index, plan, views, 4, start))
-    every = [text for row in samples[0].rows(COLUMNS) for text in views.every(row)]
+    every = [text for row in samples[0].rows(views.columns) for text in views.every(row)]
     assert planned == ({*every, ""} if (steps - start) * 5 >= len(every) else drawn)
     assert drawn < {*every, ""} or steps == 40
 

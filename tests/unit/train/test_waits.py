@@ -15,7 +15,6 @@ from tools.rendering import learning_set
 from vidal.train import recipe as recipes
 from vidal.train.data.loader import Loader
 from vidal.train.data.plan import SamplePlan, SidesPlan
-from vidal.train.data.text_views import COLUMNS
 from vidal.train.distributed import World
 from vidal.train.loop import Trainer
 from vidal.train.optim import Optimisation
@@ -41,7 +40,7 @@ def test_a_step_waits_for_the_device_once(mask_duplicates: bool, tmp_path: Path)
     # From the cache, as by default: the tower of this recipe, which is transformers', asks whether its mask is all ones.
     texts = Texts(encoder.text_tower(), here, recipe.precision)
     views = recipe.text.views
-    texts.cache(tmp_path / "cache", ["", *(text for row in samples.rows(COLUMNS) for text in views.every(row))])
+    texts.cache(tmp_path / "cache", ["", *(text for row in samples.rows(views.columns) for text in views.every(row))])
     # Ten clips in steps of five: three rows of each are padding.
     batches = list(Loader(
         [samples], {pair: [np.arange(len(samples))]}, plan, transforms_of(recipe.transforms, encoder),
