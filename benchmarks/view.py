@@ -1,6 +1,7 @@
 """How fast the viewer answers at a million rows: the first page, a sorted page, a search, a slider.
 
-    python benchmarks/view.py [--clips 1000000]
+    python benchmarks/view.py [--clips 1000000]             the answers, over HTTP
+    python benchmarks/view.py [--clips 1000000] --browser   the page, as headless Chromium shows it
 
 The dataset is manifests only, with texts, eight stored numbers and 22 members a clip; no media is read.
 """
@@ -18,6 +19,9 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 from figures import options, show, spread
+from view_page import measure_page
+
+from tools.browser import chromium
 
 SHARD_SIZE = 1000
 _SUFFIXES = [
@@ -119,12 +123,16 @@ def main() -> None:
     parser = options(__doc__)
     parser.add_argument("--clips", type=int, default=1_000_000)
     parser.add_argument("--keep", type=Path, help="folder to write the dataset to, used again if it is there")
+    parser.add_argument("--browser", action="store_true", help="measure the page in headless Chromium")
     args = parser.parse_args()
+    executable = chromium() if args.browser else None
+    if args.browser and executable is None:
+        parser.exit(2, "no Chromium is installed; without --browser the answers are measured over HTTP\n")
     with tempfile.TemporaryDirectory() as temporary:
         out = args.keep or Path(temporary)
         if not (out / "dataset.json").exists():
             write(out, 2000 if args.quick else args.clips)
-        figures = measure(out)
+        figures = measure_page(out, executable) if executable else measure(out)
     show(figures, as_json=args.json)
 
 

@@ -13,6 +13,7 @@ import pytest
 
 from tests.conftest import ROOT
 from tests.forks import Fork
+from tools.browser import chromium
 
 RUN_ELSEWHERE = {"train", "language_model"}
 """By `tests/unit/benchmarks/test_train_benchmark.py`, which looks at its figures, and below, as it needs a dataset."""
@@ -21,7 +22,12 @@ SCRIPTS = sorted(
     for path in (ROOT / "benchmarks").glob("*.py")
     if "__main__" in path.read_text() and path.stem not in RUN_ELSEWHERE
 )
-COMMANDS = [*([path] for path in SCRIPTS), [ROOT / "benchmarks" / "loader.py", "--store", "slow-s3"]]
+HAS_CHROMIUM = pytest.mark.skipif(chromium() is None, reason="no Chromium is installed")
+COMMANDS = [
+    *([path] for path in SCRIPTS),
+    [ROOT / "benchmarks" / "loader.py", "--store", "slow-s3"],
+    pytest.param([ROOT / "benchmarks" / "view.py", "--browser"], marks=HAS_CHROMIUM, id="view-browser"),
+]
 
 
 def numbers(figures: Any) -> Iterator[float]:
