@@ -1,10 +1,11 @@
 """An object store that is slow and flaky: a proxy on loopback in front of moto's S3 server.
 
-Reads pass through the proxy, a process of its own. It adds to each request a latency (log-normal around its median),
+All passes through the proxy, a process of its own. It adds to each request a latency (log-normal around its median),
 limits each connection's bandwidth, and fails a share of all requests: a third with 503 SlowDown, a third by a reset
-connection, a third by a body that is cut in half. Whether a request fails depends on the seed, on what is asked for,
-and on how often it has been asked before, so that no order of requests is luckier than another. Objects are kept in
-memory once they have been read from moto, which copies a whole object for each range of it.
+connection, a third by a body that is cut in half; of a write that was carried out, all of the answer is cut off.
+Whether a request fails depends on the seed, on what is asked for, and on how often it has been asked before, so that no
+order of requests is luckier than another. Until something is written, objects are kept in memory once they have been
+read from moto, which copies a whole object for each range of it.
 """
 
 from __future__ import annotations
@@ -21,13 +22,12 @@ import struct
 import urllib.error
 import urllib.request
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from types import MappingProxyType
 
-import boto3
 import numpy as np
-from moto.server import ThreadedMotoServer
 
 BUCKET = "race"
 FAULTS = ("503", "reset", "cut")
@@ -35,6 +35,9 @@ _SLICE_BYTES = 256 * 1024
 _SLOW_DOWN = b"<Error><Code>SlowDown</Code><Message>Please reduce your request rate.</Message></Error>"
 _SIGNED = "AWS4-HMAC-SHA256 Credential=test/20260101/us-east-1/s3/aws4_request, SignedHeaders=host, Signature=0"
 _KEPT_HEADERS = ("etag", "last-modified", "content-type")
+_BYTES = "application/octet-stream"
+_PASSED_HEADERS = ("if-match", "if-none-match", "content-md5", "content-type", "x-amz-")
+"""What the headers of a write begin with that moto must see."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -59,6 +62,7 @@ class _Proxy:
     objects: dict[str, tuple[dict[str, str], bytes]] = field(default_factory=dict)
     asked: Counter[str] = field(default_factory=Counter)
     counts: Counter[str] = field(default_factory=Counter)
+    is_written: bool = False
 
     async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         # A client may leave at any point.
@@ -71,18 +75,20 @@ class _Proxy:
         """Answer one request; false at the end of the connection."""
         head = (await reader.readuntil(b"\r\n\r\n")).decode("latin-1").split("\r\n")
         method, target, _ = head[0].split(" ")
-        headers = dict(line.lower().split(": ", 1) for line in head[1:] if ": " in line)
+        headers = {name.lower(): value for name, _, value in (line.partition(": ") for line in head[1:])}
+        if "expect" in headers:
+            writer.write(b"HTTP/1.1 100 Continue\r\n\r\n")
         body = await reader.readexactly(int(headers.get("content-length", 0)))
         if target == "/-/faults":
             return await self._control(writer, body)
-        if method not in ("GET", "HEAD"):
-            raise ConnectionError("the proxy is for reading")
+        is_write = method not in ("GET", "HEAD")
         self.counts["requests"] += 1
         rng = self._rng(f"{method} {target} {headers.get('range', '')}")
         fault = FAULTS[int(rng.integers(3))] if rng.random() < self.faults.errors else None
         await asyncio.sleep(self.faults.latency_s * float(rng.lognormal(0, self.faults.jitter)))
         if fault is not None:
             self.counts[fault] += 1
+            self.counts["failed writes"] += is_write
         if fault == "503":
             await self._send(writer, "503 Slow Down", {"content-type": "application/xml"}, _SLOW_DOWN, method)
             return True
@@ -92,6 +98,11 @@ class _Proxy:
             writer.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, linger)
             writer.transport.abort()
             return False
+        if is_write:
+            status, kept, data = await self._write(method, target, headers, body)
+            if fault != "cut":
+                await self._send(writer, status, kept, data, method)
+            return fault != "cut"
         status, kept, data = await self._object(target)
         size = len(data)
         asked = re.fullmatch(r"bytes=(\d+)-(\d*)", headers.get("range", ""))
@@ -114,20 +125,35 @@ class _Proxy:
         if target not in self.objects:
             status, headers, data = await asyncio.to_thread(self._fetch, target)
             # A list may change.
-            if status != "200 OK" or "list-type" in target:
+            if status != "200 OK" or "list-type" in target or self.is_written:
                 return status, headers, data
             self.objects[target] = (headers, data)
         return "200 OK", *self.objects[target]
 
-    def _fetch(self, target: str) -> tuple[str, dict[str, str], bytes]:
+    async def _write(
+        self, method: str, target: str, headers: dict[str, str], body: bytes
+    ) -> tuple[str, dict[str, str], bytes]:
+        # First, so that a read under way is not kept either.
+        self.is_written = True
+        self.objects.clear()
+        passed = {name: value for name, value in headers.items() if name.startswith(_PASSED_HEADERS)}
+        # urllib would call it a form.
+        return await asyncio.to_thread(self._fetch, target, method, {"content-type": _BYTES, **passed}, body)
+
+    def _fetch(
+        self, target: str, method: str = "GET", headers: Mapping[str, str] = MappingProxyType({}),
+        body: bytes | None = None,
+    ) -> tuple[str, dict[str, str], bytes]:  # fmt: skip
         try:
             # moto asks that there be a signature, not whose.
-            signed = urllib.request.Request(self.upstream + target, headers={"authorization": _SIGNED})
+            signed = urllib.request.Request(
+                self.upstream + target, body, {**headers, "authorization": _SIGNED}, method=method
+            )
             with urllib.request.urlopen(signed) as answer:
-                status, headers, data = f"{answer.status} {answer.reason}", answer.headers, answer.read()
+                status, given, data = f"{answer.status} {answer.reason}", answer.headers, answer.read()
         except urllib.error.HTTPError as error:
-            status, headers, data = f"{error.code} {error.reason}", error.headers, error.read()
-        return status, {name: headers[name] for name in _KEPT_HEADERS if headers[name]}, data
+            status, given, data = f"{error.code} {error.reason}", error.headers, error.read()
+        return status, {name: given[name] for name in _KEPT_HEADERS if given[name]}, data
 
     async def _send(
         self, writer: asyncio.StreamWriter, status: str, headers: dict[str, str], data: bytes | memoryview, method: str,
@@ -173,14 +199,16 @@ class SlowStore:
     """Address of the proxy."""
 
     def counts_then(self, faults: Faults) -> dict[str, int]:
-        """Return the requests, bytes and faults counted since the last call, and set the faults from now on."""
+        """Return the requests, bytes, failed writes and faults since the last call, and set the faults from now on."""
         settings = {name: getattr(faults, name) for name in faults.__slots__}
         request = urllib.request.Request(f"{self.address}/-/faults", json.dumps(settings).encode(), method="POST")
         with urllib.request.urlopen(request) as answer:
-            return {name: 0 for name in ("requests", "bytes", *FAULTS)} | json.loads(answer.read())
+            return {name: 0 for name in ("requests", "bytes", "failed writes", *FAULTS)} | json.loads(answer.read())
 
     def upload(self, folder: Path, prefix: str) -> int:
         """Upload the files of a folder; returns their bytes."""
+        import boto3
+
         client = boto3.client(
             "s3", endpoint_url=self.fast, aws_access_key_id="test", aws_secret_access_key="test",
             region_name="us-east-1",
@@ -194,6 +222,9 @@ class SlowStore:
 @contextlib.contextmanager
 def slow_store() -> Iterator[SlowStore]:
     """A store with one empty bucket."""
+    # Here, as its import takes a second.
+    from moto.server import ThreadedMotoServer
+
     logging.getLogger("werkzeug").setLevel(logging.ERROR)
     server = ThreadedMotoServer(port=0, verbose=False)
     server.start()
