@@ -21,12 +21,12 @@ from vidal.dataset.removals import load as load_removals
 from vidal.errors import ModelError, OutputError
 from vidal.train import float8, material
 from vidal.train.assemble import build_encoder
-from vidal.train.checkpoint import Checkpoints
+from vidal.train.checkpoint import Checkpoint, Checkpoints
 from vidal.train.checkpoint_writer import CheckpointWriter
 from vidal.train.data.loader import Loader
 from vidal.train.data.plan import SamplePlan, SidesPlan, modalities_of
 from vidal.train.data.plan_texts import texts_of_plan
-from vidal.train.distributed import World, barrier, from_main, world
+from vidal.train.distributed import World, barrier, from_all, from_main, position, world
 from vidal.train.evaluate.held_out import HeldOut
 from vidal.train.flops import peak_flops, step_flops
 from vidal.train.full_state import full_state
@@ -121,6 +121,25 @@ def train(
             return _Run(recipe, folder, data_of_run, device_encoder, here, console, lock, teachers, quiet=quiet).go()
 
 
+def newest_of_all_ranks(checkpoints: Checkpoints) -> Checkpoint | None:
+    """Return the newest undamaged checkpoint that rank 0 sees, on every rank; None if it sees none.
+
+    Raises `OutputError` on all ranks if one of them has no such checkpoint: it would train on from other weights.
+    """
+    rank, _ = position()
+    found = checkpoints.latest() if rank == 0 else None
+    step = from_main(found.step if found is not None else None)
+    if step is not None and rank > 0:
+        found = checkpoints.named(str(step))
+    without = [other for other, has in enumerate(from_all([found is not None or step is None])) if not has]
+    if without:
+        raise OutputError(
+            f"{checkpoints.folder}: rank {without[0]} does not see the checkpoint of {step} steps that rank 0 resumes "
+            "from; give all machines one folder, on a shared disk or in a store"
+        )
+    return found
+
+
 class _Run:
     """The state of one call of `train`."""
 
@@ -140,7 +159,7 @@ class _Run:
         self.checkpoints = Checkpoints(folder.address, kept.keep_last, kept.keep_every, lock, work=folder.path)
         # The towers of another run may change or go, so a run that starts from them stores all of its weights.
         self.bases = encoder.base_digests() if recipe.init_from is None else {}
-        latest = self.checkpoints.latest()
+        latest = newest_of_all_ranks(self.checkpoints)
         self.start = latest.step if latest is not None else 0
         if latest is not None:
             try:

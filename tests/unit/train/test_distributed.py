@@ -8,6 +8,7 @@ import socket
 import time
 from collections.abc import Callable
 from multiprocessing.queues import Queue
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -18,7 +19,9 @@ from torch import Tensor, nn
 from tests.forks import FORKS
 from tests.ranks import on_ranks
 from vidal.errors import MachineError, OutputError
+from vidal.train.checkpoint import Checkpoints
 from vidal.train.distributed import World, barrier, from_main, gather_rows, total, world
+from vidal.train.run import newest_of_all_ranks
 from vidal.train.totals import StepTotals
 
 _PATIENCE_S = 30
@@ -211,3 +214,34 @@ def meet_once(rank: int, culprit: int) -> None:
 
 def test_an_error_in_the_work_is_not_blamed_on_a_peer() -> None:
     assert {kind for kind, _ in outcome(stumbles, culprit=-1).values()} == {"RuntimeError"}
+
+
+def resumed_from(rank: int, ranks: int, folders: list[str]) -> dict[str, Any]:
+    try:
+        found = newest_of_all_ranks(Checkpoints(folders[rank]))
+    except OutputError as error:
+        return {"error": str(error)}
+    return {"step": found.step if found is not None else None}
+
+
+SEEN = {"both see it": ((10, 20), (10, 20), 20), "the second has more": ((10,), (10, 20), 10), "none": ((), (), None)}
+
+
+@pytest.mark.parametrize(("first", "second", "step"), SEEN.values(), ids=SEEN)
+def test_ranks_resume_from_the_checkpoint_that_the_first_sees(
+    first: tuple[int, ...], second: tuple[int, ...], step: int | None, tmp_path: Path
+) -> None:
+    assert on_ranks(2, resumed_from, with_checkpoints(tmp_path, first, second)) == [{"step": step}] * 2
+
+
+def test_a_rank_that_does_not_see_it_is_named(tmp_path: Path) -> None:
+    for rank, told in enumerate(on_ranks(2, resumed_from, with_checkpoints(tmp_path, (10, 20), (10,)))):
+        assert f"{tmp_path}/{rank}/checkpoints: rank 1 does not see the checkpoint of 20 steps" in told["error"]
+
+
+def with_checkpoints(folder: Path, *steps_of_ranks: tuple[int, ...]) -> list[str]:
+    """A folder for each rank, as on machines that share no disk."""
+    for rank, steps in enumerate(steps_of_ranks):
+        for step in steps:
+            Checkpoints(folder / str(rank)).save(step, {"w": torch.ones(1)}, {"state": torch.ones(1)})
+    return [str(folder / str(rank)) for rank in range(len(steps_of_ranks))]
