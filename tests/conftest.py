@@ -76,5 +76,5 @@ def shared(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def converted_models(shared: Path) -> Path:
-    """A `VIDAL_CACHE` for whoever needs a GGUF model, whose conversion takes 9 s of CPU: once for a run of the tests."""
+    """A `VIDAL_CACHE` for whoever needs a GGUF model, whose conversion takes 6 s of CPU: once for a run of the tests."""
     return shared / "cache"

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import gguf
+import numpy as np
 import pytest
 
 from tests.chat_site import Site, running_site
@@ -204,6 +205,32 @@ def test_a_gguf_file_is_parsed_once_for_a_conversion_and_anew_for_the_next() -> 
         assert gguf.get_tensor_name_map(arch, 2) is first
     assert gguf.get_tensor_name_map is table
     assert gguf.get_tensor_name_map(arch, 2) is not first
+
+
+def test_a_conversion_reads_of_a_gguf_file_what_its_own_reader_reads(tmp_path: Path) -> None:
+    writer = gguf.GGUFWriter(tmp_path / "m.gguf", "llama")
+    writer.add_token_list(["<s>", "spring", "\u0120é"])
+    writer.add_token_scores([0.0, -1.5, 2.0])
+    writer.add_token_types([3, 1, 1])
+    writer.add_tensor("f", np.arange(6, dtype=np.float32).reshape(2, 3))
+    blocks = gguf.quantize(np.linspace(-1, 1, 64, dtype=np.float32).reshape(1, 64), gguf.GGMLQuantizationType.Q4_1)
+    writer.add_tensor("q", blocks, raw_dtype=gguf.GGMLQuantizationType.Q4_1)
+    for write in (writer.write_header_to_file, writer.write_kv_data_to_file, writer.write_tensors_to_file):
+        write()
+    writer.close()
+    theirs = gguf.GGUFReader(tmp_path / "m.gguf")
+    with parsing_once():
+        ours = gguf.GGUFReader(tmp_path / "m.gguf")
+    # A map's slices are maps, each made by Python's code.
+    assert (type(theirs.data), type(ours.data)) == (np.memmap, np.ndarray)
+    told, expected = (
+        [(name, field.types, field.contents()) for name, field in reader.fields.items()] for reader in (ours, theirs)
+    )
+    assert told == expected and told[-1][2] == [3, 1, 1]
+    held, expected_tensors = (
+        [(t.name, t.tensor_type, t.data.dtype, t.data.tolist()) for t in reader.tensors] for reader in (ours, theirs)
+    )
+    assert held == expected_tensors and len(held) == 2
 
 
 def test_a_folder_is_built_once(cache: Path) -> None:
