@@ -66,12 +66,12 @@ def main() -> None:
             subprocess.run(made, cwd=ROOT, check=True, stdout=subprocess.DEVNULL)
         change = {"batch_size": 8} if given.quick else {}
         teacher = trained(work, "teacher", "depth", steps=2 if given.quick else TEACHER_STEPS, **change)
-        views = ("--views", "caption,video_caption", "--half")
-        vidal("embed", work / "set", "--checkpoint", teacher, "--out", work / "embeddings", *views)
+        views = ("--views", "caption,video_caption")
+        vidal("reinforce", work / "set", "--checkpoint", teacher, *views)
         figures["teacher, depth"] = recall(teacher, work, "depth")
         for seed in seeds:
             for weight in weights:
-                distil = {"teachers": [str(work / "embeddings")], "weight": weight, "instead": {"video": "depth"}}
+                distil = {"teachers": ["teacher"], "weight": weight, "instead": {"video": "depth"}}
                 student = trained(
                     work, f"student-{weight}-{seed}", "video", steps=steps, seed=seed,
                     distil=distil if weight else None, **change,

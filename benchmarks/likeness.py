@@ -24,8 +24,8 @@ REPEATS = 9
 
 
 def write_embeddings(out: Path, clips: int, dimensions: int) -> None:
+    from vidal.dataset import embeddings
     from vidal.dataset.storage import Storage
-    from vidal.reader import embeddings
 
     out.mkdir()
     storage, random = Storage(str(out)), np.random.default_rng(0)

@@ -42,7 +42,7 @@ SAYS = {
     TRAIN_ON_REVISION: "runs/sample: 6 steps",
     "vidal eval runs/sample --data data/sample --json": '"text_to_infrared"',
     "vidal embed data/sample --checkpoint runs/sample --out data/embeddings": "wrote ",
-    "vidal embed data/sample --checkpoint runs/sample --views mix --half --out data/teacher": "wrote ",
+    "vidal reinforce data/sample --checkpoint runs/sample --name sample": "text to data/sample/teachers/sample",
     'vidal search "a rabbit in the grass" --embeddings data/embeddings': "bunny-",
     "vidal export-encoder runs/sample --out encoders/sample": "wrote encoders/sample",
     'vidal index "shards/{000..099}.tar" --out data/foreign': "data/foreign: 100 samples in 100 tars",
@@ -177,7 +177,7 @@ def revisions(place: Path) -> None:
 
 
 @pytest.fixture
-def training(sample: None, place: Path) -> None:
+def training(copied: None, place: Path) -> None:
     (place / "shards").mkdir()
     for n in range(100):
         with webdataset.TarWriter(str(place / "shards" / f"{n:03d}.tar")) as tar:

@@ -74,6 +74,9 @@ COMMANDS: dict[str, tuple[str, ...]] = {
     "crawl": ("crawl", "{made}/crawl.yaml", "--out", "{here}/crawl", "--engine", "local", "--workers", "1"),
     **{f"export {name}": ("export", "{here}/out", "--format", name, "--out", "{here}/exported") for name in FORMATS},
     "embed": ("embed", "{made}/clips", "--checkpoint", "{made}/run", "--out", "{here}/embeddings"),
+    "reinforce": (
+        "reinforce", "{here}/clips", "--checkpoint", "{made}/run", "--name", "small", "--views", "caption,raw",
+    ),
     "train": ("train", "{made}/small.yaml", "--data", "{made}/clips", "--out", "{here}/run"),
     "ablate": (
         "ablate", "{made}/small.yaml", "--data", "{made}/clips", "--arms", "{made}/arms.yaml", "--out", "{here}/arms",
@@ -127,6 +130,7 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def all_made(made: Path) -> Iterator[Path]:
     """The same, with clips, a run, and recipes of a crawl, a training and an ablation."""
     small_run(small_set(made / "clips"), made / "run")
+    shutil.copytree(made / "clips", made / "base" / "clips")
     small = RECIPE | {"steps": 12, "checkpoints": {"every_steps": 2}, "towers": {"audio": RECIPE["towers"]["audio"]}}
     small |= {"data": {"workers": 0, "heldout": 0.3}}
     (made / "small.yaml").write_text(yaml.safe_dump(small))

@@ -101,7 +101,7 @@ MAY_IMPORT = {
         "stages", "engine.refilter", "report", "diff", "train.towers.load", "retrieval.search",
     ],
     "removal": [
-        "errors", "rows", "extras", "clip", "record", "dataset", "reader.embeddings", "reader.where", "export", "stages.duplicates",
+        "errors", "rows", "extras", "clip", "record", "dataset", "reader.where", "export", "stages.duplicates",
         "train.checkpoint", "train.run_folder",
     ],
     "build": ["errors", "extras", "models.inventory", "dataset", "recipe", "engine", "report", "removal.unmatched"],

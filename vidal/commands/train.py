@@ -184,6 +184,31 @@ def embed(
 
 
 @command()
+def reinforce(
+    directory: DirArgument,
+    checkpoint: Annotated[str, typer.Option(metavar="C", help="Training run or encoder folder: the teacher.")],
+    name: Annotated[
+        str | None, typer.Option(help="Name of the teacher in recipes; by default the last part of --checkpoint.")
+    ] = None,
+    views: Annotated[
+        str, typer.Option(metavar="VIEWS", help="Texts to embed: caption, mix, or text views such as caption,raw.")
+    ] = "mix",
+    workers: WorkersOption = 0,
+    device: DeviceOption = "auto",
+    allow_module: AllowOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Write a teacher's embeddings of clips and texts into their dataset, to distil from (`distil.teachers`)."""
+    from vidal.retrieval.reinforce import reinforce as reinforce_dataset
+    from vidal.train.data.text_views import TextViews
+
+    result = reinforce_dataset(
+        directory, checkpoint, name, views=TextViews.named(views), workers=workers, device=device
+    )
+    show(result, as_json)
+
+
+@command()
 def search(
     query: Annotated[str, typer.Argument(metavar="QUERY", help="Text, or the path of an image or audio file.")],
     embeddings: Annotated[str, typer.Option(metavar="DIR", help="Output folder of `vidal embed`.")],

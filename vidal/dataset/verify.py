@@ -14,10 +14,11 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from vidal.clip import SCHEMA_VERSION, manifest_schema, schema
-from vidal.dataset import alignment, manifest
+from vidal.dataset import alignment, embeddings, manifest
 from vidal.dataset.dataset import Dataset, UncommittedError
+from vidal.dataset.storage import Storage
 from vidal.dataset.tars import KEY_PATTERN, TarWriter
-from vidal.errors import ClipError, StorageError, one_line
+from vidal.errors import ClipError, SourceError, StorageError, one_line
 from vidal.record import from_row, to_json
 from vidal.work import Member
 
@@ -68,7 +69,7 @@ class Verification:
 
 
 def verify(dataset: Dataset) -> Iterator[Problem]:
-    """Yield every problem of a dataset, shard by shard."""
+    """Yield every problem of a dataset, shard by shard, and of the embeddings of its teachers."""
     info, committed = dataset.info, set(dataset.committed())
     expected = set(range(info.shards))
     for shard in sorted(expected - committed):
@@ -85,6 +86,38 @@ def verify(dataset: Dataset) -> Iterator[Problem]:
     newest = manifest_schema(dataset.extra_schema)
     for shard in sorted(expected & committed):
         yield from _verify_shard(dataset, shard, newest)
+    for teacher in embeddings.teachers_of(dataset.own_storage).values():
+        yield from _teacher_problems(dataset, teacher)
+
+
+def _teacher_problems(dataset: Dataset, teacher: Storage) -> Iterator[Problem]:
+    """Check the embeddings of one teacher: by the checksums of their pages, and against the kept clips."""
+    try:
+        info = embeddings.read_info(teacher)
+    except SourceError as error:
+        yield Problem(what=str(error))
+        return
+    if info.fingerprint != dataset.info.fingerprint:
+        yield Problem(what=f"{teacher.address}: of fingerprint {info.fingerprint}, not {dataset.info.fingerprint}")
+    if lacking := embeddings.missing(teacher, info):
+        yield Problem(what=f"{teacher.address}: {lacking}; repeat `vidal reinforce`")
+    for name in embeddings.files(teacher):
+        try:
+            table = embeddings.read(teacher, name)
+            rows = dataset.table(int(name.removesuffix(".parquet")), ["clip_id", "status"])
+        except (SourceError, UncommittedError) as error:
+            yield Problem(what=str(error))
+            continue
+        except ValueError:
+            yield Problem(what=f"{teacher.address}/{name}: is not named like a shard")
+            continue
+        kept = rows.filter(pc.equal(rows["status"], "kept"))["clip_id"]
+        strangers = table.filter(pc.invert(pc.is_in(table["clip_id"], value_set=kept.combine_chunks())))
+        if strangers.num_rows:
+            key = strangers["clip_id"][0].as_py()
+            yield Problem(what=f"{teacher.address}/{name}: has an embedding of a clip that is not kept", key=key)
+        if not embeddings.is_finite(table):
+            yield Problem(what=f"{teacher.address}/{name}: some embeddings are not finite")
 
 
 def _verify_shard(dataset: Dataset, shard: int, newest: pa.Schema) -> Iterator[Problem]:

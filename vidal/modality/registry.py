@@ -24,7 +24,7 @@ _OWN = {
 _PATH = re.compile(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)*:[A-Za-z_]\w*", re.ASCII)
 # A layer's name becomes a folder, and part of a member's name, in which a dot begins the next part.
 _LAYER = re.compile(r"[a-z][a-z0-9]{0,31}", re.ASCII)
-_RESERVED = ("text", "image", "source", "joint", "manifest", "phases", "flags")
+_RESERVED = ("text", "image", "source", "joint", "manifest", "phases", "flags", "teachers")
 """Names with another meaning in a recipe or in a dataset's folder."""
 _FILES = ("source",)
 """Layers that store the source files and have no modality."""

@@ -26,6 +26,7 @@ from vidal import modality as modalities
 from vidal.clip import schema
 from vidal.dataset import flags
 from vidal.dataset.dataset import Dataset, manifest_tokens
+from vidal.dataset.embeddings import teachers_of
 from vidal.dataset.removals import Removals
 from vidal.dataset.revisions import parse
 from vidal.dataset.storage import Storage
@@ -113,6 +114,11 @@ class Samples:
     @property
     def layers(self) -> list[str]:
         return list(self._dataset.info.layers)
+
+    @property
+    def teachers(self) -> dict[str, Storage]:
+        """Where the embeddings of each teacher are that `vidal reinforce` wrote, by its name."""
+        return teachers_of(self._dataset.own_storage)
 
     def manifest(self) -> pa.Table:
         """Return all columns of every committed row, kept or not, in plan order."""

@@ -18,14 +18,13 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from vidal.dataset import revisions
+from vidal.dataset import embeddings, revisions
 from vidal.dataset.dataset import Dataset
 from vidal.dataset.storage import Storage
 from vidal.errors import SourceError
 from vidal.export import record
 from vidal.export.croissant import fingerprint_in
 from vidal.export.formats import WRITERS
-from vidal.reader import embeddings
 from vidal.removal.remove import changeable, parts
 
 RUN_NAME = "run.json"

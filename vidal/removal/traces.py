@@ -1,4 +1,4 @@
-"""What names a clip beside its row and members: answers of searches, counts of hosts, addresses in a recipe."""
+"""What there is of a clip beside its row and members: embeddings, answers of searches, counts of hosts, a recipe."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from urllib.parse import urlsplit
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from vidal.dataset import flags, plan, usage
+from vidal.dataset import embeddings, flags, plan, usage
 from vidal.dataset.dataset import Dataset, read_info, write_info
 from vidal.dataset.removals import KEYS, REASON, Removals, hashed_address
 from vidal.dataset.storage import Storage
@@ -66,6 +66,8 @@ class Traces:
         for root in {part.storage.address: part.storage for part in parts}.values():
             flags.erase(root, self.ids)
         for storage in (part.own_storage for part in parts):
+            for teacher in embeddings.teachers_of(storage).values():
+                embeddings.erase(teacher, self.ids)
             _erase_answers(storage, self)
             _erase_addresses(storage, self.urls)
             for name in (f"{usage.FOLDER}/{name}" for name in storage.names(usage.FOLDER) if hosts):

@@ -10,6 +10,7 @@ import pyarrow as pa
 from rich.table import Table
 
 from vidal.dataset.dataset import Dataset, committed
+from vidal.dataset.embeddings import files, read_info, teachers_of
 from vidal.dataset.lock import run_under_way
 from vidal.report.by import By
 from vidal.report.crawl import Crawl
@@ -27,6 +28,8 @@ class Status:
     manifest: str
     """Folder of the revision's manifest."""
     layers: list[str]
+    teachers: list[dict[str, Any]]
+    """Name, checkpoint, modalities and text views of each teacher, its shards in all and those that are there."""
     shards: int
     committed: int
     running: str | None
@@ -46,9 +49,9 @@ class Status:
         crawl = Crawl.of(counts, dataset, counted_by) if counted_by else None
         return cls(
             name=dataset.info.name, revision=dataset.number, made_by=dataset.info.made_by,
-            manifest=dataset.manifest_address, layers=dataset.info.layers, shards=dataset.info.shards,
-            committed=len(dataset.committed()), running=run_under_way(dataset.storage), phases=phases(dataset),
-            funnel=_funnel(counts), stage_order=stage_order(dataset),
+            manifest=dataset.manifest_address, layers=dataset.info.layers, teachers=_teachers(dataset),
+            shards=dataset.info.shards, committed=len(dataset.committed()), running=run_under_way(dataset.storage),
+            phases=phases(dataset), funnel=_funnel(counts), stage_order=stage_order(dataset),
             crawl=crawl if by or (crawl and crawl.is_any_asked) else None,
         )  # fmt: skip
 
@@ -59,6 +62,9 @@ class Status:
             yield ", ".join(f"phase {number}: {done} of {shards} shards" for number, (done, shards) in numbered)
         if self.revision:
             yield f"revision {self.revision}, by {self.made_by}; its manifest: {self.manifest}"
+        for one in self.teachers:
+            of = ", ".join([*one["modalities"], *one["views"]])
+            yield f"teacher {one['name']}: {of}; {one['shards_there']} of {one['shards']} shards"
         if self.running:
             yield f"a run is under way: {self.running}"
         yield as_table(self.funnel, self.stage_order)
@@ -69,10 +75,20 @@ class Status:
         return {
             "revision": self.revision, "manifest": self.manifest,
             "shards": self.shards, "shards_committed": self.committed, "running": self.running,
+            "teachers": self.teachers,
             "phases": [{"shards": shards, "shards_committed": done} for done, shards in self.phases],
             **as_json(self.funnel, self.stage_order),
             **({"crawl": self.crawl.as_json()} if self.crawl else {}),
         }  # fmt: skip
+
+
+def _teachers(dataset: Dataset) -> list[dict[str, Any]]:
+    found = []
+    for name, storage in teachers_of(dataset.own_storage).items():
+        info = read_info(storage)
+        about = info.model_dump(include={"checkpoint", "modalities", "views", "shards"})
+        found.append({"name": name, **about, "shards_there": len(files(storage))})
+    return found
 
 
 def funnel_of(dataset: Dataset) -> Funnel:

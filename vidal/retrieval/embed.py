@@ -1,4 +1,4 @@
-"""`vidal embed`: writes the embeddings of a dataset as Parquet, one file per shard (`vidal.reader.embeddings`)."""
+"""`vidal embed`: writes the embeddings of a dataset as Parquet, one file per shard (`vidal.dataset.embeddings`)."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ import torch
 
 import vidal
 from vidal.dataset import manifest
+from vidal.dataset.embeddings import NAME, PREFIX, TEXT, EmbeddingsInfo, broken_in, read_info, text_key, write
 from vidal.dataset.storage import Storage
 from vidal.errors import OutputError, SourceError
-from vidal.reader.embeddings import NAME, PREFIX, TEXT, EmbeddingsInfo, broken_in, read_info, text_key, write
 from vidal.train.data.rows import Broken
 from vidal.train.data.text_views import TextViews
 from vidal.train.evaluate.embeddings import embed_samples, embed_texts
@@ -51,7 +51,7 @@ class EmbedResult:
 
 
 def embed(
-    address: str, checkpoint: str, out: str, *, where: str | None = None, views: TextViews | None = None,
+    address: str, checkpoint: str, out: str | Storage, *, where: str | None = None, views: TextViews | None = None,
     half: bool = False, workers: int = 0, device: str = "auto",
 ) -> EmbedResult:  # fmt: skip
     """Embed every modality that encoder and dataset share, and all texts of ``views``; existing shards are skipped.
@@ -59,23 +59,24 @@ def embed(
     ``half`` stores float16: half the bytes, with three digits.
     Raises `SourceError` if they share none, and `OutputError` if ``out`` has other embeddings.
     """
-    encoder, storage = load_encoder(checkpoint), Storage(out)
+    encoder, storage = load_encoder(checkpoint), out if isinstance(out, Storage) else Storage(out)
     samples = vidal.open(address, where=where)
     transforms = {m: t for m, t in transforms_for(encoder).items() if m in samples.layers}
     if not transforms:
         has = ", ".join(encoder.modalities)
         raise SourceError(f"{address}: has {', '.join(samples.layers)}; the encoder of {checkpoint} supports {has}")
+    shards = samples.column("shard").to_numpy()
     info = EmbeddingsInfo(
         checkpoint=str(checkpoint), identity=identity(encoder), data=str(address), where=where,
         fingerprint=samples.fingerprint, modalities=list(transforms),
         transforms=(prepared := described(transforms)), preprocessing=preprocessing_identity(prepared),
         is_half=half, views=sorted(views.weights) if views is not None else [],
         logit_scale={"-".join(pair): encoder.pair_scale(pair).item() for pair in pairs_of(encoder.logit_scale)},
+        shards=len(np.unique(shards)),
     )  # fmt: skip
     _claim(storage, info)
     encoder.to("cuda" if device == "auto" and torch.cuda.is_available() else "cpu" if device == "auto" else device)
-    result = EmbedResult(out=out, modalities=info.modalities)
-    shards = samples.column("shard").to_numpy()
+    result = EmbedResult(out=storage.address, modalities=[*info.modalities, *([TEXT] if views is not None else [])])
     for shard in np.unique(shards):
         name = f"{manifest.stem_of(int(shard))}.parquet"
         # A file is written whole or not at all, so one that is there is complete.
@@ -114,14 +115,23 @@ def _claim(storage: Storage, info: EmbeddingsInfo) -> None:
     if storage.is_local:
         storage.local_path().mkdir(parents=True, exist_ok=True)
     if not storage.exists(NAME):
-        storage.write(NAME, (info.model_dump_json(indent=2) + "\n").encode())
+        _describe(storage, info)
         return
     existing = read_info(storage)
     words = {"identity": "encoder", "fingerprint": "dataset", "where": "--where", "modalities": "choice of modalities",
             "transforms": "preparation of the inputs", "views": "choice of texts", "is_half": "precision"}  # fmt: skip
     changed = next((word for key, word in words.items() if getattr(existing, key) != getattr(info, key)), None)
     if changed:
-        raise OutputError(f"{storage.address}: has embeddings of another {changed}; choose another --out")
+        raise OutputError(
+            f"{storage.address}: has embeddings of another {changed}; choose another --out or --name, or delete it"
+        )
+    if existing.shards != info.shards:
+        # A clip was removed, or a shard was built, since the command was interrupted.
+        _describe(storage, existing.model_copy(update={"shards": info.shards}))
+
+
+def _describe(storage: Storage, info: EmbeddingsInfo) -> None:
+    storage.write(NAME, (info.model_dump_json(indent=2) + "\n").encode())
 
 
 def _table(

@@ -18,13 +18,13 @@ import pyarrow.parquet as pq
 import torch
 
 from vidal.dataset.dataset import Dataset
+from vidal.dataset.embeddings import TEXT, EmbeddingsInfo, read_info
 from vidal.dataset.storage import Storage
 from vidal.errors import ClipError, SourceError, UserError, one_line
 from vidal.modality.audio import AUDIO
 from vidal.modality.image import ImageTransform
 from vidal.modality.modality import Transform
 from vidal.modality.video import VIDEO
-from vidal.reader.embeddings import TEXT, EmbeddingsInfo, read_info
 from vidal.retrieval.embed import identity
 from vidal.settings import differences
 from vidal.train.evaluate.metrics import Floats, normalised

@@ -79,8 +79,9 @@ class DistilSettings(Settings):
     """Distillation from the stored embeddings of teachers."""
 
     teachers: list[str] = Field(min_length=1)
-    """Output folders of `vidal embed --views`, of every dataset that is trained on; those of one encoder are one
-    teacher, and the divergences from several teachers are averaged."""
+    """Names of teachers that `vidal reinforce` wrote into every dataset that is trained on, or, with a slash in them,
+    output folders of `vidal embed --views`; those of one encoder are one teacher, and the divergences from several
+    teachers are averaged."""
     weight: float = Field(0.5, gt=0, le=1)
     """Share w: the loss of a pair is (1 - w) times the contrastive one plus w times the divergence."""
     temperature: float | None = Field(None, ge=0.001)

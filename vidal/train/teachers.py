@@ -1,6 +1,6 @@
 """`Teachers`: stored embeddings of other encoders, from which a run distils (dataset reinforcement; Vasu et al., 2024).
 
-`vidal embed --views` writes them once; a step looks up those of its clips and texts.
+`vidal reinforce` writes them once, into the dataset; a step looks up those of its clips and texts.
 """
 
 from __future__ import annotations
@@ -15,13 +15,22 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.parquet as pq
 import torch
 from torch import Tensor
 
+from vidal.dataset.embeddings import (
+    TEACHER_NAME,
+    TEXT,
+    EmbeddingsInfo,
+    files,
+    is_finite,
+    missing,
+    read,
+    read_info,
+    text_key,
+)
 from vidal.dataset.storage import Storage
-from vidal.errors import RecipeError, SourceError, one_line
-from vidal.reader.embeddings import TEXT, EmbeddingsInfo, read_info, text_key
+from vidal.errors import RecipeError, SourceError
 from vidal.train.data.loader import Batch
 from vidal.train.loss import Taught
 from vidal.train.material import Material
@@ -67,9 +76,10 @@ class Teachers:
         that a teacher cannot judge.
         """
         folders: dict[str, list[tuple[Storage, EmbeddingsInfo]]] = {}
-        for address in settings.teachers:
-            storage = Storage(address)
+        for storage in (storage for teacher in settings.teachers for storage in _places(teacher, data)):
             info = read_info(storage)
+            if lacking := missing(storage, info):
+                raise SourceError(f"distil: {storage.address}: {lacking}; repeat the command that writes them")
             folders.setdefault(f"{info.identity} {info.preprocessing}", []).append((storage, info))
         teachers = [_read(identity, parts, recipe, settings, data) for identity, parts in folders.items()]
         return cls(teachers, settings)
@@ -103,6 +113,20 @@ class Teachers:
         return rows, known
 
 
+def _places(teacher: str, data: Material) -> list[Storage]:
+    """The folders of a teacher: the one that is named, or of each dataset that is trained on the one of that name."""
+    if not TEACHER_NAME.fullmatch(teacher):
+        return [Storage(teacher)]
+    for samples in data.samples:
+        if teacher not in samples.teachers:
+            there = f"only {', '.join(samples.teachers)}" if samples.teachers else "no other either"
+            raise SourceError(
+                f"distil: {samples.address} has no teacher `{teacher}`, {there}; `vidal reinforce {samples.address} "
+                f"--checkpoint C --name {teacher}` writes it (a folder is named with a slash: ./{teacher})"
+            )
+    return [samples.teachers[teacher] for samples in data.samples]
+
+
 def _taught(has: Iterable[str], side: str, settings: DistilSettings) -> str:
     """The modality of a teacher that stands for a side of the run."""
     return side if side in has else settings.instead.get(side, side)
@@ -117,19 +141,19 @@ def _read(
     stands = {side: _taught(has, side, settings) for pair in recipe.pair_settings() for side in pair}
     for side, other in stands.items():
         if other not in has:
-            mend = "run `vidal embed` with --views" if side == TEXT else f"set distil.instead: {{{side}: …}}"
+            mend = "write it with --views" if side == TEXT else f"set distil.instead: {{{side}: …}}"
             raise RecipeError(f"distil: {storage.address} has no {other}, only {', '.join(sorted(has))}; {mend}")
     drawn = {view for view, weight in recipe.text.views.weights.items() if weight > 0}
     for part, info in parts:
-        if TEXT in stands and (missing := drawn - set(info.views)):
+        if TEXT in stands and (lacks := drawn - set(info.views)):
             raise SourceError(
-                f"distil: {part.address} has no text view {min(missing)}, which text.views draws; run `vidal embed` "
+                f"distil: {part.address} has no text view {min(lacks)}, which text.views draws; write embeddings "
                 f"with --views {','.join(sorted(drawn))}"
             )
     for samples in data.samples:
         if samples.fingerprint not in {info.fingerprint for _, info in parts}:
             raise SourceError(
-                f"distil: no embeddings of {samples.address} by {first.checkpoint}; `vidal embed` makes them"
+                f"distil: no embeddings of {samples.address} by {first.checkpoint}; `vidal reinforce` makes them"
             )
     scales: dict[Pair, float] = {}
     for pair in recipe.pair_settings():
@@ -154,27 +178,22 @@ def _read(
 def _rows(parts: Sequence[tuple[Storage, EmbeddingsInfo]], names: Collection[str]) -> dict[str, _Stored]:
     found: dict[str, list[tuple[npt.NDArray[np.bytes_], npt.NDArray[Any]]]] = {name: [] for name in names}
     for storage, _ in parts:
-        for file in (file for file in storage.names("") if file.endswith(".parquet")):
-            try:
-                table = pq.read_table(pa.BufferReader(storage.read(file)))
-                for name in names:
-                    part = table.filter(pc.equal(table["modality"], name))
-                    values = part["embedding"].combine_chunks().flatten().to_numpy()
-                    texts = part["text"].to_pylist() if name == TEXT else None
-                    width = part.schema.field("embedding").type.list_size
-                    found[name].append((_keys(part["clip_id"].to_pylist(), texts), values.reshape(-1, width)))
-                    if not np.isfinite(values).all():
-                        raise ValueError("some are not finite")
-            # AttributeError: of a column whose lists have no fixed length.
-            except (pa.ArrowException, KeyError, ValueError, AttributeError) as error:
-                why = one_line(error)
-                raise SourceError(f"{storage.address}/{file}: cannot be read as embeddings ({why})") from None
+        for file in files(storage):
+            table = read(storage, file)
+            if not is_finite(table):
+                raise SourceError(f"{storage.address}/{file}: cannot be read as embeddings (some are not finite)")
+            for name in names:
+                part = table.filter(pc.equal(table["modality"], name))
+                values = part["embedding"].combine_chunks().flatten().to_numpy()
+                texts = part["text"].to_pylist() if name == TEXT else None
+                width = part.schema.field("embedding").type.list_size
+                found[name].append((_keys(part["clip_id"].to_pylist(), texts), values.reshape(-1, width)))
     return {name: _sorted(of_files, parts[0][0].address) for name, of_files in found.items()}
 
 
 def _sorted(of_files: Sequence[tuple[npt.NDArray[np.bytes_], npt.NDArray[Any]]], place: str) -> _Stored:
     if not any(len(keys) for keys, _ in of_files):
-        raise SourceError(f"{place}: holds no embedding; run `vidal embed` to its end")
+        raise SourceError(f"{place}: holds no embedding; repeat the command that writes them")
     keys = np.concatenate([keys for keys, _ in of_files])
     if len({rows.shape[1] for _, rows in of_files}) > 1:
         raise SourceError(f"{place}: has embeddings of several lengths")

@@ -13,9 +13,9 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from vidal.dataset.dataset import Dataset
+from vidal.dataset.embeddings import read_info
 from vidal.dataset.storage import Storage
 from vidal.errors import SourceError
-from vidal.reader.embeddings import read_info
 from vidal.reader.where import no_column
 from vidal.stages.vectors import mixed_models
 from vidal.view.chart import Chart

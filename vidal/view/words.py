@@ -10,10 +10,10 @@ import numpy as np
 
 from vidal import extras
 from vidal.dataset.dataset import Dataset
+from vidal.dataset.embeddings import EmbeddingsInfo
 from vidal.errors import SourceError
 from vidal.models.dotted import is_dotted
 from vidal.models.locate import locate
-from vidal.reader.embeddings import EmbeddingsInfo
 from vidal.stages.vectors import Matrix
 
 _STAGE = "embeddings"

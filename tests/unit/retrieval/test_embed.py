@@ -14,8 +14,8 @@ import pytest
 import vidal
 from tests.learned import CLIPS, erase, small_run, small_set
 from tools.rendering import learning_set
+from vidal.dataset.embeddings import text_key
 from vidal.errors import OutputError, SourceError
-from vidal.reader.embeddings import text_key
 from vidal.retrieval.embed import NAME, embed, identity
 from vidal.retrieval.search import search
 from vidal.train import load_encoder

@@ -23,9 +23,9 @@ from torch.nn.parallel import DistributedDataParallel
 import vidal
 from tests.learned import CLIPS, small_run, small_set
 from tests.ranks import on_ranks
+from vidal.dataset.embeddings import erase
 from vidal.dataset.storage import Storage
 from vidal.errors import OutputError, RecipeError, SourceError, UserError
-from vidal.reader.embeddings import erase
 from vidal.retrieval.embed import embed
 from vidal.train import material
 from vidal.train import recipe as recipes
@@ -226,7 +226,7 @@ def test_embeddings_of_another_dataset_or_damaged_ones_are_refused(made: Path, t
     shutil.copytree(made / "e", tmp_path / "e")
     info = json.loads((tmp_path / "e" / "embeddings.json").read_text())
     (tmp_path / "e" / "embeddings.json").write_text(json.dumps(info | {"fingerprint": "another"}))
-    with pytest.raises(SourceError, match=r"no embeddings of .*set by .*; `vidal embed` makes them"):
+    with pytest.raises(SourceError, match=r"no embeddings of .*set by .*; `vidal reinforce` makes them"):
         loaded(recipe_of(tmp_path / "e"), made / "set")
     (tmp_path / "e" / "embeddings.json").write_text(json.dumps(info))
     shutil.copy(tmp_path / "e" / "000000.parquet", tmp_path / "e" / "000001.parquet")

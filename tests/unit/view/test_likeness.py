@@ -13,10 +13,10 @@ import pytest
 
 from tests.runs import EMBED, FEW_LETTERS, LETTERS, SHOW, run, write_recipe
 from vidal.dataset.dataset import Dataset
+from vidal.dataset.embeddings import NAME, EmbeddingsInfo, write
 from vidal.dataset.storage import Storage
 from vidal.engine.local import InProcessEngine
 from vidal.errors import SourceError
-from vidal.reader.embeddings import NAME, EmbeddingsInfo, write
 from vidal.view import chart
 from vidal.view.api import Api, Parameters
 from vidal.view.queries import ManifestTable
