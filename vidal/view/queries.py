@@ -181,8 +181,8 @@ class ManifestTable:
         """Return whether there is such a column, and any clip has it."""
         if name not in self.schema.names:
             return False
-        ((count,),) = self._cursor().sql(f"SELECT count({name}) FROM clips").fetchall()
-        return bool(count)
+        # Ends at the first clip that has it.
+        return bool(self._cursor().sql(f"SELECT 1 FROM clips WHERE {name} IS NOT NULL LIMIT 1").fetchall())
 
     def batches(self, name: str) -> Iterator[pa.Array]:
         """Yield a column part by part, in the order of the plan; a file without it has nulls."""
