@@ -11,12 +11,10 @@ const TEXTS = ["title", "caption"];
 /** Show the page of clips of the address; `isCurrent` tells whether it is still the one that is wanted. */
 export const showClips = guarded(async (isCurrent) => {
   const { offset: from = "0", layout = "grid", where = "", sort = "", order = "", like = "" } = route();
-  const { search = "", words = "", by } = route();
+  const { search = "", words = "" } = route();
   const offset = Number(from);
   [at("where").value, at("search").value, at("descending").checked] = [where, words || search, order === "desc"];
-  await Promise.all([sortable(), searchable()]);
-  if (words || search) at("search-by").value = words ? by : "";
-  at("sort").value = sort;
+  offer(isCurrent);
   for (const button of at("layouts").children) button.setAttribute("aria-pressed", button.value === layout);
   const more = [...boundColumns(), sort, (like || words) && "likeness"].filter(Boolean);
   markLike(like, words);
@@ -30,6 +28,15 @@ export const showClips = guarded(async (isCurrent) => {
     at(id).disabled = !isThere;
     at(id).onclick = () => go({ offset: Math.max(0, start) || "" });
   }
+});
+
+/** Offer what clips can be sorted and searched by; the list does not wait for it. */
+const offer = guarded(async (isCurrent) => {
+  await Promise.all([sortable(), searchable()]);
+  if (!isCurrent()) return;
+  const { search = "", words = "", by, sort = "" } = route();
+  if (words || search) at("search-by").value = words ? by : "";
+  at("sort").value = sort;
 });
 
 /** Say above the list which clip or words the clips are like, by what, and offer to compare by something else. */
@@ -50,8 +57,8 @@ const markLike = guarded(async (like, words) => {
 });
 
 async function sortable() {
-  if (at("sort").options.length > 1) return;
   const names = (await columns()).filter((column) => column.is_sortable).map((column) => column.name);
+  if (at("sort").options.length > 1) return;
   at("sort").append(...names.map((name) => element("option", {}, name)));
 }
 
