@@ -25,6 +25,7 @@ from vidal.engine.refilter import refilter
 from vidal.errors import OutputError, SourceError, StorageError, UserError
 from vidal.export.formats import WRITERS
 from vidal.export.lance import NAME, tables_in
+from vidal.removal import journal
 from vidal.removal.certificate import write
 from vidal.removal.follow import Following, follow
 
@@ -178,8 +179,10 @@ def test_a_removal_that_dies_anywhere_is_finished_by_the_same_command(made: Path
         shutil.copytree(made, here)
         if not dies(step, lambda: remove(here)):
             break
+        # Without its journal it was done, and died with the lock in hand: the address is in no row any more.
+        is_done = step > 1 and not (here / "out" / journal.NAME).exists()
         result = remove(here)
-        assert (result.remains, result.missing) == ([], []), step
+        assert (result.remains, result.missing) == ([], [SECRET] if is_done else []), step
         assert all_digests(here) == wanted, step
         assert certificate() == certified, step
         step += 6
