@@ -7,6 +7,7 @@ import functools
 import io
 import os
 from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from types import SimpleNamespace
 from typing import Any
 from unittest import mock
@@ -16,7 +17,7 @@ import pyarrow as pa
 
 from tests.simulation.scheduler import Task, World
 from tests.simulation.store import SimulatedS3, Store
-from vidal.dataset import lock, manifest
+from vidal.dataset import dataset, lock, manifest
 from vidal.dataset.dataset import Dataset
 
 
@@ -59,6 +60,18 @@ class _Thread:
             me = self._world.me()
             self._task.watchers.append(lambda: self._world.wake(me, 0.0))
             me.wait()
+
+
+class _Pool(ThreadPoolExecutor):
+    """`ThreadPoolExecutor` that works as it is asked, as a thread of its own would be no task of the world."""
+
+    def submit(self, work: Callable[..., Any], /, *arguments: Any, **named: Any) -> Future[Any]:
+        future = Future[Any]()
+        try:
+            future.set_result(work(*arguments, **named))
+        except Exception as error:
+            future.set_exception(error)
+        return future
 
 
 class _OsProcess:
@@ -119,6 +132,7 @@ def simulated(world: World, store: Store) -> Iterator[None]:
         for name in ("plan", "extra_schema"):
             # Until Python 3.12, all instances share the lock of a cached property, and these are of several processes.
             stack.enter_context(mock.patch.object(Dataset.__dict__[name], "lock", contextlib.nullcontext()))
+        stack.enter_context(mock.patch.object(dataset, "ThreadPoolExecutor", _Pool))
         stack.enter_context(mock.patch.object(SimulatedS3, "store", store, create=True))
         try:
             yield
