@@ -52,22 +52,26 @@ def kill(node: Node) -> None:
     """SIGKILL for the raylet, its agents and its workers at once, as a machine that loses power."""
     processes = [psutil.Process(node.pid), *psutil.Process(node.pid).children(recursive=True)]
     for process in processes:
-        process.kill()
+        # Some end meanwhile.
+        with suppress(psutil.NoSuchProcess):
+            process.kill()
     psutil.wait_procs(processes, timeout=10)
 
 
 def raylet(node: Node) -> psutil.Process:
-    return next(process for process in psutil.Process(node.pid).children(recursive=True) if process.name() == "raylet")
+    return next(process for process, name, _ in _alive(node) if name == "raylet")
 
 
 def workers(node: Node) -> list[psutil.Process]:
     """The node's worker processes that are an actor or a task at the moment."""
-    found = []
+    return [process for process, _, words in _alive(node) if any(word.startswith("ray::") for word in words)]
+
+
+def _alive(node: Node) -> Iterator[tuple[psutil.Process, str, list[str]]]:
+    """The processes below a node's, each with its name and its command line; some end meanwhile."""
     for process in psutil.Process(node.pid).children(recursive=True):
-        # Some end meanwhile.
         with suppress(psutil.Error):
-            found += [process] if any(word.startswith("ray::") for word in process.cmdline()) else []
-    return found
+            yield process, process.name(), process.cmdline()
 
 
 @contextmanager
