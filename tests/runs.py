@@ -123,7 +123,7 @@ def outcomes(out: Path | str) -> dict[str, tuple[str, str | None]]:
 
 
 def digests(out: Path | str) -> dict[str, str]:
-    """SHA-256 of every file of a dataset, hidden ones included; not of the lock, which counts the runs."""
+    """SHA-256 of every file of a dataset, hidden ones included; not of the lock, which counts runs and passes."""
     root = Path(out)
     files = (path for path in sorted(root.rglob("*")) if path.is_file() and path.parent.name != lock.FOLDER)
     return {str(path.relative_to(root)): hashlib.sha256(path.read_bytes()).hexdigest() for path in files}

@@ -130,15 +130,17 @@ def test_a_node_out_of_reach_is_done_without_and_changes_nothing_when_it_is_back
     paused = nodes.add()
     with started(recipe, tmp_path / "out", nodes) as build:
         wait_for(at_work(paused, tmp_path, 3))
-        stopped = [raylet(paused), *workers(paused)]
+        stopped = [*workers(paused), raylet(paused)]
         for process in stopped:
             process.suspend()
         finished(build)
     wanted = made_locally(recipe, tmp_path)
     assert digests(tmp_path / "out") == wanted
-    for process in stopped:
+    # The workers first, with time to finish their shard: a raylet that learns that it was given up ends itself and them.
+    for process in stopped[:-1]:
         process.resume()
-    # A raylet that learns that it was given up ends itself and its workers.
+    psutil.wait_procs(stopped[:-1], timeout=10)
+    stopped[-1].resume()
     _, alive = psutil.wait_procs(stopped, timeout=DEADLINE_S)
     assert alive == []
     assert digests(tmp_path / "out") == wanted

@@ -5,7 +5,8 @@
 Each owner creates the next number, and of several who try only one can. The highest number is the owner; the others
 are history, which the next owner deletes. Nobody writes another's file, so an owner that was paused overwrites nothing.
 The number stays after a release, so that none is ever given twice. An owner's process that is seen dead on this host is
-succeeded at once; one elsewhere, once its file has not changed for six beats of the watcher's own clock.
+succeeded at once; one elsewhere, once its file has not changed for six beats of the watcher's own clock. An owner whose
+workers may live although they are lost succeeds itself (`renew`), so that they write no more than an earlier owner.
 
 `take`, `HeldLock.beat` and `HeldLock.release` know no thread and no clock but the one they are given.
 """
@@ -38,13 +39,13 @@ class LostLockError(MachineError):
     """Another run has taken the lock over; nothing more can be written."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class OwnerFence:
     """What the storage of an owner and of its workers asks before each write."""
 
     address: str
     number: int
-    """The owner's number, which only grows from one owner to the next."""
+    """The owner's number, which only grows: from one owner to the next, and with each `renew`."""
     outer: Fence | None = None
     """That of the dataset around this one, whose lock the owner holds as well."""
 
@@ -67,8 +68,11 @@ class HeldLock:
 
     def __init__(self, storage: Storage, number: int, note: Callable[[], str]) -> None:
         self.fence = OwnerFence(storage.address, number, storage.fence)
-        self.name = _name(number)
         self._storage, self._note, self._beats = Storage(storage.address, self.fence), note, 0
+
+    @property
+    def name(self) -> str:
+        return _name(self.fence.number)
 
     def content(self) -> bytes:
         me = psutil.Process()
@@ -112,6 +116,24 @@ def take(
     return claim
 
 
+def renew(storage: Storage) -> None:
+    """Go on under the next number: workers that were given the present one write nothing more, should they still live.
+
+    ``storage`` is any of those that are written under the lock; it, and all others of this process, have the new number
+    afterwards. Raises `LostLockError`.
+    """
+    fence = storage.fence
+    if not isinstance(fence, OwnerFence):
+        return
+    locked, before = Storage(fence.address, fence), fence.number
+    if locked.create(_name(before + 1), _read(locked, before)) is None:
+        fence.check()
+    fence.number += 1
+    locked.remove(_name(before))
+    # As at a takeover: what a worker has made ready gets no name any more.
+    locked.remove_temporaries()
+
+
 class Lock:
     """Held for the duration of a run; all that is written through its storage meanwhile is written under its number.
 
@@ -145,12 +167,16 @@ class Lock:
         self._claim.fence.check()
 
     def _keep_beating(self) -> None:
+        was_lost = False
         while not self._stop.wait(BEAT_S):
             try:
                 self._claim.beat()
+                was_lost = False
             except LostLockError:
-                # The run's next write says so.
-                return
+                # The run's next write says so. One beat may have fallen into a renewal.
+                if was_lost:
+                    return
+                was_lost = True
             except (StorageError, FileNotFoundError):
                 # The run itself uses the same storage and reports its errors; a missed heartbeat only ages the lock.
                 continue

@@ -22,7 +22,7 @@ from vidal.dataset import plan as plans
 from vidal.dataset import planning, removals, usage
 from vidal.dataset.dataset import Dataset, DatasetInfo, committed, read_info, write_info
 from vidal.dataset.digests import Digests
-from vidal.dataset.lock import Lock
+from vidal.dataset.lock import Lock, renew
 from vidal.dataset.removals import Removals
 from vidal.dataset.revise import refuse_revised
 from vidal.dataset.revisions import INFO_NAME
@@ -317,6 +317,9 @@ def _run_passes(run: Run, job: Job, todo: Sequence[Assignment]) -> None:
             )
             for a in remaining
         ]
+        if todo:
+            # A worker out of reach is lost, not dead: it may finish its shard beside this pass, or after the run.
+            renew(run.storage)
     if not_now:
         raise _open_shards(run, job, not_now)
 

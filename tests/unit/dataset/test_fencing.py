@@ -25,7 +25,7 @@ from vidal.clip import Clip
 from vidal.dataset import lock, manifest
 from vidal.dataset.commit import ShardWriter, revoke
 from vidal.dataset.dataset import Dataset, UncommittedError, committed
-from vidal.dataset.lock import HeldLock, Lock, LostLockError, take
+from vidal.dataset.lock import HeldLock, Lock, LostLockError, OwnerFence, renew, take
 from vidal.dataset.removals import Removals
 from vidal.dataset.revise import drop
 from vidal.dataset.storage import Fence, Storage
@@ -180,8 +180,20 @@ class Pausing:
             self.meanwhile()
 
 
+@contextlib.contextmanager
+def next_pass_of(owner: HeldLock) -> Iterator[Storage]:
+    """A storage of the same run, which goes on without the workers that it had."""
+    storage = Storage(owner.fence.address, owner.fence)
+    renew(storage)
+    yield storage
+    owner.beat()
+
+
+@pytest.mark.parametrize("successor", ["another run", "the next pass"])
 @pytest.mark.parametrize("before", ["nothing", "a tar without a manifest", "a committed shard"])
-def test_a_writer_paused_at_any_step_of_a_commit_leaves_what_its_successor_committed(before: str, address: str) -> None:
+def test_a_writer_paused_at_any_step_of_a_commit_leaves_what_its_successor_committed(
+    before: str, successor: str, address: str
+) -> None:
     """The successor's shard has other bytes, as of a crawl; the last round is a commit that nothing interrupts."""
     wanted: dict[str, bytes] = {}
     for step in itertools.count(1):
@@ -192,13 +204,15 @@ def test_a_writer_paused_at_any_step_of_a_commit_leaves_what_its_successor_commi
             Storage(place).remove(MANIFEST)
         paused = Storage(place)
         claim = take_elsewhere(place)
+        # A worker has the number that it was sent.
+        of_worker = OwnerFence(place, claim.fence.number)
 
-        def succeed(place: str = place) -> None:
-            with successor_of(place) as storage:
+        def succeed(place: str = place, claim: HeldLock = claim) -> None:
+            with successor_of(place) if successor == "another run" else next_pass_of(claim) as storage:
                 commit(storage, b"of the successor")
             wanted.update(written(place))
 
-        paused.fence = fence = Pausing(claim.fence, step, succeed)
+        paused.fence = fence = Pausing(of_worker, step, succeed)
         try:
             commit(paused, b"of the paused one")
         except LostLockError:

@@ -16,7 +16,7 @@ from typing import Any
 import psutil
 import pytest
 
-from vidal.dataset.lock import BEAT_S, FOLDER, STALE_BEATS, Lock, run_under_way, take
+from vidal.dataset.lock import BEAT_S, FOLDER, STALE_BEATS, Lock, LostLockError, renew, run_under_way, take
 from vidal.dataset.storage import Storage
 from vidal.errors import OutputError
 
@@ -69,6 +69,21 @@ def test_a_lock_is_held_for_the_length_of_a_run_and_its_number_stays(tmp_path: P
             assert (held["pid"], held["host"]) == (os.getpid(), socket.gethostname())
         assert (numbers(tmp_path), owner(tmp_path)) == ([f"{number:06d}"], {"released": True})
     assert [path.name for path in tmp_path.iterdir()] == [FOLDER]
+
+
+def test_an_owner_goes_on_under_the_next_number_unless_another_has_it(tmp_path: Path) -> None:
+    storage = Storage(str(tmp_path))
+    with Lock(storage) as held:
+        renew(storage.child("phases/1"))
+        held.check()
+        assert (numbers(tmp_path), owner(tmp_path)["pid"]) == (["000002"], os.getpid())
+        with pytest.raises(OutputError, match="another run"):
+            Lock(Storage(str(tmp_path))).__enter__()
+    assert (numbers(tmp_path), owner(tmp_path)) == (["000002"], {"released": True})
+    with Lock(storage):
+        held_by(tmp_path, 4, claim(host="elsewhere"))
+        with pytest.raises(LostLockError, match=r"to pid \d+ on elsewhere"):
+            renew(storage)
 
 
 def test_a_lock_goes_when_the_run_fails(tmp_path: Path) -> None:

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import pickle
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import pytest
 
-from tests.runs import PAINT, outcomes, run, write_recipe
+from tests.runs import PAINT, SAME_TITLE, SHADE, digests, outcomes, run, write_recipe
+from vidal.dataset.lock import LostLockError
 from vidal.engine.driver import OpenShardsError
-from vidal.engine.job import Assignment, Job, Progress, UnderWay
+from vidal.engine.job import Assignment, Job, Notes, Progress, UnderWay
 from vidal.engine.local import InProcessEngine
+from vidal.engine.worker import Worker
 from vidal.errors import MachineError, NotNowError
 
 Left = dict[int, UnderWay | NotNowError]
@@ -28,9 +31,12 @@ class Scripted(InProcessEngine):
     def __init__(self, *passes: Left) -> None:
         self._passes = list(passes)
         self.asked: list[list[tuple[int, bool]]] = []
+        self.sent: list[bytes] = []
+        """The job of each pass, as its workers get it."""
 
     def run(self, job: Job, assignments: Sequence[Assignment], progress: Progress) -> Left:
         self.asked.append([(assignment.shard, assignment.isolate) for assignment in assignments])
+        self.sent.append(pickle.dumps(job))
         left = self._passes.pop(0) if self._passes else {}
         return super().run(job, [a for a in assignments if a.shard not in left], progress) | left
 
@@ -63,6 +69,22 @@ def test_a_shard_whose_machine_went_is_made_again_as_it_was_and_no_clip_is_to_bl
     run(write_recipe(tmp_path, [PAINT]), tmp_path / "out", engine)
     assert engine.asked == [[(0, False), (1, False), (2, False)], [(0, False), (1, True)], [(0, False), (1, True)]]
     assert set(outcomes(tmp_path / "out").values()) == {("kept", None)}
+
+
+def test_a_worker_that_was_out_of_reach_changes_nothing_once_its_shard_was_made_again(tmp_path: Path) -> None:
+    gone = UnderWay(stage="", clip_ids=(), is_machines_fault=True)
+    recipe, engine = write_recipe(tmp_path, [PAINT, SAME_TITLE, SHADE]), Scripted({0: gone}, {}, {0: gone})
+    run(recipe, tmp_path / "out", engine)
+    run(recipe, tmp_path / "undisturbed", InProcessEngine())
+    assert digests(tmp_path / "out") == digests(tmp_path / "undisturbed")
+    # It is back after the run: a pass of the first phase was without it, and one of the second.
+    for sent in (engine.sent[0], engine.sent[2]):
+        job: Job = pickle.loads(sent)
+        worker = Worker(job, job.groups, Notes())
+        worker.setup()
+        with pytest.raises(LostLockError):
+            worker.make(Assignment(shard=0))
+    assert digests(tmp_path / "out") == digests(tmp_path / "undisturbed")
 
 
 @pytest.mark.parametrize(
