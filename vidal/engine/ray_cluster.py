@@ -28,7 +28,7 @@ _HOME = Path(tempfile.gettempdir()) / f"vidal-ray-{os.getuid()}"
 _STOP_S = 3.0
 _CONNECT_S = 10.0
 _RAYLET_DIED = (
-    "vidal: Ray's node process or its agent died, and with it every worker; is memory short? What is committed stays; "
+    "Ray's node process or its agent died, and with it every worker; is memory short? What is committed stays; "
     "run the same command again, with fewer --workers or with --engine local"
 )
 _WATCH = """read line && exit
@@ -48,6 +48,8 @@ class RayCluster:
     object_store_bytes: int
     gpus: int | None = None
     _home: Path | None = field(default=None, init=False)
+    _raylet: psutil.Process | None = field(default=None, init=False)
+    """Ray's node process, of a private Ray."""
     _watcher: subprocess.Popen[bytes] | None = field(default=None, init=False)
     _is_up: bool = field(default=False, init=False)
 
@@ -81,11 +83,15 @@ class RayCluster:
             raise MachineError(f"Ray could not be started: {line}; `--engine local` runs without it") from error
         _configure()
         self._is_up = True
-        of_own = _processes_of(self._home) if self._home is not None else []
-        if raylet := next((process for process in of_own if process.name() == "raylet"), None):
+        for process in _processes_of(self._home) if self._home is not None else []:
+            with contextlib.suppress(psutil.Error):
+                if process.name() == "raylet":
+                    self._raylet = process
+                    break
+        if self._raylet is not None:
             # Where it dies, Ray ends the driver at once, from native code: only another process can say why.
             self._watcher = subprocess.Popen(
-                ["/bin/sh", "-c", _WATCH, "vidal-watch", str(raylet.pid), _RAYLET_DIED],
+                ["/bin/sh", "-c", _WATCH, "vidal-watch", str(self._raylet.pid), f"vidal: {_RAYLET_DIED}"],
                 stdin=subprocess.PIPE, stdout=subprocess.DEVNULL, start_new_session=True,
             )  # fmt: skip
 
@@ -133,19 +139,28 @@ class RayCluster:
 
     def error(self, error: Exception) -> MachineError:
         """An error of Ray's as a `MachineError` of one line."""
+        if self._has_raylet_died():
+            return MachineError(_RAYLET_DIED)
         return MachineError(f"Ray failed: {type(error).__name__}: {one_line(error, 500)}")
+
+    def _has_raylet_died(self) -> bool:
+        try:
+            return self._raylet is not None and self._raylet.status() == psutil.STATUS_ZOMBIE
+        except psutil.NoSuchProcess:
+            return True
 
     def stop(self) -> None:
         """Leave the cluster; of a private one, every process is killed."""
-        if self._watcher is not None:
-            self._watcher.communicate(b"done\n")
-            self._watcher = None
         if "ray" in sys.modules:
             import ray
 
             with contextlib.suppress(Exception):
                 ray.shutdown()
         self._is_up = False
+        if self._watcher is not None:
+            # Not before: without its node process, Ray ends the driver within the shutdown, too.
+            self._watcher.communicate(b"done\n")
+            self._watcher = self._raylet = None
         if self._home is not None:
             kill_processes_of(self._home)
             shutil.rmtree(self._home, ignore_errors=True)
