@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import hashlib
+import subprocess
+import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -14,6 +16,7 @@ from tests.nodes import cluster, kill
 from tests.runs import PAINT, SAME_TITLE, SHADE, descendants, digests, start_vidal, still_alive, vidal, write_recipe
 from tests.store import s3_server
 from vidal.dataset import lock
+from vidal.engine.ray_cluster import sweep_leftovers
 
 BUCKET = "nodes"
 CLIPS = 24
@@ -81,3 +84,29 @@ def test_the_death_of_rays_own_processes_is_one_line(process: str, tmp_path: Pat
     # What Ray left running is ended by the next run, which then does what is left.
     assert vidal("build", recipe, "--out", tmp_path / "out", "--workers", "1").returncode == 0
     assert still_alive(below) == []
+
+
+_DIES_IN_THE_SHUTDOWN = """
+import os
+import psutil
+from vidal.engine.ray_cluster import RayCluster
+cluster = RayCluster(address=None, workers=1, dashboard=False, object_store_bytes=80_000_000)
+cluster.start()
+import ray
+raylet = next(one for one in psutil.Process().children() if one.name() == "raylet")
+raylet.kill()
+raylet.wait(10)
+print(cluster.error(RuntimeError("unavailable")))
+# As native code does, some ten seconds after the death.
+ray.shutdown = lambda: os._exit(1)
+cluster.stop()
+"""
+
+
+@pytest.mark.slow
+def test_it_is_the_same_line_where_ray_reports_it_or_ends_the_driver_within_the_shutdown() -> None:
+    died = subprocess.run([sys.executable, "-c", _DIES_IN_THE_SHUTDOWN], capture_output=True, text=True, timeout=120)
+    sweep_leftovers()
+    assert died.returncode == 1
+    assert died.stdout.startswith("Ray's node process or its agent died")
+    assert died.stderr == f"vidal: {died.stdout}"
