@@ -49,8 +49,10 @@ WHERE = {
 }
 """The extras, each enough by itself, without which a folder or file is not used; others do with the plain install."""
 
-THE_CALLERS_OWN = {"curl_cffi", "datasets", "deno", "lance", "torchao", "wandb"}
-"""Imported where the user has named them, with a line of their own."""
+THE_CALLERS_OWN = {
+    "aiobotocore", "botocore", "curl_cffi", "datasets", "deno", "lance", "s3fs", "torchao", "wandb",
+}  # fmt: skip
+"""Imported where the user has named them, or an address that needs them, with a line of their own."""
 
 NOT_IN_ALL = {"float8"}
 """Extras that cost those who do not use them (pyproject.toml)."""

@@ -7,6 +7,7 @@ import functools
 import os
 from typing import Any
 
+import fsspec
 import fsspec.config
 
 _TRIES = 5
@@ -23,7 +24,9 @@ def is_address(address: str) -> bool:
 
 
 def options() -> dict[str, Any]:
-    """Return what s3fs is opened with, beside the user's configuration of fsspec."""
+    """Return what s3fs is opened with, beside the user's configuration of fsspec; raises `ImportError` without it."""
+    # The error of a plain install is then of s3fs, not of what it brings.
+    fsspec.get_filesystem_class("s3")
     configured = {**fsspec.config.conf.get("s3", {}), **fsspec.config.conf.get("s3a", {})}
     return {} if "session" in configured else {"session": _session(os.getpid(), configured.get("profile"))}
 
