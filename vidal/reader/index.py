@@ -192,6 +192,8 @@ def _all_groups(place: str) -> tuple[list[_Group], Exception | None]:
     groups: list[_Group] = []
     first: dict[str, _Group] = {}
     try:
+        # s3fs opens what a listing of earlier named, which may have another content by now.
+        storage.fs.invalidate_cache(storage.path())
         with storage.fs.open(storage.path(), "rb") as handle:
             for group in _groups(handle):
                 seen = first.setdefault(group.key, group)
