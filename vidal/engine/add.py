@@ -47,7 +47,7 @@ def is_there(path: Path, overrides: Sequence[str], current: Dataset) -> bool:
     info = current.info
     if not info.made_by.startswith(COMMAND) or info.revision_of is None:
         return False
-    before = revision_at(current.storage, info.revision_of).info.recipe["stages"]
+    before = revision_at(current.storage, info.revision_of).info.recipe.get("stages", [])
     steps = [step.identity() for step in recipes.steps_of(path, overrides)]
     return digest(info.recipe["stages"]) == digest([*before, *steps])
 
@@ -60,14 +60,16 @@ def add(run: Run, path: Path, base: Dataset) -> None:
     info, recipe = base.info, run.recipe
     resolved = {
         **info.recipe,
-        "stages": [*info.recipe["stages"], *(step.identity() for step in recipe.steps)],
+        # A dataset may have been written without a recipe of stages: an index, a rendered set.
+        "stages": [*info.recipe.get("stages", []), *(step.identity() for step in recipe.steps)],
         # The same stages over another revision are another result.
         "revision_of": info.fingerprint,
     }
     # `vidal grow` runs the whole dataset's recipe again, in which an added stage replaces its earlier line.
     added, definition = recipe.definition, info.definition
     names = {name for line in added["stages"] for name in (line if isinstance(line, dict) else [line])}
-    kept = [line for line in definition["stages"] if not names & set(line if isinstance(line, dict) else [line])]
+    lines = definition.get("stages", [])
+    kept = [line for line in lines if not names & set(line if isinstance(line, dict) else [line])]
     definition = {**definition, "stages": [*kept, *added["stages"]]}
     if named := list(dict.fromkeys([*definition.get("modalities", ()), *added.get("modalities", ())])):
         definition["modalities"] = named

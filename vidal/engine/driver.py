@@ -233,7 +233,7 @@ def _write_info(run: Run, storage: Storage, plan: plans.Plan, index: int) -> Non
     )
     if base:
         whole = Dataset.at(run.storage).info
-        resolved = {**whole.recipe, "stages": [*base.info.recipe["stages"], *resolved["stages"]]}
+        resolved = {**whole.recipe, "stages": [*base.info.recipe.get("stages", []), *resolved["stages"]]}
         info = whole.model_copy(
             update={
                 "within": storage.address.removeprefix(f"{base.storage.address}/"), "recipe": resolved,

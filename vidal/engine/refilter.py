@@ -126,8 +126,10 @@ def _write(
 ) -> Dataset:  # fmt: skip
     """Write a revision with these outcomes, or the manifests that are missing of one that a killed run began."""
     stages = list(base.info.recipe["stages"])
-    for number in changed:
-        stages[number] = steps[number].identity()
+    # By name, as an added stage replaces its earlier line in the definition alone.
+    last = {stage["name"]: number for number, stage in enumerate(stages)}
+    for step in (steps[number] for number in changed):
+        stages[last[step.step_name()]] = step.identity()
     resolved = {**base.info.recipe, "stages": stages, "revision_of": base.info.fingerprint}
     revision = begin(
         base, made_by=" ".join([_COMMAND, *(f"--set {setting}" for setting in settings)]),

@@ -28,7 +28,7 @@ from tests.runs import (
 )
 from vidal.build import BuildResult, How, add
 from vidal.dataset import revisions
-from vidal.dataset.dataset import Dataset
+from vidal.dataset.dataset import Dataset, write_info
 from vidal.dataset.revise import drop
 from vidal.dataset.storage import Storage
 from vidal.engine.local import InProcessEngine
@@ -86,6 +86,27 @@ def test_every_candidate_keeps_its_row_and_a_rejected_one_its_members(built: Pat
     assert rows(built)["abc"]["status"] == "rejected" and problems(built) == []
 
 
+def test_a_stage_added_anew_is_refiltered_by_its_name(built: Path) -> None:
+    added(built, [LETTERS, {FEW_LETTERS: {"min": 2}}, SHADE])
+    added(built, [{FEW_LETTERS: {"min": 3}}])
+    stages = Dataset.open(str(built)).info.recipe["stages"]
+    refilter(str(built), [f"{FEW_LETTERS}.min=4"])
+    assert Dataset.open(str(built)).info.recipe["stages"] == [*stages[:-1], {**stages[-1], "settings": {"min": 4}}]
+    assert problems(built) == []
+
+
+def test_stages_are_added_to_a_dataset_that_no_recipe_built(tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    run(write_recipe(tmp_path, [PAINT], ["a", "ab", "abc", "abcd", "abcd", "mute"]), out, InProcessEngine())
+    info = Dataset.open(str(out)).info
+    # As a rendered set is written.
+    write_info(Storage(str(out)), info.model_copy(update={"recipe": {"clips": 6}, "definition": {}}))
+    more = [LETTERS, SAME_TITLE, {FEW_LETTERS: {"min": 3}}]
+    assert added(out, more).funnel.kept == 3 and problems(out) == []
+    assert added(out, more).did_nothing
+    assert refilter(str(out), [f"{FEW_LETTERS}.min=4"]).kept == 2 and problems(out) == []
+
+
 def test_a_global_decision_is_added(built: Path) -> None:
     added(built, [LETTERS, SAME_TITLE, SHADE])
     repeated = [row for row in Dataset.open(str(built)).rows() if row["reason"] == "duplicate"]
@@ -141,6 +162,10 @@ def test_an_addition_that_died_resumes_and_gives_the_same_bytes(built: Path, tmp
     ("recipe", "what"),
     [
         ({"stages": [PAINT]}, "paint writes the layer video, which .* has; build a new dataset"),
+        (
+            {"stages": [{"blur_faces": {"detector": "tests.detectors:load"}}]},
+            "blur_faces writes the layer video, which .* has; build a new dataset from it to replace the layer",
+        ),
         ({"stages": [SHADE], "source": {"list": "x.csv"}}, "remove `source`"),
         ({"stages": ["media"]}, "media reads `source_file`, which nothing before it writes"),
         ({"stages": []}, "`stages` must be a list of at least one stage"),

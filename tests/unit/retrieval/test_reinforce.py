@@ -16,7 +16,7 @@ from rich.console import Console
 import vidal
 from tests.learned import CLIPS, small_run, small_set
 from tests.runs import LETTERS, command
-from vidal.dataset.dataset import Dataset, write_info
+from vidal.dataset.dataset import Dataset
 from vidal.dataset.embeddings import NAME, text_key
 from vidal.dataset.lock import Lock
 from vidal.dataset.storage import Storage
@@ -140,10 +140,6 @@ def test_what_is_wrong_with_a_teacher_is_found(made: Path, data: Path, tmp_path:
 
 
 def test_a_teacher_is_of_the_revision_that_was_embedded(made: Path, data: Path, tmp_path: Path) -> None:
-    info = Dataset.open(str(data)).info
-    # The rendered set was written without a recipe, which `vidal add` goes by.
-    no_stages = {name: {**getattr(info, name), "stages": []} for name in ("recipe", "definition")}
-    write_info(Storage(str(data)), info.model_copy(update=no_stages))
     (tmp_path / "more.yaml").write_text(yaml.safe_dump({"stages": [LETTERS]}))
     done = command(
         "add", tmp_path / "more.yaml", data, "--engine", "local", "--workers", "0",
