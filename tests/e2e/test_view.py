@@ -208,6 +208,17 @@ def test_sliders_count_the_clips_that_pass_and_write_recipe_and_revision(
     assert set(changed[changed["status"] == "kept"]["clip_id"]) == set(passing["clip_id"])
 
 
+def test_the_first_clips_are_listed_before_anything_else_is_asked_for(page: Page) -> None:
+    page.open_list()
+    asked = page.evaluate(
+        "performance.getEntriesByType('resource').filter(one => one.initiatorType === 'fetch')"
+        ".map(one => [new URL(one.name).pathname.split('/').pop(), one.startTime, one.responseEnd])"
+    )
+    (_, _, listed_ms), *later = asked
+    assert asked[0][0] == "clips" and {"summary", "count", "measures", "histogram"} <= {name for name, *_ in later}
+    assert all(start_ms >= listed_ms for _, start_ms, _ in later)
+
+
 def test_a_bar_of_the_funnel_lists_its_clips(page: Page) -> None:
     page.open_list()
     page.evaluate(

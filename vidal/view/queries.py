@@ -9,10 +9,9 @@ from __future__ import annotations
 import functools
 import operator
 import threading
-from collections.abc import Collection, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 import duckdb
 import numpy as np
@@ -34,6 +33,7 @@ _FLAGGED = ", ".join(
 )
 
 Numbers = npt.NDArray[np.int64]
+Value = TypeVar("Value")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -48,6 +48,25 @@ class Query:
     is_descending: bool = False
     flagged: frozenset[tuple[str, str]] = frozenset()
     """Flags with the clips that have them now, for a condition on flags."""
+
+
+def _cached(most: int, compute: Callable[..., Value]) -> Callable[..., Value]:
+    """Keep the last results; what one thread computes another waits for, and does not compute again."""
+    making = threading.Lock()
+
+    @functools.lru_cache(most)
+    def cells(*key: Any) -> tuple[threading.Lock, list[Value]]:
+        return threading.Lock(), []
+
+    def get(*key: Any) -> Value:
+        with making:
+            computing, results = cells(*key)
+        with computing:
+            if not results:
+                results.append(compute(*key))
+            return results[0]
+
+    return get
 
 
 class ManifestTable:
@@ -66,20 +85,26 @@ class ManifestTable:
         self._connection.execute("SET parquet_metadata_cache = true")
         self._connection.execute("SET lock_configuration = true")
         self.schema = create_view(self._connection, dataset, self._files, "clips")
-        self._starting = threading.Lock()
-        self.select = functools.lru_cache(_CACHED_SELECTIONS)(self._select)
-        self.numbers = functools.lru_cache(_CACHED_COLUMNS)(self._numbers)
-        self.is_kept = functools.cache(self._is_kept)
+        self.select = _cached(_CACHED_SELECTIONS, self._select)
+        self.numbers = _cached(_CACHED_COLUMNS, self._numbers)
+        self.is_kept = _cached(1, self._is_kept)
+        self._counted = _cached(1, self._count)
 
     def __len__(self) -> int:
         return int(self._starts[-1])
 
-    @functools.cached_property
+    @property
     def _starts(self) -> Numbers:
         """The number of the first row of each file, and of all rows."""
-        with self._starting, ThreadPoolExecutor(2) as pool:
-            counts = list(pool.map(lambda file: pq.read_metadata(file).num_rows, self._files))
-        return np.cumsum([0, *counts])
+        return self._counted()
+
+    def _count(self) -> Numbers:
+        # By DuckDB, which keeps the footers that it reads for the queries to come.
+        counted = self._cursor().sql(
+            "SELECT file_name, num_rows FROM parquet_file_metadata(?)", params=[list(map(str, self._files))]
+        )
+        rows = dict(counted.fetchall())
+        return np.cumsum([0, *(rows[str(file)] for file in self._files)])
 
     @functools.cached_property
     def _file_of_shard(self) -> Numbers:

@@ -7,6 +7,8 @@ import io
 import json
 import shlex
 import shutil
+import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlencode
@@ -25,6 +27,7 @@ from vidal.report.summary import Status
 from vidal.stages import step_class
 from vidal.view import thresholds
 from vidal.view.api import Api
+from vidal.view.queries import ManifestTable, Query
 
 
 def test_a_script_in_a_title_comes_back_as_data(client: Client) -> None:
@@ -66,6 +69,16 @@ PAGES = {
     "all of them": ({"where": "status = 'kept'", "search": "dog", "sort": "letters", "offset": 1}, ["The Dog sleeps"]),
     "a subquery of the rows": ({"where": "letters = (select max(letters) from clips)"}, [EVIL]),
 }  # fmt: skip
+
+
+def test_what_several_ask_for_at_a_time_is_looked_up_once(built: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    table, looked = ManifestTable(Dataset.open(str(built))), []
+    cursor = table._cursor
+    monkeypatch.setattr(table, "_cursor", lambda: looked.append(time.sleep(0.05)) or cursor())
+    with ThreadPoolExecutor(8) as pool:
+        answers = list(pool.map(lambda _: table.select(Query(where="letters > 8")).tolist(), range(8)))
+    # One query, and one for where each file's rows begin.
+    assert len(looked) == 2 and answers == [answers[0]] * 8
 
 
 @pytest.mark.parametrize(("asked", "titles"), PAGES.values(), ids=PAGES)

@@ -14,11 +14,10 @@ export const showClips = guarded(async (isCurrent) => {
   const { search = "", words = "" } = route();
   const offset = Number(from);
   [at("where").value, at("search").value, at("descending").checked] = [where, words || search, order === "desc"];
-  offer(isCurrent);
   for (const button of at("layouts").children) button.setAttribute("aria-pressed", button.value === layout);
   const more = [...boundColumns(), sort, (like || words) && "likeness"].filter(Boolean);
   markLike(like, words);
-  const page = await ask("clips", { ...query(), offset, limit: PAGE, column: more });
+  const page = await ask("clips", { ...query(), offset, limit: PAGE, column: more }).finally(() => offer(isCurrent));
   if (!isCurrent()) return;
   const show = layout === "table" ? table : grid;
   at("clips").replaceChildren(page.clips ? show(page.rows, offset, more) : element("p", {}, "No clip meets this."));
@@ -30,7 +29,7 @@ export const showClips = guarded(async (isCurrent) => {
   }
 });
 
-/** Offer what clips can be sorted and searched by; the list does not wait for it. */
+/** Offer what clips can be sorted and searched by, after the list, as looking for it keeps the server busy. */
 const offer = guarded(async (isCurrent) => {
   await Promise.all([sortable(), searchable()]);
   if (!isCurrent()) return;

@@ -30,7 +30,9 @@ async function show() {
   document.title = "vidal view";
   if (diff) return showDiff(isCurrent);
   markFunnel();
-  await Promise.all([showClips(isCurrent), count(), markMove(), markBox(), showMap(isCurrent)]);
+  // First what is looked at: of a million clips each further answer keeps all cores busy for a while.
+  await showClips(isCurrent);
+  await Promise.all([count(), markMove(), markBox(), showMap(isCurrent)]);
   if (opened && isCurrent()) focusOn(opened);
   opened = null;
 }
@@ -63,6 +65,6 @@ for (const section of document.querySelectorAll("aside details:not(#groups)")) s
 addEventListener("hashchange", show);
 listenToKeys();
 listenToMap();
-show();
+await show();
 showFunnel();
 showThresholds();
