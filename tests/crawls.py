@@ -10,7 +10,7 @@ from typing import Any
 import pyarrow.parquet as pq
 import yaml
 
-from tests.runs import command
+from tests.processes import command
 
 FETCH = {
     "allow_addresses": ["127.0.0.0/29"], "generic": True, "tries": 2, "back_off_s": 0.1, "outage_s": 0, "wall_s": 20,

@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-import ctypes
 import io
 import os
-import signal
-import sys
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -16,16 +13,15 @@ import numpy as np
 import pyarrow as pa
 import soundfile
 from PIL import Image
-from pydantic import PrivateAttr
 
 import vidal
 from tests import toys
 from vidal.clip import Clip
-from vidal.errors import ClipError, ModelError, NotNowError, StorageError
+from vidal.errors import ModelError
 from vidal.models.locate import identity, locate
 from vidal.record import Column
 from vidal.rows import TableLike, whole
-from vidal.stage import Decision, Resources, Stage, Waiting
+from vidal.stage import Decision, Resources, Stage
 from vidal.work import Member
 
 
@@ -133,117 +129,6 @@ class Audio(Stage):
             clip.work.put(Member(layer="audio", suffix="flac", data=out.getvalue()))
 
 
-class Trouble(Stage):
-    """Does what the uploader or the title says, to the process it is in; ``once x`` does x the first time only."""
-
-    default_resources = Resources(timeout_s=2.0)
-    marks: str = ""
-
-    def process(self, clip: Clip) -> None:
-        word = clip.uploader or clip.title or ""
-        if word.startswith("once ") and self.marks:
-            mark = os.path.join(self.marks, clip.clip_id)
-            if os.path.exists(mark):
-                return
-            open(mark, "w").close()
-            word = word.removeprefix("once ")
-        action = self.ACTIONS.get(word)
-        if action:
-            action(clip)
-
-    @staticmethod
-    def _raise(clip: Clip) -> None:
-        raise ValueError("a stage's own error\n\x00" + "x" * 10_000_000)
-
-    @staticmethod
-    def _gone(clip: Clip) -> None:
-        raise ClipError("rate_limited", "429", transient=True)
-
-    @staticmethod
-    def _later(clip: Clip) -> None:
-        raise NotNowError("example.org", "rate_limited", 4e9)
-
-    @staticmethod
-    def _segfault(clip: Clip) -> None:
-        ctypes.string_at(0)
-
-    @staticmethod
-    def _hold_the_lock(clip: Clip) -> None:
-        ctypes.PyDLL(None).sleep(600)
-
-    @staticmethod
-    def _hog(clip: Clip) -> None:
-        """Take memory, page by page, until somebody ends this process."""
-        held = [os.urandom(1 << 20) * 64 for _ in range(80)]
-        time.sleep(60)
-        del held
-
-    @staticmethod
-    def _disk_full(clip: Clip) -> None:
-        raise OSError(28, "No space left on device")
-
-    ACTIONS: ClassVar = {
-        "raise": _raise,
-        "gone": _gone,
-        "later": _later,
-        "reject": lambda clip: clip.reject("unwanted", "1 > 0"),
-        "segfault": _segfault,
-        "kill": lambda clip: os.kill(os.getpid(), signal.SIGKILL),
-        "exit": lambda clip: os._exit(3),
-        "leave": lambda clip: sys.exit("goodbye"),
-        "memory": lambda clip: bytearray(1 << 60),
-        "sleep": lambda clip: time.sleep(600),
-        "hold the lock": _hold_the_lock,
-        "hog": _hog,
-        "disk full": _disk_full,
-        "misalign": lambda clip: setattr(clip, "frame_times", [0.5, 1.4]),
-    }
-
-
-class Wait(Stage):
-    """Waits with the clips of some shards, as fetch does for hosts, until another shard of its worker comes here."""
-
-    default_resources = Resources(batch_size=4, timeout_s=None)
-    shards: tuple[int, ...] = ()
-    asks_once: bool = False
-    _waiting: Waiting | None = PrivateAttr(default=None)
-    _came: int = PrivateAttr(default=0)
-
-    def wait_in(self, waiting: Waiting) -> None:
-        self._waiting = waiting
-
-    def process_batch(self, clips: Sequence[Clip]) -> None:
-        self._came += 1
-        # Clip by clip no other shard is made meanwhile.
-        if self._waiting is None or clips[0].shard not in self.shards or len(clips) == 1:
-            return
-        with self._waiting() as ask_for_more:
-            before, deadline = self._came, time.monotonic() + 60
-            ask_for_more()
-            while self._came == before:
-                if not self.asks_once:
-                    ask_for_more()
-                if time.monotonic() > deadline:
-                    raise TimeoutError("no other shard came")
-                time.sleep(0.01)
-
-
-class BrokenSetup(Stage):
-    """A model that is not there, is broken, or kills who loads it."""
-
-    how: str = "gone"
-
-    def setup(self) -> None:
-        if self.how == "kill":
-            os.kill(os.getpid(), signal.SIGKILL)
-        if self.how == "broken":
-            raise RuntimeError("the weights are half a file")
-        raise StorageError("the model's folder is gone; put it back")
-
-    def process(self, clip: Clip) -> None:
-        """Never reached."""
-
-
 class SameTitle(Decision):
     """Of clips with one title the first in plan order stays."""
 
@@ -319,62 +204,6 @@ class Hash(Stage):
         clip.source_sha256 = f"hash of {clip.url}"
 
 
-class Letters(Stage):
-    """Counts the letters of the title, in columns of its own; certain titles make it do what it must not."""
-
-    reads = ("title",)
-    columns: ClassVar[Mapping[str, Column]] = {
-        "letters": Column(int, "letters of the title"),
-        "letter_share": Column(float, "letters among the characters of the title"),
-        "letter_words": Column(list[str], "words of the title", group="texts"),
-        "letter_rule": Column(str, "rule that counted", group="provenance"),
-        "is_shouted": Column(bool, "whether the title has capitals alone"),
-    }
-    default_resources = Resources(batch_size=4)
-
-    def process(self, clip: Clip) -> None:
-        title = clip["title"] or ""
-        letters = np.char.isalpha(list(title)) if title else np.zeros(0, bool)
-        clip["letters"] = np.int64(letters.sum())
-        clip["letter_share"] = np.float32(0.5) if title == "half" else int(letters.all())
-        clip["letter_words"], clip["letter_rule"] = title.split(), "isalpha"
-        if title == "undeclared":
-            clip["vowels"] = 3
-        if title == "behind its back":
-            clip.extra["vowels"] = 3
-        if title == "unread":
-            clip["is_shouted"] = clip["vowels"] > 2
-        if title == "unstorable":
-            clip["letters"] = "many"
-        if title == "raises":
-            raise ValueError("no such letter")
-
-
-class FewLetters(Stage):
-    """Rejects titles of few letters."""
-
-    reads = ("letters",)
-    min: int = 3
-
-    def process(self, clip: Clip) -> None:
-        if (letters := clip["letters"]) < self.min:
-            clip.reject("few_letters", f"{letters} < {self.min}", value=letters, limit=self.min)
-
-
-class Rank(Decision):
-    """Writes how many clips have more letters, in a column of its own; ``also`` is one that it does not declare."""
-
-    reads = ("letters",)
-    columns: ClassVar[Mapping[str, Column]] = {"rank": Column(int, "clips with more letters")}
-    also: str | None = None
-
-    def decide(self, rows: TableLike) -> pa.Table:
-        letters = whole(rows).column("letters").to_pylist()
-        ranks = [sum((other or 0) > (mine or 0) for other in letters) for mine in letters]
-        table = whole(rows).select(["clip_id"]).append_column("rank", pa.array(ranks))
-        return table.append_column(self.also, pa.array(ranks)) if self.also else table
-
-
 class Shout(Stage):
     """Another caption over the one that is there."""
 
@@ -383,15 +212,6 @@ class Shout(Stage):
 
     def process(self, clip: Clip) -> None:
         clip.caption = clip.caption.upper() if clip.caption else None
-
-
-class HalfLetters(Stage):
-    """Declares ``letters`` as something else than `Letters` does."""
-
-    columns: ClassVar[Mapping[str, Column]] = {"letters": Column(float, "half the letters of the title")}
-
-    def process(self, clip: Clip) -> None:
-        clip["letters"] = len(clip.title or "") / 2
 
 
 class Weigh(Stage):

@@ -15,7 +15,7 @@ import torch.distributed as dist
 import torch.multiprocessing as multiprocessing
 
 import tests.forks  # noqa: F401  (a rank is such a copy)
-from tests.runs import command
+from tests.processes import command
 
 _TIMEOUT_S = 60
 
@@ -28,7 +28,7 @@ def on_ranks(ranks: int, work: Callable[..., Any], *arguments: Any) -> list[Any]
 
 
 def command_on_ranks(ranks: int, *arguments: str | Path) -> subprocess.CompletedProcess[str]:
-    """What `tests.runs.command` gives on ranks in the environment of torchrun's: the words of all, and the first code
+    """What `tests.processes.command` gives on ranks in the environment of torchrun's: the words of all, and the first code
     that is not 0.
 
     It takes 13 s of imports less than torchrun, whose launcher and ranks are processes of their own.

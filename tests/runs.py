@@ -4,24 +4,16 @@ from __future__ import annotations
 
 import csv
 import hashlib
-import io
 import os
-import subprocess
 import sys
-import warnings
-from collections.abc import Iterable, Mapping, Sequence
-from contextlib import redirect_stderr, redirect_stdout
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
-import psutil
 import pyarrow.parquet as pq
-import pytest
 import yaml
 
 from vidal import recipe as recipes
-from vidal.commands import app
-from vidal.commands.terminal import console, errors, guarded, print_warning
 from vidal.dataset import lock
 from vidal.dataset.dataset import Dataset
 from vidal.dataset.storage import Storage
@@ -32,16 +24,15 @@ from vidal.recipe import Recipe
 
 ROOT = Path(__file__).resolve().parent.parent
 
-# Worker processes find `tests.engine_toys` as the tests do.
+# Worker processes find the stages of `tests` as the tests do.
 os.environ["PYTHONPATH"] = str(ROOT)
 if str(ROOT) not in sys.path:
     sys.path.insert(0, str(ROOT))
 
-PAINT, SHADE, TROUBLE, WAIT = (f"tests.engine_toys:{name}" for name in ("Paint", "Shade", "Trouble", "Wait"))
-CAPTION, AUDIO, WEIGH = (f"tests.engine_toys:{name}" for name in ("Caption", "Audio", "Weigh"))
-SHOW, EMBED = (f"tests.engine_toys:{name}" for name in ("Show", "Embed"))
-LETTERS, FEW_LETTERS, RANK = (f"tests.engine_toys:{name}" for name in ("Letters", "FewLetters", "Rank"))
-SAME_TITLE, BROKEN_SETUP = (f"tests.engine_toys:{name}" for name in ("SameTitle", "BrokenSetup"))
+PAINT, SHADE, CAPTION, AUDIO = (f"tests.engine_toys:{name}" for name in ("Paint", "Shade", "Caption", "Audio"))
+SHOW, EMBED, SAME_TITLE, WEIGH = (f"tests.engine_toys:{name}" for name in ("Show", "Embed", "SameTitle", "Weigh"))
+LETTERS, FEW_LETTERS, RANK = (f"tests.letter_toys:{name}" for name in ("Letters", "FewLetters", "Rank"))
+TROUBLE, WAIT, BROKEN_SETUP = (f"tests.trouble_toys:{name}" for name in ("Trouble", "Wait", "BrokenSetup"))
 
 Row = dict[str, Any]
 
@@ -74,9 +65,9 @@ class Silence:
         """Not looked at."""
 
 
-def write_list(folder: Path, titles: Sequence[str]) -> Path:
+def write_list(folder: Path, titles: Sequence[str], name: str = "candidates.csv") -> Path:
     """A csv of one candidate a title; ids are c000, c001, …"""
-    path = folder / "candidates.csv"
+    path = folder / name
     with path.open("w", newline="") as handle:
         writer = csv.writer(handle)
         writer.writerow(["clip_id", "url", "title"])
@@ -127,69 +118,3 @@ def digests(out: Path | str) -> dict[str, str]:
     root = Path(out)
     files = (path for path in sorted(root.rglob("*")) if path.is_file() and path.parent.name != lock.FOLDER)
     return {str(path.relative_to(root)): hashlib.sha256(path.read_bytes()).hexdigest() for path in files}
-
-
-def vidal(
-    *arguments: str | Path, env: Mapping[str, str] | None = None, cwd: Path | None = None, timeout: float = 120
-) -> subprocess.CompletedProcess[str]:
-    """A vidal command, in a process of its own."""
-    return subprocess.run(
-        [sys.executable, "-m", "vidal", *map(str, arguments)],
-        env={**os.environ, "COLUMNS": "300", **(env or {})},
-        cwd=cwd or ROOT,
-        capture_output=True,
-        text=True,
-        timeout=timeout,
-    )
-
-
-def command(
-    *arguments: str | Path, env: Mapping[str, str] | None = None, cwd: Path | None = None
-) -> subprocess.CompletedProcess[str]:
-    """The same in this process, under the same guard: two to four seconds of imports less than `vidal`.
-
-    For tests of what a command says and does. Whoever tests a process (its death, its environment at import, what it
-    prints through a child) takes `vidal`.
-    """
-    words, out, err = [str(argument) for argument in arguments], io.StringIO(), io.StringIO()
-    with pytest.MonkeyPatch.context() as patch, warnings.catch_warnings():
-        # Those of pytest make an error of a warning; a user's process prints it.
-        warnings.resetwarnings()
-        for category in (DeprecationWarning, PendingDeprecationWarning, ImportWarning, ResourceWarning):
-            warnings.simplefilter("ignore", category)
-        patch.setattr(warnings, "showwarning", print_warning)
-        patch.chdir(cwd or ROOT)
-        for name, value in {"COLUMNS": "300", **(env or {})}.items():
-            patch.setenv(name, value)
-        # A console keeps the COLUMNS that it found when it was made, which test processes may set.
-        for each in (console, errors):
-            patch.setattr(each, "_width", None)
-        with redirect_stdout(out), redirect_stderr(err):
-            code = guarded(lambda: app(words, standalone_mode=True))
-    return subprocess.CompletedProcess(words, code, out.getvalue(), err.getvalue())
-
-
-def start_vidal(*arguments: str | Path) -> subprocess.Popen[str]:
-    """A vidal command under way, in a process group of its own."""
-    return subprocess.Popen(
-        [sys.executable, "-m", "vidal", *map(str, arguments)],
-        cwd=ROOT,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        start_new_session=True,
-    )
-
-
-def descendants(pid: int) -> list[psutil.Process]:
-    """Every process below one, by process object, so that a reused id is no match."""
-    try:
-        return psutil.Process(pid).children(recursive=True)
-    except psutil.NoSuchProcess:
-        return []
-
-
-def still_alive(processes: Iterable[psutil.Process], within_s: float = 20) -> list[psutil.Process]:
-    """Those that do not end in time; a zombie has ended."""
-    _, alive = psutil.wait_procs(list(processes), timeout=within_s)
-    return [p for p in alive if p.is_running() and p.status() != psutil.STATUS_ZOMBIE]

@@ -9,7 +9,7 @@ import pandas as pd
 import pytest
 
 from tests.conftest import ROOT
-from tests.runs import vidal
+from tests.processes import vidal
 
 
 @pytest.fixture(scope="session")

@@ -9,7 +9,8 @@ import pytest
 
 from tests.hub import COMMIT, hub
 from tests.nodes import cluster
-from tests.runs import PAINT, SAME_TITLE, SHADE, WEIGH, command, digests, outcomes, run, vidal, write_recipe
+from tests.processes import command, vidal
+from tests.runs import PAINT, SAME_TITLE, SHADE, WEIGH, digests, outcomes, run, write_recipe
 from vidal.engine.local import InProcessEngine
 
 

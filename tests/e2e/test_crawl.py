@@ -14,7 +14,7 @@ import pytest
 import yaml
 
 from tests.crawls import by_path, crawl, crawl_report, rows, write_recipe, written
-from tests.runs import command, vidal
+from tests.processes import command, vidal
 from tests.site import Site
 from tests.site.freesound import TOKEN
 from tests.site.media import IMAGE

@@ -12,7 +12,7 @@ import pytest
 
 from tests.conftest import ROOT
 from tests.crawls import by_path, crawl, rows, write_recipe, written
-from tests.runs import command, vidal
+from tests.processes import command, vidal
 from tests.site import Site
 from vidal.dataset.dataset import Dataset
 

@@ -15,7 +15,7 @@ import pytest
 import yaml
 
 from tests.conftest import ROOT
-from tests.runs import command
+from tests.processes import command
 from tests.site import Hit, Plan, Site
 from vidal.clip import Clip
 from vidal.stage import Direct

@@ -10,7 +10,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from tests.crawls import crawl, crawl_report, rows, write_recipe, written
-from tests.runs import command
+from tests.processes import command
 from tests.site import Site
 from vidal.dataset.dataset import Dataset
 

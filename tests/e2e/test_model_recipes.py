@@ -12,7 +12,8 @@ import transformers
 
 from tests.captioners import blip
 from tests.chat_site import running_site
-from tests.runs import ROOT, command, rows
+from tests.processes import command
+from tests.runs import ROOT, rows
 from tests.unit.stages.test_text_match import tiny_siglip
 from vidal.models.srgb_tir import SrgbTir, SrgbTirConfig
 

@@ -15,7 +15,8 @@ from pathlib import Path
 import pytest
 
 from tests.hub import COMMIT, hub
-from tests.runs import ROOT, command, rows
+from tests.processes import command
+from tests.runs import ROOT, rows
 from tests.warmed import Warmed
 from vidal.dataset.dataset import read_info
 from vidal.dataset.storage import Storage

@@ -15,7 +15,8 @@ import pytest
 
 import vidal
 from tests.conftest import ROOT
-from tests.runs import command, digests
+from tests.processes import command
+from tests.runs import digests
 
 PACKAGE = '''
 from typing import ClassVar

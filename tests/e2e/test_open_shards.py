@@ -12,7 +12,7 @@ import pyarrow.parquet as pq
 import pytest
 import yaml
 
-from tests.runs import command, vidal
+from tests.processes import command, vidal
 from tests.site import Plan, Site
 from vidal.dataset.dataset import Dataset
 from vidal.dataset.verify import verify

@@ -19,7 +19,7 @@ import yaml
 
 from tests.conftest import ROOT
 from tests.pages import PAGES, Block, blocks_of, is_said
-from tests.runs import command
+from tests.processes import command
 from tests.site import Site
 from vidal.dataset.flags import FlagWriter
 from vidal.dataset.storage import Storage

@@ -5,7 +5,8 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-from tests.runs import AUDIO, PAINT, SAME_TITLE, SHADE, TROUBLE, command, write_recipe
+from tests.processes import command
+from tests.runs import AUDIO, PAINT, SAME_TITLE, SHADE, TROUBLE, write_recipe
 
 CLUSTER = """
 nodes:

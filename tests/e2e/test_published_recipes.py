@@ -10,8 +10,8 @@ import pytest
 
 from tests.clip_folders import VOCABULARY, clip_folder, clip_tokenizer
 from tests.conftest import ROOT
+from tests.processes import command
 from tests.ranks import command_on_ranks
-from tests.runs import command
 from tools.rendering import learning_set
 
 SWITCHES = [

@@ -17,8 +17,9 @@ import yaml
 from rich.console import Console
 
 import vidal
-from tests.runs import FEW_LETTERS, LETTERS, PAINT, SAME_TITLE, SHADE, command, digests, run, write_list, write_recipe
-from tests.runs import vidal as process
+from tests.processes import command
+from tests.processes import vidal as process
+from tests.runs import FEW_LETTERS, LETTERS, PAINT, SAME_TITLE, SHADE, digests, run, write_list, write_recipe
 from tests.store import s3_server
 from vidal.build import How, add, grow
 from vidal.dataset import lock

@@ -15,7 +15,7 @@ import webdataset
 from PIL import Image
 
 from tests.conftest import ROOT
-from tests.runs import command
+from tests.processes import command
 from tests.text_error import character_error_rate, word_error_rate
 from tools import sample_documents
 from vidal.caption.labels import with_article

@@ -15,7 +15,7 @@ from tests.conftest import ROOT
 from tests.e2e.test_view import Page
 from tests.e2e.test_view_diff import served
 from tests.films import ffmpeg
-from tests.runs import command, vidal
+from tests.processes import command, vidal
 from tests.unit.stages.test_text_match import tiny_clip
 from tools.browser import Browser, chromium
 

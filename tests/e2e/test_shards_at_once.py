@@ -13,7 +13,7 @@ import pyarrow.parquet as pq
 import yaml
 
 from tests.conftest import ROOT
-from tests.runs import descendants, still_alive
+from tests.processes import descendants, still_alive
 from tests.site import Plan, Site
 
 

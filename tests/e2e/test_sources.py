@@ -14,7 +14,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from tests.conftest import ROOT
-from tests.runs import command, vidal
+from tests.processes import command, vidal
 from tests.site import Site
 from tests.site.freesound import TOKEN
 from vidal.crawl.platform import matching_extractor

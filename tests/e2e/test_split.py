@@ -9,7 +9,8 @@ import pytest
 import yaml
 
 from tests.films import ffmpeg
-from tests.runs import command, digests, rows
+from tests.processes import command
+from tests.runs import digests, rows
 from vidal.dataset.dataset import Dataset
 from vidal.dataset.verify import verify
 

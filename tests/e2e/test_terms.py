@@ -10,7 +10,7 @@ import pandas as pd
 import pytest
 
 from tests.conftest import ROOT
-from tests.runs import command, vidal
+from tests.processes import command, vidal
 from vidal.sources.search import read_terms
 
 LISTS = sorted((ROOT / "manifests" / "terms").glob("*.txt"))

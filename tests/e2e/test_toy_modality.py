@@ -15,7 +15,8 @@ import yaml
 from typer.testing import CliRunner
 
 import vidal
-from tests.runs import CAPTION, PAINT, SHADE, command, write_recipe
+from tests.processes import command
+from tests.runs import CAPTION, PAINT, SHADE, write_recipe
 from vidal import modality as modalities
 from vidal.commands import app
 from vidal.errors import VidalWarning

@@ -22,8 +22,9 @@ from typer.testing import CliRunner
 import vidal
 from tests.clip_folders import VOCABULARY, clip_folder, clip_tokenizer
 from tests.forks import Fork
+from tests.processes import command
 from tests.ranks import command_on_ranks
-from tests.runs import ROOT, command
+from tests.runs import ROOT
 from tools.rendering import learning_set
 from vidal.commands import app
 from vidal.train import load_encoder

@@ -15,7 +15,8 @@ import pytest
 import yaml
 
 from tests.conftest import ROOT
-from tests.runs import SHADE, command, start_vidal
+from tests.processes import command, start_vidal
+from tests.runs import SHADE
 from tools.browser import Browser, chromium
 
 EVIL = "<script>alert(1)</script><img src=x onerror=alert(2)>"

@@ -10,7 +10,8 @@ from pathlib import Path
 import pytest
 
 from tests.e2e.test_view import EVIL, PHONE, Page
-from tests.runs import AUDIO, CAPTION, FEW_LETTERS, LETTERS, PAINT, SHADE, run, start_vidal, write_recipe
+from tests.processes import start_vidal
+from tests.runs import AUDIO, CAPTION, FEW_LETTERS, LETTERS, PAINT, SHADE, run, write_recipe
 from tools.browser import Browser, chromium
 from vidal.engine.local import InProcessEngine
 

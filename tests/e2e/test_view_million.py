@@ -12,7 +12,7 @@ import pytest
 
 from benchmarks.view import write
 from tests.e2e.test_view import Page
-from tests.runs import start_vidal
+from tests.processes import start_vidal
 from tools.browser import Browser, chromium
 
 CLIPS = 1_000_000

@@ -22,10 +22,10 @@ import pandas  # noqa: F401  (pyarrow imports it at its first table: better once
 import psutil
 from rich.console import Console
 
-import tests.engine_toys  # noqa: F401
+from tests import engine_toys, letter_toys  # noqa: F401
 from tests.runs import digests, run
 from vidal.build import How, add, grow
-from vidal.dataset import storage
+from vidal.dataset import local_disk
 from vidal.dataset.dataset import Dataset, read_info
 from vidal.dataset.storage import Storage
 from vidal.dataset.tars import TarWriter
@@ -64,7 +64,7 @@ def instrument(steps: Steps) -> None:
         write(self, data)
 
     TarWriter._write = half_a_write  # type: ignore[method-assign]
-    whole = storage.open if hasattr(storage, "open") else open
+    whole = local_disk.open if hasattr(local_disk, "open") else open
 
     class HalfFile:
         """A file whose writes die half done."""
@@ -85,7 +85,7 @@ def instrument(steps: Steps) -> None:
         def __getattr__(self, name: str) -> Any:
             return getattr(self._file, name)
 
-    storage.open = HalfFile  # type: ignore[attr-defined]
+    local_disk.open = HalfFile  # type: ignore[attr-defined]
 
 
 def _before(steps: Steps, original: Callable[..., Any]) -> Callable[..., Any]:

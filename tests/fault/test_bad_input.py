@@ -11,7 +11,8 @@ from pathlib import Path
 import pytest
 import yaml
 
-from tests.runs import BROKEN_SETUP, PAINT, SHADE, TROUBLE, command, digests, run, vidal, write_recipe
+from tests.processes import command, vidal
+from tests.runs import BROKEN_SETUP, PAINT, SHADE, TROUBLE, digests, run, write_recipe
 from vidal.dataset.lock import Lock
 from vidal.dataset.storage import Storage
 from vidal.engine.local import InProcessEngine

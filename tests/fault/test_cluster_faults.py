@@ -15,19 +15,8 @@ import psutil
 import pytest
 
 from tests.nodes import RAY, Nodes, cluster, kill, raylet, workers
-from tests.runs import (
-    PAINT,
-    ROOT,
-    SAME_TITLE,
-    SHADE,
-    TROUBLE,
-    digests,
-    outcomes,
-    run,
-    start_vidal,
-    vidal,
-    write_recipe,
-)
+from tests.processes import start_vidal, vidal
+from tests.runs import PAINT, ROOT, SAME_TITLE, SHADE, TROUBLE, digests, outcomes, run, write_recipe
 from vidal.engine.local import PoolEngine
 
 DEADLINE_S = 150.0

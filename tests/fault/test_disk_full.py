@@ -8,7 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.runs import PAINT, SHADE, digests, run, vidal, write_recipe
+from tests.processes import vidal
+from tests.runs import PAINT, SHADE, digests, run, write_recipe
 from vidal.dataset.dataset import Dataset
 from vidal.engine.job import Engine
 from vidal.engine.local import InProcessEngine, PoolEngine

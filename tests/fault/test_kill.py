@@ -14,22 +14,8 @@ import psutil
 import pytest
 import yaml
 
-from tests.runs import (
-    FEW_LETTERS,
-    LETTERS,
-    PAINT,
-    ROOT,
-    SAME_TITLE,
-    SHADE,
-    descendants,
-    digests,
-    run,
-    start_vidal,
-    still_alive,
-    vidal,
-    write_list,
-    write_recipe,
-)
+from tests.processes import descendants, start_vidal, still_alive, vidal
+from tests.runs import FEW_LETTERS, LETTERS, PAINT, ROOT, SAME_TITLE, SHADE, digests, run, write_list, write_recipe
 from vidal.dataset.lock import run_under_way
 from vidal.dataset.storage import Storage
 from vidal.engine.local import InProcessEngine
@@ -153,8 +139,7 @@ def test_a_revision_that_dies_at_any_write_sync_or_rename_is_seen_whole_or_not_a
 ) -> None:
     recipe = write_recipe(tmp_path, [LETTERS, {FEW_LETTERS: {"min": 1}}, PAINT], ["one", "two"], shards={"size": 1})
     (tmp_path / "more.yaml").write_text(yaml.safe_dump({"stages": [SAME_TITLE, SHADE]}))
-    (tmp_path / "longer").mkdir()
-    write_list(tmp_path / "longer", ["one", "two", "three"]).rename(tmp_path / "longer.csv")
+    write_list(tmp_path, ["one", "two", "three"], "longer.csv")
     (tmp_path / "thresholds.txt").write_text(f"{FEW_LETTERS}.min=4")
     assert die_at_every_step(act, recipe, tmp_path, stride) > least
 

@@ -31,6 +31,7 @@ import yaml
 from tests import crawls
 from tests.forks import Fork
 from tests.learned import RECIPE, small_run, small_set
+from tests.processes import command, descendants, still_alive
 from tests.runs import (
     CAPTION,
     FEW_LETTERS,
@@ -40,10 +41,7 @@ from tests.runs import (
     SAME_TITLE,
     SHADE,
     TROUBLE,
-    command,
-    descendants,
     run,
-    still_alive,
     write_list,
     write_recipe,
 )
@@ -53,7 +51,7 @@ from vidal.engine.local import InProcessEngine
 from vidal.export.formats import WRITERS
 
 SEED = int(os.environ.get("VIDAL_KILL_SEED", "17"))
-ENV = {"VIDAL_ALLOW_MODULES": "tests.engine_toys", "COLUMNS": "300"}
+ENV = {"VIDAL_ALLOW_MODULES": "tests", "COLUMNS": "300"}
 ALONE, POOL = ("--engine", "local", "--workers", "0"), ("--engine", "local", "--workers", "3")
 
 FORMATS = [name for name in WRITERS if name != "lance" or find_spec("lance")]
@@ -111,9 +109,9 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
     stages = [LETTERS, {FEW_LETTERS: {"min": 2}}, {PAINT: {"cost_s": 0.01}}, SAME_TITLE, CAPTION]
     titles = [f"{'abcdefgh'[: n % 9]} {n % 20}" for n in range(24)]
     write_recipe(folder, stages, titles, shards={"size": 3})
-    (folder / "longer").mkdir()
-    write_list(folder / "longer", [*titles, *(f"more of it {n}" for n in range(12))]).rename(folder / "longer.csv")
-    (folder / "marks").mkdir()
+    write_list(folder, [*titles, *(f"more of it {n}" for n in range(12))], "longer.csv")
+    for name in ("longer", "marks"):
+        (folder / name).mkdir()
     gone = [*titles[:-1], "once gone"]
     trouble = write_recipe(
         folder / "longer", [*stages, {TROUBLE: {"marks": str(folder / "marks")}}], gone, shards={"size": 3}

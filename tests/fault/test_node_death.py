@@ -13,7 +13,8 @@ import fsspec
 import pytest
 
 from tests.nodes import cluster, kill
-from tests.runs import PAINT, SAME_TITLE, SHADE, descendants, digests, start_vidal, still_alive, vidal, write_recipe
+from tests.processes import descendants, start_vidal, still_alive, vidal
+from tests.runs import PAINT, SAME_TITLE, SHADE, digests, write_recipe
 from tests.store import s3_server
 from vidal.dataset import lock
 from vidal.engine.ray_cluster import sweep_leftovers

@@ -14,7 +14,8 @@ import psutil
 import pytest
 
 from tests.nodes import cluster, workers
-from tests.runs import PAINT, descendants, digests, run, start_vidal, write_recipe
+from tests.processes import descendants, start_vidal
+from tests.runs import PAINT, digests, run, write_recipe
 from vidal.engine.local import InProcessEngine
 
 DEADLINE_S = 100.0

@@ -19,7 +19,8 @@ from typer.main import get_command
 from typer.testing import CliRunner
 
 import vidal
-from tests.runs import PAINT, SAME_TITLE, TROUBLE, command, run, write_recipe
+from tests.processes import command
+from tests.runs import PAINT, SAME_TITLE, TROUBLE, run, write_recipe
 from vidal.commands import app
 from vidal.commands.terminal import guarded
 from vidal.dataset.dataset import Dataset

@@ -13,7 +13,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from tests.engine_toys import Letters
+from tests.letter_toys import Letters
 from tests.runs import FEW_LETTERS, LETTERS, PAINT, RANK, outcomes, rows, run, write_recipe
 from vidal.clip import Clip
 from vidal.dataset.dataset import Dataset

@@ -8,7 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.runs import command, outcomes
+from tests.processes import command
+from tests.runs import outcomes
 from vidal import recipe, templates
 from vidal.errors import OutputError, UserError
 from vidal.train import recipe as training

@@ -8,13 +8,24 @@ from __future__ import annotations
 import contextlib
 import errno
 import os
-from collections.abc import Iterable
+import shutil
+from collections.abc import Iterable, Iterator
 from pathlib import Path
+from typing import BinaryIO
 
 import psutil
 
 _NO_LINKS = (errno.EPERM, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK)
 """The errors of a file system without hard links."""
+
+
+@contextlib.contextmanager
+def synced(path: Path) -> Iterator[BinaryIO]:
+    """Give a file to write, which is synced at the end: a renamed one could be empty after a power cut otherwise."""
+    with open(path, "wb") as handle:
+        yield handle
+        handle.flush()
+        os.fsync(handle.fileno())
 
 
 def token(path: Path) -> str:
@@ -74,6 +85,15 @@ def names_ending(folder: Path, suffix: str) -> list[str]:
     with contextlib.suppress(OSError):
         return [name for name in os.listdir(folder) if name.endswith(suffix)]
     return []
+
+
+def remove_all(folder: Path, pattern: str) -> None:
+    """Delete the files and folders anywhere in a folder whose names match."""
+    for path in list(folder.rglob(pattern)):
+        if path.is_dir():
+            shutil.rmtree(path, ignore_errors=True)
+        else:
+            path.unlink(missing_ok=True)
 
 
 def remove_of_the_dead(folder: Path, names: Iterable[str], beginning: str) -> None:

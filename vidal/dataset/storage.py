@@ -14,7 +14,6 @@ from __future__ import annotations
 import contextlib
 import functools
 import os
-import shutil
 import socket
 import tempfile
 from collections.abc import Callable, Iterator
@@ -147,8 +146,8 @@ class Storage:
     def write(self, name: str, data: bytes) -> None:
         """Write a whole file atomically: readers see either the old one or the new one."""
         if self.is_local:
-            with self.errors(name, writing=True), self._as_temporary(name, data) as temporary:
-                self.rename_temporary(temporary, name)
+            with self.writer(name) as handle:
+                handle.write(data)
         elif self.fence is None:
             with self.errors(name, writing=True):
                 self.fs.pipe_file(self.path(name), data)
@@ -164,10 +163,8 @@ class Storage:
                 stack.callback(path.unlink, missing_ok=True)
             else:
                 path = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="vidal-")), "file")
-            with path.open("wb") as handle:
+            with local_disk.synced(path) as handle:
                 yield handle
-                handle.flush()
-                os.fsync(handle.fileno())
             if self.is_local:
                 self.rename_temporary(path, name)
             else:
@@ -179,11 +176,8 @@ class Storage:
         """Give a synced temporary file, which is deleted unless it was renamed."""
         temporary = self.temporary(name)
         try:
-            with open(temporary, "wb") as handle:
+            with local_disk.synced(temporary) as handle:
                 handle.write(data)
-                # Synced before the rename: after a power cut, a renamed file could be empty otherwise.
-                handle.flush()
-                os.fsync(handle.fileno())
             yield temporary
         finally:
             temporary.unlink(missing_ok=True)
@@ -321,12 +315,8 @@ class Storage:
 
     def remove_temporaries(self) -> None:
         """Delete the temporary files and folders of a killed run; only for the run that holds the lock."""
-        if self.is_local and self.local_path().is_dir():
-            for leftover in list(self.local_path().rglob(f".*{TEMPORARY_SUFFIX}")):
-                if leftover.is_dir():
-                    shutil.rmtree(leftover, ignore_errors=True)
-                else:
-                    leftover.unlink(missing_ok=True)
+        if self.is_local:
+            local_disk.remove_all(self.local_path(), f".*{TEMPORARY_SUFFIX}")
 
     @contextlib.contextmanager
     def errors(self, name: str, *, writing: bool = False) -> Iterator[None]:

@@ -16,7 +16,7 @@ import yaml
 
 import vidal
 from tests.learned import RECIPE
-from tests.runs import command
+from tests.processes import command
 from tests.sentence_models import sentence_model
 from tools.rendering import learning_set
 from vidal.train import recipe as recipes

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from tests.runs import descendants, still_alive
+from tests.processes import descendants, still_alive
 from tests.site import Site
 from vidal.crawl.ask import Ask
 from vidal.crawl.visitor import Pauses, Visitor

@@ -11,7 +11,7 @@ import yaml
 import yt_dlp
 from yt_dlp.extractor.youtube import YoutubeIE
 
-from tests.runs import command
+from tests.processes import command
 from vidal.crawl.youtube import clients_line
 from vidal.stages.fetch import Fetch
 

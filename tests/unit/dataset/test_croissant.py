@@ -13,7 +13,8 @@ import pytest
 from etils import epath
 from mlcroissant._src.operation_graph.operations import extract
 
-from tests.runs import AUDIO, CAPTION, PAINT, SHADE, command, run, write_recipe
+from tests.processes import command
+from tests.runs import AUDIO, CAPTION, PAINT, SHADE, run, write_recipe
 from vidal.dataset.dataset import Dataset
 from vidal.dataset.tars import suffix_of
 from vidal.engine.local import InProcessEngine

@@ -9,31 +9,23 @@ import tempfile
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import fsspec
 import pyarrow as pa
 import pytest
-import yaml
-from rich.console import Console
 
-from tests.runs import FEW_LETTERS, LETTERS, PAINT, SHADE, TROUBLE, run, write_list, write_recipe
+from tests.runs import LETTERS, PAINT, run, write_recipe
 from tests.store import s3_server
 from tests.unit.dataset.test_lock import Watch
-from vidal.build import How, add, grow, retry
 from vidal.clip import Clip
 from vidal.dataset import lock, manifest
 from vidal.dataset.commit import ShardWriter, revoke
 from vidal.dataset.dataset import Dataset, UncommittedError, committed
 from vidal.dataset.lock import HeldLock, Lock, LostLockError, OwnerFence, renew, take
-from vidal.dataset.removals import Removals
-from vidal.dataset.revise import drop
 from vidal.dataset.storage import Fence, Storage
 from vidal.dataset.verify import verify
 from vidal.engine.local import InProcessEngine
-from vidal.engine.refilter import refilter
 from vidal.errors import OutputError
-from vidal.removal.remove import remove
 from vidal.work import Member
 
 MANIFEST, TAR = manifest.name_of(0), "video/000000.tar"
@@ -313,41 +305,3 @@ def test_a_file_that_was_made_ready_before_the_takeover_gets_no_name_after_it(ho
     with contextlib.suppress(LostLockError):
         assert write[how]() is None
     assert written(str(tmp_path)) == {"plan.parquet": b"first"}
-
-
-def test_every_command_writes_to_a_dataset_under_its_number(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    unfenced: list[str] = []
-    fenced: list[str] = []
-
-    def watch(method: str) -> None:
-        inner = getattr(Storage, method)
-
-        def watched(self: Storage, first: Any, *more: Any) -> Any:
-            name = str(first if isinstance(first, str) else more[0])
-            if not name.startswith(f"{lock.FOLDER}/"):
-                (unfenced if self.fence is None else fenced).append(f"{self.address}/{name}")
-            return inner(self, first, *more)
-
-        monkeypatch.setattr(Storage, method, watched)
-
-    stages = [LETTERS, {FEW_LETTERS: {"min": 1}}, {TROUBLE: {"marks": str(tmp_path)}}, PAINT]
-    recipe = write_recipe(tmp_path, stages, ["a", "once gone", "abc", "abcd"])
-    (tmp_path / "more.yaml").write_text(yaml.safe_dump({"stages": [SHADE]}))
-    (tmp_path / "longer").mkdir()
-    longer = f"list={write_list(tmp_path / 'longer', ['a', 'ab', 'abc', 'abcd', 'abcde'])}"
-    out, how, console = str(tmp_path / "out"), How(engine="local", workers=0), Console(quiet=True)
-    acts: dict[str, Callable[[], object]] = {
-        "build": lambda: run(recipe, out, InProcessEngine()),
-        "retry": lambda: retry(out, how, console, reasons=(), clip_ids=()),
-        "add": lambda: add(tmp_path / "more.yaml", out, how, console, quiet=True),
-        "grow": lambda: grow(out, [longer], how, console, quiet=True),
-        "refilter": lambda: refilter(out, [f"{FEW_LETTERS}.min=2"]),
-        "remove": lambda: remove(out, Removals({"clip_id": frozenset(["c002"])})),
-        "drop": lambda: drop(out, 3),
-    }
-    for method in ("write", "create", "swap", "remove", "rename_temporary", "upload"):
-        watch(method)
-    for name, act in acts.items():
-        fenced.clear()
-        act()
-        assert (unfenced, bool(fenced)) == ([], True), name

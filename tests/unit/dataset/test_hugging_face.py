@@ -10,7 +10,8 @@ import pyarrow.parquet as pq
 import pytest
 import yaml
 
-from tests.runs import AUDIO, CAPTION, PAINT, SHADE, command, digests, run, write_recipe
+from tests.processes import command
+from tests.runs import AUDIO, CAPTION, PAINT, SHADE, digests, run, write_recipe
 from vidal.dataset.dataset import Dataset
 from vidal.engine.local import InProcessEngine
 from vidal.errors import OutputError

@@ -9,7 +9,8 @@ import duckdb
 import lance
 import pytest
 
-from tests.runs import AUDIO, CAPTION, PAINT, SHADE, command, run, write_recipe
+from tests.processes import command
+from tests.runs import AUDIO, CAPTION, PAINT, SHADE, run, write_recipe
 from vidal import extras
 from vidal.dataset.dataset import Dataset
 from vidal.dataset.removals import Removals

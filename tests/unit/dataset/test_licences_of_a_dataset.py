@@ -13,7 +13,8 @@ from typing import Any
 import pyarrow.parquet as pq
 import pytest
 
-from tests.runs import PAINT, command, run
+from tests.processes import command
+from tests.runs import PAINT, run
 from vidal import recipe as recipes
 from vidal.dataset.dataset import Dataset
 from vidal.engine.local import InProcessEngine

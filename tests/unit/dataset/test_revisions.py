@@ -9,7 +9,8 @@ import pytest
 from rich.console import Console
 
 import vidal
-from tests.runs import FEW_LETTERS, LETTERS, PAINT, TROUBLE, command, run, write_recipe
+from tests.processes import command
+from tests.runs import FEW_LETTERS, LETTERS, PAINT, TROUBLE, run, write_recipe
 from vidal.build import How, retry
 from vidal.dataset import revisions
 from vidal.dataset.dataset import Dataset

@@ -12,7 +12,7 @@ import pytest
 
 import vidal
 from tests.conftest import ROOT
-from tests.runs import command
+from tests.processes import command
 from vidal.clip import SCHEMA_VERSION, Clip
 from vidal.dataset import manifest
 from vidal.dataset.dataset import Dataset

@@ -8,7 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.runs import PAINT, command, run, write_recipe
+from tests.processes import command
+from tests.runs import PAINT, run, write_recipe
 from vidal.dataset import usage
 from vidal.dataset.dataset import Dataset
 from vidal.dataset.storage import Storage

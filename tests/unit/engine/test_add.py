@@ -11,6 +11,7 @@ import yaml
 from rich.console import Console
 
 import vidal
+from tests.processes import command
 from tests.runs import (
     AUDIO,
     CAPTION,
@@ -20,7 +21,6 @@ from tests.runs import (
     SAME_TITLE,
     SHADE,
     TROUBLE,
-    command,
     digests,
     problems,
     run,

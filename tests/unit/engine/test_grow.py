@@ -9,6 +9,7 @@ import pytest
 from rich.console import Console
 
 import vidal
+from tests.processes import command
 from tests.runs import (
     CAPTION,
     FEW_LETTERS,
@@ -17,7 +18,6 @@ from tests.runs import (
     SAME_TITLE,
     SHADE,
     TROUBLE,
-    command,
     digests,
     problems,
     rows_in_order,

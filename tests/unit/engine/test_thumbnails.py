@@ -14,6 +14,7 @@ from PIL import Image
 from rich.console import Console
 
 import vidal
+from tests.processes import command
 from tests.runs import (
     CAPTION,
     FEW_LETTERS,
@@ -22,7 +23,6 @@ from tests.runs import (
     SAME_TITLE,
     SHADE,
     TROUBLE,
-    command,
     digests,
     rows_in_order,
     run,

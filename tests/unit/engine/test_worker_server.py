@@ -12,7 +12,8 @@ from pathlib import Path
 import psutil
 import pytest
 
-from tests.runs import rows, run, still_alive, write_recipe
+from tests.processes import still_alive
+from tests.runs import rows, run, write_recipe
 from vidal.engine import local
 from vidal.engine.local import PoolEngine
 from vidal.engine.worker_server import WorkerServer

@@ -10,7 +10,8 @@ import yaml
 
 import vidal
 from tests.films import BEEP, BEEPS_S, audio_of, beeps_in, ffmpeg, process
-from tests.runs import command, rows
+from tests.processes import command
+from tests.runs import rows
 from tests.unit.stages.test_text_match import tiny_siglip
 from vidal.clip import Clip
 from vidal.dataset import alignment

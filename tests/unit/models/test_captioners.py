@@ -14,7 +14,8 @@ from PIL import Image
 from transformers.video_utils import VideoMetadata
 
 from tests.captioners import ALL, TAKE_VIDEO
-from tests.runs import command, rows, write_recipe
+from tests.processes import command
+from tests.runs import rows, write_recipe
 from tests.toys import clip_of
 from vidal.clip import Clip
 from vidal.errors import ModelError

@@ -15,7 +15,8 @@ from typing import Any
 import pyarrow.parquet as pq
 import pytest
 
-from tests.runs import CAPTION, PAINT, SHADE, command, digests, run, vidal
+from tests.processes import command, vidal
+from tests.runs import CAPTION, FEW_LETTERS, LETTERS, PAINT, SHADE, digests, run
 from vidal import recipe as recipes
 from vidal.dataset.dataset import Dataset
 from vidal.dataset.removals import Removals
@@ -29,7 +30,6 @@ from vidal.removal import journal
 from vidal.removal.certificate import write
 from vidal.removal.follow import Following, follow
 
-LETTERS, FEW_LETTERS = (f"tests.engine_toys:{name}" for name in ("Letters", "FewLetters"))
 SECRET = "https://clips.test/secret-3.mp4"
 LISTED = Removals({"url": frozenset([SECRET])})
 EXPORTS = {name: f"{name}.json" if name in ("croissant", "vidal-json") else name for name in WRITERS}

@@ -14,6 +14,7 @@ import pytest
 import yaml
 from rich.console import Console
 
+from tests.processes import command
 from tests.runs import (
     CAPTION,
     FEW_LETTERS,
@@ -21,7 +22,6 @@ from tests.runs import (
     PAINT,
     SAME_TITLE,
     SHADE,
-    command,
     digests,
     rows,
     run,

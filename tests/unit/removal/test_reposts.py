@@ -7,7 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.runs import SAME_TITLE, SHADE, command, run, write_recipe
+from tests.processes import command
+from tests.runs import SAME_TITLE, SHADE, run, write_recipe
 from tests.toys import frames
 from tests.unit.stages.fingerprinted import audio, row_of, table_of
 from vidal.dataset.dataset import Dataset

@@ -11,7 +11,7 @@ import pytest
 from rich.console import Console
 
 from tests.learned import RECIPE, small_set
-from tests.runs import command
+from tests.processes import command
 from vidal.dataset.removals import Removals
 from vidal.errors import SourceError
 from vidal.removal.follow import follow

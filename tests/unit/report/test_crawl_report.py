@@ -12,7 +12,7 @@ import pyarrow as pa
 import pytest
 
 from tests.conftest import ROOT
-from tests.runs import command
+from tests.processes import command
 from tests.store import s3_server
 from vidal.clip import SCHEMA_VERSION, Clip, manifest_schema
 from vidal.dataset import manifest, planning

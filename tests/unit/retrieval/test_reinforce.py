@@ -15,7 +15,8 @@ from rich.console import Console
 
 import vidal
 from tests.learned import CLIPS, small_run, small_set
-from tests.runs import LETTERS, command
+from tests.processes import command
+from tests.runs import LETTERS
 from vidal.dataset.dataset import Dataset
 from vidal.dataset.embeddings import NAME, text_key
 from vidal.dataset.lock import Lock
@@ -143,7 +144,7 @@ def test_a_teacher_is_of_the_revision_that_was_embedded(made: Path, data: Path, 
     (tmp_path / "more.yaml").write_text(yaml.safe_dump({"stages": [LETTERS]}))
     done = command(
         "add", tmp_path / "more.yaml", data, "--engine", "local", "--workers", "0",
-        env={"VIDAL_ALLOW_MODULES": "tests.engine_toys"},
+        env={"VIDAL_ALLOW_MODULES": "tests"},
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
     assert list(vidal.open(f"{data}@0").teachers) == ["small"] and not vidal.open(data).teachers

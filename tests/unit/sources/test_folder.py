@@ -9,7 +9,8 @@ from pathlib import Path
 import pytest
 import yaml
 
-from tests.runs import PAINT, SAME_TITLE, SHADE, command
+from tests.processes import command
+from tests.runs import PAINT, SAME_TITLE, SHADE
 from vidal.crawl.files import path_of
 from vidal.dataset.dataset import Dataset
 from vidal.dataset.plan import notes_of

@@ -9,7 +9,8 @@ from pathlib import Path
 import pyarrow as pa
 import pytest
 
-from tests.runs import PAINT, command, rows, run
+from tests.processes import command
+from tests.runs import PAINT, rows, run
 from tests.unit.sources.written import Row, write
 from vidal.dataset.dataset import Dataset
 from vidal.dataset.plan import notes_of

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 import yaml
 
+from tests.processes import command
 from tests.runs import (
     AUDIO,
     CAPTION,
@@ -19,13 +20,12 @@ from tests.runs import (
     SAME_TITLE,
     SHADE,
     TROUBLE,
-    command,
     digests,
     outcomes,
     rows,
     run,
     write_recipe,
-)  # fmt: skip
+)
 from vidal import recipe as recipes
 from vidal.dataset import flags
 from vidal.dataset.dataset import Dataset
@@ -183,7 +183,7 @@ def test_the_command_merges_paths_that_start_from_the_recipe(first: Path, second
 
 
 def test_a_column_that_two_declare_differently_is_rejected(first: Path, tmp_path: Path) -> None:
-    other = built(tmp_path / "b", [PAINT, "tests.engine_toys:HalfLetters"], {"b0": "one"})
+    other = built(tmp_path / "b", [PAINT, "tests.letter_toys:HalfLetters"], {"b0": "one"})
     message = (
         rf"{first} has the column `letters` as int \(scores\), {other} as float \(scores\); build one of them anew"
     )

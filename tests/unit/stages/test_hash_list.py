@@ -8,7 +8,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from tests.runs import command, rows, run, write_recipe
+from tests.processes import command
+from tests.runs import rows, run, write_recipe
 from tests.toys import frames
 from vidal import recipe as recipes
 from vidal.clip import Clip

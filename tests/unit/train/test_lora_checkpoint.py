@@ -14,7 +14,7 @@ from safetensors.torch import load_file, save_file
 
 from tests import learned
 from tests.clip_folders import clip_folder
-from tests.runs import command
+from tests.processes import command
 from vidal.errors import ModelError, OutputError
 from vidal.train import load_encoder
 from vidal.train import recipe as recipes

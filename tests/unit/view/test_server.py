@@ -14,7 +14,7 @@ import pandas as pd
 import pytest
 
 import vidal
-from tests.runs import command, start_vidal
+from tests.processes import command, start_vidal
 from tests.unit.view.serving import EVIL, JSON, Client, clip_with
 from vidal.dataset import flags
 from vidal.dataset.dataset import Dataset

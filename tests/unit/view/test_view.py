@@ -18,7 +18,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from tests.runs import command
+from tests.processes import command
 from tests.store import s3_server
 from tests.unit.view.serving import EVIL, JSON, TITLES, Client, clip_with, serving
 from vidal.dataset.dataset import Dataset
@@ -225,7 +225,7 @@ FILTERS = [
     ("too_blurry", "blur<=0.3", "max_blur"), ("too_long", "duration_s<=15", "max_s"),
     ("too_dark", "luma_mean>=0.1", "min_luma"), ("too_dark", "black_share<=0.25", "max_black_share"),
     ("too_dark", "luma_mean<=0.1", None), ("too_small", "width>=200", None), ("too_blurry", "blur<=-1", None),
-    ("tests.engine_toys:FewLetters", "letters>=3", None),
+    ("tests.letter_toys:FewLetters", "letters>=3", None),
 ]  # fmt: skip
 
 

@@ -13,7 +13,7 @@ import pytest
 import torch
 
 import vidal
-from tests.runs import command
+from tests.processes import command
 from tools.rendering import learning_set as ls
 from vidal import modality as modalities
 from vidal.dataset.dataset import Dataset
