@@ -148,6 +148,7 @@ def test_a_stricter_share_a_reason_and_a_report_are_had_from_the_stored_numbers(
     assert "1 clips kept, 2 before" in said and "kept → best_share: not_selected" in said
     why = ran("why", selected, "sintel-dunes")
     assert why.startswith("sintel-dunes is rejected: stage decontaminate, benchmark_text")
+    assert "caption_match" in why and "_embedding: [" not in why
     ran("report", selected, "--out", tmp_path / "r.html")
     assert "not_selected" in (tmp_path / "r.html").read_text()
     moves = json.loads(ran("diff", f"{selected}@0", selected, "--json"))["moves"]

@@ -14,7 +14,9 @@ from vidal.errors import SourceError
 
 _MAX_LISTED = 5
 # The id leads the first line; of the others, one value fills a screen.
-_NOT_PRINTED = ("clip_id", "members", "audio_fingerprint", "ocr_lines", "thumbnail")
+_NOT_PRINTED = (
+    "clip_id", "members", "audio_fingerprint", "ocr_lines", "thumbnail", "video_embedding", "caption_embedding",
+)  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -44,8 +44,9 @@ class Words:
     def _settings(self) -> dict[str, Any] | None:
         steps = self._dataset.info.recipe.get("stages", [])
         found = [step.get("settings") or {} for step in steps if step["name"] == _STAGE]
-        # A model of the form package.module:function would be a stranger's code.
-        return found[0] if len(found) == 1 and not is_dotted(str(found[0].get("model"))) else None
+        # The last, as a stage that is added anew writes the columns anew. A model of the form package.module:function
+        # would be a stranger's code.
+        return found[-1] if found and not is_dotted(str(found[-1].get("model"))) else None
 
     def of_folder(self, text: str) -> Matrix:
         """Return the vector (dimensions,) of a text by the folder's encoder; raises `SourceError` if it is not here."""

@@ -62,6 +62,16 @@ def test_pairing_removes_what_is_hard_for_both_arms() -> None:
     assert not difference(rng.permutation(hard, axis=2), hard, np.ones((1, 300))).excludes_zero
 
 
+def test_pairing_removes_what_a_seed_does_to_both_arms() -> None:
+    baseline = np.zeros((5, 1, 300))
+    for seed in range(5):
+        baseline[seed, :, : 50 * (seed + 1)] = 1
+    better = np.maximum(baseline, np.arange(300) >= 294)
+    found = difference(better, baseline, np.ones((1, 300)))
+    assert found.excludes_zero and found.high - found.low < 0.05
+    assert not difference(better, baseline[::-1], np.ones((1, 300))).excludes_zero
+
+
 def test_each_direction_counts_as_much_and_each_query_of_a_unit() -> None:
     hits = np.asarray([[[2.0, 0.0], [0.0, 1.0]]])
     queries = np.asarray([[3, 1], [1, 1]])

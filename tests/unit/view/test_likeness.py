@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,7 @@ import pyarrow as pa
 import pytest
 
 from tests.runs import EMBED, FEW_LETTERS, LETTERS, SHOW, run, write_recipe
-from vidal.dataset.dataset import Dataset
+from vidal.dataset.dataset import Dataset, write_info
 from vidal.dataset.embeddings import NAME, EmbeddingsInfo, write
 from vidal.dataset.storage import Storage
 from vidal.engine.local import InProcessEngine
@@ -85,6 +86,17 @@ def test_all_that_clips_can_be_compared_by_is_offered_the_best_first(api: Api) -
         ("video_embedding", "video embeddings of toy@1"),
         ("frame_hash", "perceptual hashes of frames"),
     ]
+
+
+def test_words_are_compared_with_what_the_last_of_several_models_embedded(built: Path, tmp_path: Path) -> None:
+    mine = str(shutil.copytree(built, tmp_path / "mine"))
+    info = Dataset.open(mine).info
+    # As the stage `embeddings` leaves it that is added with one model, and later with another.
+    twice = [{"name": "embeddings", "settings": {"model": model}} for model in ("mine.models:load", "another")]
+    for steps, takes_words in ((twice, True), (twice[::-1], False)):
+        write_info(Storage(mine), info.model_copy(update={"recipe": {"stages": steps}}))
+        offered = {measure["name"]: measure["takes_words"] for measure in ask(Api(Dataset.open(mine)), "measures")}
+        assert offered == {"video_embedding": takes_words, "frame_hash": False}
 
 
 def cosines(built: Path) -> dict[str, float]:
