@@ -14,17 +14,12 @@ from rich.console import Console
 from rich.table import Table
 
 from vidal import extras
+from vidal.dataset import revisions
 from vidal.dataset.dataset import Dataset
 from vidal.dataset.removals import Removals, load_all
-from vidal.dataset.revise import finished, refuse_listed, refuse_revised
 from vidal.dataset.storage import Storage
-from vidal.engine.add import add as add_to
-from vidal.engine.add import is_there
-from vidal.engine.add import load as load_addition
 from vidal.engine.driver import Run, is_complete
 from vidal.engine.driver import build as drive
-from vidal.engine.grow import grow as grow_to
-from vidal.engine.grow import load as load_growth
 from vidal.engine.job import Engine
 from vidal.engine.progress import LiveProgress
 from vidal.errors import MachineError, NothingNewError, OutputError, RecipeError, UserError
@@ -33,6 +28,12 @@ from vidal.recipe import Recipe, again
 from vidal.removal.unmatched import unmatched
 from vidal.report.funnel import Funnel
 from vidal.report.summary import as_json, as_table, funnel_of, stage_order
+from vidal.revisions.add import add as add_to
+from vidal.revisions.add import is_there
+from vidal.revisions.add import load as load_addition
+from vidal.revisions.grow import grow as grow_to
+from vidal.revisions.grow import load as load_growth
+from vidal.revisions.revise import finished, refuse_listed
 
 EngineName = Literal["ray", "local"]
 
@@ -186,7 +187,7 @@ def retry(
     if not chosen:
         return _result(out, started, did_nothing=True)
     dataset.own_tars("and has no recipe to run again; fix the tars and index them again")
-    refuse_revised(dataset, "vidal retry")
+    revisions.refuse(dataset.storage, "vidal retry")
     try:
         recipe = again(dataset.info.definition, settings, f"{dataset.storage.address}/dataset.json")
     # A definition stored by another version may name a stage or a setting that no longer exists.

@@ -25,14 +25,14 @@ from vidal.build import How, add, grow
 from vidal.dataset import lock
 from vidal.dataset.dataset import Dataset
 from vidal.dataset.removals import Removals
-from vidal.dataset.revise import drop
 from vidal.dataset.storage import Storage
 from vidal.dataset.verify import verify
 from vidal.doctor import examine_store
 from vidal.engine.local import InProcessEngine, PoolEngine
-from vidal.engine.refilter import refilter
 from vidal.errors import OutputError, StorageError
 from vidal.removal.remove import remove
+from vidal.revisions.refilter import refilter
+from vidal.revisions.revise import drop
 from vidal.view.api import Api
 from vidal.view.server import Server, serve
 

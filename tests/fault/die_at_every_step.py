@@ -31,8 +31,8 @@ from vidal.dataset.storage import Storage
 from vidal.dataset.tars import TarWriter
 from vidal.dataset.verify import verify
 from vidal.engine.local import InProcessEngine
-from vidal.engine.refilter import refilter
 from vidal.errors import MachineError
+from vidal.revisions.refilter import refilter
 
 DIED, REFUSED = 9, 3
 

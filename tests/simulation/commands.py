@@ -15,20 +15,21 @@ from tests.simulation.acts import ADDRESS
 from tests.simulation.store import SimulatedS3
 from vidal import recipe as recipes
 from vidal.clip import Clip
+from vidal.dataset import revisions
 from vidal.dataset.dataset import Dataset
 from vidal.dataset.removals import Removals
-from vidal.dataset.revise import finished, refuse_revised
 from vidal.dataset.storage import Storage
-from vidal.engine import add as additions
 from vidal.engine import driver
-from vidal.engine import grow as growth
 from vidal.engine.driver import Run
 from vidal.engine.local import InProcessEngine
-from vidal.engine.refilter import refilter as refilter_clips
 from vidal.errors import ClipError, NothingNewError
 from vidal.recipe import Recipe
 from vidal.record import Column
 from vidal.removal.remove import remove as remove_clips
+from vidal.revisions import add as additions
+from vidal.revisions import grow as growth
+from vidal.revisions.refilter import refilter as refilter_clips
+from vidal.revisions.revise import finished
 from vidal.stage import Stage
 from vidal.work import Member
 
@@ -109,7 +110,7 @@ def retry() -> None:
         if row["status"] == "failed" and row["is_transient"]:
             chosen.setdefault(row["shard"], {})[row["clip_id"]] = row["attempts"]
     if chosen:
-        refuse_revised(dataset, "vidal retry")
+        revisions.refuse(dataset.storage, "vidal retry")
         driver.build(_run(_files()[0], retry=chosen, removed=Removals.of(dataset)))
 
 

@@ -11,13 +11,13 @@ from typing import Any
 from unittest import mock
 
 from tests.simulation import acts
-from vidal.dataset import commit, lock, manifest, revise, revisions
+from vidal.dataset import commit, lock, manifest, revisions
 from vidal.dataset.commit import ShardWriter
 from vidal.dataset.dataset import Dataset
 from vidal.dataset.lock import OwnerFence
 from vidal.dataset.storage import Storage
-from vidal.engine import refilter
 from vidal.errors import OutputError, StorageError
+from vidal.revisions import refilter, revise
 
 _swap = Storage.swap
 _NAME = f"{lock.FOLDER}/run"

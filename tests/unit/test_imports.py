@@ -86,7 +86,10 @@ MAY_IMPORT = {
     ],
     "engine": [
         "errors", "rows", "extras", "process", "settings", "clip", "record", "stage", "dataset", "sources.source",
-        "models.inventory", "flow.check_own_columns", "overrides", "recipe",
+        "models.inventory", "flow.check_own_columns", "recipe",
+    ],
+    "revisions": [
+        "errors", "rows", "settings", "clip", "record", "stage", "dataset", "overrides", "recipe", "engine",
     ],
     "report": ["errors", "clip", "record", "modality", "dataset", "crawl.platforms"],
     "diff": ["settings", "clip", "dataset", "report"],
@@ -98,13 +101,15 @@ MAY_IMPORT = {
     ],
     "view": [
         "errors", "extras", "clip", "record", "stage", "modality", "dataset", "reader", "models.dotted", "models.locate",
-        "stages", "engine.refilter", "report", "diff", "train.towers.load", "retrieval.search",
+        "stages", "revisions.refilter", "report", "diff", "train.towers.load", "retrieval.search",
     ],
     "removal": [
         "errors", "rows", "extras", "clip", "record", "dataset", "reader.where", "export", "stages.duplicates",
-        "train.checkpoint", "train.run_folder",
+        "revisions.revise", "train.checkpoint", "train.run_folder",
     ],
-    "build": ["errors", "extras", "models.inventory", "dataset", "recipe", "engine", "report", "removal.unmatched"],
+    "build": [
+        "errors", "extras", "models.inventory", "dataset", "recipe", "engine", "revisions", "report", "removal.unmatched",
+    ],
     "estimate": [
         "errors", "settings", "stage", "dataset", "models.inventory", "recipe", "engine", "build",
     ],
@@ -113,7 +118,7 @@ MAY_IMPORT = {
     "templates": ["errors"],
     "commands": [
         "errors", "extras", "settings", "record", "modality", "dataset", "reader", "export", "models", "stages", "recipe",
-        "engine", "report", "diff", "view", "train", "ablate", "retrieval", "removal", "terms", "build", "estimate", "doctor",
+        "engine", "revisions", "report", "diff", "view", "train", "ablate", "retrieval", "removal", "terms", "build", "estimate", "doctor",
         "templates",
     ],
     "__main__": ["commands"],
@@ -197,14 +202,15 @@ def test_a_dataset_is_read_without_torch() -> None:
     assert python(code) == "False"
 
 
-def test_the_engine_names_no_stage() -> None:
+def test_the_engine_and_revisions_name_no_stage() -> None:
     from vidal.clip import column_names
     from vidal.stages import CATALOGUE
 
     stages = set(CATALOGUE) - set(column_names())
     named = {
         (path.name, node.value)
-        for path in (PACKAGE / "engine").rglob("*.py")
+        for room in ("engine", "revisions")
+        for path in (PACKAGE / room).rglob("*.py")
         for node in ast.walk(ast.parse(path.read_text()))
         if isinstance(node, ast.Constant) and node.value in stages
     }

@@ -66,7 +66,7 @@ def refilter(
     as_json: options.JsonOption = False,
 ) -> None:
     """Apply new thresholds to the stored values, as a new revision; no media is read or written."""
-    from vidal.engine.refilter import refilter as refilter_dataset
+    from vidal.revisions.refilter import refilter as refilter_dataset
 
     show(refilter_dataset(directory, settings, dry_run=dry_run), as_json)
 
@@ -79,7 +79,7 @@ def revisions(
     as_json: options.JsonOption = False,
 ) -> None:
     """List the revisions of a dataset; DIR@N names revision N, DIR the last complete one."""
-    from vidal.dataset import revise
+    from vidal.revisions import revise
 
     if drop is not None:
         revise.drop(directory, drop)

@@ -25,6 +25,8 @@ from vidal.errors import OutputError
 
 FOLDER = "revisions"
 INFO_NAME = "dataset.json"
+GROWN = "grown"
+"""The folder, within a revision, of the dataset that it grew by."""
 _CURRENT = f"{FOLDER}/current.json"
 _ADDRESS = re.compile(r"(?P<root>.+)@(?P<number>\d{1,6})")
 
@@ -81,6 +83,15 @@ def numbers(storage: Storage) -> list[int]:
     begun = sorted(int(name) for name in storage.names(FOLDER) if name.isdecimal())
     # `dataset.json` is written last and deleted first: a folder without it belongs to no revision.
     return [number for number in begun if storage.exists(f"{folder_of(number)}/{INFO_NAME}")]
+
+
+def refuse(storage: Storage, command: str) -> None:
+    """Raise `OutputError` if there are revisions: a command that rewrites the tars that they share would break them."""
+    if known := numbers(storage):
+        raise OutputError(
+            f"{storage.address}: has revisions {', '.join(map(str, known))}, which {command} would leave behind; drop "
+            f"them first: vidal revisions {storage.address} --drop {known[0]}"
+        )
 
 
 def tar_place(folders: Sequence[TarFolder], shard: int, own: str) -> tuple[str, int]:

@@ -17,12 +17,11 @@ from typing import TypeAlias
 
 from vidal.dataset import revisions
 from vidal.dataset.dataset import Dataset
-from vidal.dataset.revise import GROWN
 from vidal.dataset.storage import Storage
 from vidal.errors import SourceError, VidalError
 
 FOLDER = "usage"
-_WITHIN = ("", f"/{GROWN}")
+_WITHIN = ("", f"/{revisions.GROWN}")
 """Folders of a revision's runs: `vidal add` writes the revision itself, `vidal grow` a dataset within."""
 _WRITE_EVERY_S = 10.0
 

@@ -19,12 +19,11 @@ from typing import Protocol
 import vidal
 from vidal.clip import SCHEMA_VERSION
 from vidal.dataset import plan as plans
-from vidal.dataset import planning, removals, usage
+from vidal.dataset import planning, removals, revisions, usage
 from vidal.dataset.dataset import Dataset, DatasetInfo, committed, read_info, write_info
 from vidal.dataset.digests import Digests
 from vidal.dataset.lock import Lock, renew
 from vidal.dataset.removals import Removals
-from vidal.dataset.revise import refuse_revised
 from vidal.dataset.revisions import INFO_NAME
 from vidal.dataset.storage import Storage
 from vidal.engine.decided import decided_plan, uncommit_changed
@@ -109,7 +108,7 @@ def build(run: Run) -> None:
         _record_secrets(run, info)
         if run.retry:
             # Asked by the command before it waited for the lock.
-            refuse_revised(Dataset.at(storage), "vidal retry")
+            revisions.refuse(storage, "vidal retry")
         complete(run)
 
 

@@ -25,9 +25,9 @@ from vidal.dataset.dataset import Dataset, read_info
 from vidal.dataset.lock import Lock
 from vidal.dataset.members import load_members
 from vidal.dataset.removals import KEYS, REASON, Removals, tombstone
-from vidal.dataset.revise import GROWN, revision_at
 from vidal.record import from_row
 from vidal.removal.traces import Traces
+from vidal.revisions.revise import revision_at
 
 Seen = dict[str, set[str]]
 """The values of a removals list that matched a row, by column."""
@@ -112,15 +112,15 @@ def parts(dataset: Dataset) -> Iterator[Dataset]:
     storage = dataset.own_storage
     for name in storage.names("phases"):
         yield Dataset.at(storage.child(f"phases/{name}"))
-    if GROWN in storage.names("") and read_info(storage.child(GROWN)):
-        yield from parts(Dataset.at(storage.child(GROWN)))
+    if revisions.GROWN in storage.names("") and read_info(storage.child(revisions.GROWN)):
+        yield from parts(Dataset.at(storage.child(revisions.GROWN)))
     if dataset.folder:
         return
     numbers = revisions.numbers(storage)
     for number in numbers:
         yield from parts(revision_at(storage, number))
     # Of a growth that was begun and died, the dataset within is all that there is yet.
-    begun = storage.child(f"{revisions.folder_of(revisions.current(storage) + 1)}/{GROWN}")
+    begun = storage.child(f"{revisions.folder_of(revisions.current(storage) + 1)}/{revisions.GROWN}")
     if revisions.current(storage) + 1 not in numbers and read_info(begun):
         yield from parts(Dataset.at(begun))
 

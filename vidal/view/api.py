@@ -248,7 +248,7 @@ class Api:
     def refilter(self, sent: Any) -> Body:
         """Apply thresholds as a revision of the dataset; ``sent`` is ``{"bounds": ["blur<=0.3"]}``."""
         # Imported here, as looking needs no recipes.
-        from vidal.engine.refilter import refilter
+        from vidal.revisions.refilter import refilter
 
         bounds = sent.get("bounds") if isinstance(sent, dict) and sent.keys() == {"bounds"} else None
         if not (isinstance(bounds, list) and bounds and all(isinstance(bound, str) for bound in bounds)):

@@ -15,7 +15,7 @@ from vidal.dataset import manifest, planning
 from vidal.dataset import plan as plans
 from vidal.dataset.dataset import Dataset, DatasetInfo, write_info
 from vidal.dataset.storage import Storage
-from vidal.engine.refilter import decide_anew
+from vidal.revisions.refilter import decide_anew
 from vidal.rows import whole
 from vidal.sources.dataset import DatasetSource
 from vidal.stages.filters.too_long import TooLong

@@ -14,11 +14,11 @@ from tests.runs import FEW_LETTERS, LETTERS, PAINT, SHADE, TROUBLE, run, write_l
 from vidal.build import How, add, grow, retry
 from vidal.dataset import lock
 from vidal.dataset.removals import Removals
-from vidal.dataset.revise import drop
 from vidal.dataset.storage import Storage
 from vidal.engine.local import InProcessEngine
-from vidal.engine.refilter import refilter
 from vidal.removal.remove import remove
+from vidal.revisions.refilter import refilter
+from vidal.revisions.revise import drop
 
 
 def test_every_command_writes_to_a_dataset_under_its_number(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -34,7 +34,7 @@ from tests.runs import LETTERS, Silence, run, write_recipe
 from vidal import listing, rows
 from vidal.dataset import planning
 from vidal.dataset.dataset import Dataset
-from vidal.engine import grow
+from vidal.revisions import grow
 from vidal.engine.driver import Run
 from vidal.engine.local import InProcessEngine
 

@@ -25,8 +25,8 @@ from vidal.diff.comparison import Comparison
 from vidal.diff.pairs import Pairs
 from vidal.diff.shifts import distance_of
 from vidal.engine.local import InProcessEngine
-from vidal.engine.refilter import refilter
 from vidal.errors import SourceError
+from vidal.revisions.refilter import refilter
 
 EVIL = "[red]<b>markup</b>[/red]"
 

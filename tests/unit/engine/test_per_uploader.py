@@ -15,10 +15,10 @@ from vidal.build import How, grow
 from vidal.dataset.dataset import Dataset
 from vidal.dataset.verify import verify
 from vidal.engine.local import InProcessEngine, PoolEngine
-from vidal.engine.refilter import NOT_PROCESSED, refilter
 from vidal.errors import RecipeError
 from vidal.recipe import load
 from vidal.record import from_row, to_row
+from vidal.revisions.refilter import NOT_PROCESSED, refilter
 from vidal.rows import whole
 from vidal.stages.per_uploader import PerUploader
 

@@ -13,8 +13,8 @@ from tests.runs import CAPTION, PAINT, SHADE, rows, run, write_recipe
 from vidal.dataset.dataset import Dataset
 from vidal.dataset.verify import verify
 from vidal.engine.local import InProcessEngine
-from vidal.engine.refilter import refilter
 from vidal.record import from_row, to_row
+from vidal.revisions.refilter import refilter
 from vidal.rows import whole
 from vidal.stages.repeated_captions import RepeatedCaptions
 

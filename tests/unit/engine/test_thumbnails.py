@@ -34,9 +34,9 @@ from vidal.dataset.removals import Removals
 from vidal.dataset.thumbnail import middle_frame, thumbnail
 from vidal.dataset.verify import verify
 from vidal.engine.local import InProcessEngine, PoolEngine
-from vidal.engine.refilter import refilter
 from vidal.recipe import check
 from vidal.removal.remove import remove
+from vidal.revisions.refilter import refilter
 
 LARGE = {PAINT: {"pixels": 300}}
 STAGES = [LETTERS, {FEW_LETTERS: {"min": 2}}, LARGE, TROUBLE, CAPTION, SAME_TITLE, SHADE]

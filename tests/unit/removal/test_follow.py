@@ -22,13 +22,13 @@ from vidal.dataset.dataset import Dataset
 from vidal.dataset.removals import Removals
 from vidal.dataset.verify import verify
 from vidal.engine.local import InProcessEngine
-from vidal.engine.refilter import refilter
 from vidal.errors import OutputError, SourceError, StorageError, UserError
 from vidal.export.formats import WRITERS
 from vidal.export.lance import NAME, tables_in
 from vidal.removal import journal
 from vidal.removal.certificate import write
 from vidal.removal.follow import Following, follow
+from vidal.revisions.refilter import refilter
 
 SECRET = "https://clips.test/secret-3.mp4"
 LISTED = Removals({"url": frozenset([SECRET])})

@@ -35,11 +35,11 @@ from vidal.dataset.dataset import Dataset
 from vidal.dataset.removals import Removals
 from vidal.dataset.verify import verify
 from vidal.engine.local import InProcessEngine
-from vidal.engine.refilter import refilter
 from vidal.errors import OutputError, SourceError
 from vidal.removal import remove as remove_module
 from vidal.removal.follow import follow, selected
 from vidal.removal.remove import remove
+from vidal.revisions.refilter import refilter
 
 FORMS = {
     "ids.txt": "# asked for on Monday\nc003\n\nc005\n",

@@ -13,12 +13,12 @@ from tests.runs import FEW_LETTERS, LETTERS, PAINT, SHADE, digests, run, write_l
 from vidal.build import How, add, grow
 from vidal.dataset.dataset import Dataset
 from vidal.dataset.removals import Removals
-from vidal.dataset.revise import listed
 from vidal.dataset.verify import verify
 from vidal.engine.local import InProcessEngine
-from vidal.engine.refilter import refilter
 from vidal.removal import remove as removing
 from vidal.removal.remove import remove
+from vidal.revisions.refilter import refilter
+from vidal.revisions.revise import listed
 
 OLD, NEW = ["a", "ab", "abc", "abcd", "abcde"], ["xyz", "xyza"]
 HOW = How(engine="local", workers=0)

@@ -31,9 +31,9 @@ from vidal.dataset import flags
 from vidal.dataset.dataset import Dataset
 from vidal.dataset.verify import verify
 from vidal.engine.local import InProcessEngine, PoolEngine
-from vidal.engine.refilter import refilter
 from vidal.errors import RecipeError, SourceError
 from vidal.recipe import Recipe, check
+from vidal.revisions.refilter import refilter
 from vidal.sources.dataset import DatasetSource
 
 

@@ -23,7 +23,6 @@ from vidal.clip import column_names
 from vidal.dataset.dataset import Dataset
 from vidal.dataset.plan import DECIDED, decide
 from vidal.dataset.removals import REASON, lists_of
-from vidal.dataset.revise import begin, finish, finished, locked, refuse_listed, revision_at, write_manifest
 from vidal.engine.decided import rows_of
 from vidal.engine.isolate import run_stage
 from vidal.engine.job import Notes, ShardReport
@@ -31,6 +30,7 @@ from vidal.errors import RecipeError
 from vidal.overrides import with_overrides
 from vidal.recipe import fingerprint, steps_again
 from vidal.record import from_row
+from vidal.revisions.revise import begin, finish, finished, locked, refuse_listed, revision_at, write_manifest
 from vidal.rows import Spill, Stream, TableLike, in_groups
 from vidal.stage import Decision, Stage, Step
 

@@ -20,11 +20,11 @@ from vidal.dataset import plan as plans
 from vidal.dataset.dataset import Dataset, read_info
 from vidal.dataset.digests import digests_of
 from vidal.dataset.removals import Removals
-from vidal.dataset.revise import GROWN, begin, finish, locked, shared_tars, unfinished, write_manifest
 from vidal.engine.driver import Run, build, check_secrets
 from vidal.errors import UserError
 from vidal.recipe import Recipe, fingerprint
 from vidal.record import from_row
+from vidal.revisions.revise import begin, finish, locked, shared_tars, unfinished, write_manifest
 from vidal.rows import Stream
 from vidal.stage import Decision
 
@@ -57,7 +57,7 @@ def grow(run: Run, base: Dataset, source: Sequence[str]) -> None:
         within = base.storage.child(revisions.folder_of(number))
         if (other := read_info(within)) and not other.made_by.startswith(COMMAND):
             raise unfinished(base.storage, number, other.made_by)
-        storage = within.child(GROWN)
+        storage = within.child(revisions.GROWN)
         # Left out by id, so that a source may name all that the dataset has, such as the same list made longer.
         ids = (batch["clip_id"].to_pylist() for batch in base.plan.parts(["clip_id"]).to_batches())
         known = np.concatenate([np.empty((0, 2), np.uint64), *map(digests_of, ids)])
@@ -68,7 +68,7 @@ def grow(run: Run, base: Dataset, source: Sequence[str]) -> None:
 
 
 def _begin(base: Dataset, grown: Dataset, number: int, made_by: str) -> Dataset:
-    info, folder = base.info, f"{revisions.folder_of(number)}/{GROWN}"
+    info, folder = base.info, f"{revisions.folder_of(number)}/{revisions.GROWN}"
     tar_folders = shared_tars(base)
     for layer in grown.info.layers:
         place = revisions.TarFolder(first_shard=info.shards, folder=folder)

@@ -14,13 +14,13 @@ from vidal import recipe as recipes
 from vidal.dataset import revisions
 from vidal.dataset.commit import revoke
 from vidal.dataset.dataset import Dataset
-from vidal.dataset.revise import finished, locked
 from vidal.dataset.storage import Storage
 from vidal.dataset.verify import verify
 from vidal.engine.local import InProcessEngine
-from vidal.engine.refilter import NOT_PROCESSED, check_steps, refilter
 from vidal.errors import OutputError, RecipeError, StorageError
 from vidal.export.export import write_joint
+from vidal.revisions.refilter import NOT_PROCESSED, check_steps, refilter
+from vidal.revisions.revise import finished, locked
 
 TITLES = ["a", "ab", "abc", "abcd", "abcd", "abcde", "abcde", "abcdef", "abcdefg", "raises", "xy", "xy"]
 STAGES = [LETTERS, {FEW_LETTERS: {"min": 2}}, PAINT, SAME_TITLE, RANK, SHADE]
@@ -156,7 +156,7 @@ def test_a_shard_that_another_run_writes_anew_meanwhile_is_one_line(
         revoke(Storage(str(built)), 1)
         return check_steps(*given)
 
-    monkeypatch.setattr("vidal.engine.refilter.check_steps", meanwhile)
+    monkeypatch.setattr("vidal.revisions.refilter.check_steps", meanwhile)
     with pytest.raises(StorageError, match=r"manifest/000001.parquet: another run writes this shard anew; try again"):
         refilter(str(built), [f"{MIN}=3"], dry_run=True)
 

@@ -28,11 +28,11 @@ from tests.runs import (
 from vidal.build import BuildResult, How, add, grow
 from vidal.dataset.dataset import Dataset
 from vidal.dataset.find import find
-from vidal.dataset.revise import drop
 from vidal.engine.local import InProcessEngine
-from vidal.engine.refilter import refilter
 from vidal.errors import OutputError, RecipeError, UserError
 from vidal.export.export import write_joint
+from vidal.revisions.refilter import refilter
+from vidal.revisions.revise import drop
 
 OLD = ["a", "ab", "abc", "abcd", "abcde", "abcdef"]
 NEW = ["x", "xy", "xyz", "xyz", "xyzabc", "xyzabcd", "xyzabcde"]

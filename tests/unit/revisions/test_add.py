@@ -29,12 +29,12 @@ from tests.runs import (
 from vidal.build import BuildResult, How, add
 from vidal.dataset import revisions
 from vidal.dataset.dataset import Dataset, write_info
-from vidal.dataset.revise import drop
 from vidal.dataset.storage import Storage
 from vidal.engine.local import InProcessEngine
-from vidal.engine.refilter import refilter
 from vidal.errors import OutputError, RecipeError
 from vidal.export.export import write_joint
+from vidal.revisions.refilter import refilter
+from vidal.revisions.revise import drop
 
 TITLES = ["a", "ab", "abc", "abcd", "abcd", "mute", "reject", "abcdef", "raise"]
 

@@ -17,9 +17,6 @@ from vidal.dataset.storage import Storage
 from vidal.errors import OutputError
 from vidal.rows import TableLike
 
-GROWN = "grown"
-"""The folder, within a revision, of the dataset that it grew by."""
-
 
 def finished(address: str) -> Dataset:
     """Open the current revision of a dataset to revise it; raises `OutputError` for a dataset that is not complete."""
@@ -34,16 +31,6 @@ def finished(address: str) -> Dataset:
 def _refuse_incomplete(dataset: Dataset) -> None:
     if len(dataset.committed()) < dataset.info.shards:
         raise OutputError(f"{dataset.address}: not complete yet; run `vidal build` to the end first")
-
-
-def refuse_revised(dataset: Dataset, command: str) -> None:
-    """Raise `OutputError` if there are revisions: a command that rewrites the tars that they share would break them."""
-    if known := revisions.numbers(dataset.storage):
-        address = dataset.storage.address
-        raise OutputError(
-            f"{address}: has revisions {', '.join(map(str, known))}, which {command} would leave behind; drop them "
-            f"first: vidal revisions {address} --drop {known[0]}"
-        )
 
 
 def refuse_listed(base: Dataset, lists: Sequence[str]) -> None:
@@ -94,7 +81,7 @@ def begin(
     within = revisions.folder_of(number)
     storage = root.child(within)
     begun = read_info(storage)
-    if begun is None and GROWN in storage.names("") and plan is None:
+    if begun is None and revisions.GROWN in storage.names("") and plan is None:
         raise unfinished(root, number, "vidal grow")
     if begun is not None:
         if begun.fingerprint != fingerprint:

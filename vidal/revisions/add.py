@@ -12,11 +12,11 @@ from pathlib import Path
 
 from vidal import recipe as recipes
 from vidal.dataset.dataset import Dataset
-from vidal.dataset.revise import begin, finish, locked, revision_at
 from vidal.engine.driver import Run, complete
 from vidal.errors import RecipeError
 from vidal.overrides import resolve_paths, with_overrides
 from vidal.recipe import Recipe, fingerprint
+from vidal.revisions.revise import begin, finish, locked, revision_at
 from vidal.settings import read_yaml
 from vidal.stage import digest
 

@@ -14,11 +14,11 @@ from tests.runs import FEW_LETTERS, LETTERS, PAINT, TROUBLE, run, write_recipe
 from vidal.build import How, retry
 from vidal.dataset import revisions
 from vidal.dataset.dataset import Dataset
-from vidal.dataset.revise import drop, finished, listed, locked
 from vidal.dataset.storage import Storage
 from vidal.engine.local import InProcessEngine
-from vidal.engine.refilter import refilter
 from vidal.errors import OutputError, SourceError, StorageError
+from vidal.revisions.refilter import refilter
+from vidal.revisions.revise import drop, finished, listed, locked
 
 TITLES = ["a", "ab", "abc", "abcd", "abcde", "abcdef"]
 MIN = f"{FEW_LETTERS}.min"
