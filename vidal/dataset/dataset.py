@@ -157,10 +157,6 @@ class Dataset:
         """Return the numbers of the committed shards: those with a manifest."""
         return committed(self.own_storage)
 
-    def manifest_tokens(self) -> dict[int, str | None]:
-        """Return the tokens of the committed shards' manifests, by shard; None where a listing has none."""
-        return manifest_tokens(self.own_storage)
-
     def manifest_name(self, shard: int) -> str:
         """Return ``manifest/000123.parquet``, or ``revisions/2/manifest/000123.parquet``."""
         return self._name(manifest.name_of(shard))

@@ -10,7 +10,6 @@ OUT of `vidal reinforce` is ``teachers/NAME`` in the folder of the dataset, or o
 from __future__ import annotations
 
 import hashlib
-import io
 import json
 import re
 from collections.abc import Collection
@@ -22,6 +21,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from pydantic import BaseModel, Field, ValidationError
 
+from vidal.dataset.manifest import table_to_parquet
 from vidal.dataset.storage import Storage
 from vidal.errors import SourceError, one_line
 
@@ -123,9 +123,7 @@ def broken_in(schema: pa.Schema) -> list[dict[str, Any]]:
 
 def write(storage: Storage, name: str, table: pa.Table) -> None:
     """Write a file of embeddings atomically."""
-    sink = io.BytesIO()
-    pq.write_table(table, sink, compression="zstd", write_page_checksum=True)
-    storage.write(name, sink.getvalue())
+    storage.write(name, table_to_parquet(table))
 
 
 def erase(storage: Storage, clip_ids: Collection[str]) -> None:

@@ -164,16 +164,12 @@ def _needs_a_look(table: pa.Table) -> pa.ChunkedArray:
     """
     is_kept = pc.equal(table["status"], "kept")
     is_ended = pc.is_in(table["status"], value_set=pa.array(["rejected", "failed"]))
-    is_told = pc.and_(_has_text(table["stage"]), _has_text(table["reason"]))
+    is_told = pc.and_(*(pc.fill_null(pc.not_equal(table[name], ""), False) for name in ("stage", "reason")))
     is_plain = pc.and_(
         pc.match_substring_regex(table["clip_id"], f"^(?:{KEY_PATTERN.pattern})$"), _is_empty(table["layers"])
     )
     is_well = pc.or_(pc.and_(is_kept, is_plain), pc.and_(is_ended, is_told))
     return pc.invert(pc.fill_null(pc.and_(is_well, _is_empty(table["members"])), False))
-
-
-def _has_text(column: pa.ChunkedArray) -> pa.ChunkedArray:
-    return pc.fill_null(pc.not_equal(column, ""), False)
 
 
 def _is_empty(column: pa.ChunkedArray) -> pa.ChunkedArray:

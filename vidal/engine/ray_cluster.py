@@ -64,7 +64,12 @@ class RayCluster:
         os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")
         # A thread of Ray Data's that outlives an interrupted run would start another Ray, with none of these options.
         os.environ.setdefault("RAY_ENABLE_AUTO_CONNECT", "0")
-        options = self._private_options() if self.address is None else self._joining_options()
+        if self.address is None:
+            options = self._private_options()
+        else:
+            # Nodes may have another version of vidal, or none, and fetch that of this process once each.
+            package = {"py_modules": [str(Path(vidal.__file__).parent)], "excludes": ["__pycache__"]}
+            options = {"address": self.address, "runtime_env": package}
         import ray
 
         try:
@@ -94,11 +99,6 @@ class RayCluster:
                 ["/bin/sh", "-c", _WATCH, "vidal-watch", str(self._raylet.pid), f"vidal: {_RAYLET_DIED}"],
                 stdin=subprocess.PIPE, stdout=subprocess.DEVNULL, start_new_session=True,
             )  # fmt: skip
-
-    def _joining_options(self) -> dict[str, Any]:
-        """Ship the package of this process: nodes may have another version of it, or none, and fetch it once each."""
-        package = {"py_modules": [str(Path(vidal.__file__).parent)], "excludes": ["__pycache__"]}
-        return {"address": self.address, "runtime_env": package}
 
     def _private_options(self) -> dict[str, Any]:
         """Make the folder and the token of a private Ray; returns how it is to be started."""
@@ -139,15 +139,12 @@ class RayCluster:
 
     def error(self, error: Exception) -> MachineError:
         """An error of Ray's as a `MachineError` of one line."""
-        if self._has_raylet_died():
-            return MachineError(_RAYLET_DIED)
-        return MachineError(f"Ray failed: {type(error).__name__}: {one_line(error, 500)}")
-
-    def _has_raylet_died(self) -> bool:
         try:
-            return self._raylet is not None and self._raylet.status() == psutil.STATUS_ZOMBIE
+            has_raylet_died = self._raylet is not None and self._raylet.status() == psutil.STATUS_ZOMBIE
         except psutil.NoSuchProcess:
-            return True
+            has_raylet_died = True
+        line = f"Ray failed: {type(error).__name__}: {one_line(error, 500)}"
+        return MachineError(_RAYLET_DIED if has_raylet_died else line)
 
     def stop(self) -> None:
         """Leave the cluster; of a private one, every process is killed."""

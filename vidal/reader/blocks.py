@@ -40,17 +40,21 @@ class BlockReader(MemberReader):
     """Reads ranges of some tars by blocks, and of others as `MemberReader` does."""
 
     _tars: dict[str, Tar]
-    _is_off: bool
-    """Whether the cache cannot be written: blocks would be fetched again for each of their members."""
-    _threads: list[threading.Thread]
-    _started: set[tuple[str, int]]
-    _wanted: queue.SimpleQueue[tuple[str, int] | None]
 
     def __init__(self, reader: MemberReader, tars: Mapping[str, Tar]) -> None:
         self.__setstate__({**reader.__getstate__(), "_tars": dict(tars)})
 
     def __getstate__(self) -> dict[str, object]:
         return {**super().__getstate__(), "_tars": self._tars}
+
+    def _forget(self) -> None:
+        super()._forget()
+        self._is_off = False
+        """Whether the cache cannot be written: blocks would be fetched again for each of their members."""
+        self._threads: list[threading.Thread] = []
+        self._started: set[tuple[str, int]] = set()
+        self._wanted: queue.SimpleQueue[tuple[str, int] | None] = queue.SimpleQueue()
+        self._claims = _Claims(self.cache)
 
     def read(self, tar: str, offset: int, size: int, content: bytes = b"") -> bytes:
         if self._pid != os.getpid():
@@ -94,13 +98,6 @@ class BlockReader(MemberReader):
             for _ in self._threads:
                 self._wanted.put(None)
             self._threads, self._started = [], set()
-
-    def _forget(self) -> None:
-        super()._forget()
-        self._is_off = False
-        self._threads, self._started = [], set()
-        self._wanted = queue.SimpleQueue()
-        self._claims = _Claims(self.cache)
 
     def _part(self, tar: str, block: int, first: int, last: int) -> bytes:
         key = self._key(tar, block)

@@ -45,14 +45,12 @@ def fill(clip: Clip, texts: Mapping[str, bytes]) -> None:
     if not isinstance(record, dict):
         raise ClipError("bad_text", "json that is no object")
     # Only values of the right type: the json member is a stranger's.
-    for column in _OF_JSON:
-        if isinstance(text := record.get(column), str) and text.strip():
+    for column, key in [*zip(_OF_JSON, _OF_JSON, strict=True), ("caption", "text")]:
+        if getattr(clip, column) is None and isinstance(text := record.get(key), str) and text.strip():
             setattr(clip, column, _storable(text.strip()))
     for column in _LISTS_OF_JSON:
         if isinstance(parts := record.get(column), list) and all(isinstance(part, str) for part in parts):
             setattr(clip, column, [_storable(part) for part in parts])
-    if clip.caption is None and isinstance(text := record.get("text"), str) and text.strip():
-        clip.caption = _storable(text.strip())
     if raw := text_of.get("raw.txt"):
         title, *tags = (part.strip() for part in raw.split("#"))
         clip.title, clip.hashtags = title or None, [tag for tag in tags if tag]

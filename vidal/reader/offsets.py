@@ -39,9 +39,6 @@ class Place(NamedTuple):
         return self.offset + self.size
 
 
-_OFFSET = operator.attrgetter("offset")
-
-
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Part:
     """The members of the samples of one shard; ``layer`` and ``suffix`` index ``layers`` and ``suffixes``."""
@@ -151,7 +148,7 @@ class Offsets:
             Place(self._suffixes[suffix], offset, size, sums[at : at + SUM_BYTES])
             for of, suffix, offset, size, at in members if of == kind
         ]  # fmt: skip
-        return sorted(places, key=_OFFSET)
+        return sorted(places, key=operator.attrgetter("offset"))
 
 
 def neighbours(places: Sequence[Place]) -> list[list[Place]]:

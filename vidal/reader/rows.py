@@ -7,6 +7,7 @@ workers. A column that is empty in a shard takes no memory.
 from __future__ import annotations
 
 import bisect
+import functools
 import itertools
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
@@ -25,7 +26,9 @@ class Rows:
         self.schema = pa.unify_schemas(
             [each.remove_metadata() for each in schemas] or [pa.schema([])], promote_options="permissive"
         )
-        empty = _Nulls(max((table.num_rows for table in tables), default=0))
+        most = max((table.num_rows for table in tables), default=0)
+        # One array for all empty columns of a type.
+        nulls = functools.cache(lambda kind: pa.nulls(most, kind))
         self._batches: list[pa.RecordBatch] = []
         # A shard without a kept clip has no row, and no batch.
         for table in tables:
@@ -33,7 +36,7 @@ class Rows:
                 names = set(table.column_names)
                 arrays = [
                     table.column(field.name).cast(field.type).chunk(0) if field.name in names
-                    else empty.of(field.type, table.num_rows)
+                    else nulls(field.type).slice(0, table.num_rows)
                     for field in self.schema
                 ]  # fmt: skip
                 self._batches.append(pa.RecordBatch.from_arrays(arrays, schema=self.schema))
@@ -68,16 +71,3 @@ class Rows:
         for batch, start in zip(self._batches, self._starts, strict=False):
             part = pa.Table.from_batches([batch]).select(names)
             yield from part.filter(pa.array(chosen[start : start + batch.num_rows])).to_pylist()
-
-
-class _Nulls:
-    """Columns of nulls, which share one array per type."""
-
-    def __init__(self, rows: int) -> None:
-        self._rows = rows
-        self._arrays: dict[pa.DataType, pa.Array] = {}
-
-    def of(self, kind: pa.DataType, rows: int) -> pa.Array:
-        if kind not in self._arrays:
-            self._arrays[kind] = pa.nulls(self._rows, kind)
-        return self._arrays[kind].slice(0, rows)

@@ -87,7 +87,7 @@ class Samples:
             modalities.load_recorded(dataset.info.modalities, str(address), dataset.info.layers)
             reader = MemberReader(dataset.storage, cache=Path(cache) if cache else None, cache_bytes=cache_bytes)
             is_root = dataset.own_storage.address == root.address
-            tokens = early.result() if early and is_root else dataset.manifest_tokens()
+            tokens = early.result() if early and is_root else manifest_tokens(dataset.own_storage)
             read = list(pool.map(lambda shard: read_shard(dataset, shard, tokens[shard], reader.cache), tokens))
         if not read:
             raise SourceError(f"{address}: no shard is committed yet; run `vidal build` first")
