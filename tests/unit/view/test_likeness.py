@@ -92,11 +92,17 @@ def test_words_are_compared_with_what_the_last_of_several_models_embedded(built:
     mine = str(shutil.copytree(built, tmp_path / "mine"))
     info = Dataset.open(mine).info
     # As the stage `embeddings` leaves it that is added with one model, and later with another.
-    twice = [{"name": "embeddings", "settings": {"model": model}} for model in ("mine.models:load", "another")]
+    twice = [
+        {"name": "embeddings", "settings": {"backend": "clip", "model": model}}
+        for model in ("mine.models:load", "another")
+    ]
     for steps, takes_words in ((twice, True), (twice[::-1], False)):
         write_info(Storage(mine), info.model_copy(update={"recipe": {"stages": steps}}))
         offered = {measure["name"]: measure["takes_words"] for measure in ask(Api(Dataset.open(mine)), "measures")}
         assert offered == {"video_embedding": takes_words, "frame_hash": False}
+        refusal = "model another is not on this machine" if takes_words else "cannot be compared with words here"
+        with pytest.raises(SourceError, match=refusal):
+            ask(Api(Dataset.open(mine)), "clips", words="a dog", by="video_embedding")
 
 
 def cosines(built: Path) -> dict[str, float]:
