@@ -24,10 +24,10 @@ SET = ("--clips", "800", "--scenes", "64", "--workers", "1")
 TEACHER_STEPS, STUDENT_STEPS, WEIGHTS, SEEDS = 150, 50, (0.0, 0.5, 0.9), (0, 1, 2)
 
 
-def recipe(work: Path, modality: str, **change: Any) -> Path:
+def recipe(work: Path, modality: str, tune: str = "full", **change: Any) -> Path:
     """The recipe of `pipelines/train/learning.yaml` with one tower."""
     learning = yaml.safe_load((ROOT / "pipelines" / "train" / "learning.yaml").read_text())
-    towers = {modality: learning["towers"][modality]}
+    towers = {modality: learning["towers"][modality] | {"tune": tune}}
     path = work / f"{modality}.yaml"
     path.write_text(yaml.safe_dump({**learning, "epochs": None, "towers": towers, "threads": 1, **change}))
     return path

@@ -5,9 +5,10 @@ a frozen CLIP ViT-L text tower. `Trainer`, `Loader`, `Texts` and the recipe are 
 synthetic is what the clips show, and, unless a row says ``tars``, that every step has the batch of the first.
 
 The ceiling is what 790 TFLOP/s, a matrix product's rate on an H200, allow. A forward pass counts 1, its backward pass
-2 (LoRA: 1, as frozen weights have no gradients), and GradCache one more forward, although the trainer saves that of one
-chunk: 309 clips/s full, 412 LoRA. MFU counts useful FLOP only: neither masked patches nor recomputation. ``waits`` is
-the share of the time in which the trainer waits for a batch, ``start_s`` the first step, in which layers are compiled.
+2 (LoRA: 1, as frozen weights have no gradients), and GradCache one more forward, although the trainer saves that of the
+chunks it keeps: 309 clips/s full, 412 LoRA. MFU counts useful FLOP only: neither masked patches nor recomputation.
+``waits`` is the share of the time in which the trainer waits for a batch, ``start_s`` the first step, in which layers
+are compiled.
 
 ``open_clip`` is its tower on the same frames as images, under amp and compiled, in the two passes of its
 ``--accum-freq``; a clip is the mean of its images. Its patches are dropped anew in the second pass, as it does.
@@ -23,6 +24,7 @@ import tempfile
 import threading
 import time
 from collections.abc import Iterator
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -55,11 +57,15 @@ _SMALL = {"hidden_size": 32, "layers": 2, "heads": 2, "patch_size": 16, "image_s
 
 ROWS: dict[str, dict[str, Any]] = {
     "full": {},
+    "full, 2 chunks kept": {"kept_chunks": 2},
+    "full, float8": {"float8": True},
     "full, not compiled": {"compile": False, "chunk_size": 32},
     "full, 128 tokens": {"patch_dropout": 0.5035},
+    "full, 128 tokens, 2 chunks kept": {"patch_dropout": 0.5035, "kept_chunks": 2},
     "full, tars": {"is_from_tars": True},
     "full, text tower in the step": {"text_cache": False},
     "lora": {"tune": "lora"},
+    "lora, 3 chunks kept": {"tune": "lora", "kept_chunks": 3},
     "lora, not compiled": {"tune": "lora", "compile": False, "chunk_size": 32},
     "lora, frozen in float32": {"tune": "lora", "stores_bases": True},
     "lora, 128 tokens": {"tune": "lora", "patch_dropout": 0.5035},
@@ -71,7 +77,7 @@ ROWS: dict[str, dict[str, Any]] = {
 
 def recipe_of(
     text: Path, *, tiny: bool, batch: int, workers: int, tune: str = "full", compile: bool = True, chunk_size: int = 64,
-    patch_dropout: float = 0.5, text_cache: bool = True,
+    kept_chunks: int = 1, patch_dropout: float = 0.5, text_cache: bool = True, float8: bool = False,
 ) -> TrainRecipe:  # fmt: skip
     return TrainRecipe.model_validate({
         "text": {"model": str(text), "cache": text_cache, "views": "caption"},
@@ -79,8 +85,9 @@ def recipe_of(
             "sizes": _SMALL if tiny else _LARGE, "frames": 8, "patch_dropout": patch_dropout, "tune": tune,
             "transform": {"frames": 8, "size": 64 if tiny else 224},
         }},
-        "batch_size": batch, "chunk_size": min(chunk_size, 3) if tiny else chunk_size, "precision": "bf16",
-        "compile": compile and not tiny, "steps": 1000, "optimiser": {"lr": 1e-4}, "data": {"workers": workers},
+        "batch_size": batch, "chunk_size": min(chunk_size, 3) if tiny else chunk_size, "kept_chunks": kept_chunks,
+        "precision": "bf16", "float8": float8, "compile": compile and not tiny,
+        "steps": 1000, "optimiser": {"lr": 1e-4}, "data": {"workers": workers},
     })  # fmt: skip
 
 
@@ -227,9 +234,12 @@ def on_gpu(
     table: dict[str, Any] = {"device": name, "torch": torch.__version__, "batch": batch, "workers": workers}
     with tempfile.TemporaryDirectory() as scratch:
         work = text_folder(Path(scratch, "text"), tiny=tiny)
-        write_set(Path(scratch, "set"), batch, max(batch // 16, 4), 1000, workers)
+        write_set(Path(scratch, "set"), batch, max(batch // 16, 4), 1000, workers, [PAIR[1]])
         for row in rows:
             switches = dict(ROWS[row])
+            if switches.get("float8") and find_spec("torchao") is None:
+                log(f"without {row}: pip install 'vidal[float8]'")
+                continue
             torch.compiler.reset()
             gc.collect()
             if device.type == "cuda":

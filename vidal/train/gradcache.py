@@ -2,8 +2,8 @@
 
 A contrastive loss needs all embeddings of a batch at once, but the towers' activations of only one chunk at a time:
 the embeddings are computed without a graph, the loss gives the gradient with respect to each, and each chunk is then
-encoded again, with its graph, to backpropagate that gradient (Gao et al., 2021, arXiv 2101.06983). The chunk that is
-encoded last before the loss is not encoded again.
+encoded again, with its graph, to backpropagate that gradient (Gao et al., 2021, arXiv 2101.06983). The chunks that are
+encoded last before the loss may keep theirs, and are not encoded again.
 
 Both passes of a chunk must draw the same random numbers, so each chunk's random state is saved and restored; the
 result is exact under dropout as well.
@@ -54,51 +54,51 @@ def chunks(rows: int, size: int | None) -> list[slice]:
 
 
 def backward(
-    sides: Sequence[Side], loss: Callable[..., Tensor], *, rows: int, chunk_size: int | None, device: torch.device
-) -> Tensor:
+    sides: Sequence[Side], loss: Callable[..., Tensor], *, rows: int, chunk_size: int | None, device: torch.device,
+    kept_chunks: int = 1,
+) -> Tensor:  # fmt: skip
     """Accumulate the gradient of ``loss(first, second, …)`` into every parameter; return the loss, detached.
 
     ``loss`` gets the embeddings (rows, d) of every side; if it returns several losses (p,), the gradient is that of
-    their sum. Its own parameters, such as the temperature, get their gradient once. With a single chunk this is an
-    ordinary backward pass.
+    their sum. Its own parameters, such as the temperature, get their gradient once. Of the side that is encoded last,
+    ``kept_chunks`` keep their activations, at most all but one. With a single chunk this is an ordinary backward pass.
     """
     slices = chunks(rows, chunk_size)
     if len(slices) == 1:
         value = loss(*(_encode(side, slices[0]) for side in sides))
         value.sum().backward()  # type: ignore[no-untyped-call]
         return value.detach()
-    leaves: list[Tensor] = []
-    states: list[list[RandomState]] = []
-    embeddings: list[Tensor] = []
-    for side in sides:
-        chunk_states, embeddings = [], []
-        for rows_of_chunk in slices:
-            chunk_states.append(RandomState(device))
-            # What is encoded last keeps its graph: one forward pass less, with no more memory. It is backpropagated
-            # before the others, and DDP wants to know in the forward pass whether gradients are averaged after it.
-            is_kept = side is sides[-1] and rows_of_chunk is slices[-1]
-            with side.defer_sync() if is_kept else torch.no_grad():
-                embeddings.append(_encode(side, rows_of_chunk))
-        states.append(chunk_states)
-        # A leaf without a graph, which accumulates the gradient of the embeddings.
-        leaves.append(torch.cat([part.detach() for part in embeddings]).requires_grad_(side.encode is not None))
+    passes = [(number, part) for number, side in enumerate(sides) if side.encode for part in range(len(slices))]
+    # DDP wants to know in the forward pass whether its gradients are averaged after the backward pass, so the one that
+    # does, of a side's first chunk, is made anew.
+    first_kept = len(passes) - min(kept_chunks, len(slices) - 1)
+    states: list[RandomState] = []
+    embeddings: list[list[Tensor]] = [[] for _ in sides]
+    for index, (number, part) in enumerate(passes):
+        states.append(RandomState(device))
+        with sides[number].defer_sync() if index >= first_kept else torch.no_grad():
+            embeddings[number].append(_encode(sides[number], slices[part]))
+    # Leaves without a graph, which accumulate the gradients of the embeddings.
+    leaves = [
+        torch.cat([part.detach() for part in parts]).requires_grad_() if side.encode else _encode(side, slice(rows))
+        for side, parts in zip(sides, embeddings, strict=True)
+    ]
     value = loss(*leaves)
     value.sum().backward()  # type: ignore[no-untyped-call]
-    kept = embeddings[-1]
-    if kept.requires_grad and (gradient := leaves[-1].grad) is not None:
-        with sides[-1].defer_sync():
-            torch.autograd.backward(kept, gradient[slices[-1]])
     # The second passes rewind the generators; afterwards they continue as if there had been one pass.
     after = RandomState(device)
-    for side, leaf, chunk_states in zip(sides, leaves, states, strict=True):
-        if leaf.grad is None:
+    # Backwards, so that each kept graph is freed before one is made anew, and that gradients are added up in the same
+    # order whatever is kept.
+    for index, (number, part) in reversed(list(enumerate(passes))):
+        if (gradient := leaves[number].grad) is None:
             continue
-        # The last state of the last side is left over: its chunk kept its graph.
-        again = slices[:-1] if side is sides[-1] else slices
-        for rows_of_chunk, state in zip(again, chunk_states, strict=False):
-            state.restore()
-            with nullcontext() if rows_of_chunk is again[-1] else side.defer_sync():
-                torch.autograd.backward(_encode(side, rows_of_chunk), leaf.grad[rows_of_chunk])
+        encoded = embeddings[number].pop()
+        with nullcontext() if part == 0 else sides[number].defer_sync():
+            if index < first_kept:
+                states[index].restore()
+                encoded = _encode(sides[number], slices[part])
+            torch.autograd.backward(encoded, gradient[slices[part]])
+        del encoded
     after.restore()
     return value.detach()
 

@@ -162,8 +162,9 @@ class Trainer:
             return torch.stack([weight * loss for weight, loss in zip(weights.values(), found, strict=True)])
 
         return gradcache.backward(
-            sides, losses, rows=len(batch.valid), chunk_size=self._recipe.chunk_size, device=self._world.device
-        )
+            sides, losses, rows=len(batch.valid), chunk_size=self._recipe.chunk_size, device=self._world.device,
+            kept_chunks=self._recipe.kept_chunks,
+        )  # fmt: skip
 
     def _side(self, name: str, batch: Batch) -> gradcache.Side:
         if name == "text" and not self._encoder.trains_text:

@@ -80,11 +80,15 @@ def _compile(layers: nn.ModuleList) -> None:
 
 
 def _halve_frozen(tower: nn.Module) -> None:
-    """Store the frozen weights of matrix products in bfloat16: autocast would cast them anew in every pass."""
+    """Store the frozen weights of matrix products in bfloat16: autocast would cast them anew in every pass.
+
+    Those that have an adapter stay in float32, as the sum of both is rounded.
+    """
+    adapted = {base.weight for module in tower.modules() if (base := getattr(module, "base_layer", None)) is not None}
     for module in tower.modules():
         if isinstance(module, nn.Linear | PatchEmbedding):
             for parameter in module.parameters(recurse=False):
-                if not parameter.requires_grad:
+                if not parameter.requires_grad and parameter not in adapted:
                     parameter.data = parameter.data.to(torch.bfloat16)
 
 

@@ -182,6 +182,9 @@ class TrainRecipe(Settings):
     """Samples per step, over all ranks."""
     chunk_size: int | None = Field(None, ge=1)
     """Samples of a rank that are encoded at once (GradCache), to save memory; by default all of them."""
+    kept_chunks: int = Field(1, ge=1)
+    """Chunks, of those of ``chunk_size``, that are not encoded again for the backward pass; each takes the memory of
+    one, and saves its second forward pass. Results are the same bits for any number."""
     epochs: int | None = Field(None, ge=1)
     """Length of the run; set either this or ``steps``."""
     steps: int | None = Field(None, ge=1)
@@ -298,6 +301,7 @@ class TrainRecipe(Settings):
 # does, and those that cure a divergence.
 FREE_ON_RESUME = {
     "checkpoints", "log", "data.workers", "data.stall_s", "data.cache_bytes", "name", "text.cache", "compile", "fsdp",
+    "kept_chunks",
     "loss.tile_rows",
     "eval.every_steps", "max_nan_steps", "max_broken_share", "distil.teachers",
     "optimiser.lr", "optimiser.min_lr", "optimiser.warmup_steps", "optimiser.schedule", "optimiser.decay_share",

@@ -39,7 +39,7 @@ def nets() -> tuple[Net, Net, nn.Parameter]:
     return Net(), Net(), nn.Parameter(torch.tensor(2.0, dtype=torch.float64))
 
 
-def step(chunk_size: int | None, *, both: bool) -> dict[str, Tensor]:
+def step(chunk_size: int | None, *, both: bool, kept_chunks: int = 1) -> dict[str, Tensor]:
     """Gradients of one step; dropout draws row by row, so that chunks and the whole batch draw alike."""
     a, b, scale = nets()
     torch.manual_seed(2)
@@ -56,7 +56,7 @@ def step(chunk_size: int | None, *, both: bool) -> dict[str, Tensor]:
     ]
     loss = gradcache.backward(
         sides, lambda p, q: contrastive_loss(LossSettings(), p, q, scale.exp()), rows=ROWS, chunk_size=chunk_size,
-        device=torch.device("cpu"),
+        device=torch.device("cpu"), kept_chunks=kept_chunks,
     )  # fmt: skip
     named = {**{f"a.{n}": p for n, p in a.named_parameters()}, **{f"b.{n}": p for n, p in b.named_parameters()}}
     found = {name: p.grad for name, p in named.items() if p.grad is not None}
@@ -74,6 +74,14 @@ def test_chunks_give_the_gradients_of_the_whole_batch_under_dropout(chunk_size: 
     assert (chunked["scale"] / whole["scale"]).item() == pytest.approx(1.0, abs=1e-12)
 
 
+@pytest.mark.parametrize("both", [False, True], ids=["text-modality", "modality-modality"])
+def test_whatever_is_kept_the_results_are_the_same_bits(both: bool) -> None:
+    first, *others = (step(2, both=both, kept_chunks=kept) for kept in (1, 2, 3, 100))
+    for other in others:
+        assert first.keys() == other.keys()
+        assert all(torch.equal(other[name], wanted) for name, wanted in first.items())
+
+
 def test_the_random_state_afterwards_is_that_after_the_first_pass() -> None:
     torch.manual_seed(7)
     step(None, both=True)
@@ -83,7 +91,7 @@ def test_the_random_state_afterwards_is_that_after_the_first_pass() -> None:
     assert torch.equal(torch.rand(1), after_whole)
 
 
-def on_a_rank(rank: int, ranks: int, chunk_size: int | None) -> dict[str, Tensor]:
+def on_a_rank(rank: int, ranks: int, chunk_size: int | None, kept_chunks: int = 1) -> dict[str, Tensor]:
     torch.manual_seed(1)
     net = nn.Linear(5, 4).double()
     torch.manual_seed(2)
@@ -96,17 +104,20 @@ def on_a_rank(rank: int, ranks: int, chunk_size: int | None) -> dict[str, Tensor
     scale = torch.tensor(3.0, dtype=torch.float64)
     gradcache.backward(
         [side, Side(embeddings=other)], lambda p, q: contrastive_loss(LossSettings(), p, q, scale), rows=rows, chunk_size=chunk_size,
-        device=torch.device("cpu"),
+        device=torch.device("cpu"), kept_chunks=kept_chunks,
     )  # fmt: skip
     assert net.weight.grad is not None
     return {"weight": net.weight.grad}
 
 
-@pytest.mark.parametrize("ranks", [2, 4])
-@pytest.mark.parametrize("chunk_size", [None, 1])
-def test_chunks_on_ranks_under_ddp_give_what_one_process_gives(ranks: int, chunk_size: int | None) -> None:
+@pytest.mark.parametrize(
+    ("ranks", "chunk_size", "kept_chunks"), [(2, None, 1), (2, 1, 1), (2, 1, 2), (4, None, 1), (4, 1, 1)]
+)
+def test_chunks_on_ranks_under_ddp_give_what_one_process_gives(
+    ranks: int, chunk_size: int | None, kept_chunks: int
+) -> None:
     whole = on_a_rank(0, 1, None)["weight"]
-    for part in on_ranks(ranks, on_a_rank, chunk_size):
+    for part in on_ranks(ranks, on_a_rank, chunk_size, kept_chunks):
         assert torch.allclose(part["weight"], whole, atol=1e-12, rtol=0)
 
 

@@ -91,7 +91,7 @@ def test_a_frozen_tower_takes_part_and_gets_no_gradient(chunk_size: int | None) 
 
 
 def sharded(rank: int, ranks: int, precision: Precision) -> dict[str, Any]:
-    recipe = recipe_of(precision=precision, fsdp=True, optimiser={"clip_norm": None})
+    recipe = recipe_of(precision=precision, fsdp=True, optimiser={"clip_norm": None}, chunk_size=1, kept_chunks=2)
     encoder, here = encoder_of("full", "full"), World(rank=rank, size=ranks)
     towers = prepared(encoder, recipe, here, stores_bases=True)
     seen: set[torch.dtype] = set()

@@ -31,6 +31,7 @@ def of_an_earlier_version() -> RunInfo:
 
 @pytest.mark.parametrize("changes", [
     {}, {"compile": True}, {"fsdp": True}, {"steps": 9}, {"optimiser": {"lr": 1e-5}}, {"data": {"workers": 5}},
+    {"kept_chunks": 3},
 ])  # fmt: skip
 @pytest.mark.parametrize("written", [info(), of_an_earlier_version()], ids=["now", "earlier"])
 def test_a_resume_takes_what_changes_no_result_and_what_has_come_since(

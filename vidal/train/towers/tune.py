@@ -71,18 +71,20 @@ def tune_text(tower: TextTower, mode: TextTune, lora: LoraSettings | None = None
 
 def _inject(module: nn.Module, lora: LoraSettings, targets: str) -> None:
     from peft import LoraConfig, inject_adapter_in_model
-    from peft.tuners.tuners_utils import BaseTunerLayer
+
+    from vidal.train.towers.lora import MergedLinear
 
     config = LoraConfig(
         r=lora.rank, lora_alpha=lora.alpha, lora_dropout=lora.dropout, bias="none",
         # As a string it has to match a whole name; peft compares the entries of a list with the ends of names.
         target_modules=targets,
     )  # fmt: skip
+    config._register_custom_module({nn.Linear: MergedLinear})
     inject_adapter_in_model(config, module)
     for adapted in module.modules():
-        if isinstance(adapted, BaseTunerLayer):
+        if isinstance(adapted, MergedLinear):
             # Autocast casts for the adapters as for the rest; peft would cast their input to float32 before.
-            adapted.cast_input_dtype_enabled = False  # type: ignore[assignment]
+            adapted.cast_input_dtype_enabled = False
 
 
 def merged_text(tower: TextTower) -> ClipText | SentenceModel:

@@ -9,12 +9,13 @@ from vidal.train.towers.settings import Tune
 
 WEIGHTS = 6 * 2
 """Matrices and biases of a layer."""
-ADAPTERS = 4 * 2
+SUMS = 4
+"""Of a weight and its adapter."""
 
 
 @pytest.mark.parametrize(
     ("mode", "stores_bases", "weights"),
-    [("full", True, WEIGHTS), ("lora", True, WEIGHTS + ADAPTERS), ("lora", False, ADAPTERS)],
+    [("full", True, WEIGHTS), ("lora", True, WEIGHTS), ("lora", False, SUMS)],
 )
 def test_a_layer_casts_what_goes_into_queries_keys_and_values_once(
     mode: Tune, stores_bases: bool, weights: int
