@@ -72,7 +72,9 @@ def main() -> None:
             figures[way] = {"loss": tenths, "R@1": recall(run, work, "depth")["known scenes"], "cpu_s": spent}
             log(f"{way}: {figures[way]}")
     for way in ways[1:]:
-        plain = "lora, fp32" if way.startswith("lora") else ways[0]
+        if way == "lora, fp32":
+            continue
+        plain = "lora, fp32" if way == "lora, bf16" and "lora, fp32" in ways else ways[0]
         apart = np.abs(np.asarray(curves[way]) - np.asarray(curves[plain]))
         figures[f"{way}, apart from {plain}"] = {"mean": float(apart.mean()), "largest": float(apart.max())}
     show(figures, as_json=given.json)

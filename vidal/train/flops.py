@@ -78,9 +78,10 @@ def training_flops(
     adapted = f.temporal if s.temporal else f.spatial
     if tune == "attention":
         return passes + adapted
-    # LoRA adds two products of n d r to each of the four of n d d, all with the full three passes.
+    # LoRA adds, to the backward pass of each of the four products of n d d, four of n d r. That which adds the adapter
+    # to the weight is made once for a chunk of clips.
     rank = (lora or LoraSettings()).rank
-    return passes + 3 * (adapted * 2 * rank // s.hidden_size)
+    return passes + adapted * 4 * rank // s.hidden_size
 
 
 def step_flops(recipe: TrainRecipe, encoder: Encoder, sides: Sides) -> int:

@@ -69,7 +69,9 @@ def test_a_training_step_equals_torchs_count(settings: dict[str, Any], how: Any)
     one = tower(settings)
     lora = LoraSettings(rank=4)
     tune(one, how, lora)
-    assert training_flops(one.settings, how, lora) == pytest.approx(counted(one, backward=True), rel=0.005)
+    # Adding the adapters to the weights of four projections takes as much for two clips as for a chunk of any size.
+    merging = one.settings.layers * 4 * 2 * lora.rank * one.settings.hidden_size**2 // 2 if how == "lora" else 0
+    assert training_flops(one.settings, how, lora) == pytest.approx(counted(one, backward=True) - merging, rel=0.005)
 
 
 def test_a_frozen_tower_only_runs_forward() -> None:
