@@ -112,7 +112,7 @@ def write_manifests(out: Path) -> None:
     dataset = Dataset.open(str(out))
     schema = manifest_schema(dataset.extra_schema)
     schema = schema.with_metadata({**schema.metadata, "vidal.fingerprint": dataset.info.fingerprint})
-    for number, rows in enumerate(dataset.plan.parts(dataset.plan.columns).to_batches()):
+    for number, rows in enumerate(dataset.plan.parts(dataset.plan.schema.names).to_batches()):
         last = out / manifest.name_of(rows["shard"][-1].as_py())
         if last.exists() and last.stat().st_size:
             continue

@@ -196,10 +196,9 @@ class Plan:
         metadata = self._file.schema_arrow.metadata or {}
         self.shard_size = int(metadata[b"vidal.shard_size"])
         """Candidates per shard; 0 if shards differ in size, each of them a row group."""
-        self.notes: list[str] = json.loads(metadata.get(_NOTES, b"[]"))
+        self.notes = notes_of(self._file.schema_arrow)
         """Lines about what the source skipped or could not read."""
         self.schema: pa.Schema = self._file.schema_arrow
-        self.columns = list(self.schema.names)
         self.candidate_count = int(self._file.metadata.num_rows)
         groups = int(self._file.metadata.num_row_groups)
         sizes = json.loads(metadata.get(_CUTS, b"null")) or [[self.candidate_count, self.shard_size]]
@@ -210,7 +209,7 @@ class Plan:
 
     def extra_schema(self) -> pa.Schema:
         """Return the columns without a field in `Clip`: the source's own, and those of the last global decision."""
-        return own_columns(self._file.schema_arrow)
+        return own_columns(self.schema)
 
     def rows(self, shard: int) -> list[dict[str, Any]]:
         """Return the candidates of a shard, in plan order."""

@@ -29,7 +29,7 @@ def decided_plan(earlier: Dataset, decision: Decision) -> TableLike:
     """
     decided = decision.decide(rows_of(earlier, decision.reads))
     # Declared columns stay in the manifest of the phase that wrote them.
-    carried = [n for n in earlier.plan.columns if n not in (*plans.SOURCE_PLACE, *earlier.info.columns)]
+    carried = [n for n in earlier.plan.schema.names if n not in (*plans.SOURCE_PLACE, *earlier.info.columns)]
     parts, declared = earlier.plan.parts(carried), fields(decision.columns)
 
     def read() -> Iterator[pa.RecordBatch]:
@@ -86,7 +86,7 @@ def rows_of(earlier: Dataset, columns: Iterable[str]) -> Stream:
 def uncommit_changed(storage: Storage, plan: TableLike, retried: Collection[str], decision: Decision) -> None:
     """Revoke the commits of shards in which a retry of other clips changed a decision, so that they are rebuilt."""
     before = plans.Plan(storage)
-    names = ["clip_id", "shard", *(name for name in before.columns if name in (*plans.DECIDED, *decision.columns))]
+    names = ["clip_id", "shard", *(name for name in before.schema.names if name in (*plans.DECIDED, *decision.columns))]
     changed = {
         new["shard"]
         for old, new in zip(_rows(before.parts(names), names), _rows(plan, names), strict=True)

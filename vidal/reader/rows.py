@@ -58,9 +58,6 @@ class Rows:
         names = self._columns if columns is None else [name for name in columns if name in self._columns]
         return {name: batch.column(self._columns[name])[place].as_py() for name in names}
 
-    def value(self, number: int, column: str) -> Any:
-        return self.row(number, (column,))[column]
-
     def numbers(self, column: str) -> np.ndarray[Any, np.dtype[np.int64]]:
         """Return an integer column without nulls."""
         return np.concatenate([np.zeros(0, np.int64), *(numbers(batch.column(column)) for batch in self._batches)])

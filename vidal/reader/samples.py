@@ -175,7 +175,7 @@ class Samples:
         return self._rows.row(int(self._numbers[i]), columns)
 
     def clip_id(self, i: int) -> str:
-        return str(self._rows.value(int(self._numbers[i]), "clip_id"))
+        return str(self.part(i, ("clip_id",))["clip_id"])
 
     def column(self, name: str) -> pa.ChunkedArray:
         """Return a column of the samples; all null if the dataset does not have it."""

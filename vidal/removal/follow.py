@@ -227,7 +227,7 @@ def _gather_from(part: Dataset, removals: Removals, journal: Journal) -> set[str
     tables = [(shard, part.table(shard, [*KEYS, "reason"])) for shard in part.committed()]
     if part.own_storage.exists(plan.NAME):
         # Clips of shards that are not committed yet are in the plan only.
-        tables.append((-1, part.plan.table([name for name in KEYS if name in part.plan.columns])))
+        tables.append((-1, part.plan.table([name for name in KEYS if name in part.plan.schema.names])))
     for shard, table in tables:
         matched = [row for row in table.to_pylist() if removals.match(row)]
         for row in matched:

@@ -183,7 +183,7 @@ def _remove_from(dataset: Dataset, removals: Removals, known: Collection[str], r
             result.remains += [f"{storage.address}/{name}"] if keys & ids else []
     if dataset.own_storage.exists(plan.NAME):
         # Clips of shards that are not committed yet are in the plan only.
-        columns = [key for key in KEYS if key in dataset.plan.columns]
+        columns = [key for key in KEYS if key in dataset.plan.schema.names]
         planned = {row["clip_id"] for row in on_the_list(dataset.plan.table(columns))}
         _clear_plan(dataset, planned.union(known))
     after = digests()

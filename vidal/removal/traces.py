@@ -39,7 +39,7 @@ class Traces:
                 traces._note(row, is_removed=row["reason"] == REASON)
         # A plan may still have the address of a clip whose row has lost it.
         for part in (part for part in parts if part.own_storage.exists(plan.NAME)):
-            for row in part.plan.table([name for name in _COLUMNS if name in part.plan.columns]).to_pylist():
+            for row in part.plan.table([name for name in _COLUMNS if name in part.plan.schema.names]).to_pylist():
                 traces._note(row)
         return traces
 

@@ -18,7 +18,7 @@ def unmatched(dataset: Dataset, listed: Removals) -> list[str]:
     """
     seen: dict[str, set[str]] = {key: set() for key in KEYS}
     unsure: set[str] = set()
-    in_plan = [key for key in KEYS if key in dataset.plan.columns]
+    in_plan = [key for key in KEYS if key in dataset.plan.schema.names]
     has_removed = False
     for table in itertools.chain(
         (pa.Table.from_batches([batch]) for batch in dataset.plan.parts(in_plan).to_batches()),

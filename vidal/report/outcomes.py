@@ -47,7 +47,7 @@ def uncommitted(dataset: Dataset, empty: pa.Table, count: int) -> Iterator[pa.Ta
     if plan is None or "url" not in empty.column_names:
         yield _open_rows(empty, {}, count)
         return
-    known = [name for name in empty.column_names if name in plan.columns and name not in _OUTCOME]
+    known = [name for name in empty.column_names if name in plan.schema.names and name not in _OUTCOME]
     committed = pa.array(dataset.committed(), pa.int64())
     for batch in plan.parts(["shard", *known]).to_batches():
         rows = batch.filter(pc.invert(pc.is_in(batch["shard"], value_set=committed)))

@@ -35,7 +35,7 @@ def dataset_of(folder: Path, shards: int) -> Dataset:
     )  # fmt: skip
     write_info(storage, info)
     dataset = Dataset.open(str(folder))
-    rows = whole(dataset.plan.parts(dataset.plan.columns))
+    rows = whole(dataset.plan.parts(dataset.plan.schema.names))
     for shard in range(shards):
         known = rows.slice(shard * SHARD, SHARD)
         given = {"status": ["kept"] * SHARD, "attempts": [1] * SHARD, "duration_s": [5.0, 15.0] * (SHARD // 2)}
