@@ -84,7 +84,10 @@ class Words:
 
 def _see_that_it_is_here(model: str) -> None:
     if locate(model).here is None:
-        raise SourceError(f"model {model} is not on this machine, and is not fetched for a search; search in the texts")
+        raise SourceError(
+            f"model {model} is not on this machine, and is not fetched for a search (a relative path begins where "
+            f"vidal was started); search in the texts"
+        )
 
 
 def _unit(vector: Any) -> Matrix:
