@@ -76,6 +76,8 @@ GOALS = {"webdataset, joint tars": 2.0, "webdataset, depth tars": 0.95}
 LAYERS = ["video", "depth", "infrared", "audio"]
 WIDTH, HEIGHT, FRAMES, DURATION_S = 256, 455, 8, 7
 PAIR = ("text", "depth")
+# As the depth stage writes them.
+PNG = [cv2.IMWRITE_PNG_FILTER, cv2.IMWRITE_PNG_FILTER_UP, cv2.IMWRITE_PNG_COMPRESSION, 4]
 TRANSFORM = DepthTransform()
 BUFFER = 1000
 
@@ -127,7 +129,7 @@ def _members(rng: np.random.Generator, times: list[float], mp4_bytes: int, layer
         depth = (500 + scene[..., 0] * 6000).clip(1, 10_000).astype(np.uint16)
         for layer, name, image, settings in (
             ("video", f"frame.{k}.jpg", colour, []),
-            ("depth", f"depth.{k}.png", depth, [cv2.IMWRITE_PNG_COMPRESSION, 6]),
+            ("depth", f"depth.{k}.png", depth, PNG),
             ("infrared", f"infrared.{k}.jpg", (scene[..., 0].clip(0, 1) * 60).astype(np.uint8), []),
         ):
             if layer in layers:
