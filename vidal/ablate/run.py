@@ -36,8 +36,11 @@ from vidal.settings import differences
 from vidal.train import material
 from vidal.train.distributed import world
 from vidal.train.material import Material
-from vidal.train.recipe import TrainRecipe
+from vidal.train.recipe import TrainRecipe, completed
 from vidal.train.run import train
+
+# What changes no result, and the seed, of which an arm has several.
+_OF_NO_ARM = {"name", "seed", "checkpoints", "log", "kept_chunks"}
 
 
 def ablate(design: Design, out: Path, console: Console, *, seeds: int = 3, device: str = "auto") -> Ablation:
@@ -106,8 +109,7 @@ def _material(name: str, training: Training, untrained: Path) -> Material:
 def _identity(training: Training, data: Material, queries: Queries) -> dict[str, Any]:
     held_out = {queries.clips.samples.clip_id(n): texts for n, texts in queries.clips.captions.items()}
     digest = hashlib.sha256(json.dumps([held_out, queries.untrained]).encode()).hexdigest()[:16]
-    # Without what changes no result, and without the seed, of which an arm has several.
-    recipe = training.recipe.model_dump(mode="json", exclude={"name", "seed", "checkpoints", "log"})
+    recipe = training.recipe.model_dump(mode="json", exclude=_OF_NO_ARM)
     # A dataset may have moved since, but its contents must be the same.
     datasets = {str(i): {k: v for k, v in one.items() if k != "address"} for i, one in enumerate(data.identity())}
     return {"recipe": recipe, "where": training.where, "data": datasets, "held_out": digest}
@@ -115,7 +117,10 @@ def _identity(training: Training, data: Material, queries: Queries) -> dict[str,
 
 def _claim(path: Path, identity: dict[str, Any]) -> None:
     if path.exists():
-        changed = differences(json.loads(path.read_bytes()), identity)
+        written = json.loads(path.read_bytes())
+        if (recipe := completed(written["recipe"])) is not None:
+            written["recipe"] = recipe.model_dump(mode="json", exclude=_OF_NO_ARM)
+        changed = differences(written, identity)
         if changed:
             why = "; ".join(changed[:3])
             raise OutputError(

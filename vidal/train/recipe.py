@@ -16,7 +16,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import Field, field_validator, model_validator
+from pydantic import Field, ValidationError, field_validator, model_validator
 
 from vidal import modality as modalities
 from vidal.errors import RecipeError
@@ -307,6 +307,17 @@ FREE_ON_RESUME = {
     "optimiser.lr", "optimiser.min_lr", "optimiser.warmup_steps", "optimiser.schedule", "optimiser.decay_share",
 }  # fmt: skip
 MAY_GROW_ON_RESUME = ("steps", "epochs")
+
+
+def completed(written: dict[str, Any]) -> TrainRecipe | None:
+    """Return a recipe that an earlier version stored; what has come since is by default as that version did it.
+
+    Returns None for a recipe with a setting that has gone.
+    """
+    try:
+        return TrainRecipe.model_validate(written)
+    except ValidationError:
+        return None
 
 
 def ordered(name: str) -> Pair:

@@ -28,7 +28,7 @@ from vidal import modality as modalities
 from vidal.dataset.storage import Storage
 from vidal.errors import OutputError, one_line
 from vidal.settings import differences
-from vidal.train.recipe import FREE_ON_RESUME, MAY_GROW_ON_RESUME, TrainRecipe
+from vidal.train.recipe import FREE_ON_RESUME, MAY_GROW_ON_RESUME, TrainRecipe, completed
 
 NAME = "run.json"
 SPLIT = "split.parquet"
@@ -125,13 +125,9 @@ class RunFolder:
         if not resume:
             raise OutputError(f"{self.address}: already holds a run; resume it with --resume, or choose another --out")
         existing = self.read()
-        try:
-            # A run of an earlier version lacks the settings that have come since; what they are by default, it did.
-            completed = TrainRecipe.model_validate(existing.recipe).model_dump(mode="json")
-            existing = existing.model_copy(update={"recipe": completed})
-        except ValidationError:
-            # It has a setting that has gone: the comparison names it.
-            pass
+        # A setting that has gone is named by the comparison.
+        if (recipe := completed(existing.recipe)) is not None:
+            existing = existing.model_copy(update={"recipe": recipe.model_dump(mode="json")})
         changed = _differences(existing, info)
         if changed:
             raise OutputError(

@@ -104,6 +104,11 @@ def test_a_finished_run_is_not_trained_again_and_a_seed_more_is_one_run_an_arm(f
     since = changed(folder)
     assert json.loads(ablate(folder).stdout) == told(folder)
     assert since() == {"untrained.csv", "ablation.svg", "chosen.yaml"}
+    arm = folder / FOLDER / "titles" / "arm.json"
+    written = json.loads(arm.read_text())
+    # As an earlier version wrote it, without a setting that has come since.
+    del written["recipe"]["pairs_per_step"]
+    arm.write_text(json.dumps(written))
     kept = folder / FOLDER / "filtered" / "seed-1.json"
     kept.unlink()
     # Trained, but not evaluated yet: what the training cost is no longer known.
