@@ -24,6 +24,8 @@ Corners = npt.NDArray[np.float32]
 
 # The detector was trained on images up to this size.
 _MAX_DETECTOR_SIDE = 1600
+# Of each grey level, as rapidocr computes it for every pixel: in 64 bits, which took a tenth of a frame's time.
+DETECTOR_VALUES = ((np.arange(256, dtype=np.float32) * (1 / 255) - np.float64(0.5)) / 0.5).astype(np.float32)
 # The recogniser was trained on lines of this height and of these widths, in pixels.
 _LINE_PX = 48
 _MIN_LINE_PX, _MAX_LINE_PX = 320, 3200
@@ -97,8 +99,9 @@ class Detector:
 
         short, long = sorted(bgr.shape[:2])
         scale = min(scale, max(1.0, _MAX_DETECTOR_SIDE / long))
-        image = DetPreProcess(round(short * scale), "min", [0.5] * 3, [0.5] * 3)(bgr)
-        (likelihood,) = self._session.run(None, {self._session.get_inputs()[0].name: image})
+        resized: Any = DetPreProcess(round(short * scale), "min").resize(bgr)
+        image = np.ascontiguousarray(cv2.LUT(resized, DETECTOR_VALUES).transpose(2, 0, 1))
+        (likelihood,) = self._session.run(None, {self._session.get_inputs()[0].name: image[None]})
         return list(self._boxes(likelihood, size)[0])
 
 

@@ -36,7 +36,7 @@ def test_conse_prefers_what_the_image_shows(conse: TextMatch, samples: Path) -> 
     matcher = conse._matcher
     assert isinstance(matcher, ConseMatcher)
     for name, right in (("cat-stare.mp4", 0), ("coffee-still.mp4", 1), ("rocket-hold.mp4", 2)):
-        images = matcher.images(frames_of(samples / name))
+        images = images_of(matcher, samples / name)
         scores = (images @ matcher.texts(texts).T).mean(0)
         assert int(scores.argmax()) == right, (name, scores)
 

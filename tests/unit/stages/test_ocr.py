@@ -10,12 +10,13 @@ import av
 import numpy as np
 import pytest
 from PIL import Image, ImageDraw, ImageFont
+from rapidocr.ch_ppocr_det.utils import DetPreProcess
 
 from tests.conftest import ROOT
 from tests.unit.media.numbered import ffmpeg
 from vidal.clip import Clip
 from vidal.errors import ModelError
-from vidal.models.ocr import TextLine
+from vidal.models.ocr import DETECTOR_VALUES, TextLine
 from vidal.stages.text.ocr import Ocr, is_same_image, mixes_alphabets
 from vidal.work import Member
 
@@ -274,3 +275,9 @@ def test_a_model_that_cannot_be_loaded_is_one_clear_error(tmp_path: Path, settin
     with pytest.raises(ModelError, match=r"ocr: .*name") as caught:
         Ocr(**{setting: named}).setup()
     assert named in str(caught.value)
+
+
+def test_the_detector_is_shown_what_rapidocr_would_show_it() -> None:
+    levels = np.arange(256, dtype=np.uint8).reshape(-1, 1, 1).repeat(3, axis=2)
+    theirs = DetPreProcess(mean=[0.5] * 3, std=[0.5] * 3).normalize(levels).astype(np.float32)
+    assert np.array_equal(theirs[:, 0, 0], DETECTOR_VALUES)
