@@ -2,19 +2,14 @@
 
 from __future__ import annotations
 
-import gc
 import os
 import shutil
 import signal
 import tempfile
-from collections.abc import Generator
 from multiprocessing.util import Finalize
 from pathlib import Path
-from typing import Any
 
 import pytest
-
-from tests.warm_start import WarmStart
 
 # A shell that starts the tests in the background lets them, and all that they start, ignore Ctrl-C.
 signal.signal(signal.SIGINT, signal.default_int_handler)
@@ -47,32 +42,11 @@ LONGEST = (
 """The files of more than ten seconds of CPU, the longest first; the first also builds the sample dataset for others."""
 
 
-@pytest.hookimpl(wrapper=True)
-def pytest_collection(session: pytest.Session) -> Generator[None, object, object]:
-    """All that is collected lasts: collections of garbage, which would look through it, took a fifth of the time."""
-    gc.disable()
-    try:
-        return (yield)
-    finally:
-        gc.enable()
-        gc.freeze()
-
-
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Begin with the longest files: one that began last would keep one test process at work while the others are done."""
     rank = {ROOT / "tests" / name: number for number, name in enumerate(LONGEST)}
     assert all(path.is_file() for path in rank), "LONGEST names a file that is not there"
     items.sort(key=lambda item: rank.get(item.path, len(rank)))
-
-
-@pytest.hookimpl(optionalhook=True)
-def pytest_xdist_setupnodes(config: pytest.Config, specs: list[Any]) -> None:
-    """Have xdist start its test processes as copies of one, but for those whose Python somebody names."""
-    if unnamed := [spec for spec in specs if not spec.python]:
-        warm = WarmStart()
-        config.add_cleanup(warm.close)
-        for spec in unnamed:
-            spec.python = warm.python
 
 
 def pytest_unconfigure() -> None:

@@ -1,7 +1,7 @@
 """Commands in copies of a process that has imported what most of them do, which takes each seconds of CPU.
 
-The process that is copied has used none of what it imported; in a test process of xdist it is a copy itself
-(`tests.warm_start`). A plain fork of this one would have no autograd threads after a backward pass.
+The process that is copied has used none of what it imported. A plain fork of this one would have no autograd threads
+after a backward pass.
 """
 
 from __future__ import annotations
@@ -18,10 +18,13 @@ from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
 
-from tests.warm_start import OF_FORKS
-
 FORKS = multiprocessing.get_context("forkserver")
-FORKS.set_forkserver_preload([*OF_FORKS])
+# Not the commands, whose console keeps the width that it found.
+FORKS.set_forkserver_preload([
+    "torch.distributed", "torch.distributed.fsdp", "vidal.train.run", "vidal.engine.driver", "vidal.dataset.verify",
+    "transformers.models.bert.modeling_bert", "transformers.models.clip.modeling_clip", "open_clip", "timm.optim",
+    "webdataset", "pytest",
+])  # fmt: skip
 
 
 class Fork:
