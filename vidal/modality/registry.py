@@ -86,7 +86,7 @@ def register(modality: Modality, path: str | None = None) -> None:
 def load(path: str) -> Modality:
     """Import and register the modality ``package.module:NAME``; raises `RecipeError` if that fails."""
     if not isinstance(path, str) or not _PATH.fullmatch(path):
-        raise RecipeError(f"modality {path!r}: write package.module:NAME")
+        raise RecipeError(f"modality {path!r}: write package.module:NAME; vidal's own need no entry")
     try:
         modality = _import(path)
     except (ImportError, AttributeError, TypeError) as error:

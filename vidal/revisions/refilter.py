@@ -30,6 +30,7 @@ from vidal.errors import RecipeError
 from vidal.overrides import with_overrides
 from vidal.recipe import fingerprint, steps_again
 from vidal.record import from_row
+from vidal.revisions.grow import COMMAND as GROW
 from vidal.revisions.revise import begin, finish, finished, locked, refuse_listed, revision_at, write_manifest
 from vidal.rows import Spill, Stream, TableLike, in_groups
 from vidal.stage import Decision, Stage, Step
@@ -88,13 +89,14 @@ def _refilter(current: Dataset, settings: Sequence[str], *, dry_run: bool) -> Re
     while base.info.made_by.startswith(_COMMAND) and base.info.revision_of is not None:
         base = revision_at(base.storage, base.info.revision_of)
     place = f"{current.address}/dataset.json"
-    before = steps_again(base.info.definition, place)
     definition = with_overrides(current.info.definition, settings)
     if any(definition[key] != current.info.definition[key] for key in definition.keys() - {"stages", "removals"}):
         raise RecipeError(f"{place}: refilter changes only settings of stages, such as too_long.max_s=15")
     after = steps_again(definition, place)
     refuse_listed(base, lists_of(definition))
-    changed = check_steps(before, after, place)
+    # Shards of a growth were decided by other thresholds than those before them, where a refilter lies between.
+    befores = [steps_again(dataset.info.definition, place) for dataset in {d.number: d for d in _as_run(base)}.values()]
+    changed = sorted({number for before in befores for number in check_steps(before, after, place)})
     verdicts = decide_anew(base, after, changed)
 
     def outcome(row: dict[str, Any]) -> str:
@@ -104,8 +106,8 @@ def _refilter(current: Dataset, settings: Sequence[str], *, dry_run: bool) -> Re
     moves = Counter[tuple[str, str]]()
     # A refilter leaves every row in its place, so rows of the two revisions pair up. By number, and not by what is
     # committed, as a shard that another run writes anew is an error, and none that is left out.
-    for shard in range(base.info.shards):
-        old_rows, rows = (dataset.table(shard, columns).to_pylist() for dataset in (current, base))
+    for shard, before_all in enumerate(_as_run(base)):
+        old_rows, rows = (dataset.table(shard, columns).to_pylist() for dataset in (current, before_all))
         for old, new, verdict in zip(old_rows, rows, verdicts.of(shard, len(rows)), strict=True):
             moves[outcome(old), outcome(new | verdict.columns)] += 1
     number, folder = None, None
@@ -137,10 +139,11 @@ def _write(
     )  # fmt: skip
     changed_of_all = {"fingerprint": revision.info.fingerprint}
     committed = set(revision.committed())
+    as_run, no_values = _as_run(base), dict.fromkeys(revision.extra_schema.names)
     for shard in (shard for shard in base.committed() if shard not in committed):
-        rows = base.table(shard).to_pylist()
+        rows = as_run[shard].table(shard).to_pylist()
         changes = (verdict.columns for verdict in verdicts.of(shard, len(rows)))
-        clips = [from_row(row | change | changed_of_all) for row, change in zip(rows, changes, strict=True)]
+        clips = [from_row(no_values | row | change | changed_of_all) for row, change in zip(rows, changes, strict=True)]
         write_manifest(revision, shard, clips)
     finish(revision)
     return revision
@@ -255,7 +258,21 @@ def _filtered(dataset: Dataset, stage: Stage, number: int, ends: dict[str, int],
 
 
 def _shards(dataset: Dataset, columns: list[str]) -> Iterator[tuple[int, list[dict[str, Any]]]]:
-    return ((shard, dataset.table(shard, columns).to_pylist()) for shard in dataset.committed())
+    as_run = _as_run(dataset)
+    return ((shard, as_run[shard].table(shard, columns).to_pylist()) for shard in dataset.committed())
+
+
+def _as_run(dataset: Dataset) -> list[Dataset]:
+    """Return, for each shard, the revision whose rows have the outcomes with which the stages left them.
+
+    A growth has the shards of the revision that it is based on as they are; if that was refiltered, clips are rejected
+    in them that every stage has run on.
+    """
+    info = dataset.info
+    if info.revision_of is None or not info.made_by.startswith((_COMMAND, GROW)):
+        return [dataset] * info.shards
+    earlier = _as_run(revision_at(dataset.storage, info.revision_of))
+    return [*earlier, *[dataset] * (info.shards - len(earlier))]
 
 
 def _end(row: dict[str, Any], ends: dict[str, int]) -> int:
@@ -267,7 +284,7 @@ def _end(row: dict[str, Any], ends: dict[str, int]) -> int:
 
 
 def _not_processed(step: Step) -> dict[str, Any]:
-    detail = f"passes {step.step_name()} now, but no stage behind it has run on the clip"
+    detail = f"passes {step.step_name()} now, but stages behind it have not run on the clip"
     return {"status": "rejected", "stage": step.step_name(), "reason": NOT_PROCESSED, "detail": detail}
 
 

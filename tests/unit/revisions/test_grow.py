@@ -102,6 +102,24 @@ def test_it_grows_again_and_takes_part_in_every_other_revision(built: Path, long
         drop(str(built), 1)
 
 
+def test_a_looser_refilter_of_a_growth_brings_back_what_a_stricter_one_before_it_rejected(
+    built: Path, longer: str
+) -> None:
+    def of_each(address: Path | str) -> list[tuple[str, str, str]]:
+        return [(row["title"], row["status"], row["reason"]) for row in rows_in_order(address)]
+
+    refilter(str(built), [f"{FEW_LETTERS}.min=4"])
+    grown(built, longer)
+    # The last candidates are built by the strict filter, so no stage behind it has run on the shorter of them.
+    assert refilter(str(built), [f"{FEW_LETTERS}.min=2"]).kept == 5 + 3
+    assert of_each(built)[:6] == of_each(f"{built}@0") and problems(built) == []
+    reasons = {title: reason for title, _, reason in of_each(built)[6:]}
+    assert {title for title, reason in reasons.items() if reason == "not_processed"} == {"xy", "xyz"}
+    # Strict again, and loose again: nothing was lost on the way.
+    assert refilter(str(built), [f"{FEW_LETTERS}.min=4"]).kept == 3 + 3
+    assert refilter(str(built), [f"{FEW_LETTERS}.min=2"]).kept == 5 + 3
+
+
 def test_two_workers_give_the_bytes_of_one_and_a_growth_that_died_resumes(
     built: Path, longer: str, tmp_path: Path
 ) -> None:

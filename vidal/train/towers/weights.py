@@ -46,6 +46,7 @@ def model_folder(reference: str | Path) -> Path:
             raise ModelError(f"model {reference}: is a file; name the folder that holds config.json and the weights")
         return place.path
     from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import LocalEntryNotFoundError
 
     hub_id, revision = str(place.hub_id), place.revision
     try:
@@ -54,7 +55,8 @@ def model_folder(reference: str | Path) -> Path:
         if not any(folder.glob("model*.safetensors")):
             folder = Path(snapshot_download(hub_id, revision=revision, allow_patterns=[*_SMALL_FILES, *_PICKLE]))
     except Exception as error:  # the hub client raises dozens of types; all mean that the model is unavailable
-        why = one_line(error, 200)
+        # Where no hub is reached, the client's own words are of its cache; the cause names the connection.
+        why = one_line((error.__cause__ if isinstance(error, LocalEntryNotFoundError) else None) or error, 200)
         raise ModelError(f"model {hub_id}: not a local folder, and it cannot be downloaded: {why}") from error
     return folder
 
