@@ -40,7 +40,7 @@ def write(out: Path, template: str) -> Written:
     Raises `UserError` for a template that does not ship, `OutputError` where the file is there already.
     """
     if template not in names():
-        raise UserError(f"--template {template}: one of {', '.join(names())}")
+        raise UserError(f"--template {template}: choose from {', '.join(names())}")
     text = (_RECIPES / f"{template}.yaml").read_text(encoding="utf-8")
     try:
         with out.open("x", encoding="utf-8") as file:

@@ -220,9 +220,9 @@ USAGE_ERRORS = [
     (["why", "c001", "{out}"], "c001 is no dataset and {out} is one; the dataset comes first: vidal why {out} CLIP"),
     (["why", "{out}", "c00"], "{out}: 6 clips match c00: "),
     (["export", "{out}", "--out", "o", "--format", "encoder"], "--format encoder: a training run is exported by `vidal export-encoder RUN --out DIR`"),
-    (["export", "{out}", "--out", "o", "--format", "tar"], "--format tar: one of joint, open-clip, vidal-json"),
-    (["eval", "r", "--data", "a", "b"], "--data a b: one dataset; ranks among clips of several are not comparable"),
-    (["eval", "r", "--data", "a", "--data", "b"], "--data a b: one dataset; ranks among clips of several are not comparable"),
+    (["export", "{out}", "--out", "o", "--format", "tar"], "--format tar: choose from joint, open-clip, vidal-json"),
+    (["eval", "r", "--data", "a", "b"], "--data a b: takes one dataset; ranks over several are not comparable"),
+    (["eval", "r", "--data", "a", "--data", "b"], "--data a b: takes one dataset; ranks over several are not comparable"),
 ]  # fmt: skip
 
 

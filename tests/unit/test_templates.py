@@ -45,7 +45,7 @@ def test_a_file_that_is_there_stays_as_it_is(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("name", ["own", "sample", "../pyproject"])
 def test_a_template_that_does_not_ship_is_one_line_that_lists_those_that_do(name: str, tmp_path: Path) -> None:
-    with pytest.raises(UserError, match=rf"^--template {name}: one of crawl-channel, .*own-videos.*train/depth"):
+    with pytest.raises(UserError, match=rf"^--template {name}: choose from crawl-channel, .*own-videos.*train/depth"):
         templates.write(tmp_path / "recipe.yaml", name)
     assert not list(tmp_path.iterdir())
 

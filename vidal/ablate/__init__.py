@@ -1,1 +1,1 @@
-"""Ablations: trainings that are alike but for one choice, and what the choice is worth on the same held-out clips."""
+"""Ablations: training runs that differ in one choice only, and the effect of the choice on the same held-out clips."""

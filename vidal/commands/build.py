@@ -137,7 +137,7 @@ def profile(
     ray_address: options.RayAddressOption = None,
     as_json: options.JsonOption = False,
 ) -> None:
-    """Build a few candidates of a recipe, keep no media, and write what each stage took: the profile for `vidal plan`.
+    """Build a few candidates of a recipe, keep no media, and write what each stage needs: the profile for `vidal plan`.
 
     Run it on a machine like those of the cluster, with as many workers as one of them will have.
     """
@@ -164,7 +164,7 @@ def plan(
     settings: options.SettingsOption = None,
     as_json: options.JsonOption = False,
 ) -> None:
-    """Estimate time, storage, requests, GPU hours and cost of a build on a cluster, and what holds it up."""
+    """Estimate time, storage, requests, GPU hours and cost of a build on a cluster, and its bottleneck."""
     from vidal.estimate.cluster import Cluster
     from vidal.estimate.forecast import forecast
     from vidal.estimate.profile import Profile

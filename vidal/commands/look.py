@@ -26,7 +26,7 @@ def status(
     ] = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Show the progress of a build, the funnel of its committed shards, and what a crawl's hosts gave."""
+    """Show the progress of a build, the funnel of its committed shards, and a crawl's results by host."""
     from vidal.dataset.dataset import Dataset
     from vidal.report.summary import Status
 
@@ -84,7 +84,7 @@ def diff(
     limit: Annotated[int, typer.Option(min=0, help="Most numbers, texts and example clips to list.")] = 10,
     as_json: JsonOption = False,
 ) -> None:
-    """Compare two datasets, builds or revisions: clips that came and went and why, numbers, texts and settings."""
+    """Compare two datasets, builds or revisions: clips added and dropped and why, numbers, texts, settings."""
     from vidal.dataset.dataset import Dataset
     from vidal.diff.comparison import Comparison
 
@@ -104,7 +104,7 @@ def view(
     no_browser: Annotated[bool, typer.Option("--no-browser", help="Print the address only.")] = False,
     allow_module: AllowOption = None,
 ) -> None:
-    """Show a dataset in a browser, from a server that only this machine reaches; Ctrl-C ends it."""
+    """Show a dataset in a browser, from a server reachable only from this machine; Ctrl-C stops it."""
     import webbrowser
 
     from vidal import modality as modalities
@@ -155,7 +155,7 @@ def _export_format(text: str) -> ExportFormat:
     try:
         return ExportFormat(text)
     except ValueError:
-        raise UserError(f"--format {text}: one of {', '.join(ExportFormat)}") from None
+        raise UserError(f"--format {text}: choose from {', '.join(ExportFormat)}") from None
 
 
 @command()
@@ -220,7 +220,7 @@ def remove(
     ] = False,
     as_json: JsonOption = False,
 ) -> None:
-    """Remove clips from a dataset and from what was made of it, and verify the result."""
+    """Remove clips from a dataset and from what was made from it, and verify the result."""
     from vidal.dataset import removals
     from vidal.removal.follow import follow, selected
 
@@ -229,7 +229,7 @@ def remove(
     elif where is not None and ids is None:
         named = selected(directory, where)
     else:
-        raise UserError("which clips? Name them by --ids FILE, or by --where CONDITION")
+        raise UserError("no clips named; use --ids FILE or --where CONDITION")
     result = follow(
         directory, named, also=also or (), reposts=reposts.value, certificate=certificate,
         requested_by=requested_by,

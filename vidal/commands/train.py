@@ -92,7 +92,7 @@ def ablate(
     allow_module: AllowOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Measure what a choice is worth: train arms alike but for it, and compare them on the same held-out clips."""
+    """Measure the effect of a choice: train arms that differ only in it and compare them on the same held-out clips."""
     from vidal.ablate.arms import design
     from vidal.ablate.run import ablate as ablate_arms
 
@@ -145,7 +145,7 @@ def evaluate(
     from vidal.train.evaluate.run import evaluate as evaluate_run
 
     if len(data) > 1:
-        raise UserError(f"--data {' '.join(data)}: one dataset; ranks among clips of several are not comparable")
+        raise UserError(f"--data {' '.join(data)}: takes one dataset; ranks over several are not comparable")
     with _reported_once():
         result = evaluate_run(
             checkpoints, data[0], where=where, split=split, one_per_caption=one_per_caption, max_clips=max_clips,

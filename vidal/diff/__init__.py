@@ -1,1 +1,1 @@
-"""`vidal diff`: clips that came and went between two datasets or revisions, and shifts of numbers and texts."""
+"""`vidal diff`: clips added and dropped between two datasets or revisions, and shifts of numbers and texts."""

@@ -27,7 +27,7 @@ def load(path: Path, overrides: Sequence[str], base: Dataset) -> Recipe:
     """Load the recipe of the stages to add, with the dataset as its source. Raises `RecipeError`."""
     raw = read_yaml(path, "`stages`")
     if odd := sorted(raw.keys() & {"source", "shards"}):
-        raise RecipeError(f"{path}: remove `{odd[0]}`: clips and shards are those of the dataset")
+        raise RecipeError(f"{path}: remove `{odd[0]}`; source and shards are the dataset's own")
     resolve_paths(raw, path.parent)
     raw = with_overrides({**raw, "source": {"dataset": base.address}}, overrides)
     resolve_paths(raw, Path())

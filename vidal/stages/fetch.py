@@ -38,7 +38,7 @@ def _alone() -> AbstractContextManager[Callable[[], None]]:
 
 
 class Fetch(Stage, WebSettings):
-    """Copies a file of this machine, of an object store or of the web, hashing it on the way.
+    """Copies a file from this machine, an object store or the web, and hashes it.
 
     The copy is called ``source``, whatever the original's name. From the web, a platform that yt-dlp knows is asked
     for the clip's metadata first, and the filters under ``judge`` decide on them before a byte of media is fetched.

@@ -122,7 +122,7 @@ def test_a_removal_by_a_condition_that_died_is_finished_though_nothing_meets_it_
 @pytest.mark.parametrize("words", [[], ["--ids", "ids.txt", "--where", "flag_remove"]], ids=len)
 def test_clips_are_named_in_one_way(built: Path, words: list[str]) -> None:
     done = command("remove", built, *words)
-    told = "vidal: which clips? Name them by --ids FILE, or by --where CONDITION\n"
+    told = "vidal: no clips named; use --ids FILE or --where CONDITION\n"
     assert (done.returncode, done.stderr) == (2, told)
 
 
