@@ -55,7 +55,8 @@ class Admission:
         to be told to `answered`.
         """
         if platform := self._settings.needs_acceptance(host):
-            return _refusal("terms_not_accepted", f"{host} belongs to {platform}, which fetch.accept_terms lacks", 0.0)
+            detail = f"{host} belongs to {platform}, which fetch.accept_terms lacks"
+            return {"waited_s": 0.0, "reason": "terms_not_accepted", "detail": detail}
         budget, given = budget_name(self._settings, host), self._settings.rules_of(host)
         late_s = max(0.5 / ((given.media_per_s if kind == "media" else None) or given.per_s), _MIN_LATE_S)
         rules = dict(given)
@@ -78,7 +79,7 @@ class Admission:
                 self.refused = budget, wait_s, state
                 # That another visit is probing the host is a state of its budget, and no reason that a row may have.
                 reason = "host_unavailable" if state == "on_trial" else state
-                return _refusal(reason, left_text(host, wait_s, state), waited_s)
+                return {"waited_s": waited_s, "reason": reason, "detail": left_text(host, wait_s, state)}
             wait_s = min(wait_s, _ASK_AGAIN_S)
             self._sleep(wait_s)
             waited_s += wait_s
@@ -127,7 +128,3 @@ def left_text(name: str, wait_s: float, state: State) -> str:
     if state == "crawl_delay":
         return f"the Crawl-delay of {name} is longer than patience_s; its next request is due in {wait_s:.0f} s"
     return f"{name} is left alone for another {wait_s:.0f} s"
-
-
-def _refusal(reason: str, detail: str, waited_s: float) -> dict[str, Any]:
-    return {"waited_s": waited_s, "reason": reason, "detail": detail}

@@ -175,11 +175,11 @@ def _lance() -> Any:
 
 def _schema(dataset: Dataset, columns: dict[str, list[str]]) -> pa.Schema:
     of_rows = [field.remove_metadata() for field in schema(dataset.extra_schema)]
-    return pa.schema([*of_rows, *(_field(name, suffixes) for name, suffixes in columns.items())])
-
-
-def _field(name: str, suffixes: Sequence[str]) -> pa.Field:
-    return pa.field(name, pa.list_(pa.large_binary())) if is_list(suffixes) else _lance().blob_field(name)
+    of_media = [
+        pa.field(name, pa.list_(pa.large_binary())) if is_list(suffixes) else _lance().blob_field(name)
+        for name, suffixes in columns.items()
+    ]
+    return pa.schema([*of_rows, *of_media])
 
 
 def _batches(

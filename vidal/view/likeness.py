@@ -60,7 +60,9 @@ class Likeness:
         self._loaded: dict[str, Features] = {}
         self._compared = functools.lru_cache(_CACHED_EXAMPLES)(self._compare)
         self._compared_with_words = functools.lru_cache(_CACHED_EXAMPLES)(self._compare_with_words)
-        self._charts = functools.lru_cache(_CACHED_CHARTS)(self._chart)
+        self._charts = functools.lru_cache(_CACHED_CHARTS)(
+            lambda measure: Chart.of(self._features(measure.name), len(self._table))
+        )
 
     def measures(self) -> list[Measure]:
         """Return what the clips can be compared by, the best first."""
@@ -156,9 +158,6 @@ class Likeness:
             "clip": self._ids.take(pa.array(chart.drawn)).to_pylist(), "shard": [shard for shard, _ in places],
             "values": values, "value": [place_of.get(text, _MOST_VALUES) for text in texts],
         }  # fmt: skip
-
-    def _chart(self, measure: Measure) -> Chart:
-        return Chart.of(self._features(measure.name), len(self._table))
 
     def _compare(self, measure: Measure, clip_id: str) -> Values:
         """Return the cosine, or the distance, of a clip with each clip (n,); NaN if there is none, and for itself."""
