@@ -226,7 +226,7 @@ def test_a_broken_machine_is_told_in_one_line_from_a_worker(folder, monkeypatch)
     def full(*given, **named):
         raise StorageError("disk: is full")
 
-    monkeypatch.setattr("vidal.train.data.rows.load_input", full)
+    monkeypatch.setattr("vidal.train.data.rows.read_input", full)
     for workers in (0, 1):
         with pytest.raises(StorageError, match=r"^disk: is full$"):
             list(loader(folder, "depth", workers=workers))

@@ -243,8 +243,9 @@ class ImageModality(Modality):
         images = [self.decode_image(members[suffix], suffix) for suffix in suffixes]
         if len({image.shape for image in images}) > 1:
             raise ClipError("undecodable", f"{self.layer} images of different sizes")
-        # One alone is not copied, which would take as long as all else but decoding.
-        return np.stack(images) if len(images) > 1 else images[0][None]
+        # One alone is not copied, which would take as long as all else but decoding. By `reshape` it has the strides of
+        # several: with the stride 0 of a new axis, torch would take packed colours for planes, and rearrange them.
+        return np.stack(images) if len(images) > 1 else images[0].reshape(1, *images[0].shape)
 
     def decode_image(self, data: bytes, suffix: str) -> Array:
         """Decode one frame; raises `ClipError` if it is damaged, too large or not of the modality's format."""

@@ -14,16 +14,19 @@ import os
 import queue
 import threading
 import time
+from collections import OrderedDict
 from collections.abc import Iterator, Mapping
 from typing import NamedTuple
 
 from vidal.errors import StorageError
-from vidal.reader.ranges import MemberReader, RangeCache
+from vidal.reader.ranges import MemberReader, Pages, RangeCache
 
 BLOCK_BYTES = 4 << 20
 """Takes 0.2 s on a connection of 20 MB/s, several times the latency of a store."""
 _THREADS = 8
 """Requests of a process at once; `s3fs` has 10 connections."""
+_OPEN_BLOCKS = 128
+"""With those of the tars far from the usual limit of 1,024 descriptors."""
 _POLL_S = 0.01
 
 
@@ -55,6 +58,7 @@ class BlockReader(MemberReader):
         self._started: set[tuple[str, int]] = set()
         self._wanted: queue.SimpleQueue[tuple[str, int] | None] = queue.SimpleQueue()
         self._claims = _Claims(self.cache)
+        self._pages: OrderedDict[tuple[str, int], Pages] = OrderedDict()
 
     def read(self, tar: str, offset: int, size: int, content: bytes = b"") -> bytes:
         if self._pid != os.getpid():
@@ -100,18 +104,34 @@ class BlockReader(MemberReader):
             self._threads, self._started = [], set()
 
     def _part(self, tar: str, block: int, first: int, last: int) -> bytes:
+        # Taken out and put back, so that the first block is always the least recently used.
+        pages = self._pages.pop((tar, block), None)
+        data = pages.part(first, last - first) if pages is not None else None
+        if pages is not None and data is not None:
+            self._pages[tar, block] = pages
+            return data
         key = self._key(tar, block)
         while True:
-            data = self.cache.get_part(key, first, last - first)
+            data = self._opened(tar, block, key, first, last)
             if data is not None:
                 return data
             with self._claims.claim(key) as is_mine:
                 if is_mine:
                     # Another may have fetched it just before.
-                    data = self.cache.get_part(key, first, last - first)
+                    data = self._opened(tar, block, key, first, last)
                     return self._fetch(tar, block, key)[first:last] if data is None else data
             # Whoever fetches it may be another process, which cannot wake this one.
             time.sleep(_POLL_S)
+
+    def _opened(self, tar: str, block: int, key: str, first: int, last: int) -> bytes | None:
+        """A part of a block, which is kept open, if the cache has it."""
+        pages = self.cache.open_pages(key)
+        data = pages.part(first, last - first) if pages is not None else None
+        if pages is not None and data is not None:
+            self._pages[tar, block] = pages
+            if len(self._pages) > _OPEN_BLOCKS:
+                self._pages.popitem(last=False)
+        return data
 
     def _fetch(self, tar: str, block: int, key: str) -> bytes:
         store, name = self._storage.place(tar)

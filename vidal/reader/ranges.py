@@ -9,9 +9,11 @@ from __future__ import annotations
 import contextlib
 import fcntl
 import hashlib
+import math
 import os
 import struct
 import tempfile
+import time
 import zlib
 from collections import OrderedDict
 from pathlib import Path
@@ -27,6 +29,8 @@ _SWEEPS_PER_FILL = 16
 _DIGEST_BYTES = 32
 _PAGE_BYTES = 16 * 1024
 """Unit of the checksums of a block: as large as a small image, of which more would be read in vain."""
+_USED_EVERY_S = 10.0
+"""How often the cache is told that an open block is in use."""
 
 
 class BrokenSampleError(ClipError):
@@ -112,6 +116,35 @@ class MemberReader:
         return data
 
 
+class Pages:
+    """A block in the cache that stays open: its name, size and checksums are looked up once, not for each part."""
+
+    def __init__(self, path: Path) -> None:
+        """Raises `OSError` or `struct.error` if there is no such block."""
+        self._file = path.open("rb", buffering=0)
+        (self._length,) = struct.unpack("<Q", self._file.read(8))
+        count = -(-self._length // _PAGE_BYTES)
+        self._sums = self._file.read(4 * count)
+        self._start = 8 + 4 * count
+        self._used_s = -math.inf
+
+    def part(self, offset: int, size: int) -> bytes | None:
+        """Return a part, whose pages alone are read; None if they are damaged."""
+        first, last = offset // _PAGE_BYTES, -(-(offset + size) // _PAGE_BYTES)
+        with contextlib.suppress(OSError, struct.error):
+            start, end = first * _PAGE_BYTES, min(last * _PAGE_BYTES, self._length)
+            data = memoryview(os.pread(self._file.fileno(), end - start, self._start + start))
+            sums = struct.unpack_from(f"<{last - first}I", self._sums, 4 * first)
+            pages = (data[at : at + _PAGE_BYTES] for at in range(0, len(data), _PAGE_BYTES))
+            if tuple(map(zlib.crc32, pages)) == sums:
+                now_s = time.monotonic()
+                if now_s > self._used_s + _USED_EVERY_S:
+                    os.utime(self._file.fileno())
+                    self._used_s = now_s
+                return bytes(data[offset - start : offset - start + size])
+        return None
+
+
 class RangeCache:
     """Byte ranges in a local folder that processes share; the least recently used are evicted first."""
 
@@ -139,26 +172,17 @@ class RangeCache:
         self._write(key, hashlib.sha256(data).digest(), data)
 
     def put_pages(self, key: str, data: bytes) -> bool:
-        """Store a block of which parts are asked for by `get_part`; returns whether it is stored."""
+        """Store a block of which parts are read from `open_pages`; returns whether it is stored."""
         pages = memoryview(data)
         sums = [zlib.crc32(pages[start : start + _PAGE_BYTES]) for start in range(0, len(data), _PAGE_BYTES)]
         return self._write(key, struct.pack(f"<Q{len(sums)}I", len(data), *sums), data)
 
-    def get_part(self, key: str, offset: int, size: int) -> bytes | None:
-        """Return a part of a block, whose pages alone are read; None if they are damaged or the block is not there."""
-        first, last = offset // _PAGE_BYTES, -(-(offset + size) // _PAGE_BYTES)
-        with contextlib.suppress(OSError, struct.error), self._path(key).open("rb", buffering=0) as file:
-            (length,) = struct.unpack("<Q", file.read(8))
-            count = -(-length // _PAGE_BYTES)
-            sums = struct.unpack(f"<{count}I", file.read(4 * count))
-            file.seek(8 + 4 * count + first * _PAGE_BYTES)
-            data = memoryview(file.read(min(last * _PAGE_BYTES, length) - first * _PAGE_BYTES))
-            pages = [data[at : at + _PAGE_BYTES] for at in range(0, len(data), _PAGE_BYTES)]
-            if [*map(zlib.crc32, pages)] == list(sums[first:last]):
-                os.utime(file.fileno())
-                start = offset - first * _PAGE_BYTES
-                return bytes(data[start : start + size])
-        return None
+    def open_pages(self, key: str) -> Pages | None:
+        """Open a block to read parts of it; None if it is not there."""
+        try:
+            return Pages(self._path(key))
+        except (OSError, struct.error):
+            return None
 
     def has(self, key: str) -> bool:
         return self._path(key).exists()

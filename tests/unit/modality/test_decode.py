@@ -8,6 +8,7 @@ import cv2
 import numpy as np
 import pytest
 import soundfile
+import torch
 from PIL import Image
 
 from tests.toys import encoded, image
@@ -15,6 +16,7 @@ from vidal import modality as modalities
 from vidal.errors import ClipError
 from vidal.modality.image import ImageModality
 from vidal.modality.modality import Array
+from vidal.modality.video import VideoTransform
 
 PHOTO = image(1)
 DEPTH = np.arange(144 * 256, dtype=np.uint16).reshape(256, 144)
@@ -180,3 +182,13 @@ def test_audio_is_mono_at_16_khz(rate, channels, kind):
     made = decode("audio", {kind.lower(): audio(tone(1, rate, channels), rate, kind)})
     assert made.dtype == np.float32 and len(made) == 16_000
     assert np.abs(made - tone(1))[200:-200].max() < 5e-3
+
+
+@pytest.mark.parametrize("size", [48, 144, 300])
+def test_a_frame_alone_becomes_the_same_pixels_as_among_others_and_its_colours_stay_packed(size):
+    members = {f"frame.{k}.png": png(image(k)[..., ::-1]) for k in range(2)}
+    both, alone = decode("video", members), decode("video", dict([*members.items()][:1]))
+    seen = VideoTransform(size=size, frames=1).prepare(alone, None).values
+    assert torch.equal(seen[0], VideoTransform(size=size, frames=2).prepare(both, None).values[0])
+    # So that a row is written into its batch without rearranging it.
+    assert seen.stride()[-2:] == (3, 1)

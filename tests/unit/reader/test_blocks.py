@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import multiprocessing
+import os
 import time
 from collections.abc import Callable, Iterator
 from multiprocessing.synchronize import Barrier
@@ -86,6 +87,41 @@ def test_a_damaged_block_is_fetched_again(
     file.write_bytes(damage(file.read_bytes()))
     assert reader(tmp_path).read("a.tar", 0, BLOCK) == DATA[:BLOCK]
     assert len(asked) == 2
+
+
+@pytest.mark.parametrize(
+    ("change", "asks_again"),
+    [(Path.unlink, False), (lambda file: file.write_bytes(file.read_bytes()[:-9] + bytes(9)), True)],
+    ids=["evicted", "damaged"],
+)
+def test_an_open_block_outlives_its_eviction_but_not_its_damage(
+    asked: list[tuple[str, int, int]], tmp_path: Path, change: Callable[[Path], object], asks_again: bool
+) -> None:
+    here = reader(tmp_path)
+    for _ in range(2):
+        assert here.read("a.tar", 0, BLOCK) == DATA[:BLOCK]
+    (file,) = [path for path in tmp_path.rglob("*") if len(path.name) == 64]
+    change(file)
+    for _ in range(2):
+        assert here.read("a.tar", 0, BLOCK) == DATA[:BLOCK]
+    assert len(asked) == 1 + asks_again
+
+
+def test_blocks_stay_open_up_to_a_number_and_count_as_used(
+    asked: list[tuple[str, int, int]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(blocks, "_OPEN_BLOCKS", 2)
+    here, first = reader(tmp_path), reader(tmp_path)
+    first.read("a.tar", 0, 10)
+    (file,) = [path for path in tmp_path.rglob("*") if len(path.name) == 64]
+    os.utime(file, (1, 1))
+    descriptors = len(os.listdir("/proc/self/fd"))
+    for _ in range(2):
+        for offset in range(0, len(DATA) - 10, 10):
+            assert here.read("a.tar", offset, 10) == DATA[offset : offset + 10]
+    assert file.stat().st_mtime > 1 and len(asked) == 5
+    # The reader's lock is a third.
+    assert len(os.listdir("/proc/self/fd")) <= descriptors + 3
 
 
 @pytest.mark.parametrize("limit", [0, BLOCK - 1])

@@ -181,7 +181,7 @@ class Loader:
             request = window.popleft()
             # The first request of a worker announces all within reach, every later one the one that comes into reach.
             later = list(itertools.islice(window, turns - 1, None, turns))
-            later = later if count < turns else later[_CHUNKS_AHEAD - 1 :]
+            later = [request, *later] if count < turns else later[_CHUNKS_AHEAD - 1 :]
             yield replace(request, ahead=[(each.sides, each.slots) for each in later])
 
     def _planned(self, slabs: int) -> Iterator[ChunkRequest]:

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
 
 import numpy as np
 import numpy.typing as npt
@@ -18,7 +19,7 @@ from vidal.modality.modality import SELF_CHECKED, Prepared, Transform
 from vidal.reader.samples import Samples
 from vidal.train.data.plan import Sides, Slots, generator, modalities_of, optional_of
 from vidal.train.data.slabs import Field, Layout
-from vidal.train.data.text_views import TextViews
+from vidal.train.data.text_views import Choice, TextViews
 
 _PROBED_CLIPS = 8
 
@@ -58,7 +59,7 @@ class ChunkRequest:
     first: int
     """Index of the first row in the slab."""
     ahead: Sequence[tuple[Sides, Slots]] = ()
-    """Rows of later requests, whose reading may begin."""
+    """Rows whose reading may begin: of later requests, and of this one if it is a worker's first."""
 
 
 def layout(sides: Sides, rows: int, transforms: Mapping[str, Transform], tokens: int | None) -> Layout:
@@ -94,7 +95,7 @@ class ChunkDataset(Dataset[Chunk | VidalError]):
         self._columns = ["clip_id", *texts.columns]
 
     def __getitem__(self, request: ChunkRequest) -> Chunk | VidalError:
-        for sides, slots in ((request.sides, request.slots), *request.ahead):
+        for sides, slots in request.ahead:
             self._start(sides, slots)
         try:
             return self._chunk(request)
@@ -119,9 +120,13 @@ class ChunkDataset(Dataset[Chunk | VidalError]):
         views = {name: view[rows] for name, view in slab.items()}
         # Writing one number takes torch ten times as long as NumPy.
         marks = {name: view.numpy() for name, view in views.items() if view.dtype == torch.bool}
+        drawn = [self._draw(request, dataset, place) for dataset, place in request.slots.tolist()]
+        for side in modalities_of(request.sides):
+            if side != "text":
+                self._fill(request, side, drawn, views[side], marks)
         chunk = Chunk(texts=[], clip_ids=[], broken=[])
-        for row, (dataset, place) in enumerate(request.slots.tolist()):
-            self._write(request, row, dataset, place, views, marks, chunk)
+        for row, each in enumerate(drawn):
+            self._close(request, row, each, views, marks, chunk)
         clip_group = _groups([clip_id or "" for clip_id in chunk.clip_ids])
         views["clip_group"].copy_(clip_group)
         # By a text that is but a part of a fused side, two clips are not the same.
@@ -132,42 +137,88 @@ class ChunkDataset(Dataset[Chunk | VidalError]):
             views["attention_mask"].copy_(mask)
         return chunk
 
-    def _write(
-        self, request: ChunkRequest, row: int, dataset: int, place: int, views: Mapping[str, Tensor],
+    def _draw(self, request: ChunkRequest, dataset: int, place: int) -> _Row | None:
+        """Draw the text of a row; None for padding, whose ``dataset`` is negative."""
+        if dataset < 0:
+            return None
+        sides, names = request.sides, modalities_of(request.sides)
+        samples, i = self._samples[dataset], int(self._index[sides][dataset][place])
+        record = samples.part(i, self._columns)
+        rng = sample_generator(self._seed, sides, request.epoch, dataset, i)
+        row = _Row(samples=samples, i=i, clip_id=str(record["clip_id"]), rng=rng)
+        with row.may_break():
+            if "text" in sides or ("text" in names and self._texts.every(record)):
+                row.choice = self._texts.choose(record, rng)
+        return row
+
+    def _fill(
+        self, request: ChunkRequest, side: str, rows: Sequence[_Row | None], values: Tensor,
+        marks: Mapping[str, npt.NDArray[np.bool_]],
+    ) -> None:  # fmt: skip
+        """Read one side of all rows, then decode and write it.
+
+        Not row by row: after an image has been decoded, nothing of the interpreter is left in the caches of a core.
+        """
+        transform, is_optional = self._transforms[side], side in optional_of(request.sides)
+        members: list[dict[str, bytes] | None] = [None] * len(rows)
+        for k, row in enumerate(rows):
+            if row and row.why is None and not (is_optional and not row.samples.suffixes(row.i, side)):
+                with row.may_break():
+                    members[k] = read_input(row.samples, row.i, side, transform, row.rng, row.frame)
+        for k, (row, read) in enumerate(zip(rows, members, strict=True)):
+            if row and read is not None:
+                with row.may_break():
+                    prepared = prepare_input(read, side, transform, row.rng)
+                    values[k], marks[f"{side}.mirrored"][k] = prepared.values, prepared.is_mirrored
+                    row.written.append(side)
+
+    def _close(
+        self, request: ChunkRequest, k: int, row: _Row | None, views: Mapping[str, Tensor],
         marks: Mapping[str, npt.NDArray[np.bool_]], chunk: Chunk,
     ) -> None:  # fmt: skip
-        """Write one row and add it to the chunk; ``dataset`` is negative for padding."""
-        sides = request.sides
-        names, optional = modalities_of(sides), optional_of(sides)
-        inputs: dict[str, Prepared] = {}
-        text, frame, clip_id = "", None, None
-        if dataset >= 0:
-            samples, i = self._samples[dataset], int(self._index[sides][dataset][place])
-            record = samples.part(i, self._columns)
-            clip_id = str(record["clip_id"])
-            rng = sample_generator(self._seed, sides, request.epoch, dataset, i)
-            try:
-                if "text" in sides or ("text" in names and self._texts.every(record)):
-                    choice = self._texts.choose(record, rng)
-                    text, frame = choice.text, choice.frame
-                for side in names:
-                    if side != "text" and (side not in optional or samples.suffixes(i, side)):
-                        inputs[side] = load_input(samples, i, side, self._transforms[side], rng, frame)
-            except ClipError as error:
-                text, inputs = "", {}
-                chunk.broken.append(Broken(clip_id=clip_id, dataset=samples.address, why=str(error)))
-        marks["valid"][row], marks["broken"][row] = bool(inputs), dataset >= 0 and not inputs
-        for side in optional:
-            marks[f"{side}.present"][row] = bool(text) if side == "text" else side in inputs
+        """Mark what a row has, and add it to the chunk."""
+        written = row.written if row and row.why is None else []
+        text = row.choice.text if row and row.choice and row.why is None else ""
+        if row and row.why is not None:
+            chunk.broken.append(Broken(clip_id=row.clip_id, dataset=row.samples.address, why=row.why))
+        marks["valid"][k], marks["broken"][k] = bool(written), row is not None and not written
+        names = modalities_of(request.sides)
+        for side in optional_of(request.sides):
+            marks[f"{side}.present"][k] = bool(text) if side == "text" else side in written
         for side in names:
-            if side != "text":
-                prepared = inputs.get(side)
+            if side != "text" and side not in written:
                 # The slab holds the rows of an earlier step: a row is whole or zero.
-                views[side][row] = prepared.values if prepared else 0
-                marks[f"{side}.mirrored"][row] = bool(prepared and prepared.is_mirrored)
-        chunk.clip_ids.append(clip_id)
+                views[side][k] = 0
+                marks[f"{side}.mirrored"][k] = False
+        chunk.clip_ids.append(row.clip_id if row else None)
         if "text" in names:
             chunk.texts.append(text)
+
+
+@dataclass(slots=True, kw_only=True)
+class _Row:
+    """A row while it is made; each of its draws is of its own generator, so rows can be made side by side."""
+
+    samples: Samples
+    i: int
+    clip_id: str
+    rng: np.random.Generator
+    choice: Choice | None = None
+    written: list[str] = field(default_factory=list)
+    """The sides that are in the slab."""
+    why: str | None = None
+    """Why it could not be read."""
+
+    @property
+    def frame(self) -> int | None:
+        return self.choice.frame if self.choice else None
+
+    @contextmanager
+    def may_break(self) -> Iterator[None]:
+        try:
+            yield
+        except ClipError as error:
+            self.why = str(error)
 
 
 def _groups(keys: Sequence[str]) -> Tensor:
@@ -192,6 +243,14 @@ def load_input(
     ``frame`` is the number of the frame that the row's text describes; without ``rng`` the transform is deterministic.
     Raises `ClipError` if the sample cannot be decoded.
     """
+    return prepare_input(read_input(samples, i, modality, transform, rng, frame), modality, transform, rng)
+
+
+def read_input(
+    samples: Samples, i: int, modality: str, transform: Transform, rng: np.random.Generator | None,
+    frame: int | None = None,
+) -> dict[str, bytes]:  # fmt: skip
+    """Read the members of one modality of sample ``i`` that the transform needs, as `load_input` does."""
     kind = modalities.get(modality)
     stored = kind.members(samples.suffixes(i, modality))
     suffixes: list[str] = []
@@ -201,7 +260,14 @@ def load_input(
         suffixes = [stored[numbers[k]] for k in transform.frames_to_read(len(stored), rng, place)]
     # A checksum costs a fifteenth of decoding a JPEG, but nothing else reveals a zeroed block inside one.
     verify = not all(suffix.endswith(SELF_CHECKED) for suffix in suffixes)
-    prepared = transform.prepare(kind.decode(samples.read(i, modality, suffixes, verify=verify)), rng)
+    return samples.read(i, modality, suffixes, verify=verify)
+
+
+def prepare_input(
+    members: Mapping[str, bytes], modality: str, transform: Transform, rng: np.random.Generator | None
+) -> Prepared:
+    """Decode and prepare members that `read_input` has read, with the same ``rng``."""
+    prepared = transform.prepare(modalities.get(modality).decode(members), rng)
     if prepared.values.dtype != getattr(torch, transform.prepared_dtype):
         # A slab has one data type: writing another into it would lose digits without a word.
         raise UserError(
