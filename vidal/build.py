@@ -160,7 +160,8 @@ def retry(
     """Retry failed clips: those with the given reasons or ids, by default all transient failures.
 
     ``settings`` are ``key.path=value`` for settings that the dataset does not store: cookies, a proxy, host rules.
-    Raises `VidalError`.
+    Raises `OutputError` if the build is not complete, `UserError` if no clip failed with a given reason or has a given
+    id, and any other `VidalError` of a build.
     """
     started = time.monotonic()
     dataset = Dataset.open(out)

@@ -64,7 +64,8 @@ class Examination(list[Finding]):
 def examine(recipe: Path | None, out: str | None = None, settings: Sequence[str] = ()) -> Examination:
     """Check the machine, each stage of the recipe, and whether ``out`` can hold a dataset's lock, where they are given.
 
-    ``settings`` are ``key.path=value``, which override the recipe's. Raises `VidalError` for a bad recipe.
+    ``settings`` are ``key.path=value``, which override the recipe's. Raises `UserError` for settings without a recipe,
+    and any other `VidalError` for a bad recipe.
     """
     if settings and recipe is None:
         raise UserError("--set needs RECIPE, whose settings it overrides")

@@ -45,6 +45,7 @@ def domains_of(host: str) -> list[str]:
 
 
 def platform_of(host: str) -> KnownPlatform | None:
+    """Return the platform that a host belongs to; None for a host of no known one."""
     return _of(host)[1]
 
 

@@ -74,6 +74,7 @@ class FetchError(ClipError):
 
 
 def is_transient(reason: str) -> bool:
+    """Return whether a failure with this reason may not recur, so that `vidal retry` retries it."""
     return REASONS[reason][0]
 
 

@@ -101,7 +101,10 @@ class Dataset:
 
     @classmethod
     def at(cls, storage: Storage) -> Dataset:
-        """Return the dataset, phase or revision whose ``dataset.json`` is in this very folder."""
+        """Return the dataset, phase or revision whose ``dataset.json`` is in this very folder.
+
+        Raises `SourceError` if there is none, or if the folder is a copy of a part of a dataset.
+        """
         info = read_info(storage)
         if info is None:
             raise SourceError(f"{storage.address}: no dataset there (no {INFO_NAME})")
@@ -139,6 +142,7 @@ class Dataset:
 
     @functools.cached_property
     def plan(self) -> Plan:
+        """The frozen list of all candidates, in the order of their shards."""
         return Plan(self.own_storage)
 
     @property

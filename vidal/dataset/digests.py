@@ -13,6 +13,7 @@ Digests = npt.NDArray[np.uint64]
 
 
 def digests_of(strings: Iterable[str]) -> Digests:
+    """Return the digest of each string, (strings, 2) uint64."""
     joined = b"".join(hashlib.blake2b(string.encode(), digest_size=16).digest() for string in strings)
     return np.frombuffer(joined, np.uint64).reshape(-1, 2)
 

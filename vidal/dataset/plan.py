@@ -154,6 +154,7 @@ def write_cuts(storage: Storage, plan: TableLike, cuts: Sequence[Cut]) -> None:
 
 
 def rows_per_group(shard_size: int) -> int:
+    """Return the number of rows of a Parquet row group of a plan."""
     # Whole shards, about ten thousand rows of them: a footer has an entry for each column of each group.
     return shard_size * max(1, _ROW_GROUP_ROWS // shard_size)
 
@@ -167,6 +168,7 @@ class Cut:
 
     @property
     def shard_count(self) -> int:
+        """The number of shards, of which the last may be smaller."""
         return -(-self.row_count // self.shard_size)
 
     def group_sizes(self) -> Iterator[int]:

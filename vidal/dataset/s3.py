@@ -20,6 +20,7 @@ _PASSING = (429, 500, 502, 503, 504)
 
 
 def is_address(address: str) -> bool:
+    """Return whether an address is one of S3."""
     return address.startswith(("s3://", "s3a://"))
 
 

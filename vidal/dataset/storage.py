@@ -66,6 +66,7 @@ class Storage:
 
     @property
     def fs(self) -> Any:
+        """The fsspec file system, one for each process; raises `OutputError` if the address cannot be opened."""
         if os.getpid() not in self._fs:
             try:
                 options = s3.options() if s3.is_address(self.address) else {}
@@ -78,6 +79,7 @@ class Storage:
 
     @property
     def is_local(self) -> bool:
+        """Whether the storage is a folder on a disk of this machine."""
         return isinstance(self.fs, LocalFileSystem)
 
     def path(self, name: str = "") -> str:
@@ -95,9 +97,11 @@ class Storage:
         return (_elsewhere(name), "") if name.startswith("/") or "://" in name else (self, name)
 
     def child(self, name: str) -> Storage:
+        """Return the storage of a folder within this one, under the same fence."""
         return Storage(f"{self.address}/{name}", self.fence)
 
     def exists(self, name: str = "") -> bool:
+        """Return whether there is a file or folder of this name; raises `StorageError`."""
         with self.errors(name):
             return bool(self.fs.exists(self.path(name)))
 
@@ -124,6 +128,7 @@ class Storage:
         return {n: names[n] for n in sorted(names) if n and not n.startswith(".") and not n.endswith(TEMPORARY_SUFFIX)}
 
     def read(self, name: str) -> bytes:
+        """Return the bytes of a whole file; raises `FileNotFoundError` and `StorageError`."""
         with self.errors(name):
             return bytes(self.fs.cat_file(self.path(name)))
 
@@ -140,6 +145,7 @@ class Storage:
         return data
 
     def size(self, name: str) -> int:
+        """Return the size of a file in bytes; raises `FileNotFoundError` and `StorageError`."""
         with self.errors(name):
             return int(self.fs.size(self.path(name)))
 

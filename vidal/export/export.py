@@ -90,7 +90,10 @@ def write_open_clip(dataset: Dataset, out: str, where: str | None = None) -> Exp
 
 
 def write_vidal_json(dataset: Dataset, out: Path, where: str | None = None) -> Exported:
-    """Write the texts of the kept clips under VIDAL-10M's keys as one object by clip id, with the record beside it."""
+    """Write the texts of the kept clips under VIDAL-10M's keys as one object by clip id, with the record beside it.
+
+    Raises `OutputError` if ``out`` is a folder or holds another export.
+    """
     if out.is_dir():
         raise OutputError(f"{out}: is a folder; --out must name a file for this format")
     storage, record_name = Storage(str(out.absolute().parent)), f"{out.stem}.{NAME}"

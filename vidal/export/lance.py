@@ -64,7 +64,10 @@ Each clip keeps its own licence, as its source states it, unchecked; `licence` a
 
 
 def write_lance(dataset: Dataset, out: str, where: str | None = None) -> Exported:
-    """Write the kept clips into a Lance table in a local folder; raises `UserError` where pylance is missing."""
+    """Write the kept clips, or those that meet ``where``, into a Lance table in the local folder ``out``.
+
+    Raises `UserError` if pylance is missing, and `OutputError` if ``out`` is not local or holds another export.
+    """
     extras.require({"--format lance": ["lance"]})
     dataset.own_tars("whose columns vidal does not know; export it as joint")
     storage = Storage(out)

@@ -148,7 +148,7 @@ def load_depth(
     reference: str, *, device: str, half: Half, scale: Literal["auto", "metric", "relative"] = "auto",
     input_size: tuple[int, int] | None = None,
 ) -> Estimator:  # fmt: skip
-    """Load the model that ``reference`` names; raises `ModelError`.
+    """Load the model that ``reference`` names; raises `ModelError` if it cannot be loaded or used for depth.
 
     ``half`` applies to a GPU only. ``scale: auto`` reads from the configuration whether the estimates are metres; those
     of a function are. ``input_size``, height and width, applies to a model of transformers, whatever the aspect.

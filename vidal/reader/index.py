@@ -82,7 +82,9 @@ class _Group:
 def write_index(tars: Sequence[str], out: str) -> IndexResult:
     """Index tars at ``out``, given as paths, globs, brace ranges or addresses.
 
-    Raises `SourceError` if no tar or no sample is found. Example: ``write_index(["data/{00..07}.tar"], "index")``.
+    Raises `SourceError` if no tar or no sample is found, and `OutputError` if ``out`` is a dataset already.
+
+    Example: ``write_index(["data/{00..07}.tar"], "index")``.
     """
     storage, places = Storage(out), expand(tars)
     if storage.exists(INFO_NAME):

@@ -32,6 +32,7 @@ _FRAME = re.compile(r"ofa([0-9]{1,2})\.txt")
 
 
 def is_text(suffix: str) -> bool:
+    """Return whether a member with this suffix holds texts of its clip."""
     return suffix in _COLUMNS or suffix in ("raw.txt", "json") or _FRAME.fullmatch(suffix) is not None
 
 

@@ -109,10 +109,12 @@ class Samples:
 
     @property
     def fingerprint(self) -> str:
+        """The fingerprint of the recipe and inputs that made this revision."""
         return self._dataset.info.fingerprint
 
     @property
     def layers(self) -> list[str]:
+        """The names of the layers of the dataset; a clip may lack some of them."""
         return list(self._dataset.info.layers)
 
     @property
@@ -121,7 +123,10 @@ class Samples:
         return teachers_of(self._dataset.own_storage)
 
     def manifest(self) -> pa.Table:
-        """Return all columns of every committed row, kept or not, in plan order."""
+        """Return all columns of every committed row, kept or not, in plan order.
+
+        Raises `SourceError` if a manifest is damaged or two have different types for one column.
+        """
         try:
             return pa.concat_tables(list(self._dataset.tables()), promote_options="permissive")
         except pa.ArrowException as error:
@@ -156,7 +161,7 @@ class Samples:
         return sample
 
     def select(self, where: str) -> Samples:
-        """Return the samples that also meet another condition; raises `SourceError` if there are none."""
+        """Return the samples that also meet another condition; raises `NothingSelectedError` if none do."""
         table = self._rows.table
         if flags.PREFIX in where.lower():
             table = flags.with_columns(table, flags.current(self._dataset.storage))
@@ -175,6 +180,7 @@ class Samples:
         return self._rows.row(int(self._numbers[i]), columns)
 
     def clip_id(self, i: int) -> str:
+        """Return the id of a sample's clip; works in a forked process."""
         return str(self.part(i, ("clip_id",))["clip_id"])
 
     def column(self, name: str) -> pa.ChunkedArray:
