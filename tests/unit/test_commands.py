@@ -49,6 +49,16 @@ def test_the_version_is_the_packages() -> None:
     assert said("--version") == f"vidal {vidal.__version__}\n"
 
 
+@pytest.mark.parametrize(
+    ("words", "completed"),
+    [("vidal refi", ["refilter"]), ("vidal stages dep", ["depth"]), ("vidal init --template own", ["own-videos"])],
+)
+def test_the_shell_completes_commands_stages_and_templates(words: str, completed: list[str]) -> None:
+    asked = {"_VIDAL_COMPLETE": "complete_bash", "COMP_WORDS": words, "COMP_CWORD": str(words.count(" "))}
+    done = CliRunner(env=asked).invoke(app, [], prog_name="vidal")
+    assert done.stdout.split() == completed
+
+
 def test_every_command_has_a_line_of_help() -> None:
     listed = said("--help")
     for name, each in get_command(app).commands.items():
