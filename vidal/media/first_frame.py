@@ -1,6 +1,6 @@
 """Decodes the first video and audio frame of a source, for properties that the headers do not state.
 
-They are read from log lines of filters with a random name and from files that FFmpeg wrote itself, none of which the
+They are read from log lines of a filter with a random name and from files that FFmpeg wrote itself, none of which the
 author of the source can forge.
 """
 
@@ -22,7 +22,7 @@ from vidal.media.ffmpeg import find_ffmpeg, global_options, input_options, sourc
 from vidal.media.limits import Limits
 from vidal.media.tracks import PROBE_CPU_S, Track, raise_for_failure
 
-_FRAME, _TAGS = "probe.first", "probe.tags"
+_FRAME, _AUDIO, _TAGS = "probe.first", "probe.audio", "probe.tags"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -69,17 +69,15 @@ def first_frame(path: Path, folder: Path, limits: Limits, video: Track | None, a
         finished = child.run(command, folder, limits, cpu_s=PROBE_CPU_S)
         raise_for_failure(finished, path)
         matrix = _matrix(folder / _FRAME)
-        text = (folder / _TAGS).read_text(encoding="utf-8", errors="replace") if (folder / _TAGS).exists() else ""
+        samples, text = _text(folder / _AUDIO), _text(folder / _TAGS)
     finally:
-        for name in (_FRAME, _TAGS):
+        for name in (_FRAME, _AUDIO, _TAGS):
             (folder / name).unlink(missing_ok=True)
-    showinfo, ashowinfo = (
-        "\n".join(line for line in finished.log.splitlines() if line.startswith(f"[{name}@{nonce} "))
-        for name in ("showinfo", "ashowinfo")
-    )
+    showinfo = "\n".join(line for line in finished.log.splitlines() if line.startswith(f"[showinfo@{nonce} "))
     if video is not None and not showinfo:
         raise ClipError("undecodable", f"no frame could be decoded: {finished.first_error}")
-    start = re.search(r" n:0 pts:(-?\d+) .* rate:(\d+) ", ashowinfo)
+    base = re.search(r"^#tb 0: (\d+)/(\d+)$", samples, re.M)
+    start = re.search(r"^0, *-?\d+, *(-?\d+),", samples, re.M)
     # FFmpeg escapes line ends and special characters of a value, so a line begins a section or a tag of its own.
     sections = re.split(r"^\[(?:STREAM|CHAPTER)\]$", re.sub(r"\\\n", " ", text), flags=re.M)[1:]
     pairs = ((line.partition("=") for line in section.splitlines()) for section in sections)
@@ -87,7 +85,7 @@ def first_frame(path: Path, folder: Path, limits: Limits, video: Track | None, a
     return FirstFrame(
         showinfo=showinfo,
         matrix=matrix,
-        audio_start_s=Fraction(int(start[1]), int(start[2])) if start else None,
+        audio_start_s=int(start[1]) * Fraction(int(base[1]), int(base[2])) if start and base else None,
         video_tags=tags.pop(0) if video is not None and tags else {},
         audio_tags=tags.pop(0) if audio is not None and tags else {},
     )
@@ -107,13 +105,18 @@ def _command(source: str, limits: Limits, video: Track | None, audio: Track | No
     if audio is not None:
         tagged.append(media[f"a:{audio.number}"])
     if audio is not None and audio.is_decodable:
-        outputs.append(ffmpeg.output(tagged[-1], "-", f="null", af=f"ashowinfo@{nonce}", **{"frames:a": 1}))
+        # To a file: a second filter that logs would write into the lines of the first.
+        outputs.append(ffmpeg.output(tagged[-1], f"file:{_AUDIO}", f="framecrc", **{"frames:a": 1}))
     # Of no duration: tags are in the headers, and no packet has to be read for them.
     tags = {"f": "ffmetadata", "c": "copy", "flags": "+bitexact", "fflags": "+bitexact", "t": 0}
     outputs.append(ffmpeg.output(*tagged, f"file:{_TAGS}", **tags))
     # Undecodable audio must not fail the probe: the media stage decides about it.
     prefix = [str(find_ffmpeg()), *global_options(limits), "-max_error_rate", "1"]
     return [*prefix, *ffmpeg.merge_outputs(*outputs).get_args()]
+
+
+def _text(path: Path) -> str:
+    return path.read_text(encoding="utf-8", errors="replace") if path.exists() else ""
 
 
 def _matrix(path: Path) -> tuple[int, ...]:

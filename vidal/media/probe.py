@@ -257,12 +257,32 @@ def _displayed(video: Track, rotation: int) -> tuple[int, int]:
     return (height, width) if rotation % 180 == 90 else (width, height)
 
 
+# In the order of their numbers in H.273.
+COLOUR_NAMES = {
+    "space": (
+        "gbr", "bt709", "unknown", "reserved", "fcc", "bt470bg", "smpte170m", "smpte240m", "ycgco", "bt2020nc",
+        "bt2020c", "smpte2085", "chroma-derived-nc", "chroma-derived-c", "ictcp", "ipt-c2", "ycgco-re", "ycgco-ro",
+    ),
+    "primaries": (
+        "reserved", "bt709", "unknown", "bt470m", "bt470bg", "smpte170m", "smpte240m", "film", "bt2020", "smpte428",
+        "smpte431", "smpte432", "jedec-p22", "ebu3213", "vgamut",
+    ),
+    "trc": (
+        "reserved", "bt709", "unknown", "bt470m", "bt470bg", "smpte170m", "smpte240m", "linear", "log100", "log316",
+        "iec61966-2-4", "bt1361e", "iec61966-2-1", "bt2020-10", "bt2020-12", "smpte2084", "smpte428", "arib-std-b67",
+        "vlog",
+    ),
+}  # fmt: skip
+"""FFmpeg's names of colour properties."""
+
+
 def colour_tag(kind: str, showinfo: str) -> str:
     """Return FFmpeg's name of a colour property (``space``, ``primaries`` or ``trc``) from a line of ``showinfo``.
 
-    FFmpeg logs the line in pieces, so the words of another thread may follow a name without a space.
+    FFmpeg logs the line in pieces, so the words of another thread may follow a name without a space: "bt709n:0".
     """
-    return _first(rf"color_{kind}:([a-z0-9-]+)", showinfo)
+    text = _first(rf"color_{kind}:([a-z0-9-]+)", showinfo)
+    return max((name for name in COLOUR_NAMES[kind] if text.startswith(name)), key=len, default=text)
 
 
 def _first(pattern: str, text: str) -> str:

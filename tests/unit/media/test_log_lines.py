@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import subprocess
 from pathlib import Path
 
@@ -12,7 +13,7 @@ from vidal.media import child
 from vidal.media.ffmpeg import find_ffmpeg, global_options
 from vidal.media.limits import Limits
 from vidal.media.log_lines import CUT_SHORT, find_error
-from vidal.media.probe import colour_tag, probe
+from vidal.media.probe import COLOUR_NAMES, colour_tag, probe
 
 FORGED = "[mov,mp4,m4a,3gp,3g2,mj2 @ 0x5581e4f6cd80] [error] "
 LIES = [
@@ -71,8 +72,22 @@ def test_a_title_that_speaks_of_partial_files_is_a_title(tmp_path: Path) -> None
         ("color_range:tv color_space:bt470bg color_primaries:bt470bg color_trc:smpte170m", "bt470bg"),
         ("color_space:bt470bgStarting new cluster due to timestamp color_trc:bt709", "bt470bg"),
         ("color_space:ycgco-re[libopus @ 0x1] 1 frame left", "ycgco-re"),
+        ("color_space:bt709n:0 pts:0 pts_time:0 fmt:fltp", "bt709"),
+        ("color_space:unknown00000000 00000000 ]", "unknown"),
+        ("color_space:of-a-later-version color_trc:bt709", "of-a-later-version"),
         ("color_trc:iec61966-2-1", ""),
     ],
 )
 def test_a_colour_tag_is_told_from_the_words_of_another_thread_behind_it(line: str, name: str) -> None:
     assert colour_tag("space", line) == name
+
+
+@pytest.mark.parametrize(
+    ("kind", "option"), [("space", "colorspace"), ("primaries", "color_primaries"), ("trc", "color_trc")]
+)
+def test_every_colour_name_of_ffmpeg_is_known(kind: str, option: str) -> None:
+    command = [find_ffmpeg(), "-hide_banner", "-h", "filter=setparams"]
+    said = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+    names = re.search(rf"^   {option} .*\n((?:     .*\n)+)", said, re.M)
+    assert names is not None
+    assert {line.split()[0] for line in names[1].splitlines()} - {"auto"} <= set(COLOUR_NAMES[kind])
