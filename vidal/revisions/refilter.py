@@ -89,13 +89,13 @@ def _refilter(current: Dataset, settings: Sequence[str], *, dry_run: bool) -> Re
     while base.info.made_by.startswith(_COMMAND) and base.info.revision_of is not None:
         base = revision_at(base.storage, base.info.revision_of)
     place = f"{current.address}/dataset.json"
+    # Shards of a growth were decided by other thresholds than those before them, where a refilter lies between.
+    befores = [steps_again(dataset.info.definition, place) for dataset in {d.number: d for d in _as_run(base)}.values()]
     definition = with_overrides(current.info.definition, settings)
     if any(definition[key] != current.info.definition[key] for key in definition.keys() - {"stages", "removals"}):
         raise RecipeError(f"{place}: refilter changes only settings of stages, such as too_long.max_s=15")
     after = steps_again(definition, place)
     refuse_listed(base, lists_of(definition))
-    # Shards of a growth were decided by other thresholds than those before them, where a refilter lies between.
-    befores = [steps_again(dataset.info.definition, place) for dataset in {d.number: d for d in _as_run(base)}.values()]
     changed = sorted({number for before in befores for number in check_steps(before, after, place)})
     verdicts = decide_anew(base, after, changed)
 
