@@ -163,7 +163,7 @@ def _clips(place: str, shard: int, used: set[str]) -> Iterator[Clip]:
     groups, damage = _all_groups(place)
     for number, group in enumerate(groups):
         clip_id = _id_of(group.key, f"{place}::{group.key}#{number}", shard, used)
-        clip = Clip(url=_storable(f"{place}::{group.key}"), stage=STAGE, clip_id=clip_id)
+        clip = Clip(url=_with_surrogates_escaped(f"{place}::{group.key}"), stage=STAGE, clip_id=clip_id)
         if not group.members:
             names = ", ".join(ascii(name)[1:-1] for name in sorted(group.names)[:5])
             group.spoil("no_media", f"no picture or sound among {names or 'its members'}")
@@ -180,7 +180,7 @@ def _clips(place: str, shard: int, used: set[str]) -> Iterator[Clip]:
             clip.has_audio = "audio" in clip.layers
         yield clip
     if damage is not None or not groups:
-        clip = Clip(url=_storable(place), stage=STAGE, clip_id=_id_of("/", place, 0, used))
+        clip = Clip(url=_with_surrogates_escaped(place), stage=STAGE, clip_id=_id_of("/", place, 0, used))
         if damage is not None:
             clip.fail("unreadable_tar", one_line(damage, 200) or type(damage).__name__)
         else:
@@ -284,5 +284,6 @@ def _id_of(key: str, whole: str, shard: int, used: set[str]) -> str:
     return clip_id
 
 
-def _storable(text: str) -> str:
+def _with_surrogates_escaped(text: str) -> str:
+    """Write out lone surrogates, which Parquet cannot store: names that are not UTF-8 still differ from each other."""
     return text.encode("utf-8", "backslashreplace").decode()

@@ -48,10 +48,10 @@ def fill(clip: Clip, texts: Mapping[str, bytes]) -> None:
     # Only values of the right type: the json member is a stranger's.
     for column, key in [*zip(_OF_JSON, _OF_JSON, strict=True), ("caption", "text")]:
         if getattr(clip, column) is None and isinstance(text := record.get(key), str) and text.strip():
-            setattr(clip, column, _storable(text.strip()))
+            setattr(clip, column, _with_surrogates_replaced(text.strip()))
     for column in _LISTS_OF_JSON:
         if isinstance(parts := record.get(column), list) and all(isinstance(part, str) for part in parts):
-            setattr(clip, column, [_storable(part) for part in parts])
+            setattr(clip, column, [_with_surrogates_replaced(part) for part in parts])
     if raw := text_of.get("raw.txt"):
         title, *tags = (part.strip() for part in raw.split("#"))
         clip.title, clip.hashtags = title or None, [tag for tag in tags if tag]
@@ -64,6 +64,6 @@ def fill(clip: Clip, texts: Mapping[str, bytes]) -> None:
         clip.frame_captions = [frames.get(k, "") for k in range(max(frames) + 1)]
 
 
-def _storable(text: str) -> str:
-    """Replace lone surrogates, which JSON can escape and Parquet cannot store."""
+def _with_surrogates_replaced(text: str) -> str:
+    """Put "?" for lone surrogates, which JSON can escape and Parquet cannot store."""
     return text.encode("utf-8", "replace").decode()
