@@ -217,9 +217,8 @@ def _texts(value: object) -> Iterator[str]:
     if isinstance(value, str):
         yield value
     elif isinstance(value, list | dict):
-        for part in value:
+        for part in value if isinstance(value, list) else chain(value, value.values()):
             yield from _texts(part)
-        yield from _texts(list(value.values()) if isinstance(value, dict) else None)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

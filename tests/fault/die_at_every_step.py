@@ -16,7 +16,7 @@ import sys
 import traceback
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO, cast
 
 import pandas  # noqa: F401  (pyarrow imports it at its first table: better once here than in every fork)
 import psutil
@@ -57,20 +57,14 @@ def instrument(steps: Steps) -> None:
     for name in ("fsync", "replace", "link", "unlink", "rmdir", "remove"):
         original = getattr(os, name)
         setattr(os, name, _before(steps, original))
-    write = TarWriter._write
-
-    def half_a_write(self: TarWriter, data: bytes) -> None:
-        steps.step(lambda: (write(self, data[: len(data) // 2]), self._handle.flush()))
-        write(self, data)
-
-    TarWriter._write = half_a_write  # type: ignore[method-assign]
+    begin = TarWriter.__init__
     whole = local_disk.open if hasattr(local_disk, "open") else open
 
     class HalfFile:
         """A file whose writes die half done."""
 
-        def __init__(self, *arguments: Any) -> None:
-            self._file = whole(*arguments)
+        def __init__(self, file: Any) -> None:
+            self._file = file
 
         def write(self, data: bytes) -> None:
             steps.step(lambda: (self._file.write(data[: len(data) // 2]), self._file.flush()))
@@ -85,7 +79,11 @@ def instrument(steps: Steps) -> None:
         def __getattr__(self, name: str) -> Any:
             return getattr(self._file, name)
 
-    local_disk.open = HalfFile  # type: ignore[attr-defined]
+    def begin_half(self: TarWriter, handle: BinaryIO, layer: str) -> None:
+        begin(self, cast(BinaryIO, HalfFile(handle)), layer)
+
+    TarWriter.__init__ = begin_half  # type: ignore[method-assign]
+    local_disk.open = lambda *arguments: HalfFile(whole(*arguments))  # type: ignore[attr-defined]
 
 
 def _before(steps: Steps, original: Callable[..., Any]) -> Callable[..., Any]:

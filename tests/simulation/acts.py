@@ -104,7 +104,7 @@ def unsound(dataset: Dataset) -> Iterator[str]:
     fingerprints = {dataset.info.fingerprint, *dataset.info.carried}
     for shard in dataset.committed():
         data = dataset.manifest_bytes(shard)
-        if manifest.read_metadata(data)["fingerprint"] not in fingerprints:
+        if manifest.metadata_of(manifest.read_schema(data))["fingerprint"] not in fingerprints:
             yield f"shard {shard} of another revision"
         rows = manifest.read(data, _SEEN).to_pylist()
         if (ids := [row["clip_id"] for row in rows]) != dataset.plan.clip_ids(shard):

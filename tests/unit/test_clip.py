@@ -101,7 +101,11 @@ def test_a_row_goes_through_parquet_unharmed(clip: Clip) -> None:
     assert from_row(manifest.read(data).to_pylist()[0]) == Clip(
         **{name: getattr(clip, name) for name in clips.column_names()}, extra={"likes": clip.extra.get("likes")}
     )
-    assert manifest.read_metadata(data) == {"fingerprint": "f", "shard": "3", "schema_version": str(SCHEMA_VERSION)}
+    assert manifest.metadata_of(manifest.read_schema(data)) == {
+        "fingerprint": "f",
+        "shard": "3",
+        "schema_version": str(SCHEMA_VERSION),
+    }
 
 
 def test_the_json_member_holds_what_the_clip_is_and_not_how_the_row_came_to_be() -> None:

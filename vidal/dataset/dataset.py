@@ -168,14 +168,11 @@ class Dataset:
     def manifest_bytes(self, shard: int) -> bytes:
         """Return the manifest file of one shard; raises `UncommittedError` if it has none."""
         name = self.manifest_name(shard)
-        try:
-            data = self.storage.read(name)
-        except FileNotFoundError:
-            data = None
-        if data is None or manifest.is_reservation(data):
-            place = f"{self.storage.address}/{name}"
-            raise UncommittedError(f"{place}: another run writes this shard anew; try again once it is done")
-        return data
+        with contextlib.suppress(FileNotFoundError):
+            if not manifest.is_reservation(data := self.storage.read(name)):
+                return data
+        place = f"{self.storage.address}/{name}"
+        raise UncommittedError(f"{place}: another run writes this shard anew; try again once it is done")
 
     def table(self, shard: int, columns: list[str] | None = None) -> pa.Table:
         """Read the manifest of one shard; raises `SourceError` if it is damaged, and `UncommittedError`."""

@@ -80,13 +80,6 @@ def sync_folder(folder: Path) -> None:
         os.close(descriptor)
 
 
-def names_ending(folder: Path, suffix: str) -> list[str]:
-    """Return the names of the files of a folder that end in ``suffix``; none of one that may not be listed."""
-    with contextlib.suppress(OSError):
-        return [name for name in os.listdir(folder) if name.endswith(suffix)]
-    return []
-
-
 def remove_all(folder: Path, pattern: str) -> None:
     """Delete the files and folders anywhere in a folder whose names match."""
     for path in list(folder.rglob(pattern)):
@@ -96,9 +89,9 @@ def remove_all(folder: Path, pattern: str) -> None:
             path.unlink(missing_ok=True)
 
 
-def remove_of_the_dead(folder: Path, names: Iterable[str], beginning: str) -> None:
+def remove_of_the_dead(files: Iterable[Path], beginning: str) -> None:
     """Delete files whose names are ``beginning`` and the id of a process of this host that is dead."""
-    for name in names:
-        pid = Path(name).stem.removeprefix(beginning)
-        if name.startswith(beginning) and pid.isdecimal() and not psutil.pid_exists(int(pid)):
-            (folder / name).unlink(missing_ok=True)
+    for file in files:
+        pid = file.stem.removeprefix(beginning)
+        if file.name.startswith(beginning) and pid.isdecimal() and not psutil.pid_exists(int(pid)):
+            file.unlink(missing_ok=True)

@@ -127,15 +127,10 @@ def read_schema(data: bytes) -> pa.Schema:
 
 def own_metadata(data: bytes) -> dict[str, str]:
     """Return the metadata to rewrite a manifest with: all entries except those that `to_parquet` sets."""
-    return {name: value for name, value in read_metadata(data).items() if name != "schema_version"}
-
-
-def read_metadata(data: bytes) -> dict[str, str]:
-    """Return vidal's entries in the file's footer, without the ``vidal.`` prefix."""
-    return metadata_of(read_schema(data))
+    return {name: value for name, value in metadata_of(read_schema(data)).items() if name != "schema_version"}
 
 
 def metadata_of(schema: pa.Schema) -> dict[str, str]:
-    """Return the same of a schema that was read."""
+    """Return vidal's entries in the footer of a file with this schema, without the ``vidal.`` prefix."""
     raw: dict[bytes, Any] = schema.metadata or {}
     return {k.decode().removeprefix("vidal."): v.decode() for k, v in raw.items() if k.startswith(b"vidal.")}

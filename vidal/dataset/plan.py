@@ -99,13 +99,18 @@ def _merged(plan: TableLike, decided: TableLike) -> Iterator[pa.RecordBatch]:
         raise RecipeError("a decision's clips are not in plan order")
 
 
+def plan_columns(rows: pa.Table) -> dict[str, Any]:
+    """Return the columns of a plan by name; those that the rows lack are null."""
+    wanted, known = schema(), rows.column_names
+    return {
+        name: rows.column(name) if name in known else pa.nulls(rows.num_rows, wanted.field(name).type)
+        for name in PLAN_COLUMNS
+    }
+
+
 def undecided(rows: pa.Table) -> pa.Table:
     """Return the plan columns of manifest rows, with all outcomes null."""
-    wanted = schema()
-    return pa.table({
-        name: pa.nulls(rows.num_rows, wanted.field(name).type) if name in DECIDED else rows.column(name)
-        for name in PLAN_COLUMNS
-    })  # fmt: skip
+    return pa.table(plan_columns(rows.drop_columns(DECIDED)))
 
 
 def write_uneven(storage: Storage, shards: Sequence[pa.Table]) -> None:
@@ -176,11 +181,6 @@ class Cut:
         size = rows_per_group(self.shard_size)
         return (min(size, self.row_count - first) for first in range(0, self.row_count, size))
 
-    @property
-    def group_count(self) -> int:
-        """Number of row groups in the file; none spans two cuts."""
-        return -(-self.row_count // rows_per_group(self.shard_size))
-
 
 def own_columns(plan: pa.Schema) -> pa.Schema:
     """Return the columns of a plan without a field in `Clip`."""
@@ -247,7 +247,9 @@ class Plan:
         for cut in self.cuts:
             if shard < cut.shard_count:
                 return cut, shard, group
-            shard, group = shard - cut.shard_count, group + cut.group_count
+            # No row group spans two cuts.
+            group += -(-cut.row_count // rows_per_group(cut.shard_size))
+            shard -= cut.shard_count
         raise IndexError("no such shard")
 
     def table(self, columns: Sequence[str] | None = None) -> pa.Table:

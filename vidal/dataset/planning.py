@@ -4,16 +4,14 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Iterator
-from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from vidal.clip import schema
 from vidal.dataset.digests import Digests, digests_of, first_of_equal
-from vidal.dataset.plan import LINE, PLAN_COLUMNS, UNUSABLE, id_of, rows_per_group, with_notes
+from vidal.dataset.plan import LINE, UNUSABLE, id_of, plan_columns, rows_per_group, with_notes
 from vidal.dataset.tars import KEY_PATTERN
 from vidal.rows import Spill, Stream, TableLike
 
@@ -47,7 +45,7 @@ def _placed(
     identified: Identified, is_new: npt.NDArray[np.bool_], positions: npt.NDArray[np.int64], shard_size: int
 ) -> Iterator[pa.Table]:
     """Yield the new candidates in the source's order, with the columns of a plan."""
-    wanted, first_row, first_new = schema(), 0, 0
+    first_row, first_new = 0, 0
     for table in identified.tables():
         is_new_here = is_new[first_row : first_row + table.num_rows]
         first_row += table.num_rows
@@ -56,12 +54,7 @@ def _placed(
         first_new += table.num_rows
         table = table.append_column("position", pa.array(position))
         table = table.append_column("shard", pa.array(position // shard_size))
-        columns = {
-            name: table.column(name)
-            if name in table.column_names
-            else pa.nulls(table.num_rows, wanted.field(name).type)
-            for name in PLAN_COLUMNS
-        }
+        columns = plan_columns(table)
         extra = {name: table.column(name) for name in table.column_names if name not in columns}
         yield pa.table({**columns, **extra}).replace_schema_metadata(identified.metadata)
 
@@ -120,46 +113,37 @@ class Identified:
     def _parts(self) -> Iterator[_Part]:
         first_row = 0
         for batch in self._candidates.to_batches():
-            yield _Part.of(batch, first_row)
+            yield _Part(batch, first_row)
             first_row += batch.num_rows
 
 
-@dataclass(slots=True)
 class _Part:
     """A batch of candidates with the ids that they ask for."""
 
-    batch: pa.RecordBatch
-    first_row: int
-    urls: list[str | None]
-    ids: list[str]
-    lines: npt.NDArray[np.int64] | None
-    outcomes: dict[int, Outcome]
-
-    @classmethod
-    def of(cls, batch: pa.RecordBatch, first_row: int) -> _Part:
+    def __init__(self, batch: pa.RecordBatch, first_row: int) -> None:
+        self.batch, self.first_row = batch, first_row
         names = batch.schema.names
-        urls = batch["url"].to_pylist()
+        self.urls: list[str | None] = batch["url"].to_pylist()
         given, unusable = (
-            batch[name].to_pylist() if name in names else [None] * len(urls) for name in ("clip_id", UNUSABLE)
+            batch[name].to_pylist() if name in names else [None] * len(self.urls) for name in ("clip_id", UNUSABLE)
         )
-        lines = batch[LINE].to_numpy() if LINE in names else None
-        outcomes: dict[int, Outcome] = {}
-        ids: list[str] = []
-        for number, (url, wanted, why) in enumerate(zip(urls, given, unusable, strict=True)):
+        self.lines: npt.NDArray[np.int64] | None = batch[LINE].to_numpy() if LINE in names else None
+        self.outcomes: dict[int, Outcome] = {}
+        self.ids: list[str] = []
+        for number, (url, wanted, why) in enumerate(zip(self.urls, given, unusable, strict=True)):
             if why is None and url and (wanted is None or KEY_PATTERN.fullmatch(wanted)):
-                ids.append(id_of(url) if wanted is None else wanted)
+                self.ids.append(id_of(url) if wanted is None else wanted)
                 continue
-            place = _place(first_row + number, lines, number)
+            place = _place(first_row + number, self.lines, number)
             if why is not None:
-                outcomes[number] = ("failed", "bad_row", f"{place}: {why}")
+                self.outcomes[number] = ("failed", "bad_row", f"{place}: {why}")
             elif not url:
-                outcomes[number] = ("failed", "no_url", f"{place} names no url")
+                self.outcomes[number] = ("failed", "no_url", f"{place} names no url")
             else:
                 detail = f"{place}: {wanted[:100]!r} is not {KEY_PATTERN.pattern}"
-                outcomes[number] = ("failed", "bad_clip_id", detail)
+                self.outcomes[number] = ("failed", "bad_clip_id", detail)
             # Of no url, too: `own_id` makes a unique one of it.
-            ids.append(id_of(f"{url}"))
-        return cls(batch, first_row, urls, ids, lines, outcomes)
+            self.ids.append(id_of(f"{url}"))
 
     def own_id(self, number: int) -> str:
         # A row of its own for every candidate, so that nothing of a list is lost without a word.

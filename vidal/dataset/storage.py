@@ -57,7 +57,7 @@ class Storage:
         # not survive a fork; the parent's is kept, since its end would wait for a thread that the fork does not have.
         self._fs: dict[int, Any] = {}
         self._root = ""
-        self._leftovers: dict[Path, list[str]] = {}
+        self._leftovers: dict[Path, list[Path]] = {}
         """Temporary files by folder, that were there when it was first written to."""
 
     def __reduce__(self) -> tuple[object, ...]:
@@ -105,15 +105,15 @@ class Storage:
         with self.errors(name):
             return bool(self.fs.exists(self.path(name)))
 
-    def names(self, folder: str, *, min_bytes: int = 0) -> list[str]:
-        """Return the sorted base names in a folder, without temporary files; empty if there is no such folder.
+    def names(self, folder: str) -> list[str]:
+        """Return the sorted base names in a folder, without temporary files; empty if there is no such folder."""
+        return list(self.listed(folder))
+
+    def listed(self, folder: str, *, min_bytes: int = 0) -> dict[str, str | None]:
+        """Return the same names with the `token` of each; None where a listing has none, as on a local disk.
 
         With ``min_bytes``, names of smaller files are left out, which on a local disk takes a look at each file.
         """
-        return list(self.listed(folder, min_bytes=min_bytes))
-
-    def listed(self, folder: str, *, min_bytes: int = 0) -> dict[str, str | None]:
-        """Return the same names with the `token` of each; None where a listing has none, as on a local disk."""
         with_details = min_bytes > 0 or not self.is_local
         with self.errors(folder):
             try:
@@ -198,8 +198,8 @@ class Storage:
         if self.fence is None:
             # Under a lock, its owner has deleted them all. Looked for once, as a folder has many files.
             if final.parent not in self._leftovers:
-                self._leftovers[final.parent] = local_disk.names_ending(final.parent, TEMPORARY_SUFFIX)
-            local_disk.remove_of_the_dead(final.parent, self._leftovers[final.parent], beginning)
+                self._leftovers[final.parent] = list(final.parent.glob(f"*{TEMPORARY_SUFFIX}"))
+            local_disk.remove_of_the_dead(self._leftovers[final.parent], beginning)
         return final.parent / f"{beginning}{os.getpid()}{TEMPORARY_SUFFIX}"
 
     def rename_temporary(self, temporary: Path, name: str) -> None:

@@ -6,6 +6,7 @@ The bytes depend only on the members and their order: the times are 0, owner and
 from __future__ import annotations
 
 import hashlib
+import io
 import re
 import tarfile
 from collections.abc import Iterable
@@ -20,16 +21,15 @@ BEFORE_SUFFIX = r"^(?:.*/)?[^.]*\."
 """Matches folder and key of a member's name; the suffix starts after the first dot of the base name."""
 
 _SUFFIX_PATTERN = re.compile(r"[a-z0-9]+(\.[a-z0-9]+){0,3}")
-_HEADER_BYTES = 512
 
 
 class TarWriter:
     """Appends members to the tar of a layer and shard."""
 
     def __init__(self, handle: BinaryIO, layer: str) -> None:
-        self._handle = handle
+        # A USTAR header is one block; PAX and GNU would put further ones before a member with a long name.
+        self._tar = tarfile.open(fileobj=handle, mode="w:", format=tarfile.USTAR_FORMAT)  # noqa: SIM115
         self._layer = layer
-        self._position = 0
         self._names: set[str] = set()
 
     def add(self, key: str, suffix: str, data: bytes) -> MemberRecord:
@@ -43,23 +43,17 @@ class TarWriter:
         header = tarfile.TarInfo(name)
         header.size = len(data)
         header.mode = 0o644
-        # A USTAR header is one block; PAX and GNU would put further ones before a member with a long name.
-        offset = self._position + _HEADER_BYTES
-        self._write(header.tobuf(tarfile.USTAR_FORMAT))
-        self._write(data)
-        self._write(bytes(-len(data) % tarfile.BLOCKSIZE))
+        offset = self._tar.offset + tarfile.BLOCKSIZE
+        self._tar.addfile(header, io.BytesIO(data))
+        # It would keep a header of every member in memory.
+        self._tar.getmembers().clear()
         return MemberRecord(
             layer=self._layer, name=name, offset=offset, size=len(data), sha256=hashlib.sha256(data).hexdigest()
         )
 
     def close(self) -> None:
         """Write the end of the archive, two zero blocks padded to a record; the handle stays open."""
-        self._write(bytes(2 * tarfile.BLOCKSIZE))
-        self._write(bytes(-self._position % tarfile.RECORDSIZE))
-
-    def _write(self, data: bytes) -> None:
-        self._handle.write(data)
-        self._position += len(data)
+        self._tar.close()
 
 
 def suffix_of(name: str) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 import time
 from collections import Counter
@@ -26,16 +27,15 @@ class Group:
 
 def cut_into_groups(stages: Sequence[Stage], *, have_gpu: bool) -> tuple[Group, ...]:
     """Split the stages into groups where the hardware changes; without a GPU everything is one group."""
-    groups: list[Group] = []
-    for stage in stages:
-        gpus = stage.needs.gpus if have_gpu else 0.0
-        # One group per run of stages on the same hardware: each boundary sends every clip, pixels included, once more.
-        if groups and (groups[-1].gpus > 0) == (gpus > 0):
-            groups[-1] = Group(stages=(*groups[-1].stages, stage), gpus=max(groups[-1].gpus, gpus))
-        else:
-            groups.append(Group(stages=(stage,), gpus=gpus))
+
+    def gpus(stage: Stage) -> float:
+        return stage.needs.gpus if have_gpu else 0.0
+
+    # One group per run of stages on the same hardware: each boundary sends every clip, pixels included, once more.
+    runs = (tuple(run) for _, run in itertools.groupby(stages, lambda stage: gpus(stage) > 0))
+    groups = tuple(Group(stages=run, gpus=max(map(gpus, run))) for run in runs)
     # A phase without stages, such as the last one after a decision, still has rows to write.
-    return tuple(groups) or (Group(stages=(), gpus=0.0),)
+    return groups or (Group(stages=(), gpus=0.0),)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

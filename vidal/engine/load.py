@@ -12,7 +12,7 @@ from vidal.dataset.dataset import Dataset, UncommittedError
 from vidal.dataset.members import load_members
 from vidal.dataset.plan import SOURCE_PLACE
 from vidal.dataset.removals import REASON, tombstone
-from vidal.dataset.thumbnail import middle_frame, thumbnail
+from vidal.dataset.thumbnail import thumbnail_of
 from vidal.engine.job import Assignment, Job
 from vidal.record import from_row
 
@@ -75,8 +75,7 @@ class ClipLoader:
             load_members(clip, self._sources[number], shard, self._job.loads)
         elif row["status"] == "rejected" and before["status"] == "kept":
             # A global decision comes after the media were stored, and this phase stores none of a rejected clip.
-            frame = middle_frame(member["name"] for member in before["members"])
-            clip.thumbnail = thumbnail(self._sources[number].read_member(before, frame)) if frame else None
+            clip.thumbnail = thumbnail_of(before, self._sources[number].read_member)
         clip.members = [member for member in clip.members if member.layer in self._job.inherited]
         clip.layers = [layer for layer in clip.layers if layer in self._job.inherited]
         clip.fingerprint = None

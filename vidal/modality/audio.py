@@ -56,13 +56,12 @@ class AudioTransform(Transform):
     def __call__(self, array: Array, rng: Rng) -> Tensor:
         import torch
 
-        from vidal.modality.fbank import window_and_step
+        from vidal.modality.fbank import STEP_SAMPLES, WINDOW_SAMPLES
 
         samples = torch.from_numpy(np.array(array, np.float32))
-        window, step = window_and_step(SAMPLE_RATE)
-        steps = 1 + (len(samples) - window) // step
+        steps = 1 + (len(samples) - WINDOW_SAMPLES) // STEP_SAMPLES
         if steps < 1:
-            raise ClipError("too_short", f"{len(array)} audio samples are shorter than a window of {window}")
+            raise ClipError("too_short", f"{len(array)} audio samples are shorter than a window of {WINDOW_SAMPLES}")
         samples -= samples.mean()
         # One crop from each third of the possible starts; the middle one in evaluation.
         thirds = np.array_split(np.arange(max(steps, self.length) - self.length + 1), 3)
@@ -70,8 +69,9 @@ class AudioTransform(Transform):
         starts = [int(third[len(third) // 2] if rng is None else rng.choice(third)) for third in thirds]
         if steps > 3 * self.length:
             # Only the crops of long audio are transformed.
-            span = (self.length - 1) * step + window
-            crops = self._mels(torch.stack([samples[start * step : start * step + span] for start in starts]))
+            span = (self.length - 1) * STEP_SAMPLES + WINDOW_SAMPLES
+            begins = [start * STEP_SAMPLES for start in starts]
+            crops = self._mels(torch.stack([samples[begin : begin + span] for begin in begins]))
         else:
             mels = self._mels(samples)
             # Short audio is repeated.
@@ -87,7 +87,7 @@ class AudioTransform(Transform):
     def _mels(self, samples: Tensor) -> Tensor:
         from vidal.modality.fbank import fbank
 
-        return fbank(samples, mel_bins=self.mel_bins, sample_rate=SAMPLE_RATE).transpose(-1, -2)
+        return fbank(samples, mel_bins=self.mel_bins).transpose(-1, -2)
 
 
 class Audio(Modality):

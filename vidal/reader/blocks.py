@@ -104,12 +104,6 @@ class BlockReader(MemberReader):
             self._threads, self._started = [], set()
 
     def _part(self, tar: str, block: int, first: int, last: int) -> bytes:
-        # Taken out and put back, so that the first block is always the least recently used.
-        pages = self._pages.pop((tar, block), None)
-        data = pages.part(first, last - first) if pages is not None else None
-        if pages is not None and data is not None:
-            self._pages[tar, block] = pages
-            return data
         key = self._key(tar, block)
         while True:
             data = self._opened(tar, block, key, first, last)
@@ -125,7 +119,8 @@ class BlockReader(MemberReader):
 
     def _opened(self, tar: str, block: int, key: str, first: int, last: int) -> bytes | None:
         """A part of a block, which is kept open, if the cache has it."""
-        pages = self.cache.open_pages(key)
+        # Taken out and put back, so that the first block is always the least recently used.
+        pages = self._pages.pop((tar, block), None) or self.cache.open_pages(key)
         data = pages.part(first, last - first) if pages is not None else None
         if pages is not None and data is not None:
             self._pages[tar, block] = pages
@@ -188,9 +183,7 @@ class _Claims:
             if self._file is None:
                 self._file = self._cache.open_lock()
             fcntl.lockf(self._file, how, 1, int.from_bytes(hashlib.sha256(key.encode()).digest()[:7], "big"))
-        except BlockingIOError:
-            return False
-        except OSError:
+        except OSError as error:
             # Without a lock a block may be fetched twice, which is no error.
-            return True
+            return not isinstance(error, BlockingIOError)
         return True
