@@ -186,7 +186,7 @@ class Stage(Step):
         """Raise `UserError` for an address that no run could take; called once, before the plan is written."""
 
     def setup(self) -> None:
-        """Load models and the like, once per worker; an error here stops the run.
+        """Load models and the like, once per worker; an error here, such as a `ModelError`, stops the run.
 
         One thread at a time calls a stage, but not always the thread of this call.
         """
@@ -222,6 +222,7 @@ class Stage(Step):
         """
 
     def process(self, clip: Clip) -> None:
+        """Change the clip in place or reject it; a `ClipError`, or any other exception, fails it."""
         raise TypeError(f"{type(self).__name__} defines neither process nor process_batch")
 
     def process_batch(self, clips: Sequence[Clip]) -> None:

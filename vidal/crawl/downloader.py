@@ -103,7 +103,10 @@ class Downloader(yt_dlp.YoutubeDL):  # type: ignore[misc]
         return super().build_request_director(handlers, ())
 
     def before_hop(self, url: str) -> None:
-        """See whether there is time for a request and the owner of a page's host allows it, and wait for its turn."""
+        """See whether there is time for a request and the owner of a page's host allows it, and wait for its turn.
+
+        Raises `FetchError` where there is no time or no permission.
+        """
         if self.client.clock() > self.deadline:
             raise FetchError("timeout", f"no end after {self.ask.wall_s:g} s")
         if self.is_generic and self.ask.settings.robots:
@@ -112,7 +115,10 @@ class Downloader(yt_dlp.YoutubeDL):  # type: ignore[misc]
         self.client.before_request(urlsplit(url).hostname or "", self.kind)
 
     def after_hop(self, status: int, headers: urllib3.HTTPHeaderDict) -> None:
-        """Tell of a response, and see whether it states one length, and whether the page's owner opts out in it."""
+        """Tell of a response, and see whether it states one length, and whether the page's owner opts out in it.
+
+        Raises `FetchError` ``server_error`` for several lengths, and ``noai`` for an owner who opts out.
+        """
         self.client.answered(status)
         lengths = {length.strip() for length in (headers.get("Content-Length") or "").split(",")}
         # Beside Transfer-Encoding no length counts; else yt-dlp would take the first for the whole.

@@ -86,7 +86,7 @@ class Client:
             return visit.save(visit.follow(ask.url, {"Accept": "*/*"}, is_clip=True))
 
     def get_json(self, ask: Ask) -> Answer:
-        """The answer of an API, as ``json`` of the metadata."""
+        """The answer of an API, as ``json`` of the metadata; raises `FetchError` for one that is not JSON."""
         with Visit(self, ask) as visit:
             page = visit.follow(ask.url, {"Accept": "application/json", **ask.headers})
             body = b"".join(visit.body(page, min(ask.max_bytes, _JSON_BYTES)))
@@ -310,7 +310,11 @@ class Visit:
             raise FetchError("truncated", "the compressed body ends early", status=page.status)
 
     def save(self, page: Page, name: str = FILE) -> Answer:
-        """Write the body to the folder, checking its first bytes before the rest is written."""
+        """Write the body to the folder, checking its first bytes before the rest is written.
+
+        Raises `FetchError` ``not_media`` for another kind of file, ``truncated`` for one that is cut off, and
+        ``changed_content`` where the ask expects another hash.
+        """
         path, sha256, total, head, kind = Path(self.ask.folder, name), hashlib.sha256(), 0, b"", ""
         has_length = page.response.length_remaining is not None or page.response.chunked
         with open(path, "wb", buffering=0) as file:

@@ -186,7 +186,7 @@ class Engine(Protocol):
         """Attempt every assignment once; returns what was under way in each shard whose worker died, and why a shard
         was given back.
 
-        Every shard that is not returned is committed.
+        Every shard that is not returned is committed. Raises the `UserError` or `MachineError` that ends the run.
         """
 
     def close(self) -> None:

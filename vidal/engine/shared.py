@@ -73,6 +73,7 @@ class SocketProxy:
         return SocketProxy, (self._address, self._key, self._name)
 
     def call(self, method: str, *arguments: Any) -> Any:
+        """Call a method of the object; raises `MachineError` where the method raises, or the driver is gone."""
         try:
             # Of each thread its own, as an answer on a shared one might go to another thread's question.
             if not hasattr(self._local, "connection"):

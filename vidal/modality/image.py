@@ -96,7 +96,7 @@ class ImageTransform(DeviceTransform):
     def frames_to_read(self, stored: int, rng: Rng, frame: int | None = None) -> list[int]:
         """Return one index of each equal part; for one frame ``frame``, else a random one.
 
-        Without ``rng``, and by default, it is the middle one of the part.
+        Without ``rng``, and by default, it is the middle one of the part. Raises `ClipError` if too few are stored.
         """
         if self.frames > stored:
             raise ClipError("too_few_frames", f"{stored} frames are stored, {self.frames} are required")
@@ -236,7 +236,7 @@ class ImageModality(Modality):
         return dict(sorted((number, s) for s in suffixes if (number := self.frame_number(s)) is not None))
 
     def decode(self, members: Mapping[str, bytes]) -> Array:
-        """Decode the frames to (t, h, w[, 3]), in temporal order."""
+        """Decode the frames to (t, h, w[, 3]), in temporal order; raises `ClipError` for damaged ones, or none."""
         suffixes = list(self.members(list(members)).values())
         if not suffixes:
             raise ClipError("undecodable", f"no {self.layer} image among: {', '.join(members) or 'none'}")

@@ -78,7 +78,10 @@ def load_whisper(
 
 
 def openai_file(name: str, download_root: Path | None = None) -> Path:
-    """Return where openai-whisper keeps the checkpoint of a model name, whether or not it is there."""
+    """Return where openai-whisper keeps the checkpoint of a model name, whether or not it is there.
+
+    Raises `ModelError` for a name that it does not know.
+    """
     import whisper
 
     if name not in whisper.available_models():

@@ -127,7 +127,10 @@ def write_index(tars: Sequence[str], out: str) -> IndexResult:
 
 
 def expand(tars: Sequence[str]) -> list[str]:
-    """Return the absolute paths and addresses of all tars once each, in the given order, those of a glob by name."""
+    """Return the absolute paths and addresses of all tars once each, in the given order, those of a glob by name.
+
+    Raises `SourceError` for a command, a broken brace range, and a name or pattern to which no tar belongs.
+    """
     from braceexpand import braceexpand
 
     places: list[str] = []

@@ -50,17 +50,18 @@ class ExpandingSource(Source):
     asks: ClassVar[bool] = True
 
     def questions(self) -> Iterator[Question]:
+        """Yield the questions to the platform; raises `SourceError` where they cannot be asked, as without a key."""
         raise NotImplementedError
 
     def rows(self, question: Question, answer: Answer) -> Iterable[dict[str, Any]]:
-        """Return the candidates of an answer, best first, each with ``url``."""
+        """Return the candidates of an answer, best first, each with ``url``; raises `ClipError` for one without any."""
         raise NotImplementedError
 
     skip_failed: bool = False
     """Make the plan without the questions that failed transiently; by default the next run retries them."""
 
     def discover(self, storage: Storage, stages: Sequence[Stage], removals: Removals) -> TableLike:
-        """Ask as the first of the stages does that visits the web."""
+        """Ask as the first of the stages does that visits the web; raises `RecipeError` where none does."""
         for stage in stages:
             if isinstance(stage, WebSettings):
                 governor, run = Direct(stage.shared()), secrets.token_hex(8)

@@ -50,6 +50,10 @@ class Quota(Decision):
         return self.model_copy(update={"against": [*self.against, *earlier]})
 
     def decide(self, rows: TableLike) -> Spill:
+        """Rank the kept clips of each group, behind those of the datasets ``against``, and reject those above ``most``.
+
+        Raises `SourceError` where one of these datasets cannot be read.
+        """
         (rank_column,) = self.columns
         read = ["clip_id", "status", *self.reads]
         counts: Counter[Hashable] = Counter()

@@ -27,7 +27,8 @@ _PLAIN_EVERY_S = 10.0
 class RunLog:
     """A context manager that logs steps and events.
 
-    When a run is resumed, lines after its checkpoint are removed from the file, so that each step occurs once.
+    When a run is resumed, lines after its checkpoint are removed from the file, so that each step occurs once. Raises
+    `RecipeError` if the package of W&B is asked for and not installed.
     """
 
     def __init__(

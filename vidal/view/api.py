@@ -232,7 +232,10 @@ class Api:
         return Body.json({"names": flags.NAMES, "clips": flags.current(self._dataset.storage)})
 
     def write_flag(self, sent: Any) -> Body:
-        """Set or clear a flag of a clip; ``sent`` is ``{"clip": …, "flag": …, "is_set": true, "note": ""}``."""
+        """Set or clear a flag of a clip; ``sent`` is ``{"clip": …, "flag": …, "is_set": true, "note": ""}``.
+
+        Raises `SourceError` for anything else, and for an unknown clip or flag.
+        """
         kinds = {"clip": str, "flag": str, "is_set": bool, "note": str}
         values = {"is_set": True, "note": "", **sent} if isinstance(sent, dict) else {}
         if values.keys() != kinds.keys() or not all(isinstance(values[name], kinds[name]) for name in kinds):
@@ -246,7 +249,10 @@ class Api:
         return Body.json(thresholds.as_recipe(self._dataset, _bounds(asked)))
 
     def refilter(self, sent: Any) -> Body:
-        """Apply thresholds as a revision of the dataset; ``sent`` is ``{"bounds": ["blur<=0.3"]}``."""
+        """Apply thresholds as a revision of the dataset; ``sent`` is ``{"bounds": ["blur<=0.3"]}``.
+
+        Raises `SourceError` for anything else, and for a column that no filter of the recipe decides on.
+        """
         # Imported here, as looking needs no recipes.
         from vidal.revisions.refilter import refilter
 

@@ -137,7 +137,10 @@ class Likeness:
             return self._charts(measure)
 
     def drawn(self, measure: Measure, colour: str) -> dict[str, Any]:
-        """Return the clips of the map with the values of a category column, of which the rarest are ``others``."""
+        """Return the clips of the map with the values of a category column, of which the rarest are ``others``.
+
+        Raises `SourceError` for a column that is no category.
+        """
         if colour not in self._table.categories():
             raise SourceError(f"colour: {no_column(colour, self._table.categories())}")
         chart = self.chart(measure)

@@ -99,7 +99,10 @@ class ClipReader:
         return stream.getvalue()
 
     def peaks(self, clip_id: str, shard: int | None, count: int) -> list[tuple[float, float]]:
-        """Return the lowest and the highest sample, in [-1, 1], of each of ``count`` parts of a clip's audio."""
+        """Return the lowest and the highest sample, in [-1, 1], of each of ``count`` parts of a clip's audio.
+
+        Raises `SourceError` if it has none.
+        """
         samples = self.shown(clip_id, shard, "audio").samples
         if samples is None:
             raise SourceError(f"clip {clip_id}: no audio")

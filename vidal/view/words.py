@@ -53,7 +53,10 @@ class Words:
         return _unit(self._encoder(text))
 
     def of_columns(self, text: str, models: list[str]) -> Matrix:
-        """Return the vector (dimensions,) of a text by the one of ``models`` that made the columns."""
+        """Return the vector (dimensions,) of a text by the one of ``models`` that made the columns.
+
+        Raises `SourceError` if the recipe's model is another one, or is not here.
+        """
         name, encode = self._matcher
         if models != [name]:
             raise SourceError(f"the clips' embeddings are by {', '.join(models)}, and the model here is {name}")

@@ -88,7 +88,7 @@ class EnhanceCaption(ModelStage):
         return self.model if self.backend == "transformers" else None
 
     def setup(self, llm: Llm | None = None) -> None:
-        """Load the LLM, unless one is passed."""
+        """Load the LLM, unless one is passed; raises `RecipeError` for a server without an address."""
         self._stop_words = frozenset().union(*read_stop_words(self.stop_words))
         if llm is not None or self.backend == "merge":
             self._llm = llm

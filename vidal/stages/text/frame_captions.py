@@ -84,7 +84,7 @@ class FrameCaptions(ModelStage):
         return self
 
     def setup(self, captioner: Captioner | None = None) -> None:
-        """Load the captioning model, unless one is passed."""
+        """Load the captioning model, unless one is passed; raises `RecipeError` for a server without an address."""
         if captioner is not None:
             self._captioner = captioner
             return

@@ -266,7 +266,11 @@ def read_input(
 def prepare_input(
     members: Mapping[str, bytes], modality: str, transform: Transform, rng: np.random.Generator | None
 ) -> Prepared:
-    """Decode and prepare members that `read_input` has read, with the same ``rng``."""
+    """Decode and prepare members that `read_input` has read, with the same ``rng``.
+
+    Raises `ClipError` if the sample cannot be decoded, and `UserError` for a transform that prepares another data type
+    than it declares.
+    """
     prepared = transform.prepare(modalities.get(modality).decode(members), rng)
     if prepared.values.dtype != getattr(torch, transform.prepared_dtype):
         # A slab has one data type: writing another into it would lose digits without a word.

@@ -178,7 +178,10 @@ class Encoder(nn.Module):
 
     @classmethod
     def from_description(cls, description: Mapping[str, Any]) -> Encoder:
-        """Build a described encoder, its towers randomly initialised until `load_trainable_state`."""
+        """Build a described encoder, its towers randomly initialised until `load_trainable_state`.
+
+        Raises `ModelError` for a tower whose description is not complete or not valid.
+        """
         towers: dict[str, VisionTower] = {}
         for name, tower in description["towers"].items():
             try:

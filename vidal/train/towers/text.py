@@ -75,7 +75,10 @@ class ClipText(nn.Module):
 
 
 class SentenceModel(nn.Module):
-    """A sentence-transformers model: a transformer, and mean or class-token pooling of its output."""
+    """A sentence-transformers model: a transformer, and mean or class-token pooling of its output.
+
+    Raises `ModelError` for a folder whose model or pooling cannot be loaded.
+    """
 
     def __init__(self, folder: Path) -> None:
         from transformers import AutoModel
