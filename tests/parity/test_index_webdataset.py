@@ -156,6 +156,13 @@ def test_any_key_becomes_a_safe_one(tmp_path: Path, name: str, clip_id: str | No
     assert samples.clip_id(0) == clip_id or (clip_id is None and len(samples.clip_id(0)) == 16)
 
 
+def test_keys_that_are_not_utf_8_stay_apart(tmp_path: Path) -> None:
+    write_raw(tmp_path / "a.tar", [(name, image()) for name in ("good.jpg", "k\udcff.jpg", "k\udcfe.jpg")])
+    write_index([str(tmp_path / "a.tar")], str(tmp_path / "index"))
+    found = [(row["reason"], row["url"].rpartition("::")[2]) for row in rows(tmp_path / "index").values()]
+    assert found == [(None, "good"), ("unsafe_name", "k\\udcff"), ("unsafe_name", "k\\udcfe")]
+
+
 BAD = {
     "a link": ([link("bad.jpg")], "not_a_file"),
     "a name that leaves its folder": ([("../bad.jpg", b"x")], "unsafe_name"),

@@ -11,7 +11,7 @@ import yaml
 from tests.runs import PAINT, SAME_TITLE, SHADE
 from vidal import clip as clips
 from vidal import recipe as recipes
-from vidal.errors import RecipeError
+from vidal.errors import RecipeError, UserError
 from vidal.recipe import check, fingerprint, load
 from vidal.settings import differences
 from vidal.stage import Stage
@@ -134,6 +134,22 @@ def test_half_is_for_every_stage_that_has_it_and_does_not_set_it(tmp_path: Path)
     assert {step.half for step in again if isinstance(step, Depth)} == {"bfloat16"}, (
         "a dataset's own recipe has it, too"
     )
+
+
+STRANGERS = {
+    "a stage": {"stages": ["strange.code:Stage"]},
+    "a stage with settings": {"stages": [{"strange.code:Stage": {"size": 3}}]},
+    "a model": {"stages": ["fetch", {"depth": {"model": "strange.code:load"}}]},
+    "a model within a setting": {"stages": [{"depth": {"models": [{"first": "strange.code:load"}]}}]},
+    "a modality": {"stages": ["fetch"], "modalities": ["strange.code:NORMALS"]},
+}
+
+
+@pytest.mark.parametrize("definition", STRANGERS.values(), ids=STRANGERS)
+def test_the_modules_that_a_strangers_dataset_names_are_not_imported(definition: dict[str, Any]) -> None:
+    for read in (recipes.steps_again, lambda of, place: recipes.again(of, (), place)):
+        with pytest.raises(UserError, match=r"^dataset\.json: it names strange\.code:\w+, which is not imported"):
+            read(definition, "dataset.json")
 
 
 SET_REJECTED = [
