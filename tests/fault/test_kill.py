@@ -114,7 +114,7 @@ def test_ctrl_c_ends_every_process_and_leaves_what_is_committed(
     assert digests(out) == digests(reference / "out")
 
 
-@pytest.mark.parametrize("stride", [5, pytest.param(1, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("stride", [11, pytest.param(1, marks=pytest.mark.slow)])
 def test_a_driver_that_dies_at_any_write_sync_or_rename_leaves_a_run_that_can_be_finished(
     stride: int, tmp_path: Path
 ) -> None:
