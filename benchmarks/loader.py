@@ -59,7 +59,7 @@ import soundfile
 import torch
 import webdataset as wds
 from figures import log, options, show, spread
-from loader_slow import race, table
+from loader_slow import ENTRIES, race, table
 from loader_store import Faults
 
 import vidal
@@ -282,6 +282,9 @@ def main() -> None:
     parser.add_argument("--mp4-kb", type=int, default=2000, help="of each clip; 377 is the sample dataset's mean")
     parser.add_argument("--errors", type=float, default=0.05, help="share of the requests that the slow store fails")
     parser.add_argument("--peer", metavar="PYTHON", help="Python of an environment with litdata and streaming")
+    parser.add_argument(
+        "--against", metavar="NAME", nargs="+", choices=[e.name for e in ENTRIES], help="of the race: by default all"
+    )
     given = parser.parse_args()
     is_local = given.store == "local"
     given.clips, given.repeat = given.clips or (512 if is_local else 1024), given.repeat or (5 if is_local else 3)

@@ -53,7 +53,8 @@ ENTRIES = (
 def race(folder: Path, scratch: Path, faults: Faults, given: Any) -> dict[str, Any]:
     """Race the loaders on the dataset in ``folder``; by loader and cache, the median of each figure over the turns."""
     expected = {samples.clip_id(i) for samples in [vidal.open(str(folder))] for i in range(len(samples))}
-    entries = [e for e in ENTRIES if e.loader not in PEERS or given.peer]
+    chosen = ("vidal", *given.against) if given.against else [entry.name for entry in ENTRIES]
+    entries = [e for e in ENTRIES if e.name in chosen and (e.loader not in PEERS or given.peer)]
     if given.quick:
         entries = [entries[0], replace(entries[1], is_cached=False)]
     results: dict[str, list[dict[str, Any]]] = {}
