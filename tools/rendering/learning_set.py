@@ -229,20 +229,23 @@ def _flac(samples: npt.NDArray[np.float32]) -> bytes:
 
 def write(
     out: str, *, clips: int = 2000, scenes: int = SCENES, size: int = 64, seed: int = 0, workers: int = 2,
-    wrong: float = 0.0, copies: float = 0.0,
+    wrong: float = 0.0, copies: float = 0.0, reposted: int = 0,
 ) -> None:  # fmt: skip
     """Write the whole set; the same arguments give the same bytes.
 
-    ``wrong`` is the share of clips with the texts of another scene, ``copies`` that of copies of other clips.
+    ``wrong`` is the share of clips with the texts of another scene, ``copies`` that of copies of other clips;
+    ``reposted`` is the number of clips that all copies are of, 0 for any (`tools.rendering.planted`).
     """
     storage = Storage(out)
     if storage.is_local:
         storage.local_path().mkdir(parents=True, exist_ok=True)
     settings: dict[str, float] = {"clips": clips, "scenes": scenes, "size": size, "seed": seed, "version": VERSION}
-    rows = [_row(n, n % scenes) for n in range(clips)]
+    of = [n % scenes for n in range(clips)]
     if wrong or copies:
-        settings |= {"wrong": wrong, "copies": copies}
-        rows = plant(rows, [n % scenes for n in range(clips)], wrong=wrong, copies=copies, seed=seed)
+        settings |= {"wrong": wrong, "copies": copies} | ({"reposted": reposted} if reposted else {})
+        rows = plant(_row, of, wrong=wrong, copies=copies, reposted=reposted, seed=seed)
+    else:
+        rows = [_row(n, scene) for n, scene in enumerate(of)]
     plans.write(storage, planning.make(pa.Table.from_pylist(rows), shard_size=SHARD_SIZE, seed=seed), SHARD_SIZE)
     plan = plans.Plan(storage)
     print_ = digest(settings)
@@ -310,6 +313,7 @@ def main() -> None:
     parser.add_argument("--workers", type=int, default=2)
     parser.add_argument("--wrong", type=float, default=0.0, help="share of clips with another scene's texts")
     parser.add_argument("--copies", type=float, default=0.0, help="share of clips that are copies of others")
+    parser.add_argument("--reposted", type=int, default=0, help="number of clips that all copies are of; 0: of any")
     given = vars(parser.parse_args())
     write(given.pop("out"), **given)
 

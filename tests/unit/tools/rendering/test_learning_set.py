@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import re
+from collections.abc import Sequence
 from itertools import combinations
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,7 @@ import torch
 import vidal
 from tests.processes import command
 from tools.rendering import learning_set as ls
+from tools.rendering.planted import plant
 from vidal import modality as modalities
 from vidal.dataset.dataset import Dataset
 from vidal.dataset.verify import verify
@@ -105,6 +107,22 @@ def test_the_same_seed_gives_the_same_bytes(tmp_path: Path) -> None:
     a, b, c = (sums(tmp_path / name) for name in "abc")
     assert a == b and len(a) == 7
     assert a.keys() == c.keys() and not set(a.values()) & set(c.values())
+
+
+@pytest.mark.parametrize(("reposted", "originals"), [(0, range(20, 81)), (3, [3])])
+def test_copies_are_of_any_clip_with_texts_of_their_own_or_reposts_of_few_with_those_of_the_original(
+    reposted: int, originals: Sequence[int]
+) -> None:
+    scenes = [n % 8 for n in range(400)]
+    rows = plant(ls._row, scenes, wrong=0.3, copies=0.2, reposted=reposted, seed=0)
+    by_id = {row["clip_id"]: row for row in rows}
+    pairs = [(row, by_id[row["copy_of"]]) for row in rows if row["copy_of"]]
+    assert len(by_id) == 400 and len(pairs) == 80
+    assert len({original["clip_id"] for _, original in pairs}) in originals
+    assert all(row["clip_id"][:4] == original["clip_id"][:4] and not original["copy_of"] for row, original in pairs)
+    same = {row["match_score"] == original["match_score"] for row, original in pairs}
+    assert same == {bool(reposted)}
+    assert all(row["caption_is_wrong"] == (row["caption_scene"] != int(row["clip_id"][1:4])) for row in rows)
 
 
 def test_it_is_a_dataset_that_says_what_it_is(tmp_path: Path) -> None:
