@@ -10,6 +10,10 @@ import pytest
 import torch
 import transformers
 
+import vidal
+from tests.processes import command
+from tests.runs import write_recipe
+from tests.unit.models.test_captioners import Oblong
 from tests.unit.stages.layered import FIRST_S, STEP_S, clip_of, image, images_of
 from vidal.errors import ClipError, ModelError
 from vidal.models.depth import DepthModel, load_depth, measure_range, range_frames
@@ -86,10 +90,51 @@ def models(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     }
     squash = transformers.DPTImageProcessor(size={"height": 64, "width": 64}, keep_aspect_ratio=False)
     made |= {name: (transformers.DPTForDepthEstimation(config), squash) for name, config in dpt.items()}
+    beit = transformers.BeitConfig(
+        **small, image_size=64, out_indices=[1, 2, 3, 4], reshape_hidden_states=False, use_relative_position_bias=True
+    )
+    zoe = transformers.ZoeDepthConfig(
+        backbone_config=beit, backbone_hidden_size=24, neck_hidden_sizes=[8] * 4, fusion_hidden_size=8,
+        bottleneck_features=8, num_relative_features=8, bin_embedding_dim=8,
+        bin_configurations=[{"n_bins": 8, "min_depth": 0.001, "max_depth": 80.0, "name": "kitti"}],
+    )  # fmt: skip
+    zoe_size = transformers.ZoeDepthImageProcessor(size={"height": 64, "width": 64})
+    made["zoe"] = transformers.ZoeDepthForDepthEstimation(zoe), zoe_size
+    vit = {
+        "model_type": "dinov2", "hidden_size": 16, "num_hidden_layers": 2, "num_attention_heads": 2, "patch_size": 4,
+        "image_size": 32, "mlp_ratio": 2,
+    }  # fmt: skip
+    pro = transformers.DepthProConfig(
+        image_model_config=vit, patch_model_config=vit, fov_model_config=vit, fusion_hidden_size=8, patch_size=32,
+        intermediate_hook_ids=[1, 0], intermediate_feature_dims=[8, 8], scaled_images_feature_dims=[8, 8, 8],
+        num_fov_head_layers=1,
+    )  # fmt: skip
+    pro_size = transformers.DepthProImageProcessor(size={"height": 128, "width": 128})
+    made["depth pro"] = transformers.DepthProForDepthEstimation(pro), pro_size
     for name, (model, processor) in made.items():
         model.save_pretrained(folder / name)
         processor.save_pretrained(folder / name)
     return {name: folder / name for name in made}
+
+
+@pytest.mark.parametrize(
+    ("name", "scale"),
+    [
+        ("glpn", "metric"), ("metric", "metric"), ("zoe", "metric"), ("depth pro", "metric"), ("relative", "relative"),
+        ("dpt", "relative"), ("dpt hybrid", "relative"), ("dpt dinov2", "relative"),
+    ],
+)  # fmt: skip
+def test_a_recipe_stores_the_depth_of_oblong_frames_with_any_class(
+    name: str, scale: str, models: dict[str, Path], tmp_path: Path
+) -> None:
+    path = write_recipe(tmp_path, [f"{Oblong.__module__}:Oblong", {"depth": {"model": str(models[name])}}], titles=2)
+    done = command("build", path, "--out", tmp_path / "out", "--engine", "local", "--workers", "0")
+    assert done.returncode == 0, done.stderr
+    samples = vidal.open(tmp_path / "out")
+    assert len(samples) == 2
+    for sample in samples:
+        assert sample["row"]["depth_scale"] == scale
+        assert (sample["depth"].shape, sample["depth"].dtype) == ((3, 48, 80), np.uint16)
 
 
 @pytest.mark.parametrize(("height", "width"), [(96, 170), (170, 96), (97, 131), (128, 128)])
