@@ -1,13 +1,13 @@
 """Text recognition in images with PP-OCR's detector and recognisers; rapidocr turns the detector's output into boxes.
 
-reader = load_reader(detector, [recogniser])
+reader = load_reader(detector, [recogniser], is_legible=lambda reading: reading.unread < 0.05)
 lines = reader.read(frame_rgb)
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -50,11 +50,13 @@ class Reader:
     """Reads the text of an image.
 
     ``detector_scale`` and ``reading_scale`` enlarge the image before detection and before recognition. Only the
-    ``max_lines`` largest lines are recognised. Of several recognisers, the most confident one's reading is returned.
+    ``max_lines`` largest lines are recognised. Of several recognisers' readings, the most confident one for which
+    ``is_legible`` is true is returned; where it is true for none, the most confident one.
     """
 
     detector: Detector
     recognisers: Sequence[Recogniser]
+    is_legible: Callable[[Reading], bool]
     detector_scale: float = 1.5
     reading_scale: float = 3.0
     max_lines: int = 24
@@ -79,7 +81,8 @@ class Reader:
         for quad, of_line in zip(quads, readings, strict=True):
             corners = np.clip(np.concatenate([quad.min(axis=0), quad.max(axis=0)]) / size, 0, 1)
             x0, y0, x1, y1 = (round(float(share), 4) for share in corners)
-            best = max(of_line, key=lambda reading: reading.score)
+            # A recogniser is sure of the look-alikes that it sees in letters which it lacks.
+            best = max(of_line, key=lambda reading: (self.is_legible(reading), reading.score))
             lines.append(TextLine(text=best.text.strip(), score=best.score, unread=best.unread, box=(x0, y0, x1, y1)))
         return lines
 
@@ -167,7 +170,9 @@ def _decoded(probabilities: npt.NDArray[np.float32], alphabet: Sequence[str]) ->
     )
 
 
-def load_reader(detector: str, recognisers: Sequence[str], **settings: float) -> Reader:
+def load_reader(
+    detector: str, recognisers: Sequence[str], *, is_legible: Callable[[Reading], bool], **settings: float
+) -> Reader:
     """Load a reader from PP-OCR's ONNX files, each run on one thread; raises `ModelError`."""
     import onnxruntime
 
@@ -179,7 +184,8 @@ def load_reader(detector: str, recognisers: Sequence[str], **settings: float) ->
     files = [str(model_file(name, "ocr: model", "a PP-OCR .onnx file")) for name in (detector, *recognisers)]
     try:
         first, *others = [onnxruntime.InferenceSession(file, options, ["CPUExecutionProvider"]) for file in files]
-        return Reader(detector=Detector(first), recognisers=[Recogniser(o) for o in others], **settings)  # type: ignore[arg-type]
+        readers = [Recogniser(other) for other in others]
+        return Reader(detector=Detector(first), recognisers=readers, is_legible=is_legible, **settings)  # type: ignore[arg-type]
     except Exception as error:
         raise ModelError(
             f"ocr: {detector} with {', '.join(recognisers)} cannot be loaded ({error}); name the ONNX files of a "

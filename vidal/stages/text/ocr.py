@@ -17,7 +17,7 @@ from vidal.stage import Resources, Stage
 from vidal.stages.frame_change import mean_of_channels
 
 if TYPE_CHECKING:
-    from vidal.models.ocr import TextLine
+    from vidal.models.ocr import Reading, TextLine
 
 Image = npt.NDArray[np.uint8]
 
@@ -40,7 +40,7 @@ class Ocr(Stage):
     are dropped, unless a recogniser of ``other_recognisers`` reads them.
     """
 
-    version = 2
+    version = 3
     reads = ("video",)
     writes = ("ocr_text", "ocr_lines", "ocr_model", "ocr_area_share")
     imports = ("huggingface_hub", "onnxruntime", "rapidocr")
@@ -51,7 +51,7 @@ class Ocr(Stage):
     recogniser: str = "package:rapidocr/models/PP-OCRv6_rec_small.onnx"
     """ONNX model that reads them."""
     other_recognisers: list[str] = Field([])
-    """ONNX models for more languages: all read each line, and the most confident one's reading is kept."""
+    """ONNX models for more languages: all read each line, and the surest reading in its own alphabet is kept."""
     frames_per_s: float = Field(0.0, ge=0, le=30)
     """Frames of the stored video that are read too, per second; lines get the number of the nearest stored frame."""
     min_score: float = Field(0.8, ge=0, le=1)
@@ -85,6 +85,7 @@ class Ocr(Stage):
         self._reader = load_reader(
             self.detector,
             [self.recogniser, *self.other_recognisers],
+            is_legible=self.is_legible,
             detector_scale=self.detector_scale,
             reading_scale=self.reading_scale,
             max_lines=self.max_lines_per_frame,
@@ -113,12 +114,14 @@ class Ocr(Stage):
 
     def keeps(self, line: TextLine) -> bool:
         """Return whether a line is text of a plausible size, sure enough, and in the recogniser's alphabet."""
+        return line.score >= self.min_score and line.box[3] - line.box[1] <= self.max_height and self.is_legible(line)
+
+    def is_legible(self, read: Reading | TextLine) -> bool:
+        """Return whether what was read has enough letters, and none that the recogniser lacks."""
         return (
-            line.score >= self.min_score
-            and line.unread <= self.max_unread
-            and line.box[3] - line.box[1] <= self.max_height
-            and len(_letters(line.text)) >= self.min_letters
-            and not mixes_alphabets(line.text)
+            read.unread <= self.max_unread
+            and len(_letters(read.text)) >= self.min_letters
+            and not mixes_alphabets(read.text)
         )
 
     def _frames(self, clip: Clip) -> Iterator[tuple[int, Image]]:
