@@ -24,6 +24,7 @@ from vidal.errors import ModelError, OutputError, ToolError, UserError, VidalErr
 from vidal.models import packages
 from vidal.models.auto import first_line
 from vidal.models.inventory import Model, commit_of, fetch, find, of_stage
+from vidal.models.openai_server import check_is_up
 from vidal.settings import read_yaml
 from vidal.stage import Stage, Step
 
@@ -223,10 +224,12 @@ def examine_store(storage: Storage) -> Finding:
 
 
 def _stages(path: Path, settings: Sequence[str]) -> Iterator[Finding]:
-    from vidal.recipe import load
+    from vidal.recipe import load, steps_of
     from vidal.trial import trial_clip
 
-    stages = load(path, settings).stages
+    # What `vidal add` takes has no source.
+    has_source = "source" in read_yaml(path, "`stages`")
+    stages = load(path, settings).stages if has_source else steps_of(path, settings)
     try:
         with trial_clip([stage for stage in stages if isinstance(stage, Stage)]) as clip:
             for stage in stages:
@@ -245,6 +248,9 @@ def _stage(stage: Step, clip: Clip) -> Iterator[Finding]:
         # Loading a missing model would wait for the hub.
         if not isinstance(stage, Stage) or any(model.is_missing for model in models):
             return
+        # A request of a clip would be tried again for minutes.
+        if any(model.whereabouts == "server" for model in models) and (url := getattr(stage, "server_url", "")):
+            check_is_up(url)
         stage.setup()
         detail = f"ready in {time.monotonic() - started:.1f} s"
         yield from (Finding(what=f"{name} {what}", is_well=True, detail=said) for what, said in stage.facts().items())

@@ -4,23 +4,28 @@ from __future__ import annotations
 
 import json
 import shutil
-import socket
 import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 
-from tests.hub import COMMIT, hub
+from tests.hub import COMMIT, hub, silent_hub
 from tests.processes import command
 from tests.runs import ROOT, rows
 from tests.warmed import Warmed
 from vidal.dataset.dataset import read_info
 from vidal.dataset.storage import Storage
+from vidal.models.inventory import find
 from vidal.models.locate import CHECKPOINTS
+from vidal.stages.modalities.depth import Depth
+from vidal.stages.text.clean_title import CleanTitle
+from vidal.stages.text.enhance_caption import EnhanceCaption
+from vidal.stages.text.frame_captions import FrameCaptions
+from vidal.stages.text.ocr import Ocr
+from vidal.stages.text.speech import Speech
 
 MODEL = "acme/depth-tiny"
 
@@ -140,15 +145,31 @@ def test_a_model_that_is_not_here_is_told_by_doctor(
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
     done = run_vidal("doctor", recipe)
     assert done.returncode == 1
-    assert f"FAIL model depth.model: {MODEL}@{COMMIT} (hub, not on this machine" in done.stdout
-    assert "`vidal models pull RECIPE` fetches it" in done.stdout and "stage depth" not in done.stdout
+    remedy = "`vidal models pull RECIPE` fetches it"
+    assert f"FAIL model depth.model: {MODEL}@{COMMIT} (hub, not on this machine); {remedy}" in done.stdout
+    assert "stage depth" not in done.stdout
 
 
-@contextmanager
-def silent_hub() -> Iterator[str]:
-    """A hub that accepts every connection and never answers; gives its address."""
-    with socket.create_server(("127.0.0.1", 0), backlog=64) as server:
-        yield f"http://127.0.0.1:{server.getsockname()[1]}"
+def test_doctor_takes_a_recipe_of_stages_to_add(tmp_path: Path) -> None:
+    path = tmp_path / "add.yaml"
+    path.write_text('stages:\n  - depth: {model: "vidal:depth-small"}\n')
+    done = command("doctor", path, "--set", "depth.batch_frames=2")
+    assert done.returncode == 0 and "ok   stage depth: ready in" in done.stdout, done.stdout
+
+
+@pytest.mark.parametrize(
+    ("reference", "licence"),
+    [
+        (FrameCaptions().model, "Apache-2.0"),
+        (CleanTitle().language_model, "CC BY-SA 3.0"),
+        (Ocr().detector, "Apache-2.0"),
+        (EnhanceCaption().model, "Apache-2.0"),
+        (Speech().whisper, "MIT"),
+        (Depth().model, "apache-2.0"),
+    ],
+)
+def test_a_model_in_a_package_has_the_licence_that_its_package_states(reference: str, licence: str) -> None:
+    assert find("stage", "model", reference).licence == licence
 
 
 def phases_recipe(tmp_path: Path, samples: Path, model: str) -> Path:

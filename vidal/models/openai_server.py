@@ -27,6 +27,7 @@ R = TypeVar("R")
 # A server is not trusted with the memory of the worker.
 MAX_REPLY_BYTES = 1 << 20
 MAX_WAIT_S = 60.0
+_IS_UP_TIMEOUT_S = 5.0
 
 _PERMANENT = (401, 403, 404)
 """Statuses that every request would get: a wrong key, address or model name."""
@@ -199,6 +200,19 @@ class ChatServer:
         if len(data) > MAX_REPLY_BYTES:
             raise MalformedReplyError(f"more than {MAX_REPLY_BYTES} bytes")
         return data
+
+
+def check_is_up(base_url: str) -> None:
+    """Raise `ModelError` unless a server answers within seconds; any answer is one, such as that a key is missing."""
+    try:
+        urllib.request.build_opener(_NoRedirect).open(
+            base_url.rstrip("/") + "/models", timeout=_IS_UP_TIMEOUT_S
+        ).close()
+    except urllib.error.HTTPError:
+        return
+    except (OSError, HTTPException, ValueError) as error:
+        why = f"{type(error).__name__}: {error}"
+        raise ModelError(f"server {base_url}: no answer in {_IS_UP_TIMEOUT_S:g} s ({why}); is it running?") from error
 
 
 def image_part(jpeg: bytes) -> dict[str, Any]:

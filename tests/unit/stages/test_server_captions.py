@@ -1,4 +1,4 @@
-"""Captions by a server: many requests at once, and what they took."""
+"""Captions by a server: many requests at once, what they took, and whether it is there at all."""
 
 from __future__ import annotations
 
@@ -6,19 +6,25 @@ import base64
 import dataclasses
 import io
 import json
+import time
 from collections.abc import Iterator, Sequence
+from pathlib import Path
 from typing import Any
 
 import pytest
 from PIL import Image
 
 from tests.chat_site import Site, running_site
+from tests.hub import silent_hub
+from tests.processes import command
+from tests.runs import write_recipe
 from vidal.caption.prompt import Prompt, build_prompt
 from vidal.caption.views import views_of
 from vidal.clip import Clip
 from vidal.engine.isolate import run_stage
 from vidal.engine.job import ShardReport
 from vidal.errors import MachineError, ModelError
+from vidal.models import openai_server
 from vidal.models.captioner import ServerCaptioner
 from vidal.models.llm import ServerLlm
 from vidal.models.openai_server import ChatServer, Reply, Usage
@@ -230,3 +236,35 @@ def test_a_server_that_is_down_for_good_stops_the_run_with_one_line(after: int, 
     ):
         run(ServerCaptioner(server(site), 8), clips_with_frames(20))
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(("is_listening", "why"), [(True, "timed out"), (False, "refused")])
+def test_a_server_that_does_not_answer_is_told_by_doctor_in_seconds(
+    is_listening: bool, why: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(openai_server, "_IS_UP_TIMEOUT_S", 0.5)
+    with silent_hub() as address:
+        address = address if is_listening else "http://127.0.0.1:9"
+        served = {"backend": "server", "server_url": f"{address}/v1", "model": "acme/writer"}
+        stages = ["fetch", "probe", {"media": {"frames": 2}}, {"frame_captions": served}, {"enhance_caption": served}]
+        started = time.monotonic()
+        done = command("doctor", write_recipe(tmp_path, stages))
+        took_s = time.monotonic() - started
+    assert done.returncode == 1 and took_s < 30, took_s
+    for stage in ("frame_captions", "enhance_caption"):
+        (line,) = (line for line in done.stdout.splitlines() if line.startswith(f"FAIL stage {stage}: "))
+        assert f"server {address}/v1: no answer in 0.5 s (" in line and why in line
+
+
+def test_a_server_that_answers_anything_is_asked_about_the_test_clip(tmp_path: Path) -> None:
+    def answer(request: dict[str, object]) -> str:
+        return json.dumps({"caption": "A test pattern"})
+
+    # It knows no other address than that of chats.
+    with running_site(answer) as site:
+        served = {"backend": "server", "server_url": site.url, "model": "acme/writer"}
+        done = command(
+            "doctor",
+            write_recipe(tmp_path, ["fetch", "probe", {"media": {"frames": 2}}, {"frame_captions": served}]),
+        )
+    assert done.returncode == 0 and "ok   stage frame_captions: ready in" in done.stdout, done.stdout
