@@ -9,7 +9,7 @@ Both decode greedily or by beam search at temperature 0: without sampling, the t
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
@@ -46,7 +46,9 @@ class Heard:
 
 
 class Transcriber(Protocol):
-    """Transcribes up to 30 s of mono audio at 16 kHz."""
+    """Transcribes up to 30 s of mono audio at 16 kHz; ``languages`` are the codes of those that it knows."""
+
+    languages: Sequence[str]
 
     def transcribe(self, audio: Audio, language: str | None) -> tuple[str, list[Heard]]:
         """Return the language, detected where ``language`` is None, and the segments in order of time."""
@@ -126,6 +128,7 @@ class _FasterWhisper:
             place.source, device=device, compute_type=compute_type, cpu_threads=1, num_workers=1,
             revision=place.revision, local_files_only=place.path is not None,
         )  # fmt: skip
+        self.languages: Sequence[str] = self._model.supported_languages
 
     def transcribe(self, audio: Audio, language: str | None) -> tuple[str, list[Heard]]:
         segments, info = self._model.transcribe(
@@ -153,6 +156,7 @@ class _OpenaiWhisper:
         self._beam_size = beam_size
         self._is_on_gpu = device == "cuda"
         self._model: Any = whisper.load_model(str(file), device=device)
+        self.languages: Sequence[str] = list(whisper.tokenizer.LANGUAGES) if self._model.is_multilingual else ["en"]
 
     def transcribe(self, audio: Audio, language: str | None) -> tuple[str, list[Heard]]:
         import whisper

