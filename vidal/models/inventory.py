@@ -23,6 +23,7 @@ from vidal.errors import ModelError
 from vidal.models import cache
 from vidal.models.auto import first_line
 from vidal.models.locate import CHECKPOINTS, locate
+from vidal.models.openai_server import check_address
 from vidal.models.whisper import fetch_openai, openai_file
 from vidal.stage import Step
 
@@ -82,13 +83,19 @@ def of_stage(stage: Step) -> list[Model]:
 
 
 def require(stages: Iterable[Step]) -> None:
-    """Check that every model of these stages is on this machine; raises `ModelError` for the first that is not."""
-    for model in (model for stage in stages for model in of_stage(stage)):
-        if model.is_missing:
-            raise ModelError(
-                f"{model.stage}.{model.setting}: model {model.reference} is not on this machine; "
-                "`vidal models pull RECIPE` fetches it, or name a folder that holds it"
-            )
+    """Check that every model of these stages is on this machine; raises `ModelError` for the first that is not.
+
+    Raises `RecipeError` for one behind a server that has no address.
+    """
+    for step in stages:
+        for model in of_stage(step):
+            if model.whereabouts == "server":
+                check_address(getattr(step, "server_url", ""), f"{model.stage}.server_url")
+            elif model.is_missing:
+                raise ModelError(
+                    f"{model.stage}.{model.setting}: model {model.reference} is not on this machine; "
+                    "`vidal models pull RECIPE` fetches it, or name a folder that holds it"
+                )
 
 
 def as_elsewhere(stages: Sequence[Step], wanted: Sequence[Mapping[str, str]]) -> None:

@@ -19,7 +19,7 @@ from http.client import HTTPException
 from typing import IO, Any, TypeVar
 from urllib.parse import urlsplit
 
-from vidal.errors import ClipError, MachineError, ModelError
+from vidal.errors import ClipError, MachineError, ModelError, RecipeError
 
 T = TypeVar("T")
 R = TypeVar("R")
@@ -106,9 +106,7 @@ class ChatServer:
     _health: _Health = field(default_factory=_Health, init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
-        address = urlsplit(self.base_url)
-        if address.scheme not in ("http", "https") or not address.hostname:
-            raise ModelError(f"server {self.base_url!r}: not an http(s) address such as http://localhost:8000/v1")
+        check_address(self.base_url, "server")
 
     def ask(self, messages: Sequence[Mapping[str, Any]], name: str, max_tokens: int) -> Reply:
         """Request a JSON object whose only field is ``name`` and return that field's text.
@@ -200,6 +198,13 @@ class ChatServer:
         if len(data) > MAX_REPLY_BYTES:
             raise MalformedReplyError(f"more than {MAX_REPLY_BYTES} bytes")
         return data
+
+
+def check_address(base_url: str, place: str) -> None:
+    """Raise `RecipeError`, which names the ``place`` of the setting, unless it is an address of HTTP."""
+    address = urlsplit(base_url)
+    if address.scheme not in ("http", "https") or not address.hostname:
+        raise RecipeError(f"{place}: {base_url!r} is no address such as http://localhost:8000/v1")
 
 
 def check_is_up(base_url: str) -> None:

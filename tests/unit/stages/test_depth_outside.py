@@ -53,6 +53,12 @@ def test_a_function_from_outside_that_does_not_fit_is_one_error(outside: str, na
         Depth(model=f"{outside}:{name}").setup()
 
 
+def test_a_range_for_a_function_of_metres_is_refused_as_it_would_be_ignored(outside: str) -> None:
+    with pytest.raises(ModelError, match=r"depth\.value_range: .* or set scale: relative"):
+        Depth(model=f"{outside}:load", value_range=(0, 11)).setup()
+    Depth(model=f"{outside}:load", value_range=(0, 11), scale="relative").setup()
+
+
 MOGE = """
 import torch
 class MoGeModel(torch.nn.Module):

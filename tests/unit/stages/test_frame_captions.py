@@ -18,7 +18,7 @@ from tests import captioners
 from tests.chat_site import Site, running_site
 from tests.toys import clip_of
 from vidal.clip import Clip
-from vidal.errors import ClipError, ModelError, RecipeError
+from vidal.errors import ClipError, ModelError
 from vidal.models.captioner import Captioned, ServerCaptioner, TransformersCaptioner, most_shared
 from vidal.models.openai_server import ChatServer
 from vidal.stages.text.frame_captions import FrameCaptions
@@ -219,9 +219,10 @@ def test_a_server_is_asked_in_the_recipes_words_and_never_shown_a_video(site: Si
         FrameCaptions(backend="server", model="vlm", server_url=site.url, video_input="video")
 
 
-def test_a_server_needs_its_address() -> None:
-    with pytest.raises(RecipeError, match="server_url"):
-        FrameCaptions(backend="server", model="vlm").setup()
+@pytest.mark.parametrize("prompt", ["frame_prompt", "video_prompt"])
+def test_a_classifier_takes_no_prompt(prompt: str) -> None:
+    with pytest.raises(ValueError, match="a classifier is asked nothing"):
+        FrameCaptions(**{prompt: "What is here?"})
 
 
 class Blank:

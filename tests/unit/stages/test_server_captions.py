@@ -256,6 +256,18 @@ def test_a_server_that_does_not_answer_is_told_by_doctor_in_seconds(
         assert f"server {address}/v1: no answer in 0.5 s (" in line and why in line
 
 
+@pytest.mark.parametrize("address", ["", "localhost:8000/v1"])
+@pytest.mark.parametrize("stage", ["frame_captions", "enhance_caption"])
+def test_a_server_without_an_address_stops_a_build_before_its_plan(stage: str, address: str, tmp_path: Path) -> None:
+    served = {"backend": "server", "server_url": address, "model": "acme/writer"}
+    path = write_recipe(tmp_path, ["fetch", "probe", {"media": {"frames": 2}}, {stage: served}])
+    done = command("build", path, "--out", tmp_path / "out", "--engine", "local", "--workers", "0")
+    assert (done.returncode, done.stderr) == (
+        2, f"vidal: {stage}.server_url: {address!r} is no address such as http://localhost:8000/v1\n",
+    )  # fmt: skip
+    assert not (tmp_path / "out" / "plan.parquet").exists()
+
+
 def test_a_server_that_answers_anything_is_asked_about_the_test_clip(tmp_path: Path) -> None:
     def answer(request: dict[str, object]) -> str:
         return json.dumps({"caption": "A test pattern"})

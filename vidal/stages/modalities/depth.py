@@ -9,7 +9,7 @@ import numpy.typing as npt
 from pydantic import Field, PrivateAttr, field_validator
 
 from vidal.clip import Clip
-from vidal.errors import ClipError
+from vidal.errors import ClipError, ModelError
 from vidal.models.device import Half
 from vidal.models.dotted import is_dotted
 from vidal.models.locate import identity
@@ -99,6 +99,11 @@ class Depth(ModelStage):
         self._estimator = load_depth(
             self.model, device=self.chosen_device(), half=self.half, scale=self.scale, input_size=self.input_size
         )
+        if self._estimator.is_metric and self.value_range is not None:
+            raise ModelError(
+                f"depth.value_range: model {self.model} is taken to estimate metres, which have no range; "
+                "leave it out, or set scale: relative"
+            )
         if not self._estimator.is_metric:
             self._range = self.value_range or self._estimator.value_range or measure_range(self._estimator)
         self._identity = self.model_identities()["model"]

@@ -13,7 +13,6 @@ from vidal.caption.merge import MERGE_NAME
 from vidal.caption.prompt import CANARY, Marking, build_prompt, prompt_hash
 from vidal.caption.views import views_of
 from vidal.clip import Clip
-from vidal.errors import RecipeError
 from vidal.models.llm import Llm, ServerLlm, TransformersLlm
 from vidal.models.locate import identity
 from vidal.models.openai_server import ChatServer, Reply
@@ -97,8 +96,6 @@ class EnhanceCaption(ModelStage):
                 self.model, device=self.chosen_device(), max_new_tokens=self.max_new_tokens,
                 max_seconds=self.max_seconds,
             )  # fmt: skip
-        elif not self.server_url:
-            raise RecipeError("enhance_caption: backend: server requires server_url, such as http://localhost:8000/v1")
         else:
             server = ChatServer(
                 base_url=self.server_url, model=self.model, key_variable=self.key_variable,

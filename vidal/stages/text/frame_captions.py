@@ -8,7 +8,7 @@ from typing import ClassVar, Literal, Self
 from pydantic import Field, PrivateAttr, model_validator
 
 from vidal.clip import Clip
-from vidal.errors import ClipError, RecipeError
+from vidal.errors import ClipError
 from vidal.models.captioner import (
     FRAME_PROMPT,
     IMAGES_PROMPT,
@@ -78,9 +78,11 @@ class FrameCaptions(ModelStage):
         return self.model if self.backend == "transformers" else None
 
     @model_validator(mode="after")
-    def _video_is_for_transformers(self) -> Self:
+    def _is_of_use_to_the_backend(self) -> Self:
         if self.video_input == "video" and self.backend != "transformers":
             raise ValueError("video_input: video needs backend: transformers; a server is shown images")
+        if self.backend == "labels" and (self.frame_prompt or self.video_prompt):
+            raise ValueError("a prompt needs backend: transformers or server; a classifier is asked nothing")
         return self
 
     def setup(self, captioner: Captioner | None = None) -> None:
@@ -97,8 +99,6 @@ class FrameCaptions(ModelStage):
                 batch_frames=self.batch_frames, frame_prompt=self.frame_prompt, video_prompt=self.video_prompt,
                 video_input=self.video_input,
             )  # fmt: skip
-        elif not self.server_url:
-            raise RecipeError("frame_captions: backend: server requires server_url, such as http://localhost:8000/v1")
         else:
             server = ChatServer(
                 base_url=self.server_url, model=self.model, key_variable=self.key_variable,
