@@ -9,6 +9,8 @@ Both decode greedily or by beam search at temperature 0: without sampling, the t
 from __future__ import annotations
 
 import os
+import socket
+import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -28,6 +30,8 @@ _TOKENS_PER_S = 25
 _MIN_TOKENS = 32
 # Whisper's own limit is 224, half of its context.
 _MAX_TOKENS = 220
+_FETCH_TIMEOUT_S = 10.0
+"""Longest wait for the next bytes of a download."""
 
 
 @dataclass(slots=True, frozen=True, kw_only=True)
@@ -99,10 +103,19 @@ def fetch_openai(name: str, download_root: Path | None = None) -> Path:
     import whisper
 
     file = openai_file(name, download_root)
+    # whisper sets no timeout of its own.
+    before_s = socket.getdefaulttimeout()
+    socket.setdefaulttimeout(_FETCH_TIMEOUT_S)
     try:
-        whisper._download(whisper._MODELS[name], str(file.parent), False)
+        file.parent.mkdir(parents=True, exist_ok=True)
+        # Elsewhere first, as a download that breaks off leaves its part, which would pass for the model.
+        with tempfile.TemporaryDirectory(prefix=".vidal-", dir=file.parent) as folder:
+            whisper._download(whisper._MODELS[name], folder, False)
+            os.replace(Path(folder) / file.name, file)
     except (OSError, RuntimeError) as error:
         raise ModelError(f"speech: Whisper model {name} cannot be fetched ({error}); is the network up?") from error
+    finally:
+        socket.setdefaulttimeout(before_s)
     return file
 
 

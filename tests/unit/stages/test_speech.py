@@ -3,10 +3,15 @@
 from __future__ import annotations
 
 import csv
+import functools
+import hashlib
 import io
 import re
+import socket
 import subprocess
 import sys
+import threading
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import av
@@ -14,7 +19,11 @@ import numpy as np
 import pytest
 import soundfile
 
+import vidal.models.whisper
 from tests.conftest import ROOT
+from tests.hub import silent_hub
+from tests.processes import command
+from tests.runs import write_recipe
 from vidal.clip import Clip
 from vidal.errors import ModelError
 from vidal.models.whisper import Heard, load_whisper
@@ -257,6 +266,39 @@ def test_an_openai_checkpoint_is_read_and_decoded_to_an_end(tmp_path: Path) -> N
     assert (language, parts) == by_name.transcribe(tone(1, 440), None)
     assert (language, by_path.languages) == ("en", ["en"])
     assert all(len(part.text) < 2000 for part in parts)
+
+
+@pytest.mark.parametrize(("state", "why"), [("silent", "timed out"), ("broken off", "checksum"), ("whole", None)])
+def test_a_checkpoint_of_openai_whisper_is_there_when_all_of_it_is(
+    state: str, why: str | None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import whisper
+
+    monkeypatch.setattr(vidal.models.whisper, "_FETCH_TIMEOUT_S", 0.5)
+    weights, served = bytes(range(256)) * 100, tmp_path / "served"
+    digest = hashlib.sha256(weights).hexdigest()
+    (served / digest).mkdir(parents=True)
+    (served / digest / "tiny.en.pt").write_bytes(weights if state == "whole" else weights[:5000])
+    handler = functools.partial(SimpleHTTPRequestHandler, directory=str(served))
+    with silent_hub() as silent, ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        address = silent if state == "silent" else f"http://127.0.0.1:{server.server_port}"
+        monkeypatch.setitem(whisper._MODELS, "tiny.en", f"{address}/{digest}/tiny.en.pt")
+        stages = [
+            "fetch",
+            "probe",
+            {"media": {"frames": 2}},
+            {"speech": {"whisper": "tiny.en", "download_root": str(tmp_path)}},
+        ]
+        recipe = write_recipe(tmp_path, stages)
+        done = command("models", "pull", recipe)
+        server.shutdown()
+    assert (
+        done.returncode == (1 if why else 0) and (why or "tiny.en (openai-whisper, 0.0 MB") in done.stdout + done.stderr
+    )
+    # What is not there is missing, so that the next pull fetches it.
+    assert [file.name for file in tmp_path.glob("*.pt")] == ([] if why else ["tiny.en.pt"])
+    assert not list(tmp_path.glob(".vidal-*")) and socket.getdefaulttimeout() is None
 
 
 @pytest.mark.parametrize(
