@@ -160,6 +160,11 @@ def _image_to_image(folder: Path, device: Any, dtype: Any) -> ImageToImageTransl
 def _srgb_tir(path: Path, device: Any, dtype: Any, style_seed: int) -> SrgbTirTranslator:
     import torch
 
+    if (path / "model_index.json").is_file():
+        raise ModelError(
+            f"infrared: {path} is a pipeline of diffusers, of which each is called in its own way; call it in a "
+            "function of yours, and name package.module:function (docs/tutorial.md)"
+        )
     files = [path] if path.is_file() else sorted(p for p in path.iterdir() if p.suffix in (".safetensors", ".pt"))
     if len(files) != 1:
         raise ModelError(f"infrared: {path} holds {len(files)} weights files, not one; name the file itself")

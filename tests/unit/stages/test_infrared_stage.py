@@ -161,3 +161,11 @@ def test_a_model_that_cannot_be_loaded_is_one_clear_error(tmp_path: Path, kind: 
     with pytest.raises(ModelError, match="name") as caught:
         Infrared(model=str(reference)).setup()
     assert str(reference) in str(caught.value)
+
+
+def test_a_pipeline_of_diffusers_is_told_where_it_goes(tmp_path: Path) -> None:
+    (tmp_path / "unet").mkdir()
+    (tmp_path / "unet" / "diffusion_pytorch_model.safetensors").write_bytes(b"")
+    (tmp_path / "model_index.json").write_text('{"_class_name": "StableDiffusionImg2ImgPipeline"}')
+    with pytest.raises(ModelError, match=r"is a pipeline of diffusers, .* name package\.module:function"):
+        Infrared(model=str(tmp_path)).setup()
