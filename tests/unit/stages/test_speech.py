@@ -7,6 +7,7 @@ import functools
 import hashlib
 import io
 import re
+import shutil
 import socket
 import subprocess
 import sys
@@ -23,7 +24,7 @@ import vidal.models.whisper
 from tests.conftest import ROOT
 from tests.hub import silent_hub
 from tests.processes import command
-from tests.runs import write_recipe
+from tests.runs import rows, write_recipe
 from vidal.clip import Clip
 from vidal.errors import ModelError
 from vidal.models.whisper import Heard, load_whisper
@@ -238,7 +239,7 @@ def test_time_in_joined_stretches_is_mapped_back(spliced_s: float, clip_s: float
     assert time_in_clip(spliced_s, [(2 * S, 4 * S), (10 * S, 12 * S)]) == clip_s
 
 
-def test_an_openai_checkpoint_is_read_and_decoded_to_an_end(tmp_path: Path) -> None:
+def test_an_openai_checkpoint_is_read_and_decoded_to_an_end(tmp_path: Path, samples: Path) -> None:
     import torch
     import whisper
 
@@ -266,6 +267,13 @@ def test_an_openai_checkpoint_is_read_and_decoded_to_an_end(tmp_path: Path) -> N
     assert (language, parts) == by_name.transcribe(tone(1, 440), None)
     assert (language, by_path.languages) == ("en", ["en"])
     assert all(len(part.text) < 2000 for part in parts)
+    shutil.copy(samples / "sintel-gatekeepers.mp4", tmp_path / "0.mp4")
+    speech = {"speech": {"whisper": str(tmp_path / "tiny.en.pt")}}
+    path = write_recipe(tmp_path, ["fetch", "probe", {"media": {"frames": 2}}, speech], titles=1)
+    done = command("build", path, "--out", tmp_path / "out", "--engine", "local", "--workers", "0")
+    assert done.returncode == 0, done.stderr
+    (row,) = rows(tmp_path / "out").values()
+    assert "tiny.en.pt sha256:" in row["transcript_model"] and row["transcript_confidence"] is not None
 
 
 @pytest.mark.parametrize(("state", "why"), [("silent", "timed out"), ("broken off", "checksum"), ("whole", None)])

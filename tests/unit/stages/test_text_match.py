@@ -64,8 +64,8 @@ def tiny_clip(folder: Path) -> str:
     return str(folder)
 
 
-def tiny_siglip(folder: Path) -> str:
-    from transformers import SiglipConfig, SiglipImageProcessor, SiglipModel
+def _siglip(folder: Path, version: str, vision: dict[str, int], images: Any) -> str:
+    import transformers
 
     torch.manual_seed(1)
     small = {"hidden_size": 16, "intermediate_size": 16, "num_hidden_layers": 2, "num_attention_heads": 2}
@@ -78,12 +78,24 @@ def tiny_siglip(folder: Path) -> str:
         "bos_token_id": 2,
         "eos_token_id": 3,
     }
-    SiglipModel(
-        SiglipConfig(text_config=text, vision_config={**small, "image_size": 32, "patch_size": 16})
-    ).save_pretrained(folder)
-    SiglipImageProcessor(size={"height": 32, "width": 32}).save_pretrained(folder)
+    config, model = (getattr(transformers, f"{version}{part}") for part in ("Config", "Model"))
+    model(config(text_config=text, vision_config={**small, "patch_size": 16, **vision})).save_pretrained(folder)
+    images.save_pretrained(folder)
     tokenizer().save_pretrained(folder)
     return str(folder)
+
+
+def tiny_siglip(folder: Path) -> str:
+    from transformers import SiglipImageProcessor
+
+    return _siglip(folder, "Siglip", {"image_size": 32}, SiglipImageProcessor(size={"height": 32, "width": 32}))
+
+
+def tiny_siglip2(folder: Path) -> str:
+    """The kind that keeps the aspect of frames (NaFlex); the others of SigLIP2 are of SigLIP's class."""
+    from transformers import Siglip2ImageProcessor
+
+    return _siglip(folder, "Siglip2", {"num_patches": 16}, Siglip2ImageProcessor(patch_size=16, max_num_patches=16))
 
 
 def cosine_by_hand(folder: str, clip: Clip, text: str, frames: slice = slice(None)) -> float:
@@ -91,7 +103,7 @@ def cosine_by_hand(folder: str, clip: Clip, text: str, frames: slice = slice(Non
     from transformers import AutoImageProcessor, AutoModel, AutoTokenizer
 
     model, words = AutoModel.from_pretrained(folder).eval(), AutoTokenizer.from_pretrained(folder)
-    padding = "max_length" if model.config.model_type == "siglip" else "do_not_pad"
+    padding = "max_length" if "siglip" in model.config.model_type else "do_not_pad"
     ids = words([text], padding=padding, truncation=True, max_length=12, return_tensors="pt")
     total = []
     for member in clip.work.frame_members()[frames]:
@@ -103,7 +115,7 @@ def cosine_by_hand(folder: str, clip: Clip, text: str, frames: slice = slice(Non
     return sum(total) / len(total)
 
 
-@pytest.mark.parametrize("build", [tiny_clip, tiny_siglip])
+@pytest.mark.parametrize("build", [tiny_clip, tiny_siglip, tiny_siglip2])
 def test_a_score_is_the_mean_cosine_and_a_batch_equals_one_by_one(build: Callable[[Path], str], tmp_path: Path) -> None:
     folder = build(tmp_path)
 
