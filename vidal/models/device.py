@@ -7,7 +7,7 @@ from typing import Any, Literal
 from vidal.errors import ModelError
 
 DeviceChoice = Literal["auto", "cpu", "cuda"]
-Half = bool | Literal["bfloat16"]
+Half = Literal[True, False, "bfloat16"]
 """Half precision on a GPU: float16, or bfloat16, which has the range of float32."""
 
 

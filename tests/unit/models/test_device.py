@@ -10,6 +10,7 @@ import torch
 from vidal.errors import ModelError
 from vidal.models.device import DeviceChoice, device_for
 from vidal.stages import step_class
+from vidal.stages.modalities.depth import Depth
 from vidal.stages.model_stage import ModelStage
 from vidal.stages.text.speech import Speech
 
@@ -83,3 +84,8 @@ def test_whisper_goes_where_its_stage_goes() -> None:
     stage = Speech()
     stage.setup()
     assert stage._transcriber._model.model.device == "cpu"
+
+
+def test_a_precision_that_is_none_is_refused_with_those_that_are() -> None:
+    with pytest.raises(ValueError, match="True, False or 'bfloat16'"):
+        Depth(half="bf16")  # type: ignore[arg-type]
