@@ -23,9 +23,9 @@ from vidal.reader.ranges import MemberReader, Pages, RangeCache
 
 BLOCK_BYTES = 4 << 20
 """Takes 0.2 s on a connection of 20 MB/s, several times the latency of a store."""
-_THREADS = 8
-"""Requests of a process at once; `s3fs` has 10 connections."""
-_OPEN_BLOCKS = 128
+_THREADS = 16
+"""Requests of a process at once, half of the connections that it has."""
+_OPEN_BLOCKS = 256
 """With those of the tars far from the usual limit of 1,024 descriptors."""
 _POLL_S = 0.01
 
