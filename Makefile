@@ -10,7 +10,7 @@ ENGINE ?= ray
 WORKERS ?=
 RAY_ADDRESS ?=
 SET ?=
-TEST_PROCESSES ?= 4
+TEST_PROCESSES ?= 3
 SEED ?= 1
 SCHEDULES ?= 500
 
@@ -43,7 +43,7 @@ build-shards: setup ## Build the sample dataset, or RECIPE=… OUT=… RAY_ADDRE
 report: setup ## Write report.html of OUT
 	$(BIN)/vidal report $(OUT)
 
-test: setup ## Run the tests (1,400 s of CPU, a quarter of an hour on two idle cores)
+test: setup ## Run the tests (1,650 s of CPU, 14 minutes on two idle cores)
 	$(BIN)/python -m pytest -n $(TEST_PROCESSES) --dist loadfile --no-loadscope-reorder
 
 test-slow: setup ## Run the long tests too: 120 kills, all engines and worker counts

@@ -31,9 +31,9 @@ webdataset runs with `warn_and_continue`, and without a handler; its cold epoch 
 cache. What the server counted, and what was lost or repeated of the epoch, stands beside the rates.
 
 The rate after the first batch leaves out what was made by then: the three others make up to eight batches ahead, half
-of an epoch of 1,024 clips, and some fetch whole chunks first. The rate of the second half of the batches leaves out
-still more where the consumer is slow. Only the rate with the start, and the CPU time of a sample of the whole epoch,
-count all work; on busy cores the CPU time says more than the clock.
+of an epoch of 1,024 clips, a sixteenth of one of ``--clips 8192``, and some fetch whole chunks first. The rate with the
+start, and the CPU time of a sample of the whole epoch, count all work; on busy cores the CPU time says more than the
+clock.
 """
 
 from __future__ import annotations
