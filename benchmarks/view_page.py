@@ -7,7 +7,6 @@ page shows is held against the manifests, and a wrong one ends the benchmark.
 from __future__ import annotations
 
 import json
-import signal
 import subprocess
 import sys
 import time
@@ -108,7 +107,8 @@ def served(out: Path) -> Iterator[str]:
         try:
             yield server.stdout.readline().strip()
         finally:
-            server.send_signal(signal.SIGINT)
+            # Not SIGINT, which a shell lets all ignore that it starts in the background.
+            server.terminate()
 
 
 def moved_ms(page: Page, motion: pa.ChunkedArray) -> list[float]:
