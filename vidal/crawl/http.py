@@ -310,11 +310,7 @@ class Visit:
             raise FetchError("truncated", "the compressed body ends early", status=page.status)
 
     def save(self, page: Page, name: str = FILE) -> Answer:
-        """Write the body to the folder, checking its first bytes before the rest is written.
-
-        Raises `FetchError` ``not_media`` for another kind of file, ``truncated`` for one that is cut off, and
-        ``changed_content`` where the ask expects another hash.
-        """
+        """Write the body to the folder; raises `FetchError` for another kind of file, a cut one, and another hash."""
         path, sha256, total, head, kind = Path(self.ask.folder, name), hashlib.sha256(), 0, b"", ""
         has_length = page.response.length_remaining is not None or page.response.chunked
         with open(path, "wb", buffering=0) as file:

@@ -33,22 +33,13 @@ def models(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     torch.manual_seed(0)
     folder = tmp_path_factory.mktemp("models")
     glpn = transformers.GLPNConfig(
-        hidden_sizes=[8, 8, 16, 16],
-        depths=[1, 1, 1, 1],
-        num_attention_heads=[1, 1, 2, 2],
-        decoder_hidden_size=8,
+        hidden_sizes=[8, 8, 16, 16], depths=[1, 1, 1, 1], num_attention_heads=[1, 1, 2, 2], decoder_hidden_size=8,
         max_depth=10,
-    )
+    )  # fmt: skip
     backbone = transformers.Dinov2Config(
-        hidden_size=24,
-        num_hidden_layers=2,
-        num_attention_heads=2,
-        patch_size=14,
-        image_size=56,
-        out_indices=[1, 2],
-        apply_layernorm=True,
-        reshape_hidden_states=False,
-    )
+        hidden_size=24, num_hidden_layers=2, num_attention_heads=2, patch_size=14, image_size=56, out_indices=[1, 2],
+        apply_layernorm=True, reshape_hidden_states=False,
+    )  # fmt: skip
     made = {
         "glpn": (transformers.GLPNForDepthEstimation(glpn), transformers.GLPNImageProcessor()),
         **{
